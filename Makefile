@@ -1,0 +1,31 @@
+# Two commands for a fresh machine with Python 3.11 or newer, git and make.
+#   make run    read the sample radiographs with the shipped weights
+#   make test   lint, types and the whole test suite
+PYTHON ?= python3
+RUN := .venv
+TEST := .venv-test
+
+.PHONY: run test clean
+
+# Exit code 1 means that some input failed, and samples/ holds a truncated file on purpose.
+run: $(RUN)/.installed
+	$(RUN)/bin/fxpipe run --input samples/ --output results/ || test $$? -eq 1
+
+test: $(TEST)/.installed
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ruff format --check .
+	$(TEST)/bin/mypy
+	$(TEST)/bin/pytest --cov --cov-report=term --durations=10
+
+$(RUN)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(RUN)
+	$(RUN)/bin/pip install --quiet --editable .
+	touch $@
+
+$(TEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(TEST)
+	$(TEST)/bin/pip install --quiet --editable ".[train,dev]"
+	touch $@
+
+clean:
+	rm -rf $(RUN) $(TEST) results build *.egg-info .coverage .coverage.*

@@ -1,0 +1,274 @@
+"""A bundle: one exported network with its whole contract embedded, listed in a manifest.
+
+The manifest gives each file's digest, which is compared before a byte of the file is parsed;
+the contract (:class:`BundleSpec`) is one JSON string in the ONNX metadata, so a bundle can
+never be separated from its preprocessing, labels, calibration and thresholds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .domain import OperatingPoint
+from .errors import BundleError
+from .preprocess import PreprocessSpec
+
+METADATA_KEY = "fxpipe"
+MANIFEST_NAME = "manifest.json"
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Kind(StrEnum):
+    """What a bundle is."""
+
+    TRUNK = "trunk"
+    REGION = "region"
+    FRACTURE = "fracture"
+
+
+class Precision(StrEnum):
+    """Number format of the graph; inputs and outputs are always float32."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+class Estimate(_Frozen):
+    """A rate with its interval: None where it is undefined, and then ``note`` says why."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+class StoredPoint(_Frozen):
+    """An operating point as it is stored in a fracture bundle, with what it was seen to do.
+
+    Attributes:
+        threshold, doubt_below: See :class:`pipeline.domain.OperatingPoint`.
+        rule: How it was chosen, in words.
+        sensitivity, specificity: On the validation split it was chosen on.
+    """
+
+    threshold: float = Field(ge=0.0, le=1.0)
+    doubt_below: float = Field(ge=0.0, le=1.0)
+    rule: str
+    sensitivity: Estimate
+    specificity: Estimate
+
+
+class Provenance(_Frozen):
+    """Where a bundle comes from."""
+
+    fxpipe_version: str
+    run: str
+    created: str
+    index_digest: str
+    data: str
+    initial_weights: str
+    versions: Mapping[str, str]
+
+
+class BundleSpec(_Frozen):
+    """The contract of one network.
+
+    Attributes:
+        schema_version: Of this model.
+        name: ``trunk``, ``region``, ``fracture-hand`` …
+        kind, precision: See the enumerations.
+        input: ``image`` (N, 1, H, W) in [0, 1], or ``features`` (the trunk's output).
+        trunk: Identity of the trunk's weights: its own for a trunk, the one it was trained
+            on for a head, None for a complete network.
+        preprocess: What must happen to pixels before the graph (or before its trunk).
+        labels: One name for each output column; empty for a trunk.
+        region, target: For a fracture stage: its region and what its labels meant.
+        temperature, bias: Calibration that the graph holds:
+            probability = sigmoid(logit / temperature + bias), one value a label.
+        route_thresholds: For a region stage: the probability from which each region fires.
+        operating_points: For a fracture stage, by name.
+        default_point: The operating point when the user names none.
+        provenance: See :class:`Provenance`.
+    """
+
+    schema_version: Literal[1] = 1
+    name: str = Field(pattern="^[a-z0-9][a-z0-9-]*$")
+    kind: Kind
+    precision: Precision
+    input: Literal["image", "features"]
+    trunk: Digest | None
+    preprocess: PreprocessSpec
+    labels: tuple[str, ...] = ()
+    region: str | None = None
+    target: Literal["fracture", "abnormality"] | None = None
+    temperature: tuple[Annotated[float, Field(gt=0.0)], ...] = ()
+    bias: tuple[float, ...] = ()
+    route_thresholds: Mapping[str, float] = Field(default_factory=dict)
+    operating_points: Mapping[str, StoredPoint] = Field(default_factory=dict)
+    default_point: str | None = None
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _complete(self) -> BundleSpec:
+        """A spec that is built is one that can be run."""
+        faults = []
+        if self.kind is Kind.TRUNK and (self.labels or self.trunk is None):
+            faults.append("a trunk has a digest and no labels")
+        if self.input == "features" and self.trunk is None:
+            faults.append("a head that takes features names its trunk")
+        if not len(self.labels) == len(self.temperature) == len(self.bias):
+            faults.append("temperature and bias have one value a label")
+        if self.kind is Kind.REGION and set(self.route_thresholds) != set(self.labels):
+            faults.append("route_thresholds has one value a label")
+        if self.kind is Kind.FRACTURE and (
+            self.region is None
+            or self.target is None
+            or self.default_point not in self.operating_points
+        ):
+            faults.append("a fracture stage has a region, a target and a default operating point")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def operating_point(self, name: str | None) -> OperatingPoint:
+        """The named operating point, or the default one.
+
+        Raises:
+            BundleError: The bundle has no point of that name.
+        """
+        chosen = name or self.default_point or ""
+        if chosen not in self.operating_points:
+            raise BundleError(
+                f"bundle {self.name}: no operating point {chosen!r}, "
+                f"wanted one of {', '.join(self.operating_points)}"
+            )
+        stored = self.operating_points[chosen]
+        return OperatingPoint(chosen, stored.threshold, stored.doubt_below)
+
+    def to_metadata(self) -> dict[str, str]:
+        """The key and value that go into the ONNX metadata."""
+        return {METADATA_KEY: self.model_dump_json()}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], source: str) -> BundleSpec:
+        """Read the contract back from ONNX metadata.
+
+        Raises:
+            BundleError: There is none, or it is not of this schema.
+        """
+        if METADATA_KEY not in metadata:
+            raise BundleError(
+                f"{source}: no {METADATA_KEY!r} metadata, wanted a network exported by fxpipe",
+                "make one with `fxpipe export --run RUN`",
+            )
+        try:
+            return cls.model_validate_json(metadata[METADATA_KEY])
+        except ValidationError as error:
+            raise BundleError(f"{source}: unreadable contract: {error}") from error
+
+
+def _inside(file: str) -> str:
+    path = PurePosixPath(file)
+    if path.is_absolute() or ".." in path.parts or "\\" in file:
+        raise ValueError(f"{file!r} leaves the weights folder")
+    return file
+
+
+class ManifestEntry(_Frozen):
+    """One file of the weights folder; ``trunk`` as in :class:`BundleSpec`."""
+
+    name: str
+    kind: Kind
+    precision: Precision
+    trunk: Digest | None
+    file: Annotated[str, AfterValidator(_inside)]
+    sha256: Digest
+    size_bytes: int = Field(gt=0)
+
+
+class Manifest(_Frozen):
+    """The list of all bundles in a weights folder."""
+
+    schema_version: Literal[1] = 1
+    bundles: tuple[ManifestEntry, ...]
+
+    @model_validator(mode="after")
+    def _unique(self) -> Manifest:
+        keys = [(entry.name, entry.precision) for entry in self.bundles]
+        if len(keys) != len(set(keys)):
+            raise ValueError("a bundle is listed twice in one precision")
+        return self
+
+    def of(self, precision: Precision) -> tuple[ManifestEntry, ...]:
+        """The bundles of one precision."""
+        return tuple(entry for entry in self.bundles if entry.precision is precision)
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """The precisions in which every bundle name is present."""
+        names = {entry.name for entry in self.bundles}
+        return tuple(p for p in Precision if {entry.name for entry in self.of(p)} == names)
+
+
+def read_manifest(weights: Path) -> Manifest:
+    """Read ``weights/manifest.json``.
+
+    Raises:
+        BundleError: It is missing or malformed.
+    """
+    path = weights / MANIFEST_NAME
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"{path}: not found, wanted a weights folder with a {MANIFEST_NAME}",
+            "name one with --weights, or set FXPIPE_WEIGHTS",
+        ) from error
+    except (OSError, ValidationError) as error:
+        raise BundleError(f"{path}: unreadable manifest: {error}") from error
+
+
+def write_manifest(weights: Path, entries: Mapping[tuple[str, Precision], ManifestEntry]) -> None:
+    """Write the manifest, sorted, replacing the old one in one step."""
+    manifest = Manifest(bundles=tuple(entries[key] for key in sorted(entries)))
+    write_json(weights / MANIFEST_NAME, manifest.model_dump(mode="json"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_verified(weights: Path, entry: ManifestEntry) -> bytes:
+    """The bytes of a bundle, compared with the manifest before anything parses them.
+
+    Raises:
+        BundleError: The file is missing or its digest is not the listed one.
+    """
+    path = weights / entry.file
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != entry.sha256:
+        raise BundleError(
+            f"{path}: sha256 is {found}, the manifest says {entry.sha256}",
+            "the file was altered or damaged: fetch the weights folder again",
+        )
+    return content

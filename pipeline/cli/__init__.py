@@ -1,0 +1,110 @@
+"""The command ``fxpipe``: a group whose commands are imported only when they are used."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from typing import Any
+
+import click
+
+from .. import DISTRIBUTION
+from ..errors import FxpipeError, StartError
+
+_COMMANDS = {
+    "run": "Judge radiographs with exported bundles.",
+    "index": "Build and check the table of training pictures.",
+    "train-stage": "Train one stage on an index.",
+    "export": "Turn a training run into a bundle.",
+}
+"""Name and short help. Told here so that ``fxpipe --help`` need not import a command; each
+lives in the module of its name, as ``command``."""
+
+_INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """A click group over :data:`_COMMANDS`, which also turns deliberate errors into exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the order of a project's life."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command; None when there is none of that name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"{__name__}.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an unexpected exception keeps its traceback."""
+        try:
+            check_packages()
+            return super().invoke(ctx)
+        except FxpipeError as error:
+            click.echo(f"error: {error}", err=True)
+            if error.hint:
+                click.echo(f"hint: {error.hint}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(_INTERRUPTED)
+
+
+def check_packages() -> None:
+    """Make sure that ``pipeline`` and ``stages`` are the packages of this distribution.
+
+    Both have everyday names, so a folder of the user's may stand before them on the path.
+
+    Raises:
+        StartError: One of them is somebody else's.
+    """
+    for name in ("pipeline", "stages"):
+        spec = importlib.util.find_spec(name)
+        if spec is None:
+            continue  # an installation of the consuming half alone
+        found = getattr(importlib.import_module(name), "DISTRIBUTION", None)
+        if found != DISTRIBUTION:
+            places = spec.origin or ", ".join(spec.submodule_search_locations or ())
+            raise StartError(
+                f"the package {name!r} at {places} does not belong to {DISTRIBUTION}",
+                "start fxpipe from another folder, or take that one off PYTHONPATH",
+            )
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"{DISTRIBUTION} {_version()}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and leave.",
+)
+def main() -> None:
+    """Find fractures in radiographs of elbow, hand and shoulder: a second reader for research.
+
+    Exit codes: 0 all done; 1 some inputs failed, or a check refused; 2 wrong usage or
+    configuration; 3 could not start.
+    """

@@ -1,0 +1,149 @@
+"""``fxpipe run``: files in, verdicts out."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+from rich.console import Console
+
+from .. import log
+from ..bundle import MANIFEST_NAME
+from ..config import Device, RunConfig, load
+from ..domain import Outcome
+from ..errors import UsageError
+from ..io.discover import discover
+from ..orchestrator import run
+from ..progress import Progress, on_stderr, visible
+from ..report import ReportWriter
+from ..report.csv_table import CsvWriter
+from ..report.json_lines import JsonLinesWriter
+from ..report.summary import Summary
+from ..runtime.session import load_bundles
+
+_FOLDER = click.Path(path_type=Path)
+
+
+@click.command(name="run")
+@click.option("--input", "source", type=_FOLDER, required=True, help="A file or a folder.")
+@click.option(
+    "--output",
+    type=_FOLDER,
+    default=Path("results"),
+    show_default=True,
+    help="Folder for results.csv and results.jsonl; made when missing, files replaced.",
+)
+@click.option(
+    "--weights",
+    type=_FOLDER,
+    envvar="FXPIPE_WEIGHTS",
+    help="Folder with a manifest.json.  [env: FXPIPE_WEIGHTS; default: ./weights]",
+)
+@click.option("--device", type=click.Choice(get_args(Device)), help="Where the networks run.")
+@click.option("--batch-size", type=int, help="Pictures that the trunk sees at once.")
+@click.option("--workers", type=int, help="Threads that read ahead; 0 for one a core.")
+@click.option("--operating-point", metavar="NAME", help="A decision rule stored in the bundles.")
+@click.option("--config", "file", type=_FOLDER, help="TOML file with settings.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting; repeatable."
+)
+@click.option("--quiet", is_flag=True, help="No progress and no summary; warnings remain.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    source: Path,
+    output: Path,
+    weights: Path | None,
+    file: Path | None,
+    settings: tuple[str, ...],
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Judge every picture of --input: which region, and is there a fracture?
+
+    Every file gets a row, also those that cannot be read or show something else. Options stand
+    above --set, --set above --config. A text in the CSV that a spreadsheet would run as a
+    formula gets an apostrophe in front.
+    """
+    log.configure()
+    # As TOML strings: an operating point that is called "1" stays a name.
+    given = [
+        f"{key}={json.dumps(value, ensure_ascii=False)}"
+        for key, value in options.items()
+        if value is not None
+    ]
+    config = load(RunConfig, file, [*settings, *given])
+    _check_apart(source, output)
+    paths = discover(source, exclude=output)
+    first = next(paths)  # refuses an empty folder before anything is opened or written
+    networks = load_bundles(weights or _default_weights(), config)
+
+    root = source if source.is_dir() else source.parent
+    summary = Summary(root)
+    total = sum(1 for _ in discover(source, exclude=output)) if visible() and not quiet else None
+    table = _prepare_output(output)
+    with ExitStack() as stack:
+        writers = (
+            stack.enter_context(CsvWriter(table, root)),
+            stack.enter_context(JsonLinesWriter(table.with_suffix(".jsonl"), root)),
+            summary,
+        )
+        progress = stack.enter_context(on_stderr(total, quiet))
+        _write_all(run(chain([first], paths), networks, config), writers, progress)
+    if not quiet:
+        summary.print_to(_stdout(), table)
+    ctx.exit(1 if summary.failed else 0)
+
+
+def _write_all(
+    outcomes: Iterator[Outcome], writers: Iterable[ReportWriter], progress: Progress
+) -> None:
+    last = None
+    for outcome in outcomes:
+        for writer in writers:
+            writer.write(outcome)
+        if outcome.image.path != last:  # the frames of one file count once
+            last = outcome.image.path
+            progress.advance()
+
+
+def _check_apart(source: Path, output: Path) -> None:
+    """Results in the folder that is read would be input of the next run."""
+    if source.is_dir() and output.resolve() == source.resolve():
+        raise UsageError(f"--output {output} is the input folder", "name another --output")
+
+
+def _prepare_output(output: Path) -> Path:
+    """Make the folder; the path of the table in it."""
+    table = output / "results.csv"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for path in (table, table.with_suffix(".jsonl")):
+            path.touch()
+    except OSError as error:
+        raise UsageError(
+            f"--output {output}: cannot be written: {error.strerror}", "name another --output"
+        ) from error
+    return table
+
+
+def _default_weights() -> Path:
+    """``./weights``, or the folder beside the packages of a source checkout."""
+    here = Path("weights")
+    beside = Path(__file__).resolve().parents[2] / "weights"
+    return next((f for f in (here, beside) if (f / MANIFEST_NAME).exists()), here)
+
+
+def _stdout() -> Console:
+    """A console that prints any file name, whatever the terminal's encoding."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    return Console()

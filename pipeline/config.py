@@ -1,0 +1,111 @@
+"""Settings: pydantic models, TOML files, ``--set key=value``; every fault is reported at once."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .bundle import Precision
+from .errors import ConfigError
+
+
+class Settings(BaseModel):
+    """Base of every settings model: frozen, and nothing unknown is accepted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+S = TypeVar("S", bound=Settings)
+
+
+class RunConfig(Settings):
+    """What ``fxpipe run`` can be told beside its input.
+
+    Attributes:
+        device: ``auto`` takes the fastest that works; any other name is a promise.
+        precision: ``auto`` is int8 on the CPU and fp16 on a GPU.
+        batch_size: Pictures that the trunk sees at once.
+        workers: Threads that read and resize ahead of it; 0 for one a core.
+        intra_op_threads: Threads inside the network on the CPU; 0 for one a core.
+        operating_point: Name of a stored point; None for each bundle's default.
+    """
+
+    device: Device = "auto"
+    precision: Literal["auto"] | Precision = "auto"
+    batch_size: int = Field(default=8, ge=1, le=1024)
+    workers: int = Field(default=0, ge=0, le=256)
+    intra_op_threads: int = Field(default=0, ge=0, le=1024)
+    operating_point: str | None = None
+
+    @property
+    def reader_threads(self) -> int:
+        """Worker threads, with 0 resolved."""
+        return self.workers or os.cpu_count() or 1
+
+
+def load(model: type[S], file: Path | None = None, overrides: Sequence[str] = ()) -> S:
+    """Build settings from the defaults, then a TOML file, then ``key.sub=value`` overrides.
+
+    Raises:
+        ConfigError: With one line for every fault found.
+    """
+    source = str(file) if file else "settings"
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            values = tomllib.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file}: not TOML: {error}") from error
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        known = list(_keys(model))
+        raise ConfigError(
+            "\n".join(f"{source}: {_explain(fault, known)}" for fault in error.errors())
+        ) from error
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set one dotted key; the value is TOML, or a plain string when it is not."""
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {override!r}: wanted key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {override!r}: {parent} is a value, not a section")
+    values[last] = value
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a settings model."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from _keys(part, f"{prefix}{name}.")
+
+
+def _explain(fault: Any, known: Sequence[str]) -> str:
+    """One fault of pydantic's in the words of the user's file."""
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, known, n=1)
+        return f"{key} is not a setting" + (f"; did you mean {near[0]}?" if near else "")
+    return f"{key}: {fault['msg']} (found {fault['input']!r})"

@@ -1,0 +1,284 @@
+"""The nouns of the pipeline: frozen, and checked when they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+REGIONS = ("elbow", "hand", "shoulder")
+"""The supported body regions, in the order of every region vector."""
+
+
+class Status(StrEnum):
+    """What became of one input."""
+
+    OK = "ok"
+    UNSUPPORTED = "unsupported"
+    FAILED = "failed"
+
+
+class Verdict(StrEnum):
+    """What a fracture stage says at the chosen operating point."""
+
+    POSITIVE = "positive"
+    UNCERTAIN = "uncertain"
+    NEGATIVE = "negative"
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _check_probability(name: str, value: float) -> None:
+    _check(0.0 <= value <= 1.0, f"{name} is {value}, wanted a number in [0, 1]")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """Where one image comes from.
+
+    Attributes:
+        path: The file.
+        frame: Zero-based frame of a multi-frame file; None for a single image.
+        sha256: Hex digest of the whole file; None when it could not be read.
+    """
+
+    path: Path
+    frame: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class XrayImage:
+    """One radiograph, ready for preprocessing.
+
+    Attributes:
+        pixels: (H, W) float32 in [0, 1], bone bright.
+        source: The file (and frame) that it was read from.
+        bit_depth: Bits stored for each pixel in the source.
+        spacing_mm: (row, column) distance of pixel centres at the detector, or None.
+        dicom: Header values that the pipeline uses (never identifiers), or None.
+    """
+
+    pixels: Array
+    source: ImageRef
+    bit_depth: int
+    spacing_mm: tuple[float, float] | None = None
+    dicom: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        _check(
+            self.pixels.ndim == 2 and self.pixels.dtype == np.float32,
+            f"pixels are {self.pixels.dtype} {self.pixels.shape}, wanted float32 (H, W)",
+        )
+        _check(min(self.pixels.shape) > 0, f"pixels are {self.pixels.shape}, wanted at least 1 x 1")
+        low, high = float(self.pixels.min()), float(self.pixels.max())
+        _check(low >= 0.0 and high <= 1.0, f"pixels span [{low}, {high}], wanted [0, 1]")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the source picture lies on the model's canvas.
+
+    Attributes:
+        scale_y, scale_x: Canvas px per source px.
+        top_px, left_px: Canvas position of the source's top left corner (negative when cropped).
+        source_shape: (H, W) of the source in px.
+    """
+
+    scale_y: float
+    scale_x: float
+    top_px: float
+    left_px: float
+    source_shape: tuple[int, int]
+
+    def to_canvas(self, y_px: float, x_px: float) -> tuple[float, float]:
+        """Map a source point (y, x) in px to the canvas."""
+        return y_px * self.scale_y + self.top_px, x_px * self.scale_x + self.left_px
+
+    def to_source(self, y_px: float, x_px: float) -> tuple[float, float]:
+        """Map a canvas point (y, x) in px back to the source."""
+        return (y_px - self.top_px) / self.scale_y, (x_px - self.left_px) / self.scale_x
+
+
+@dataclass(frozen=True, slots=True)
+class StageOutput:
+    """What one stage says about a batch of N pictures and K labels.
+
+    Attributes:
+        labels: K names, one for each column.
+        logits: (N, K) float32, uncalibrated.
+        probabilities: (N, K) float32 in [0, 1], calibrated; each label on its own.
+        evidence: (N, K, h, w) float32 or None; its mean over h and w plus the bias is the logit.
+    """
+
+    labels: tuple[str, ...]
+    logits: Array
+    probabilities: Array
+    evidence: Array | None = None
+
+    def __post_init__(self) -> None:
+        wanted = (self.logits.shape[0], len(self.labels))
+        for name in ("logits", "probabilities"):
+            found = getattr(self, name).shape
+            _check(found == wanted, f"{name} are {found}, wanted {wanted} for labels {self.labels}")
+        if self.evidence is not None:
+            found = self.evidence.shape
+            _check(found[:2] == wanted, f"evidence is {found}, wanted {wanted} + (h, w)")
+
+    def __len__(self) -> int:
+        return int(self.logits.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class RegionCall:
+    """Which specialists look at a picture.
+
+    Attributes:
+        probabilities: Calibrated probability of each supported region, each on its own.
+        thresholds: The probability from which a region fires.
+    """
+
+    probabilities: Mapping[str, float]
+    thresholds: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        _check(
+            set(self.probabilities) == set(self.thresholds),
+            f"probabilities for {sorted(self.probabilities)}, thresholds for "
+            f"{sorted(self.thresholds)}: wanted the same regions",
+        )
+        for region, probability in self.probabilities.items():
+            _check_probability(f"probability of {region}", probability)
+
+    @property
+    def ranking(self) -> tuple[str, ...]:
+        """All regions, the most probable first."""
+        return tuple(sorted(self.probabilities, key=lambda r: -self.probabilities[r]))
+
+    @property
+    def fired(self) -> tuple[str, ...]:
+        """The regions at or above their threshold, the most probable first."""
+        return tuple(r for r in self.ranking if self.probabilities[r] >= self.thresholds[r])
+
+    @property
+    def reason(self) -> str | None:
+        """Why no region fired; None when one did."""
+        if self.fired:
+            return None
+        best = self.ranking[0]
+        return (
+            f"no supported region recognised: the nearest is {best} with probability "
+            f"{self.probabilities[best]:.3f}, wanted {self.thresholds[best]:.3f} or more"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """A named rule that turns a calibrated probability into a verdict.
+
+    Attributes:
+        name: ``sensitive``, ``balanced``, ``specific`` or a user's own.
+        threshold: Positive at or above this probability.
+        doubt_below: Below it negative; between it and ``threshold`` uncertain. Equal to
+            ``threshold`` when there is no doubtful band.
+    """
+
+    name: str
+    threshold: float
+    doubt_below: float
+
+    def __post_init__(self) -> None:
+        _check_probability("threshold", self.threshold)
+        _check(
+            0.0 <= self.doubt_below <= self.threshold,
+            f"doubt_below is {self.doubt_below}, wanted [0, threshold {self.threshold}]",
+        )
+
+    def verdict(self, probability: float) -> Verdict:
+        """Decide on one calibrated probability in [0, 1]."""
+        if probability >= self.threshold:
+            return Verdict.POSITIVE
+        return Verdict.UNCERTAIN if probability >= self.doubt_below else Verdict.NEGATIVE
+
+
+@dataclass(frozen=True, slots=True)
+class FractureCall:
+    """What one specialist says about one picture.
+
+    Attributes:
+        region: The specialist.
+        target: What its training labels meant: ``fracture`` or ``abnormality``.
+        probability: Calibrated, in [0, 1].
+        operating_point: The rule that was applied.
+    """
+
+    region: str
+    target: str
+    probability: float
+    operating_point: OperatingPoint
+
+    def __post_init__(self) -> None:
+        _check_probability(f"probability of {self.target} ({self.region})", self.probability)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The operating point applied to the probability."""
+        return self.operating_point.verdict(self.probability)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Everything that is known about one input at the end.
+
+    Attributes:
+        image: The input.
+        status: ``ok`` has findings; ``unsupported`` and ``failed`` have an ``error`` text instead.
+        region: The routing decision; None when the picture was never routed.
+        findings: One call for each specialist that looked.
+        error: Why there is no finding; None when there is.
+        elapsed_ms: Time spent on this input: reading and resizing, plus its share of the batch.
+        bundle_digests: Bundle name to SHA-256 of the file that spoke.
+        header: The DICOM header values that the pipeline uses, never identifiers.
+    """
+
+    image: ImageRef
+    status: Status
+    region: RegionCall | None = None
+    findings: tuple[FractureCall, ...] = ()
+    error: str | None = None
+    elapsed_ms: float = 0.0
+    bundle_digests: Mapping[str, str] = field(default_factory=dict)
+    header: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        spoken = self.status is Status.OK
+        _check(
+            spoken == bool(self.findings),
+            f"status {self.status} with {len(self.findings)} findings",
+        )
+        _check(spoken == (self.error is None), f"status {self.status} with error {self.error!r}")
+
+    @property
+    def unexamined(self) -> tuple[str, ...]:
+        """The regions that fired and that no specialist looked at."""
+        looked = {finding.region for finding in self.findings}
+        fired = self.region.fired if self.region else ()
+        return tuple(region for region in fired if region not in looked)
+
+    @property
+    def leading(self) -> FractureCall | None:
+        """The finding that decides the row: the gravest verdict, then the highest probability."""
+        gravity = list(Verdict)
+        return min(
+            self.findings, key=lambda f: (gravity.index(f.verdict), -f.probability), default=None
+        )

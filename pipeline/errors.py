@@ -1,0 +1,106 @@
+"""Every error that fxpipe raises on purpose. Each says what was found, what was wanted, what to do.
+
+::
+
+    FxpipeError
+    ├── UsageError            exit 2: the command or its configuration is wrong
+    │   ├── ConfigError
+    │   └── InputMissingError
+    ├── StartError            exit 3: the run could not start
+    │   ├── BundleError
+    │   ├── DeviceError
+    │   └── MissingExtraError
+    ├── ImageError            exit 1: one input could not be read; the others go on
+    │   ├── NotAPictureError      (not even claimed to be one: reported as unsupported)
+    │   ├── UnreadableImageError
+    │   └── NotARadiographError
+    ├── IndexFaultsError      exit 1: the data table has faults
+    └── ExportRefusedError    exit 1: an exported model differs from the trained one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class FxpipeError(Exception):
+    """Base of all deliberate errors.
+
+    Args:
+        message: What was found and what was wanted, naming the object.
+        hint: What to do next; empty when the message says it already.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(FxpipeError):
+    """The command line asks for something impossible."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration has faults; all of them are listed at once."""
+
+
+class InputMissingError(UsageError):
+    """The input path does not exist or holds no file."""
+
+
+class StartError(FxpipeError):
+    """Everything was asked for correctly, but the run cannot start."""
+
+    exit_code = 3
+
+
+class BundleError(StartError):
+    """A weights bundle is missing, altered or does not fit its trunk."""
+
+
+class DeviceError(StartError):
+    """The device that was asked for is not the device that would be used."""
+
+
+class MissingExtraError(StartError):
+    """A command needs an optional part of fxpipe that is not installed."""
+
+
+class ImageError(FxpipeError):
+    """One input could not be turned into an X-ray image."""
+
+    exit_code = 1
+
+
+class NotAPictureError(ImageError):
+    """A file that neither is a picture nor claims to be one by its name."""
+
+
+class UnreadableImageError(ImageError):
+    """A file that claims to be a picture and cannot be decoded."""
+
+
+class NotARadiographError(ImageError):
+    """A readable image that is no projection radiograph (a CT slice, for one)."""
+
+
+class IndexFaultsError(FxpipeError):
+    """The table of samples has faults; all of them are listed at once."""
+
+    exit_code = 1
+
+    def __init__(self, source: str, faults: Sequence[str]) -> None:
+        super().__init__(
+            f"{source}: {len(faults)} fault(s)\n" + "\n".join(f"  - {fault}" for fault in faults)
+        )
+        self.faults = tuple(faults)
+
+
+class ExportRefusedError(FxpipeError):
+    """The exported graph does not make the decisions of the trained network."""
+
+    exit_code = 1

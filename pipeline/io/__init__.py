@@ -1,0 +1,104 @@
+"""From files to X-ray images: find, read, tell the format, decode.
+
+``discover`` finds the files, ``read_file`` reads one, ``decode`` turns its content into pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..domain import ImageRef, XrayImage
+from ..errors import ImageError, NotAPictureError, UnreadableImageError
+from .dicom import read_dicom
+from .discover import discover
+from .limits import MAX_FILE_BYTES
+from .quiet import quiet
+from .raster import read_raster
+from .sniff import Kind, claims_picture, refusal, sniff
+
+__all__ = ["decode", "discover", "read_file"]
+
+
+def read_file(path: Path) -> tuple[bytes, str]:
+    """Read a regular file whole; pipes, devices and sockets are never opened.
+
+    Returns:
+        The content and its SHA-256 as a hex digest.
+
+    Raises:
+        NotAPictureError: The file is too large and its name claims no picture.
+        UnreadableImageError: Anything else that keeps it from being read.
+    """
+    try:
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise UnreadableImageError(
+                f"{path.name}: found a folder that cannot be listed, wanted a readable one"
+            )
+        if not stat.S_ISREG(found.st_mode):
+            raise UnreadableImageError(
+                f"{path.name}: found a pipe, socket or device, wanted a regular file"
+            )
+        if found.st_size > MAX_FILE_BYTES:
+            error = UnreadableImageError if claims_picture(path.name) else NotAPictureError
+            raise error(
+                f"{path.name}: found {found.st_size} bytes, wanted at most {MAX_FILE_BYTES}"
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UnreadableImageError(
+            f"{path.name}: found a file that cannot be read ({reason}), wanted a readable one"
+        ) from error
+    return content, hashlib.sha256(content).hexdigest()
+
+
+def decode(content: bytes, source: Path, sha256: str) -> Iterator[XrayImage]:
+    """Decode the pictures of one file, one at a time.
+
+    Nothing happens before the first ``next``. A file whose third frame is broken yields two
+    images, then raises.
+
+    Args:
+        content: The whole file.
+        source: Where it was read from.
+        sha256: Hex digest of ``content``.
+
+    Yields:
+        One image for each picture, with a frame number only when the file holds several.
+
+    Raises:
+        NotAPictureError: Neither content nor name is that of a picture.
+        UnreadableImageError: A picture that cannot be decoded.
+        NotARadiographError: A DICOM object that is no projection radiograph.
+    """
+    kind = sniff(content)
+    pictures = _pictures(content, kind, ImageRef(source, sha256=sha256))
+    while True:
+        try:
+            with quiet():
+                picture = next(pictures, None)
+        except ImageError:
+            raise
+        # The one broad catch: on hostile input the decoders raise nearly anything, and one bad
+        # file must not end a run. Only the type is told: the text may quote patient identifiers.
+        except Exception as error:
+            raise UnreadableImageError(
+                f"{source.name}: found a {kind} file that cannot be decoded "
+                f"({type(error).__name__}), wanted a whole and valid one"
+            ) from error
+        if picture is None:
+            return
+        yield picture
+
+
+def _pictures(content: bytes, kind: Kind, ref: ImageRef) -> Iterator[XrayImage]:
+    if kind is Kind.UNKNOWN:
+        raise refusal(content, ref.path.name)
+    if kind is Kind.DICOM:
+        yield from read_dicom(content, ref)
+    else:
+        yield from read_raster(content, kind, ref)

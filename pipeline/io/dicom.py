@@ -1,0 +1,196 @@
+"""DICOM radiographs to grey values in [0, 1], bone bright, by pydicom.
+
+No text of this module quotes a free header value: error messages reach logs and reports, and
+patient identifiers must not.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.pixels.processing import apply_color_lut
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from ..domain import Array, ImageRef, XrayImage
+from ..errors import NotARadiographError, UnreadableImageError
+from .frames import stored_frames
+from .grey import display_values
+from .limits import MAX_INFLATED_BYTES, MAX_PIXELS
+
+MODALITIES = ("CR", "DX", "DR", "RG", "OT", "SC")
+"""Projection radiographs and, as OT or SC, secondary captures of them. DR and SC are no terms of
+the standard but occur. Fluoroscopy (RF, XA), mammography (MG) and dental pictures (IO, PX) are
+projections too, but none that a supported model has learned: they are refused."""
+
+_HEADER = (
+    "Modality",
+    "BodyPartExamined",
+    "ViewPosition",
+    "ImageLaterality",
+    "Laterality",
+    "PhotometricInterpretation",
+)
+# The value representation CS; free text, and so a name, does not pass.
+_CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
+# ITU-R 601, as in Pillow.
+_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def read_dicom(content: bytes, ref: ImageRef) -> Iterator[XrayImage]:
+    """Decode every frame of a DICOM file.
+
+    Args:
+        content: The whole file, with or without preamble.
+        ref: The file, without a frame number.
+
+    Yields:
+        Images; only ``MONOCHROME`` frames go through LUTs and windows, colour becomes luminance.
+        Windows in functional groups of enhanced objects are not looked at.
+
+    Raises:
+        NotARadiographError: No picture, another modality, or raw detector data.
+        UnreadableImageError: Broken, too large, or no decoder for its compression.
+        Exception: pydicom raises nearly anything on hostile input; the caller translates.
+    """
+    name = ref.path.name
+    ds = _parse(content, name)
+    _check_radiograph(ds, name)
+    _check_pixels(ds, name)
+    header = _header(ds)
+    spacing_mm = _spacing_mm(ds)
+    several = int(ds.get("NumberOfFrames") or 1) > 1
+    for index, (frame, photometric) in enumerate(stored_frames(ds, name)):
+        yield XrayImage(
+            pixels=_pixels(frame, photometric, ds, name),
+            source=replace(ref, frame=index) if several else ref,
+            bit_depth=int(ds.BitsStored),
+            spacing_mm=spacing_mm,
+            dicom=header,
+        )
+
+
+def _parse(content: bytes, name: str) -> Dataset:
+    _check_inflated_size(content, name)
+    # The content was sniffed, so a missing preamble is a flaw and not a sign of something else.
+    ds = dcmread(BytesIO(content), force=True)
+    if "TransferSyntaxUID" not in ds.file_meta:
+        implicit, little = ds.original_encoding
+        ds.file_meta.TransferSyntaxUID = (
+            ImplicitVRLittleEndian
+            if implicit
+            else ExplicitVRLittleEndian
+            if little
+            else ExplicitVRBigEndian
+        )
+    return ds
+
+
+def _check_inflated_size(content: bytes, name: str) -> None:
+    """Refuse a deflated file that would grow beyond all bounds: pydicom inflates it whole."""
+    if content[128:132] != b"DICM" or content[132:138] != b"\x02\0\0\0UL":
+        return
+    start = 144 + int.from_bytes(content[140:144], "little")
+    if DeflatedExplicitVRLittleEndian.encode() not in content[144:start]:
+        return
+    size = 0
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    # In pieces, so that the check itself stays small: 64 KiB become 64 MiB at most.
+    for offset in range(start, len(content), 2**16):
+        size += len(inflate.decompress(content[offset : offset + 2**16]))
+        if size <= MAX_INFLATED_BYTES:
+            continue
+        raise UnreadableImageError(
+            f"{name}: found a deflated file that grows beyond {MAX_INFLATED_BYTES} bytes, "
+            "wanted a smaller one"
+        )
+
+
+def _check_radiograph(ds: Dataset, name: str) -> None:
+    modality = _code(ds, "Modality")
+    if "PixelData" not in ds:
+        if "Rows" in ds and "FloatPixelData" not in ds and "DoubleFloatPixelData" not in ds:
+            raise UnreadableImageError(
+                f"{name}: found the header of a picture without its pixel data, wanted a whole file"
+            )
+        raise NotARadiographError(
+            f"{name}: found a DICOM object (modality {modality or 'not given'}) that holds no "
+            f"picture, wanted a radiograph ({', '.join(MODALITIES)})"
+        )
+    if ds.get("Modality") and modality not in MODALITIES:
+        raise NotARadiographError(
+            f"{name}: found modality {modality or 'with an illegal value'}, "
+            f"wanted a radiograph ({', '.join(MODALITIES)})"
+        )
+    if _code(ds, "PresentationIntentType") == "FOR PROCESSING":
+        raise NotARadiographError(
+            f"{name}: found raw detector data (FOR PROCESSING), wanted FOR PRESENTATION",
+            "export the processed picture",
+        )
+
+
+def _check_pixels(ds: Dataset, name: str) -> None:
+    rows, columns, bits = int(ds.Rows), int(ds.Columns), int(ds.BitsStored)
+    if not 0 < rows * columns <= MAX_PIXELS:
+        raise UnreadableImageError(
+            f"{name}: found {columns} x {rows} px, wanted 1 to {MAX_PIXELS} px in all"
+        )
+    if not 1 <= bits <= 16:
+        raise UnreadableImageError(f"{name}: found {bits} bits a pixel, wanted 1 to 16")
+
+
+def _pixels(frame: NDArray[Any], photometric: str, ds: Dataset, name: str) -> Array:
+    """One decoded frame to (H, W) float32 in [0, 1]."""
+    if frame.ndim == 2 and photometric in ("MONOCHROME1", "MONOCHROME2"):
+        big_endian = ds.file_meta.TransferSyntaxUID == ExplicitVRBigEndian
+        return display_values(frame, ds, big_endian=big_endian)
+    if frame.ndim == 2 and photometric == "PALETTE COLOR":
+        colours = apply_color_lut(frame, ds)[..., :3]
+        return _luminance(colours, np.iinfo(colours.dtype).max)
+    if frame.ndim == 3 and photometric == "RGB":
+        return _luminance(frame, 2 ** int(ds.BitsStored) - 1)
+    found = photometric if _CODE.fullmatch(photometric) else "an illegal value"
+    raise UnreadableImageError(
+        f"{name}: found photometric interpretation {found} with {frame.ndim} axes, "
+        "wanted MONOCHROME1, MONOCHROME2, RGB, YBR or PALETTE COLOR"
+    )
+
+
+def _luminance(colours: NDArray[Any], white: int) -> Array:
+    grey: Array = colours.astype(np.float32) @ (_LUMINANCE / np.float32(white))
+    return np.clip(grey, 0.0, 1.0)
+
+
+def _header(ds: Dataset) -> dict[str, str]:
+    """The header values that are passed on; none identifies a patient."""
+    values = {keyword: _code(ds, keyword) for keyword in _HEADER}
+    values["TransferSyntaxUID"] = str(ds.file_meta.TransferSyntaxUID)
+    return {keyword: value for keyword, value in values.items() if value}
+
+
+def _code(ds: Dataset, keyword: str) -> str | None:
+    """A coded header value; None when it is absent or is not of the coded form."""
+    value = str(ds.get(keyword) or "").strip()
+    return value if _CODE.fullmatch(value) else None
+
+
+def _spacing_mm(ds: Dataset) -> tuple[float, float] | None:
+    """(row, column) at the detector, else as calibrated; None when there is no legal value."""
+    for keyword in ("ImagerPixelSpacing", "PixelSpacing"):
+        values = ds.get(keyword)
+        if values and len(values) == 2 and all(0.0 < float(value) < 100.0 for value in values):
+            return float(values[0]), float(values[1])
+    return None

@@ -1,0 +1,58 @@
+"""Decodes one compressed DICOM frame with GDCM, in a process of its own.
+
+On a damaged stream GDCM ends its process (C++ exceptions that Python never sees, segmentation
+faults), and one bad file must not end a run. So this file is run as a script, by path and with
+nothing of fxpipe imported, by :mod:`pipeline.io.frames`: the stream comes in on stdin, the pixels
+leave on stdout, both as raw bytes. Exit 0 means that all pixels were written.
+"""
+
+from __future__ import annotations
+
+import sys
+
+JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
+
+
+def main(arguments: list[str]) -> int:
+    """Decode stdin to stdout.
+
+    Args:
+        arguments: Transfer syntax UID, photometric interpretation, then as decimal numbers rows,
+            columns, samples a pixel, bits allocated, bits stored, pixel representation.
+    """
+    import gdcm
+
+    syntax, photometric = arguments[:2]
+    rows, columns, samples, allocated, stored, signed = (int(number) for number in arguments[2:])
+    stream = sys.stdin.buffer.read()
+    if syntax in JPEG_LS:
+        # GDCM wants the precision of the stream, which may differ from the header's.
+        stored = stream[stream.index(b"\xff\xf7") + 4]
+        allocated = 8 if stored <= 8 else 16
+
+    fragment = gdcm.Fragment()
+    fragment.SetByteStringValue(stream)
+    fragments = gdcm.SequenceOfFragments.New()
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((columns, rows, 1))
+    image.SetDataElement(element)
+    kind = gdcm.PhotometricInterpretation.GetPIType(photometric)
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
+    if samples > 1:
+        image.SetPlanarConfiguration(0)
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(syntax)))
+    image.SetPixelFormat(gdcm.PixelFormat(samples, allocated, stored, stored - 1, signed))
+    text = image.GetBuffer()
+    if text is None:
+        return 1
+    # GDCM hands its bytes over as str.
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,160 @@
+"""JPEG, PNG, TIFF, WebP and BMP to grey values in [0, 1], by Pillow.
+
+Known limits, all Pillow's: colour with 16 bits a channel keeps the upper 8; 64-bit and
+half-precision TIFF is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from ..domain import Array, ImageRef, XrayImage
+from ..errors import UnreadableImageError
+from .limits import MAX_PIXELS
+from .sniff import Kind
+
+# The plugins by name and not Image.open: the format is known from the content, and Image.open
+# warns about large pictures by a process-wide limit before the size can be looked at.
+_OPENERS: Mapping[Kind, Callable[[BytesIO], ImageFile]] = {
+    Kind.JPEG: JpegImageFile,
+    Kind.PNG: PngImageFile,
+    Kind.TIFF: TiffImageFile,
+    Kind.WEBP: WebPImageFile,
+    Kind.BMP: BmpImageFile,
+}
+
+_SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 254, 258, 262, 339
+_SIGNED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Coding:
+    """How the numbers of a TIFF page are meant; the defaults hold for the other formats."""
+
+    bits: int | None = None
+    signed: bool = False
+    white_is_zero: bool = False
+
+
+def read_raster(content: bytes, kind: Kind, ref: ImageRef) -> Iterator[XrayImage]:
+    """Decode every page of a TIFF, the first picture of any other format.
+
+    EXIF orientation is applied, colour becomes luminance, transparent parts become black.
+
+    Args:
+        content: The whole file.
+        kind: Its format; not DICOM.
+        ref: The file, without a frame number.
+
+    Yields:
+        Images; 8 bit is divided by 255, 16 bit by 65535. Floats outside [0, 1] and 32-bit integers
+        have no agreed white: their smallest value becomes 0 and their largest 1.
+
+    Raises:
+        UnreadableImageError: Broken, truncated, too large, or with values that are no numbers.
+    """
+    try:
+        image = _OPENERS[kind](BytesIO(content))
+        pages = _pages(image) if isinstance(image, TiffImageFile) else [0]
+        for page in pages:
+            if isinstance(image, TiffImageFile):
+                image.seek(page)
+            _check_size(image, ref.path.name)
+            pixels, bit_depth = _grey(image, ref.path.name)
+            source = replace(ref, frame=page) if len(pages) > 1 else ref
+            yield XrayImage(pixels=pixels, source=source, bit_depth=bit_depth)
+    # Pillow's words for a broken file; its parsers use SyntaxError for "not this format".
+    except (OSError, SyntaxError) as error:
+        raise UnreadableImageError(
+            f"{ref.path.name}: found a {kind} file that cannot be decoded ({error}), "
+            "wanted a whole and valid one"
+        ) from error
+
+
+def _pages(image: TiffImageFile) -> list[int]:
+    """The pages of a TIFF that are pictures of their own: previews are left out."""
+    pages = []
+    for page in range(image.n_frames):
+        image.seek(page)
+        if not int(image.tag_v2.get(_SUBFILE_TYPE, 0)) & 1:
+            pages.append(page)
+    return pages or [0]
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise UnreadableImageError(
+            f"{name}: found {width} x {height} px, wanted at most {MAX_PIXELS} px in all"
+        )
+
+
+def _grey(image: ImageFile, name: str) -> tuple[Array, int]:
+    """Decode the current page.
+
+    Returns:
+        (H, W) float32 in [0, 1], upright, and the bits of a source pixel.
+    """
+    coding = _coding(image) if isinstance(image, TiffImageFile) else _Coding()
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    mode = upright.mode
+    if mode == "F" or mode.startswith("I"):
+        pixels, bit_depth = _deep(np.asarray(upright), coding, name)
+        # Pillow turns 8-bit pages round by itself, and only those.
+        return (1.0 - pixels if coding.white_is_zero else pixels), bit_depth
+    if coding.signed:
+        raise UnreadableImageError(f"{name}: found signed 8-bit values, wanted unsigned ones")
+    return np.asarray(_luminance(upright), np.float32) / np.float32(255), 1 if mode == "1" else 8
+
+
+def _coding(image: TiffImageFile) -> _Coding:
+    tags = image.tag_v2
+    return _Coding(
+        bits=int(tags.get(_BITS_PER_SAMPLE, (1,))[0]),
+        signed=tags.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED,
+        white_is_zero=tags.get(_PHOTOMETRIC) == 0,
+    )
+
+
+def _deep(values: NDArray[np.generic], coding: _Coding, name: str) -> tuple[Array, int]:
+    """Scale pixels of more than 8 bits to [0, 1]; returns them and their bits."""
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:  # in either byte order
+        bits = coding.bits or 16
+        return values.astype(np.float32) / np.float32(2**bits - 1), bits
+    bits = coding.bits or 32
+    if values.dtype == np.int32 and bits == 32 and not coding.signed:
+        values = values.view(np.uint32)  # Pillow has no mode of its own for them
+    numbers = values.astype(np.float64)
+    if not np.isfinite(numbers).all():
+        raise UnreadableImageError(
+            f"{name}: found {int((~np.isfinite(numbers)).sum())} pixels that are NaN or infinite, "
+            "wanted numbers"
+        )
+    if bits == 16:
+        return ((numbers + 2**15) / (2**16 - 1)).astype(np.float32), bits
+    low, high = float(numbers.min()), float(numbers.max())
+    if values.dtype == np.float32 and low >= 0.0 and high <= 1.0:
+        return numbers.astype(np.float32), bits
+    return ((numbers - low) / max(high - low, np.finfo(np.float64).tiny)).astype(np.float32), bits
+
+
+def _luminance(image: Image.Image) -> Image.Image:
+    """Any 8-bit mode to mode L (ITU-R 601), laid over black where it is transparent."""
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        black = Image.new("RGBA", layer.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, layer).convert("L")
+    return image if image.mode == "L" else image.convert("RGB").convert("L")

@@ -1,0 +1,39 @@
+"""Where log records go. Only the command line calls this; modules just log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+
+class _Stderr(logging.Handler):
+    """Looks up ``sys.stderr`` for each record, so that lines pass above a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")
+
+
+def configure(level: int = logging.WARNING) -> None:
+    """Send the records of fxpipe's own packages to stderr.
+
+    Args:
+        level: The least grave level that is shown.
+    """
+    handler = _Stderr()
+    handler.setFormatter(_Lowercase("%(levelname)s: %(message)s"))
+    for package in ("pipeline", "stages"):
+        logger = logging.getLogger(package)
+        logger.handlers[:] = [handler]
+        logger.setLevel(level)
+        logger.propagate = False
+    # pydicom logs header values, and those may name the patient.
+    logging.getLogger("pydicom").propagate = False
+
+
+class _Lowercase(logging.Formatter):
+    """``warning: …``, in the manner of compilers."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        shown = logging.makeLogRecord(record.__dict__)
+        shown.levelname = record.levelname.lower()
+        return super().format(shown)

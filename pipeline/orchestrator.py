@@ -1,0 +1,234 @@
+"""Read → trunk → route → fracture: batches across files, order kept, memory constant.
+
+Worker threads read and resize ahead of the networks; the caller's thread runs the networks.
+What one picture does wrong becomes its own failed outcome; what the device or the weights do
+wrong ends the run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from .config import RunConfig
+from .decision import decide, refusal, route
+from .domain import Array, FractureCall, ImageRef, Outcome, RegionCall, Status
+from .errors import ImageError, NotAPictureError
+from .io import decode, read_file
+from .preprocess import PreprocessSpec, preprocess
+from .runtime.session import Network, Weights
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """One picture, ready for every network; its pixels in full size are gone.
+
+    Attributes:
+        image: Where it comes from.
+        arrays: (1, H, W) float32 for each kind of preprocessing that the run needs.
+        header: See :class:`pipeline.domain.Outcome`.
+        elapsed_ms: Reading, decoding and resizing.
+    """
+
+    image: ImageRef
+    arrays: Mapping[PreprocessSpec, Array]
+    header: Mapping[str, str] | None
+    elapsed_ms: float
+
+
+_Item = _Prepared | Outcome
+
+
+def run(paths: Iterable[Path], weights: Weights, config: RunConfig) -> Iterator[Outcome]:
+    """Yield an outcome for every picture of every file, in the order of ``paths``.
+
+    Args:
+        paths: Files; read lazily, so any number of them.
+        weights: Opened bundles.
+        config: Batch size and number of worker threads.
+
+    Yields:
+        One outcome for a file, or one for each frame of a multi-frame file. When frame k of a
+        file cannot be read, the frames before it keep their outcomes and frame k gets a failed
+        one.
+
+    Raises:
+        DeviceError: The device gave up in the middle of the run.
+    """
+    specs = tuple(dict.fromkeys(stage.spec.preprocess for stage in weights.stages))
+    # The bound on waiting items keeps memory constant where bad files are many and good ones
+    # too few to fill a batch.
+    most_waiting = 8 * config.batch_size
+    waiting: list[_Item] = []
+    ready = 0
+    # Closed explicitly: a consumer that stops early leaves no reader thread at work.
+    with closing(_read_ahead(paths, specs, config)) as items:
+        for item in items:
+            waiting.append(item)
+            ready += isinstance(item, _Prepared)
+            if ready in (0, config.batch_size) or len(waiting) >= most_waiting:
+                yield from _flush(waiting, weights)
+                waiting, ready = [], 0
+    yield from _flush(waiting, weights)
+
+
+def _read_ahead(
+    paths: Iterable[Path], specs: Sequence[PreprocessSpec], config: RunConfig
+) -> Generator[_Item, None, None]:
+    """Prepare files on worker threads, a bounded number ahead of the consumer, in order."""
+    source = iter(paths)
+    ahead = max(2 * config.batch_size, 2 * config.reader_threads)
+    pending: deque[Future[list[_Item]]] = deque()
+    pool = ThreadPoolExecutor(config.reader_threads, thread_name_prefix="fxpipe-read")
+    try:
+        while True:
+            for path in islice(source, ahead - len(pending)):
+                pending.append(pool.submit(_prepare, path, specs))
+            if not pending:
+                return
+            yield from pending.popleft().result()
+    finally:
+        # The consumer may have stopped early: nothing that has not begun is worth beginning.
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _prepare(path: Path, specs: Sequence[PreprocessSpec]) -> list[_Item]:
+    """Read one file and resize each of its frames; never raises for what the file holds."""
+    items: list[_Item] = []
+    sha256 = None
+    started = time.perf_counter()
+    try:
+        content, sha256 = read_file(path)
+        for image in decode(content, path, sha256):
+            arrays = {spec: preprocess(image.pixels, spec)[0] for spec in specs}
+            elapsed_ms = _since(started)
+            items.append(_Prepared(image.source, arrays, image.dicom, elapsed_ms))
+            started = time.perf_counter()
+        if not items:
+            raise ImageError(f"{path.name}: found a file without a picture, wanted at least one")
+    except ImageError as error:
+        unsupported = isinstance(error, NotAPictureError)
+        items.append(
+            Outcome(
+                image=ImageRef(path, len(items) or None, sha256),
+                status=Status.UNSUPPORTED if unsupported else Status.FAILED,
+                error=str(error),
+                elapsed_ms=_since(started),
+            )
+        )
+    return items
+
+
+def _flush(items: Sequence[_Item], weights: Weights) -> Iterator[Outcome]:
+    """Run one batch and put its outcomes back between those that were failed already."""
+    prepared = [item for item in items if isinstance(item, _Prepared)]
+    outcomes = iter(_judge(prepared, weights) if prepared else ())
+    for item in items:
+        yield next(outcomes) if isinstance(item, _Prepared) else item
+
+
+class _Batch:
+    """The inputs of one batch, each made once: arrays by preprocessing, features by trunk."""
+
+    def __init__(self, prepared: Sequence[_Prepared], trunks: Mapping[str, Network]) -> None:
+        self._prepared = prepared
+        self._trunks = trunks
+        self._arrays: dict[PreprocessSpec, Array] = {}
+        self._features: dict[str, Array] = {}
+
+    def inputs(self, stage: Network) -> Array:
+        """All rows of what a stage takes: (N, 1, H, W) pictures or (N, C, h, w) features."""
+        if stage.spec.input == "image":
+            return self._pictures(stage.spec.preprocess)
+        identity = str(stage.spec.trunk)
+        if identity not in self._features:
+            trunk = self._trunks[identity]
+            self._features[identity] = trunk.features(self._pictures(trunk.spec.preprocess))
+        return self._features[identity]
+
+    def _pictures(self, spec: PreprocessSpec) -> Array:
+        if spec not in self._arrays:
+            self._arrays[spec] = np.stack([item.arrays[spec] for item in self._prepared])
+        return self._arrays[spec]
+
+
+def _judge(prepared: Sequence[_Prepared], weights: Weights) -> list[Outcome]:
+    """Route every picture of a batch, then let each specialist look at its own rows."""
+    started = time.perf_counter()
+    batch = _Batch(prepared, weights.trunks)
+    calls = _route(batch, weights)
+    findings: list[list[FractureCall]] = [[] for _ in prepared]
+    faults = [None if call else "the region stage gave no number for it" for call in calls]
+    for region, specialist in weights.fracture.items():
+        rows = [i for i, call in enumerate(calls) if call is not None and region in call.fired]
+        if not rows:
+            continue
+        inputs = batch.inputs(specialist)
+        output = specialist.predict(inputs if len(rows) == len(inputs) else inputs[rows])
+        target, point = str(specialist.spec.target), weights.points[region]
+        for i, probability in zip(rows, output.probabilities[:, 0].tolist(), strict=True):
+            if np.isfinite(probability):
+                findings[i].append(decide(region, target, probability, point))
+            else:
+                faults[i] = f"the {region} specialist gave no number for it"
+    share_ms = _since(started) / len(prepared)
+    return [
+        _outcome(item, call, tuple(found), fault, share_ms, weights)
+        for item, call, found, fault in zip(prepared, calls, findings, faults, strict=True)
+    ]
+
+
+def _route(batch: _Batch, weights: Weights) -> list[RegionCall | None]:
+    """A routing decision for each row; None where the network gave something unusable."""
+    region = weights.region
+    output = region.predict(batch.inputs(region))
+    thresholds = region.spec.route_thresholds
+    return [
+        route(dict(zip(output.labels, row.tolist(), strict=True)), thresholds)
+        if np.isfinite(row).all()
+        else None
+        for row in output.probabilities
+    ]
+
+
+def _outcome(
+    item: _Prepared,
+    call: RegionCall | None,
+    found: tuple[FractureCall, ...],
+    fault: str | None,
+    share_ms: float,
+    weights: Weights,
+) -> Outcome:
+    """Put together what is known about one picture."""
+    error = fault
+    if error is None and call is not None:
+        error = refusal(call, weights.fracture)
+    status = Status.OK
+    if error is not None:
+        status = Status.UNSUPPORTED if fault is None else Status.FAILED
+        found = ()
+    spoke = [weights.region, *(weights.fracture[finding.region] for finding in found)]
+    spoke += [weights.trunks[str(n.spec.trunk)] for n in spoke if n.spec.input == "features"]
+    return Outcome(
+        image=item.image,
+        status=status,
+        region=call,
+        findings=found,
+        error=error,
+        elapsed_ms=item.elapsed_ms + share_ms,
+        bundle_digests={network.spec.name: network.digest for network in spoke},
+        header=item.header,
+    )
+
+
+def _since(started: float) -> float:
+    """Milliseconds since a ``time.perf_counter`` reading."""
+    return (time.perf_counter() - started) * 1000.0

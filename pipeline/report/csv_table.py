@@ -1,0 +1,55 @@
+"""The results as one CSV table, a row at a time."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ..domain import Outcome
+from .record import COLUMNS, digests_text, to_record
+
+_FORMULA_STARTS = ("=", "+", "-", "@")
+
+
+class CsvWriter:
+    """Write UTF-8 CSV with a header; every row is on disk before the next picture.
+
+    A text that a spreadsheet would run as a formula (it starts with ``=``, ``+``, ``-`` or
+    ``@``) gets an apostrophe in front, as OWASP advises. JSON lines carry it unchanged.
+
+    Args:
+        path: The file; replaced when it exists.
+        root: See :func:`pipeline.report.record.to_record`.
+    """
+
+    def __init__(self, path: Path, root: Path) -> None:
+        self._root = root
+        self._file = path.open("w", encoding="utf-8", newline="")
+        self._writer = csv.DictWriter(self._file, COLUMNS, lineterminator="\n")
+        self._writer.writeheader()
+
+    def write(self, outcome: Outcome) -> None:
+        """Append one row."""
+        record = to_record(outcome, self._root)
+        record["bundle_digests"] = digests_text(record["bundle_digests"])
+        self._writer.writerow({key: _cell(value) for key, value in record.items()})
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+        return "'" + value
+    return value

@@ -1,0 +1,47 @@
+"""The results as JSON lines: the flat record, and every finding in full."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ..domain import Outcome
+from .record import RECORD_SCHEMA, finding_record, plain, to_record
+
+
+class JsonLinesWriter:
+    """Write one JSON object a line in UTF-8; every line is on disk before the next picture.
+
+    Args:
+        path: The file; replaced when it exists.
+        root: See :func:`pipeline.report.record.to_record`.
+    """
+
+    def __init__(self, path: Path, root: Path) -> None:
+        self._root = root
+        self._file = path.open("w", encoding="utf-8", newline="\n")
+
+    def write(self, outcome: Outcome) -> None:
+        """Append one line."""
+        header = outcome.header
+        record = {
+            "schema_version": RECORD_SCHEMA,
+            **to_record(outcome, self._root),
+            "findings": [finding_record(finding) for finding in outcome.findings],
+            "header": None if header is None else {k: plain(str(v)) for k, v in header.items()},
+        }
+        self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()

@@ -1,0 +1,141 @@
+"""An outcome as a flat record: fixed columns in a fixed order, and a version for both."""
+
+from __future__ import annotations
+
+import json
+import os
+import unicodedata
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..domain import REGIONS, FractureCall, Outcome
+
+RECORD_SCHEMA = 1
+"""Raised when a column changes its name, place or meaning."""
+
+COLUMNS = (
+    "path",
+    "frame",
+    "sha256",
+    "status",
+    "regions",
+    *(f"p_{region}" for region in REGIONS),
+    "unexamined",
+    "region",
+    "target",
+    "verdict",
+    "probability",
+    "threshold",
+    "operating_point",
+    *(f"{name}_{region}" for region in REGIONS for name in ("verdict", "probability")),
+    "error",
+    "elapsed_ms",
+    "bundle_digests",
+)
+"""The columns of the table, in order.
+
+``regions`` are those that fired and ``unexamined`` those of them that no specialist looked at;
+``region`` to ``operating_point`` belong to the gravest finding; ``target`` says what its labels
+meant, so an abnormality is never reported as a fracture.
+"""
+
+Record = dict[str, Any]
+
+_DECIMALS = 6
+_TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+
+
+class ReportWriter(Protocol):
+    """Anything that takes outcomes one by one."""
+
+    def write(self, outcome: Outcome) -> None:
+        """Take one outcome."""
+        ...
+
+
+def to_record(outcome: Outcome, root: Path) -> Record:
+    """One value for each of :data:`COLUMNS`; None where there is nothing to say.
+
+    Args:
+        outcome: What is known about one input.
+        root: The input folder (or the folder of the input file); paths are relative to it.
+
+    Returns:
+        Texts without control characters, numbers rounded to six decimals, and
+        ``bundle_digests`` as a dict.
+    """
+    call, leading = outcome.region, outcome.leading
+    record: Record = dict.fromkeys(COLUMNS)
+    record |= {
+        "path": path_text(outcome.image.path, root),
+        "frame": outcome.image.frame,
+        "sha256": outcome.image.sha256,
+        "status": outcome.status.value,
+        "regions": ";".join(call.fired) or None if call else None,
+        "unexamined": ";".join(outcome.unexamined) or None,
+        "error": None if outcome.error is None else plain(outcome.error),
+        "elapsed_ms": round(outcome.elapsed_ms, 3),
+        "bundle_digests": dict(outcome.bundle_digests),
+    }
+    if call:
+        for region, probability in call.probabilities.items():
+            record[f"p_{region}"] = round(probability, _DECIMALS)
+    for finding in outcome.findings:
+        record[f"verdict_{finding.region}"] = finding.verdict.value
+        record[f"probability_{finding.region}"] = round(finding.probability, _DECIMALS)
+    if leading:
+        shown = finding_record(leading)
+        record |= {key: value for key, value in shown.items() if key in record}
+    return record
+
+
+def finding_record(finding: FractureCall) -> Record:
+    """Everything about one finding."""
+    point = finding.operating_point
+    return {
+        "region": finding.region,
+        "target": finding.target,
+        "verdict": finding.verdict.value,
+        "probability": round(finding.probability, _DECIMALS),
+        "threshold": round(point.threshold, _DECIMALS),
+        "doubt_below": round(point.doubt_below, _DECIMALS),
+        "operating_point": point.name,
+    }
+
+
+def digests_text(digests: dict[str, str]) -> str:
+    """Bundle digests for one cell: a JSON object with sorted keys."""
+    return json.dumps(digests, sort_keys=True)
+
+
+def path_text(path: Path, root: Path) -> str:
+    r"""A path below ``root`` with forward slashes, printable and in UTF-8 whatever its bytes.
+
+    A byte that is no UTF-8 becomes ``\xNN``, a control character its escape, and a backslash in
+    a POSIX name is doubled, so that every text stands for exactly one name.
+    """
+    shown = path.relative_to(root) if path.is_relative_to(root) else path
+    text = shown.as_posix()
+    if os.sep == "/":
+        text = text.replace("\\", "\\\\")
+    return plain(text)
+
+
+def plain(text: str) -> str:
+    """The text on one line: what cannot be printed or encoded becomes its escape."""
+    return "".join(_escape(char) if _is_harmful(char) else char for char in text)
+
+
+def _is_harmful(char: str) -> bool:
+    """Controls, surrogates, line separators, and marks that turn the reading direction."""
+    return (
+        unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"}
+        or unicodedata.bidirectional(char) in _TURNING
+    )
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python carries a byte of a name that is no text
+        return f"\\x{code - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,3 @@
+"""fxpipe's producing half: from labelled radiographs to exported bundles."""
+
+DISTRIBUTION = "fxpipe"

@@ -1,0 +1,105 @@
+"""From logits to probabilities that mean something, and to thresholds: validation split only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from pipeline.bundle import StoredPoint
+from pipeline.domain import Array
+
+from .metrics import Labels, sensitivity, specificity
+
+PRIOR_SD = (0.5, 2.0)
+"""Standard deviation of log temperature and of bias before any data is seen."""
+TARGET = 0.95
+DEFAULT_POINT = "balanced"
+
+
+def fit_calibration(labels: Labels, logits: Array) -> tuple[float, float]:
+    """Temperature and bias with probability = sigmoid(logit / temperature + bias).
+
+    Platt scaling (Platt 1999) with a normal prior around temperature 1 and bias 0, so that a
+    handful of positives cannot drive it anywhere. The bias undoes the class weights of the loss.
+
+    Args:
+        labels: (N,) 0, 1 or NaN.
+        logits: (N,) raw.
+    """
+    known = ~np.isnan(labels)
+    wanted, values = labels[known].astype(float), logits[known].astype(float)
+    if len(np.unique(wanted)) < 2:
+        return 1.0, 0.0
+
+    def loss(parameters: np.ndarray) -> float:
+        log_temperature, bias = parameters
+        z = values * np.exp(-log_temperature) + bias
+        fit = np.logaddexp(0.0, z) - wanted * z
+        prior = (log_temperature / PRIOR_SD[0]) ** 2 + (bias / PRIOR_SD[1]) ** 2
+        return float(fit.sum() + prior / 2)
+
+    log_temperature, bias = minimize(loss, np.zeros(2), method="Nelder-Mead").x
+    return float(np.exp(log_temperature)), float(bias)
+
+
+def probabilities(logits: Array, temperature: Array, bias: Array) -> Array:
+    """(N, K) logits → (N, K) calibrated probabilities, as the exported graph computes them."""
+    calibrated: Array = expit(logits / temperature + bias).astype(np.float32)
+    return calibrated
+
+
+def route_threshold(labels: Labels, scores: Array) -> float:
+    """The probability from which a region fires: fewest errors on validation.
+
+    A region that does not fire where it should costs as much as one that fires where it
+    should not. Among equally good thresholds the middle of the widest gap (in logit) is taken.
+
+    Args:
+        labels: (N,) 0, 1 or NaN.
+        scores: (N,) calibrated probabilities.
+    """
+    known = ~np.isnan(labels)
+    wanted, values = labels[known] == 1, np.clip(scores[known].astype(float), 1e-6, 1 - 1e-6)
+    edges = np.unique(np.concatenate([[1e-6], values, [1 - 1e-6]]))
+    logit = np.log(edges / (1 - edges))
+    middles = 1 / (1 + np.exp(-(logit[1:] + logit[:-1]) / 2))
+    errors = np.array([np.sum((values >= t) != wanted) for t in middles])
+    gaps = np.where(errors == errors.min(), np.diff(logit), -1.0)
+    return float(np.clip(middles[gaps.argmax()], 0.05, 0.95))
+
+
+def operating_points(labels: Labels, scores: Array) -> Mapping[str, StoredPoint]:
+    """*sensitive*, *balanced* and *specific*, with what they do on the split they come from.
+
+    Args:
+        labels: (N,) 0 or 1.
+        scores: (N,) calibrated probabilities.
+    """
+    positives, negatives = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
+    if len(positives) == 0 or len(negatives) == 0:
+        unknown = (0.5, "0.5, for want of cases")
+        chosen = dict.fromkeys(("sensitive", "balanced", "specific"), unknown)
+    else:
+        missed = int(np.floor((1 - TARGET) * len(positives) + 1e-9))
+        alarms = int(np.floor((1 - TARGET) * len(negatives) + 1e-9))
+        above = np.nextafter(negatives[len(negatives) - 1 - alarms], np.float32(1))
+        candidates = np.unique(scores)
+        youden = [np.mean(positives >= t) + np.mean(negatives < t) for t in candidates]
+        chosen = {
+            "sensitive": (positives[missed], f"highest threshold with sensitivity >= {TARGET}"),
+            "balanced": (candidates[int(np.argmax(youden))], "largest sensitivity + specificity"),
+            "specific": (above, f"lowest threshold with specificity >= {TARGET}"),
+        }
+    return {
+        name: StoredPoint(
+            threshold=min(float(threshold), 1.0),
+            doubt_below=min(float(threshold), 1.0),
+            rule=f"{rule} on the validation split",
+            sensitivity=sensitivity(labels, scores >= threshold),
+            specificity=specificity(labels, scores >= threshold),
+        )
+        for name, (threshold, rule) in chosen.items()
+    }

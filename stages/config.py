@@ -1,0 +1,155 @@
+"""Settings of the training commands; ``configs/*.toml`` show them with their defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from pipeline.config import Settings
+from pipeline.preprocess import PreprocessSpec
+
+BLOCKS = (
+    "stem",
+    *(f"layer{i}.{block}" for i, n in enumerate((3, 4, 6, 3), start=1) for block in range(n)),
+)
+"""The places where a ResNet50 can be cut, in timm's words, first to last."""
+
+
+def _known_block(name: str) -> str:
+    if name not in BLOCKS and f"{name}.0" not in BLOCKS:
+        raise ValueError(f"{name!r} is no block, wanted one of {', '.join(BLOCKS)}")
+    return name
+
+
+Cut = Annotated[str, AfterValidator(_known_block)]
+"""Name of a ResNet50 block, ; ``layer4`` is its first block, ``stem`` the start of the network."""
+
+
+class DataConfig(Settings):
+    """Attributes: ``workers`` processes that read pictures ahead of the loop."""
+
+    workers: int = Field(default=2, ge=0, le=64)
+
+
+class AugmentConfig(Settings):
+    """Random changes of a training picture; each range is drawn from uniformly.
+
+    Attributes:
+        flip: Probability of a horizontal flip.
+        rotate_deg: Largest rotation to either side.
+        scale: Smallest and largest magnification.
+        shift: Largest shift to either side, as a fraction of the canvas.
+        brightness, contrast: Largest relative change.
+        gamma: Largest change of the exponent's logarithm.
+        erase: Probability that one small rectangle (a marker's size) is blanked.
+    """
+
+    flip: float = Field(default=0.5, ge=0.0, le=1.0)
+    rotate_deg: float = Field(default=15.0, ge=0.0, le=180.0)
+    scale: tuple[float, float] = (0.85, 1.2)
+    shift: float = Field(default=0.05, ge=0.0, le=0.5)
+    brightness: float = Field(default=0.15, ge=0.0, lt=1.0)
+    contrast: float = Field(default=0.25, ge=0.0, lt=1.0)
+    gamma: float = Field(default=0.25, ge=0.0, le=2.0)
+    erase: float = Field(default=0.25, ge=0.0, le=1.0)
+
+
+class OptimConfig(Settings):
+    """AdamW with a one-cycle schedule, and an average of the weights that is the model.
+
+    Attributes:
+        epochs, batch_size: Length of the run; a last incomplete batch is left out.
+        lr: Peak rate of weights that were initialised.
+        fresh_lr: Peak rate of weights that start random.
+        warmup: Fraction of all steps in which the rate rises.
+        weight_decay: On matrices and kernels only.
+        clip_norm: Largest gradient norm.
+        ema_decay: Of the exponential moving average of the weights.
+        pos_weight_power: Positives weigh (negatives / positives) to this power in the loss.
+        patience: Epochs without a better validation score after which the run stops.
+    """
+
+    epochs: int = Field(default=14, ge=1)
+    batch_size: int = Field(default=16, ge=2)
+    lr: float = Field(default=2e-4, gt=0.0)
+    fresh_lr: float = Field(default=6e-4, gt=0.0)
+    warmup: float = Field(default=0.2, gt=0.0, lt=1.0)
+    weight_decay: float = Field(default=0.05, ge=0.0)
+    clip_norm: float = Field(default=1.0, gt=0.0)
+    ema_decay: float = Field(default=0.995, ge=0.0, lt=1.0)
+    pos_weight_power: float = Field(default=0.5, ge=0.0, le=1.0)
+    patience: int = Field(default=6, ge=1)
+
+
+class TrainConfig(Settings):
+    """How the loop runs.
+
+    Attributes:
+        seed: Of everything random.
+        trainable_from: First block that learns; what lies before keeps its weights and its
+            batch-norm statistics.
+        device: ``auto`` takes a GPU when there is one.
+        precision: ``auto`` is bfloat16 autocast where the device computes it natively.
+    """
+
+    seed: int = Field(default=7, ge=0)
+    trainable_from: Cut = "layer2"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+
+
+class ModelConfig(Settings):
+    """The network of a region run.
+
+    Attributes:
+        init: ``hub`` (timm's ImageNet weights, downloaded), ``none``, or a safetensors file with
+            timm's names, complete or not: blocks that it lacks start random.
+        stride_on: Convolution of a block that strides. ``auto`` is ``conv1`` for a file whose
+            metadata names the original v1 architecture, else ``conv2``.
+        cut: First block of the heads: what lies before becomes the shared trunk.
+        dropout: Before the last linear layer.
+    """
+
+    init: str = "hub"
+    stride_on: Literal["auto", "conv1", "conv2"] = "auto"
+    cut: Cut = "layer4.2"
+    dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
+
+
+class StageConfig(Settings):
+    """What every training run has."""
+
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+
+
+class RegionConfig(StageConfig):
+    """``fxpipe train-stage region``: the whole network, region and auxiliary fracture outputs.
+
+    Attributes:
+        fracture_weight: Of the auxiliary fracture loss against the region loss.
+    """
+
+    preprocess: PreprocessSpec = PreprocessSpec()
+    model: ModelConfig = ModelConfig()
+    fracture_weight: float = Field(default=1.0, ge=0.0)
+
+
+class FractureConfig(StageConfig):
+    """``fxpipe train-stage fracture``: last blocks and head on one region, from a region run.
+
+    Attributes:
+        region: Whose specialist this is.
+        region_run: The run whose network and preprocessing it starts from; its frozen part
+            is the trunk that both share.
+    """
+
+    region: Literal["elbow", "hand", "shoulder"] = "hand"
+    region_run: Path = Path("runs/region")
+    optim: OptimConfig = OptimConfig(epochs=10, lr=1e-4, fresh_lr=1e-4, patience=10)
+    train: TrainConfig = TrainConfig(trainable_from="layer4.2")
+    dropout: float = Field(default=0.3, ge=0.0, lt=1.0)

@@ -1,0 +1,1 @@
+"""One file a published data layout; each yields rows without a split."""

@@ -1,0 +1,228 @@
+"""The one table that every stage trains and is evaluated on: its columns, checks and splits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from pipeline.domain import REGIONS, Array
+from pipeline.errors import IndexFaultsError, InputMissingError
+
+Split = Literal["train", "val", "test", "excluded"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test", "excluded")
+LABEL_KINDS = ("fracture", "abnormality", "")
+NONE, UNKNOWN = "none", "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One picture of the table.
+
+    Attributes:
+        path: Of the picture; in the file relative to the table's folder.
+        regions: What is in view: names joined by ``;``, ``hand?`` where it is not known whether
+            the hand is, ``none`` of the supported regions, or ``unknown``.
+        label: 1 fractured (or abnormal), 0 not, None unknown.
+        label_kind: What the label means: ``fracture`` or ``abnormality``; empty without one.
+        group: Patient, or the safest stand-in; never divided between splits.
+        study: Pictures taken together; may be empty.
+        split: ``train``, ``val``, ``test``, or ``excluded`` from all three.
+        origin: The data set.
+        flags: Words such as ``hardware`` or ``truncated``, joined by ``;``.
+        sha256: Of the file.
+    """
+
+    path: Path
+    regions: str
+    label: int | None
+    label_kind: str
+    group: str
+    study: str
+    split: Split
+    origin: str
+    flags: str
+    sha256: str
+
+    def region_vector(self) -> Array:
+        """(3,) float32 in the order of ``REGIONS``: 1 in view, 0 not, NaN unknown."""
+        names = [] if self.regions == NONE else self.regions.split(";")
+        if self.regions == UNKNOWN:
+            names = [f"{region}?" for region in REGIONS]
+        return np.array(
+            [1.0 if r in names else np.nan if f"{r}?" in names else 0.0 for r in REGIONS],
+            np.float32,
+        )
+
+    @property
+    def single_region(self) -> str | None:
+        """The region, when exactly one supported region is in view for certain."""
+        return self.regions if self.regions in REGIONS else None
+
+    def shows(self, region: str) -> bool:
+        """Whether the region is in view for certain."""
+        return region in self.regions.split(";")
+
+
+COLUMNS = tuple(field.name for field in fields(Sample))
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A checked table.
+
+    Attributes:
+        source: Its file.
+        digest: SHA-256 of the file.
+        samples: Its rows.
+    """
+
+    source: Path
+    digest: str
+    samples: tuple[Sample, ...]
+
+    def of(self, split: Split) -> tuple[Sample, ...]:
+        """The rows of one split."""
+        return tuple(sample for sample in self.samples if sample.split == split)
+
+
+def read_index(source: Path) -> Index:
+    """Read and check a table.
+
+    Raises:
+        InputMissingError: There is no such file.
+        IndexFaultsError: With every fault found.
+    """
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        raise InputMissingError(
+            f"{source}: cannot be read: {error.strerror}", "make it with `fxpipe index`"
+        ) from error
+    table = pd.read_csv(source, dtype=str, keep_default_na=False)
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        raise IndexFaultsError(str(source), [f"no column {name!r}" for name in missing])
+    faults: list[str] = []
+    samples = []
+    for line, row in enumerate(table[list(COLUMNS)].to_dict("records"), start=2):
+        label = {"": None, "0": 0, "1": 1}.get(row["label"], -1)
+        if label == -1:
+            faults.append(f"line {line}: label is {row['label']!r}, wanted 0, 1 or empty")
+        path = source.parent / row["path"]
+        samples.append(Sample(**{**row, "path": path, "label": label}))  # type: ignore[arg-type]
+    faults += find_faults(samples)
+    faults += [f"{s.path}: no such file" for s in samples if not s.path.is_file()]
+    if faults:
+        raise IndexFaultsError(str(source), faults)
+    return Index(source, hashlib.sha256(content).hexdigest(), tuple(samples))
+
+
+def write_index(samples: Sequence[Sample], target: Path) -> None:
+    """Write the table, paths relative to its folder, in one step.
+
+    Raises:
+        IndexFaultsError: The rows contradict themselves.
+    """
+    faults = find_faults(samples)
+    if faults:
+        raise IndexFaultsError(str(target), faults)
+    folder = target.parent.resolve()
+    rows = [
+        {
+            **{name: getattr(sample, name) for name in COLUMNS},
+            "path": Path(os.path.relpath(sample.path.resolve(), folder)).as_posix(),
+            "label": "" if sample.label is None else sample.label,
+        }
+        for sample in samples
+    ]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".partial")
+    pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(partial, index=False, lineterminator="\n")
+    partial.replace(target)
+
+
+def find_faults(samples: Sequence[Sample]) -> list[str]:
+    """Everything that is wrong with the rows as a table, in words."""
+    faults = []
+    legal = {NONE, UNKNOWN}
+    tokens = {f"{region}{mark}" for region in REGIONS for mark in ("", "?")}
+    for sample in samples:
+        names = sample.regions.split(";")
+        if sample.regions not in legal and not (
+            set(names) <= tokens and len(names) == len(set(names))
+        ):
+            faults.append(f"{sample.path}: regions are {sample.regions!r}, wanted {sorted(tokens)}")
+        if sample.split not in SPLITS:
+            faults.append(f"{sample.path}: split is {sample.split!r}, wanted one of {SPLITS}")
+        if sample.label_kind not in LABEL_KINDS or (sample.label is not None) != bool(
+            sample.label_kind
+        ):
+            faults.append(f"{sample.path}: label {sample.label} of kind {sample.label_kind!r}")
+        if not sample.group:
+            faults.append(f"{sample.path}: no group: without one a split may leak")
+    faults += _divided(samples, "group", [sample.group for sample in samples])
+    faults += _divided(samples, "file content", [sample.sha256 for sample in samples])
+    repeated = [path for path, n in Counter(s.path for s in samples).items() if n > 1]
+    faults += [f"{path}: listed more than once" for path in repeated]
+    return faults
+
+
+def _divided(samples: Sequence[Sample], what: str, keys: Iterable[str]) -> list[str]:
+    """Keys whose rows lie in more than one of train, val and test."""
+    seen: dict[str, set[str]] = {}
+    for sample, key in zip(samples, keys, strict=True):
+        if sample.split != "excluded":
+            seen.setdefault(key, set()).add(sample.split)
+    return [
+        f"{what} {key} is in {' and '.join(sorted(splits))}: a leak"
+        for key, splits in seen.items()
+        if len(splits) > 1
+    ]
+
+
+def assign_splits(samples: Sequence[Sample], seed: int, parts: int = 7) -> list[Split]:
+    """Grouped, stratified, seeded: one part for testing, one for validation, the rest to train.
+
+    Stratified by region and label together; rows already ``excluded`` stay so.
+
+    Args:
+        samples: Rows; only ``group``, ``regions``, ``label`` and ``split`` matter.
+        seed: Same seed and rows, same splits.
+        parts: Number of equal parts, at least 3.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    rows = [i for i, sample in enumerate(samples) if sample.split != "excluded"]
+    strata = [f"{samples[i].origin}/{samples[i].regions}/{samples[i].label}" for i in rows]
+    common = {name for name, count in Counter(strata).items() if count >= parts}
+    strata = [name if name in common else "rare" for name in strata]
+    groups = [samples[i].group for i in rows]
+    splits: list[Split] = ["excluded"] * len(samples)
+    folds = StratifiedGroupKFold(n_splits=parts, shuffle=True, random_state=seed)
+    names: list[Split] = ["test", "val"]
+    names += ["train"] * (parts - 2)
+    for name, (_, chosen) in zip(names, folds.split(rows, strata, groups), strict=True):
+        for position in chosen:
+            splits[rows[position]] = name
+    return splits
+
+
+def count_table(samples: Sequence[Sample]) -> pd.DataFrame:
+    """Pictures by regions (rows), split and label (columns)."""
+    words = {None: "unlabelled", 0: "negative", 1: "positive"}
+    frame = pd.DataFrame(
+        {
+            "regions": [sample.regions for sample in samples],
+            "split": [sample.split for sample in samples],
+            "label": [words[sample.label] for sample in samples],
+        }
+    )
+    return pd.crosstab(frame["regions"], [frame["split"], frame["label"]])

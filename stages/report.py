@@ -1,0 +1,44 @@
+"""A finished run in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .recipe import RESULT
+
+
+def describe_result(run: Path) -> str:
+    """The test figures of a run, each with its 95 % interval and its baseline."""
+    result = json.loads((run / RESULT).read_text(encoding="utf-8"))
+    test = result["test"]
+    lines = [f"{run}: best epoch {result['best_epoch']}; test split:"]
+    if "argmax_accuracy" in test:
+        lines += [
+            f"  region accuracy {_figure(test['argmax_accuracy'])}"
+            f" on {test['single_region_pictures']} single-region pictures"
+            f"; majority {_figure(test['baseline_majority'])}",
+            f"  unsupported refused {_figure(test['unsupported_refused'])}"
+            f" of {test['unsupported_pictures']}",
+            f"  supported refused {_figure(test['supported_refused'])}",
+        ]
+        return "\n".join(lines)
+    for name, part in test.items():
+        lines.append(
+            f"  {name.replace('_', ' ')} ({part['pictures']} pictures,"
+            f" {part['positives']} positive): AUC {_figure(part['auc'])} (chance 0.5); at {result['default_point']}:"
+            f" sensitivity {_figure(part['sensitivity'])},"
+            f" specificity {_figure(part['specificity'])},"
+            f" accuracy {_figure(part['accuracy'])}"
+            f" (majority {_figure(part['baseline_majority_accuracy'])})"
+        )
+    return "\n".join(lines)
+
+
+def _figure(estimate: dict[str, Any]) -> str:
+    if estimate["value"] is None:
+        return f"undefined ({estimate['note']})"
+    if estimate["low"] is None:
+        return f"{estimate['value']:.3f}"
+    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"

@@ -1,0 +1,326 @@
+"""From finished runs to a weights folder: every graph in every precision, gated, then written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from pydantic import Field
+from torch import nn
+
+from pipeline.bundle import (
+    MANIFEST_NAME,
+    BundleSpec,
+    Kind,
+    ManifestEntry,
+    Precision,
+    Provenance,
+    read_manifest,
+    write_manifest,
+)
+from pipeline.config import Settings
+from pipeline.domain import Array
+from pipeline.errors import ConfigError
+from pipeline.preprocess import PreprocessSpec
+from pipeline.progress import Progress
+from pipeline.runtime.providers import open_session
+from pipeline.runtime.session import Network as OpenedNetwork
+
+from .calibrate import probabilities
+from .data.dataset import read_array
+from .data.index import Index, Sample
+from .export import STAGE_OUTPUTS, TRUNK_OUTPUTS, derive, stamp, to_onnx
+from .model import Head, Network, Trunk, digest, position
+from .parity import BATCH, Parity, compare, gate, reference_logits
+from .recipe import RESULT, load_network
+from .spec import StageSpec, fracture_stage, region_stage
+from .train import CONFIG
+
+log = logging.getLogger(__name__)
+
+
+class ExportConfig(Settings):
+    """How runs become bundles.
+
+    Attributes:
+        precisions: Which are written; float32 is always made, as the reference between.
+        pictures: Real pictures outside the training split on which each stage is compared.
+        calibration_pictures: Training pictures that set the ranges of int8.
+    """
+
+    precisions: tuple[Precision, ...] = (Precision.INT8, Precision.FP16)
+    pictures: int = Field(default=200, ge=1)
+    calibration_pictures: int = Field(default=128, ge=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run, loaded."""
+
+    folder: Path
+    stage: StageSpec
+    network: Network
+    described: Mapping[str, Any]
+    result: Mapping[str, Any]
+    preprocess: PreprocessSpec
+
+
+@dataclass(slots=True)
+class Built:
+    """Bundles that wait for the gate.
+
+    Attributes:
+        graphs: The float32 graph of each bundle, by name.
+        bundles: Contract and bytes, by name and precision.
+    """
+
+    graphs: dict[str, onnx.ModelProto] = field(default_factory=dict)
+    bundles: dict[tuple[str, Precision], tuple[BundleSpec, bytes]] = field(default_factory=dict)
+
+    def add(self, spec: BundleSpec, module: nn.Module, arrays: Array) -> None:
+        """Build one bundle.
+
+        Args:
+            spec: Its contract.
+            module: Trunk or head, in evaluation mode.
+            arrays: (N, C, H, W) float32 inputs of real pictures; they calibrate int8.
+        """
+        if spec.name not in self.graphs:
+            outputs = TRUNK_OUTPUTS if spec.kind is Kind.TRUNK else STAGE_OUTPUTS
+            self.graphs[spec.name] = to_onnx(module, arrays[:1], spec.input, outputs)
+        singles = (arrays[i : i + 1] for i in range(len(arrays)))
+        graph = derive(self.graphs[spec.name], spec.input, singles, spec.precision)
+        self.bundles[spec.name, spec.precision] = spec, stamp(graph, spec)
+
+    def trunk_of(self, identity: str) -> str | None:
+        """Name of the trunk that was built from the same weights, if any."""
+        names = [
+            spec.name
+            for spec, _ in self.bundles.values()
+            if spec.kind is Kind.TRUNK and spec.trunk == identity
+        ]
+        return names[0] if names else None
+
+    def open(self, name: str, precision: Precision) -> OpenedNetwork:
+        """Open a bundle on the CPU, just as ``fxpipe run`` will."""
+        spec, content = self.bundles[name, precision]
+        session, _ = open_session(content, "cpu", 0, f"{name} ({precision})")
+        return OpenedNetwork(spec, hashlib.sha256(content).hexdigest(), session)
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """The folder itself when it is a run, else every finished run in it, the region run first.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if (folder / CONFIG).is_file():
+        return [folder]
+    runs = [path.parent for path in sorted(folder.glob(f"*/{RESULT}"))]
+    if not runs:
+        raise ConfigError(f"{folder}: no finished run there", "train one with `fxpipe train-stage`")
+    return sorted(runs, key=lambda run: json.loads((run / CONFIG).read_text())["kind"] != "region")
+
+
+def export_runs(
+    folders: Sequence[Path], index: Index, weights: Path, config: ExportConfig, progress: Progress
+) -> list[Parity]:
+    """Export runs into a weights folder, or refuse all of them.
+
+    Args:
+        folders: Run folders; the trunk of each is written once for all that share it.
+        index: The table: training pictures calibrate int8, the others are compared.
+        weights: Changed only when everything passed.
+        config: Precisions and numbers of pictures.
+        progress: Advanced once a stage and precision.
+
+    Returns:
+        The comparison of every stage in every precision.
+
+    Raises:
+        ConfigError: A run is not finished, or the table has no pictures for it.
+        ExportRefusedError: An exported stage decides otherwise than the trained one.
+    """
+    built = Built()
+    rows: list[Parity] = []
+    for folder in folders:
+        for row in _export(_load(folder), index, built, config):
+            log.info("%s", row)
+            rows.append(row)
+            progress.advance()
+    gate(rows)
+    _write(weights, built, config.precisions)
+    return rows
+
+
+def _load(folder: Path) -> Run:
+    network, described = load_network(folder)
+    try:
+        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: no {RESULT}: the run is not finished",
+            "go on with `fxpipe train-stage … --resume`",
+        ) from error
+    region = described["region"]
+    stage = fracture_stage(region) if region else region_stage()
+    preprocess = PreprocessSpec.model_validate(described["preprocess"])
+    return Run(folder, stage, network, described, result, preprocess)
+
+
+def _export(run: Run, index: Index, built: Built, config: ExportConfig) -> Iterator[Parity]:
+    """Build one run's bundles; yields the comparison of each precision."""
+    learned, others = _pictures(run.stage, index, config)
+    calibration = np.stack([read_array(sample, run.preprocess) for sample in learned])
+    images = np.stack([read_array(sample, run.preprocess) for sample in others])
+    columns = range(len(run.stage.labels))
+    reference = reference_logits(run.network, images, columns)
+    temperature = np.array(run.result["temperature"], np.float32)
+    bias = np.array(run.result["bias"], np.float32)
+    reference_p = probabilities(reference, temperature, bias)
+
+    cut = run.described["cut"]
+    whole = position(cut) == 0
+    head = Head(run.network, cut, columns, temperature.tolist(), bias.tolist()).eval()
+    trunk = None if whole else Trunk(run.network, cut).eval()
+    identity = None if trunk is None else digest(trunk, run.preprocess.model_dump_json())
+    for precision in dict.fromkeys((Precision.FP32, *config.precisions)):
+        taken, compared = calibration, images
+        if trunk is not None and identity is not None:
+            name = built.trunk_of(identity) or _trunk_name(run)
+            if (name, precision) not in built.bundles:
+                built.add(
+                    _spec(run, index, name, Kind.TRUNK, precision, identity), trunk, calibration
+                )
+            opened = built.open(name, precision)
+            taken, compared = (
+                _batched(opened.features, arrays) for arrays in (calibration, images)
+            )
+        spec = _spec(run, index, run.stage.name, run.stage.kind, precision, identity)
+        built.add(spec, head, taken)
+        stage = built.open(spec.name, precision)
+        answers = [stage.predict(compared[i : i + BATCH]) for i in range(0, len(compared), BATCH)]
+        logits = np.concatenate([answer.logits for answer in answers])
+        p = np.concatenate([answer.probabilities for answer in answers])
+        yield compare(spec, reference, reference_p, logits, p)
+
+
+def _batched(function: Callable[[Array], Array], arrays: Array) -> Array:
+    return np.concatenate([function(arrays[i : i + BATCH]) for i in range(0, len(arrays), BATCH)])
+
+
+def _pictures(
+    stage: StageSpec, index: Index, config: ExportConfig
+) -> tuple[list[Sample], list[Sample]]:
+    """Pictures to calibrate int8 on, and others to compare on, drawn evenly from the table.
+
+    Raises:
+        ConfigError: The table has none.
+    """
+    learned = [sample for sample in index.of("train") if stage.selects(sample)]
+    others = [s for split in ("val", "test") for s in index.of(split) if stage.selects(s)]
+    if not learned or not others:
+        raise ConfigError(
+            f"{index.source}: {len(learned)} training and {len(others)} other pictures for "
+            f"{stage.name}, wanted some of both"
+        )
+    return _evenly(learned, config.calibration_pictures), _evenly(others, config.pictures)
+
+
+def _evenly(samples: Sequence[Sample], count: int) -> list[Sample]:
+    chosen = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
+    return [samples[i] for i in chosen]
+
+
+def _trunk_name(run: Run) -> str:
+    """The shared trunk belongs to the region run; another cut or a tuned trunk has its own."""
+    return "trunk" if run.stage.kind is Kind.REGION else f"trunk-{run.stage.name}"
+
+
+def _spec(
+    run: Run, index: Index, name: str, kind: Kind, precision: Precision, identity: str | None
+) -> BundleSpec:
+    """The contract of a bundle of this run."""
+    speaks: dict[str, Any] = {}
+    if kind is not Kind.TRUNK:
+        speaks = {
+            "labels": run.stage.labels,
+            "temperature": run.result["temperature"],
+            "bias": run.result["bias"],
+        }
+    if kind is Kind.REGION:
+        speaks["route_thresholds"] = run.result["route_thresholds"]
+    if kind is Kind.FRACTURE:
+        speaks |= {
+            "region": run.stage.region,
+            "target": run.described["target"],
+            "labels": (run.described["target"],),
+            "operating_points": run.result["operating_points"],
+            "default_point": run.result["default_point"],
+        }
+    return BundleSpec(
+        name=name,
+        kind=kind,
+        precision=precision,
+        input="image" if kind is Kind.TRUNK or identity is None else "features",
+        trunk=identity,
+        preprocess=run.preprocess,
+        provenance=_provenance(run, index),
+        **speaks,
+    )
+
+
+def _provenance(run: Run, index: Index) -> Provenance:
+    learned = [sample for sample in index.of("train") if run.stage.selects(sample)]
+    origins = Counter(sample.origin.split("/")[0] for sample in learned)
+    return Provenance(
+        fxpipe_version=version("fxpipe"),
+        run=run.folder.name,
+        created=run.described["created"],
+        index_digest=run.described["index_digest"],
+        data=", ".join(f"{origin}: {count} pictures" for origin, count in origins.items()),
+        initial_weights=run.described["initial_weights"],
+        versions=run.described["versions"],
+    )
+
+
+def _write(weights: Path, built: Built, precisions: Sequence[Precision]) -> None:
+    """Put the bundles into the folder and list them; what no longer fits is taken out."""
+    weights.mkdir(parents=True, exist_ok=True)
+    known = read_manifest(weights).bundles if (weights / MANIFEST_NAME).is_file() else ()
+    entries = {(entry.name, entry.precision): entry for entry in known}
+    for (name, precision), (spec, content) in built.bundles.items():
+        if precision not in precisions:
+            continue
+        file = weights / name / f"{precision}.onnx"
+        file.parent.mkdir(exist_ok=True)
+        partial = file.with_name(file.name + ".partial")
+        partial.write_bytes(content)
+        partial.replace(file)
+        entries[name, precision] = ManifestEntry(
+            name=name,
+            kind=spec.kind,
+            precision=precision,
+            trunk=spec.trunk,
+            file=file.relative_to(weights).as_posix(),
+            sha256=hashlib.sha256(content).hexdigest(),
+            size_bytes=len(content),
+        )
+    trunks = {entry.trunk for entry in entries.values() if entry.kind is Kind.TRUNK}
+    used = {entry.trunk for entry in entries.values() if entry.kind is not Kind.TRUNK}
+    for key, entry in list(entries.items()):
+        lost_trunk = entry.trunk is not None and entry.trunk not in trunks
+        if lost_trunk or (entry.kind is Kind.TRUNK and entry.trunk not in used):
+            log.warning("%s: its other half was replaced, taken out of the manifest", entry.file)
+            del entries[key]
+            (weights / entry.file).unlink(missing_ok=True)
+    write_manifest(weights, entries)

@@ -1,0 +1,205 @@
+"""Tiny bundles whose answers can be read off the picture, and pictures that ask for an answer.
+
+The canvas is a 4 x 4 grid of cells. Cells of the first row carry P(region), those of the second
+P(fracture), for elbow, hand and shoulder from the left; two cells of the last row are black and
+white, so that stretching the grey values changes nothing. The trunk averages each cell (one
+strided convolution); a head's logit is ``GAIN * (cell - 0.5)``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from pipeline.bundle import (
+    BundleSpec,
+    Estimate,
+    Kind,
+    ManifestEntry,
+    Precision,
+    Provenance,
+    StoredPoint,
+    write_manifest,
+)
+from pipeline.domain import REGIONS
+from pipeline.preprocess import Fit, PreprocessSpec
+
+GRID = 4
+CELL_PX = 8
+GAIN = 20.0
+TRUNK = "a" * 64
+SPEC = PreprocessSpec(height_px=32, width_px=32, fit=Fit.SQUASH, clip_percent=(0.0, 100.0))
+ROUTE_THRESHOLD = 0.5
+POINTS = {"balanced": (0.5, 0.3), "specific": (0.95, 0.95)}
+
+_NOBODY = Provenance(
+    fxpipe_version="0",
+    run="test",
+    created="2026-01-01T00:00:00Z",
+    index_digest="0" * 64,
+    data="painted",
+    initial_weights="none",
+    versions={},
+)
+
+
+def probability(cell: float) -> float:
+    """What a head answers for a cell of this grey value."""
+    return float(1.0 / (1.0 + np.exp(-GAIN * (cell - 0.5))))
+
+
+def paint(
+    regions: Mapping[str, float], fractures: Mapping[str, float] | None = None, size_px: int = 32
+) -> np.ndarray:
+    """(size_px, size_px) uint8 whose cells carry the given grey values in [0, 1].
+
+    The default is the size of the canvas, so that no resizing blurs the cells.
+    """
+    grid = np.full((GRID, GRID), 0.1)
+    for row, values in enumerate((regions, fractures or {})):
+        for region, value in values.items():
+            grid[row, REGIONS.index(region)] = value
+    grid[-1, 0], grid[-1, -1] = 0.0, 1.0
+    cell = size_px // GRID
+    return np.kron(np.round(grid * 255), np.ones((cell, cell))).astype(np.uint8)
+
+
+def write_png(
+    path: Path, regions: Mapping[str, float], fractures: Mapping[str, float] | None = None
+) -> Path:
+    """Paint a picture and save it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(paint(regions, fractures)).save(path)
+    return path
+
+
+def spec(name: str, kind: Kind, **changes: object) -> BundleSpec:
+    """A complete contract for one of the tiny networks."""
+    values: dict[str, object] = {
+        "name": name,
+        "kind": kind,
+        "precision": Precision.FP32,
+        "input": "image" if kind is Kind.TRUNK else "features",
+        "trunk": TRUNK,
+        "preprocess": SPEC,
+        "provenance": _NOBODY,
+    }
+    if kind is Kind.REGION:
+        labels = REGIONS
+        values["route_thresholds"] = dict.fromkeys(REGIONS, ROUTE_THRESHOLD)
+    elif kind is Kind.FRACTURE:
+        labels = ("fracture",)
+        unknown = Estimate(value=None, note="painted")
+        values |= {
+            "region": name.removeprefix("fracture-"),
+            "target": "fracture",
+            "default_point": "balanced",
+            "operating_points": {
+                point: StoredPoint(
+                    threshold=threshold,
+                    doubt_below=doubt,
+                    rule="test",
+                    sensitivity=unknown,
+                    specificity=unknown,
+                )
+                for point, (threshold, doubt) in POINTS.items()
+            },
+        }
+    else:
+        labels = ()
+    count = len(labels)
+    values |= {"labels": labels, "temperature": (1.0,) * count, "bias": (0.0,) * count}
+    return BundleSpec.model_validate(values | changes)
+
+
+def network(contract: BundleSpec) -> bytes:
+    """The ONNX file of a contract: trunk, head, or both in one graph."""
+    nodes, constants = [], {}
+    features = "features"
+    if contract.input == "image":
+        side = contract.preprocess.height_px // GRID
+        constants["kernel"] = np.full((1, 1, side, side), 1 / side**2, np.float32)
+        nodes.append(
+            helper.make_node(
+                "Conv",
+                ["image", "kernel"],
+                [features],
+                kernel_shape=[side, side],
+                strides=[side, side],
+            )
+        )
+        shape = ["N", 1, contract.preprocess.height_px, contract.preprocess.width_px]
+    else:
+        shape = ["N", 1, GRID, GRID]
+    outputs = [("features", ["N", 1, GRID, GRID])]
+    if contract.kind is not Kind.TRUNK:
+        nodes += _head(contract, constants)
+        count = len(contract.labels)
+        outputs = [("logits", ["N", count]), ("probabilities", ["N", count])]
+        outputs.append(("evidence", ["N", count, GRID, GRID]))
+    graph = helper.make_graph(
+        nodes,
+        contract.name,
+        [helper.make_tensor_value_info(contract.input, TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    helper.set_model_props(model, contract.to_metadata())
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def _head(contract: BundleSpec, constants: dict[str, np.ndarray]) -> list[onnx.NodeProto]:
+    cells = (
+        [(0, REGIONS.index(label)) for label in contract.labels]
+        if contract.kind is Kind.REGION
+        else [(1, REGIONS.index(str(contract.region)))]
+    )
+    pick = np.zeros((1, len(cells), GRID, GRID), np.float32)
+    for label, (row, column) in enumerate(cells):
+        pick[0, label, row, column] = GAIN * GRID**2
+    constants["pick"] = pick
+    constants["offset"] = np.full(len(cells), -GAIN / 2, np.float32)
+    return [
+        helper.make_node("Mul", ["features", "pick"], ["evidence"]),
+        helper.make_node("ReduceMean", ["evidence"], ["mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("Add", ["mean", "offset"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], ["probabilities"]),
+    ]
+
+
+def standard_specs() -> list[BundleSpec]:
+    """Trunk, region head and three specialists."""
+    return [
+        spec("trunk", Kind.TRUNK),
+        spec("region", Kind.REGION),
+        *(spec(f"fracture-{region}", Kind.FRACTURE) for region in REGIONS),
+    ]
+
+
+def write_bundles(folder: Path, specs: Sequence[BundleSpec] | None = None) -> Path:
+    """Write bundles and their manifest; the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = {}
+    for contract in standard_specs() if specs is None else specs:
+        content = network(contract)
+        file = f"{contract.name}-{contract.precision}.onnx"
+        (folder / file).write_bytes(content)
+        entries[contract.name, contract.precision] = ManifestEntry(
+            name=contract.name,
+            kind=contract.kind,
+            precision=contract.precision,
+            trunk=contract.trunk,
+            file=file,
+            sha256=hashlib.sha256(content).hexdigest(),
+            size_bytes=len(content),
+        )
+    write_manifest(folder, entries)
+    return folder

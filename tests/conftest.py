@@ -1,0 +1,72 @@
+"""Fixtures that several kinds of test share."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+from tables import fracatlas_folder
+
+TINY = (
+    "preprocess.height_px=64",
+    "preprocess.width_px=64",
+    "train.trainable_from=stem",
+    "train.device=cpu",
+    "train.precision=32-true",
+    "data.workers=0",
+    "optim.batch_size=8",
+    "optim.ema_decay=0.9",
+)
+"""Settings with which a ResNet50 trains in seconds on one core."""
+
+
+@pytest.fixture(autouse=True)
+def _third_party_warnings():
+    """Warnings of libraries about themselves, which no code of this project can mend."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        yield
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """A small FracAtlas folder with pictures that can be learned."""
+    return fracatlas_folder(tmp_path_factory.mktemp("data") / "fracatlas")
+
+
+@pytest.fixture(scope="session")
+def project(data, tmp_path_factory):
+    """A folder in which every stage was trained for an epoch or two and exported."""
+    from click.testing import CliRunner
+
+    from pipeline.cli import main
+
+    home = tmp_path_factory.mktemp("project")
+    runner = CliRunner()
+
+    def fxpipe(*words: str) -> str:
+        result = runner.invoke(main, words, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    index = str(home / "index.csv")
+    fxpipe("index", "--input", str(data), "--output", index)
+    tiny = [word for setting in TINY for word in ("--set", setting)]
+    shared = [w for s in TINY if "preprocess" not in s and "from" not in s for w in ("--set", s)]
+    fxpipe(
+        *("train-stage", "region", "--index", index, "--output", str(home / "runs/region")),
+        *("--init", "none", "--quiet", "--set", "optim.epochs=2", *tiny),
+    )
+    for region in ("elbow", "hand", "shoulder"):
+        fxpipe(
+            *("train-stage", "fracture", "--region", region, "--index", index, "--quiet"),
+            *("--from", str(home / "runs/region"), "--output", str(home / f"runs/{region}")),
+            *("--set", "optim.epochs=1", *shared),
+        )
+    fxpipe(
+        *("export", "--run", str(home / "runs"), "--index", index),
+        *("--weights", str(home / "weights"), "--set", "pictures=12"),
+        *("--precision", "int8", "--precision", "fp16", "--precision", "fp32"),
+        *("--set", "calibration_pictures=16"),
+    )
+    return home

@@ -1,0 +1,212 @@
+"""``fxpipe run`` as its users meet it: exit codes, files, rows, messages."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bundles import paint, write_bundles, write_png
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from pipeline.cli import main
+from pipeline.report.record import COLUMNS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """A working folder with weights in it."""
+    write_bundles(tmp_path / "weights")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FXPIPE_WEIGHTS", raising=False)
+    return tmp_path
+
+
+def fxpipe(*arguments: object) -> Result:
+    words = [str(argument) for argument in arguments]
+    return CliRunner().invoke(main, words, catch_exceptions=False)
+
+
+def rows(output: Path = Path("results")) -> list[dict[str, str]]:
+    with (output / "results.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_all_done_is_0(place):
+    write_png(place / "in/a.png", {"hand": 0.9}, {"hand": 0.9})
+    write_png(place / "in/sub/b.png", {"elbow": 0.9}, {"elbow": 0.1})
+    result = fxpipe("run", "--input", "in", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert [(r["path"], r["verdict"]) for r in rows()] == [
+        ("a.png", "positive"),
+        ("sub/b.png", "negative"),
+    ]
+    assert "2 in all: 1 positive, 1 negative" in result.stdout
+    assert result.stdout.rstrip().endswith("Negative does not exclude a fracture.")
+    lines = (place / "results/results.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["path"] for line in lines] == ["a.png", "sub/b.png"]
+
+
+def test_a_single_file(place):
+    path = write_png(place / "in/a.png", {"hand": 0.9}, {"hand": 0.9})
+    assert fxpipe("run", "--input", path, "--output", "deep/out").exit_code == 0
+    assert rows(Path("deep/out"))[0]["path"] == "a.png"
+
+
+def test_every_bad_input_gets_a_row_and_the_exit_code_is_1(place):
+    folder = place / "in"
+    good = write_png(folder / "good.png", {"hand": 0.9}, {"hand": 0.9})
+    (folder / "zero.png").write_bytes(b"")
+    (folder / "text.jpg").write_text("this is a letter")
+    (folder / "notes.txt").write_text("this is a letter")
+    Image.fromarray(paint({"hand": 0.9})).save(folder / "cut.jpg")
+    (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:200])
+    (folder / "cut.png").write_bytes(good.read_bytes()[:60])
+    result = fxpipe("run", "--input", folder)
+    found = {row["path"]: row["status"] for row in rows()}
+    assert found == {
+        "cut.jpg": "failed",
+        "cut.png": "failed",
+        "good.png": "ok",
+        "notes.txt": "unsupported",
+        "text.jpg": "failed",
+        "zero.png": "failed",
+    }
+    assert all(row["error"] for row in rows() if row["status"] != "ok")
+    assert result.exit_code == 1
+
+
+def test_an_unreadable_file_gets_a_row(place):
+    path = write_png(place / "in/a.png", {"hand": 0.9})
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
+    assert fxpipe("run", "--input", "in").exit_code == 1
+    assert rows()[0]["status"] == "failed"
+
+
+def test_unsupported_alone_is_no_failure(place):
+    write_png(place / "in/knee.png", {})
+    assert fxpipe("run", "--input", "in").exit_code == 0
+    assert rows()[0]["status"] == "unsupported"
+
+
+def test_a_name_that_is_no_utf8_and_one_with_a_newline(place):
+    folder = place / "in"
+    good = write_png(folder / "a\nb.png", {"hand": 0.9}).read_bytes()
+    try:
+        Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).write_bytes(good)
+    except OSError:
+        pytest.skip("this file system wants UTF-8")
+    result = subprocess.run(
+        [sys.executable, "-c", "from pipeline.cli import main; main()", "run", "--input", "in"],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert [row["path"] for row in rows()] == ["a\\nb.png", "\\xff.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--input", "nowhere"], "nowhere"),
+        (["--input", "empty"], "without files"),
+        (["--input", "in", "--output", "in"], "is the input folder"),
+        (["--input", "in", "--output", "in/a.png"], "cannot be written"),
+        (["--input", "in", "--set", "batch_sise=2"], "did you mean batch_size?"),
+        (["--input", "in", "--config", "bad.toml"], "bad.toml: workerz is not a setting"),
+        (["--input", "in", "--config", "missing.toml"], "missing.toml: cannot be read"),
+        (["--input", "in", "--batch-size", "0"], "batch_size"),
+        (["--input", "in", "--operating-point", "fancy"], "known: balanced, specific"),
+        (["--input", "in", "--device", "tpu"], "tpu"),
+        ([], "--input"),
+    ],
+)
+def test_wrong_usage_is_2_and_writes_nothing(place, arguments, message):
+    (place / "empty").mkdir()
+    (place / "bad.toml").write_text("workerz = 1\n")
+    write_png(place / "in/a.png", {"hand": 0.9})
+    result = fxpipe("run", *arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert not (place / "results").exists()
+
+
+def test_what_cannot_start_is_3(place):
+    write_png(place / "in/a.png", {"hand": 0.9})
+    altered = place / "weights/region-fp32.onnx"
+    altered.write_bytes(altered.read_bytes()[:-1] + b"\0")
+    result = fxpipe("run", "--input", "in")
+    assert result.exit_code == 3
+    assert "region-fp32.onnx: sha256 is" in result.stderr
+    assert "hint: the file was altered or damaged" in result.stderr
+    assert fxpipe("run", "--input", "in", "--weights", "no").exit_code == 3
+    assert not (place / "results").exists()
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_3(place):
+    write_png(place / "in/a.png", {"hand": 0.9})
+    result = fxpipe("run", "--input", "in", "--device", "cuda")
+    assert result.exit_code == 3
+    assert "device 'cuda' was asked for and cannot be used" in result.stderr
+
+
+def test_options_stand_above_set_and_set_above_the_file(place):
+    write_png(place / "in/a.png", {"hand": 0.9}, {"hand": 0.6})
+    (place / "run.toml").write_text('operating_point = "fancy"\nbatch_size = 2\n')
+    chosen = ["--config", "run.toml", "--set", "operating_point=specific"]
+    assert fxpipe("run", "--input", "in", *chosen).exit_code == 0
+    assert (rows()[0]["operating_point"], rows()[0]["verdict"]) == ("specific", "negative")
+    chosen += ["--operating-point", "balanced"]
+    assert fxpipe("run", "--input", "in", *chosen).exit_code == 0
+    assert (rows()[0]["operating_point"], rows()[0]["verdict"]) == ("balanced", "positive")
+
+
+def test_results_inside_the_input_are_not_read_again(place):
+    write_png(place / "in/a.png", {"hand": 0.9})
+    for _ in range(2):
+        assert fxpipe("run", "--input", "in", "--output", "in/results").exit_code == 0
+        assert [row["path"] for row in rows(place / "in/results")] == ["a.png"]
+
+
+def test_weights_from_the_environment(place, monkeypatch):
+    write_png(place / "in/a.png", {"hand": 0.9})
+    (place / "weights").rename(place / "elsewhere")
+    monkeypatch.setenv("FXPIPE_WEIGHTS", "elsewhere")
+    assert fxpipe("run", "--input", "in").exit_code == 0
+
+
+def test_quiet_prints_nothing(place):
+    write_png(place / "in/a.png", {"hand": 0.9})
+    result = fxpipe("run", "--input", "in", "--quiet")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    assert list(rows()[0]) == list(COLUMNS)
+
+
+def test_a_run_never_loads_torch_or_the_producing_half(place):
+    write_png(place / "in/a.png", {"hand": 0.9})
+    code = (
+        "import sys; from pipeline.cli import main\n"
+        "try: main(['run', '--input', 'in', '--quiet'])\n"
+        "except SystemExit as leave: assert leave.code == 0, leave.code\n"
+        "names = {'torch', 'torchvision', 'timm', 'sklearn', 'lightning', 'onnx', 'stages.train'}\n"
+        "print(sorted(names & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (result.stdout, result.stderr) == ("[]\n", "")

@@ -1,0 +1,212 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.bundle import Kind, Precision, read_manifest
+from pipeline.config import RunConfig
+from pipeline.errors import BundleError, ExportRefusedError
+from pipeline.preprocess import PreprocessSpec
+from pipeline.runtime.session import load_bundles
+from stages.data.dataset import read_array
+from stages.data.index import read_index
+from stages.gradcam import grad_cam
+from stages.model import Head, Network, Trunk, digest
+from stages.parity import Parity, compare, gate
+from stages.recipe import load_network
+from stages.ship import ExportConfig, export_runs, find_runs
+
+
+@pytest.fixture(scope="module")
+def pictures(project):
+    index = read_index(project / "index.csv")
+    spec = PreprocessSpec(height_px=64, width_px=64)
+    return np.stack([read_array(sample, spec) for sample in index.of("test")[:8]])
+
+
+@pytest.fixture(scope="module")
+def fp32(project):
+    return load_bundles(project / "weights", RunConfig(device="cpu", precision="fp32"))
+
+
+@pytest.mark.parametrize("stage", ["region", "elbow", "hand", "shoulder"])
+def test_the_exported_halves_together_equal_the_trained_network(project, pictures, fp32, stage):
+    network, described = load_network(project / "runs" / stage)
+    columns = len(described["labels"])
+    with torch.inference_mode():
+        wanted = network(torch.from_numpy(pictures)).numpy()[:, :columns]
+    bundle = fp32.region if stage == "region" else fp32.fracture[stage]
+    features = fp32.trunks[bundle.spec.trunk].features(pictures)
+    np.testing.assert_allclose(bundle.predict(features).logits, wanted, atol=2e-4)
+
+
+def test_a_batch_of_one_answers_as_a_batch_of_eight(pictures, fp32):
+    trunk = fp32.trunks[fp32.region.spec.trunk]
+    together = fp32.region.predict(trunk.features(pictures)).logits
+    alone = [fp32.region.predict(trunk.features(pictures[i : i + 1])).logits for i in range(8)]
+    np.testing.assert_allclose(np.concatenate(alone), together, atol=1e-4)
+
+
+def test_probabilities_are_the_calibrated_logits(project, pictures, fp32):
+    result = json.loads((project / "runs/hand/result.json").read_text())
+    head = fp32.fracture["hand"]
+    output = head.predict(fp32.trunks[head.spec.trunk].features(pictures))
+    z = output.logits / result["temperature"][0] + result["bias"][0]
+    np.testing.assert_allclose(output.probabilities, 1 / (1 + np.exp(-z)), atol=1e-5)
+
+
+def test_evidence_averages_to_the_logit_and_is_grad_cam(project, pictures, fp32):
+    network, _ = load_network(project / "runs/hand")
+    head = fp32.fracture["hand"]
+    features = fp32.trunks[head.spec.trunk].features(pictures)
+    output = head.predict(features, evidence=True)
+    bias = float(network.fc.bias.detach())
+    np.testing.assert_allclose(output.evidence.mean((2, 3)) + bias, output.logits, atol=1e-4)
+    last = torch.nn.Sequential(network.backbone.layer4[2])
+    reference = grad_cam(last, network.fc, torch.from_numpy(features), 0)
+    area = output.evidence.shape[2] * output.evidence.shape[3]
+    np.testing.assert_allclose(output.evidence[:, 0] / area, reference, atol=1e-4)
+
+
+def test_fp16_stays_near_fp32(project, pictures, fp32):
+    half = load_bundles(project / "weights", RunConfig(device="cpu", precision="fp16"))
+    trunk = fp32.region.spec.trunk
+    wanted = fp32.region.predict(fp32.trunks[trunk].features(pictures)).logits
+    found = half.region.predict(half.trunks[trunk].features(pictures)).logits
+    np.testing.assert_allclose(found, wanted, atol=0.05)
+    assert not np.array_equal(found, wanted)
+
+
+def test_exported_weights_keep_their_names_and_values(project):
+    """So that the shipped float form can be fine-tuned later."""
+    import onnx
+
+    network, _ = load_network(project / "runs/region")
+    wanted = network.backbone.state_dict()
+    entries = read_manifest(project / "weights").of(Precision.FP16)
+    found = {}
+    for name in ("trunk", "region"):
+        entry = next(e for e in entries if e.name == name)
+        for tensor in onnx.load(project / "weights" / entry.file).graph.initializer:
+            found[tensor.name] = onnx.numpy_helper.to_array(tensor)
+    names = [n for n in wanted if not n.endswith("num_batches_tracked")]
+    assert set(names) <= set(found)
+    for name in names:
+        np.testing.assert_allclose(found[name], wanted[name], rtol=2e-3, atol=1e-4)
+
+
+def test_int8_weights_have_seven_bits(project):
+    """Eight would overflow in the 16-bit sums of processors without VNNI."""
+    import onnx
+
+    entry = next(
+        e for e in read_manifest(project / "weights").of(Precision.INT8) if e.name == "trunk"
+    )
+    graph = onnx.load(project / "weights" / entry.file).graph
+    kernels = [
+        onnx.numpy_helper.to_array(t) for t in graph.initializer if t.name.endswith("_quantized")
+    ]
+    kernels = [k for k in kernels if k.dtype == np.int8]
+    assert len(kernels) > 40
+    assert max(int(np.abs(k.astype(int)).max()) for k in kernels) <= 64
+
+
+def test_bundles_say_nothing_of_the_machine_that_made_them(project):
+    for entry in read_manifest(project / "weights").bundles:
+        content = (project / "weights" / entry.file).read_bytes()
+        assert b"site-packages" not in content
+        assert str(project).encode() not in content
+
+
+def test_a_whole_network_is_exported_when_the_cut_is_at_the_stem(project, pictures):
+    network, _ = load_network(project / "runs/hand")
+    head = Head(network, "stem", [0], [1.0], [0.0]).eval()
+    with torch.inference_mode():
+        wanted = network(torch.from_numpy(pictures))
+        assert torch.allclose(head(torch.from_numpy(pictures))[0], wanted, atol=1e-5)
+
+
+def test_the_digest_tells_trunks_apart_and_only_them():
+    torch.manual_seed(0)
+    first = Network(("a",), "conv2", "stem")
+    second = Network(("a", "b"), "conv2", "stem")
+    second.backbone.load_state_dict(first.backbone.state_dict())
+    digests = [digest(Trunk(n, "layer4.2"), "spec") for n in (first, second)]
+    assert digests[0] == digests[1]
+    assert digest(Trunk(first, "layer4.2"), "another spec") != digests[0]
+    with torch.no_grad():
+        second.backbone.layer1[0].conv1.weight[0, 0, 0, 0] += 1e-3
+    assert digest(Trunk(second, "layer4.2"), "spec") != digests[0]
+
+
+def row(**changes):
+    values = {
+        "name": "x", "precision": Precision.INT8, "pictures": 9, "max_logit_difference": 0.1,
+        "mean_logit_difference": 0.0, "decisions": 9, "flips": 0, "near_flips": 1, "margin": 0.05,
+        "tolerance": 1.0,
+    }  # fmt: skip
+    return Parity(**{**values, **changes})
+
+
+@pytest.mark.parametrize("change", [{"flips": 1}, {"max_logit_difference": 1.01}])
+def test_the_gate_refuses_flips_and_far_logits(change):
+    gate([row()])
+    with pytest.raises(ExportRefusedError, match="REFUSED"):
+        gate([row(), row(**change)])
+
+
+def test_a_flip_counts_only_outside_the_margin(fp32):
+    spec = fp32.fracture["hand"].spec
+    threshold = spec.operating_points["balanced"].threshold
+    points = {"only": spec.operating_points["balanced"]}
+    spec = spec.model_copy(update={"operating_points": points, "precision": Precision.INT8})
+    zero = np.zeros((2, 1), np.float32)
+    reference = np.array([[threshold + 0.06], [threshold + 0.04]], np.float32)
+    found = compare(spec, zero, reference, zero, np.full((2, 1), threshold - 0.01, np.float32))
+    assert (found.flips, found.near_flips, found.decisions) == (1, 1, 2)
+
+
+def test_a_refused_export_leaves_the_weights_folder_unchanged(project, tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        __import__("stages.parity").parity.TOLERANCE, Precision.INT8, (1e-9, 0.0)
+    )
+    index = read_index(project / "index.csv")
+    from pipeline.progress import Silent
+
+    config = ExportConfig(precisions=("int8",), pictures=2, calibration_pictures=2)
+    with pytest.raises(ExportRefusedError):
+        export_runs([project / "runs/region"], index, tmp_path / "weights", config, Silent())
+    assert not (tmp_path / "weights").exists()
+
+
+def test_a_new_trunk_takes_the_heads_of_the_old_one_out_of_the_manifest(project, tmp_path):
+    import shutil
+
+    from pipeline.progress import Silent
+
+    weights = shutil.copytree(project / "weights", tmp_path / "weights")
+    run = shutil.copytree(project / "runs/region", tmp_path / "region")
+    described = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**described, "cut": "layer4"}))
+    config = ExportConfig(precisions=("fp32",), pictures=2, calibration_pictures=2)
+    export_runs([run], read_index(project / "index.csv"), weights, config, Silent())
+    left = read_manifest(weights).bundles
+    assert {entry.name for entry in left} == {"trunk", "region"}
+    assert all((weights / entry.file).is_file() for entry in left)
+    with pytest.raises(BundleError, match="no fracture stage"):
+        load_bundles(weights, RunConfig(device="cpu"))
+
+
+def test_runs_are_found_region_first(project):
+    found = find_runs(project / "runs")
+    assert found[0].name == "region"
+    assert {run.name for run in found} == {"region", "elbow", "hand", "shoulder"}
+
+
+def test_the_contract_names_the_data_and_the_thresholds(fp32):
+    spec = fp32.fracture["hand"].spec
+    assert spec.kind is Kind.FRACTURE
+    assert spec.target == "fracture"
+    assert set(spec.operating_points) == {"sensitive", "balanced", "specific"}
+    assert "fracatlas" in spec.provenance.data

@@ -1,0 +1,193 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from tables import fracatlas_folder
+
+from pipeline.config import load
+from pipeline.errors import UsageError
+from pipeline.preprocess import PreprocessSpec
+from pipeline.progress import Silent
+from stages import checkpoint
+from stages.config import AugmentConfig, RegionConfig
+from stages.data.adapters.fracatlas import read_fracatlas
+from stages.data.augment import augment
+from stages.data.index import assign_splits, read_index, write_index
+from stages.model import Network
+from stages.recipe import train_region
+from stages.train import BEST, LAST, loss_weights, masked_loss, train
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    from dataclasses import replace
+
+    home = tmp_path_factory.mktemp("few")
+    samples = read_fracatlas(fracatlas_folder(home / "data", per_cell=6))
+    splits = assign_splits(samples, seed=0, parts=3)
+    write_index(
+        [replace(s, split=x) for s, x in zip(samples, splits, strict=True)], home / "index.csv"
+    )
+    return read_index(home / "index.csv")
+
+
+def settings(*more):
+    return load(RegionConfig, None, [*TINY, "model.init=none", *more])
+
+
+def test_a_network_overfits_sixteen_pictures(index, tmp_path):
+    from stages.data.dataset import RadiographDataset
+    from stages.data.index import Index
+    from stages.spec import region_stage
+    from stages.train import make_fabric, predict
+
+    sixteen = index.of("train")[::1][:16]
+    config = settings(
+        "optim.epochs=30", "optim.fresh_lr=1e-3", "optim.lr=1e-3", "augment.flip=0",
+        "augment.rotate_deg=0", "augment.erase=0", "augment.scale=[1,1]", "augment.shift=0",
+        "augment.gamma=0", "augment.contrast=0", "augment.brightness=0", "model.dropout=0",
+        "optim.patience=99",
+    )  # fmt: skip
+    from dataclasses import replace
+
+    watched = [replace(s, split="val") for s in sixteen]
+    both = Index(index.source, index.digest, (*sixteen, *watched))
+    stage = region_stage()
+    torch.manual_seed(0)
+    network = Network(stage.outputs, "conv2", "stem")
+    state = train(
+        tmp_path, stage, network, list(network.state_dict()), both, config.preprocess, config,
+        Silent(),
+    )  # fmt: skip
+    losses = [row["train_loss"] for row in state.history]
+    assert losses[-1] < 0.15 * losses[0]
+    network.load_state_dict(checkpoint.load(tmp_path / BEST)[0])
+    targets = stage.targets(sixteen)
+    dataset = RadiographDataset(sixteen, targets, config.preprocess)
+    logits = predict(network, dataset, 8, 0, make_fabric(config.train))
+    np.testing.assert_array_equal(logits > 0, targets == 1)
+
+
+def test_a_resumed_run_equals_one_that_never_stopped(index, tmp_path, monkeypatch):
+    config = settings("optim.epochs=3")
+    train_region(tmp_path / "whole", index, config, False, Silent())
+
+    class Interrupt(Silent):
+        left = 5  # batches: in the second epoch
+
+        def advance(self):
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_region(tmp_path / "cut", index, config, False, Interrupt())
+    assert 0 < len(json.loads((tmp_path / "cut/metrics.json").read_text())) < 3
+    train_region(tmp_path / "cut", index, config, True, Silent())
+    for name in (BEST, LAST):
+        whole, cut = (checkpoint.load(tmp_path / run / name)[0] for run in ("whole", "cut"))
+        assert whole.keys() == cut.keys()
+        for key, value in whole.items():
+            assert torch.equal(value, cut[key]), key
+    assert (tmp_path / "whole/result.json").read_text() == (
+        tmp_path / "cut/result.json"
+    ).read_text()
+
+
+def test_a_run_folder_is_neither_overwritten_nor_resumed_as_another_run(index, tmp_path):
+    (tmp_path / "run").mkdir()
+    config = settings("optim.epochs=1")
+    with pytest.raises(UsageError, match="no run to resume"):
+        train_region(tmp_path / "run", index, config, True, Silent())
+    train_region(tmp_path / "run", index, config, False, Silent())
+    with pytest.raises(UsageError, match="holds a run already"):
+        train_region(tmp_path / "run", index, config, False, Silent())
+    with pytest.raises(UsageError, match=r"another run.*'seed': 8"):
+        train_region(tmp_path / "run", index, settings("train.seed=8"), True, Silent())
+
+
+def test_a_finished_run_describes_itself(project):
+    run = project / "runs/region"
+    described = json.loads((run / "config.json").read_text())
+    assert described["config"]["train"]["seed"] == 7
+    assert described["versions"]["torch"] == torch.__version__
+    history = json.loads((run / "metrics.json").read_text())
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    test = json.loads((run / "result.json").read_text())["test"]
+    assert test["baseline_majority"]["value"] is not None
+
+
+def test_the_frozen_trunk_stays_bit_for_bit(project):
+    region, _ = checkpoint.load(project / "runs/region" / BEST)
+    hand, _ = checkpoint.load(project / "runs/hand" / BEST)
+    before = [k for k in region if k.startswith("backbone.") and "layer4.2" not in k]
+    assert len(before) > 200
+    assert all(torch.equal(region[k], hand[k]) for k in before)
+    assert not torch.equal(
+        region["backbone.layer4.2.conv2.weight"], hand["backbone.layer4.2.conv2.weight"]
+    )
+
+
+def test_frozen_blocks_keep_their_statistics_in_training():
+    network = Network(("a",), "conv2", "layer4.2")
+    network.train()
+    before = network.backbone.layer4[1].bn1.running_mean.clone()
+    after_cut = network.backbone.layer4[2].bn1.running_mean.clone()
+    network(torch.rand(4, 1, 64, 64))
+    assert torch.equal(network.backbone.layer4[1].bn1.running_mean, before)
+    assert not torch.equal(network.backbone.layer4[2].bn1.running_mean, after_cut)
+
+
+def test_unknown_targets_give_no_gradient():
+    logits = torch.zeros(2, 2, requires_grad=True)
+    targets = torch.tensor([[1.0, float("nan")], [float("nan"), 0.0]])
+    masked_loss(logits, targets, torch.ones(2), torch.ones(2)).backward()
+    assert torch.equal(logits.grad == 0, torch.isnan(targets))
+
+
+def test_positives_of_a_rare_output_weigh_more():
+    targets = np.array([[1, 1], [0, 1], [0, 0], [0, np.nan], [0, 0]], np.float32)
+    np.testing.assert_allclose(loss_weights(targets, 0.5), [2.0, 1.0])
+    np.testing.assert_allclose(loss_weights(targets, 0.0), [1.0, 1.0])
+
+
+def test_augmentation_repeats_with_its_seed_and_stays_in_range():
+    images = torch.rand(6, 1, 40, 40)
+    first, second, other = (
+        augment(images, AugmentConfig(), torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+    assert first.shape == images.shape
+    assert 0 <= first.min() <= first.max() <= 1
+
+
+def test_augmentation_with_empty_ranges_changes_nothing():
+    still = AugmentConfig(
+        flip=0, rotate_deg=0, scale=(1, 1), shift=0, brightness=0, contrast=0, gamma=0, erase=0
+    )
+    images = torch.rand(3, 1, 32, 32)
+    torch.testing.assert_close(augment(images, still, torch.Generator()), images)
+
+
+def test_a_flip_mirrors_left_and_right():
+    only = AugmentConfig(
+        flip=1, rotate_deg=0, scale=(1, 1), shift=0, brightness=0, contrast=0, gamma=0, erase=0
+    )
+    images = torch.rand(2, 1, 32, 32)
+    torch.testing.assert_close(augment(images, only, torch.Generator()), images.flip(3))
+
+
+def test_training_reads_pictures_as_the_pipeline_does(index):
+    from pipeline.io import decode, read_file
+    from pipeline.preprocess import preprocess
+    from stages.data.dataset import read_array
+
+    spec = PreprocessSpec(height_px=48, width_px=40)
+    row = index.samples[0]
+    content, digest = read_file(row.path)
+    image = next(iter(decode(content, row.path, digest)))
+    np.testing.assert_array_equal(read_array(row, spec), preprocess(image.pixels, spec)[0])

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from stages.calibrate import (
+    fit_calibration,
+    operating_points,
+    probabilities,
+    route_threshold,
+)
+
+
+def drawn(temperature, bias, count=4000, seed=3):
+    """Logits whose true probability is sigmoid(logit / temperature + bias)."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(0, 3, count).astype(np.float32)
+    p = 1 / (1 + np.exp(-(logits / temperature + bias)))
+    return (random.random(count) < p).astype(np.float32), logits
+
+
+@pytest.mark.parametrize(("temperature", "bias"), [(1.0, 0.0), (2.0, -1.0), (0.7, 0.5)])
+def test_calibration_recovers_what_made_the_labels(temperature, bias):
+    found = fit_calibration(*drawn(temperature, bias))
+    assert found == pytest.approx((temperature, bias), abs=0.15)
+
+
+def test_calibration_without_both_classes_changes_nothing():
+    assert fit_calibration(np.ones(5, np.float32), np.arange(5.0, dtype=np.float32)) == (1.0, 0.0)
+
+
+def test_two_positives_cannot_drive_the_calibration_far():
+    logits = np.array([5, 6, -5, -6, -7], np.float32)
+    temperature, bias = fit_calibration(np.array([1, 1, 0, 0, 0], np.float32), logits)
+    assert 0.3 < temperature < 3
+    assert abs(bias) < 3
+
+
+def test_unknown_labels_are_left_out_of_the_fit():
+    labels, logits = drawn(2.0, 0.0)
+    open_ = np.concatenate([labels, np.full(500, np.nan, np.float32)])
+    more = np.concatenate([logits, np.full(500, 50, np.float32)])
+    assert fit_calibration(open_, more) == fit_calibration(labels, logits)
+
+
+def test_the_route_threshold_lies_in_the_middle_of_the_gap():
+    labels = np.array([0, 0, 0, 1, 1, np.nan], np.float32)
+    scores = np.array([0.01, 0.05, 0.1, 0.9, 0.99, 0.5], np.float32)
+    assert route_threshold(labels, scores) == pytest.approx(0.5, abs=1e-6)
+
+
+def test_operating_points_reach_their_targets_on_their_own_split():
+    labels, logits = drawn(1.0, -0.5)
+    scores = probabilities(logits[:, None], np.ones(1), np.full(1, -0.5, np.float32))[:, 0]
+    points = operating_points(labels, scores)
+    assert points["sensitive"].sensitivity.value >= 0.95
+    assert points["specific"].specificity.value >= 0.95
+    thresholds = [points[name].threshold for name in ("sensitive", "balanced", "specific")]
+    assert thresholds == sorted(thresholds)
+    higher = scores >= np.nextafter(np.float32(points["sensitive"].threshold), np.float32(1))
+    assert (higher & (labels == 1)).sum() / (labels == 1).sum() < 0.95 + 1 / labels.sum()
+
+
+def test_operating_points_say_when_there_were_no_cases():
+    points = operating_points(np.zeros(4, np.float32), np.linspace(0, 1, 4, dtype=np.float32))
+    assert points["balanced"].sensitivity.value is None
+    assert points["balanced"].sensitivity.note == "no cases"

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import RunConfig, load
+from pipeline.errors import ConfigError
+from stages.config import FractureConfig, RegionConfig
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (RunConfig, "run.toml"),
+        (RegionConfig, "train-region.toml"),
+        (FractureConfig, "train-fracture.toml"),
+    ],
+)
+def test_the_example_file_says_every_default(model, name):
+    import tomllib
+
+    file = CONFIGS / name
+    assert load(model, file) == model()
+    written = tomllib.loads(file.read_text())
+    wanted = model().model_dump(mode="json", exclude_none=True)
+    assert written == wanted
+
+
+def test_all_faults_come_at_once_each_with_the_nearest_setting(tmp_path):
+    file = tmp_path / "train.toml"
+    file.write_text("[optim]\nweigth_decay = 1\nlr = -1\n[train]\ntrainable_from = 'layer9'\n")
+    with pytest.raises(ConfigError) as caught:
+        load(RegionConfig, file)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert (
+        f"{file}: optim.weigth_decay is not a setting; did you mean optim.weight_decay?" in lines
+    )
+    assert any("optim.lr" in line and "-1" in line for line in lines)
+    assert any("layer9" in line and "layer4.2" in line for line in lines)
+
+
+def test_an_override_stands_above_the_file(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text("batch_size = 4\nworkers = 3\n")
+    config = load(RunConfig, file, ["batch_size=2", "operating_point=sensitive"])
+    assert (config.batch_size, config.workers, config.operating_point) == (2, 3, "sensitive")
+
+
+@pytest.mark.parametrize("text", ["batch_size", "=3"])
+def test_an_override_that_is_none_is_refused(text):
+    with pytest.raises(ConfigError, match="wanted key=value"):
+        load(RunConfig, None, [text])
+
+
+def test_a_file_that_is_not_toml_is_named(tmp_path):
+    file = tmp_path / "bad.toml"
+    file.write_text("batch_size =")
+    with pytest.raises(ConfigError, match=r"bad\.toml: not TOML"):
+        load(RunConfig, file)

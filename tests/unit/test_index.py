@@ -1,0 +1,150 @@
+import csv
+from collections import defaultdict
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tables import fracatlas_folder, sample
+
+from pipeline.errors import IndexFaultsError, InputMissingError
+from stages.data.adapters.fracatlas import read_fracatlas, read_negatives
+from stages.data.index import assign_splits, find_faults, read_index, write_index
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return fracatlas_folder(tmp_path_factory.mktemp("data") / "fracatlas")
+
+
+def test_a_group_never_lies_in_two_splits(folder):
+    samples = read_fracatlas(folder)
+    splits = defaultdict(set)
+    for row, split in zip(samples, assign_splits(samples, seed=7), strict=True):
+        splits[row.group].add(split)
+    assert all(len(names) == 1 for names in splits.values())
+
+
+def test_splits_keep_the_share_of_each_region_and_label(folder):
+    samples = read_fracatlas(folder)
+    splits = assign_splits(samples, seed=7)
+    for region in ("elbow", "hand", "shoulder"):
+        for label in (0, 1):
+            held = [
+                split
+                for row, split in zip(samples, splits, strict=True)
+                if row.regions == region and row.label == label and split in ("val", "test")
+            ]
+            assert 2 <= len(held) <= 6  # two sevenths of 14, give or take one group
+
+
+def test_the_same_seed_gives_the_same_splits_and_another_seed_others(folder):
+    samples = read_fracatlas(folder)
+    assert assign_splits(samples, seed=1) == assign_splits(samples, seed=1)
+    assert assign_splits(samples, seed=1) != assign_splits(samples, seed=2)
+
+
+def test_a_truncated_picture_stays_in_the_table_but_out_of_every_split(folder):
+    samples = read_fracatlas(folder)
+    splits = assign_splits(samples, seed=7)
+    cut = [(s, split) for s, split in zip(samples, splits, strict=True) if "truncated" in s.flags]
+    assert [(s.path.name, split) for s, split in cut] == [("IMG9000000.jpg", "excluded")]
+
+
+def test_write_then_read_gives_the_same_rows(folder, tmp_path):
+    samples = read_fracatlas(folder)
+    splits = assign_splits(samples, seed=7)
+    samples = [replace(s, split=x) for s, x in zip(samples, splits, strict=True)]
+    write_index(samples, tmp_path / "sub" / "index.csv")
+    index = read_index(tmp_path / "sub" / "index.csv")
+    assert [s.path.resolve() for s in index.samples] == [s.path.resolve() for s in samples]
+    assert [replace(s, path=None) for s in index.samples] == [
+        replace(s, path=None) for s in samples
+    ]
+    assert "/" + str(tmp_path).strip("/") not in (tmp_path / "sub" / "index.csv").read_text()
+
+
+def test_every_fault_of_a_folder_is_listed_at_once(tmp_path):
+    folder = fracatlas_folder(tmp_path / "broken", per_cell=1)
+    with (folder / "labels.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    rows[1][1] = "tail"
+    rows[2][2] = "maybe"
+    (folder / "images" / rows[3][0]).unlink()
+    (folder / "images" / rows[4][0]).write_bytes(b"no picture")
+    with (folder / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    with pytest.raises(IndexFaultsError) as caught:
+        read_fracatlas(folder)
+    text = str(caught.value)
+    assert len(caught.value.faults) == 4
+    for word in ("'tail'", "'maybe'", rows[3][0], rows[4][0]):
+        assert word in text
+
+
+def test_a_folder_without_labels_is_refused(tmp_path):
+    with pytest.raises(InputMissingError, match=r"labels\.csv"):
+        read_fracatlas(tmp_path)
+
+
+def test_negatives_show_no_region_and_each_is_its_own_group(tmp_path):
+    folder = fracatlas_folder(tmp_path / "legs", per_cell=1) / "images"
+    (folder / "IMG9000000.jpg").unlink()
+    rows = read_negatives(folder)
+    assert {row.regions for row in rows} == {"none"}
+    assert {row.label for row in rows} == {None}
+    assert len({row.group for row in rows}) == len(rows) == 8
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (
+            [sample("a", group="g", split="train"), sample("b", group="g", split="test")],
+            "group g is in test and train",
+        ),
+        (
+            [sample("a", sha256="x", split="train"), sample("b", sha256="x", split="val")],
+            "file content x is in train and val",
+        ),
+        ([sample("a", regions="foot")], "regions are 'foot'"),
+        ([sample("a", split="dev")], "split is 'dev'"),
+        ([sample("a", label=1, label_kind="")], "label 1 of kind ''"),
+        ([sample("a", group="")], "no group"),
+        ([sample("a"), sample("a")], "listed more than once"),
+    ],
+)
+def test_contradictions_are_named(rows, words):
+    assert any(words in fault for fault in find_faults(rows))
+
+
+def test_an_excluded_row_leaks_nothing():
+    rows = [sample("a", group="g"), sample("b", group="g", split="excluded")]
+    assert find_faults(rows) == []
+
+
+@pytest.mark.parametrize(
+    ("regions", "wanted"),
+    [
+        ("elbow;hand", [1, 1, 0]),
+        ("elbow;hand?;shoulder", [1, np.nan, 1]),
+        ("none", [0, 0, 0]),
+        ("unknown", [np.nan] * 3),
+    ],
+)
+def test_regions_become_a_vector_with_unknowns_left_open(regions, wanted):
+    np.testing.assert_array_equal(sample("a", regions=regions).region_vector(), wanted)
+
+
+def test_an_uncertain_region_is_not_shown_to_its_specialist():
+    assert not sample("a", regions="elbow;hand?;shoulder").shows("hand")
+    assert sample("a", regions="elbow;hand?;shoulder").shows("elbow")
+
+
+def test_a_table_with_a_wrong_label_or_a_missing_file_is_refused(tmp_path):
+    table = tmp_path / "index.csv"
+    write_index([replace(sample("a"), path=tmp_path / "a.jpg")], table)
+    table.write_text(table.read_text().replace(",0,fracture", ",2,fracture"))
+    with pytest.raises(IndexFaultsError) as caught:
+        read_index(table)
+    assert any("label is '2'" in fault for fault in caught.value.faults)
+    assert any("no such file" in fault for fault in caught.value.faults)

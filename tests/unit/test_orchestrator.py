@@ -1,0 +1,241 @@
+"""Files in, outcomes out: order, failures, routing, batching, memory."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import SPEC, probability, spec, standard_specs, write_bundles, write_png
+
+from pipeline import orchestrator
+from pipeline.bundle import BundleSpec, Kind
+from pipeline.config import RunConfig
+from pipeline.domain import ImageRef, Outcome, Status, Verdict, XrayImage
+from pipeline.errors import UnreadableImageError
+from pipeline.orchestrator import run
+from pipeline.runtime.session import Network, Weights, load_bundles
+
+CPU = RunConfig(device="cpu", intra_op_threads=1, workers=2, batch_size=4)
+
+
+def judge(paths: list[Path], weights: Weights, **changes: object) -> list[Outcome]:
+    return list(run(paths, weights, CPU.model_copy(update=changes)))
+
+
+def bundles(folder: Path, specs: list[BundleSpec] | None = None) -> Weights:
+    return load_bundles(write_bundles(folder, specs), CPU)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Weights:
+    return bundles(tmp_path_factory.mktemp("weights"))
+
+
+def test_one_picture_from_file_to_verdict(weights, tmp_path):
+    path = write_png(tmp_path / "a.png", {"hand": 0.9}, {"hand": 0.8, "elbow": 0.9})
+    (outcome,) = judge([path], weights)
+    (finding,) = outcome.findings
+    assert (outcome.status, finding.region, finding.target) == (Status.OK, "hand", "fracture")
+    assert finding.verdict is Verdict.POSITIVE
+    assert finding.probability == pytest.approx(probability(204 / 255), abs=1e-4)
+    assert outcome.image == ImageRef(path, None, hashlib.sha256(path.read_bytes()).hexdigest())
+    assert set(outcome.bundle_digests) == {"trunk", "region", "fracture-hand"}
+    assert outcome.bundle_digests["fracture-hand"] == weights.fracture["hand"].digest
+    assert outcome.elapsed_ms > 0.0
+
+
+@pytest.mark.parametrize(
+    ("cell", "verdict"),
+    [(0.6, Verdict.POSITIVE), (0.48, Verdict.UNCERTAIN), (0.3, Verdict.NEGATIVE)],
+)
+@pytest.mark.parametrize("region", ["elbow", "hand", "shoulder"])
+def test_every_specialist_judges_its_own_region(weights, tmp_path, region, cell, verdict):
+    others = dict.fromkeys({"elbow", "hand", "shoulder"} - {region}, 1.0 - cell)
+    path = write_png(tmp_path / "a.png", {region: 0.9}, {region: cell, **others})
+    (outcome,) = judge([path], weights)
+    assert [(f.region, f.verdict) for f in outcome.findings] == [(region, verdict)]
+
+
+def test_two_regions_go_to_both_specialists(weights, tmp_path):
+    path = write_png(tmp_path / "a.png", {"hand": 0.9, "elbow": 0.8}, {"hand": 0.1, "elbow": 0.9})
+    (outcome,) = judge([path], weights)
+    found = {finding.region: finding.verdict for finding in outcome.findings}
+    assert found == {"elbow": Verdict.POSITIVE, "hand": Verdict.NEGATIVE}
+    assert outcome.leading == next(f for f in outcome.findings if f.region == "elbow")
+
+
+def test_no_region_gets_no_verdict(weights, tmp_path):
+    path = write_png(tmp_path / "knee.png", {}, {"hand": 0.9, "elbow": 0.9, "shoulder": 0.9})
+    (outcome,) = judge([path], weights)
+    assert (outcome.status, outcome.findings) == (Status.UNSUPPORTED, ())
+    assert "no supported region recognised" in str(outcome.error)
+    assert set(outcome.bundle_digests) == {"trunk", "region"}
+
+
+def test_missing_specialists_are_told_and_never_silent(tmp_path):
+    weights = bundles(tmp_path / "w", standard_specs()[:-1])  # no shoulder
+    alone = write_png(tmp_path / "a.png", {"shoulder": 0.9}, {"shoulder": 0.9})
+    along = write_png(tmp_path / "b.png", {"shoulder": 0.9, "hand": 0.9}, {"hand": 0.9})
+    first, second = judge([alone, along], weights)
+    assert first.status is Status.UNSUPPORTED
+    assert "recognised as shoulder, for which there is no specialist" in str(first.error)
+    assert [finding.region for finding in second.findings] == ["hand"]
+    assert second.unexamined == ("shoulder",)
+
+
+def many(folder: Path, count: int) -> list[Path]:
+    """Pictures of all kinds, with a bad file at every fifth place."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for i in range(count):
+        path = folder / f"{i:03}.png"
+        if i % 5 == 3:
+            path.write_bytes(b"" if i % 2 else b"\x89PNG\r\n\x1a\n broken")
+        else:
+            cells = rng.uniform(0.2, 0.9, (2, 3)).tolist()
+            names = ("elbow", "hand", "shoulder")
+            write_png(path, *(dict(zip(names, row, strict=True)) for row in cells))
+        paths.append(path)
+    return paths
+
+
+def test_a_row_for_every_input_in_order_and_failures_in_their_places(weights, tmp_path):
+    paths = many(tmp_path, 23)
+    outcomes = judge(paths, weights)
+    assert [outcome.image.path for outcome in outcomes] == paths
+    bad = [i for i, outcome in enumerate(outcomes) if outcome.status is Status.FAILED]
+    assert bad == [3, 8, 13, 18]
+    assert all(outcomes[i].error and outcomes[i].image.sha256 for i in bad)
+
+
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_answers_do_not_depend_on_the_batch(weights, tmp_path, size):
+    paths = many(tmp_path, 18)
+    reference = judge(paths, weights, batch_size=8)
+    for one, other in zip(judge(paths, weights, batch_size=size), reference, strict=True):
+        assert (one.status, one.image) == (other.status, other.image)
+        assert [f.region for f in one.findings] == [f.region for f in other.findings]
+        for a, b in zip(one.findings, other.findings, strict=True):
+            assert a.probability == pytest.approx(b.probability, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "tolerance"),
+    [
+        ({}, 1e-4),
+        ({"pad_value": 0.5}, 1e-4),  # other preprocessing, equal arrays
+        ({"height_px": 64, "width_px": 64}, 1.0),  # blurred cells: only the routing is equal
+    ],
+)
+def test_complete_networks_mix_with_heads(weights, tmp_path, changes, tolerance):
+    """The answer is the same whether a specialist shares the trunk or brings its own."""
+    specs = standard_specs()
+    canvas = SPEC.model_copy(update=changes)
+    specs[3] = spec("fracture-hand", Kind.FRACTURE, input="image", trunk=None, preprocess=canvas)
+    mixed = bundles(tmp_path / "w", specs)
+    paths = many(tmp_path, 18)
+    for one, other in zip(judge(paths, mixed), judge(paths, weights), strict=True):
+        assert [f.region for f in one.findings] == [f.region for f in other.findings]
+        for a, b in zip(one.findings, other.findings, strict=True):
+            assert a.probability == pytest.approx(b.probability, abs=tolerance)
+
+
+def test_the_trunk_looks_once_and_specialists_only_at_their_rows(weights, tmp_path, monkeypatch):
+    seen: list[tuple[str, int]] = []
+    original = Network._run
+
+    def counted(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
+        seen.append((self.spec.name, len(inputs)))
+        return original(self, names, inputs)
+
+    monkeypatch.setattr(Network, "_run", counted)
+    regions = [{"hand": 0.9}, {"hand": 0.9, "elbow": 0.9}, {}, {"hand": 0.9}]
+    paths = [write_png(tmp_path / f"{i}.png", r, {}) for i, r in enumerate(regions)]
+    judge(paths, weights)
+    assert seen == [("trunk", 4), ("region", 4), ("fracture-elbow", 1), ("fracture-hand", 3)]
+
+
+def frames(good: int, then_fail: bool):
+    """A stand-in for ``decode``: some frames, then perhaps a broken one."""
+
+    def decode(content: bytes, path: Path, sha256: str) -> Iterator[XrayImage]:
+        for frame in range(good):
+            pixels = np.full((8, 8), 0.5, np.float32)
+            yield XrayImage(pixels, ImageRef(path, frame, sha256), 8, dicom={"Modality": "DX"})
+        if then_fail:
+            raise UnreadableImageError(f"frame {good} is broken")
+
+    return decode
+
+
+@pytest.mark.parametrize("then_fail", [False, True])
+def test_one_outcome_for_each_frame(weights, tmp_path, monkeypatch, then_fail):
+    (tmp_path / "cine.dcm").write_bytes(b"x")
+    monkeypatch.setattr(orchestrator, "decode", frames(6, then_fail))
+    outcomes = judge([tmp_path / "cine.dcm"], weights)
+    assert [outcome.image.frame for outcome in outcomes] == list(range(6 + then_fail))
+    assert all(outcome.header == {"Modality": "DX"} for outcome in outcomes[:6])
+    assert [o.status is Status.FAILED for o in outcomes] == [False] * 6 + [True] * then_fail
+
+
+def test_a_file_without_a_picture_still_gets_its_row(weights, tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"x")
+    monkeypatch.setattr(orchestrator, "decode", frames(0, then_fail=False))
+    (outcome,) = judge([tmp_path / "a"], weights)
+    assert outcome.status is Status.FAILED
+    assert outcome.image.frame is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"), [("region", "region stage"), ("fracture-hand", "hand specialist")]
+)
+def test_a_network_without_a_number_fails_closed(weights, tmp_path, monkeypatch, wrong, error):
+    original = Network._run
+
+    def broken(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
+        values = original(self, names, inputs)
+        return [v * np.nan for v in values] if self.spec.name == wrong else values
+
+    monkeypatch.setattr(Network, "_run", broken)
+    (outcome,) = judge([write_png(tmp_path / "a.png", {"hand": 0.9}, {"hand": 0.9})], weights)
+    assert outcome.status is Status.FAILED
+    assert error in str(outcome.error)
+
+
+def test_files_are_read_a_bounded_number_ahead(weights, tmp_path):
+    path = write_png(tmp_path / "a.png", {"hand": 0.9}, {})
+    taken = 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield path
+
+    outcomes = run(endless(), weights, CPU)
+    for _ in range(20):
+        next(outcomes)
+    assert taken <= 20 + 4 * CPU.batch_size
+    outcomes.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("fxpipe-read")]
+
+
+def test_many_bad_files_between_few_good_ones_do_not_pile_up(weights, tmp_path):
+    good = write_png(tmp_path / "a.png", {"hand": 0.9}, {})
+    bad = tmp_path / "b.png"
+    bad.write_bytes(b"")
+    taken = 0
+
+    def paths() -> Iterator[Path]:
+        nonlocal taken
+        for path in [good, *[bad] * 500]:
+            taken += 1
+            yield path
+
+    first = next(run(paths(), weights, CPU))
+    assert first.status is Status.OK
+    assert taken <= 12 * CPU.batch_size

@@ -1,0 +1,181 @@
+"""The record: fixed columns, honest words, and names that cannot break a file."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipeline.domain import FractureCall, ImageRef, OperatingPoint, Outcome, RegionCall, Status
+from pipeline.report.csv_table import CsvWriter
+from pipeline.report.json_lines import JsonLinesWriter
+from pipeline.report.record import COLUMNS, RECORD_SCHEMA, path_text, plain, to_record
+from pipeline.report.summary import INTENDED_USE, Summary
+
+ROOT = Path("in")
+POINT = OperatingPoint("balanced", 0.5, 0.3)
+CALL = RegionCall(
+    {"elbow": 0.12345678, "hand": 0.9, "shoulder": 0.8},
+    {"elbow": 0.5, "hand": 0.5, "shoulder": 0.5},
+)
+
+
+def ok(name: str = "a.png", target: str = "fracture", probability: float = 0.4) -> Outcome:
+    return Outcome(
+        image=ImageRef(ROOT / name, 2, "f" * 64),
+        status=Status.OK,
+        region=CALL,
+        findings=(FractureCall("hand", target, probability, POINT),),
+        elapsed_ms=1.23456,
+        bundle_digests={"region": "a" * 64, "fracture-hand": "b" * 64},
+        header={"ViewPosition": "PA"},
+    )
+
+
+def failed(name: str, error: str = "broken") -> Outcome:
+    return Outcome(image=ImageRef(ROOT / name), status=Status.FAILED, error=error)
+
+
+def test_columns_of_this_schema_version():
+    assert RECORD_SCHEMA == 1, "the columns changed: write them down here again"
+    wanted = (
+        *("path", "frame", "sha256", "status", "regions", "p_elbow", "p_hand", "p_shoulder"),
+        *("unexamined", "region", "target", "verdict", "probability", "threshold"),
+        *("operating_point", "verdict_elbow", "probability_elbow", "verdict_hand"),
+        *("probability_hand", "verdict_shoulder", "probability_shoulder", "error"),
+        *("elapsed_ms", "bundle_digests"),
+    )
+    assert wanted == COLUMNS
+    assert tuple(to_record(ok(), ROOT)) == COLUMNS
+    assert tuple(to_record(failed("x"), ROOT)) == COLUMNS
+
+
+def test_values_of_a_finding():
+    record = to_record(ok(), ROOT)
+    assert record["regions"] == "hand;shoulder"
+    assert record["unexamined"] == "shoulder"
+    assert record["p_elbow"] == 0.123457
+    assert (record["region"], record["verdict"], record["frame"]) == ("hand", "uncertain", 2)
+    assert record["verdict_hand"] == "uncertain"
+    assert record["verdict_elbow"] is None
+    assert record["threshold"] == 0.5
+
+
+def test_the_gravest_finding_leads():
+    both = (
+        FractureCall("hand", "fracture", 0.49, POINT),
+        FractureCall("shoulder", "fracture", 0.1, OperatingPoint("balanced", 0.05, 0.05)),
+    )
+    record = to_record(Outcome(ImageRef(ROOT / "a"), Status.OK, CALL, both), ROOT)
+    assert (record["region"], record["verdict"]) == ("shoulder", "positive")
+    assert (record["verdict_hand"], record["probability_hand"]) == ("uncertain", 0.49)
+
+
+def test_an_abnormality_is_never_called_a_fracture(tmp_path):
+    outcome = ok(target="abnormality")
+    summary, console = Summary(ROOT), Console(width=80)
+    with CsvWriter(tmp_path / "a.csv", ROOT) as table, console.capture() as shown:
+        table.write(outcome)
+        summary.write(outcome)
+        summary.print_to(console, tmp_path / "a.csv")
+    assert read_csv(tmp_path / "a.csv")[0]["target"] == "abnormality"
+    assert "hand abnormality" in shown.get()
+    assert "hand fracture" not in shown.get()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("sub/ä.png", "sub/ä.png"),
+        ("a\nb.png", "a\\nb.png"),
+        ("a\udcffb.png", "a\\xffb.png"),
+        ("a\u2028b\u202eb", "a\\u2028b\\u202eb"),
+        ("a\\nb.png", "a\\\\nb.png"),
+    ],
+)
+def test_paths_are_relative_printable_and_unambiguous(name, shown):
+    assert path_text(ROOT / name, ROOT) == shown
+
+
+def test_text_that_is_no_unicode_is_escaped():
+    assert plain("\ud800 \x1b[31m").encode("utf-8") == b"\\ud800 \\x1b[31m"
+
+
+@pytest.mark.parametrize("name", ["=1+1.png", "+a", "-a", "@a"])
+def test_formulas_are_disarmed_in_csv_only(tmp_path, name):
+    with (
+        CsvWriter(tmp_path / "r.csv", ROOT) as table,
+        JsonLinesWriter(tmp_path / "r.jsonl", ROOT) as lines,
+    ):
+        table.write(failed(name, "=boom"))
+        lines.write(failed(name, "=boom"))
+    row = read_csv(tmp_path / "r.csv")[0]
+    assert (row["path"], row["error"]) == ("'" + name, "'=boom")
+    assert json.loads((tmp_path / "r.jsonl").read_text("utf-8"))["path"] == name
+
+
+def test_both_files_hold_one_line_for_each_outcome_as_soon_as_it_is_written(tmp_path):
+    outcomes = [ok(), failed('a\n"b",c\udc80.png', "line\nbreak"), ok("ü.png")]
+    with (
+        CsvWriter(tmp_path / "r.csv", ROOT) as table,
+        JsonLinesWriter(tmp_path / "r.jsonl", ROOT) as lines,
+    ):
+        for count, outcome in enumerate(outcomes, start=1):
+            table.write(outcome)
+            lines.write(outcome)
+            assert len((tmp_path / "r.csv").read_bytes().splitlines()) == count + 1
+            assert len((tmp_path / "r.jsonl").read_bytes().splitlines()) == count
+    rows = read_csv(tmp_path / "r.csv")
+    records = [json.loads(x) for x in (tmp_path / "r.jsonl").read_text("utf-8").splitlines()]
+    assert [row["path"] for row in rows] == [record["path"] for record in records]
+    assert (rows[1]["verdict"], records[1]["verdict"]) == ("", None)
+    assert json.loads(rows[0]["bundle_digests"]) == records[0]["bundle_digests"]
+    assert records[0]["schema_version"] == RECORD_SCHEMA
+    assert records[0]["header"] == {"ViewPosition": "PA"}
+    assert records[0]["findings"] == [
+        {
+            "region": "hand",
+            "target": "fracture",
+            "verdict": "uncertain",
+            "probability": 0.4,
+            "threshold": 0.5,
+            "doubt_below": 0.3,
+            "operating_point": "balanced",
+        }
+    ]
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def shown_summary(outcomes: list[Outcome]) -> str:
+    summary, console = Summary(ROOT), Console(width=80, no_color=True)
+    for outcome in outcomes:
+        summary.write(outcome)
+    with console.capture() as shown:
+        summary.print_to(console, Path("out/results.csv"))
+    return shown.get()
+
+
+def test_summary_of_few_keeps_their_order_and_ends_with_the_intended_use():
+    text = shown_summary([failed("z.png"), ok("[red]b.png"), ok("a.png", probability=0.9)])
+    assert text.index("z.png") < text.index("[red]b.png") < text.index("a.png")
+    assert "3 in all: 1 positive, 1 uncertain, 1 failed" in text
+    assert text.rstrip().endswith(INTENDED_USE)
+    assert "\x1b" not in text
+    assert "shoulder: no specialist" in " ".join(text.split())
+
+
+def test_summary_of_many_shows_the_worst_and_says_where_the_rest_is():
+    many = [ok(f"n{i}.png", probability=0.1) for i in range(400)]
+    many[333] = ok("hit.png", probability=0.95)
+    many[20] = failed("bad.png")
+    text = shown_summary(many)
+    assert text.index("hit.png") < text.index("bad.png") < text.index("n0.png")
+    assert "350 more, less grave: see out/results.csv" in text
+    assert "400 in all: 1 positive, 1 failed, 398 negative" in text

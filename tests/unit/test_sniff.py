@@ -1,0 +1,109 @@
+"""The format is told by content; the name only decides what an unknown content means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import factories
+import numpy as np
+import pytest
+from pydicom.uid import ImplicitVRLittleEndian
+
+from pipeline.errors import NotAPictureError, UnreadableImageError
+from pipeline.io import decode
+from pipeline.io.sniff import Kind, claims_picture, sniff
+
+_GREY = np.arange(64, dtype=np.uint8).reshape(8, 8)
+
+
+@pytest.mark.parametrize("kind", [Kind.JPEG, Kind.PNG, Kind.TIFF, Kind.WEBP, Kind.BMP])
+def test_rasters_are_known_by_content(kind: Kind) -> None:
+    assert sniff(factories.raster(_GREY, kind.value.upper())) is kind
+
+
+def test_dicom_is_known_with_and_without_preamble() -> None:
+    explicit = factories.dicom_file(factories.dicom(_GREY))
+    implicit = factories.dicom_file(factories.dicom(_GREY), ImplicitVRLittleEndian)
+    length = int.from_bytes(implicit[140:144], "little")
+    for content in (explicit, explicit[132:], implicit, implicit[144 + length :]):
+        assert sniff(content) is Kind.DICOM
+
+
+def test_dicom_without_preamble_decodes() -> None:
+    content = factories.dicom_file(factories.dicom(_GREY), ImplicitVRLittleEndian)
+    bare = content[144 + int.from_bytes(content[140:144], "little") :]
+    (image,) = decode(bare, Path("IM0001"), "")
+    np.testing.assert_allclose(image.pixels, _GREY / 63, atol=1e-6)
+
+
+def test_a_dicom_whose_preamble_is_a_tiff_header_is_dicom() -> None:
+    content = factories.dicom_file(factories.dicom(_GREY))
+    assert sniff(b"II*\0" + content[4:]) is Kind.DICOM
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"BMI,patient,label\n22,a,b\n" * 9,
+        b"\x08\0",
+        b"\x08\0\x05\0CS\xff\xff",
+        b"\x08\0\x05\0" * 40,
+        "näme,weiß\n".encode("utf-16-le"),
+        b"RIFF1234WAVE",
+        bytes(4096),
+    ],
+)
+def test_other_content_is_unknown(content: bytes) -> None:
+    assert sniff(content) is Kind.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("name", "claims"),
+    [
+        ("a.JPG", True),
+        ("a.jp2", True),
+        ("IM000001", True),
+        ("1.2.840.113619.2.5", True),
+        ("README.md", False),
+        ("labels.csv", False),
+        (".DS_Store", False),
+        ("model.onnx", False),
+    ],
+)
+def test_a_name_promises_a_picture_by_its_suffix_or_by_having_none(name: str, claims: bool) -> None:
+    assert claims_picture(name) is claims
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"label,path\n1,x\n", "text"),
+        (b"%PDF-1.7 ...", "PDF"),
+        (b"PK\x03\x04....", "ZIP"),
+        (b"\n<!DOCTYPE html><p>404", "HTML"),
+        (b"\xff\x4f\xff\x51\0\0", "JPEG 2000"),
+        (b"\x01\x02\xfe\xfd\x80", "unknown format"),
+        (bytes(100), "zero bytes"),
+    ],
+)
+def test_the_refusal_says_what_the_content_looks_like(content: bytes, words: str) -> None:
+    with pytest.raises(UnreadableImageError, match=rf"^x\.dcm: found .*{words}.*, wanted DICOM"):
+        next(decode(content, Path("folder/x.dcm"), ""))
+    with pytest.raises(NotAPictureError, match=words):
+        next(decode(content, Path("x.csv"), ""))
+
+
+def test_an_empty_file_says_so() -> None:
+    with pytest.raises(UnreadableImageError, match=r"empty file \(0 bytes\)"):
+        next(decode(b"", Path("x.png"), ""))
+
+
+def test_a_wrong_suffix_does_not_matter() -> None:
+    (image,) = decode(factories.raster(_GREY, "PNG"), Path("x.dcm"), "d")
+    np.testing.assert_allclose(image.pixels, _GREY / 255, atol=1e-7)
+    assert (image.source.path, image.source.sha256, image.source.frame) == (
+        Path("x.dcm"),
+        "d",
+        None,
+    )
