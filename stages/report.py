@@ -27,8 +27,8 @@ def describe_result(run: Path) -> str:
     for name, part in test.items():
         lines.append(
             f"  {name.replace('_', ' ')} ({part['pictures']} pictures,"
-            f" {part['positives']} positive): AUC {_figure(part['auc'])} (chance 0.5); at {result['default_point']}:"
-            f" sensitivity {_figure(part['sensitivity'])},"
+            f" {part['positives']} positive): AUC {_figure(part['auc'])} (chance 0.5);"
+            f" at {result['default_point']}: sensitivity {_figure(part['sensitivity'])},"
             f" specificity {_figure(part['specificity'])},"
             f" accuracy {_figure(part['accuracy'])}"
             f" (majority {_figure(part['baseline_majority_accuracy'])})"

@@ -54,7 +54,7 @@ def fracatlas_folder(folder: Path, per_cell: int = 14, side_px: int = SIDE_PX) -
     with (folder / "labels.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(
-            "image_id region fractured hardware group truncated label_conflict".split()
+            ["image_id", "region", "fractured", "hardware", "group", "truncated", "label_conflict"]
         )
         writer.writerows(rows)
     return folder

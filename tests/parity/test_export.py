@@ -168,9 +168,7 @@ def test_a_flip_counts_only_outside_the_margin(fp32):
 
 
 def test_a_refused_export_leaves_the_weights_folder_unchanged(project, tmp_path, monkeypatch):
-    monkeypatch.setitem(
-        __import__("stages.parity").parity.TOLERANCE, Precision.INT8, (1e-9, 0.0)
-    )
+    monkeypatch.setitem(__import__("stages.parity").parity.TOLERANCE, Precision.INT8, (1e-9, 0.0))
     index = read_index(project / "index.csv")
     from pipeline.progress import Silent
 

@@ -34,9 +34,7 @@ def test_all_faults_come_at_once_each_with_the_nearest_setting(tmp_path):
         load(RegionConfig, file)
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
-    assert (
-        f"{file}: optim.weigth_decay is not a setting; did you mean optim.weight_decay?" in lines
-    )
+    assert f"{file}: optim.weigth_decay is not a setting; did you mean optim.weight_decay?" in lines
     assert any("optim.lr" in line and "-1" in line for line in lines)
     assert any("layer9" in line and "layer4.2" in line for line in lines)
 

@@ -1,0 +1,137 @@
+"""``fxpipe index``, ``train-stage`` and ``export`` as their users meet them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from tables import picture
+
+from pipeline.cli import main
+from pipeline.report.record import COLUMNS
+
+
+def fxpipe(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
+
+
+def test_index_prints_the_counts(data, tmp_path):
+    result = fxpipe("index", "--input", data, "--output", tmp_path / "index.csv")
+    assert result.exit_code == 0
+    for word in ("elbow", "hand", "shoulder", "none", "train", "val", "test", "113 pictures"):
+        assert word in result.stdout
+
+
+def test_index_is_the_same_with_the_same_seed(data, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        fxpipe("index", "--input", data, "--output", tmp_path / name, "--seed", seed)
+    first, second, other = ((tmp_path / name).read_text() for name in "abc")
+    assert first == second != other
+
+
+def test_index_takes_folders_of_negatives(data, tmp_path):
+    from PIL import Image
+
+    (tmp_path / "chest").mkdir()
+    for n in range(7):
+        Image.fromarray(picture("leg", False, n)).save(tmp_path / f"chest/{n}.png")
+    table = tmp_path / "index.csv"
+    fxpipe("index", "--input", data, "--negatives", tmp_path / "chest", "--output", table)
+    with table.open(newline="") as file:
+        chest = [row for row in csv.DictReader(file) if row["origin"] == "chest"]
+    assert len(chest) == 7
+    assert {(row["regions"], row["label"]) for row in chest} == {("none", "")}
+
+
+def test_index_refuses_with_a_list_of_faults(data, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels.csv").write_text("image_id,region\nx.jpg,hand\n")
+    result = fxpipe("index", "--input", tmp_path, "--output", tmp_path / "index.csv")
+    assert result.exit_code == 1
+    assert "5 fault(s)" in result.stderr
+    assert "no column 'fractured'" in result.stderr
+    assert not (tmp_path / "index.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["train-stage", "region", "--index", "none.csv"], 2, "none.csv: cannot be read"),
+        (["train-stage", "region", "--set", "optim.epoch=3"], 2, "did you mean optim.epochs?"),
+        (["train-stage", "region", "--set", "optim.epochs=0"], 2, "optim.epochs"),
+        (["train-stage", "fracture", "--region", "foot"], 2, "foot"),
+        (["train-stage", "fracture"], 2, "--region"),
+        (["export", "--run", "nowhere"], 2, "no finished run"),
+        (["export", "--precision", "int4"], 2, "int4"),
+    ],
+)
+def test_wrong_usage_is_2_and_says_what_is_wrong(words, code, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = fxpipe(*words)
+    assert result.exit_code == code
+    assert message in result.output
+
+
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [("missing.safetensors", "not a readable safetensors file"), ("text.txt", "not a readable")],
+)
+def test_initial_weights_that_cannot_be_read_are_named(project, tmp_path, init, message):
+    (tmp_path / "text.txt").write_text("no weights")
+    result = fxpipe(
+        *("train-stage", "region", "--index", project / "index.csv", "--quiet"),
+        *("--output", tmp_path / "run", "--init", tmp_path / init),
+    )
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert init in result.stderr
+
+
+def test_fracture_without_a_region_run_says_what_to_train_first(project, tmp_path):
+    result = fxpipe(
+        *("train-stage", "fracture", "--region", "hand", "--index", project / "index.csv"),
+        *("--from", tmp_path / "nothing", "--output", tmp_path / "run"),
+    )
+    assert result.exit_code == 2
+    assert "train-stage region" in result.stderr
+
+
+def test_what_was_trained_and_exported_runs(project, data, tmp_path):
+    from pipeline.bundle import read_manifest
+
+    manifest = read_manifest(project / "weights")
+    assert [p.value for p in manifest.precisions] == ["fp32", "fp16", "int8"]
+    result = fxpipe(
+        *("run", "--input", data / "images", "--weights", project / "weights"),
+        *("--output", tmp_path / "out", "--device", "cpu", "--quiet"),
+    )
+    assert result.exit_code == 1  # one file of the folder is truncated
+    with (tmp_path / "out/results.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    assert len(rows) == len(list((data / "images").iterdir()))
+    assert [row["path"] for row in rows if row["status"] == "failed"] == ["IMG9000000.jpg"]
+
+
+def test_the_test_figures_stand_beside_intervals_and_baselines(project):
+    from stages.report import describe_result
+
+    text = describe_result(project / "runs/region") + describe_result(project / "runs/hand")
+    for word in ("region accuracy", "majority", "AUC", "chance 0.5", "sensitivity", "["):
+        assert word in text
+
+
+def test_predictions_reproduce_the_figures(project):
+    """The AUC in ``result.json`` comes of the saved predictions, computed anew."""
+    import pandas as pd
+    from sklearn.metrics import roc_auc_score
+
+    run: Path = project / "runs/hand"
+    result = json.loads((run / "result.json").read_text())
+    table = pd.read_csv(run / "predictions.csv")
+    test = table[table.split == "test"]
+    wanted = roc_auc_score(test.label, test.logit_fracture)
+    assert result["test"]["all"]["auc"]["value"] == pytest.approx(wanted)

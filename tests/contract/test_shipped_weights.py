@@ -1,0 +1,116 @@
+"""The weights in the repository read the samples in the repository."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.bundle import Kind, Precision, read_manifest, read_verified
+from pipeline.config import RunConfig
+from pipeline.domain import REGIONS
+from pipeline.runtime.session import load_bundles
+
+ROOT = Path(__file__).parents[2]
+WEIGHTS = ROOT / "weights"
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """The samples, read by the command in a process of its own that says what it imported."""
+    output = tmp_path_factory.mktemp("results")
+    code = (
+        "import sys; from pipeline.cli import main\n"
+        f"words = ['run', '--input', 'samples', '--output', {str(output)!r}, '--device', 'cpu']\n"
+        "try: main(words)\n"
+        "except SystemExit as end: code = end.code\n"
+        "loaded = {'torch', 'timm', 'torchvision', 'sklearn', 'stages.model'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+        "sys.exit(code)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1, result.stderr  # one sample is truncated
+    assert "not a medical device" in result.stdout
+    with (output / "results.csv").open(newline="", encoding="utf-8") as file:
+        return {row["path"]: row for row in csv.DictReader(file)}
+
+
+def test_every_sample_has_a_row(rows):
+    assert set(rows) == {path.name for path in (ROOT / "samples").iterdir()}
+
+
+def test_the_truncated_sample_fails_and_the_knee_is_refused(rows):
+    assert rows["IMG0004119.jpg"]["status"] == "failed"
+    assert "truncated" in rows["IMG0004119.jpg"]["error"]
+    assert rows["IMG0000221.jpg"]["status"] == "unsupported"
+    assert rows["IMG0000221.jpg"]["verdict"] == ""
+    assert [name for name, row in rows.items() if row["status"] == "failed"] == ["IMG0004119.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "region"),
+    [
+        ("IMG0000049.jpg", "hand"),
+        ("IMG0000511.jpg", "elbow"),
+        ("IMG0000346.jpg", "shoulder"),
+        ("IM000001.dcm", "hand"),
+    ],
+)
+def test_plain_samples_go_to_their_specialist(rows, name, region):
+    assert rows[name]["status"] == "ok"
+    assert rows[name]["regions"] == region
+    assert rows[name]["region"] == region
+    assert float(rows[name]["probability"]) <= 1
+    assert set(json.loads(rows[name]["bundle_digests"])) == {
+        *("trunk", "region", f"fracture-{region}")
+    }
+
+
+def test_a_dicom_of_a_picture_reads_as_the_picture(rows):
+    """The sample is 12-bit and inverted in its file; its source is a normal hand."""
+    assert float(rows["IM000001.dcm"]["p_hand"]) > 0.9
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.FP16])
+def test_every_bundle_is_intact_and_complete(precision):
+    manifest = read_manifest(WEIGHTS)
+    assert precision in manifest.precisions
+    for entry in manifest.of(precision):
+        assert len(read_verified(WEIGHTS, entry)) == entry.size_bytes
+    weights = load_bundles(WEIGHTS, RunConfig(device="cpu", precision=precision))
+    assert set(weights.fracture) == set(REGIONS)
+    assert len(weights.trunks) == 1
+
+
+def test_nothing_lies_among_the_weights_that_the_manifest_does_not_list():
+    listed = {entry.file for entry in read_manifest(WEIGHTS).bundles}
+    found = {p.relative_to(WEIGHTS).as_posix() for p in WEIGHTS.rglob("*.onnx")}
+    assert found == listed
+
+
+def test_the_weights_stay_small():
+    total = sum(p.stat().st_size for p in WEIGHTS.rglob("*") if p.is_file())
+    assert total < 130e6
+
+
+def test_a_region_stage_has_thresholds_and_a_specialist_its_operating_points():
+    weights = load_bundles(WEIGHTS, RunConfig(device="cpu"))
+    assert weights.region.spec.kind is Kind.REGION
+    assert set(weights.region.spec.route_thresholds) == set(REGIONS)
+    for stage in weights.fracture.values():
+        points = stage.spec.operating_points
+        assert set(points) == {"sensitive", "balanced", "specific"}
+        assert points["sensitive"].threshold <= points["specific"].threshold
+        assert points["balanced"].sensitivity.low is not None

@@ -1,0 +1,92 @@
+"""What is installed, where settings live, and what lies at the top."""
+
+from __future__ import annotations
+
+import configparser
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> zipfile.ZipFile:
+    import shutil
+
+    source = tmp_path_factory.mktemp("source")
+    for name in ("pipeline", "stages"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, source / name, ignore=ignore)
+    for name in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    built = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "."],
+        cwd=source,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    (file,) = (source / "dist").glob("*.whl")
+    return zipfile.ZipFile(file)
+
+
+def test_the_wheel_holds_exactly_two_packages(wheel):
+    tops = {name.split("/")[0] for name in wheel.namelist()}
+    packages = {top for top in tops if not top.endswith(".dist-info")}
+    assert packages == {"pipeline", "stages"}
+
+
+def test_the_wheel_holds_every_module(wheel):
+    for package in ("pipeline", "stages"):
+        wanted = {p.relative_to(ROOT).as_posix() for p in (ROOT / package).rglob("*.py")}
+        assert wanted <= set(wheel.namelist())
+
+
+def test_the_wheel_has_one_command_and_asks_no_torch_of_a_clinic(wheel):
+    (metadata,) = (n for n in wheel.namelist() if n.endswith(".dist-info/METADATA"))
+    lines = wheel.read(metadata).decode().splitlines()
+    base = [
+        line.split()[1].split(">")[0].lower()
+        for line in lines
+        if line.startswith("Requires-Dist:") and "extra ==" not in line
+    ]
+    assert "onnxruntime-gpu" in base
+    assert not {"torch", "torchvision", "timm", "scikit-learn", "lightning"} & set(base)
+    (points,) = (n for n in wheel.namelist() if n.endswith("entry_points.txt"))
+    assert wheel.read(points).decode().split() == [
+        *("[console_scripts]", "fxpipe", "=", "pipeline.cli:main")
+    ]
+
+
+def test_no_tool_has_settings_in_two_files():
+    in_pyproject = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"])
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    in_setup = {name.split("-")[0].split(":")[0] for name in setup.sections()}
+    assert in_setup == {"mypy", "coverage"}
+    assert not in_pyproject & in_setup
+
+
+def test_the_top_level_is_as_agreed():
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\n")
+    tops = {name.split("/")[0] for name in listed if name}
+    assert tops == {
+        *("pipeline", "stages", "weights", "configs", "tests", "samples", ".ci", ".gitignore"),
+        *("setup.cfg", "pyproject.toml", "README.md", "Makefile", "LICENSE", "CHANGELOG.md"),
+    }
+
+
+def test_no_tracked_file_names_a_folder_of_one_machine():
+    found = subprocess.run(
+        ["git", "grep", "-nIE", r"(^|[^a-zA-Z0-9_.])/(work|root|home)/", "--", "."],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    ).stdout.splitlines()  # fmt: skip
+    assert [line for line in found if "test_packaging.py" not in line] == []
