@@ -25,4 +25,5 @@ def grad_cam(blocks: nn.Module, fc: nn.Module, x: Tensor, label: int) -> Tensor:
         maps = blocks(x).detach().requires_grad_(True)
         logits = fc(maps.mean((2, 3)))
         (gradient,) = torch.autograd.grad(logits[:, label].sum(), maps)
-    return (gradient.mean((2, 3), keepdim=True) * maps).sum(1).detach()
+    cam: Tensor = (gradient.mean((2, 3), keepdim=True) * maps).sum(1).detach()
+    return cam

@@ -1,4 +1,4 @@
-"""The training loop, in plain sight. Lightning Fabric brings devices, precision and processes."""
+"""The training loop, in plain sight. Lightning Fabric brings device and precision."""
 
 from __future__ import annotations
 
@@ -47,6 +47,21 @@ class State:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """What a step of training changes: the network, its running average, and their drivers.
+
+    ``model`` and ``stepper`` are network and optimizer as Fabric wraps them.
+    """
+
+    network: Network
+    average: ModelEmaV3
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.OneCycleLR
+    model: Any
+    stepper: Any
+
+
 def train(
     run: Path,
     stage: StageSpec,
@@ -60,7 +75,7 @@ def train(
     """Train a network into a run folder; goes on from its last epoch when there is one.
 
     Args:
-        run: Folder, already described by :func:`open_run`.
+        run: Folder, already described by :func:`stages.recipe.open_run`.
         stage: What is learned.
         network: With its initial weights; changed in place.
         fresh: Names of the weights that start random.
@@ -71,67 +86,87 @@ def train(
 
     Returns:
         The finished state; ``best.safetensors`` holds the averaged weights of the best epoch.
+
+    Raises:
+        ConfigError: The table has not enough pictures for the stage.
     """
+    optim = config.optim
     fabric = make_fabric(config.train)
     learn = [sample for sample in index.of("train") if stage.selects(sample)]
     check = [sample for sample in index.of("val") if stage.selects(sample)]
-    if len(learn) < config.optim.batch_size or not check:
+    if len(learn) < optim.batch_size or not check:
         raise ConfigError(
             f"{index.source}: {len(learn)} training and {len(check)} validation pictures for "
-            f"{stage.name}, wanted at least {config.optim.batch_size} (one batch) and 1"
+            f"{stage.name}, wanted at least {optim.batch_size} (one batch) and 1"
         )
-    targets = stage.targets(learn)
-    weights = loss_weights(targets, config.optim.pos_weight_power).to(fabric.device)
-    scale = torch.tensor(output_weights(stage, config), device=fabric.device)
-    data = RadiographDataset(learn, targets, preprocess)
-    steps = len(learn) // (config.optim.batch_size * fabric.world_size)
-
-    network.to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(network, fresh, config.optim)
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, peaks, steps * config.optim.epochs, pct_start=config.optim.warmup,
-        cycle_momentum=False,
-    )  # fmt: skip
-    average = ModelEmaV3(network, config.optim.ema_decay, use_warmup=True).to(fabric.device)
-    model, stepper = fabric.setup(network, optimizer)
+    data = RadiographDataset(learn, stage.targets(learn), preprocess)
+    learner = make_learner(network, fresh, optim, len(learn) // optim.batch_size, fabric)
     state = State()
     if (run / LAST).is_file():
-        state = resume(run, network, average, optimizer, schedule)
+        state = resume(run, learner)
         log.info("%s: going on after epoch %d", run, state.epoch)
-
-    while (
-        state.epoch < config.optim.epochs and state.epoch - state.best_epoch < config.optim.patience
-    ):
-        torch.manual_seed(config.train.seed + state.epoch)
-        draws = torch.Generator().manual_seed(config.train.seed + state.epoch)
-        order = torch.randperm(len(learn), generator=draws).tolist()[
-            fabric.global_rank :: fabric.world_size
-        ]
-        loader = batches(data, config.optim.batch_size, config.data.workers, order)
-        model.train()
-        losses = []
-        for images, wanted in loader:
-            images = augment(images.to(fabric.device), config.augment, draws)
-            images = images.contiguous(memory_format=torch.channels_last)
-            loss = masked_loss(model(images), wanted.to(fabric.device), weights, scale)
-            fabric.backward(loss)
-            fabric.clip_gradients(model, stepper, max_norm=config.optim.clip_norm)
-            stepper.step()
-            stepper.zero_grad()
-            schedule.step()
-            average.update(network, step=schedule.last_epoch)
-            losses.append(float(loss.detach()))
-            progress.advance()
+    while state.epoch < optim.epochs and state.epoch - state.best_epoch < optim.patience:
+        loss = train_epoch(state.epoch, learner, data, stage, config, fabric, progress)
+        row = validate(learner.average.module, stage, check, preprocess, config, fabric)
+        rate = learner.schedule.get_last_lr()[0]
         state.epoch += 1
-        row = validate(average.module, stage, check, preprocess, config, fabric)
-        row |= {
-            "epoch": state.epoch,
-            "train_loss": float(np.mean(losses)),
-            "lr": schedule.get_last_lr()[0],
-        }
-        finish_epoch(run, state, row, network, average, optimizer, schedule, fabric)
+        finish_epoch(
+            run, state, {"epoch": state.epoch, "train_loss": loss, "lr": rate, **row}, learner
+        )
     return state
+
+
+def make_learner(
+    network: Network, fresh: Sequence[str], config: OptimConfig, steps: int, fabric: Fabric
+) -> Learner:
+    """The network on its device, with optimizer, schedule and average.
+
+    Args:
+        network: With its initial weights.
+        fresh: Names of the weights that start random.
+        config: Settings.
+        steps: Of one epoch.
+        fabric: Device and precision.
+    """
+    network.to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(network, fresh, config)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, peaks, steps * config.epochs, pct_start=config.warmup, cycle_momentum=False
+    )
+    model, stepper = fabric.setup(network, optimizer)  # moves the network to its device
+    average = ModelEmaV3(network, config.ema_decay, use_warmup=True)
+    return Learner(network, average, optimizer, schedule, model, stepper)
+
+
+def train_epoch(
+    epoch: int, learner: Learner, data: RadiographDataset, stage: StageSpec, config: StageConfig,
+    fabric: Fabric, progress: Progress,
+) -> float:  # fmt: skip
+    """Show every training picture once; returns the mean loss.
+
+    All randomness is drawn from seed and epoch, so that a resumed run repeats it exactly.
+    """
+    torch.manual_seed(config.train.seed + epoch)
+    draws = torch.Generator().manual_seed(config.train.seed + epoch)
+    weights = loss_weights(data.targets.numpy(), config.optim.pos_weight_power).to(fabric.device)
+    scale = torch.tensor(output_weights(stage, config), device=fabric.device)
+    order = torch.randperm(len(data), generator=draws).tolist()
+    learner.model.train()
+    losses = []
+    for images, wanted in batches(data, config.optim.batch_size, config.data.workers, order):
+        images = augment(images.to(fabric.device), config.augment, draws)
+        images = images.contiguous(memory_format=torch.channels_last)
+        loss = masked_loss(learner.model(images), wanted.to(fabric.device), weights, scale)
+        fabric.backward(loss)
+        fabric.clip_gradients(learner.model, learner.stepper, max_norm=config.optim.clip_norm)
+        learner.stepper.step()
+        learner.stepper.zero_grad()
+        learner.schedule.step()
+        learner.average.update(learner.network, step=learner.schedule.last_epoch)
+        losses.append(float(loss.detach()))
+        progress.advance()
+    return float(np.mean(losses))
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
@@ -147,11 +182,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
         on_gpu = config.device != "cpu" and torch.cuda.is_available()
         native = torch.cuda.is_bf16_supported() if on_gpu else cpu_has_bf16()
         precision = "bf16-mixed" if native else "32-true"
-    fabric = Fabric(
-        accelerator=config.device,
-        devices="auto" if config.device != "cpu" else 1,
-        precision=precision,
-    )
+    fabric = Fabric(accelerator=config.device, devices=1, precision=precision)
     fabric.launch()
     return fabric
 
@@ -238,42 +269,32 @@ def validate(
     return {"val_loss": float(loss), **scores, "score": float(np.mean(parts)) if parts else None}
 
 
-def finish_epoch(
-    run: Path, state: State, row: dict[str, Any], network: Network, average: ModelEmaV3,
-    optimizer: Any, schedule: Any, fabric: Fabric,
-) -> None:  # fmt: skip
+def finish_epoch(run: Path, state: State, row: dict[str, Any], learner: Learner) -> None:
     """Note the figures, keep the weights if they are the best, make the run resumable."""
     state.history.append(row)
     score = row["score"] if row["score"] is not None else -row["val_loss"]
     better = state.best is None or score > state.best
     if better:
         state.best, state.best_epoch = score, state.epoch
-    log.info(
-        "epoch %d: %s",
-        state.epoch,
-        json.dumps({k: round(v, 4) for k, v in row.items() if v is not None}),
-    )
-    if fabric.global_rank != 0:
-        return
+    shown = {key: round(value, 4) for key, value in row.items() if value is not None}
+    log.info("epoch %d: %s", state.epoch, json.dumps(shown))
+    average = learner.average.module
     if better:
-        checkpoint.save(
-            run / BEST, average.module.state_dict(), {"epoch": state.epoch, "score": score}
-        )
-    tensors, extra = checkpoint.pack(network, average.module, optimizer)
-    checkpoint.save(
-        run / LAST, tensors, {**extra, "state": vars(state), "schedule": schedule.state_dict()}
-    )
+        facts = {"epoch": state.epoch, "score": score}
+        checkpoint.save(run / BEST, average.state_dict(), facts)
+    tensors, extra = checkpoint.pack(learner.network, average, learner.optimizer)
+    extra |= {"state": vars(state), "schedule": learner.schedule.state_dict()}
+    checkpoint.save(run / LAST, tensors, extra)
     write_json(run / METRICS, state.history)
     plot_curves(state.history, run / "curves.png")
 
 
-def resume(
-    run: Path, network: Network, average: ModelEmaV3, optimizer: Any, schedule: Any
-) -> State:
+def resume(run: Path, learner: Learner) -> State:
     """Put a run back to the end of its last epoch."""
     tensors, saved = checkpoint.load(run / LAST)
-    checkpoint.unpack(tensors, saved, network, average.module, optimizer)
-    schedule.load_state_dict(saved["schedule"])
+    average = learner.average.module
+    checkpoint.unpack(tensors, saved, learner.network, average, learner.optimizer)
+    learner.schedule.load_state_dict(saved["schedule"])
     return State(**saved["state"])
 
 
