@@ -57,10 +57,12 @@ def load(model: type[S], file: Path | None = None, overrides: Sequence[str] = ()
         ConfigError: With one line for every fault found.
     """
     source = str(file) if file else "settings"
-    values: dict[str, Any] = {}
+    # From the whole model's defaults: a section that is given in part keeps the rest of what
+    # this model says of it, not what the section's own class does.
+    values: dict[str, Any] = model().model_dump()
     if file is not None:
         try:
-            values = tomllib.loads(file.read_text(encoding="utf-8"))
+            _merge(values, tomllib.loads(file.read_text(encoding="utf-8")))
         except OSError as error:
             raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -74,6 +76,15 @@ def load(model: type[S], file: Path | None = None, overrides: Sequence[str] = ()
         raise ConfigError(
             "\n".join(f"{source}: {_explain(fault, known)}" for fault in error.errors())
         ) from error
+
+
+def _merge(values: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Lay changes over values, section by section."""
+    for key, change in changes.items():
+        if isinstance(change, dict) and isinstance(values.get(key), dict):
+            _merge(values[key], change)
+        else:
+            values[key] = change
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

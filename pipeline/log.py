@@ -28,6 +28,9 @@ def configure(level: int = logging.WARNING) -> None:
         logger.propagate = False
     # pydicom logs header values, and those may name the patient.
     logging.getLogger("pydicom").propagate = False
+    # Lightning says at every start which precision it was told.
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class _Lowercase(logging.Formatter):

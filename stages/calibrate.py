@@ -87,10 +87,10 @@ def operating_points(labels: Labels, scores: Array) -> Mapping[str, StoredPoint]
         alarms = int(np.floor((1 - TARGET) * len(negatives) + 1e-9))
         above = np.nextafter(negatives[len(negatives) - 1 - alarms], np.float32(1))
         candidates = np.unique(scores)
-        youden = [np.mean(positives >= t) + np.mean(negatives < t) for t in candidates]
+        uneven = [abs(np.mean(positives >= t) - np.mean(negatives < t)) for t in candidates]
         chosen = {
             "sensitive": (positives[missed], f"highest threshold with sensitivity >= {TARGET}"),
-            "balanced": (candidates[int(np.argmax(youden))], "largest sensitivity + specificity"),
+            "balanced": (candidates[int(np.argmin(uneven))], "sensitivity nearest specificity"),
             "specific": (above, f"lowest threshold with specificity >= {TARGET}"),
         }
     return {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.bundle import Estimate, Kind
+from pipeline.bundle import Kind
 from pipeline.domain import REGIONS, Array
 from pipeline.preprocess import PreprocessSpec
 
@@ -23,7 +23,7 @@ from .calibrate import (
 from .config import StageConfig
 from .data.dataset import RadiographDataset
 from .data.index import Index, Sample, Split
-from .metrics import auc_estimate, bootstrap, rate, sensitivity, specificity
+from .metrics import auc_estimate, rate, sensitivity, share, specificity
 from .model import Network
 from .spec import StageSpec
 from .train import make_fabric, predict
@@ -106,20 +106,17 @@ def route_figures(samples: Sequence[Sample], scores: Array, thresholds: Array) -
     right = scores.argmax(1) == truth
     majority = np.bincount(truth[single]).argmax() if single.any() else -1
 
-    def share(values: Any, among: Any) -> dict[str, Any]:
-        rows = np.flatnonzero(among)
-        if len(rows) == 0:
-            return Estimate(value=None, note="no cases").model_dump()
-        chosen = [groups[i] for i in rows]
-        return bootstrap(lambda r: float(values[rows[r]].mean()), chosen).model_dump()
+    def among(rows: Any, hits: Any) -> dict[str, Any]:
+        chosen = np.flatnonzero(rows)
+        return share(hits[chosen], [groups[i] for i in chosen]).model_dump()
 
     return {
         "pictures": len(samples),
         "single_region_pictures": int(single.sum()),
-        "argmax_accuracy": share(right, single),
-        "baseline_majority": share(truth == majority, single),
-        "supported_refused": share(~fires, single),
-        "unsupported_refused": share(~fires, refused),
+        "argmax_accuracy": among(single, right),
+        "baseline_majority": among(single, truth == majority),
+        "supported_refused": among(single, ~fires),
+        "unsupported_refused": among(refused, ~fires),
         "unsupported_pictures": int(refused.sum()),
     }
 

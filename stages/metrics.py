@@ -65,6 +65,24 @@ def bootstrap(
     return Estimate(value=value, low=float(low), high=float(high))
 
 
+def share(hits: NDArray[np.bool_], groups: Sequence[str]) -> Estimate:
+    """A proportion with its 95 % interval over groups.
+
+    By bootstrap; but where all or none are hits it sees no spread, and Wilson's interval for as
+    many independent cases as there are groups is given.
+
+    Args:
+        hits: (N,) whether each row counts.
+        groups: (N,) group of each row.
+    """
+    if len(hits) == 0:
+        return Estimate(value=None, note="no cases")
+    if hits.all() or not hits.any():
+        independent = len(set(groups))
+        return rate(independent if hits.all() else 0, independent)
+    return bootstrap(lambda rows: float(hits[rows].mean()), groups)
+
+
 def rate(hits: int, of: int) -> Estimate:
     """A proportion with its 95 % Wilson interval (Wilson 1927)."""
     if of == 0:

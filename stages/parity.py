@@ -19,7 +19,7 @@ BATCH = 16
 TOLERANCE = {
     Precision.FP32: (1e-3, 0.001),
     Precision.FP16: (0.1, 0.01),
-    Precision.INT8: (1.5, 0.05),
+    Precision.INT8: (1.0, 0.05),
 }
 """Largest |Δlogit|, and the margin: a decision may differ from the trained network's only where
 that network's probability is nearer than this to the threshold."""

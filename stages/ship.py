@@ -198,13 +198,13 @@ def _export(run: Run, index: Index, built: Built, config: ExportConfig) -> Itera
         if trunk is not None and identity is not None:
             name = built.trunk_of(identity) or _trunk_name(run)
             if (name, precision) not in built.bundles:
-                built.add(
-                    _spec(run, index, name, Kind.TRUNK, precision, identity), trunk, calibration
-                )
+                trunk_spec = _spec(run, index, name, Kind.TRUNK, precision, identity)
+                built.add(trunk_spec, trunk, calibration)
             opened = built.open(name, precision)
-            taken, compared = (
-                _batched(opened.features, arrays) for arrays in (calibration, images)
-            )
+            compared = _batched(opened.features, images)
+            # Only int8 needs ranges; the others take one picture as an example of the shape.
+            needed = calibration if precision is Precision.INT8 else calibration[:1]
+            taken = _batched(opened.features, needed)
         spec = _spec(run, index, run.stage.name, run.stage.kind, precision, identity)
         built.add(spec, head, taken)
         stage = built.open(spec.name, precision)
@@ -315,12 +315,30 @@ def _write(weights: Path, built: Built, precisions: Sequence[Precision]) -> None
             sha256=hashlib.sha256(content).hexdigest(),
             size_bytes=len(content),
         )
-    trunks = {entry.trunk for entry in entries.values() if entry.kind is Kind.TRUNK}
-    used = {entry.trunk for entry in entries.values() if entry.kind is not Kind.TRUNK}
-    for key, entry in list(entries.items()):
-        lost_trunk = entry.trunk is not None and entry.trunk not in trunks
-        if lost_trunk or (entry.kind is Kind.TRUNK and entry.trunk not in used):
-            log.warning("%s: its other half was replaced, taken out of the manifest", entry.file)
-            del entries[key]
-            (weights / entry.file).unlink(missing_ok=True)
-    write_manifest(weights, entries)
+    left = _fitting(entries, built, precisions)
+    for key in entries.keys() - left.keys():
+        log.warning("%s: no longer fits what was exported, taken out", entries[key].file)
+    write_manifest(weights, left)
+    for key in entries.keys() - left.keys():
+        (weights / entries[key].file).unlink(missing_ok=True)
+
+
+def _fitting(
+    entries: Mapping[tuple[str, Precision], ManifestEntry],
+    built: Built,
+    precisions: Sequence[Precision],
+) -> dict[tuple[str, Precision], ManifestEntry]:
+    """The entries without older precisions of what was exported, and without lone halves."""
+    exported = {name for name, _ in built.bundles}
+    left = {
+        key: entry
+        for key, entry in entries.items()
+        if entry.name not in exported or entry.precision in precisions
+    }
+    trunks = {entry.trunk for entry in left.values() if entry.kind is Kind.TRUNK}
+    used = {entry.trunk for entry in left.values() if entry.kind is not Kind.TRUNK}
+    return {
+        key: entry
+        for key, entry in left.items()
+        if entry.trunk in (used if entry.kind is Kind.TRUNK else {*trunks, None})
+    }

@@ -83,13 +83,14 @@ def _train(
     stage: str, index: Path, output: Path | None, file: Path | None, settings: tuple[str, ...],
     resume: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    log.configure(logging.WARNING if quiet else logging.INFO)
     run = output or Path("runs") / stage
     with needs("train"):
         from stages.config import FractureConfig, RegionConfig
         from stages.data.index import read_index
         from stages.recipe import train_fracture, train_region
         from stages.report import describe_result
+    # After the imports: Lightning sets its loggers up when it is imported.
+    log.configure(logging.WARNING if quiet else logging.INFO)
     try:
         with on_stderr(None, quiet, "batches") as progress:
             if stage == "region":

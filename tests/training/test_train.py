@@ -17,6 +17,7 @@ from stages.data.adapters.fracatlas import read_fracatlas
 from stages.data.augment import augment
 from stages.data.dataset import RadiographDataset
 from stages.data.index import Index, assign_splits, read_index, write_index
+from stages.metrics import auc
 from stages.model import Network
 from stages.recipe import train_region
 from stages.spec import region_stage
@@ -60,7 +61,7 @@ def test_a_network_overfits_sixteen_pictures(index, tmp_path):
     targets = stage.targets(sixteen)
     dataset = RadiographDataset(sixteen, targets, config.preprocess)
     logits = predict(network, dataset, 8, 0, make_fabric(config.train))
-    np.testing.assert_array_equal(logits > 0, targets == 1)
+    assert [auc(targets[:, k], logits[:, k]) for k in range(4)] == [1.0] * 4
 
 
 def test_a_resumed_run_equals_one_that_never_stopped(index, tmp_path, monkeypatch):
@@ -105,7 +106,7 @@ def test_a_finished_run_describes_itself(project):
     run = project / "runs/region"
     described = json.loads((run / "config.json").read_text())
     assert described["config"]["train"]["seed"] == 7
-    assert described["versions"]["torch"] == torch.__version__
+    assert described["versions"]["torch"] == torch.__version__.split("+")[0]
     history = json.loads((run / "metrics.json").read_text())
     assert [row["epoch"] for row in history] == [1, 2]
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -46,6 +46,13 @@ def test_an_override_stands_above_the_file(tmp_path):
     assert (config.batch_size, config.workers, config.operating_point) == (2, 3, "sensitive")
 
 
+def test_a_section_given_in_part_keeps_the_other_defaults_of_its_model():
+    config = load(FractureConfig, None, ["train.seed=3", "optim.epochs=1"])
+    assert config.train.trainable_from == "layer4.2"
+    assert (config.optim.lr, config.optim.patience) == (1e-4, 10)
+    assert (config.train.seed, config.optim.epochs) == (3, 1)
+
+
 @pytest.mark.parametrize("text", ["batch_size", "=3"])
 def test_an_override_that_is_none_is_refused(text):
     with pytest.raises(ConfigError, match="wanted key=value"):

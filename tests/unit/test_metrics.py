@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stages.metrics import auc, auc_estimate, bootstrap, rate, sensitivity, specificity
+from stages.metrics import auc, auc_estimate, bootstrap, rate, sensitivity, share, specificity
 
 
 def test_auc_is_the_share_of_rightly_ordered_pairs():
@@ -43,3 +43,18 @@ def test_sensitivity_and_specificity_count_their_own_class_only():
     calls = np.array([True, True, False, True, False])
     assert sensitivity(labels, calls).value == pytest.approx(2 / 3)
     assert specificity(labels, calls).value == 0.5
+
+
+def test_none_of_many_is_not_certainly_none():
+    groups = [str(i // 2) for i in range(40)]
+    none = share(np.zeros(40, bool), groups)
+    assert (none.value, none.low) == (0.0, 0.0)
+    assert none.high == rate(0, 20).high > 0.1
+    assert share(np.ones(40, bool), groups).low == rate(20, 20).low
+    assert share(np.zeros(0, bool), []).value is None
+
+
+def test_a_share_of_some_has_an_interval_around_it():
+    hits = np.arange(40) % 4 == 0
+    estimate = share(hits, [str(i) for i in range(40)])
+    assert estimate.low < estimate.value == 0.25 < estimate.high
