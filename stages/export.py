@@ -29,8 +29,8 @@ OPSET = 20
 FLOAT_BLOCKS = ("conv1.", "layer1.")
 """Blocks that int8 leaves in float: their channels differ in scale by thousands, so that one step
 for all of them blurs the small ones, and every later block inherits the error. They are a quarter
-of the time; with them in int8 too the signal-to-noise ratio of the feature map falls from 27 dB to
-13 dB."""
+of the arithmetic; with them (and the additions between) in int8 too, the feature map's
+signal-to-noise ratio on 60 validation pictures fell from 27 dB to 13 dB."""
 STAGE_OUTPUTS = ("logits", "probabilities", "evidence")
 TRUNK_OUTPUTS = ("features",)
 

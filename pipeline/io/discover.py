@@ -15,8 +15,8 @@ def discover(root: Path, exclude: Path | None = None) -> Iterator[Path]:
     One row comes out for every file that goes in, so nothing is left out here. Entries are sorted
     by name (code points, files and folders together) in each folder: the same order on every
     platform. Symlinked files are followed; symlinked folders are not descended, for they may form
-    loops. A folder that cannot be listed is yielded itself: reading it gives its failed row. So is
-    a broken link. Pipes, sockets and devices are left out.
+    loops. A folder that cannot be listed is yielded itself: reading it gives its failed row. So are
+    broken links, pipes, sockets and devices, none of which is ever opened.
 
     Args:
         root: A file or a folder.
@@ -82,8 +82,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_wanted(entry: os.DirEntry[str]) -> bool:
-    """Regular files, links to them, and whatever cannot be looked at (its row will say why)."""
+    """Everything but links to folders; what is no regular file gets a row that says so."""
     try:
-        return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
+        return not entry.is_dir()
     except OSError:
         return True

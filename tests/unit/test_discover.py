@@ -57,10 +57,10 @@ def test_a_broken_link_is_found_and_fails_when_read(tmp_path: Path) -> None:
         read_file(found)
 
 
-def test_pipes_are_left_out_and_never_opened(tmp_path: Path) -> None:
+def test_a_pipe_gets_its_row_and_is_never_opened(tmp_path: Path) -> None:
     _tree(tmp_path, "a.png")
     os.mkfifo(tmp_path / "pipe")
-    assert _names(tmp_path) == ["a.png"]
+    assert _names(tmp_path) == ["a.png", "pipe"]
     with pytest.raises(UnreadableImageError, match="pipe"):
         read_file(tmp_path / "pipe")
 
