@@ -208,3 +208,34 @@ def test_the_contract_names_the_data_and_the_thresholds(fp32):
     assert spec.target == "fracture"
     assert set(spec.operating_points) == {"sensitive", "balanced", "specific"}
     assert "fracatlas" in spec.provenance.data
+
+
+def test_a_wholly_tuned_specialist_is_a_complete_network_that_runs_beside_heads(
+    project, data, tmp_path
+):
+    import shutil
+
+    from click.testing import CliRunner
+    from conftest import TINY
+
+    from pipeline.cli import main
+
+    weights = shutil.copytree(project / "weights", tmp_path / "weights")
+    run = tmp_path / "fracture-hand"
+    tiny = [w for s in TINY if "preprocess" not in s for w in ("--set", s)]
+    for words in (
+        ["train-stage", "fracture", "--region", "hand", "--index", project / "index.csv",
+         "--from", project / "runs/region", "--output", run, "--quiet", *tiny,
+         "--set", "optim.epochs=1"],
+        ["export", "--run", run, "--index", project / "index.csv", "--weights", weights,
+         "--precision", "fp32", "--precision", "int8", "--precision", "fp16",
+         "--set", "pictures=4", "--set", "calibration_pictures=8"],
+        ["run", "--input", data / "images/IMG0000028.jpg", "--weights", weights, "--device", "cpu",
+         "--output", tmp_path / "out"],
+    ):  # fmt: skip
+        result = CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    opened = load_bundles(weights, RunConfig(device="cpu", precision="fp32"))
+    hand, elbow = opened.fracture["hand"].spec, opened.fracture["elbow"].spec
+    assert (hand.input, hand.trunk) == ("image", None)
+    assert (elbow.input, elbow.trunk) == ("features", opened.region.spec.trunk)
