@@ -81,8 +81,10 @@ class Built:
     Attributes:
         graphs: The float32 graph of each bundle, by name.
         bundles: Contract and bytes, by name and precision.
+        trunks: Name of each known trunk, built now or in the weights folder, by identity.
     """
 
+    trunks: dict[str, str]
     graphs: dict[str, onnx.ModelProto] = field(default_factory=dict)
     bundles: dict[tuple[str, Precision], tuple[BundleSpec, bytes]] = field(default_factory=dict)
 
@@ -101,14 +103,12 @@ class Built:
         graph = derive(self.graphs[spec.name], spec.input, singles, spec.precision)
         self.bundles[spec.name, spec.precision] = spec, stamp(graph, spec)
 
-    def trunk_of(self, identity: str) -> str | None:
-        """Name of the trunk that was built from the same weights, if any."""
-        names = [
-            spec.name
-            for spec, _ in self.bundles.values()
-            if spec.kind is Kind.TRUNK and spec.trunk == identity
-        ]
-        return names[0] if names else None
+    def trunk_name(self, identity: str, proposed: str) -> str:
+        """The name of a trunk: the one it has, or a proposed one, which no other then keeps."""
+        if identity not in self.trunks:
+            self.trunks = {i: name for i, name in self.trunks.items() if name != proposed}
+            self.trunks[identity] = proposed
+        return self.trunks[identity]
 
     def open(self, name: str, precision: Precision) -> OpenedNetwork:
         """Open a bundle on the CPU, just as ``fxpipe run`` will."""
@@ -150,7 +150,7 @@ def export_runs(
         ConfigError: A run is not finished, or the table has no pictures for it.
         ExportRefusedError: An exported stage decides otherwise than the trained one.
     """
-    built = Built()
+    built = Built({e.trunk: e.name for e in _listed(weights) if e.trunk and e.kind is Kind.TRUNK})
     rows: list[Parity] = []
     for folder in folders:
         for row in _export(_load(folder), index, built, config):
@@ -196,7 +196,7 @@ def _export(run: Run, index: Index, built: Built, config: ExportConfig) -> Itera
     for precision in dict.fromkeys((Precision.FP32, *config.precisions)):
         taken, compared = calibration, images
         if trunk is not None and identity is not None:
-            name = built.trunk_of(identity) or _trunk_name(run)
+            name = built.trunk_name(identity, _trunk_name(run))
             if (name, precision) not in built.bundles:
                 trunk_spec = _spec(run, index, name, Kind.TRUNK, precision, identity)
                 built.add(trunk_spec, trunk, calibration)
@@ -296,8 +296,7 @@ def _provenance(run: Run, index: Index) -> Provenance:
 def _write(weights: Path, built: Built, precisions: Sequence[Precision]) -> None:
     """Put the bundles into the folder and list them; what no longer fits is taken out."""
     weights.mkdir(parents=True, exist_ok=True)
-    known = read_manifest(weights).bundles if (weights / MANIFEST_NAME).is_file() else ()
-    entries = {(entry.name, entry.precision): entry for entry in known}
+    entries = {(entry.name, entry.precision): entry for entry in _listed(weights)}
     for (name, precision), (spec, content) in built.bundles.items():
         if precision not in precisions:
             continue
@@ -323,17 +322,27 @@ def _write(weights: Path, built: Built, precisions: Sequence[Precision]) -> None
         (weights / entries[key].file).unlink(missing_ok=True)
 
 
+def _listed(weights: Path) -> tuple[ManifestEntry, ...]:
+    """What a weights folder holds already; nothing when it is new."""
+    return read_manifest(weights).bundles if (weights / MANIFEST_NAME).is_file() else ()
+
+
 def _fitting(
     entries: Mapping[tuple[str, Precision], ManifestEntry],
     built: Built,
     precisions: Sequence[Precision],
 ) -> dict[tuple[str, Precision], ManifestEntry]:
-    """The entries without older precisions of what was exported, and without lone halves."""
-    exported = {name for name, _ in built.bundles}
+    """The entries without older precisions of what was exported, and without lone halves.
+
+    A trunk of the same identity is the same trunk in every precision, and stays.
+    """
+    exported = {spec.name: spec for spec, _ in built.bundles.values()}
     left = {
         key: entry
         for key, entry in entries.items()
-        if entry.name not in exported or entry.precision in precisions
+        if entry.name not in exported
+        or entry.precision in precisions
+        or (entry.kind is Kind.TRUNK and entry.trunk == exported[entry.name].trunk)
     }
     trunks = {entry.trunk for entry in left.values() if entry.kind is Kind.TRUNK}
     used = {entry.trunk for entry in left.values() if entry.kind is not Kind.TRUNK}

@@ -15,7 +15,7 @@ from stages.gradcam import grad_cam
 from stages.model import Head, Network, Trunk, digest
 from stages.parity import Parity, compare, gate
 from stages.recipe import load_network
-from stages.ship import ExportConfig, export_runs, find_runs
+from stages.ship import Built, ExportConfig, export_runs, find_runs
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +194,34 @@ def test_a_new_trunk_takes_the_heads_of_the_old_one_out_of_the_manifest(project,
     assert all((weights / entry.file).is_file() for entry in left)
     with pytest.raises(BundleError, match="no fracture stage"):
         load_bundles(weights, RunConfig(device="cpu"))
+
+
+def test_a_head_exported_alone_shares_the_trunk_that_is_there(project, tmp_path):
+    import shutil
+
+    from pipeline.progress import Silent
+
+    weights = shutil.copytree(project / "weights", tmp_path / "weights")
+    before = read_manifest(weights)
+    config = ExportConfig(precisions=("fp32",), pictures=2, calibration_pictures=2)
+    index = read_index(project / "index.csv")
+    export_runs([project / "runs/hand"], index, weights, config, Silent())
+    after = read_manifest(weights)
+    gone = {(e.name, e.precision) for e in before.bundles} - {
+        (e.name, e.precision) for e in after.bundles
+    }
+    assert gone == {("fracture-hand", Precision.INT8), ("fracture-hand", Precision.FP16)}
+    assert {e.name for e in after.bundles if e.kind is Kind.TRUNK} == {"trunk"}
+    opened = load_bundles(weights, RunConfig(device="cpu"))
+    assert opened.precision is Precision.FP32
+    assert len(opened.trunks) == 1
+
+
+def test_a_new_trunk_takes_the_name_and_an_old_one_gets_another():
+    built = Built({"old": "trunk"})
+    assert built.trunk_name("old", "trunk-fracture-hand") == "trunk"
+    assert built.trunk_name("new", "trunk") == "trunk"
+    assert built.trunk_name("old", "trunk-fracture-hand") == "trunk-fracture-hand"
 
 
 def test_runs_are_found_region_first(project):
