@@ -23,9 +23,9 @@ from pipeline.preprocess import PreprocessSpec
 from pipeline.progress import Progress
 
 from . import checkpoint
+from .assess import assess
 from .config import FractureConfig, RegionConfig, StageConfig
 from .data.index import Index
-from .evaluate import assess
 from .model import Network, initialise, resolve_stride
 from .spec import FRACTURE, StageSpec, fracture_stage, one_label_kind, region_stage
 from .train import BEST, CONFIG, train, versions

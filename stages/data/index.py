@@ -21,6 +21,8 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test", "excluded")
 LABEL_KINDS = ("fracture", "abnormality", "")
 NONE, UNKNOWN = "none", "unknown"
 
+Box = tuple[float, float, float, float]
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -38,6 +40,9 @@ class Sample:
         origin: The data set.
         flags: Words such as ``hardware`` or ``truncated``, joined by ``;``.
         sha256: Of the file.
+        boxes: Corners (x0, y0, x1, y1) of the marked fractures as fractions of width and height;
+            empty where none are marked. In the file ``x0 y0 x1 y1`` joined by ``;``, and the
+            column may be left out.
     """
 
     path: Path
@@ -50,6 +55,7 @@ class Sample:
     origin: str
     flags: str
     sha256: str
+    boxes: tuple[Box, ...] = ()
 
     def region_vector(self) -> Array:
         """(3,) float32 in the order of ``REGIONS``: 1 in view, 0 not, NaN unknown."""
@@ -72,6 +78,8 @@ class Sample:
 
 
 COLUMNS = tuple(field.name for field in fields(Sample))
+NEEDED = COLUMNS[:-1]
+"""Columns without which a table is refused: all but the boxes, which few data sets have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,22 +115,46 @@ def read_index(source: Path) -> Index:
             f"{source}: cannot be read: {error.strerror}", "make it with `fxpipe index`"
         ) from error
     table = pd.read_csv(source, dtype=str, keep_default_na=False)
-    missing = [name for name in COLUMNS if name not in table.columns]
+    missing = [name for name in NEEDED if name not in table.columns]
     if missing:
         raise IndexFaultsError(str(source), [f"no column {name!r}" for name in missing])
     faults: list[str] = []
     samples = []
+    table = table.assign(boxes=table.get("boxes", ""))
     for line, row in enumerate(table[list(COLUMNS)].to_dict("records"), start=2):
         label = {"": None, "0": 0, "1": 1}.get(row["label"], -1)
         if label == -1:
             faults.append(f"line {line}: label is {row['label']!r}, wanted 0, 1 or empty")
-        path = source.parent / row["path"]
-        samples.append(Sample(**{**row, "path": path, "label": label}))  # type: ignore[arg-type]
+        try:
+            boxes = _read_boxes(row["boxes"])
+        except ValueError as error:
+            faults.append(f"line {line}: boxes are {row['boxes']!r}, {error}")
+            boxes = ()
+        changed = {"path": source.parent / row["path"], "label": label, "boxes": boxes}
+        samples.append(Sample(**{**row, **changed}))  # type: ignore[arg-type]
     faults += find_faults(samples)
     faults += [f"{s.path}: no such file" for s in samples if not s.path.is_file()]
     if faults:
         raise IndexFaultsError(str(source), faults)
     return Index(source, hashlib.sha256(content).hexdigest(), tuple(samples))
+
+
+def _read_boxes(text: str) -> tuple[Box, ...]:
+    """``x0 y0 x1 y1;…`` as numbers.
+
+    Raises:
+        ValueError: With what was wanted.
+    """
+    boxes = []
+    for part in filter(None, text.split(";")):
+        try:
+            x0, y0, x1, y1 = map(float, part.split())
+        except ValueError:
+            raise ValueError("wanted x0 y0 x1 y1, joined by ;") from None
+        if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+            raise ValueError("wanted 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1")
+        boxes.append((x0, y0, x1, y1))
+    return tuple(boxes)
 
 
 def write_index(samples: Sequence[Sample], target: Path) -> None:
@@ -140,6 +172,7 @@ def write_index(samples: Sequence[Sample], target: Path) -> None:
             **{name: getattr(sample, name) for name in COLUMNS},
             "path": Path(os.path.relpath(sample.path.resolve(), folder)).as_posix(),
             "label": "" if sample.label is None else sample.label,
+            "boxes": ";".join(" ".join(f"{x:g}" for x in box) for box in sample.boxes),
         }
         for sample in samples
     ]

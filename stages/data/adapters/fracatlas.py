@@ -1,5 +1,7 @@
 """FracAtlas with region labels and groups: ``images/`` beside ``labels.csv``.
 
+Beside them may lie ``boxes.csv``: corners of the fractures as fractions of width and height.
+
 Abedeen et al., FracAtlas, Scientific Data 10:521 (2023), doi 10.1038/s41597-023-02432-4.
 """
 
@@ -14,7 +16,7 @@ import pandas as pd
 from pipeline.errors import ImageError, IndexFaultsError, InputMissingError
 from pipeline.io import decode, read_file
 
-from ..index import NONE, UNKNOWN, Sample
+from ..index import NONE, UNKNOWN, Box, Sample
 
 REGIONS_IN_VIEW = {
     "elbow": "elbow",
@@ -51,12 +53,14 @@ def read_fracatlas(folder: Path) -> list[Sample]:
     if missing:
         raise IndexFaultsError(str(folder), missing)
     faults: list[str] = []
+    boxes = _read_boxes(folder / "boxes.csv", faults)
     samples = []
     for line, row in enumerate(_rows(table), start=2):
         found = list(_row_faults(row))
         faults += [f"labels.csv line {line} ({row['image_id']}): {fault}" for fault in found]
         if not found:
-            samples.append(_sample(folder / "images" / row["image_id"], row, faults))
+            path = folder / "images" / row["image_id"]
+            samples.append(_sample(path, row, boxes.get(row["image_id"], ()), faults))
     if faults:
         raise IndexFaultsError(str(folder), faults)
     return samples
@@ -96,7 +100,31 @@ def _row_faults(row: dict[str, str]) -> Iterator[str]:
         yield "group is empty"
 
 
-def _sample(path: Path, row: dict[str, str], faults: list[str]) -> Sample:
+def _read_boxes(file: Path, faults: list[str]) -> dict[str, tuple[Box, ...]]:
+    """The boxes of each picture by its name; none when there is no such file."""
+    boxes: dict[str, tuple[Box, ...]] = {}
+    if not file.is_file():
+        return boxes
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    wanted = ("image_id", "x0", "y0", "x1", "y1")
+    missing = [name for name in wanted if name not in table.columns]
+    faults += [f"boxes.csv: no column {name!r}" for name in missing]
+    for line, row in enumerate([] if missing else _rows(table), start=2):
+        try:
+            # Drawn by hand: a corner may lie a little outside the picture.
+            x0, y0, x1, y1 = (min(max(float(row[name]), 0.0), 1.0) for name in wanted[1:])
+        except ValueError:
+            x0 = x1 = y0 = y1 = 0.0
+        if x0 < x1 and y0 < y1:
+            boxes[row["image_id"]] = (*boxes.get(row["image_id"], ()), (x0, y0, x1, y1))
+        else:
+            faults.append(f"boxes.csv line {line} ({row['image_id']}): no box: {row}")
+    return boxes
+
+
+def _sample(
+    path: Path, row: dict[str, str], boxes: tuple[Box, ...], faults: list[str]
+) -> Sample:
     flags = [name for name in ("hardware", "truncated", "label_conflict") if row[name] == "1"]
     excluded = row["truncated"] == "1" or row["label_conflict"] == "1"
     content_fault, digest = _check_picture(path)
@@ -113,6 +141,7 @@ def _sample(path: Path, row: dict[str, str], faults: list[str]) -> Sample:
         origin=f"fracatlas/{row['region']}",
         flags=";".join(flags),
         sha256=digest,
+        boxes=boxes,
     )
 
 
