@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -130,8 +130,10 @@ def read_index(source: Path) -> Index:
         except ValueError as error:
             faults.append(f"line {line}: boxes are {row['boxes']!r}, {error}")
             boxes = ()
-        changed = {"path": source.parent / row["path"], "label": label, "boxes": boxes}
-        samples.append(Sample(**{**row, **changed}))  # type: ignore[arg-type]
+        changed: dict[str, Any] = {
+            "path": source.parent / row["path"], "label": label, "boxes": boxes,
+        }  # fmt: skip
+        samples.append(Sample(**{str(k): v for k, v in row.items()} | changed))
     faults += find_faults(samples)
     faults += [f"{s.path}: no such file" for s in samples if not s.path.is_file()]
     if faults:
