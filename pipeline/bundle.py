@@ -72,7 +72,20 @@ class StoredPoint(_Frozen):
 
 
 class Provenance(_Frozen):
-    """Where a bundle comes from."""
+    """Where a bundle comes from.
+
+    Attributes:
+        fxpipe_version: That exported it.
+        run: Name of the training run.
+        created: When the run was begun, ISO 8601.
+        index_digest: SHA-256 of the table it learned from.
+        data: Origins of the training pictures, in words.
+        initial_weights: Where training started.
+        versions: Of the packages that computed the run.
+        counts: Pictures, positives and groups of each split, in words.
+        recipe: All settings of the run.
+        best_epoch: Whose weights these are.
+    """
 
     fxpipe_version: str
     run: str
@@ -81,6 +94,9 @@ class Provenance(_Frozen):
     data: str
     initial_weights: str
     versions: Mapping[str, str]
+    counts: Mapping[str, str] = Field(default_factory=dict)
+    recipe: Mapping[str, Any] = Field(default_factory=dict)
+    best_epoch: int | None = None
 
 
 class BundleSpec(_Frozen):

@@ -12,6 +12,7 @@ import pandas as pd
 from pipeline.bundle import Kind
 from pipeline.domain import REGIONS, Array
 from pipeline.preprocess import PreprocessSpec
+from pipeline.progress import Progress
 
 from .calibrate import (
     DEFAULT_POINT,
@@ -23,6 +24,7 @@ from .calibrate import (
 from .config import StageConfig
 from .data.dataset import RadiographDataset
 from .data.index import Index, Sample, Split
+from .data.views import find_views
 from .metrics import auc_estimate, rate, sensitivity, share, specificity
 from .model import Network
 from .spec import StageSpec
@@ -33,7 +35,7 @@ PREDICTIONS = "predictions.csv"
 
 def assess(
     run: Path, stage: StageSpec, network: Network, index: Index, preprocess: PreprocessSpec,
-    config: StageConfig,
+    config: StageConfig, progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     """Calibrate on the validation split, measure on the test split, save every prediction.
 
@@ -43,13 +45,14 @@ def assess(
     """
     fabric = make_fabric(config.train)
     network.to(fabric.device)
+    views = find_views(network, stage, index, preprocess, config, fabric, progress)
     rows: dict[Split, tuple[list[Sample], Array, Array]] = {}
     frames = []
     for split in ("val", "test"):
         samples = [sample for sample in index.of(split) if stage.selects(sample)]
         targets = stage.targets(samples)
         data = RadiographDataset(samples, targets, preprocess)
-        logits = predict(network, data, config.optim.batch_size, config.data.workers, fabric)
+        logits = predict(network, data, config.optim.batch_size, config.data.workers, fabric, views)
         rows[split] = (samples, targets, logits)
         frames.append(_frame(split, samples, stage, logits))
     pd.concat(frames).to_csv(run / PREDICTIONS, index=False, lineterminator="\n")

@@ -16,6 +16,7 @@ from .metrics import Labels, sensitivity, specificity
 PRIOR_SD = (0.5, 2.0)
 """Standard deviation of log temperature and of bias before any data is seen."""
 TARGET = 0.95
+POINTS = ("sensitive", "balanced", "specific")
 DEFAULT_POINT = "balanced"
 
 
@@ -71,35 +72,62 @@ def route_threshold(labels: Labels, scores: Array) -> float:
     return float(np.clip(middles[gaps.argmax()], 0.05, 0.95))
 
 
-def operating_points(labels: Labels, scores: Array) -> Mapping[str, StoredPoint]:
-    """*sensitive*, *balanced* and *specific*, with what they do on the split they come from.
+def operating_points(
+    labels: Labels, scores: Array, sensitivity_target: float = TARGET,
+    specificity_target: float = TARGET, source: str = "the validation split",
+) -> Mapping[str, StoredPoint]:  # fmt: skip
+    """*sensitive*, *balanced* and *specific*, with what they do on the pictures they come from.
+
+    The thresholds of *sensitive* and *specific* are quantiles in the sense of split conformal
+    prediction (Vovk et al. 2005; Lei et al. 2018, doi 10.1080/01621459.2017.1307116): a new
+    fractured picture from the same source is called with at least the target's probability,
+    on average over draws of the validation split. With fewer than 1 / (1 - target) cases no
+    threshold can promise that; then all of them are called, and the rule says so.
+
+    Below the threshold of its point and at or above that of *sensitive* a picture is
+    *uncertain*: too suspicious to be called negative. So *negative* means the same at every
+    point.
 
     Args:
         labels: (N,) 0 or 1.
         scores: (N,) calibrated probabilities.
+        sensitivity_target: Of *sensitive*, in (0, 1).
+        specificity_target: Of *specific*, in (0, 1).
+        source: Where the pictures come from, for the rule's words.
     """
     positives, negatives = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
     if len(positives) == 0 or len(negatives) == 0:
-        unknown = (0.5, "0.5, for want of cases")
-        chosen = dict.fromkeys(("sensitive", "balanced", "specific"), unknown)
+        chosen = dict.fromkeys(POINTS, (0.5, "0.5, for want of cases"))
     else:
-        missed = int(np.floor((1 - TARGET) * len(positives) + 1e-9))
-        alarms = int(np.floor((1 - TARGET) * len(negatives) + 1e-9))
-        above = np.nextafter(negatives[len(negatives) - 1 - alarms], np.float32(1))
         candidates = np.unique(scores)
         uneven = [abs(np.mean(positives >= t) - np.mean(negatives < t)) for t in candidates]
+        missed, enough = _passed_over(len(positives), sensitivity_target)
+        alarms, quiet = _passed_over(len(negatives), specificity_target)
+        above = np.nextafter(negatives[len(negatives) - 1 - alarms], np.float32(1))
         chosen = {
-            "sensitive": (positives[missed], f"highest threshold with sensitivity >= {TARGET}"),
+            "sensitive": (
+                positives[missed],
+                f"sensitivity {sensitivity_target:g} for a new picture{enough}",
+            ),
             "balanced": (candidates[int(np.argmin(uneven))], "sensitivity nearest specificity"),
-            "specific": (above, f"lowest threshold with specificity >= {TARGET}"),
+            "specific": (above, f"specificity {specificity_target:g} for a new picture{quiet}"),
         }
+    doubt = float(chosen["sensitive"][0])
     return {
         name: StoredPoint(
             threshold=min(float(threshold), 1.0),
-            doubt_below=min(float(threshold), 1.0),
-            rule=f"{rule} on the validation split",
+            doubt_below=min(float(threshold), doubt, 1.0),
+            rule=f"{rule}, from {source}",
             sensitivity=sensitivity(labels, scores >= threshold),
             specificity=specificity(labels, scores >= threshold),
         )
         for name, (threshold, rule) in chosen.items()
     }
+
+
+def _passed_over(cases: int, target: float) -> tuple[int, str]:
+    """How many of the cases nearest the other side may lie beyond a threshold, and a caveat."""
+    allowed = int(np.floor((1 - target) * (cases + 1) + 1e-9))
+    if allowed == 0:
+        return 0, f" not promised by {cases} cases: none of them is missed"
+    return allowed - 1, ""

@@ -28,9 +28,15 @@ Cut = Annotated[str, AfterValidator(_known_block)]
 
 
 class DataConfig(Settings):
-    """Attributes: ``workers`` processes that read pictures ahead of the loop."""
+    """Where pictures pass on their way to the loop.
+
+    Attributes:
+        workers: Processes that read pictures ahead.
+        cache: Folder of cached views; it can be deleted at any time.
+    """
 
     workers: int = Field(default=2, ge=0, le=64)
+    cache: Path = Path("runs/cache")
 
 
 class AugmentConfig(Settings):
@@ -44,6 +50,13 @@ class AugmentConfig(Settings):
         brightness, contrast: Largest relative change.
         gamma: Largest change of the exponent's logarithm.
         erase: Probability that one small rectangle (a marker's size) is blanked.
+        border: Largest strip blanked along each edge, as a fraction of the canvas.
+        local_contrast: Largest gain of the difference from the neighbourhood's mean.
+        randaugment: Magnitude, 0 to 10, of two random changes of tone (timm's RandAugment,
+            without its moves and inversions); 0 for none.
+        zoom: Probability of a close-up, around a fracture where one is marked.
+        zoom_scale: Smallest and largest magnification of a close-up.
+        mixup: Parameter of the Beta distribution from which shares are drawn; 0 for none.
     """
 
     flip: float = Field(default=0.5, ge=0.0, le=1.0)
@@ -54,6 +67,12 @@ class AugmentConfig(Settings):
     contrast: float = Field(default=0.25, ge=0.0, lt=1.0)
     gamma: float = Field(default=0.25, ge=0.0, le=2.0)
     erase: float = Field(default=0.25, ge=0.0, le=1.0)
+    border: float = Field(default=0.0, ge=0.0, lt=0.5)
+    local_contrast: float = Field(default=0.0, ge=0.0, le=5.0)
+    randaugment: int = Field(default=0, ge=0, le=10)
+    zoom: float = Field(default=0.0, ge=0.0, le=1.0)
+    zoom_scale: tuple[float, float] = (1.3, 2.2)
+    mixup: float = Field(default=0.0, ge=0.0, le=10.0)
 
 
 class OptimConfig(Settings):
@@ -67,7 +86,13 @@ class OptimConfig(Settings):
         weight_decay: On matrices and kernels only.
         clip_norm: Largest gradient norm.
         ema_decay: Of the exponential moving average of the weights.
+        loss: Binary cross-entropy, or focal loss (Lin et al. 2017, arXiv 1708.02002, gamma 2).
+        label_smoothing: Targets lie this far inside of 0 and 1.
         pos_weight_power: Positives weigh (negatives / positives) to this power in the loss.
+        sampling: ``shuffle`` shows each picture once an epoch; ``balanced`` draws as many
+            fractured as not, region by region, with replacement.
+        box_weight: Of the box loss, which asks the fracture evidence to lie where fractures
+            are marked.
         patience: Epochs without a better validation score after which the run stops.
     """
 
@@ -79,7 +104,11 @@ class OptimConfig(Settings):
     weight_decay: float = Field(default=0.05, ge=0.0)
     clip_norm: float = Field(default=1.0, gt=0.0)
     ema_decay: float = Field(default=0.995, ge=0.0, lt=1.0)
+    loss: Literal["bce", "focal"] = "bce"
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
     pos_weight_power: float = Field(default=0.5, ge=0.0, le=1.0)
+    sampling: Literal["shuffle", "balanced"] = "shuffle"
+    box_weight: float = Field(default=0.0, ge=0.0)
     patience: int = Field(default=6, ge=1)
 
 
@@ -90,12 +119,17 @@ class TrainConfig(Settings):
         seed: Of everything random.
         trainable_from: First block that learns; what lies before keeps its weights and its
             batch-norm statistics.
+        cached_views: Each picture is augmented this many times once, and what the frozen
+            blocks make of it is kept on disk for all epochs (and all folds of a
+            cross-validation); 0 augments anew in every epoch. Far faster on a CPU when little
+            is trained.
         device: ``auto`` takes a GPU when there is one.
         precision: ``auto`` is bfloat16 autocast where the device computes it natively.
     """
 
     seed: int = Field(default=7, ge=0)
     trainable_from: Cut = "layer2"
+    cached_views: int = Field(default=0, ge=0, le=64)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
 
@@ -104,10 +138,12 @@ class ModelConfig(Settings):
     """The network of a region run.
 
     Attributes:
-        init: ``hub`` (timm's ImageNet weights, downloaded), ``none``, or a safetensors file with
-            timm's names, complete or not: blocks that it lacks start random.
-        stride_on: Convolution of a block that strides. ``auto`` is ``conv1`` for a file whose
-            metadata names the original v1 architecture, else ``conv2``.
+        init: ``hub`` (timm's ImageNet weights, downloaded), ``none``, a run folder, a weights
+            folder (such as the shipped one, whose float form is taken), or a safetensors file
+            with timm's names, complete or not: blocks that it lacks start random.
+        stride_on: Convolution of a block that strides. ``auto`` is what the weights were made
+            with: for a safetensors file ``conv1`` if its metadata names the original v1
+            architecture, else ``conv2``.
         cut: First block of the heads: what lies before becomes the shared trunk.
         dropout: Before the last linear layer.
     """
@@ -145,7 +181,7 @@ class FractureConfig(StageConfig):
     Attributes:
         region: Whose specialist this is.
         region_run: The run whose network and preprocessing it starts from; its frozen part
-            is the trunk that both share.
+            is the trunk that both share. Or a weights folder: then its specialist goes on.
     """
 
     region: Literal["elbow", "hand", "shoulder"] = "hand"

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    cohen_kappa_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
 from pipeline.bundle import Estimate
 from pipeline.domain import Array
 
+from .resample import Flags, Numbers, binary_draws, drawn_weights, interval, predictive_values
+
 Labels = NDArray[np.float32]
 BOOTSTRAPS = 1000
+ECE_BINS = 10
 
 
 def auc(labels: Labels, scores: Array) -> float | None:
@@ -80,7 +93,9 @@ def share(hits: NDArray[np.bool_], groups: Sequence[str]) -> Estimate:
     if hits.all() or not hits.any():
         independent = len(set(groups))
         return rate(independent if hits.all() else 0, independent)
-    return bootstrap(lambda rows: float(hits[rows].mean()), groups)
+    drawn = [block @ hits / block.sum(1) for block in drawn_weights(groups, BOOTSTRAPS)]
+    low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5])
+    return Estimate(value=float(hits.mean()), low=float(low), high=float(high))
 
 
 def rate(hits: int, of: int) -> Estimate:
@@ -101,3 +116,144 @@ def specificity(labels: Labels, calls: NDArray[np.bool_]) -> Estimate:
     """Share of the known negatives that are not called."""
     negative = labels == 0
     return rate(int((~calls[negative]).sum()), int(negative.sum()))
+
+
+@dataclass(frozen=True, slots=True)
+class Cases:
+    """N cases with what is true and what was said.
+
+    Attributes:
+        labels: (N,) bool, whether positive.
+        scores: (N,) float64 probability in [0, 1] of being positive.
+        calls: (N,) bool, whether called positive.
+        groups: (N,) str, cases of one group not being independent.
+    """
+
+    labels: Flags
+    scores: Numbers
+    calls: Flags
+    groups: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: NDArray[np.bool_]) -> Cases:
+        """The cases of a mask."""
+        return Cases(self.labels[rows], self.scores[rows], self.calls[rows], self.groups[rows])
+
+
+def binary_figures(
+    cases: Cases, prevalences: Sequence[float] = (), seed: int = 0
+) -> dict[str, Estimate]:
+    """Everything that is said of a yes-or-no stage, each with its 95 % interval.
+
+    The values are scikit-learn's where it has them; the intervals are percentiles over
+    :data:`BOOTSTRAPS` draws of groups. Where a proportion is 0 or 1 the draws see no spread, and
+    Wilson's interval for as many independent cases as there are groups is given.
+
+    Args:
+        cases: Any number of them.
+        prevalences: Shares of positives in (0, 1) for which PPV and NPV are wanted too.
+        seed: Of the draws.
+
+    Returns:
+        By name: :data:`BINARY`, then ``ppv_at_P`` and ``npv_at_P`` for each prevalence.
+    """
+    reasons = _undefined(cases, prevalences)
+    values = {name: f(cases) for name, f in BINARY.items() if not reasons[name]}
+    if not (reasons["sensitivity"] or reasons["specificity"]):
+        rates = np.array([values["sensitivity"]]), np.array([values["specificity"]])
+        for p in prevalences:
+            for name, value in zip(("ppv", "npv"), predictive_values(*rates, p), strict=True):
+                if np.isfinite(value[0]):
+                    values[f"{name}_at_{p:g}"] = float(value[0])
+    drawn: dict[str, list[Numbers]] = {name: [] for name in values}
+    for weights in drawn_weights(cases.groups.tolist(), BOOTSTRAPS, seed) if len(cases) else ():
+        bins = np.eye(ECE_BINS, dtype=bool)[probability_bins(cases.scores)]
+        parts = binary_draws(cases.labels, cases.scores, cases.calls, weights, bins, prevalences)
+        for name in values:
+            drawn[name].append(parts[name])
+    return {
+        name: Estimate(value=None, note=reason)
+        if name not in values
+        else _with_interval(name, values[name], np.concatenate(drawn[name]), cases)
+        for name, reason in reasons.items()
+    }
+
+
+def expected_calibration_error(labels: Flags, scores: Numbers) -> float:
+    """ECE over :data:`ECE_BINS` bins of equal width: Σ n_bin / N · |mean p - share positive|.
+
+    Naeini, Cooper and Hauskrecht 2015 (Bayesian binning). Bins are closed below and open above,
+    the last closed on both sides.
+
+    Args:
+        labels: (N,) bool, N at least 1.
+        scores: (N,) probabilities in [0, 1].
+    """
+    gaps = np.bincount(probability_bins(scores), scores - labels, ECE_BINS)
+    return float(np.abs(gaps).sum() / len(scores))
+
+
+def probability_bins(scores: Numbers) -> NDArray[np.intp]:
+    """(N,) number of the bin, 0 to ``ECE_BINS - 1``, of each probability in [0, 1]."""
+    edges = np.linspace(0, 1, ECE_BINS + 1)[1:-1]
+    return np.searchsorted(edges, scores, side="right")
+
+
+BINARY: Mapping[str, Callable[[Cases], float]] = {
+    "auc": lambda c: float(roc_auc_score(c.labels, c.scores)),
+    "average_precision": lambda c: float(average_precision_score(c.labels, c.scores)),
+    "accuracy": lambda c: float(accuracy_score(c.labels, c.calls)),
+    "balanced_accuracy": lambda c: float(balanced_accuracy_score(c.labels, c.calls)),
+    "sensitivity": lambda c: float(recall_score(c.labels, c.calls)),
+    "specificity": lambda c: float(recall_score(~c.labels, ~c.calls)),
+    "ppv": lambda c: float(precision_score(c.labels, c.calls)),
+    "npv": lambda c: float(precision_score(~c.labels, ~c.calls)),
+    "kappa": lambda c: float(cohen_kappa_score(c.labels, c.calls)),
+    "brier": lambda c: float(brier_score_loss(c.labels, c.scores)),
+    "ece": lambda c: expected_calibration_error(c.labels, c.scores),
+}
+"""The figures of :func:`binary_figures`, in their order; PPV and NPV are those at the share of
+positives among the cases."""
+
+_PROPORTIONS = ("accuracy", "sensitivity", "specificity", "ppv", "npv")
+
+
+def _undefined(cases: Cases, prevalences: Sequence[float]) -> dict[str, str]:
+    """Why each figure is undefined; empty for one that is defined."""
+    both = "" if len(np.unique(cases.labels)) == 2 else "needs both positive and negative cases"
+    reasons = dict.fromkeys(BINARY, "" if len(cases) else "no cases")
+    for name in ("auc", "average_precision", "balanced_accuracy", "kappa"):
+        reasons[name] = reasons[name] or both
+    for name, needed, reason in (
+        ("sensitivity", cases.labels, "no positive cases"),
+        ("specificity", ~cases.labels, "no negative cases"),
+        ("ppv", cases.calls, "no case was called positive"),
+        ("npv", ~cases.calls, "no case was called negative"),
+    ):
+        reasons[name] = "" if needed.any() else reasons[name] or reason
+    for p in prevalences:
+        for name in ("ppv", "npv"):
+            reasons[f"{name}_at_{p:g}"] = reasons["sensitivity"] or reasons["specificity"]
+            reasons[f"{name}_at_{p:g}"] = reasons[f"{name}_at_{p:g}"] or reasons[name]
+    return reasons
+
+
+def _with_interval(name: str, value: float, draws: Numbers, cases: Cases) -> Estimate:
+    if name in _PROPORTIONS and value in (0.0, 1.0):
+        among = {
+            "sensitivity": cases.labels,
+            "specificity": ~cases.labels,
+            "ppv": cases.calls,
+            "npv": ~cases.calls,
+        }.get(name, np.ones(len(cases), bool))
+        independent = len(set(cases.groups[among]))
+        return rate(round(value * independent), independent)
+    limits = interval(draws)
+    if limits is None:
+        return Estimate(value=value, note="no interval: too few groups")
+    low, high = limits
+    if low == high:  # one group, or a perfect score: certainty is not what that means
+        return Estimate(value=value, note="no interval: every draw of groups gives the same")
+    return Estimate(value=value, low=low, high=high)

@@ -5,16 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Literal
 
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
-
-from pipeline.errors import ConfigError
 
 from .config import BLOCKS
 
@@ -75,12 +70,30 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 1, H, W) float32 in [0, 1] → (N, K) logits."""
-        maps = self.normalise(images)
-        for name in BLOCKS:
+        return self.answer(self.prefix(images))[0]
+
+    def prefix(self, images: Tensor) -> Tensor:
+        """What the frozen blocks make of (N, 1, H, W) pictures in [0, 1]: (N, C, h, w)."""
+        return self._through(BLOCKS[: position(self.trainable_from)], self.normalise(images))
+
+    def answer(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """The blocks that learn, and the decision.
+
+        Args:
+            maps: What :meth:`prefix` gave.
+
+        Returns:
+            Logits (N, K), and evidence (N, K, h, w) as :class:`Head` describes it.
+        """
+        maps = self._through(BLOCKS[position(self.trainable_from) :], maps)
+        logits: Tensor = self.fc(self.dropout(maps.mean((2, 3))))
+        return logits, nn.functional.conv2d(maps, self.fc.weight[:, :, None, None])
+
+    def _through(self, blocks: Sequence[str], maps: Tensor) -> Tensor:
+        for name in blocks:
             for module in block_modules(self.backbone, name):
                 maps = module(maps)
-        logits: Tensor = self.fc(self.dropout(maps.mean((2, 3))))
-        return logits
+        return maps
 
     def train(self, mode: bool = True) -> Network:
         """Switch to training, but for the frozen blocks: their batch-norm statistics stay."""
@@ -192,71 +205,3 @@ def digest(part: nn.Module, preprocess_json: str) -> str:
         sha.update(name.encode())
         sha.update(value.detach().cpu().float().contiguous().numpy().tobytes())
     return sha.hexdigest()
-
-
-def resolve_stride(init: str, stride_on: str) -> StrideOn:
-    """The stride placement that fits the initial weights.
-
-    Raises:
-        ConfigError: The file is no safetensors file, or timm's weights are to stride on conv1.
-    """
-    is_file = init not in ("hub", "none")
-    if init == "hub" and stride_on == "conv1":
-        raise ConfigError("model.stride_on is conv1, but timm's weights (init hub) need conv2")
-    if stride_on != "auto":
-        return "conv1" if stride_on == "conv1" else "conv2"
-    original = is_file and "v1" in _metadata(Path(init)).get("architecture", "")
-    return "conv1" if original else "conv2"
-
-
-def _metadata(file: Path) -> dict[str, str]:
-    try:
-        with safe_open(file, "pt") as handle:
-            return handle.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(
-            f"model.init: {file}: not a readable safetensors file: {error}"
-        ) from error
-
-
-def initialise(network: Network, init: str) -> list[str]:
-    """Load initial weights into the backbone.
-
-    Args:
-        network: Changed in place.
-        init: See :class:`stages.config.ModelConfig`.
-
-    Returns:
-        Names of the weights that stay random.
-
-    Raises:
-        ConfigError: The weights cannot be had or do not fit.
-    """
-    if init == "none":
-        return list(network.state_dict())
-    if init == "hub":
-        try:
-            source = timm.create_model(ARCHITECTURE, pretrained=True, num_classes=0)
-        except (OSError, RuntimeError) as error:
-            raise ConfigError(
-                f"model.init: timm's weights cannot be downloaded: {error}",
-                "without internet, name a safetensors file: --init FILE, or --init none",
-            ) from error
-        weights = source.state_dict()
-    else:
-        _metadata(Path(init))
-        weights = load_file(init)
-    wanted = network.backbone.state_dict()
-    misfits = [
-        f"{name} {tuple(value.shape)}"
-        for name, value in weights.items()
-        if name not in wanted or value.shape != wanted[name].shape
-    ]
-    if misfits:
-        raise ConfigError(
-            f"model.init: {init}: {len(misfits)} weights do not belong to {ARCHITECTURE}: "
-            f"{', '.join(misfits[:3])} …"
-        )
-    network.backbone.load_state_dict(weights, strict=False)
-    fresh = [f"backbone.{name}" for name in wanted if name not in weights]
-    return [*fresh, "fc.weight", "fc.bias"]

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from pipeline.bundle import write_json
+from pipeline.bundle import MANIFEST_NAME, write_json
 from pipeline.errors import ConfigError, UsageError
 from pipeline.preprocess import PreprocessSpec
 from pipeline.progress import Progress
@@ -26,8 +26,9 @@ from . import checkpoint
 from .assess import assess
 from .config import FractureConfig, RegionConfig, StageConfig
 from .data.index import Index
-from .model import Network, initialise, resolve_stride
-from .spec import FRACTURE, StageSpec, fracture_stage, one_label_kind, region_stage
+from .initial import find_initial, read_shipped
+from .model import Network
+from .spec import StageSpec, fracture_stage, one_label_kind, region_stage
 from .train import BEST, CONFIG, train, versions
 
 log = logging.getLogger(__name__)
@@ -44,20 +45,20 @@ def train_region(
         ConfigError: The initial weights or the table do not fit.
     """
     stage = region_stage()
-    stride = resolve_stride(config.model.init, config.model.stride_on)
+    initial = find_initial(config.model.init, config.model.stride_on, stage.name)
     facts = {
         "target": one_label_kind(index.of("train")),
-        "stride_on": stride,
-        "initial_weights": config.model.init
-        if config.model.init in ("hub", "none")
-        else Path(config.model.init).name,
+        "stride_on": initial.stride_on,
+        "initial_weights": initial.name,
         "preprocess": config.preprocess.model_dump(mode="json"),
         "cut": config.model.cut,
     }
     open_run(run, stage, index, config, facts, resume)
     torch.manual_seed(config.train.seed)
-    network = Network(stage.outputs, stride, config.train.trainable_from, config.model.dropout)
-    fresh = initialise(network, config.model.init)
+    network = Network(
+        stage.outputs, initial.stride_on, config.train.trainable_from, config.model.dropout
+    )
+    fresh = initial.load_into(network)
     _train_and_assess(run, stage, network, fresh, index, config.preprocess, config, progress)
 
 
@@ -71,10 +72,20 @@ def train_fracture(
         ConfigError: The region run is missing or unfinished, or the table does not fit.
     """
     stage = fracture_stage(config.region)
-    parent = read_run(config.region_run)
+    shipped = (config.region_run / MANIFEST_NAME).is_file()
+    if shipped:
+        initial, bundle = read_shipped(config.region_run, stage.name)
+        spec = bundle.preprocess
+        parent = {"run_digest": bundle.trunk, "index_digest": bundle.provenance.index_digest}
+    else:
+        parent = read_run(config.region_run)
+        initial = find_initial(str(config.region_run), "auto", stage.name)
+        spec = PreprocessSpec.model_validate(parent["preprocess"])
     facts = {
         "target": one_label_kind([s for s in index.of("train") if stage.selects(s)]),
-        **{name: parent[name] for name in ("stride_on", "preprocess", "initial_weights")},
+        "stride_on": initial.stride_on,
+        "initial_weights": initial.name if shipped else parent["initial_weights"],
+        "preprocess": spec.model_dump(mode="json"),
         "cut": config.train.trainable_from,
         "region_run_digest": parent["run_digest"],
     }
@@ -85,17 +96,8 @@ def train_fracture(
         )
     open_run(run, stage, index, config, facts, resume)
     torch.manual_seed(config.train.seed)
-    network = Network(
-        stage.outputs, parent["stride_on"], config.train.trainable_from, config.dropout
-    )
-    weights, _ = checkpoint.load(config.region_run / BEST)
-    row = parent["outputs"].index(FRACTURE)
-    weights["fc.weight"], weights["fc.bias"] = (
-        weights["fc.weight"][[row]],
-        weights["fc.bias"][[row]],
-    )
-    network.load_state_dict(weights)
-    spec = PreprocessSpec.model_validate(parent["preprocess"])
+    network = Network(stage.outputs, initial.stride_on, config.train.trainable_from, config.dropout)
+    initial.load_into(network)
     _train_and_assess(run, stage, network, (), index, spec, config, progress)
 
 
@@ -107,7 +109,7 @@ def _train_and_assess(
     best, saved = checkpoint.load(run / BEST)
     network.load_state_dict(best)
     log.info("%s: best epoch %d; calibrating and testing", run, saved["epoch"])
-    result = assess(run, stage, network, index, preprocess, config)
+    result = assess(run, stage, network, index, preprocess, config, progress)
     write_json(run / RESULT, {"best_epoch": saved["epoch"], **result})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,29 @@ def describe_result(run: Path) -> str:
             f" specificity {_figure(part['specificity'])},"
             f" accuracy {_figure(part['accuracy'])}"
             f" (majority {_figure(part['baseline_majority_accuracy'])})"
+        )
+    return "\n".join(lines)
+
+
+def describe_crossval(folder: Path) -> str:
+    """Pooled out-of-fold figures, each with its 95 % interval, and the spread over the folds."""
+    summary = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    finished = summary["finished"]
+    lines = [
+        f"{folder}: folds {', '.join(map(str, finished))} of {summary['folds']},"
+        f" {summary['pictures']} pictures out of fold:"
+    ]
+    for name, part in summary["pooled"].items():
+        if "auc" not in part:
+            lines.append(f"  {name} {_figure(part)}")
+            continue
+        folds = [row.get(name) for row in summary["by_fold"]]
+        shown = ", ".join("–" if value is None else f"{value:.3f}" for value in folds)
+        known = [value for value in folds if value is not None]
+        mean = f"{statistics.mean(known):.3f}" if known else "–"
+        lines.append(
+            f"  {name} ({part['pictures']} pictures, {part['positives']} positive):"
+            f" AUC {_figure(part['auc'])} (chance 0.5); by fold {shown}, mean {mean}"
         )
     return "\n".join(lines)
 

@@ -280,17 +280,30 @@ def _spec(
 
 
 def _provenance(run: Run, index: Index) -> Provenance:
-    learned = [sample for sample in index.of("train") if run.stage.selects(sample)]
-    origins = Counter(sample.origin.split("/")[0] for sample in learned)
+    seen = {
+        split: [s for s in index.of(split) if run.stage.selects(s)]
+        for split in ("train", "val", "test")
+    }
+    origins = Counter(sample.origin.split("/")[0] for sample in seen["train"])
     return Provenance(
         fxpipe_version=version("fxpipe"),
         run=run.folder.name,
         created=run.described["created"],
         index_digest=run.described["index_digest"],
-        data=", ".join(f"{origin}: {count} pictures" for origin, count in origins.items()),
+        data=", ".join(f"{origin}: {count} training pictures" for origin, count in origins.items()),
         initial_weights=run.described["initial_weights"],
         versions=run.described["versions"],
+        counts={split: _counted(samples) for split, samples in seen.items()},
+        recipe=run.described["config"],
+        best_epoch=run.result["best_epoch"],
     )
+
+
+def _counted(samples: Sequence[Sample]) -> str:
+    """``443 pictures, 132 positive, in 210 groups``."""
+    positives = sum(sample.label == 1 for sample in samples)
+    groups = len({sample.group for sample in samples})
+    return f"{len(samples)} pictures, {positives} positive, in {groups} groups"
 
 
 def _write(weights: Path, built: Built, precisions: Sequence[Precision]) -> None:

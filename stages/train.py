@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -15,7 +17,7 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 from timm.utils.model_ema import ModelEmaV3
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.bundle import write_json
 from pipeline.domain import Array
@@ -25,9 +27,11 @@ from pipeline.progress import Progress
 
 from . import checkpoint
 from .config import OptimConfig, StageConfig, TrainConfig
-from .data.augment import augment
+from .data.augment import augment, mixup
 from .data.dataset import RadiographDataset, batches
-from .data.index import Index
+from .data.index import Index, Sample
+from .data.views import Views, find_views
+from .loss import Criterion, masked_loss
 from .metrics import auc
 from .model import Network
 from .plots import plot_curves
@@ -60,6 +64,13 @@ class Learner:
     schedule: torch.optim.lr_scheduler.OneCycleLR
     model: Any
     stepper: Any
+
+    @property
+    def averaged(self) -> Network:
+        """The network with the averaged weights: what is validated, and what the run is for."""
+        module = self.average.module
+        assert isinstance(module, Network)  # noqa: S101  (tells mypy)
+        return module
 
 
 def train(
@@ -99,15 +110,16 @@ def train(
             f"{index.source}: {len(learn)} training and {len(check)} validation pictures for "
             f"{stage.name}, wanted at least {optim.batch_size} (one batch) and 1"
         )
-    data = RadiographDataset(learn, stage.targets(learn), preprocess)
+    data = RadiographDataset(learn, stage.targets(learn), preprocess, config.augment.randaugment)
+    views = find_views(network, stage, index, preprocess, config, fabric, progress)
     learner = make_learner(network, fresh, optim, len(learn) // optim.batch_size, fabric)
     state = State()
     if (run / LAST).is_file():
         state = resume(run, learner)
         log.info("%s: going on after epoch %d", run, state.epoch)
     while state.epoch < optim.epochs and state.epoch - state.best_epoch < optim.patience:
-        loss = train_epoch(state.epoch, learner, data, stage, config, fabric, progress)
-        row = validate(learner.average.module, stage, check, preprocess, config, fabric)
+        loss = train_epoch(state.epoch, learner, data, views, stage, config, fabric, progress)
+        row = validate(learner.averaged, stage, check, preprocess, config, fabric, views)
         rate = learner.schedule.get_last_lr()[0]
         state.epoch += 1
         finish_epoch(
@@ -135,29 +147,44 @@ def make_learner(
         optimizer, peaks, steps * config.epochs, pct_start=config.warmup, cycle_momentum=False
     )
     model, stepper = fabric.setup(network, optimizer)  # moves the network to its device
+    model.mark_forward_method("answer")
     average = ModelEmaV3(network, config.ema_decay, use_warmup=True)
     return Learner(network, average, optimizer, schedule, model, stepper)
 
 
 def train_epoch(
-    epoch: int, learner: Learner, data: RadiographDataset, stage: StageSpec, config: StageConfig,
-    fabric: Fabric, progress: Progress,
+    epoch: int, learner: Learner, data: RadiographDataset, views: Views | None, stage: StageSpec,
+    config: StageConfig, fabric: Fabric, progress: Progress,
 ) -> float:  # fmt: skip
-    """Show every training picture once; returns the mean loss.
+    """Show the training pictures; returns the mean loss.
 
     All randomness is drawn from seed and epoch, so that a resumed run repeats it exactly.
     """
-    torch.manual_seed(config.train.seed + epoch)
-    draws = torch.Generator().manual_seed(config.train.seed + epoch)
-    weights = loss_weights(data.targets.numpy(), config.optim.pos_weight_power).to(fabric.device)
-    scale = torch.tensor(output_weights(stage, config), device=fabric.device)
-    order = torch.randperm(len(data), generator=draws).tolist()
+    seed = config.train.seed + epoch
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)  # timm's RandAugment draws from both
+    draws = torch.Generator().manual_seed(seed)
+    score = Criterion.of(data.targets.numpy(), stage, config, fabric)
+    order = draw_order(data.samples, config.optim.sampling, draws)
     learner.model.train()
     losses = []
-    for images, wanted in batches(data, config.optim.batch_size, config.data.workers, order):
-        images = augment(images.to(fabric.device), config.augment, draws)
-        images = images.contiguous(memory_format=torch.channels_last)
-        loss = masked_loss(learner.model(images), wanted.to(fabric.device), weights, scale)
+    source, workers = (
+        (data, config.data.workers) if views is None else (views.drawn(data, draws), 0)
+    )
+    for images, wanted, masks in batches(source, config.optim.batch_size, workers, order):
+        images, wanted, masks = (x.to(fabric.device) for x in (images, wanted, masks))
+        if views is None:
+            images, masks, close = augment(images, masks, config.augment, draws)
+            # A close-up may show too little to tell the region.
+            wanted[close] = torch.where(score.is_fracture, wanted[close], torch.nan)
+            with torch.no_grad(), fabric.autocast():
+                images = learner.network.prefix(_channels_last(images)).float()
+        images, wanted, masks = mixup(images, wanted, masks, config.augment.mixup, draws)
+        # Said here: on one device Fabric enters it only for calls of the module itself.
+        with fabric.autocast():
+            logits, evidence = learner.model.answer(_channels_last(images))
+        loss = score(logits, evidence, wanted, masks)
         fabric.backward(loss)
         fabric.clip_gradients(learner.model, learner.stepper, max_norm=config.optim.clip_norm)
         learner.stepper.step()
@@ -167,6 +194,23 @@ def train_epoch(
         losses.append(float(loss.detach()))
         progress.advance()
     return float(np.mean(losses))
+
+
+def _channels_last(maps: Tensor) -> Tensor:
+    """The order in memory in which convolutions are fastest."""
+    return maps.contiguous(memory_format=torch.channels_last)
+
+
+def draw_order(samples: Sequence[Sample], sampling: str, draws: torch.Generator) -> list[int]:
+    """Row numbers of one epoch: each once, or as many fractured as not of every kind of region."""
+    if sampling == "shuffle":
+        return torch.randperm(len(samples), generator=draws).tolist()
+    kinds = [sample.regions for sample in samples]
+    sizes, cells = Counter(kinds), Counter((s.regions, s.label) for s in samples)
+    labels = {kind: len({label for k, label in cells if k == kind}) for kind in sizes}
+    weights = [sizes[s.regions] / labels[s.regions] / cells[s.regions, s.label] for s in samples]
+    drawn = torch.multinomial(torch.tensor(weights), len(samples), True, generator=draws)
+    return drawn.tolist()
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
@@ -192,29 +236,6 @@ def cpu_has_bf16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def loss_weights(targets: Array, power: float) -> Tensor:
-    """(K,) weight of the positives of each output: (negatives / positives) ** power."""
-    positives, negatives = (targets == 1).sum(0), (targets == 0).sum(0)
-    ratio = negatives / np.maximum(positives, 1)
-    return torch.from_numpy((np.maximum(ratio, 1e-3) ** power).astype(np.float32))
-
-
-def output_weights(stage: StageSpec, config: StageConfig) -> list[float]:
-    """(K,) weight of each output in the loss; the auxiliary one has its own."""
-    auxiliary = getattr(config, "fracture_weight", 1.0)
-    return [1.0 if label in stage.labels else auxiliary for label in stage.outputs]
-
-
-def masked_loss(logits: Tensor, targets: Tensor, pos_weight: Tensor, scale: Tensor) -> Tensor:
-    """Binary cross-entropy, mean over the known targets of each output, summed over outputs."""
-    known = ~torch.isnan(targets)
-    losses = nn.functional.binary_cross_entropy_with_logits(
-        logits.float(), torch.where(known, targets, 0.0), pos_weight=pos_weight, reduction="none"
-    )
-    means = (losses * known).sum(0) / known.sum(0).clamp_min(1)
-    return (means * scale).sum()
-
-
 def make_optimizer(
     network: Network, fresh: Sequence[str], config: OptimConfig
 ) -> torch.optim.AdamW:
@@ -226,27 +247,34 @@ def make_optimizer(
             decay = config.weight_decay if weight.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(weight)
     return torch.optim.AdamW(
-        [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
+        [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()],
+        fused=True,
     )
 
 
 @torch.inference_mode()
 def predict(
-    network: nn.Module, dataset: RadiographDataset, batch_size: int, workers: int, fabric: Fabric
-) -> Array:
-    """(N, K) float32 logits of a data set, in its order."""
+    network: Network, dataset: RadiographDataset, batch_size: int, workers: int, fabric: Fabric,
+    views: Views | None = None,
+) -> Array:  # fmt: skip
+    """(N, K) float32 logits of a data set, in its order.
+
+    With views, what the frozen blocks make of the pictures is taken from there.
+    """
     network.eval()
     rows = []
-    for images, _ in batches(dataset, batch_size, workers):
-        images = images.to(fabric.device).contiguous(memory_format=torch.channels_last)
+    source = dataset if views is None else views.clean(dataset)
+    for images, *_ in batches(source, batch_size, workers if views is None else 0):
+        images = _channels_last(images.to(fabric.device))
         with fabric.autocast():
-            rows.append(network(images).float().cpu().numpy())
+            logits = network(images) if views is None else network.answer(images)[0]
+            rows.append(logits.float().cpu().numpy())
     return np.concatenate(rows)
 
 
 def validate(
-    network: nn.Module, stage: StageSpec, samples: Sequence[Any], preprocess: PreprocessSpec,
-    config: StageConfig, fabric: Fabric,
+    network: Network, stage: StageSpec, samples: Sequence[Any], preprocess: PreprocessSpec,
+    config: StageConfig, fabric: Fabric, views: Views | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """AUC of each output on the validation split, and their mean, which selects the epoch.
 
@@ -254,7 +282,7 @@ def validate(
     """
     targets = stage.targets(samples)
     dataset = RadiographDataset(samples, targets, preprocess)
-    logits = predict(network, dataset, config.optim.batch_size, config.data.workers, fabric)
+    logits = predict(network, dataset, config.optim.batch_size, config.data.workers, fabric, views)
     scores = {
         f"auc_{name}": auc(targets[:, k], logits[:, k]) for k, name in enumerate(stage.outputs)
     }
@@ -263,9 +291,8 @@ def validate(
     parts = [
         np.mean(known) for part in (main, extra) if (known := [v for v in part if v is not None])
     ]
-    loss = masked_loss(
-        *map(torch.from_numpy, (logits, targets)), *[torch.ones(len(stage.outputs))] * 2
-    )
+    ones = torch.ones(len(stage.outputs))
+    loss = masked_loss(torch.from_numpy(logits), torch.from_numpy(targets), ones, ones)
     return {"val_loss": float(loss), **scores, "score": float(np.mean(parts)) if parts else None}
 
 

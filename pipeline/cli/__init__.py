@@ -15,8 +15,13 @@ from ..errors import FxpipeError, StartError
 _COMMANDS = {
     "run": "Judge radiographs with exported bundles.",
     "index": "Build and check the table of training pictures.",
+    "audit": "Find leaks between the splits of a table.",
     "train-stage": "Train one stage on an index.",
+    "crossval": "Cross-validate one stage by group.",
+    "calibrate": "Set thresholds from your own pictures, without training.",
     "export": "Turn a training run into a bundle.",
+    "evaluate": "Measure bundles on a table, stage by stage and end to end.",
+    "cards": "Write a model card beside each bundle.",
 }
 """Name and short help. Told here so that ``fxpipe --help`` need not import a command; each
 lives in the module of its name, as ``command``."""

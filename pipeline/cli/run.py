@@ -84,7 +84,7 @@ def command(
     _check_apart(source, output)
     paths = discover(source, exclude=output)
     first = next(paths)  # refuses an empty folder before anything is opened or written
-    networks = load_bundles(weights or _default_weights(), config)
+    networks = load_bundles(weights or default_weights(), config)
 
     root = source if source.is_dir() else source.parent
     summary = Summary(root)
@@ -99,7 +99,7 @@ def command(
         progress = stack.enter_context(on_stderr(total, quiet))
         _write_all(run(chain([first], paths), networks, config), writers, progress)
     if not quiet:
-        summary.print_to(_stdout(), table)
+        summary.print_to(stdout_console(), table)
     ctx.exit(1 if summary.failed else 0)
 
 
@@ -135,14 +135,14 @@ def _prepare_output(output: Path) -> Path:
     return table
 
 
-def _default_weights() -> Path:
+def default_weights() -> Path:
     """``./weights``, or the folder beside the packages of a source checkout."""
     here = Path("weights")
     beside = Path(__file__).resolve().parents[2] / "weights"
     return next((f for f in (here, beside) if (f / MANIFEST_NAME).exists()), here)
 
 
-def _stdout() -> Console:
+def stdout_console() -> Console:
     """A console that prints any file name, whatever the terminal's encoding."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -14,6 +14,7 @@ from ..config import load
 from ..domain import REGIONS
 from ..progress import on_stderr
 from .extras import needs
+from .run import default_weights
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _PATH = click.Path(path_type=Path)
@@ -33,6 +34,10 @@ def _shared(function: Callable[..., None]) -> Callable[..., None]:
                 "--set", "settings", multiple=True, metavar="KEY=VALUE",
                 help="One setting, such as optim.epochs=20; repeatable.",
             ),
+            click.option(
+                "--allow-leaks", is_flag=True,
+                help="Train although the same picture is in two splits, or has two labels.",
+            ),
             click.option("--resume", is_flag=True, help="Go on with the run in --output."),
             click.option("--quiet", is_flag=True, help="No progress and no figures by epoch."),
         )
@@ -47,7 +52,9 @@ def command() -> None:
 
 
 @command.command(name="region")
-@click.option("--init", help="hub, none, or a safetensors file: the setting model.init.")
+@click.option(
+    "--init", help="hub, none, shipped, a safetensors file or a run: the setting model.init."
+)
 @_shared
 def region(init: str | None, settings: tuple[str, ...], **options: Any) -> None:
     """Train the router, and with it the trunk that every specialist shares.
@@ -55,13 +62,18 @@ def region(init: str | None, settings: tuple[str, ...], **options: Any) -> None:
     The whole network learns from pictures of all regions, with an auxiliary fracture output.
     """
     if init is not None:
-        settings = (*settings, f"model.init={_quoted(init)}")
+        settings = (*settings, f"model.init={_quoted(_named(init))}")
     _train("region", settings=settings, **options)
 
 
 @command.command(name="fracture")
 @click.option("--region", "name", type=click.Choice(REGIONS), required=True)
-@click.option("--from", "region_run", type=_PATH, help="Region run.  [default: runs/region]")
+@click.option(
+    "--from",
+    "region_run",
+    type=_PATH,
+    help="Region run, or shipped: go on with a shipped specialist.  [default: runs/region]",
+)
 @_shared
 def fracture(name: str, region_run: Path | None, settings: tuple[str, ...], **options: Any) -> None:
     """Fine-tune one region's specialist from the network of a region run.
@@ -70,8 +82,13 @@ def fracture(name: str, region_run: Path | None, settings: tuple[str, ...], **op
     """
     settings = (*settings, f"region={_quoted(name)}")
     if region_run is not None:
-        settings = (*settings, f"region_run={_quoted(str(region_run))}")
+        settings = (*settings, f"region_run={_quoted(_named(str(region_run)))}")
     _train(f"fracture-{name}", settings=settings, **options)
+
+
+def _named(source: str) -> str:
+    """The weights folder in use for the word shipped, anything else as it is."""
+    return str(default_weights()) if source == "shipped" else source
 
 
 def _quoted(value: str) -> str:
@@ -81,24 +98,31 @@ def _quoted(value: str) -> str:
 
 def _train(
     stage: str, index: Path, output: Path | None, file: Path | None, settings: tuple[str, ...],
-    resume: bool, quiet: bool,
+    allow_leaks: bool, resume: bool, quiet: bool,
 ) -> None:  # fmt: skip
     run = output or Path("runs") / stage
     with needs("train"):
         from stages.config import FractureConfig, RegionConfig
-        from stages.data.index import read_index
+        from stages.data.gate import refuse_leaks
+        from stages.data.index import read_index, read_table
         from stages.recipe import train_fracture, train_region
         from stages.report import describe_result
     # After the imports: Lightning sets its loggers up when it is imported.
     log.configure(logging.WARNING if quiet else logging.INFO)
     try:
+        config: RegionConfig | FractureConfig = (
+            load(RegionConfig, file, settings)
+            if stage == "region"
+            else load(FractureConfig, file, settings)
+        )
+        table = read_table(index) if allow_leaks else read_index(index)
+        with on_stderr(len(table.samples), quiet, "pictures") as progress:
+            refuse_leaks([table], config.data.cache, allow_leaks, progress)
         with on_stderr(None, quiet, "batches") as progress:
-            if stage == "region":
-                config = load(RegionConfig, file, settings)
-                train_region(run, read_index(index), config, resume, progress)
+            if isinstance(config, RegionConfig):
+                train_region(run, table, config, resume, progress)
             else:
-                settings_ = load(FractureConfig, file, settings)
-                train_fracture(run, read_index(index), settings_, resume, progress)
+                train_fracture(run, table, config, resume, progress)
     except KeyboardInterrupt:
         click.echo(f"\ninterrupted; go on with: the same command and --resume ({run})", err=True)
         raise

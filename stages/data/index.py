@@ -102,11 +102,39 @@ class Index:
 
 
 def read_index(source: Path) -> Index:
-    """Read and check a table.
+    """Read and check a table that is to be trained or evaluated on.
 
     Raises:
         InputMissingError: There is no such file.
-        IndexFaultsError: With every fault found.
+        IndexFaultsError: With every fault found, leaks and missing pictures among them.
+    """
+    index, faults = _read(source)
+    faults += find_leaks(index.samples)
+    faults += [f"{s.path}: no such file" for s in index.samples if not s.path.is_file()]
+    if faults:
+        raise IndexFaultsError(str(source), faults)
+    return index
+
+
+def read_table(source: Path) -> Index:
+    """Read a table that is to be audited: its rows are legal, but it may leak or lack pictures.
+
+    Raises:
+        InputMissingError: There is no such file.
+        IndexFaultsError: With every illegal value found.
+    """
+    index, faults = _read(source)
+    if faults:
+        raise IndexFaultsError(str(source), faults)
+    return index
+
+
+def _read(source: Path) -> tuple[Index, list[str]]:
+    """The table and what is wrong with its rows, each by itself.
+
+    Raises:
+        InputMissingError: There is no such file.
+        IndexFaultsError: It has not the columns of a table.
     """
     try:
         content = source.read_bytes()
@@ -134,11 +162,8 @@ def read_index(source: Path) -> Index:
             "path": source.parent / row["path"], "label": label, "boxes": boxes,
         }  # fmt: skip
         samples.append(Sample(**{str(k): v for k, v in row.items()} | changed))
-    faults += find_faults(samples)
-    faults += [f"{s.path}: no such file" for s in samples if not s.path.is_file()]
-    if faults:
-        raise IndexFaultsError(str(source), faults)
-    return Index(source, hashlib.sha256(content).hexdigest(), tuple(samples))
+    faults += find_illegal(samples)
+    return Index(source, hashlib.sha256(content).hexdigest(), tuple(samples)), faults
 
 
 def _read_boxes(text: str) -> tuple[Box, ...]:
@@ -186,6 +211,11 @@ def write_index(samples: Sequence[Sample], target: Path) -> None:
 
 def find_faults(samples: Sequence[Sample]) -> list[str]:
     """Everything that is wrong with the rows as a table, in words."""
+    return find_illegal(samples) + find_leaks(samples)
+
+
+def find_illegal(samples: Sequence[Sample]) -> list[str]:
+    """Rows with a value that no row may have, in words."""
     faults = []
     legal = {NONE, UNKNOWN}
     tokens = {f"{region}{mark}" for region in REGIONS for mark in ("", "?")}
@@ -203,7 +233,12 @@ def find_faults(samples: Sequence[Sample]) -> list[str]:
             faults.append(f"{sample.path}: label {sample.label} of kind {sample.label_kind!r}")
         if not sample.group:
             faults.append(f"{sample.path}: no group: without one a split may leak")
-    faults += _divided(samples, "group", [sample.group for sample in samples])
+    return faults
+
+
+def find_leaks(samples: Sequence[Sample]) -> list[str]:
+    """What the rows alone tell of divided groups, divided files and repeated rows, in words."""
+    faults = _divided(samples, "group", [sample.group for sample in samples])
     faults += _divided(samples, "file content", [sample.sha256 for sample in samples])
     repeated = [path for path, n in Counter(s.path for s in samples).items() if n > 1]
     faults += [f"{path}: listed more than once" for path in repeated]
@@ -226,12 +261,19 @@ def _divided(samples: Sequence[Sample], what: str, keys: Iterable[str]) -> list[
 def assign_splits(samples: Sequence[Sample], seed: int, parts: int = 7) -> list[Split]:
     """Grouped, stratified, seeded: one part for testing, one for validation, the rest to train.
 
-    Stratified by region and label together; rows already ``excluded`` stay so.
-
     Args:
-        samples: Rows; only ``group``, ``regions``, ``label`` and ``split`` matter.
+        samples: Rows; only ``group``, ``regions``, ``label``, ``origin`` and ``split`` matter.
         seed: Same seed and rows, same splits.
         parts: Number of equal parts, at least 3.
+    """
+    names: dict[int | None, Split] = {None: "excluded", 0: "test", 1: "val"}
+    return [names.get(part, "train") for part in assign_parts(samples, seed, parts)]
+
+
+def assign_parts(samples: Sequence[Sample], seed: int, parts: int) -> list[int | None]:
+    """The part of each row, from 0: no group in two, each with its share of every stratum.
+
+    Stratified by region and label together; rows that are ``excluded`` belong to none.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -240,14 +282,12 @@ def assign_splits(samples: Sequence[Sample], seed: int, parts: int = 7) -> list[
     common = {name for name, count in Counter(strata).items() if count >= parts}
     strata = [name if name in common else "rare" for name in strata]
     groups = [samples[i].group for i in rows]
-    splits: list[Split] = ["excluded"] * len(samples)
+    assigned: list[int | None] = [None] * len(samples)
     folds = StratifiedGroupKFold(n_splits=parts, shuffle=True, random_state=seed)
-    names: list[Split] = ["test", "val"]
-    names += ["train"] * (parts - 2)
-    for name, (_, chosen) in zip(names, folds.split(rows, strata, groups), strict=True):
+    for part, (_, chosen) in enumerate(folds.split(rows, strata, groups)):
         for position in chosen:
-            splits[rows[position]] = name
-    return splits
+            assigned[rows[position]] = part
+    return assigned
 
 
 def count_table(samples: Sequence[Sample]) -> pd.DataFrame:

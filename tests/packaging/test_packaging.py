@@ -48,6 +48,10 @@ def test_the_wheel_holds_every_module(wheel):
         assert wanted <= set(wheel.namelist())
 
 
+def test_the_wheel_holds_the_template_of_the_audit_page(wheel):
+    assert "stages/data/audit.html" in wheel.namelist()
+
+
 def test_the_wheel_has_one_command_and_asks_no_torch_of_a_clinic(wheel):
     (metadata,) = (n for n in wheel.namelist() if n.endswith(".dist-info/METADATA"))
     lines = wheel.read(metadata).decode().splitlines()

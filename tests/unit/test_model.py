@@ -7,7 +7,8 @@ from safetensors.torch import save_file
 
 from pipeline.errors import ConfigError
 from stages.config import BLOCKS
-from stages.model import Head, Network, Trunk, initialise, position, resolve_stride
+from stages.initial import find_initial
+from stages.model import Head, Network, Trunk, position
 
 
 def weights_file(path, drop=("layer4",), **metadata):
@@ -39,7 +40,8 @@ def strides(network):
 
 def test_the_original_architecture_strides_on_the_first_convolution(tmp_path):
     weights_file(tmp_path / "v1.safetensors", architecture="resnet50 (original v1: …)")
-    assert resolve_stride(str(tmp_path / "v1.safetensors"), "auto") == "conv1"
+    found = find_initial(str(tmp_path / "v1.safetensors"), "auto", "region")
+    assert (found.name, found.stride_on) == ("v1.safetensors", "conv1")
     network = Network(("a",), "conv1", "stem")
     assert strides(network) == dict.fromkeys(("layer2", "layer3", "layer4"), (2, 1))
     assert network.backbone.layer4[0].downsample[0].stride == (2, 2)
@@ -48,10 +50,10 @@ def test_the_original_architecture_strides_on_the_first_convolution(tmp_path):
 
 def test_other_files_stride_where_timm_does(tmp_path):
     weights_file(tmp_path / "plain.safetensors")
-    for init in (str(tmp_path / "plain.safetensors"), "hub", "none"):
-        assert resolve_stride(init, "auto") == "conv2"
+    for init in (str(tmp_path / "plain.safetensors"), "none"):
+        assert find_initial(init, "auto", "region").stride_on == "conv2"
     assert strides(Network(("a",), "conv2", "stem"))["layer3"] == (1, 2)
-    assert resolve_stride("none", "conv1") == "conv1"
+    assert find_initial("none", "conv1", "region").stride_on == "conv1"
 
 
 def test_the_stride_changes_what_the_same_weights_compute():
@@ -64,15 +66,18 @@ def test_the_stride_changes_what_the_same_weights_compute():
         assert not torch.allclose(first(picture), second(picture))
 
 
-def test_hub_weights_cannot_stride_on_the_first_convolution():
-    with pytest.raises(ConfigError, match="conv2"):
-        resolve_stride("hub", "conv1")
+def test_hub_weights_cannot_stride_on_the_first_convolution(monkeypatch):
+    whole = timm.create_model("resnet50", num_classes=0)
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: whole)
+    assert find_initial("hub", "auto", "region").stride_on == "conv2"
+    with pytest.raises(ConfigError, match="need conv2"):
+        find_initial("hub", "conv1", "region")
 
 
 def test_a_part_of_the_weights_is_loaded_and_the_rest_is_named_as_fresh(tmp_path):
     kept = weights_file(tmp_path / "part.safetensors", drop=("layer4", "layer3.5"))
     network = Network(("a",), "conv2", "stem")
-    fresh = initialise(network, str(tmp_path / "part.safetensors"))
+    fresh = find_initial(str(tmp_path / "part.safetensors"), "auto", "region").load_into(network)
     loaded = network.backbone.state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in kept.items())
     assert {"fc.weight", "fc.bias", "backbone.layer4.0.conv1.weight"} <= set(fresh)
@@ -86,18 +91,18 @@ def test_a_part_of_the_weights_is_loaded_and_the_rest_is_named_as_fresh(tmp_path
 def test_weights_of_another_network_are_refused(tmp_path):
     save_file({"conv1.weight": torch.zeros(3, 3), "head": torch.zeros(1)}, tmp_path / "x")
     with pytest.raises(ConfigError, match=r"2 weights do not belong to resnet50"):
-        initialise(Network(("a",), "conv2", "stem"), str(tmp_path / "x"))
+        find_initial(str(tmp_path / "x"), "auto", "region").load_into(
+            Network(("a",), "conv2", "stem")
+        )
 
 
 def test_without_internet_the_hub_says_what_to_do(monkeypatch):
-    network = Network(("a",), "conv2", "stem")
-
     def offline(*_, **__):
         raise OSError("no route to host")
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(ConfigError, match="no route to host") as caught:
-        initialise(network, "hub")
+        find_initial("hub", "auto", "region")
     assert "--init FILE" in caught.value.hint
 
 

@@ -122,9 +122,7 @@ def _read_boxes(file: Path, faults: list[str]) -> dict[str, tuple[Box, ...]]:
     return boxes
 
 
-def _sample(
-    path: Path, row: dict[str, str], boxes: tuple[Box, ...], faults: list[str]
-) -> Sample:
+def _sample(path: Path, row: dict[str, str], boxes: tuple[Box, ...], faults: list[str]) -> Sample:
     flags = [name for name in ("hardware", "truncated", "label_conflict") if row[name] == "1"]
     excluded = row["truncated"] == "1" or row["label_conflict"] == "1"
     content_fault, digest = _check_picture(path)

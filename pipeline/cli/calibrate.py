@@ -1,0 +1,82 @@
+"""``fxpipe calibrate``: thresholds from the user's own validation pictures."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import click
+
+from .. import log
+from ..config import RunConfig, load
+from ..progress import on_stderr
+from .extras import needs
+from .run import default_weights
+
+_FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
+
+
+@click.command(name="calibrate")
+@click.option(
+    "--input", "index", type=click.Path(path_type=Path, dir_okay=False), default=Path("index.csv"),
+    show_default=True, help="Table with labelled pictures that no network was trained on.",
+)  # fmt: skip
+@click.option(
+    "--split", type=click.Choice(("val", "test", "train")), default="val", show_default=True,
+    help="Rows of the table to use.",
+)  # fmt: skip
+@click.option(
+    "--weights", type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to start from; it stays as it is.  [env: FXPIPE_WEIGHTS; default: ./weights]",
+    envvar="FXPIPE_WEIGHTS",
+)  # fmt: skip
+@click.option(
+    "--output", type=click.Path(path_type=Path, file_okay=False),
+    default=Path("weights-calibrated"), show_default=True, help="New weights folder.",
+)  # fmt: skip
+@click.option(
+    "--sensitivity", type=_FRACTION, default=0.95, show_default=True,
+    help="Target of the operating point sensitive.",
+)  # fmt: skip
+@click.option(
+    "--specificity", type=_FRACTION, default=0.95, show_default=True,
+    help="Target of the operating point specific.",
+)  # fmt: skip
+@click.option(
+    "--points-only", is_flag=True, help="Move the thresholds, keep the probabilities as they are."
+)
+@click.option("--quiet", is_flag=True, help="No progress.")
+def command(
+    index: Path, split: str, weights: Path | None, output: Path, sensitivity: float,
+    specificity: float, points_only: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Set calibration and operating points from your own pictures, without training.
+
+    The table is one of `fxpipe index`, or any with its columns. The pictures must not have been
+    trained on, and what is published must come from others again.
+    """
+    log.configure(logging.WARNING if quiet else logging.INFO)
+    with needs("train"):
+        from stages.data.index import read_index
+        from stages.recalibrate import Wanted, recalibrate
+    table = read_index(index)
+    wanted = Wanted(sensitivity, specificity, split, points_only)  # type: ignore[arg-type]
+    rows = sum(sample.label is not None for sample in table.samples if sample.split == split)
+    with on_stderr(rows, quiet, "pictures") as progress:
+        found = recalibrate(
+            table, weights or default_weights(), output, wanted, load(RunConfig, None, ()), progress
+        )
+    for region, new in found.items():
+        click.echo(
+            f"{region}: {new.pictures} pictures, {new.positives} positive; "
+            f"temperature {new.temperature:.3f}, bias {new.bias:.3f}"
+        )
+        for name, point in new.points.items():
+            click.echo(
+                f"  {name}: threshold {point.threshold:.4f}, uncertain from "
+                f"{point.doubt_below:.4f}; there sensitivity {point.sensitivity.value:.3f} "
+                f"[{point.sensitivity.low:.3f}, {point.sensitivity.high:.3f}], specificity "
+                f"{point.specificity.value:.3f} [{point.specificity.low:.3f}, "
+                f"{point.specificity.high:.3f}] ({point.rule})"
+            )
+    click.echo(f"{output}: written; use it with `fxpipe run --weights {output}`")

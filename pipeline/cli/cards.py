@@ -1,0 +1,37 @@
+"""``fxpipe cards``: model cards beside the bundles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .extras import needs
+
+
+@click.command(name="cards")
+@click.option(
+    "--weights", type=click.Path(path_type=Path, file_okay=False), default=Path("weights"),
+    show_default=True, help="Weights folder.",
+)  # fmt: skip
+@click.option(
+    "--evaluation", type=click.Path(path_type=Path, dir_okay=False),
+    help="An evaluation.json of these very weights; without it the cards hold no figures.",
+)  # fmt: skip
+@click.option(
+    "--tried", multiple=True, type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of `fxpipe crossval`, for the table of what was tried; repeatable, the first is "
+    "the baseline.  [default: the table that is kept beside the manifest]",
+)  # fmt: skip
+def command(weights: Path, evaluation: Path | None, tried: tuple[Path, ...]) -> None:
+    """Write a model card beside each bundle, and the README.md that gathers them.
+
+    The cards are made from the contracts in the bundles, an evaluation and cross-validations;
+    NOTICE.md in the weights folder, if there is one, ends each of them.
+    """
+    with needs("train"):
+        from stages.cards import write_cards
+        from stages.tried import side_by_side
+    rows = side_by_side(tried) if tried else None
+    for path in write_cards(weights, evaluation, rows):
+        click.echo(path)

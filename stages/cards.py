@@ -1,0 +1,121 @@
+"""Model cards: Markdown beside each bundle, made from its contract and from an evaluation of it.
+
+No figure in a card is typed. What a card says of data, recipe and thresholds comes from the
+contract inside the bundle; what it says of performance comes from the ``evaluation.json`` of
+``fxpipe evaluate``, and only if that evaluation was of these very files. Sections as in model
+cards (Mitchell et al. 2019, arXiv 1810.03993).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline.bundle import (
+    BundleSpec,
+    Estimate,
+    Kind,
+    ManifestEntry,
+    read_manifest,
+    read_verified,
+    write_json,
+)
+from pipeline.errors import ConfigError
+
+from .evaluation.headlines import figure_name, words
+
+CARD, TRIED, NOTICE = "README.md", "tried.json", "NOTICE.md"
+SHOWN = ("auc", "average_precision", "accuracy", "balanced_accuracy", "sensitivity", "specificity",
+         "ppv", "npv", "kappa", "brier", "ece")  # fmt: skip
+GRAVE = 20
+"""Fractured pictures below which a card warns that its figures say little."""
+
+
+def write_cards(
+    weights: Path, evaluation: Path | None, tried: Sequence[Mapping[str, Any]] | None
+) -> list[Path]:
+    """Write a card into each bundle's folder, and ``README.md``, which gathers them.
+
+    Args:
+        weights: Folder with a manifest. Its ``NOTICE.md``, if any, ends every card: licences and
+            whatever else only people know.
+        evaluation: An ``evaluation.json`` of these weights; without it the cards say that nothing
+            was measured.
+        tried: Rows of :func:`stages.tried.side_by_side`, kept in ``tried.json`` beside the
+            manifest; without them the ones kept there are used.
+
+    Returns:
+        The files written.
+
+    Raises:
+        BundleError: The weights folder is damaged.
+        ConfigError: The evaluation is of other files, or unreadable.
+    """
+    if tried is not None:
+        write_json(weights / TRIED, list(tried))
+    elif (weights / TRIED).is_file():
+        tried = json.loads((weights / TRIED).read_text(encoding="utf-8"))
+    found = dict(_contracts(weights))
+    measured = _read(evaluation, weights) if evaluation else None
+    environment = Environment(  # noqa: S701  (Markdown, not HTML)
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters |= {"figure": _figure, "named": figure_name}
+    notice = weights / NOTICE
+    shared = {
+        "shown": SHOWN, "grave": GRAVE, "evaluation": measured, "kinds": Kind,
+        "notice": notice.read_text(encoding="utf-8").rstrip() if notice.is_file() else "",
+    }  # fmt: skip
+    written = []
+    for name, (spec, entries) in found.items():
+        text = environment.get_template("card.md.j2").render(spec=spec, entries=entries, **shared)
+        written.append(weights / name / CARD)
+        written[-1].write_text(text, encoding="utf-8")
+    text = environment.get_template("weights.md.j2").render(
+        bundles=found, tried=tried or [], **shared
+    )
+    written.append(weights / CARD)
+    written[-1].write_text(text, encoding="utf-8")
+    return written
+
+
+def _contracts(weights: Path) -> Iterator[tuple[str, tuple[BundleSpec, list[ManifestEntry]]]]:
+    """Name, contract and files of each bundle, the trunk and the router first."""
+    entries: dict[str, list[ManifestEntry]] = {}
+    for entry in read_manifest(weights).bundles:
+        entries.setdefault(entry.name, []).append(entry)
+    order = list(Kind)
+    for name, files in sorted(entries.items(), key=lambda x: (order.index(x[1][0].kind), x[0])):
+        graph = onnx.load_from_string(read_verified(weights, files[0]))
+        metadata = {prop.key: prop.value for prop in graph.metadata_props}
+        yield name, (BundleSpec.from_metadata(metadata, files[0].file), files)
+
+
+def _read(evaluation: Path, weights: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(evaluation.read_text(encoding="utf-8"))
+        measured = {bundle["sha256"] for bundle in content["facts"]["bundles"].values()}
+    except (OSError, json.JSONDecodeError, KeyError) as error:
+        raise ConfigError(
+            f"{evaluation}: not an evaluation: {error}", "make it with `fxpipe evaluate`"
+        ) from error
+    strange = measured - {entry.sha256 for entry in read_manifest(weights).bundles}
+    if strange:
+        raise ConfigError(
+            f"{evaluation}: measures files that are not in {weights} "
+            f"({', '.join(sorted(digest[:12] for digest in strange))})",
+            "evaluate these weights: `fxpipe evaluate --weights`",
+        )
+    return content
+
+
+def _figure(estimate: Mapping[str, Any] | Estimate) -> str:
+    if isinstance(estimate, Estimate):
+        return words(estimate)
+    return words(Estimate.model_validate(dict(estimate)))

@@ -1,0 +1,167 @@
+"""What frozen blocks make of augmented pictures, computed once and kept on disk.
+
+Training a network whose first blocks are frozen spends most of its time on their output. With a
+fixed number of augmented views of each picture, that output is computed once for all epochs,
+and once for all folds of a cross-validation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pipeline.bundle import write_json
+from pipeline.domain import Array
+from pipeline.preprocess import PreprocessSpec
+from pipeline.progress import Progress
+
+from ..config import StageConfig
+from ..model import Network, Trunk, digest
+from ..spec import FRACTURE, StageSpec
+from .augment import augment
+from .dataset import RadiographDataset, batches
+from .index import Index, Sample
+
+log = logging.getLogger(__name__)
+DONE = "pictures.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Feature maps of P pictures, unchanged and in V augmented views.
+
+    Attributes:
+        row_of: Row of each picture, by the SHA-256 of its file.
+        maps: (P, 1 + V, C, h, w) float16, memory-mapped; view 0 is the unchanged picture.
+        masks: (P, 1 + V, 1, H, W) float16 fracture masks, moved along.
+        close: (P, 1 + V) bool: which views are close-ups.
+        region_outputs: (K,) bool: outputs whose target a close-up leaves unknown.
+    """
+
+    row_of: Mapping[str, int]
+    maps: Array
+    masks: Array
+    close: NDArray[np.bool_]
+    region_outputs: Tensor
+
+    def clean(self, data: RadiographDataset) -> Dataset[tuple[Tensor, Tensor, Tensor]]:
+        """The unchanged pictures of a data set."""
+        return _Chosen(self, data, [0] * len(data))
+
+    def drawn(
+        self, data: RadiographDataset, draws: torch.Generator
+    ) -> Dataset[tuple[Tensor, Tensor, Tensor]]:
+        """A random view of each picture of a data set."""
+        views = torch.randint(1, self.maps.shape[1], (len(data),), generator=draws)
+        return _Chosen(self, data, views.tolist())
+
+
+class _Chosen(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """One view of each picture."""
+
+    def __init__(self, views: Views, data: RadiographDataset, chosen: Sequence[int]) -> None:
+        self._views, self._data, self._chosen = views, data, chosen
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
+        views = self._views
+        place = views.row_of[self._data.samples[i].sha256], self._chosen[i]
+        wanted = self._data.targets[i]
+        if views.close[place]:
+            wanted = torch.where(views.region_outputs, torch.nan, wanted)
+        maps, mask = (
+            torch.from_numpy(np.array(x[place])).float() for x in (views.maps, views.masks)
+        )
+        return maps, wanted, mask
+
+
+def find_views(
+    network: Network, stage: StageSpec, index: Index, preprocess: PreprocessSpec,
+    config: StageConfig, fabric: Fabric, progress: Progress,
+) -> Views | None:  # fmt: skip
+    """The views that the settings ask for, from the cache or made now; None for none.
+
+    Args:
+        network: With its initial weights; only its frozen blocks are used.
+        stage: Which pictures are needed.
+        index: Table; pictures of training, validation and test split are cached.
+        preprocess: Specification.
+        config: Settings.
+        fabric: Device and precision.
+        progress: Advanced once a batch.
+    """
+    count = config.train.cached_views
+    if count == 0:
+        return None
+    samples = [s for s in index.samples if s.split != "excluded" and stage.selects(s)]
+    samples.sort(key=lambda sample: sample.sha256)  # folds of one table share a cache
+    pictures = [sample.sha256 for sample in samples]
+    made_of = {
+        "blocks": digest(Trunk(network, config.train.trainable_from), preprocess.model_dump_json()),
+        "augment": config.augment.model_dump(mode="json"),
+        "views": count,
+        "seed": config.train.seed,
+        "precision": fabric._precision.precision,
+        "pictures": pictures,
+    }
+    name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+    folder = config.data.cache / name
+    if not (folder / DONE).is_file():
+        log.info("%s: computing %d views of %d pictures", folder, count, len(samples))
+        _make(folder, network, samples, preprocess, config, fabric, progress)
+        write_json(folder / DONE, made_of)
+    maps, masks, close = (
+        np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("maps", "masks", "close")
+    )
+    region = torch.tensor([label != FRACTURE for label in stage.outputs])
+    return Views({sha: row for row, sha in enumerate(pictures)}, maps, masks, close, region)
+
+
+@torch.no_grad()
+def _make(
+    folder: Path, network: Network, samples: Sequence[Sample], preprocess: PreprocessSpec,
+    config: StageConfig, fabric: Fabric, progress: Progress,
+) -> None:  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    network.to(fabric.device).to(memory_format=torch.channels_last).eval()
+    views, size = 1 + config.train.cached_views, config.optim.batch_size
+    blank = np.zeros((len(samples), 1), np.float32)
+    draws = torch.Generator().manual_seed(config.train.seed)
+    stores: dict[str, Array] = {}
+    for view in range(views):
+        magnitude = config.augment.randaugment if view else 0
+        data = RadiographDataset(samples, blank, preprocess, magnitude)
+        start = 0
+        for images, _, masks in batches(data, size, config.data.workers):
+            images, masks = images.to(fabric.device), masks.to(fabric.device)
+            close = torch.zeros(len(images), dtype=torch.bool)
+            if view:
+                images, masks, close = augment(images, masks, config.augment, draws)
+            with fabric.autocast():
+                maps = network.prefix(images.contiguous(memory_format=torch.channels_last))
+            parts = {"maps": maps.half(), "masks": masks.half(), "close": close}
+            for name, part in parts.items():
+                array = part.contiguous().cpu().numpy()
+                if name not in stores:
+                    shape = (len(samples), views, *array.shape[1:])
+                    stores[name] = np.lib.format.open_memmap(
+                        folder / f"{name}.npy", "w+", array.dtype, shape
+                    )
+                stores[name][start : start + len(array), view] = array
+            start += len(images)
+            progress.advance()
+    for store in stores.values():
+        store.flush()  # type: ignore[attr-defined]

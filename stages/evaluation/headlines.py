@@ -1,0 +1,98 @@
+"""The few figures that are read first, in words; the same on the page and in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.bundle import Estimate
+from pipeline.domain import REGIONS
+
+from .figures import IN_VIEW, POOLED, Figures
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """One figure beside what it must beat.
+
+    Attributes:
+        name: In words.
+        of: On how many pictures, and in brackets how many of them fractured.
+        network, majority, look_up: Its value by whom; for the map the baselines are a cell
+            anywhere and one in the middle.
+    """
+
+    name: str
+    of: str
+    network: Estimate
+    majority: Estimate
+    look_up: Estimate
+
+
+FOOTNOTE = (
+    "* end to end: right or rightly refused, among all inputs; region: the most probable one, on "
+    "single-region pictures; map: its highest cell touches a marked fracture, beside a cell "
+    "anywhere (first baseline) and one in the middle of the picture (second)"
+)
+
+
+def headlines(figures: Figures) -> Iterator[Headline]:
+    """End to end, routing, each specialist on pictures with its region in view, the maps."""
+    ends, region = figures["end_to_end"]["all"], figures["region"]
+    yield _rated("end to end*", ends["accuracy"])
+    yield _rated("region*", region["accuracy"])
+    yield _rated("unsupported refused", region["unsupported_refused"])
+    yield _rated("supported refused", region["supported_refused"])
+    for name in (*REGIONS, POOLED):
+        part = figures["fracture"][name][IN_VIEW]
+        of = f"{part['pictures']} ({part['positives']})"
+        short = ("auc", "sensitivity", "specificity", "accuracy")
+        for figure in short if name != POOLED else (*short, "kappa", "brier", "ece"):
+            whose = "all" if name == POOLED else name
+            yield Headline(
+                f"{whose}: {figure_name(figure)}", of, part["network"][figure],
+                part["majority"][figure], part["look_up"][figure],
+            )  # fmt: skip
+    pointing = figures["pointing"][POOLED]
+    yield Headline(
+        "map at fracture*", str(pointing["pictures"]),
+        pointing["cell"]["network"], pointing["cell"]["chance"],
+        pointing["cell"]["middle"],
+    )  # fmt: skip
+
+
+def _rated(name: str, part: Figures) -> Headline:
+    return Headline(
+        name, str(part["pictures"]), part["network"], part["majority"], part["look_up"]
+    )  # fmt: skip
+
+
+_NAMES = {
+    "auc": "AUC", "ppv": "PPV", "npv": "NPV", "kappa": "κ", "brier": "Brier score", "ece": "ECE",
+}  # fmt: skip
+
+
+def figure_name(name: str) -> str:
+    """``ppv_at_0.1`` → ``PPV at prevalence 0.1``."""
+    short, _, prevalence = name.partition("_at_")
+    words = _NAMES.get(short, short.replace("_", " "))
+    return f"{words} at prevalence {prevalence}" if prevalence else words
+
+
+def words(estimate: Estimate) -> str:
+    """``0.912 [0.850, 0.961]``, or why there is no value."""
+    if estimate.value is None:
+        return f"undefined: {estimate.note}"
+    return f"{estimate.value:.3f} {bounds(estimate)}"
+
+
+def bounds(estimate: Estimate) -> str:
+    """``[0.850, 0.961]``; the note of an estimate without says why."""
+    if estimate.low is None or estimate.high is None:
+        return "[no interval]"
+    return f"[{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def number(estimate: Estimate) -> str:
+    """``0.912``, or a dash."""
+    return "–" if estimate.value is None else f"{estimate.value:.3f}"

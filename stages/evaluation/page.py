@@ -1,0 +1,51 @@
+"""The evaluation as one HTML page that stands by itself."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pipeline.domain import REGIONS
+
+from .figures import POOLED, SETS, Figures
+from .headlines import FOOTNOTE, bounds, figure_name, headlines, number, words
+from .routing import SEEN, TAKEN
+
+TEMPLATE = "evaluation.html"
+
+
+def write_page(
+    facts: Mapping[str, Any], figures: Figures, plots: Sequence[Path], target: Path
+) -> None:
+    """Write the page, its plots inside it.
+
+    Args:
+        facts: What was evaluated, with what: see :func:`.evaluate.evaluate`.
+        figures: See :func:`.tables.write_tables`.
+        plots: PNG files; the page knows them by their stems.
+        target: The HTML file.
+    """
+    environment = Environment(
+        loader=PackageLoader(__package__, "."), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "words": words, "number": number, "bounds": bounds, "figure_name": figure_name,
+    }  # fmt: skip
+    page = environment.get_template(TEMPLATE).render(
+        facts=facts, figures=figures, headlines=list(headlines(figures)),
+        footnote=FOOTNOTE, regions=REGIONS,
+        pooled=POOLED, sets=SETS, seen=SEEN, taken=TAKEN,
+        plots={plot.stem: _data_uri(plot) for plot in plots},
+    )  # fmt: skip
+    partial = target.with_name(target.name + ".partial")
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(target)
+
+
+def _data_uri(plot: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(plot.read_bytes()).decode("ascii")

@@ -1,0 +1,196 @@
+"""Pictures of the figures: ROC, reliability, confusion, risk–coverage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from pipeline.domain import REGIONS
+
+from ..metrics import BOOTSTRAPS, Cases, auc, probability_bins, rate
+from ..resample import Numbers, aurc, drawn_weights, roc_draws
+from .baselines import majority
+from .figures import IN_VIEW, POOLED, ask, risk_curve, risk_question
+from .routing import confusion
+
+NETWORK, BASELINE = "#1f5a99", "#8a8a8a"
+COLOURS = {"elbow": "#c25b00", "hand": "#1f5a99", "shoulder": "#2c7a4b", POOLED: "#222222"}
+DPI = 120
+
+
+def draw_all(table: pd.DataFrame, folder: Path, seed: int) -> tuple[Path, ...]:
+    """Draw every plot into a folder.
+
+    Args:
+        table: Predictions with truth and twins.
+        folder: Where to.
+        seed: Of the bootstrap of the ROC bands.
+
+    Returns:
+        The files: ROC, reliability, confusion, risk–coverage.
+    """
+    figures = {
+        "roc.png": draw_roc(table, seed),
+        "reliability.png": draw_reliability(table),
+        "confusion.png": draw_confusion(table),
+        "risk_coverage.png": draw_risk(table),
+    }
+    for name, figure in figures.items():
+        figure.savefig(folder / name, dpi=DPI)
+    return tuple(folder / name for name in figures)
+
+
+def _panels(figure: Figure, table: pd.DataFrame) -> Iterator[tuple[str, Axes, Cases]]:
+    """A square panel for each region and one for all together, with the cases in view."""
+    for place, region in enumerate((*REGIONS, POOLED)):
+        axes = figure.add_subplot(2, 2, place + 1)
+        axes.set_aspect("equal")
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+        axes.plot([0, 1], [0, 1], color=BASELINE, linestyle="--", linewidth=1)
+        axes.grid(alpha=0.25)
+        cases = ask(table, region, IN_VIEW).cases
+        name = "all regions" if region == POOLED else region
+        positive = int(cases.labels.sum())
+        axes.set_title(f"{name}: {positive} of {len(cases)} fractured", fontsize="medium")
+        yield region, axes, cases
+
+
+def draw_roc(table: pd.DataFrame, seed: int) -> Figure:
+    """ROC of each specialist on pictures that show its region, with a 95 % band over groups."""
+    figure = Figure(figsize=(8.4, 8.6), layout="constrained")
+    for _, axes, cases in _panels(figure, table):
+        axes.set(xlabel="1 - specificity", ylabel="sensitivity")
+        value = auc(cases.labels.astype(np.float32), cases.scores.astype(np.float32))
+        if value is None:
+            _say(axes, "undefined: needs both\npositive and negative cases")
+            continue
+        grid, low, high = roc_band(cases, seed)
+        axes.fill_between(grid, low, high, color=NETWORK, alpha=0.18, linewidth=0, label="95 %")
+        false, true = roc_draws(cases.labels, cases.scores, np.ones((1, len(cases))))
+        axes.plot(false[0], true[0], color=NETWORK, label=f"AUC {value:.3f}")
+        called = cases.calls
+        axes.plot(
+            called[~cases.labels].mean(), called[cases.labels].mean(), "o", color=NETWORK,
+            label="operating point",
+        )  # fmt: skip
+        axes.plot([], [], color=BASELINE, linestyle="--", linewidth=1, label="chance, AUC 0.5")
+        axes.legend(loc="lower right", fontsize="small")
+    return figure
+
+
+def roc_band(cases: Cases, seed: int) -> tuple[Numbers, Numbers, Numbers]:
+    """Pointwise 95 % band of sensitivity over groups.
+
+    Args:
+        cases: With both classes.
+        seed: Of the draws.
+
+    Returns:
+        (101,) false positive rate, lower and upper sensitivity.
+    """
+    grid = np.linspace(0, 1, 101)
+    curves = [
+        np.interp(grid, false, true)
+        for weights in drawn_weights(cases.groups.tolist(), BOOTSTRAPS, seed)
+        for false, true in zip(*roc_draws(cases.labels, cases.scores, weights), strict=True)
+        if np.isfinite(false[-1]) and np.isfinite(true[-1])
+    ]
+    low, high = np.percentile(curves, [2.5, 97.5], axis=0) if curves else (grid * 0, grid * 0 + 1)
+    return grid, low, high
+
+
+def draw_reliability(table: pd.DataFrame) -> Figure:
+    """Share of fractured pictures by predicted probability, in the bins of the ECE."""
+    figure = Figure(figsize=(8.4, 9.2), layout="constrained")
+    for _, axes, cases in _panels(figure, table):
+        axes.set(xlabel="mean predicted probability", ylabel="share fractured", ylim=(-0.01, 1.12))
+        axes.set_yticks(np.linspace(0, 1, 6))
+        if not len(cases):
+            _say(axes, "no cases")
+            continue
+        axes.axhline(cases.labels.mean(), color=BASELINE, linestyle=":", linewidth=1.2)
+        bins = probability_bins(cases.scores)
+        for place, k in enumerate(np.unique(bins)):
+            chosen = bins == k
+            hits, count = int(cases.labels[chosen].sum()), int(chosen.sum())
+            x, estimate = cases.scores[chosen].mean(), rate(hits, count)
+            axes.plot(
+                [x, x], [estimate.low or 0.0, estimate.high or 0.0], color=NETWORK, linewidth=1.2
+            )
+            axes.plot(x, hits / count, "o", color=NETWORK, markersize=3 + 2 * np.log10(count))
+            # Means of neighbouring bins may lie close together: counts at two heights.
+            axes.text(x, 1.03 + 0.045 * (place % 2), str(count), ha="center", fontsize="x-small")
+    legend = [
+        Line2D([], [], color=NETWORK, marker="o", label="bin with 95 % (Wilson); count on top"),
+        Line2D([], [], color=BASELINE, linestyle="--", linewidth=1, label="perfect"),
+        Line2D([], [], color=BASELINE, linestyle=":", label="share fractured among all"),
+    ]
+    figure.legend(handles=legend, loc="outside lower center", ncols=3, fontsize="small")
+    return figure
+
+
+def draw_confusion(table: pd.DataFrame) -> Figure:
+    """Where pictures were sent, by what is in view; shaded by share of the row."""
+    counts = confusion(table)
+    counts = counts.loc[counts.sum(axis=1) > 0]
+    cells = counts.to_numpy()
+    shares = cells / np.maximum(cells.sum(1, keepdims=True), 1)
+    figure = Figure(figsize=(6.8, 1.6 + 0.62 * len(counts)), layout="constrained")
+    axes = figure.add_subplot()
+    shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for row, column in np.ndindex(*cells.shape):
+        dark = shares[row, column] > 0.5
+        axes.text(
+            column, row, str(cells[row, column]), ha="center", va="center",
+            color="white" if dark else "black" if cells[row, column] else BASELINE,
+        )  # fmt: skip
+    names = [f"{name} ({n})" for name, n in zip(counts.index, cells.sum(1), strict=True)]
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xticks(range(cells.shape[1]), list(counts.columns))
+    axes.set(xlabel="sent to", ylabel="in view (pictures)")
+    figure.colorbar(shown, ax=axes, label="share of the row")
+    return figure
+
+
+def draw_risk(table: pd.DataFrame) -> Figure:
+    """Error rate of the surest decisions by their share of all."""
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    for region in (*REGIONS, POOLED):
+        asked = risk_question(table, region)
+        if not len(asked.cases):
+            continue
+        coverage, risk = risk_curve(asked)
+        name = "all regions" if region == POOLED else region
+        area = float(aurc(coverage[None], risk[None])[0])
+        axes.step(
+            np.r_[0, coverage], np.r_[risk[:1], risk], where="pre", color=COLOURS[region],
+            linewidth=2 if region == POOLED else 1.2,
+            label=f"{name}: AURC {area:.3f}, {len(asked.cases)} pictures",
+        )  # fmt: skip
+        if region == POOLED:
+            usual = majority(asked.cases)
+            wrong = float((usual.calls != usual.labels).mean())
+            axes.axhline(
+                wrong, color=BASELINE, linestyle="--", linewidth=1,
+                label=f"majority class, all regions: {wrong:.3f}",
+            )  # fmt: skip
+    axes.set(
+        xlabel="coverage: share of pictures decided, the surest first",
+        ylabel="risk: share of wrong decisions", xlim=(0, 1.005),
+    )  # fmt: skip
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.25)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="small")
+    return figure
+
+
+def _say(axes: Axes, words: str) -> None:
+    axes.text(0.5, 0.5, words, ha="center", va="center", color=BASELINE)

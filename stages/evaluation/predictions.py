@@ -1,0 +1,289 @@
+"""One pass of the bundles as shipped over rows of the table: every answer of every network.
+
+``fxpipe run`` asks a specialist only about pictures that are routed to it. Here all of them are
+asked about all pictures: what a specialist would have said of a picture that went elsewhere is
+what a misroute costs. The decisions are those of :mod:`pipeline.decision`, on the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.config import RunConfig
+from pipeline.decision import decide, refusal, route
+from pipeline.domain import REGIONS, Array, FractureCall, Placement, Status
+from pipeline.errors import ImageError, NotAPictureError, UnreadableImageError
+from pipeline.io import decode, read_file
+from pipeline.preprocess import PreprocessSpec, preprocess
+from pipeline.progress import Progress
+from pipeline.report.record import path_text, plain
+from pipeline.runtime.session import Network, Weights
+
+from ..data.index import Sample
+from ..data.likeness import fingerprint
+
+TEXTS = (
+    *("path", "split", "group", "study", "origin", "flags", "regions", "label_kind", "sha256"),
+    *("boxes", "status", "error", "fired", *(f"verdict_{region}" for region in REGIONS)),
+)
+"""Columns of text: the row of the table, then what became of it."""
+
+NUMBERS = (
+    *("label", *(f"view_{region}" for region in REGIONS), "width_px", "height_px"),
+    *(f"{name}_{region}" for region in REGIONS for name in ("p", "logit", "route_threshold")),
+    *(
+        f"{name}_{region}"
+        for region in REGIONS
+        for name in (
+            *("fracture", "fracture_logit", "threshold", "doubt_below"),
+            *("peak_x", "peak_y", "cell_x", "cell_y"),
+        )
+    ),
+)
+"""Columns of numbers, NaN where unknown: truth, size, then routing (``p``: calibrated) and
+specialists (``fracture``: calibrated, ``peak``: where their map is highest, as fractions of the
+picture's width and height, outside [0, 1] for a peak in the padding; ``cell``: size of a cell of
+the map in the same fractions)."""
+
+ADDED_TEXTS = ("category", "refusal", "pointing_region", "twin", "labelled_twin")
+"""Columns of text that :mod:`.truth` and :mod:`.baselines` add; all others they add are numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One file, read.
+
+    Attributes:
+        sample: Its row of the table.
+        arrays: (1, H, W) float32 for each preprocessing; empty when it could not be read.
+        placements: Where the picture lies on each of them.
+        shape: (H, W) of the source in px.
+        fingerprint: (D,) float32; None when it could not be read.
+        error: What went wrong.
+    """
+
+    sample: Sample
+    arrays: Mapping[PreprocessSpec, Array]
+    placements: Mapping[PreprocessSpec, Placement]
+    shape: tuple[int, int] | None
+    fingerprint: Array | None
+    error: ImageError | None
+
+
+def predict(
+    samples: Sequence[Sample], root: Path, weights: Weights, config: RunConfig, progress: Progress
+) -> tuple[pd.DataFrame, list[Array | None]]:
+    """Ask every network about every picture.
+
+    Args:
+        samples: Rows of the table; of a file with several pictures the first is taken.
+        root: Folder of the table; paths are told relative to it.
+        weights: Opened bundles.
+        config: Batch size and number of worker threads.
+        progress: Advanced once a row.
+
+    Returns:
+        One row for each sample, in their order, with the columns :data:`TEXTS` and
+        :data:`NUMBERS`; and the fingerprint of each picture, None where it could not be read.
+
+    Raises:
+        DeviceError: The device gave up.
+    """
+    specs = tuple(dict.fromkeys(stage.spec.preprocess for stage in weights.stages))
+    rows: list[dict[str, Any]] = []
+    prints: list[Array | None] = []
+    items = _read_ahead(samples, specs, config)
+    while batch := list(islice(items, config.batch_size)):
+        readable = [item for item in batch if item.error is None]
+        answers = iter(_ask(readable, weights) if readable else ())
+        for item in batch:
+            row = _described(item.sample, root)
+            row |= _failed(item.error) if item.error else next(answers)
+            rows.append(row)
+            prints.append(item.fingerprint)
+            progress.advance()
+    texts = {name: [row.get(name, "") for row in rows] for name in TEXTS}
+    numbers = {name: np.array([row.get(name) for row in rows], np.float64) for name in NUMBERS}
+    return pd.DataFrame(texts | numbers), prints
+
+
+def read_fingerprints(
+    samples: Iterable[Sample], config: RunConfig, progress: Progress
+) -> list[Array | None]:
+    """The fingerprint of each sample's picture; None for one that cannot be read."""
+    prints = []
+    for item in _read_ahead(samples, (), config):
+        prints.append(item.fingerprint)
+        progress.advance()
+    return prints
+
+
+def _read_ahead(
+    samples: Iterable[Sample], specs: Sequence[PreprocessSpec], config: RunConfig
+) -> Iterator[_Read]:
+    """Read on worker threads, a bounded number of files ahead of the consumer, in order."""
+    pending: deque[Future[_Read]] = deque()
+    with ThreadPoolExecutor(config.reader_threads, thread_name_prefix="fxpipe-read") as pool:
+        for sample in samples:
+            pending.append(pool.submit(_read, sample, specs))
+            if len(pending) > 2 * config.batch_size:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def _read(sample: Sample, specs: Sequence[PreprocessSpec]) -> _Read:
+    try:
+        content, digest = read_file(sample.path)
+        image = next(decode(content, sample.path, digest), None)
+        if image is None:
+            raise UnreadableImageError(f"{sample.path.name}: found a file without a picture")
+    except ImageError as error:
+        return _Read(sample, {}, {}, None, None, error)
+    placed = {spec: preprocess(image.pixels, spec) for spec in specs}
+    arrays = {spec: array for spec, (array, _) in placed.items()}
+    placements = {spec: placement for spec, (_, placement) in placed.items()}
+    shape = (image.pixels.shape[0], image.pixels.shape[1])
+    return _Read(sample, arrays, placements, shape, fingerprint(image.pixels), None)
+
+
+def _ask(items: Sequence[_Read], weights: Weights) -> Iterator[dict[str, Any]]:
+    """What every network says of each picture of a batch, and what follows from it."""
+    features: dict[str, Array] = {}
+
+    def pictures(spec: PreprocessSpec) -> Array:
+        return np.stack([item.arrays[spec] for item in items])
+
+    def inputs(stage: Network) -> Array:
+        if stage.spec.input == "image":
+            return pictures(stage.spec.preprocess)
+        identity = str(stage.spec.trunk)
+        if identity not in features:
+            trunk = weights.trunks[identity]
+            features[identity] = trunk.features(pictures(trunk.spec.preprocess))
+        return features[identity]
+
+    routing = weights.region.predict(inputs(weights.region))
+    answers = {
+        region: stage.predict(inputs(stage), evidence=True)
+        for region, stage in weights.fracture.items()
+    }
+    for i, item in enumerate(items):
+        row: dict[str, Any] = {}
+        if item.shape:
+            row["height_px"], row["width_px"] = item.shape
+        probabilities = dict(zip(routing.labels, routing.probabilities[i].tolist(), strict=True))
+        for k, (region, p) in enumerate(probabilities.items()):
+            row[f"p_{region}"], row[f"logit_{region}"] = p, float(routing.logits[i, k])
+            row[f"route_threshold_{region}"] = weights.region.spec.route_thresholds[region]
+        for region, answer in answers.items():
+            row[f"fracture_{region}"] = float(answer.probabilities[i, 0])
+            row[f"fracture_logit_{region}"] = float(answer.logits[i, 0])
+            row[f"threshold_{region}"] = weights.points[region].threshold
+            row[f"doubt_below_{region}"] = weights.points[region].doubt_below
+            if answer.evidence is not None:
+                spec = weights.fracture[region].spec.preprocess
+                found = peak(answer.evidence[i, 0], spec, item.placements[spec])
+                row |= {f"{name}_{region}": value for name, value in found.items()}
+        yield row | _decided(probabilities, row, weights)
+
+
+def _decided(
+    probabilities: Mapping[str, float], row: Mapping[str, Any], weights: Weights
+) -> dict[str, Any]:
+    """Status, regions that fired and verdicts, as :func:`pipeline.orchestrator.run` has them."""
+    if not np.isfinite(list(probabilities.values())).all():
+        return {
+            "status": Status.FAILED.value, "error": "the region stage gave no number for it",
+        }  # fmt: skip
+    call = route(probabilities, weights.region.spec.route_thresholds)
+    fired = {"fired": ";".join(call.fired)}
+    findings: list[FractureCall] = []
+    fault = None
+    for region, stage in weights.fracture.items():
+        if region not in call.fired:
+            continue
+        p = row[f"fracture_{region}"]
+        if np.isfinite(p):
+            findings.append(decide(region, str(stage.spec.target), p, weights.points[region]))
+        else:
+            fault = f"the {region} specialist gave no number for it"
+    if fault is not None:
+        return fired | {"status": Status.FAILED.value, "error": fault}
+    refused = refusal(call, weights.fracture)
+    if refused is not None:
+        return fired | {"status": Status.UNSUPPORTED.value, "error": refused}
+    verdicts = {f"verdict_{finding.region}": finding.verdict.value for finding in findings}
+    return fired | {"status": Status.OK.value, **verdicts}
+
+
+def peak(evidence: Array, spec: PreprocessSpec, placement: Placement) -> dict[str, float]:
+    """Where the map is highest, in fractions of the picture.
+
+    Args:
+        evidence: (h, w), covering the canvas.
+        spec: Of the canvas.
+        placement: Of the picture on it.
+
+    Returns:
+        ``peak_x``, ``peak_y``: the centre of the highest cell, outside [0, 1] when that lies in
+        the padding; ``cell_x``, ``cell_y``: width and height of a cell.
+    """
+    rows, columns = evidence.shape
+    row, column = divmod(int(evidence.argmax()), columns)
+    height_px, width_px = spec.height_px / rows, spec.width_px / columns  # of a cell
+    y_px, x_px = placement.to_source((row + 0.5) * height_px, (column + 0.5) * width_px)
+    height, width = placement.source_shape
+    return {
+        "peak_x": x_px / width,
+        "peak_y": y_px / height,
+        "cell_x": width_px / placement.scale_x / width,
+        "cell_y": height_px / placement.scale_y / height,
+    }
+
+
+def _described(sample: Sample, root: Path) -> dict[str, Any]:
+    """The row of the table."""
+    view = sample.region_vector().tolist()
+    return {
+        **{name: getattr(sample, name) for name in TEXTS if hasattr(sample, name)},
+        "path": path_text(sample.path, root),
+        "boxes": ";".join(" ".join(map(repr, box)) for box in sample.boxes),
+        "label": sample.label,
+        **{f"view_{region}": seen for region, seen in zip(REGIONS, view, strict=True)},
+    }
+
+
+def _failed(error: ImageError) -> dict[str, Any]:
+    unsupported = isinstance(error, NotAPictureError)
+    status = Status.UNSUPPORTED if unsupported else Status.FAILED
+    return {"status": status.value, "error": plain(str(error))}
+
+
+def write_predictions(table: pd.DataFrame, target: Path) -> None:
+    """Write every row with every digit, in one step; a column of whole numbers without points."""
+    shown = table.copy()
+    for name in table.columns:
+        if table[name].dtype == np.float64 and (table[name].dropna() % 1 == 0).all():
+            shown[name] = table[name].astype("Int64")
+    partial = target.with_name(target.name + ".partial")
+    shown.to_csv(partial, index=False, lineterminator="\n")
+    partial.replace(target)
+
+
+def read_predictions(source: Path) -> pd.DataFrame:
+    """The table as :func:`write_predictions` was given it, to the last digit."""
+    table = pd.read_csv(source, dtype=str, keep_default_na=False)
+    for name in table.columns:
+        if name not in {*TEXTS, *ADDED_TEXTS}:
+            table[name] = [float(value) if value else np.nan for value in table[name]]
+    return table

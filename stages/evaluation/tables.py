@@ -1,0 +1,100 @@
+"""The figures as long tables: one row a figure, with its interval and baselines beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.domain import REGIONS
+
+from .figures import POOLED, Figures, risk_curve, risk_question
+from .routing import confusion
+
+_COUNTS = ("pictures", "positives", "groups", "looked_up")
+
+
+def write_tables(figures: Figures, table: pd.DataFrame, folder: Path) -> None:
+    """Write every table of an evaluation as CSV.
+
+    Args:
+        figures: Under ``region``, ``fracture``, ``cross_region``, ``end_to_end``, ``subgroups``,
+            ``risk_coverage`` and ``pointing``.
+        table: The predictions that they come from.
+        folder: Where to.
+    """
+    region = figures["region"]
+    overall = {k: region[k] for k in region if k not in ("regions", "confusion")}
+    firing = _long({"fires": region["regions"]}, "set", "region")
+    routing = [*_rates({"all": overall}, "region"), *firing]
+    tables = {
+        "region": pd.DataFrame(routing).drop(columns="set"),
+        "fracture": pd.DataFrame(_long(figures["fracture"], "region", "set")),
+        "cross_region": pd.DataFrame(_long(figures["cross_region"], "specialist", "in_view")),
+        "subgroups": pd.DataFrame(_long(figures["subgroups"], "subgroup", "part")),
+        "end_to_end": pd.DataFrame(_ends(figures["end_to_end"])),
+        "pointing": pd.DataFrame(_pointing(figures["pointing"])),
+        "risk_coverage": _curves(table),
+    }
+    for name, frame in tables.items():
+        frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    confusion(table).to_csv(folder / "region_confusion.csv", lineterminator="\n")
+
+
+def _long(figures: Figures, outer: str, inner: str) -> Iterator[dict[str, Any]]:
+    """Rows of nested :func:`.figures.compare`."""
+    for first, parts in figures.items():
+        for second, compared in parts.items():
+            for name, estimate in compared["network"].items():
+                yield {
+                    outer: first, inner: second, "figure": name, **estimate.model_dump(),
+                    "majority": compared["majority"][name].value,
+                    "look_up": compared["look_up"][name].value,
+                    **{count: compared[count] for count in _COUNTS},
+                }  # fmt: skip
+
+
+def _rates(figures: Figures, key: str) -> Iterator[dict[str, Any]]:
+    """Rows of shares that have baselines."""
+    for part, rates in figures.items():
+        for name, compared in rates.items():
+            yield {
+                key: part, "figure": name, **compared["network"].model_dump(),
+                "majority": compared["majority"].value, "look_up": compared["look_up"].value,
+                "pictures": compared["pictures"],
+            }  # fmt: skip
+
+
+def _ends(figures: Figures) -> Iterator[dict[str, Any]]:
+    for part, ends in figures.items():
+        for name, count in ends["counts"].items():
+            yield {
+                "in_view": part, "figure": name, "count": count,
+                **ends["shares"][name].model_dump(),
+            }  # fmt: skip
+        for name, counts in (("refused", ends["refused"]), ("uncertain", ends["uncertain"])):
+            for worth, count in counts.items():
+                yield {"in_view": part, "figure": f"{name}, {worth}", "count": count}
+        for row in _rates({part: {"accuracy": ends["accuracy"]}}, "in_view"):
+            count = ends["counts"]["right"] + ends["refused"]["rightly"]
+            yield {**row, "count": count}
+
+
+def _pointing(figures: Figures) -> Iterator[dict[str, Any]]:
+    for region, part in figures.items():
+        for hit in ("centre", "cell"):
+            yield {
+                "region": region, "hit": hit, **part[hit]["network"].model_dump(),
+                "chance": part[hit]["chance"].value, "middle": part[hit]["middle"].value,
+                "pictures": part["pictures"],
+            }  # fmt: skip
+
+
+def _curves(table: pd.DataFrame) -> pd.DataFrame:
+    frames = []
+    for region in (*REGIONS, POOLED):
+        coverage, risk = risk_curve(risk_question(table, region))
+        frames.append(pd.DataFrame({"region": region, "coverage": coverage, "risk": risk}))
+    return pd.concat(frames)

@@ -1,0 +1,213 @@
+"""Where a network's first weights come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import timm
+import torch
+from onnx import numpy_helper
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.bundle import (
+    MANIFEST_NAME,
+    BundleSpec,
+    Kind,
+    Precision,
+    read_manifest,
+    read_verified,
+)
+from pipeline.errors import ConfigError
+
+from . import checkpoint
+from .model import ARCHITECTURE, FEATURES, Network, StrideOn
+from .spec import FRACTURE
+from .train import BEST, CONFIG
+
+FLOAT = (Precision.FP32, Precision.FP16)
+"""Precisions from which training can go on; int8 has lost too much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Initial:
+    """Weights to start from.
+
+    Attributes:
+        name: Where they come from, in a word for the records.
+        stride_on: Which convolution of their down-sampling blocks strides.
+        weights: By the names of :class:`stages.model.Network`; what is missing starts random.
+        rows: Meaning of each row of the linear layer, when there is one.
+    """
+
+    name: str
+    stride_on: StrideOn
+    weights: Mapping[str, Tensor]
+    rows: tuple[str, ...] = ()
+
+    def load_into(self, network: Network) -> list[str]:
+        """Put the weights into a network.
+
+        The linear layer is taken over row by row where its meaning is known.
+
+        Returns:
+            Names of the weights that stay random, at least in part.
+
+        Raises:
+            ConfigError: They do not fit.
+        """
+        wanted = network.state_dict()
+        weights = {k: v for k, v in self.weights.items() if not k.startswith("fc.")}
+        misfits = [
+            f"{name} {tuple(value.shape)}"
+            for name, value in weights.items()
+            if name not in wanted or value.shape != wanted[name].shape
+        ]
+        if misfits:
+            raise ConfigError(
+                f"model.init: {self.name}: {len(misfits)} weights do not belong to "
+                f"{ARCHITECTURE}: {', '.join(misfits[:3])} …"
+            )
+        weights |= self._linear(network)
+        network.load_state_dict(weights, strict=False)
+        known = set(self.rows) >= set(network.labels)
+        return [
+            name for name in wanted
+            if name not in weights or (name.startswith("fc.") and not known)
+        ]  # fmt: skip
+
+    def _linear(self, network: Network) -> dict[str, Tensor]:
+        weight, bias = network.fc.weight.detach().clone(), network.fc.bias.detach().clone()
+        for row, label in enumerate(network.labels):
+            if label in self.rows:
+                source = self.rows.index(label)
+                weight[row] = self.weights["fc.weight"][source]
+                bias[row] = self.weights["fc.bias"][source]
+        return {"fc.weight": weight, "fc.bias": bias}
+
+
+def find_initial(init: str, stride_on: str, stage: str) -> Initial:
+    """The weights that the settings name.
+
+    Args:
+        init: See :class:`stages.config.ModelConfig`.
+        stride_on: Likewise.
+        stage: Bundle whose head goes with the trunk of a weights folder.
+
+    Raises:
+        ConfigError: The weights cannot be had, or the strides do not fit them.
+        BundleError: The weights folder is damaged.
+    """
+    if init == "none":
+        return Initial(init, "conv1" if stride_on == "conv1" else "conv2", {})
+    if init == "hub":
+        found = Initial(init, "conv2", _from_hub())
+    elif (Path(init) / MANIFEST_NAME).is_file():
+        found = read_shipped(Path(init), stage)[0]
+    elif Path(init).is_dir():
+        found = _from_run(Path(init))
+    else:
+        found = _from_file(Path(init), stride_on)
+    if stride_on not in ("auto", found.stride_on):
+        raise ConfigError(
+            f"model.stride_on is {stride_on}, but the weights of {init} need {found.stride_on}"
+        )
+    return found
+
+
+def _backbone(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"backbone.{name}": value for name, value in weights.items()}
+
+
+def _from_hub() -> dict[str, Tensor]:
+    try:
+        source = timm.create_model(ARCHITECTURE, pretrained=True, num_classes=0)
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(
+            f"model.init: timm's weights cannot be downloaded: {error}",
+            "without internet: --init shipped, --init FILE (safetensors), or --init none",
+        ) from error
+    return _backbone(source.state_dict())
+
+
+def _from_file(file: Path, stride_on: str) -> Initial:
+    """A safetensors file in timm's names, whole or not."""
+    try:
+        with safe_open(file, "pt") as handle:
+            metadata = handle.metadata() or {}
+        weights = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(
+            f"model.init: {file}: not a readable safetensors file: {error}"
+        ) from error
+    original: StrideOn = "conv1" if "v1" in metadata.get("architecture", "") else "conv2"
+    if stride_on != "auto":
+        original = "conv1" if stride_on == "conv1" else "conv2"
+    return Initial(file.name, original, _backbone(weights))
+
+
+def _from_run(run: Path) -> Initial:
+    """The best weights of a run, with its linear layer."""
+    try:
+        described: dict[str, Any] = json.loads((run / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(f"model.init: {run}: not a trained run: {error}") from error
+    weights, _ = checkpoint.load(run / BEST)
+    return Initial(run.name, described["stride_on"], weights, tuple(described["outputs"]))
+
+
+def read_shipped(weights: Path, stage: str) -> tuple[Initial, BundleSpec]:
+    """The float form of a stage in a weights folder: its trunk and its head, and its contract.
+
+    Args:
+        weights: Folder with a manifest.
+        stage: ``region``, ``fracture-hand`` …
+
+    Raises:
+        ConfigError: The folder has no such stage in float32 or float16.
+        BundleError: A file is missing or altered.
+    """
+    manifest = read_manifest(weights)
+    for precision in FLOAT:
+        entries = {entry.name: entry for entry in manifest.of(precision)}
+        if stage in entries:
+            break
+    else:
+        raise ConfigError(f"{weights}: no {stage} in {' or '.join(FLOAT)}, wanted a float form")
+    head = entries[stage]
+    parts = [e for e in entries.values() if e.kind is Kind.TRUNK and e.trunk == head.trunk]
+    graphs = [onnx.load_from_string(read_verified(weights, entry)) for entry in (*parts, head)]
+    metadata = {prop.key: prop.value for prop in graphs[-1].metadata_props}
+    spec = BundleSpec.from_metadata(metadata, head.file)
+    found: dict[str, Tensor] = {}
+    for graph in graphs:
+        for initializer in graph.graph.initializer:
+            name = initializer.name
+            if name.split(".")[0] in _PARTS:
+                value = torch.from_numpy(np.array(numpy_helper.to_array(initializer), np.float32))
+                found[name if name.startswith("fc.") else f"backbone.{name}"] = value
+    if tuple(found.get("fc.weight", torch.empty(0)).shape) != (len(spec.labels), FEATURES):
+        raise ConfigError(f"{head.file}: its weights do not carry their names: export it again")
+    # An abnormality head starts a fracture head and the other way round: same place, same job.
+    rows = (FRACTURE,) if spec.kind is Kind.FRACTURE else spec.labels
+    name = f"{stage} of fxpipe weights, run {spec.provenance.run} {spec.provenance.created}"
+    return Initial(name, _stride(graphs[0]), found, rows), spec
+
+
+_PARTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc")
+
+
+def _stride(graph: onnx.ModelProto) -> StrideOn:
+    """Where the first down-sampling block of a graph strides."""
+    for node in graph.graph.node:
+        if node.op_type == "Conv" and node.input[1] == "layer2.0.conv1.weight":
+            strides = {a.name: list(a.ints) for a in node.attribute}["strides"]
+            return "conv1" if strides[0] == 2 else "conv2"
+    return "conv2"

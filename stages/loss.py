@@ -1,0 +1,130 @@
+"""What a step of training minimises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.domain import Array
+
+from .config import OptimConfig, StageConfig
+from .spec import FRACTURE, StageSpec
+
+FOCUS = 2.0
+"""Exponent of the focal loss, as its authors advise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """The loss of a batch, with what it needs to know of the training split.
+
+    Attributes:
+        optim: Its settings.
+        pos_weight: (K,) weight of the positives of each output.
+        scale: (K,) weight of each output.
+        is_fracture: (K,) bool: which output speaks of fractures.
+    """
+
+    optim: OptimConfig
+    pos_weight: Tensor
+    scale: Tensor
+    is_fracture: Tensor
+
+    @classmethod
+    def of(cls, targets: Array, stage: StageSpec, config: StageConfig, fabric: Fabric) -> Criterion:
+        """For a stage.
+
+        Args:
+            targets: (N, K) of the training split.
+            stage: What is learned.
+            config: Settings.
+            fabric: Device.
+        """
+        optim = config.optim
+        # Drawn in balance, positives are no rarer than negatives.
+        power = optim.pos_weight_power if optim.sampling == "shuffle" else 0.0
+        return cls(
+            optim,
+            loss_weights(targets, power).to(fabric.device),
+            torch.tensor(output_weights(stage, config), device=fabric.device),
+            torch.tensor([name == FRACTURE for name in stage.outputs], device=fabric.device),
+        )
+
+    def __call__(self, logits: Tensor, evidence: Tensor, targets: Tensor, masks: Tensor) -> Tensor:
+        """The loss.
+
+        Args:
+            logits: (N, K).
+            evidence: (N, K, h, w), see :class:`stages.model.Head`.
+            targets: (N, K) in [0, 1], NaN where unknown.
+            masks: (N, 1, H, W) in [0, 1]: where the fractures are.
+        """
+        loss = masked_loss(logits, targets, self.pos_weight, self.scale, self.optim)
+        if self.optim.box_weight:
+            loss = loss + self.optim.box_weight * box_loss(evidence[:, self.is_fracture], masks)
+        return loss
+
+
+def loss_weights(targets: Array, power: float) -> Tensor:
+    """(K,) weight of the positives of each output: (negatives / positives) ** power."""
+    positives, negatives = (targets == 1).sum(0), (targets == 0).sum(0)
+    ratio = negatives / np.maximum(positives, 1)
+    return torch.from_numpy((np.maximum(ratio, 1e-3) ** power).astype(np.float32))
+
+
+def output_weights(stage: StageSpec, config: StageConfig) -> list[float]:
+    """(K,) weight of each output in the loss; the auxiliary one has its own."""
+    auxiliary = getattr(config, "fracture_weight", 1.0)
+    return [1.0 if label in stage.labels else auxiliary for label in stage.outputs]
+
+
+def masked_loss(
+    logits: Tensor, targets: Tensor, pos_weight: Tensor, scale: Tensor,
+    optim: OptimConfig | None = None,
+) -> Tensor:  # fmt: skip
+    """Cross-entropy or focal loss, mean over the known targets of each output, summed over outputs.
+
+    Args:
+        logits: (N, K).
+        targets: (N, K) in [0, 1], NaN where unknown.
+        pos_weight: (K,) weight of the positives.
+        scale: (K,) weight of each output.
+        optim: Kind of loss and smoothing; plain binary cross-entropy without it.
+    """
+    optim = optim or OptimConfig()
+    known = ~torch.isnan(targets)
+    logits = logits.float()
+    wanted = torch.where(known, targets, 0.0)
+    smooth = wanted * (1 - 2 * optim.label_smoothing) + optim.label_smoothing
+    losses = functional.binary_cross_entropy_with_logits(
+        logits, smooth, pos_weight=pos_weight, reduction="none"
+    )
+    if optim.loss == "focal":
+        losses = losses * (torch.sigmoid(logits) - wanted).abs() ** FOCUS
+    means = (losses * known).sum(0) / known.sum(0).clamp_min(1)
+    return (means * scale).sum()
+
+
+def box_loss(evidence: Tensor, masks: Tensor) -> Tensor:
+    """How far the evidence lies from where the fractures are marked.
+
+    Softmax over the places of the evidence map gives the share that each place has in the
+    positive decision; the loss is -log of the share inside the marked cells, mean over the
+    pictures that have any. It leaves the map's mean, the decision itself, free. Boxes as
+    supervision of a classifier's map: Li et al. 2018, arXiv 1711.06373.
+
+    Args:
+        evidence: (N, 1, h, w).
+        masks: (N, 1, H, W) in [0, 1].
+    """
+    inside = functional.adaptive_max_pool2d(masks, evidence.shape[2:]).flatten(1)
+    marked = inside.amax(1) > 0
+    if not marked.any():
+        return evidence.sum() * 0.0
+    shares = functional.softmax(evidence.float().flatten(1), 1)
+    return -torch.log((shares * inside).sum(1)[marked].clamp_min(1e-6)).mean()

@@ -1,0 +1,99 @@
+"""Recipes side by side: what each cross-validation says against the first, on the same pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.bundle import Estimate
+from pipeline.errors import ConfigError
+
+from .assess import PREDICTIONS
+from .crossval import ranking, subsets
+from .metrics import auc, auc_estimate, bootstrap
+from .recipe import RESULT
+
+SHOWN = ("any region", "hand in view", "elbow in view", "shoulder in view")
+
+
+def side_by_side(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """One row a cross-validation: what it changed, its AUCs, and their difference from the first.
+
+    Only pictures that both have out of fold enter a difference; its interval comes from
+    resampling groups, the same ones for both, so that what is hard for both cancels out.
+
+    Args:
+        folders: Of cross-validations; the first is the baseline.
+
+    Raises:
+        ConfigError: One of them is not there or not finished in any fold.
+    """
+    loaded = [_load(folder) for folder in folders]
+    first, base = loaded[0]
+    rows = []
+    for folder, (summary, table) in zip(folders, loaded, strict=True):
+        both = base.merge(table, on="path", suffixes=("_base", ""), validate="one_to_one")
+        rows.append(
+            {
+                "name": folder.name,
+                "stage": summary["stage"],
+                "folds": f"{len(summary['finished'])} of {summary['folds']}",
+                "changed": dict(_changes(first["config"], summary["config"])),
+                "figures": {
+                    name: _compared(both, part, ranking(table), ranking(base), table is base)
+                    for name, part in subsets(both).items()
+                    if name in SHOWN and len(part)
+                },
+            }
+        )
+    return rows
+
+
+def _load(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    try:
+        summary: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        return summary, pd.read_csv(folder / PREDICTIONS)
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(
+            f"{folder}: no finished cross-validation: {error}", "make it with `fxpipe crossval`"
+        ) from error
+
+
+def _changes(base: Any, other: Any, at: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings, by dotted name, that differ from the baseline's."""
+    if isinstance(base, Mapping) and isinstance(other, Mapping):
+        for key in sorted({*base, *other}):
+            name = f"{at}.{key}" if at else str(key)
+            yield from _changes(base.get(key), other.get(key), name)
+    elif base != other and not at.startswith("data."):
+        yield at, other
+
+
+def _compared(
+    both: pd.DataFrame, part: pd.DataFrame, score: str, base_score: str, is_base: bool
+) -> dict[str, Any]:
+    rows = both.loc[part.index]
+    labels = rows["label"].to_numpy(np.float32)
+    groups = list(rows["group"])
+    # The columns that both tables have got a suffix in the merge; others are as they were.
+    mine = rows[score].to_numpy()
+    old = rows[f"{base_score}_base" if f"{base_score}_base" in rows else base_score].to_numpy()
+
+    def gain(chosen: Any) -> float | None:
+        new, was = (auc(labels[chosen], values[chosen]) for values in (mine, old))
+        return None if new is None or was is None else new - was
+
+    difference = Estimate(value=None, note="the baseline itself")
+    if not is_base:
+        difference = bootstrap(gain, groups)
+    return {
+        "pictures": len(rows),
+        "positives": int(labels.sum()),
+        "auc": auc_estimate(labels, mine, groups).model_dump(),
+        "difference": difference.model_dump(),
+    }

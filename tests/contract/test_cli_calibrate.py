@@ -1,0 +1,161 @@
+"""``fxpipe calibrate`` and ``fxpipe cards`` on the small project."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import numpy_helper
+
+from pipeline.bundle import BundleSpec, read_manifest
+from pipeline.cli import main
+
+
+def fxpipe(*words):
+    return CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
+
+
+def contract(weights, name, precision):
+    graph = onnx.load(weights / name / f"{precision}.onnx")
+    metadata = {prop.key: prop.value for prop in graph.metadata_props}
+    return graph, BundleSpec.from_metadata(metadata, name)
+
+
+@pytest.fixture(scope="module")
+def calibrated(project, tmp_path_factory):
+    """Calibrated on the training split, the only one here with enough of both labels."""
+    target = tmp_path_factory.mktemp("calibrated") / "weights"
+    result = fxpipe(
+        *("calibrate", "--input", project / "index.csv", "--split", "train", "--quiet"),
+        *("--weights", project / "weights", "--output", target, "--sensitivity", "0.8"),
+    )
+    assert result.exit_code == 0, result.output
+    return target, result.output
+
+
+def test_thresholds_move_and_no_weight_does(project, calibrated):
+    target, _ = calibrated
+    for entry in read_manifest(target).bundles:
+        old, was = contract(project / "weights", entry.name, entry.precision)
+        new, spec = contract(target, entry.name, entry.precision)
+        assert hashlib.sha256((target / entry.file).read_bytes()).hexdigest() == entry.sha256
+        before, after = (
+            {i.name: numpy_helper.to_array(i) for i in graph.graph.initializer}
+            for graph in (old, new)
+        )
+        assert before.keys() == after.keys()
+        changed = {n for n, value in before.items() if not np.array_equal(value, after[n])}
+        assert changed <= {"temperature", "bias"}
+        if spec.kind == "fracture":
+            assert spec.operating_points != was.operating_points
+            assert "sensitivity 0.8" in spec.operating_points["sensitive"].rule
+            assert float(after["temperature"][0]) == pytest.approx(spec.temperature[0], rel=1e-3)
+        else:
+            assert spec == was
+
+
+def test_run_takes_the_new_folder(data, calibrated, tmp_path):
+    target, output = calibrated
+    assert f"--weights {target}" in output
+    result = fxpipe(
+        "run", "--input", data / "images/IMG0000000.jpg", "--weights", target, "--quiet",
+        "--output", tmp_path, "--operating-point", "sensitive",
+    )  # fmt: skip
+    assert result.exit_code == 0
+
+
+def test_the_probability_is_that_of_the_new_contract(project, calibrated):
+    from pipeline.config import RunConfig
+    from pipeline.runtime.session import load_bundles
+
+    target, _ = calibrated
+    weights = load_bundles(target, RunConfig(precision="fp32"))
+    stage = weights.fracture["hand"]
+    features = np.random.default_rng(0).random(
+        (2, stage.channels("features") or 2048, 2, 2), np.float32
+    )
+    output = stage.predict(features)
+    z = output.logits / stage.spec.temperature[0] + stage.spec.bias[0]
+    np.testing.assert_allclose(output.probabilities, 1 / (1 + np.exp(-z)), rtol=1e-4)
+
+
+def test_points_only_keeps_the_probabilities(project, tmp_path):
+    result = fxpipe(
+        *("calibrate", "--input", project / "index.csv", "--split", "train", "--quiet"),
+        *("--weights", project / "weights", "--output", tmp_path / "w", "--points-only"),
+    )
+    assert result.exit_code == 0
+    _, was = contract(project / "weights", "fracture-hand", "int8")
+    _, spec = contract(tmp_path / "w", "fracture-hand", "int8")
+    assert (spec.temperature, spec.bias) == (was.temperature, was.bias)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--output", "{weights}"), 2, "not empty, wanted a new folder"),
+        (("--split", "val", "--output", "{new}"), 2, "too few labelled pictures in split val"),
+        (("--input", "nowhere.csv", "--output", "{new}"), 2, "nowhere.csv: cannot be read"),
+        (("--sensitivity", "1.5", "--output", "{new}"), 2, "1.5"),
+    ],
+)
+def test_wrong_usage_is_told(project, tmp_path, words, code, message):
+    places = {"weights": project / "weights", "new": tmp_path / "new"}
+    result = fxpipe(
+        *("calibrate", "--input", project / "index.csv", "--weights", project / "weights"),
+        *(word.format(**places) for word in words),
+    )
+    assert result.exit_code == code
+    assert message in result.output
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture
+def weights(project, tmp_path):
+    return shutil.copytree(project / "weights", tmp_path / "weights")
+
+
+def test_every_bundle_gets_a_card_that_says_where_it_comes_from(project, weights):
+    (weights / "NOTICE.md").write_text("## Licence\n\nAs the pictures allow.\n")
+    result = fxpipe("cards", "--weights", weights)
+    assert result.exit_code == 0
+    names = {entry.name for entry in read_manifest(weights).bundles}
+    for name in names:
+        card = (weights / name / "README.md").read_text()
+        _, spec = contract(weights, name, "fp32")
+        assert card.startswith(f"# {name}\n")
+        assert "not a medical device" in card
+        assert spec.provenance.data in card
+        assert spec.provenance.counts["train"] in card
+        assert "| `optim.batch_size` | 8 |" in card
+        assert card.endswith("As the pictures allow.\n")
+        if spec.kind != "trunk":
+            assert "Not measured yet" in card
+        for point in spec.operating_points.values():
+            assert f"{point.threshold:.4f}" in card
+    gathered = (weights / "README.md").read_text()
+    assert all(f"({name}/README.md)" in gathered for name in names)
+
+
+def test_the_figures_of_a_card_are_those_of_the_evaluation(project, weights, tmp_path):
+    fxpipe(
+        *("evaluate", "--index", project / "index.csv", "--weights", weights, "--quiet"),
+        *("--output", tmp_path / "evaluation"),
+    )
+    file = tmp_path / "evaluation/evaluation.json"
+    assert fxpipe("cards", "--weights", weights, "--evaluation", file).exit_code == 0
+    figures = json.loads(file.read_text())
+    auc = figures["fracture"]["hand"]["in view"]["network"]["auc"]
+    card = (weights / "fracture-hand/README.md").read_text()
+    assert f"| AUC | {auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}] |" in card
+    assert "Few fractures" in card
+    figures["facts"]["bundles"]["region"]["sha256"] = "0" * 64
+    file.write_text(json.dumps(figures))
+    result = fxpipe("cards", "--weights", weights, "--evaluation", file)
+    assert result.exit_code == 2
+    assert "measures files that are not in" in result.output
