@@ -13,7 +13,7 @@ from pipeline.domain import Array
 
 from .metrics import Labels, sensitivity, specificity
 
-PRIOR_SD = (0.5, 2.0)
+PRIOR_SD = (0.3, 0.5)
 """Standard deviation of log temperature and of bias before any data is seen."""
 TARGET = 0.95
 POINTS = ("sensitive", "balanced", "specific")

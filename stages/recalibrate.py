@@ -31,7 +31,7 @@ from pipeline.bundle import (
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, UsageError
 from pipeline.progress import Progress
-from pipeline.runtime.session import load_bundles
+from pipeline.runtime.session import Weights, load_bundles
 
 from .calibrate import fit_calibration, operating_points, probabilities
 from .data.index import Index, Split
@@ -113,18 +113,18 @@ def recalibrate(
             )
     table, _ = predict(samples, index.source.parent, networks, config, progress)
     table = table[table["status"] != "failed"]
-    found = {}
-    for region, stage in networks.fracture.items():
+    chosen: dict[str, pd.DataFrame] = {}
+    for region in networks.fracture:
         rows = table[table[f"view_{region}"] == 1]
         positives = int(rows["label"].sum())
-        if min(positives, len(rows) - positives) < FEWEST:
-            log.warning(
-                "%s: %d fractured and %d other pictures in split %s, wanted %d of each: "
-                "its thresholds stay", region, positives, len(rows) - positives, wanted.split,
-                FEWEST,
-            )  # fmt: skip
+        if min(positives, len(rows) - positives) >= FEWEST:
+            chosen[region] = rows
             continue
-        found[region] = _fit(rows, region, stage.spec, wanted, index)
+        log.warning(
+            "%s: %d fractured and %d other pictures in split %s, wanted %d of each: its "
+            "thresholds stay", region, positives, len(rows) - positives, wanted.split, FEWEST,
+        )  # fmt: skip
+    found = _fit(chosen, networks, wanted, index)
     if not found:
         raise ConfigError(
             f"{index.source}: too few labelled pictures in split {wanted.split}, wanted "
@@ -135,19 +135,29 @@ def recalibrate(
 
 
 def _fit(
-    rows: pd.DataFrame, region: str, spec: BundleSpec, wanted: Wanted, index: Index
-) -> Recalibrated:
-    labels = rows["label"].to_numpy(np.float32)
-    logits = rows[f"fracture_logit_{region}"].to_numpy(np.float32)
-    if wanted.points_only:
-        temperature, bias = spec.temperature[0], spec.bias[0]
-    else:
-        temperature, bias = fit_calibration(labels, logits)
-    fitted = (np.array([value], np.float32) for value in (temperature, bias))
-    scores = probabilities(logits, *fitted)
+    chosen: Mapping[str, pd.DataFrame], networks: Weights, wanted: Wanted, index: Index
+) -> dict[str, Recalibrated]:
+    """One calibration for all specialists, thresholds for each; see :mod:`stages.ship` for why."""
+    labels = {region: rows["label"].to_numpy(np.float32) for region, rows in chosen.items()}
+    logits = {
+        region: rows[f"fracture_logit_{region}"].to_numpy(np.float32)
+        for region, rows in chosen.items()
+    }
+    if chosen and not wanted.points_only:
+        together = (np.concatenate(list(part.values())) for part in (labels, logits))
+        fitted = fit_calibration(*together)
     source = f"split {wanted.split} of {index.source.name} ({index.digest[:12]})"
-    points = operating_points(labels, scores, wanted.sensitivity, wanted.specificity, source)
-    return Recalibrated(temperature, bias, points, len(rows), int(labels.sum()))
+    found = {}
+    for region in chosen:
+        spec = networks.fracture[region].spec
+        pair = (spec.temperature[0], spec.bias[0]) if wanted.points_only else fitted
+        scores = probabilities(logits[region], *(np.array([x], np.float32) for x in pair))
+        points = operating_points(
+            labels[region], scores, wanted.sensitivity, wanted.specificity, source
+        )
+        positives = int(labels[region].sum())
+        found[region] = Recalibrated(*pair, points, len(scores), positives)
+    return found
 
 
 def _rewrite(weights: Path, target: Path, found: Mapping[str, Recalibrated]) -> None:

@@ -7,13 +7,14 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import pandas as pd
 from pydantic import Field
 from torch import nn
 
@@ -35,10 +36,12 @@ from pipeline.progress import Progress
 from pipeline.runtime.providers import open_session
 from pipeline.runtime.session import Network as OpenedNetwork
 
-from .calibrate import probabilities
+from .assess import PREDICTIONS
+from .calibrate import fit_calibration, operating_points, probabilities
 from .data.dataset import read_array
 from .data.index import Index, Sample
 from .export import STAGE_OUTPUTS, TRUNK_OUTPUTS, derive, stamp, to_onnx
+from .metrics import Labels
 from .model import Head, Network, Trunk, digest, position
 from .parity import BATCH, Parity, compare, gate, reference_logits
 from .recipe import RESULT, load_network
@@ -125,7 +128,9 @@ def find_runs(folder: Path) -> list[Path]:
     """
     if (folder / CONFIG).is_file():
         return [folder]
+    # A cross-validation has a result too, but is no run.
     runs = [path.parent for path in sorted(folder.glob(f"*/{RESULT}"))]
+    runs = [run for run in runs if (run / CONFIG).is_file()]
     if not runs:
         raise ConfigError(f"{folder}: no finished run there", "train one with `fxpipe train-stage`")
     return sorted(runs, key=lambda run: json.loads((run / CONFIG).read_text())["kind"] != "region")
@@ -152,8 +157,8 @@ def export_runs(
     """
     built = Built({e.trunk: e.name for e in _listed(weights) if e.trunk and e.kind is Kind.TRUNK})
     rows: list[Parity] = []
-    for folder in folders:
-        for row in _export(_load(folder), index, built, config):
+    for run in _calibrated_together([_load(folder) for folder in folders]):
+        for row in _export(run, index, built, config):
             log.info("%s", row)
             rows.append(row)
             progress.advance()
@@ -175,6 +180,63 @@ def _load(folder: Path) -> Run:
     stage = fracture_stage(region) if region else region_stage()
     preprocess = PreprocessSpec.model_validate(described["preprocess"])
     return Run(folder, stage, network, described, result, preprocess)
+
+
+def _calibrated_together(runs: Sequence[Run]) -> list[Run]:
+    """Give the specialists of one table one calibration, fitted on all their validation pictures.
+
+    Few regions have the cases for a calibration of their own. On held-out fifths of the first
+    shipped specialists' validation pictures, the mean log loss was .334 with one calibration for
+    all, .350 with one each and .341 with none. Thresholds stay each specialist's own.
+    """
+    alike: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.stage.kind is Kind.FRACTURE:
+            alike.setdefault(run.described["index_digest"], []).append(run)
+    results: dict[Path, Mapping[str, Any]] = {}
+    for family in alike.values():
+        if len(family) == 1:
+            continue
+        tables = [_validation(run) for run in family]
+        labels, logits = (np.concatenate(part) for part in zip(*tables, strict=True))
+        fitted = fit_calibration(labels, logits)
+        results |= {
+            run.folder: recalibrated(run.result, *table, *fitted)
+            for run, table in zip(family, tables, strict=True)
+        }
+    return [replace(run, result=results.get(run.folder, run.result)) for run in runs]
+
+
+def recalibrated(
+    result: Mapping[str, Any], labels: Labels, logits: Array, temperature: float, bias: float
+) -> dict[str, Any]:
+    """A specialist's result with another calibration, and the thresholds that follow from it.
+
+    Args:
+        result: As in ``result.json``.
+        labels: (N,) 0 or 1, of its validation pictures.
+        logits: (N,) of them.
+        temperature: See :class:`pipeline.bundle.BundleSpec`.
+        bias: Likewise.
+    """
+    pair = [np.array([value], np.float32) for value in (temperature, bias)]
+    points = operating_points(labels, probabilities(logits, *pair))
+    return {
+        **result,
+        "temperature": pair[0].tolist(),
+        "bias": pair[1].tolist(),
+        "operating_points": {name: p.model_dump(mode="json") for name, p in points.items()},
+    }
+
+
+def _validation(run: Run) -> tuple[Labels, Array]:
+    """(N,) labels and (N,) logits of a specialist's validation pictures."""
+    table = pd.read_csv(run.folder / PREDICTIONS)
+    table = table[table["split"] == "val"]
+    return (
+        table["label"].to_numpy(np.float32),
+        table[f"logit_{run.stage.outputs[0]}"].to_numpy(np.float32),
+    )
 
 
 def _export(run: Run, index: Index, built: Built, config: ExportConfig) -> Iterator[Parity]:

@@ -111,7 +111,8 @@ def find_views(
     pictures = [sample.sha256 for sample in samples]
     made_of = {
         "blocks": digest(Trunk(network, config.train.trainable_from), preprocess.model_dump_json()),
-        "augment": config.augment.model_dump(mode="json"),
+        # Blending happens later, between views.
+        "augment": config.augment.model_dump(mode="json", exclude={"mixup"}),
         "views": count,
         "seed": config.train.seed,
         "precision": fabric._precision.precision,

@@ -12,8 +12,9 @@ import pytest
 from click.testing import CliRunner
 from onnx import numpy_helper
 
-from pipeline.bundle import BundleSpec, read_manifest
+from pipeline.bundle import BundleSpec, Estimate, read_manifest
 from pipeline.cli import main
+from stages.evaluation.headlines import words
 
 
 def fxpipe(*words):
@@ -152,7 +153,8 @@ def test_the_figures_of_a_card_are_those_of_the_evaluation(project, weights, tmp
     figures = json.loads(file.read_text())
     auc = figures["fracture"]["hand"]["in view"]["network"]["auc"]
     card = (weights / "fracture-hand/README.md").read_text()
-    assert f"| AUC | {auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}] |" in card
+    assert f"| AUC | {words(Estimate(**auc))} |" in card
+    assert f"| AUC | {auc['value']:.3f} " in card
     assert "Few fractures" in card
     figures["facts"]["bundles"]["region"]["sha256"] = "0" * 64
     file.write_text(json.dumps(figures))

@@ -48,8 +48,11 @@ def test_the_wheel_holds_every_module(wheel):
         assert wanted <= set(wheel.namelist())
 
 
-def test_the_wheel_holds_the_template_of_the_audit_page(wheel):
-    assert "stages/data/audit.html" in wheel.namelist()
+def test_the_wheel_holds_every_template(wheel):
+    wanted = {p.relative_to(ROOT).as_posix() for p in (ROOT / "stages").rglob("*.html")}
+    wanted |= {p.relative_to(ROOT).as_posix() for p in (ROOT / "stages").rglob("*.j2")}
+    assert len(wanted) >= 4
+    assert wanted <= set(wheel.namelist())
 
 
 def test_the_wheel_has_one_command_and_asks_no_torch_of_a_clinic(wheel):
