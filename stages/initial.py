@@ -160,7 +160,8 @@ def _from_run(run: Path) -> Initial:
     except (OSError, json.JSONDecodeError) as error:
         raise ConfigError(f"model.init: {run}: not a trained run: {error}") from error
     weights, _ = checkpoint.load(run / BEST)
-    return Initial(run.name, described["stride_on"], weights, tuple(described["outputs"]))
+    name = f"run {run.name}, from {described['initial_weights']}"
+    return Initial(name, described["stride_on"], weights, tuple(described["outputs"]))
 
 
 def read_shipped(weights: Path, stage: str) -> tuple[Initial, BundleSpec]:

@@ -356,9 +356,17 @@ def _provenance(run: Run, index: Index) -> Provenance:
         initial_weights=run.described["initial_weights"],
         versions=run.described["versions"],
         counts={split: _counted(samples) for split, samples in seen.items()},
-        recipe=run.described["config"],
+        recipe=_recipe(run.described["config"]),
         best_epoch=run.result["best_epoch"],
     )
+
+
+def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without the places of one machine, which change no weight."""
+    recipe = {key: value for key, value in config.items() if key not in ("data", "region_run")}
+    if "model" in recipe:
+        recipe["model"] = {k: v for k, v in recipe["model"].items() if k != "init"}
+    return recipe
 
 
 def _counted(samples: Sequence[Sample]) -> str:

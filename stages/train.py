@@ -247,8 +247,7 @@ def make_optimizer(
             decay = config.weight_decay if weight.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(weight)
     return torch.optim.AdamW(
-        [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()],
-        fused=True,
+        [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
     )
 
 

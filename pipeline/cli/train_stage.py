@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .. import log
-from ..config import load
 from ..domain import REGIONS
 from ..progress import on_stderr
 from .extras import needs
-from .run import default_weights
+from .training import INIT, PATH, options, read_training_table, refuse_leaks, setting, settings_of
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_PATH = click.Path(path_type=Path)
-
-
-def _shared(function: Callable[..., None]) -> Callable[..., None]:
-    """The options that both stages take."""
-    for option in reversed(
-        (
-            click.option(
-                "--index", type=_FILE, default=Path("index.csv"), show_default=True,
-                help="Table made by `fxpipe index`.",
-            ),
-            click.option("--output", type=_PATH, help="Run folder.  [default: runs/STAGE]"),
-            click.option("--config", "file", type=_FILE, help="TOML file with settings."),
-            click.option(
-                "--set", "settings", multiple=True, metavar="KEY=VALUE",
-                help="One setting, such as optim.epochs=20; repeatable.",
-            ),
-            click.option(
-                "--allow-leaks", is_flag=True,
-                help="Train although the same picture is in two splits, or has two labels.",
-            ),
-            click.option("--resume", is_flag=True, help="Go on with the run in --output."),
-            click.option("--quiet", is_flag=True, help="No progress and no figures by epoch."),
-        )
-    ):  # fmt: skip
-        function = option(function)
-    return function
+_OWN = (
+    click.option("--output", type=PATH, help="Run folder.  [default: runs/STAGE]"),
+    click.option("--resume", is_flag=True, help="Go on with the run in --output."),
+)
 
 
 @click.group(name="train-stage")
@@ -52,48 +24,34 @@ def command() -> None:
 
 
 @command.command(name="region")
-@click.option(
-    "--init", help="hub, none, shipped, a safetensors file or a run: the setting model.init."
-)
-@_shared
-def region(init: str | None, settings: tuple[str, ...], **options: Any) -> None:
+@INIT
+@options(*_OWN)
+def region(init: str | None, settings: tuple[str, ...], **rest: Any) -> None:
     """Train the router, and with it the trunk that every specialist shares.
 
     The whole network learns from pictures of all regions, with an auxiliary fracture output.
     """
     if init is not None:
-        settings = (*settings, f"model.init={_quoted(_named(init))}")
-    _train("region", settings=settings, **options)
+        settings = (*settings, setting("model.init", init))
+    _train("region", settings=settings, **rest)
 
 
 @command.command(name="fracture")
 @click.option("--region", "name", type=click.Choice(REGIONS), required=True)
 @click.option(
-    "--from",
-    "region_run",
-    type=_PATH,
+    "--from", "source", type=PATH,
     help="Region run, or shipped: go on with a shipped specialist.  [default: runs/region]",
-)
-@_shared
-def fracture(name: str, region_run: Path | None, settings: tuple[str, ...], **options: Any) -> None:
+)  # fmt: skip
+@options(*_OWN)
+def fracture(name: str, source: Path | None, settings: tuple[str, ...], **rest: Any) -> None:
     """Fine-tune one region's specialist from the network of a region run.
 
     What lies before train.trainable_from is frozen: the trunk that all stages share.
     """
-    settings = (*settings, f"region={_quoted(name)}")
-    if region_run is not None:
-        settings = (*settings, f"region_run={_quoted(_named(str(region_run)))}")
-    _train(f"fracture-{name}", settings=settings, **options)
-
-
-def _named(source: str) -> str:
-    """The weights folder in use for the word shipped, anything else as it is."""
-    return str(default_weights()) if source == "shipped" else source
-
-
-def _quoted(value: str) -> str:
-    """A TOML literal string."""
-    return f"'{value}'"
+    settings = (*settings, setting("region", name))
+    if source is not None:
+        settings = (*settings, setting("region_run", source))
+    _train(f"fracture-{name}", settings=settings, **rest)
 
 
 def _train(
@@ -101,23 +59,14 @@ def _train(
     allow_leaks: bool, resume: bool, quiet: bool,
 ) -> None:  # fmt: skip
     run = output or Path("runs") / stage
+    config = settings_of(stage, file, settings, quiet)
     with needs("train"):
-        from stages.config import FractureConfig, RegionConfig
-        from stages.data.gate import refuse_leaks
-        from stages.data.index import read_index, read_table
+        from stages.config import RegionConfig
         from stages.recipe import train_fracture, train_region
         from stages.report import describe_result
-    # After the imports: Lightning sets its loggers up when it is imported.
-    log.configure(logging.WARNING if quiet else logging.INFO)
+    table = read_training_table(index, allow_leaks)
     try:
-        config: RegionConfig | FractureConfig = (
-            load(RegionConfig, file, settings)
-            if stage == "region"
-            else load(FractureConfig, file, settings)
-        )
-        table = read_table(index) if allow_leaks else read_index(index)
-        with on_stderr(len(table.samples), quiet, "pictures") as progress:
-            refuse_leaks([table], config.data.cache, allow_leaks, progress)
+        refuse_leaks([table], config.data.cache, allow_leaks, quiet)
         with on_stderr(None, quiet, "batches") as progress:
             if isinstance(config, RegionConfig):
                 train_region(run, table, config, resume, progress)

@@ -102,7 +102,10 @@ def _tone(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> 
     toned = ((toned - middle) * contrast + middle) * brightness
     if config.local_contrast > 0:
         size = images.shape[-1] // LOCAL // 2 * 2 + 1
-        blurred = avg_pool2d(toned, size, 1, size // 2, count_include_pad=False)
+        blurred = toned
+        for kernel in ((size, 1), (1, size)):  # one way after the other: far less to add up
+            margin = kernel[0] // 2, kernel[1] // 2
+            blurred = avg_pool2d(blurred, kernel, 1, margin, count_include_pad=False)
         toned = toned + draw(0, config.local_contrast) * (toned - blurred)
     return toned.clamp(0, 1)
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,6 +80,8 @@ class Sample:
 COLUMNS = tuple(field.name for field in fields(Sample))
 NEEDED = COLUMNS[:-1]
 """Columns without which a table is refused: all but the boxes, which few data sets have."""
+UNSAID = {"regions": UNKNOWN}
+"""What a column that is left out means where it is not the empty text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,8 @@ def read_index(source: Path) -> Index:
         InputMissingError: There is no such file.
         IndexFaultsError: With every fault found, leaks and missing pictures among them.
     """
-    index, faults = _read(source)
-    faults += find_leaks(index.samples)
+    index, faults = _read(source, NEEDED)
+    faults += find_incomplete(index.samples) + find_leaks(index.samples)
     faults += [f"{s.path}: no such file" for s in index.samples if not s.path.is_file()]
     if faults:
         raise IndexFaultsError(str(source), faults)
@@ -119,18 +121,25 @@ def read_index(source: Path) -> Index:
 def read_table(source: Path) -> Index:
     """Read a table that is to be audited: its rows are legal, but it may leak or lack pictures.
 
+    Only the columns ``path`` and ``split`` are needed. Where a row has no group, it is its own.
+
     Raises:
         InputMissingError: There is no such file.
         IndexFaultsError: With every illegal value found.
     """
-    index, faults = _read(source)
+    index, faults = _read(source, ("path", "split"))
     if faults:
         raise IndexFaultsError(str(source), faults)
-    return index
+    alone = (s if s.group else replace(s, group=s.path.as_posix()) for s in index.samples)
+    return replace(index, samples=tuple(alone))
 
 
-def _read(source: Path) -> tuple[Index, list[str]]:
+def _read(source: Path, needed: Sequence[str]) -> tuple[Index, list[str]]:
     """The table and what is wrong with its rows, each by itself.
+
+    Args:
+        source: Its file.
+        needed: Columns that must be there; others may be left out, and are then unknown.
 
     Raises:
         InputMissingError: There is no such file.
@@ -143,12 +152,13 @@ def _read(source: Path) -> tuple[Index, list[str]]:
             f"{source}: cannot be read: {error.strerror}", "make it with `fxpipe index`"
         ) from error
     table = pd.read_csv(source, dtype=str, keep_default_na=False)
-    missing = [name for name in NEEDED if name not in table.columns]
+    missing = [name for name in needed if name not in table.columns]
     if missing:
         raise IndexFaultsError(str(source), [f"no column {name!r}" for name in missing])
     faults: list[str] = []
     samples = []
-    table = table.assign(boxes=table.get("boxes", ""))
+    left_out = {name: UNSAID.get(name, "") for name in COLUMNS if name not in table.columns}
+    table = table.assign(**left_out)
     for line, row in enumerate(table[list(COLUMNS)].to_dict("records"), start=2):
         label = {"": None, "0": 0, "1": 1}.get(row["label"], -1)
         if label == -1:
@@ -211,7 +221,7 @@ def write_index(samples: Sequence[Sample], target: Path) -> None:
 
 def find_faults(samples: Sequence[Sample]) -> list[str]:
     """Everything that is wrong with the rows as a table, in words."""
-    return find_illegal(samples) + find_leaks(samples)
+    return find_illegal(samples) + find_incomplete(samples) + find_leaks(samples)
 
 
 def find_illegal(samples: Sequence[Sample]) -> list[str]:
@@ -227,10 +237,17 @@ def find_illegal(samples: Sequence[Sample]) -> list[str]:
             faults.append(f"{sample.path}: regions are {sample.regions!r}, wanted {sorted(tokens)}")
         if sample.split not in SPLITS:
             faults.append(f"{sample.path}: split is {sample.split!r}, wanted one of {SPLITS}")
-        if sample.label_kind not in LABEL_KINDS or (sample.label is not None) != bool(
-            sample.label_kind
-        ):
+        if sample.label_kind not in LABEL_KINDS or (sample.label is None and sample.label_kind):
             faults.append(f"{sample.path}: label {sample.label} of kind {sample.label_kind!r}")
+    return faults
+
+
+def find_incomplete(samples: Sequence[Sample]) -> list[str]:
+    """Rows that lack what training and evaluation cannot do without, in words."""
+    faults = []
+    for sample in samples:
+        if sample.label is not None and not sample.label_kind:
+            faults.append(f"{sample.path}: label {sample.label} of kind ''")
         if not sample.group:
             faults.append(f"{sample.path}: no group: without one a split may leak")
     return faults
@@ -249,7 +266,7 @@ def _divided(samples: Sequence[Sample], what: str, keys: Iterable[str]) -> list[
     """Keys whose rows lie in more than one of train, val and test."""
     seen: dict[str, set[str]] = {}
     for sample, key in zip(samples, keys, strict=True):
-        if sample.split != "excluded":
+        if sample.split != "excluded" and key:
             seen.setdefault(key, set()).add(sample.split)
     return [
         f"{what} {key} is in {' and '.join(sorted(splits))}: a leak"

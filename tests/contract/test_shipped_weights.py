@@ -114,3 +114,43 @@ def test_a_region_stage_has_thresholds_and_a_specialist_its_operating_points():
         assert set(points) == {"sensitive", "balanced", "specific"}
         assert points["sensitive"].threshold <= points["specific"].threshold
         assert points["balanced"].sensitivity.low is not None
+
+
+def test_the_cards_are_those_of_these_files_and_hold_measured_figures():
+    manifest = read_manifest(WEIGHTS)
+    for entry in manifest.bundles:
+        card = (WEIGHTS / entry.name / "README.md").read_text(encoding="utf-8")
+        assert entry.sha256[:16] in card
+        assert "Not measured yet" not in card
+    gathered = (WEIGHTS / "README.md").read_text(encoding="utf-8")
+    assert "## What was tried" in gathered
+    for row in json.loads((WEIGHTS / "tried.json").read_text(encoding="utf-8")):
+        assert f"| {row['name']} |" in gathered
+
+
+@pytest.mark.parametrize("name", ["region", "fracture-hand", "fracture-elbow", "fracture-shoulder"])
+def test_the_configs_of_the_shipped_weights_are_their_recipe(name):
+    from pipeline.config import load
+    from stages.config import FractureConfig, RegionConfig
+
+    weights = load_bundles(WEIGHTS, RunConfig(device="cpu"))
+    stages = {stage.spec.name: stage.spec for stage in weights.stages}
+    folder = ROOT / "configs/shipped"
+    if name == "region":
+        wanted = load(RegionConfig, folder / "2-region-384.toml").model_dump(mode="json")
+    else:
+        region = f"region='{name.removeprefix('fracture-')}'"
+        wanted = load(FractureConfig, folder / "3-fracture.toml", [region]).model_dump(mode="json")
+    # Places of one machine change no weight, and are not told.
+    wanted.pop("data")
+    wanted.pop("region_run", None)
+    if "model" in wanted:
+        wanted["model"].pop("init")
+    assert json.loads(json.dumps(dict(stages[name].provenance.recipe))) == wanted
+
+
+def test_the_bundles_name_no_folder_of_one_machine():
+    places = [f"/{name}/".encode() for name in ("tmp", "home", "root", "site-packages")]
+    for entry in read_manifest(WEIGHTS).bundles:
+        content = read_verified(WEIGHTS, entry)
+        assert not any(place in content for place in places), entry.file

@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import BundleError, ExportRefusedError
 from pipeline.preprocess import PreprocessSpec
 from pipeline.runtime.session import load_bundles
+from stages.calibrate import fit_calibration
 from stages.data.dataset import read_array
 from stages.data.index import read_index
 from stages.gradcam import grad_cam
@@ -49,11 +51,22 @@ def test_a_batch_of_one_answers_as_a_batch_of_eight(pictures, fp32):
 
 
 def test_probabilities_are_the_calibrated_logits(project, pictures, fp32):
-    result = json.loads((project / "runs/hand/result.json").read_text())
     head = fp32.fracture["hand"]
     output = head.predict(fp32.trunks[head.spec.trunk].features(pictures))
-    z = output.logits / result["temperature"][0] + result["bias"][0]
+    z = output.logits / head.spec.temperature[0] + head.spec.bias[0]
     np.testing.assert_allclose(output.probabilities, 1 / (1 + np.exp(-z)), atol=1e-5)
+
+
+def test_specialists_exported_together_share_one_calibration(project, fp32):
+    runs = [project / "runs" / region for region in ("elbow", "hand", "shoulder")]
+    tables = [pd.read_csv(run / "predictions.csv") for run in runs]
+    rows = pd.concat([table[table["split"] == "val"] for table in tables])
+    labels, logits = (rows[c].to_numpy(np.float32) for c in ("label", "logit_fracture"))
+    wanted = fit_calibration(labels, logits)
+    for stage in fp32.fracture.values():
+        assert (stage.spec.temperature[0], stage.spec.bias[0]) == pytest.approx(wanted, rel=1e-5)
+    own = json.loads((project / "runs/hand/result.json").read_text())
+    assert own["bias"][0] != pytest.approx(wanted[1], rel=1e-3)
 
 
 def test_evidence_averages_to_the_logit_and_is_grad_cam(project, pictures, fp32):

@@ -20,6 +20,7 @@ from stages.data.index import (
     assign_splits,
     find_faults,
     find_illegal,
+    find_incomplete,
     find_leaks,
     read_index,
     read_table,
@@ -249,8 +250,9 @@ def test_illegal_rows_are_refused_to_the_audit_too(shelf, tmp_path):
 def test_faults_are_illegal_rows_and_leaks():
     rows = [sample("a.jpg", group="g", split="train"), sample("b.jpg", group="g", split="test")]
     rows.append(sample("c.jpg", group=""))
-    assert find_faults(rows) == find_illegal(rows) + find_leaks(rows)
-    assert len(find_illegal(rows)) == len(find_leaks(rows)) == 1
+    rows.append(sample("d.jpg", regions="knee"))
+    assert find_faults(rows) == find_illegal(rows) + find_incomplete(rows) + find_leaks(rows)
+    assert [len(find(rows)) for find in (find_illegal, find_incomplete, find_leaks)] == [1, 1, 1]
 
 
 def test_the_page_stands_alone_and_shows_pairs_without_trusting_names(shelf, tmp_path):
@@ -302,3 +304,30 @@ def test_the_counts_are_plain_numbers(shelf, tmp_path):
     assert counts["leaks"] == {"same file": 1}
     assert counts["in_train"]["test"] == {"pictures": 2, "with_twin": 1}
     assert "test: 1 of 2 pictures (50.0%)" in describe_audit(found)
+
+
+def test_a_table_of_paths_and_splits_alone_can_be_audited(tmp_path):
+    for name, source in (("a.jpg", HANDS[0]), ("b.jpg", HANDS[0]), ("c.jpg", HANDS[1])):
+        shutil.copy(SAMPLES / source, tmp_path / name)
+    (tmp_path / "index.csv").write_text("path,split\na.jpg,train\nb.jpg,test\nc.jpg,test\n")
+    table = read_table(tmp_path / "index.csv")
+    assert [row.regions for row in table.samples] == ["unknown"] * 3
+    assert len({row.group for row in table.samples}) == 3
+    found = audit(table, Silent())
+    assert kinds(found.findings) == [Kind.SAME_FILE]
+    assert found.twins_of("test", "train") == 1
+    with pytest.raises(IndexFaultsError, match="no column 'group'"):
+        read_index(tmp_path / "index.csv")
+
+
+def test_rows_without_group_or_kind_are_refused_for_training(tmp_path):
+    shutil.copy(SAMPLES / HANDS[0], tmp_path / "a.jpg")
+    rows = pd.DataFrame(
+        [{"path": "a.jpg", "regions": "hand", "label": "1", "label_kind": "", "group": "",
+          "study": "", "split": "train", "origin": "", "flags": "", "sha256": ""}]
+    )  # fmt: skip
+    rows.to_csv(tmp_path / "index.csv", index=False)
+    with pytest.raises(IndexFaultsError, match=r"2 fault\(s\)") as caught:
+        read_index(tmp_path / "index.csv")
+    assert "no group" in str(caught.value)
+    assert "label 1 of kind ''" in str(caught.value)

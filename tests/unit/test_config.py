@@ -64,3 +64,9 @@ def test_a_file_that_is_not_toml_is_named(tmp_path):
     file.write_text("batch_size =")
     with pytest.raises(ConfigError, match=r"bad\.toml: not TOML"):
         load(RunConfig, file)
+
+
+@pytest.mark.parametrize("file", sorted((CONFIGS / "shipped").glob("*.toml")), ids=lambda f: f.name)
+def test_the_recipe_of_the_shipped_weights_is_legal_and_that_of_their_cards(file):
+    model = FractureConfig if "fracture" in file.name else RegionConfig
+    assert load(model, file) != model()

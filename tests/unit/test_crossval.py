@@ -80,7 +80,8 @@ def fold(folder, number, scores, labels, first=0):
     pd.concat([frame, frame.assign(split="val")]).to_csv(run / "predictions.csv", index=False)
 
 
-def test_predictions_of_finished_folds_are_pooled_calibrated(tmp_path):
+def test_predictions_of_finished_folds_are_pooled_calibrated(tmp_path, monkeypatch):
+    monkeypatch.setattr("stages.metrics.BOOTSTRAPS", 100)
     fold(tmp_path, 1, [2.0, -2.0, 1.0, -1.0], [1, 0, 1, 0])
     fold(tmp_path, 3, [-1.0, 1.0, 0.5, -3.0], [1, 0, 1, 0], first=4)
     summary = summarise(tmp_path, 5)
@@ -98,7 +99,8 @@ def test_predictions_of_finished_folds_are_pooled_calibrated(tmp_path):
     assert [row["hand alone"] for row in summary["by_fold"]] == [1.0, 0.5]
 
 
-def test_recipes_are_compared_on_the_same_pictures(tmp_path):
+def test_recipes_are_compared_on_the_same_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr("stages.metrics.BOOTSTRAPS", 100)
     labels = [1, 0] * 10
     fold(tmp_path / "base", 1, list(np.linspace(1, -1, 20)), labels)
     fold(tmp_path / "better", 1, [x * 2.0 - 1 for x in labels], labels)

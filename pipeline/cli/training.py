@@ -1,0 +1,100 @@
+"""What the commands that train have in common: options, settings, and a table without leaks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import log
+from ..config import load
+from ..progress import on_stderr
+from .extras import needs
+from .run import default_weights
+
+if TYPE_CHECKING:
+    from stages.config import FractureConfig, RegionConfig
+    from stages.data.index import Index
+
+PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+INIT = click.option(
+    "--init", help="hub, none, shipped, a safetensors file or a run: the setting model.init."
+)
+
+
+def options(*more: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The options that every training command takes, and some of its own after the first."""
+    index = click.option(
+        "--index", type=FILE, default=Path("index.csv"), show_default=True,
+        help="Table made by `fxpipe index`.",
+    )  # fmt: skip
+    shared = (
+        click.option("--config", "file", type=FILE, help="TOML file with settings."),
+        click.option(
+            "--set", "settings", multiple=True, metavar="KEY=VALUE",
+            help="One setting, such as optim.epochs=20; repeatable.",
+        ),
+        click.option(
+            "--allow-leaks", is_flag=True,
+            help="Train although the same picture is in two splits, or has two labels.",
+        ),
+        click.option("--quiet", is_flag=True, help="No progress and no figures by epoch."),
+    )  # fmt: skip
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed((index, *more, *shared)):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def setting(key: str, value: object) -> str:
+    """``KEY='VALUE'``; the word shipped becomes the weights folder in use."""
+    return f"{key}='{default_weights() if str(value) == 'shipped' else value}'"
+
+
+def settings_of(
+    stage: str, file: Path | None, settings: tuple[str, ...], quiet: bool
+) -> RegionConfig | FractureConfig:
+    """The checked settings of a stage; also sets up logging, after Lightning has done its own.
+
+    Raises:
+        ConfigError: With every fault.
+    """
+    with needs("train"):
+        import stages.recipe  # noqa: F401  (brings Lightning)
+        from stages.config import FractureConfig, RegionConfig
+    log.configure(logging.WARNING if quiet else logging.INFO)
+    if stage == "region":
+        return load(RegionConfig, file, settings)
+    return load(FractureConfig, file, settings)
+
+
+def read_training_table(source: Path, allow_leaks: bool) -> Index:
+    """The table, checked for leaks that it shows by itself unless they are allowed.
+
+    Raises:
+        InputMissingError: There is no such file.
+        IndexFaultsError: With every fault found.
+    """
+    from stages.data.index import read_index, read_table
+
+    return read_table(source) if allow_leaks else read_index(source)
+
+
+def refuse_leaks(tables: list[Index], cache: Path, allow_leaks: bool, quiet: bool) -> None:
+    """Look at every picture, once for all tables, for leaks that only pictures show.
+
+    Raises:
+        IndexFaultsError: There are some, and they are not allowed.
+    """
+    from stages.data import gate
+
+    with on_stderr(len(tables[0].samples), quiet, "pictures") as progress:
+        gate.refuse_leaks(tables, cache, allow_leaks, progress)
