@@ -2,24 +2,58 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .. import log
+from ..errors import IndexFaultsError
+from ..progress import Progress, on_stderr
 from .extras import needs
 
+if TYPE_CHECKING:
+    from stages.data.index import Sample
+
+logger = logging.getLogger(__name__)
+
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+_FILE = click.Path(path_type=Path, dir_okay=False)
+LAYOUTS = ("auto", "fracatlas", "mura", "folders", "table", "dicom")
 
 
 @click.command(name="index")
 @click.option(
     "--input",
-    "folder",
-    type=_FOLDER,
+    "source",
+    type=click.Path(path_type=Path, exists=True),
     required=True,
-    help="FracAtlas folder: images/ beside labels.csv.",
+    help="A data set: a folder, or a CSV file.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    default="auto",
+    show_default=True,
+    help="How it is laid out; auto recognises what is plain.",
+)
+@click.option(
+    "--columns",
+    multiple=True,
+    metavar="FIELD=COLUMN,…",
+    help="Which column holds what (path=Image,label=Fracture,group=PatientID), for tables and "
+    "DICOM labels; columns with plain names need none.",
+)
+@click.option("--labels", type=_FILE, help="CSV file with the labels of DICOM files.")
+@click.option(
+    "--label-kind",
+    type=click.Choice(["fracture", "abnormality"]),
+    help="What labels mean whose words do not say it (1, yes, positive).",
 )
 @click.option(
     "--negatives",
@@ -28,11 +62,17 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     help="Folder of pictures that show no supported region; repeatable.",
 )
 @click.option(
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("index.csv"),
+    "--output", type=_FILE, default=Path("index.csv"), show_default=True, help="The table."
+)
+@click.option(
+    "--split",
+    type=click.Choice(["patient", "own", "picture"]),
+    default="patient",
     show_default=True,
-    help="The table.",
+    help="By group; as the data set itself is divided; or by picture, which leaks.",
+)
+@click.option(
+    "--allow-leaks", is_flag=True, help="Write the table although one picture is in two splits."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=7, show_default=True)
 @click.option(
@@ -42,24 +82,107 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     show_default=True,
     help="Equal parts: one to test, one to validate, the rest to train.",
 )
-def command(folder: Path, negatives: tuple[Path, ...], output: Path, seed: int, parts: int) -> None:
+@click.option("--quiet", is_flag=True, help="No progress and no notes.")
+def command(
+    source: Path,
+    layout: str,
+    columns: tuple[str, ...],
+    labels: Path | None,
+    label_kind: str | None,
+    negatives: tuple[Path, ...],
+    output: Path,
+    split: str,
+    allow_leaks: bool,
+    seed: int,
+    parts: int,
+    quiet: bool,
+) -> None:
     """Build the table of training pictures, split by group, and print its counts.
 
-    Every picture is opened once. Truncated and contradictory ones stay in the table, excluded
-    from every split. Faults are listed, and then no table is written.
-    """
-    log.configure()
-    with needs("train"):
-        from stages.data.adapters.fracatlas import read_fracatlas, read_negatives
-        from stages.data.index import assign_splits, count_table, read_index, write_index
+    Layouts: FracAtlas; MURA; class folders (fractured / not fractured) in any depth; a CSV file;
+    DICOM files with a CSV file of labels. What a data set does not say stays unknown.
 
-        samples = read_fracatlas(folder)
-        for other in negatives:
-            samples += read_negatives(other)
-        splits = assign_splits(samples, seed, parts)
-    samples = [replace(s, split=split) for s, split in zip(samples, splits, strict=True)]
-    write_index(samples, output)
-    index = read_index(output)
-    click.echo(count_table(index.samples).to_string())
+    Every picture is opened once. Broken and contradictory ones stay in the table, excluded from
+    every split. Equal files are of one patient. Faults are listed, and then no table is written.
+    """
+    log.configure(logging.WARNING if quiet else logging.INFO)
+    with needs("train"):
+        from stages.data.adapters.columns import parse_columns
+        from stages.data.adapters.layouts import read_layout, recognise
+        from stages.data.adapters.negatives import read_negatives
+        from stages.data.index import read_index, read_table, write_index
+        from stages.data.twins import settle_twins
+
+    def watch(total: int) -> AbstractContextManager[Progress]:
+        return on_stderr(total, quiet, "pictures")
+
+    given = {"columns": parse_columns(columns), "labels": labels, "label_kind": label_kind}
+    options = {name: value for name, value in given.items() if value}
+    if layout == "auto":
+        layout = "dicom" if labels else recognise(source)
+        logger.info("%s: read as %s", source, layout)
+    samples = read_layout(layout, source, watch, options)
+    others = [row for folder in negatives for row in read_negatives(folder, watch)]
+    samples = settle_twins([*samples, *others])
+    samples = _split(samples, len(others), split, seed, parts)
+    allow_leaks |= split == "picture"
+    leaks = _check_leaks(samples, output, allow_leaks)
+    write_index(samples, output, allow_leaks)
+    index = read_table(output) if allow_leaks else read_index(output)
+    _describe(index.samples)
+    for leak in leaks:
+        click.echo(f"leak: {leak}")
+    if leaks:
+        click.echo("figures from a table that leaks say nothing of new patients")
     groups = len({sample.group for sample in index.samples})
     click.echo(f"\n{output}: {len(index.samples)} pictures in {groups} groups, {index.digest[:12]}")
+
+
+def _split(
+    samples: list[Sample], negatives: int, split: str, seed: int, parts: int
+) -> list[Sample]:
+    """The rows with their splits; the last ``negatives`` rows have no division of their own."""
+    from stages.data.index import assign_splits
+    from stages.data.split import own_splits
+
+    if split == "own":
+        own, others = samples[: len(samples) - negatives], samples[len(samples) - negatives :]
+        splits = own_splits(own, seed, parts)
+        splits += assign_splits(others, seed, parts) if others else []
+    else:
+        splits = assign_splits(samples, seed, parts, "picture" if split == "picture" else "patient")
+    return [replace(s, split=part) for s, part in zip(samples, splits, strict=True)]
+
+
+def _check_leaks(samples: Sequence[Sample], output: Path, allowed: bool) -> list[str]:
+    """What each split knows of another, in words.
+
+    Raises:
+        IndexFaultsError: It knows something, and must not.
+    """
+    from stages.data.split import count_leaks
+
+    leaks = [str(leak) for leak in count_leaks(samples)]
+    if leaks and not allowed:
+        raise IndexFaultsError(
+            str(output),
+            [f"leak: {leak}; split it with --split patient, or --allow-leaks" for leak in leaks],
+        )
+    return leaks
+
+
+def _describe(samples: Sequence[Sample]) -> None:
+    """Print counts: by regions, split and label, by label kind, and of what is excluded and why."""
+    from stages.data.index import count_table
+
+    click.echo(count_table(samples).to_string())
+    kinds = Counter(s.label_kind or "without a label" for s in samples)
+    click.echo(f"\nlabels: {_counts(kinds)}")
+    excluded = [s for s in samples if s.split == "excluded"]
+    if excluded:
+        reasons = Counter(flag for s in excluded for flag in s.flags.split(";") if flag)
+        click.echo(f"excluded: {len(excluded)} pictures ({_counts(reasons) or 'by the data set'})")
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{count} {word}" for word, count in counter.most_common())

@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from pipeline.domain import REGIONS, Array
-from pipeline.errors import IndexFaultsError, InputMissingError
+from pipeline.errors import IndexFaultsError, InputMissingError, UsageError
 
 Split = Literal["train", "val", "test", "excluded"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test", "excluded")
-LABEL_KINDS = ("fracture", "abnormality", "")
+SplitBy = Literal["patient", "picture"]
+LABEL_KINDS = ("fracture", "abnormality", "unknown", "")
 NONE, UNKNOWN = "none", "unknown"
 
 Box = tuple[float, float, float, float]
@@ -33,7 +34,8 @@ class Sample:
         regions: What is in view: names joined by ``;``, ``hand?`` where it is not known whether
             the hand is, ``none`` of the supported regions, or ``unknown``.
         label: 1 fractured (or abnormal), 0 not, None unknown.
-        label_kind: What the label means: ``fracture`` or ``abnormality``; empty without one.
+        label_kind: What the label means: ``fracture``, ``abnormality``, or ``unknown`` where the
+            data set does not say; empty without a label.
         group: Patient, or the safest stand-in; never divided between splits.
         study: Pictures taken together; may be empty.
         split: ``train``, ``val``, ``test``, or ``excluded`` from all three.
@@ -112,6 +114,7 @@ def read_index(source: Path) -> Index:
     """
     index, faults = _read(source, NEEDED)
     faults += find_incomplete(index.samples) + find_leaks(index.samples)
+    faults += find_repeated(index.samples)
     faults += [f"{s.path}: no such file" for s in index.samples if not s.path.is_file()]
     if faults:
         raise IndexFaultsError(str(source), faults)
@@ -164,7 +167,7 @@ def _read(source: Path, needed: Sequence[str]) -> tuple[Index, list[str]]:
         if label == -1:
             faults.append(f"line {line}: label is {row['label']!r}, wanted 0, 1 or empty")
         try:
-            boxes = _read_boxes(row["boxes"])
+            boxes = read_boxes(row["boxes"])
         except ValueError as error:
             faults.append(f"line {line}: boxes are {row['boxes']!r}, {error}")
             boxes = ()
@@ -176,7 +179,7 @@ def _read(source: Path, needed: Sequence[str]) -> tuple[Index, list[str]]:
     return Index(source, hashlib.sha256(content).hexdigest(), tuple(samples)), faults
 
 
-def _read_boxes(text: str) -> tuple[Box, ...]:
+def read_boxes(text: str) -> tuple[Box, ...]:
     """``x0 y0 x1 y1;…`` as numbers.
 
     Raises:
@@ -194,13 +197,19 @@ def _read_boxes(text: str) -> tuple[Box, ...]:
     return tuple(boxes)
 
 
-def write_index(samples: Sequence[Sample], target: Path) -> None:
+def write_index(samples: Sequence[Sample], target: Path, allow_leaks: bool = False) -> None:
     """Write the table, paths relative to its folder, in one step.
+
+    Args:
+        samples: The rows.
+        target: The file.
+        allow_leaks: Whether a group, or a file's content, may lie in two splits.
 
     Raises:
         IndexFaultsError: The rows contradict themselves.
     """
-    faults = find_faults(samples)
+    faults = find_illegal(samples) + find_incomplete(samples) + find_repeated(samples)
+    faults += [] if allow_leaks else find_leaks(samples)
     if faults:
         raise IndexFaultsError(str(target), faults)
     folder = target.parent.resolve()
@@ -221,7 +230,12 @@ def write_index(samples: Sequence[Sample], target: Path) -> None:
 
 def find_faults(samples: Sequence[Sample]) -> list[str]:
     """Everything that is wrong with the rows as a table, in words."""
-    return find_illegal(samples) + find_incomplete(samples) + find_leaks(samples)
+    return (
+        find_illegal(samples)
+        + find_incomplete(samples)
+        + find_leaks(samples)
+        + find_repeated(samples)
+    )
 
 
 def find_illegal(samples: Sequence[Sample]) -> list[str]:
@@ -254,12 +268,15 @@ def find_incomplete(samples: Sequence[Sample]) -> list[str]:
 
 
 def find_leaks(samples: Sequence[Sample]) -> list[str]:
-    """What the rows alone tell of divided groups, divided files and repeated rows, in words."""
+    """What the rows alone tell of divided groups and divided files, in words."""
     faults = _divided(samples, "group", [sample.group for sample in samples])
-    faults += _divided(samples, "file content", [sample.sha256 for sample in samples])
+    return faults + _divided(samples, "file content", [sample.sha256 for sample in samples])
+
+
+def find_repeated(samples: Sequence[Sample]) -> list[str]:
+    """Files with more than one row, in words."""
     repeated = [path for path, n in Counter(s.path for s in samples).items() if n > 1]
-    faults += [f"{path}: listed more than once" for path in repeated]
-    return faults
+    return [f"{path}: listed more than once" for path in repeated]
 
 
 def _divided(samples: Sequence[Sample], what: str, keys: Iterable[str]) -> list[str]:
@@ -275,36 +292,70 @@ def _divided(samples: Sequence[Sample], what: str, keys: Iterable[str]) -> list[
     ]
 
 
-def assign_splits(samples: Sequence[Sample], seed: int, parts: int = 7) -> list[Split]:
-    """Grouped, stratified, seeded: one part for testing, one for validation, the rest to train.
+def assign_splits(
+    samples: Sequence[Sample], seed: int, parts: int = 7, by: SplitBy = "patient"
+) -> list[Split]:
+    """Stratified, seeded: one part for testing, one for validation, the rest to train.
 
     Args:
         samples: Rows; only ``group``, ``regions``, ``label``, ``origin`` and ``split`` matter.
         seed: Same seed and rows, same splits.
         parts: Number of equal parts, at least 3.
+        by: ``patient`` keeps every group in one split. ``picture`` ignores groups, and so leaks:
+            it shows what figures come of that, and is good for nothing else.
+
+    Raises:
+        UsageError: There are fewer groups (or pictures) than parts.
     """
     names: dict[int | None, Split] = {None: "excluded", 0: "test", 1: "val"}
-    return [names.get(part, "train") for part in assign_parts(samples, seed, parts)]
+    return [names.get(part, "train") for part in assign_parts(samples, seed, parts, by)]
 
 
-def assign_parts(samples: Sequence[Sample], seed: int, parts: int) -> list[int | None]:
+def assign_parts(
+    samples: Sequence[Sample], seed: int, parts: int, by: SplitBy = "patient"
+) -> list[int | None]:
     """The part of each row, from 0: no group in two, each with its share of every stratum.
 
-    Stratified by region and label together; rows that are ``excluded`` belong to none.
+    Stratified by region and label together; rows that are ``excluded`` belong to none. Split by
+    ``picture``, groups do not count.
+
+    Raises:
+        UsageError: There are fewer groups (or pictures) than parts.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     rows = [i for i, sample in enumerate(samples) if sample.split != "excluded"]
-    strata = [f"{samples[i].origin}/{samples[i].regions}/{samples[i].label}" for i in rows]
-    common = {name for name, count in Counter(strata).items() if count >= parts}
-    strata = [name if name in common else "rare" for name in strata]
     groups = [samples[i].group for i in rows]
+    units = len(set(groups)) if by == "patient" else len(rows)
+    if units < parts:
+        raise UsageError(
+            f"found {units} {'groups' if by == 'patient' else 'pictures'} to split, "
+            f"wanted at least {parts}",
+            "ask for fewer parts, or add pictures",
+        )
+    strata = _strata([samples[i] for i in rows], parts)
     assigned: list[int | None] = [None] * len(samples)
-    folds = StratifiedGroupKFold(n_splits=parts, shuffle=True, random_state=seed)
-    for part, (_, chosen) in enumerate(folds.split(rows, strata, groups)):
+    if by == "patient":
+        grouped = StratifiedGroupKFold(n_splits=parts, shuffle=True, random_state=seed)
+        folds = grouped.split(rows, strata, groups)
+    else:
+        single = StratifiedKFold(n_splits=parts, shuffle=True, random_state=seed)
+        folds = single.split(rows, strata)
+    for part, (_, chosen) in enumerate(folds):
         for position in chosen:
             assigned[rows[position]] = part
     return assigned
+
+
+def _strata(samples: Sequence[Sample], parts: int) -> list[str]:
+    """One name a row: data set, regions and label; what is too rare to be shared out is pooled."""
+    strata = [f"{s.origin}/{s.regions}/{s.label}" for s in samples]
+    counts = Counter(strata)
+    common = {name for name, count in counts.items() if count >= parts}
+    rare = "rare"
+    if common and sum(n for name, n in counts.items() if name not in common) < parts:
+        rare = counts.most_common(1)[0][0]
+    return [name if name in common else rare for name in strata]
 
 
 def count_table(samples: Sequence[Sample]) -> pd.DataFrame:

@@ -7,7 +7,8 @@ import pytest
 from tables import fracatlas_folder, sample
 
 from pipeline.errors import IndexFaultsError, InputMissingError
-from stages.data.adapters.fracatlas import read_fracatlas, read_negatives
+from stages.data.adapters.fracatlas import read_fracatlas
+from stages.data.adapters.negatives import read_negatives
 from stages.data.index import assign_splits, find_faults, read_index, write_index
 
 

@@ -1,1 +1,1 @@
-"""One file a published data layout; each yields rows without a split."""
+"""One module a published data layout: one function recognises it, one reads its rows."""

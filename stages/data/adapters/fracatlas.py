@@ -1,93 +1,75 @@
-"""FracAtlas with region labels and groups: ``images/`` beside ``labels.csv``.
+"""FracAtlas with labels of our own, ``labels.csv`` beside ``images/``, or as distributed.
 
-Beside them may lie ``boxes.csv``: corners of the fractures as fractions of width and height.
+Beside our ``labels.csv`` may lie ``boxes.csv``: corners of the fractures as fractions of width and
+height.
 
 Abedeen et al., FracAtlas, Scientific Data 10:521 (2023), doi 10.1038/s41597-023-02432-4.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
+from pipeline.errors import IndexFaultsError, InputMissingError
 
-from pipeline.errors import ImageError, IndexFaultsError, InputMissingError
-from pipeline.io import decode, read_file
+from ..index import Box, Sample
+from . import fracatlas_authors
+from .columns import read_csv, rows_of
+from .fracatlas_boxes import within
+from .fracatlas_regions import REGIONS_IN_VIEW
+from .pictures import Look, Watch, each, look_at, refuse, unwatched
 
-from ..index import NONE, UNKNOWN, Box, Sample
-
-REGIONS_IN_VIEW = {
-    "elbow": "elbow",
-    "hand": "hand",
-    "shoulder": "shoulder",
-    "elbow+hand": "elbow;hand",
-    # The whole arm with the chest: the hand is often cut off or held by a parent.
-    "arm+trunk": "elbow;hand?;shoulder",
-    # Parts that touch a joint or not: known to the labeller only as "none of the above".
-    "forearm": UNKNOWN,
-    "other": UNKNOWN,
-    "leg": NONE,
-    "hip": NONE,
-    "leg+hip": NONE,
-}
-WANTED = ("image_id", "region", "fractured", "hardware", "group", "truncated", "label_conflict")
+WANTED = f"labels.csv beside images/; or, as distributed, {fracatlas_authors.WANTED}"
+COLUMNS = ("image_id", "region", "fractured", "hardware", "group", "truncated", "label_conflict")
 
 
-def read_fracatlas(folder: Path) -> list[Sample]:
+def is_fracatlas(source: Path) -> bool:
+    """Whether this is FracAtlas in either form."""
+    labels = source / "labels.csv"
+    if labels.is_file() and (source / "images").is_dir():
+        return set(COLUMNS[:2]) <= set(read_csv(labels).columns)
+    return fracatlas_authors.is_distributed(source)
+
+
+def read_fracatlas(source: Path, watch: Watch = unwatched) -> list[Sample]:
     """Rows of a FracAtlas folder, the truncated and the contradictory ones excluded.
 
     Every picture is decoded once, so that a broken file is found here and not in a night's
     training.
 
     Raises:
-        InputMissingError: No ``labels.csv`` there.
-        IndexFaultsError: Missing columns or pictures, unknown regions, unreadable files.
+        InputMissingError: Neither ``labels.csv`` there nor what its authors distribute.
+        IndexFaultsError: Missing columns or pictures, unknown regions, files that cannot be read
+            and are not marked as truncated.
     """
-    labels = folder / "labels.csv"
+    labels = source / "labels.csv"
+    if not labels.is_file() and fracatlas_authors.is_distributed(source):
+        return fracatlas_authors.read_distributed(source, watch)
     if not labels.is_file():
-        raise InputMissingError(f"{folder}: no labels.csv, wanted a FracAtlas folder with one")
-    table = pd.read_csv(labels, dtype=str, keep_default_na=False)
-    missing = [f"labels.csv: no column {name!r}" for name in WANTED if name not in table.columns]
+        raise InputMissingError(f"{source}: found no FracAtlas folder, wanted {WANTED}")
+    table = read_csv(labels)
+    missing = [f"labels.csv: no column {name!r}" for name in COLUMNS if name not in table.columns]
     if missing:
-        raise IndexFaultsError(str(folder), missing)
+        raise IndexFaultsError(str(source), missing)
     faults: list[str] = []
-    boxes = _read_boxes(folder / "boxes.csv", faults)
-    samples = []
-    for line, row in enumerate(_rows(table), start=2):
+    boxes = _read_boxes(source / "boxes.csv", faults)
+    rows = []
+    for line, row in rows_of(table):
         found = list(_row_faults(row))
         faults += [f"labels.csv line {line} ({row['image_id']}): {fault}" for fault in found]
-        if not found:
-            path = folder / "images" / row["image_id"]
-            samples.append(_sample(path, row, boxes.get(row["image_id"], ()), faults))
-    if faults:
-        raise IndexFaultsError(str(folder), faults)
-    return samples
-
-
-def read_negatives(folder: Path) -> list[Sample]:
-    """Rows of a folder of pictures that show no supported region; each is its own group.
-
-    Raises:
-        IndexFaultsError: A file cannot be read as a picture.
-    """
-    faults: list[str] = []
-    samples = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        content_fault, digest = _check_picture(path)
-        if content_fault:
-            faults.append(content_fault)
-        group = f"{folder.name}/{path.relative_to(folder).as_posix()}"
-        samples.append(Sample(path, NONE, None, "", group, "", "train", folder.name, "", digest))
-    if faults:
-        raise IndexFaultsError(str(folder), faults)
-    return samples
-
-
-def _rows(table: pd.DataFrame) -> Iterator[dict[str, str]]:
-    for row in table.to_dict("records"):
-        yield {str(name): str(value) for name, value in row.items()}
+        rows += [] if found else [row]
+    looks = each([source / "images" / row["image_id"] for row in rows], look_at, watch)
+    faults += [
+        look.fault
+        for row, look in zip(rows, looks, strict=True)
+        if look.fault and row["truncated"] == "0"
+    ]
+    refuse(source, faults)
+    return [
+        _sample(source / "images" / row["image_id"], row, look, boxes.get(row["image_id"], ()))
+        for row, look in zip(rows, looks, strict=True)
+    ]
 
 
 def _row_faults(row: dict[str, str]) -> Iterator[str]:
@@ -105,29 +87,23 @@ def _read_boxes(file: Path, faults: list[str]) -> dict[str, tuple[Box, ...]]:
     boxes: dict[str, tuple[Box, ...]] = {}
     if not file.is_file():
         return boxes
-    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    table = read_csv(file)
     wanted = ("image_id", "x0", "y0", "x1", "y1")
     missing = [name for name in wanted if name not in table.columns]
     faults += [f"boxes.csv: no column {name!r}" for name in missing]
-    for line, row in enumerate([] if missing else _rows(table), start=2):
+    for line, row in () if missing else rows_of(table):
         try:
-            # Drawn by hand: a corner may lie a little outside the picture.
-            x0, y0, x1, y1 = (min(max(float(row[name]), 0.0), 1.0) for name in wanted[1:])
-        except ValueError:
-            x0 = x1 = y0 = y1 = 0.0
-        if x0 < x1 and y0 < y1:
-            boxes[row["image_id"]] = (*boxes.get(row["image_id"], ()), (x0, y0, x1, y1))
+            box = within(*(float(row[name]) for name in wanted[1:]))
+        except ValueError as error:
+            faults.append(f"boxes.csv line {line} ({row['image_id']}): {error}")
         else:
-            faults.append(f"boxes.csv line {line} ({row['image_id']}): no box: {row}")
+            boxes[row["image_id"]] = (*boxes.get(row["image_id"], ()), box)
     return boxes
 
 
-def _sample(path: Path, row: dict[str, str], boxes: tuple[Box, ...], faults: list[str]) -> Sample:
+def _sample(path: Path, row: dict[str, str], look: Look, boxes: tuple[Box, ...]) -> Sample:
     flags = [name for name in ("hardware", "truncated", "label_conflict") if row[name] == "1"]
     excluded = row["truncated"] == "1" or row["label_conflict"] == "1"
-    content_fault, digest = _check_picture(path)
-    if content_fault and row["truncated"] == "0":
-        faults.append(content_fault)
     return Sample(
         path=path,
         regions=REGIONS_IN_VIEW[row["region"]],
@@ -138,18 +114,6 @@ def _sample(path: Path, row: dict[str, str], boxes: tuple[Box, ...], faults: lis
         split="excluded" if excluded else "train",
         origin=f"fracatlas/{row['region']}",
         flags=";".join(flags),
-        sha256=digest,
+        sha256=look.sha256,
         boxes=boxes,
     )
-
-
-def _check_picture(path: Path) -> tuple[str | None, str]:
-    """Decode a picture; (what is wrong with it or None, SHA-256 of the file)."""
-    try:
-        content, digest = read_file(path)
-        for _ in decode(content, path, digest):
-            pass
-    except ImageError as error:
-        known = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-        return str(error), known
-    return None, digest

@@ -1,0 +1,145 @@
+"""What the words of data sets mean: labels, body regions, splits.
+
+A word that is not in these lists means nothing here: it is told, never guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from pipeline.domain import REGIONS
+
+from ..index import NONE, UNKNOWN, Split
+
+STATED_KINDS = ("fracture", "abnormality")
+"""What the user may say that labels mean."""
+
+
+class Label(NamedTuple):
+    """What one word says of a picture.
+
+    Attributes:
+        value: 1 or 0.
+        kind: What the word means by itself; ``unknown`` when it does not say.
+        firm: Whether it says so whatever the other words are. ``normal`` beside ``fractured``
+            means not fractured.
+    """
+
+    value: int
+    kind: str
+    firm: bool
+
+
+_WORDS = {
+    ("fracture", True): (
+        ("fractured", "fracture", "fractures"),
+        ("notfractured", "nonfractured", "unfractured", "notfracture", "nonfracture", "nofracture",
+         "nofractures"),
+    ),
+    ("abnormality", True): (("abnormal", "abnormality"), ("notabnormal", "noabnormality")),
+    ("abnormality", False): ((), ("normal",)),
+    (UNKNOWN, False): (
+        ("1", "1.0", "true", "yes", "positive", "pos"),
+        ("0", "0.0", "false", "no", "negative", "neg", "healthy"),
+    ),
+}  # fmt: skip
+_LABELS = {
+    word: Label(value, kind, firm)
+    for (kind, firm), (positive, negative) in _WORDS.items()
+    for value, words in ((1, positive), (0, negative))
+    for word in words
+}
+
+_SPLITS: dict[str, Split] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+_SUPPORTED = {
+    "elbow": "elbow",
+    **dict.fromkeys(("hand", "wrist", "finger", "fingers", "thumb"), "hand"),
+    "shoulder": "shoulder",
+}
+# Everyday words and the defined terms of BodyPartExamined (DICOM PS3.16, CID 4031) for what lies
+# clear of all supported regions. Their neighbours (FOREARM, HUMERUS, CLAVICLE, UPPERLIMB, ...)
+# are left out on purpose: pictures of them may or may not show a supported joint.
+_ELSEWHERE = frozenset(
+    (
+        "leg", "legs", "knee", "ankle", "foot", "feet", "heel", "toe", "toes", "calf", "thigh",
+        "hip", "pelvis",
+        "lowerleg", "lowerlimb", "lowerextremity", "femur", "tibia", "fibula", "tibiafibula",
+        "patella", "calcaneus",
+        "chest", "thorax", "rib", "ribs", "sternum", "breast", "abdomen", "spine", "sacrum",
+        "coccyx", "sijoint",
+        "cervicalspine", "thoracicspine", "lumbarspine", "cspine", "tspine", "lspine", "sspine",
+        "ctspine", "tlspine", "lsspine",
+        "skull", "head", "face", "neck", "jaw", "mandible", "maxilla", "nose", "orbit", "sinus",
+        "tmj", "zygoma", "teeth",
+    )
+)  # fmt: skip
+_SIDES = frozenset(("left", "right", "l", "r", "lt", "rt", "xr", "xray"))
+
+
+def label_of(word: str) -> Label | None:
+    """What a label word means; None when it is none. Case and ``_``, ``-``, spaces do not count."""
+    # Between letters only: -1 is not 1.
+    return _LABELS.get(re.sub(r"(?<=[a-z])[\s_-]+(?=[a-z])", "", word.strip().lower()))
+
+
+def kind_of(label: Label, circles: Iterable[Iterable[Label]], stated: str = "") -> str:
+    """What kind a label is.
+
+    Args:
+        label: The one.
+        circles: Labels that stand beside it, the nearest first: the first circle whose firm words
+            agree on a kind lends it to the others.
+        stated: What the user says, of all words that are not firm.
+    """
+    if label.firm or stated:
+        return label.kind if label.firm else stated
+    for circle in circles:
+        kinds = {other.kind for other in circle if other.firm}
+        if len(kinds) == 1:
+            return kinds.pop()
+    return label.kind
+
+
+def denied(labels: Iterable[Label], stated: str) -> list[str]:
+    """A fault when firm words say another kind than the user."""
+    kinds = sorted({label.kind for label in labels if label.firm} - {stated})
+    if not stated or not kinds:
+        return []
+    return [f"the label words say {' and '.join(kinds)}, --label-kind says {stated}"]
+
+
+def split_of(word: str) -> Split | None:
+    """The split that a word names; None when it names none."""
+    return _SPLITS.get(word.strip().lower())
+
+
+def regions_of(text: str) -> str | None:
+    """The regions that words name, joined by ``;`` as in the index; None when not understood.
+
+    Several may be joined by ``;``, ``,``, ``+``, ``/`` or ``&``; sides (``left``) and ``XR`` do
+    not count. Empty is ``unknown``. The index's own values stay as they are.
+    """
+    found: list[str] = []
+    for word in filter(str.strip, re.split(r"[;,+/&]", text)):
+        region = _region(word.strip().lower())
+        if region is None:
+            return None
+        if region not in found:
+            found.append(region)
+    if UNKNOWN in found or not found:
+        return UNKNOWN
+    return ";".join(name for name in found if name != NONE) or NONE
+
+
+def _region(word: str) -> str | None:
+    if word in (NONE, UNKNOWN) or word.removesuffix("?") in REGIONS:
+        return word
+    plain = "".join(part for part in re.findall(r"[a-z0-9]+", word) if part not in _SIDES)
+    return NONE if plain in _ELSEWHERE else _SUPPORTED.get(plain)

@@ -1,0 +1,82 @@
+"""Files of equal content within a data set: one patient, and one label or none.
+
+Only equal bytes are looked at, for they prove it; ``fxpipe audit`` finds copies that were turned,
+scaled or saved again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from .index import Sample
+
+logger = logging.getLogger(__name__)
+
+CONFLICT = "label_conflict"
+_NO_PICTURE = {"unreadable", "not_a_radiograph"}
+
+
+def settle_twins(samples: Sequence[Sample]) -> list[Sample]:
+    """Exclude equal files with different labels, and join the groups that hold equal files.
+
+    Joined groups take the name of the one that comes first. Labels of different kinds do not
+    contradict each other. What is no picture (an empty file, say) proves nothing and is left alone.
+    """
+    rows = list(samples)
+    contents: dict[str, list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        if row.sha256 and not _NO_PICTURE & set(row.flags.split(";")):
+            contents[row.sha256].append(i)
+    twins = [members for members in contents.values() if len(members) > 1]
+    contradictory = 0
+    for members in twins:
+        if _contradict([rows[i] for i in members]):
+            contradictory += len(members)
+            for i in members:
+                rows[i] = flagged(rows[i], CONFLICT)
+    if contradictory:
+        logger.warning("%d pictures have an identical file with another label", contradictory)
+    groups = _join(rows, twins)
+    return [replace(row, group=groups.get(row.group, row.group)) for row in rows]
+
+
+def flagged(row: Sample, flag: str) -> Sample:
+    """The row with one more flag, excluded."""
+    flags = [word for word in row.flags.split(";") if word]
+    if flag not in flags:
+        flags.append(flag)
+    return replace(row, flags=";".join(flags), split="excluded")
+
+
+def _contradict(rows: Sequence[Sample]) -> bool:
+    labels = {(row.label_kind, row.label) for row in rows if row.label is not None}
+    return len({kind for kind, _ in labels}) < len(labels)
+
+
+def _join(rows: Sequence[Sample], twins: Sequence[Sequence[int]]) -> dict[str, str]:
+    """The new name of each group that has one: union-find, the earliest group is the root."""
+    order: dict[str, int] = {}
+    for row in rows:
+        order.setdefault(row.group, len(order))
+    parent: dict[str, str] = {}
+
+    def root(group: str) -> str:
+        while group in parent:
+            group = parent[group]
+        return group
+
+    for members in twins:
+        roots = {root(rows[i].group) for i in members}
+        first = min(roots, key=order.__getitem__)
+        parent.update(dict.fromkeys(roots - {first}, first))
+    if parent:
+        into = {root(group) for group in parent}
+        logger.warning(
+            "%d groups became %d, because they hold identical files",
+            len(parent) + len(into),
+            len(into),
+        )
+    return {group: root(group) for group in parent}

@@ -1,0 +1,225 @@
+"""``fxpipe index``: every layout from folder to table, exit codes and words."""
+
+from __future__ import annotations
+
+import shutil
+
+import factories
+import layouts
+import pytest
+from click.testing import CliRunner
+from layouts import cut, draw, sheet
+from tables import fracatlas_folder
+
+from pipeline.cli import main
+from pipeline.cli.index import LAYOUTS as OFFERED
+from stages.data.adapters.layouts import LAYOUTS
+from stages.data.index import read_index, read_table
+
+
+@pytest.fixture
+def fxpipe(tmp_path):
+    """Runs the command; the table goes to index.csv."""
+
+    def run(*words, code=0):
+        command = ["index", *map(str, words), "--output", str(tmp_path / "index.csv")]
+        result = CliRunner().invoke(main, command, catch_exceptions=False)
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+def test_every_layout_is_offered():
+    assert set(OFFERED) == {"auto", *LAYOUTS}
+
+
+def test_mura_becomes_a_table_by_patient(fxpipe, tmp_path):
+    root = layouts.mura(tmp_path, patients=12)
+    result = fxpipe("--input", root, "--parts", "3")
+    index = read_index(tmp_path / "index.csv")
+    assert len(index.samples) == 2 * (12 * 2 + 1)
+    assert {s.label_kind for s in index.samples} == {"abnormality"}
+    assert "labels: 50 abnormality" in result.stdout
+    assert f"50 pictures in 12 groups, {index.digest[:12]}" in result.stdout
+    assert "excluded" not in result.stdout
+    assert "1 hidden files were skipped" in result.stderr
+    assert f"{root}: read as mura" in result.stderr
+
+
+def test_mura_as_it_is_divided(fxpipe, tmp_path):
+    root = layouts.mura(tmp_path, patients=16)
+    fxpipe("--input", root, "--split", "own", "--parts", "3", "--quiet")
+    index = read_index(tmp_path / "index.csv")
+    for row in index.samples:
+        assert (row.split == "test") == ("/valid/" in row.path.as_posix())
+    assert index.of("val")
+
+
+def test_one_part_of_mura_has_no_division(fxpipe, tmp_path):
+    root = layouts.mura(tmp_path)
+    result = fxpipe("--input", root / "train", "--split", "own", code=2)
+    assert "found only train in the data set" in result.stderr
+    assert "hint: split it by patient" in result.stderr
+    assert not (tmp_path / "index.csv").exists()
+
+
+def test_the_multi_region_set_leaks_as_divided_and_says_so(fxpipe, tmp_path):
+    root = layouts.multi_region(tmp_path)
+    refused = fxpipe("--input", root, "--split", "own", code=1)
+    words = "test: of 2 pictures, 2 are in train byte for byte and 2 share a group with it"
+    assert words in refused.stderr
+    assert "--allow-leaks" in refused.stderr
+    assert not (tmp_path / "index.csv").exists()
+    result = fxpipe("--input", root, "--split", "own", "--allow-leaks")
+    assert f"leak: {words}" in result.stdout
+    assert "say nothing of new patients" in result.stdout
+    splits = [row.split for row in read_table(tmp_path / "index.csv").samples]
+    assert (splits.count("test"), splits.count("val")) == (2, 2)
+
+
+def test_the_multi_region_set_by_patient_leaks_nothing(fxpipe, tmp_path):
+    result = fxpipe("--input", layouts.multi_region(tmp_path), "--parts", "3")
+    assert "leak" not in result.stdout
+    index = read_index(tmp_path / "index.csv")
+    assert {row.label_kind for row in index.samples} == {"fracture"}
+    assert all(index.of(split) for split in ("train", "val", "test"))
+
+
+def test_an_own_division_without_leaks_needs_no_leave(fxpipe, tmp_path):
+    root = layouts.multi_region(tmp_path, leaking=False)
+    result = fxpipe("--input", root, "--split", "own")
+    assert "leak" not in result.stdout
+    assert len(read_index(tmp_path / "index.csv").of("test")) == 2
+
+
+def test_a_split_by_picture_is_written_with_its_leaks_told(fxpipe, tmp_path):
+    root = layouts.mura(tmp_path, patients=12)
+    result = fxpipe("--input", root, "--split", "picture")
+    assert "share a group with it" in result.stdout
+    assert result.stdout.index("leak: test: of") < result.stdout.index("say nothing of new")
+    assert len(read_table(tmp_path / "index.csv").samples) == 50
+
+
+def test_negatives_are_shared_out_whatever_the_division(fxpipe, tmp_path):
+    root = layouts.multi_region(tmp_path, leaking=False)
+    for n in range(7):
+        draw(tmp_path / "knees" / f"{n}.png", 900 + n)
+    fxpipe("--input", root, "--split", "own", "--negatives", tmp_path / "knees")
+    index = read_index(tmp_path / "index.csv")
+    shares = [sum(s.regions == "none" for s in index.of(x)) for x in ("train", "val", "test")]
+    assert shares == [5, 1, 1]
+
+
+def test_fracatlas_as_distributed(fxpipe, tmp_path):
+    rows = [{"image_id": f"a{n}.jpg", "leg": 1, "fractured": n % 2} for n in range(20)]
+    root = layouts.fracatlas(tmp_path, rows)
+    cut(root / "images/Non_fractured/a0.jpg")
+    (root / "images/Fractured/a1.jpg").rename(root / "images/Non_fractured/a1.jpg")
+    result = fxpipe("--input", root.parent / "FracAtlas", "--parts", "3")
+    assert "labels: 20 fracture" in result.stdout
+    assert "excluded: 2 pictures (1 truncated, 1 label_conflict)" in result.stdout
+    index = read_index(tmp_path / "index.csv")
+    assert len([s for s in index.samples if s.boxes]) == 10
+
+
+def test_our_fracatlas_with_negatives_is_as_it_was(fxpipe, tmp_path):
+    root = fracatlas_folder(tmp_path / "data")
+    draw(tmp_path / "knees" / "a.png", 900)
+    result = fxpipe("--input", root, "--negatives", tmp_path / "knees", "--quiet")
+    assert "labels: 113 fracture, 1 without a label" in result.stdout
+    assert "excluded: 1 pictures (1 truncated)" in result.stdout
+    assert "114 pictures" in result.stdout
+    assert result.stderr == ""
+
+
+def test_a_table_with_its_columns_told(fxpipe, tmp_path):
+    names = [draw(tmp_path / "x" / f"{n}.png", n).name for n in range(12)]
+    table = sheet(
+        tmp_path / "x" / "my.csv",
+        [["Scan", "Outcome", "Person"], *([name, n % 2, n // 2] for n, name in enumerate(names))],
+    )
+    columns = ("--columns", "path=Scan,label=Outcome", "--columns", "group=Person")
+    result = fxpipe("--input", table, *columns, "--parts", "3")
+    assert "labels: 12 unknown" in result.stdout
+    assert "12 pictures in 6 groups" in result.stdout
+    assert "columns path=Scan, label=Outcome, group=Person" in result.stderr
+    result = fxpipe("--input", table, *columns, "--parts", "3", "--label-kind", "fracture")
+    assert "labels: 12 fracture" in result.stdout
+
+
+def test_its_own_table_is_read_again(fxpipe, tmp_path):
+    root = layouts.multi_region(tmp_path)
+    fxpipe("--input", root, "--parts", "3")
+    first = shutil.copy(tmp_path / "index.csv", tmp_path / "first.csv")
+    fxpipe("--input", first, "--split", "own")
+    assert (tmp_path / "index.csv").read_text() == (tmp_path / "first.csv").read_text()
+
+
+def test_dicom_with_labels_tells_no_identifier(fxpipe, tmp_path):
+    headers = [{"PatientID": f"NOBODY-{n:04d}", "BodyPartExamined": "HAND"} for n in range(9)]
+    root = layouts.studies(tmp_path, headers)
+    labels = sheet(
+        tmp_path / "labels.csv",
+        [["PatientID", "fractured"], *([f"NOBODY-{n:04d}", n % 2] for n in range(8))],
+    )
+    result = fxpipe("--input", root, "--labels", labels, "--parts", "3")
+    assert "labels: 8 fracture, 1 without a label" in result.stdout
+    assert "9 pictures in 9 groups" in result.stdout
+    assert "1 of 9 files have no label" in result.stderr
+    for text in (result.output, (tmp_path / "index.csv").read_text()):
+        for word in (*factories.IDENTIFIERS, "NOBODY"):
+            assert word not in text.replace("PatientID", "")
+
+
+def test_twins_with_two_labels_are_excluded_and_twins_of_two_groups_joined(fxpipe, tmp_path):
+    root = layouts.multi_region(tmp_path, leaking=False)
+    fractured = root / "train" / "fractured"
+    shutil.copy(fractured / "2.jpg", root / "train" / "not fractured" / "copy of 2.jpg")
+    shutil.copy(fractured / "3.jpg", fractured / "another name.jpg")
+    result = fxpipe("--input", root, "--parts", "3")
+    assert "2 pictures have an identical file with another label" in result.stderr
+    assert "excluded: 2 pictures (2 label_conflict)" in result.stdout
+    groups = {row.path.name: row.group for row in read_index(tmp_path / "index.csv").samples
+              if row.label == 1}  # fmt: skip
+    assert groups["another name.jpg"] == groups["3.jpg"]
+
+
+def test_what_is_no_data_set_is_2_and_says_what_there_is(fxpipe, tmp_path):
+    draw(tmp_path / "odd" / "a.png", 1)
+    result = fxpipe("--input", tmp_path / "odd", code=2)
+    assert "found a.png, wanted one of these layouts" in result.stderr
+    assert "- mura: train/ or valid/" in result.stderr
+    assert "hint: say which it is with --layout" in result.stderr
+
+
+def test_a_layout_may_be_said(fxpipe, tmp_path):
+    for n in range(4):
+        draw(tmp_path / "odd" / "elbow" / f"{n}.png", n)
+    result = fxpipe("--input", tmp_path / "odd", "--layout", "folders", "--parts", "3")
+    assert "labels: 4 without a label" in result.stdout
+    assert {s.regions for s in read_index(tmp_path / "index.csv").samples} == {"elbow"}
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (("--columns", "path=Scan"), "--columns is for layout table or dicom"),
+        (("--label-kind", "fracture"), "--label-kind is for layout table or folders or dicom"),
+        (("--layout", "mura", "--labels", "x.csv"), "--labels is for layout dicom"),
+        (("--columns", "path"), "wanted FIELD=COLUMN"),
+    ],
+)
+def test_options_that_do_not_fit_are_2(fxpipe, tmp_path, words, fault):
+    assert fault in fxpipe("--input", layouts.mura(tmp_path), *words, code=2).stderr
+
+
+def test_faults_are_1_and_leave_no_table(fxpipe, tmp_path):
+    root = layouts.mura(tmp_path)
+    lost = sorted((root / "train").rglob("image2.png"))[:2]
+    for path in lost:
+        path.unlink()
+    result = fxpipe("--input", root, code=1)
+    assert "2 fault(s)" in result.stderr
+    assert all(str(path) in result.stderr for path in lost)
+    assert not (tmp_path / "index.csv").exists()
