@@ -1,0 +1,199 @@
+"""Systems side by side: the same table, the same pictures kept back, one row each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.bundle import Estimate, write_json
+from pipeline.config import RunConfig
+from pipeline.progress import Progress
+from pipeline.runtime.session import load_bundles
+
+from .cost import count, speed
+from .data.index import Index, assign_splits
+from .evaluation.evaluate import RESULT, Asked, evaluate
+from .systems import SystemConfig, make_system
+
+log = logging.getLogger(__name__)
+
+How = Literal["table", "patient", "picture"]
+TIMED = 64
+"""Pictures, at most, on which the speed is measured."""
+
+
+def resplit(index: Index, how: How, seed: int) -> Index:
+    """The same table with other splits.
+
+    Args:
+        index: Table.
+        how: ``table`` as it says itself, ``patient`` by group, ``picture`` as systems with inflated
+            figures do: pictures of one patient on both sides.
+        seed: Same seed and rows, same splits.
+    """
+    if how == "table":
+        return index
+    splits = assign_splits(index.samples, seed, by=how)
+    samples = tuple(replace(s, split=split) for s, split in zip(index.samples, splits, strict=True))
+    digest = hashlib.sha256(f"{index.digest} {how} {seed}".encode()).hexdigest()
+    return Index(index.source, digest, samples)
+
+
+def compare_system(
+    folder: Path, system: SystemConfig, index: Index, config: RunConfig, progress: Progress
+) -> dict[str, Any]:
+    """Make a system, if it is not made yet, and measure it.
+
+    Args:
+        folder: See :func:`stages.systems.make_system`; gets ``evaluation`` too.
+        system: Settings.
+        index: Table, with the splits that are meant.
+        config: Device and precision that measure.
+        progress: Advanced once a batch or picture.
+
+    Returns:
+        Its row.
+    """
+    weights = make_system(folder, system, index, progress)
+    return measure(folder, weights, system.title, index, config, progress)
+
+
+def measure(
+    folder: Path, weights: Path, title: str, index: Index, config: RunConfig, progress: Progress
+) -> dict[str, Any]:
+    """Evaluate and count a weights folder.
+
+    Returns:
+        JSON: ``title``, ``folder``, ``pictures``, ``shared_groups`` (pictures of the test split
+        whose group also trained), ``figures`` and ``baselines`` by name, ``cost`` and
+        ``images_per_s``.
+    """
+    output = folder / "evaluation"
+    networks = load_bundles(weights, config)
+    if not (output / RESULT).is_file():
+        output.mkdir(parents=True, exist_ok=True)
+        evaluate(index, networks, config, Asked(), output, progress)
+    figures = json.loads((output / RESULT).read_text(encoding="utf-8"))
+    tested = index.of("test")
+    learned = {sample.group for sample in index.of("train")}
+    readable = [sample.path for sample in tested][:TIMED]
+    return {
+        "title": title,
+        "folder": folder.name,
+        "pictures": len(tested),
+        "shared_groups": sum(sample.group in learned for sample in tested),
+        **_figures(figures),
+        "cost": asdict(count(weights)),
+        "images_per_s": speed(weights, readable, config),
+        "precision": networks.precision.value,
+        "device": networks.device,
+    }
+
+
+def _figures(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of the table, each with what it must beat."""
+    nothing = {"value": None, "low": None, "high": None, "note": "no such stage"}
+    pooled = content["fracture"]["pooled"]["in view"]
+    ends = content["end_to_end"]["all"]["accuracy"]
+    region = (content["region"] or {}).get("accuracy")
+    found = {
+        "region accuracy": region or {"network": nothing, "majority": nothing, "look_up": nothing},
+        "fracture AUC": {who: pooled[who]["auc"] for who in ("network", "majority", "look_up")},
+        "fracture accuracy": {
+            who: pooled[who]["accuracy"] for who in ("network", "majority", "look_up")
+        },
+        "end to end": ends,
+    }
+    baselines = ("majority", "look_up")
+    return {
+        "judged": pooled["pictures"],
+        "positives": pooled["positives"],
+        "figures": {name: part["network"] for name, part in found.items()},
+        "baselines": {
+            who: {name: part[who] for name, part in found.items()} for who in baselines
+        },
+    }  # fmt: skip
+
+
+def source_commit() -> str:
+    """The commit of the checkout that this code lies in, with a + if it was changed since."""
+    git, home = shutil.which("git"), Path(__file__).parent
+    if git is None:
+        return "unknown"
+    words = ([git, "rev-parse", "--short", "HEAD"], [git, "status", "--porcelain", "-uno"])
+    said = [subprocess.run(w, cwd=home, capture_output=True, text=True, check=False) for w in words]
+    if any(run.returncode for run in said):
+        return "unknown"
+    return said[0].stdout.strip() + ("+" if said[1].stdout.strip() else "")
+
+
+def write_comparison(
+    rows: Sequence[Mapping[str, Any]], output: Path, origin: Mapping[str, Any]
+) -> str:
+    """``comparison.json`` and ``comparison.md``; returns the latter, a table in Markdown.
+
+    Args:
+        rows: Of :func:`measure`.
+        output: Folder.
+        origin: What was asked for, told below the table.
+    """
+    write_json(output / "comparison.json", {"origin": dict(origin), "systems": list(rows)})
+    told = ", ".join(f"{name} {value}" for name, value in origin.items())
+    text = f"{as_markdown(rows)}\n{told}.\n"
+    (output / "comparison.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line a system, and above them what each figure must beat on the same pictures."""
+    names = list(rows[0]["figures"])
+    head = ["system", *names, "parameters (M)", "multiply-adds (G)", "images/s"]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    told: set[str] = set()
+    for row in rows:
+        for who, words in (("majority", "always the commonest"), ("look_up", "look-up")):
+            cells = [_cell(row["baselines"][who][name]) for name in names]
+            line = f"| *{words}* | {' | '.join(cells)} | | | |"
+            if line not in told:
+                told.add(line)
+                lines.append(line)
+        cost = row["cost"]
+        cells = [_cell(row["figures"][name]) for name in names]
+        numbers = (
+            f"{cost['parameters'] / 1e6:.1f}", f"{cost['multiply_adds'] / 1e9:.2f}",
+            f"{row['images_per_s']:.1f}",
+        )  # fmt: skip
+        lines.append(f"| {row['title']} | {' | '.join((*cells, *numbers))} |")
+    return "\n".join([*lines, "", *_footnotes(rows)]) + "\n"
+
+
+def _footnotes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    first = rows[0]
+    notes = [
+        f"{first['pictures']} pictures kept back, {first['judged']} of them with a region in view "
+        f"and a label ({first['positives']} positive); 95 % intervals by bootstrap over groups; "
+        f"{first['precision']} on {first['device']}, whole job from files."
+    ]
+    notes += [
+        f"{row['title']}: {row['shared_groups']} of {row['pictures']} test pictures are of a "
+        "patient (group) that also trained: its figures are inflated."
+        for row in rows
+        if row["shared_groups"]
+    ]
+    return notes
+
+
+def _cell(figure: Mapping[str, Any]) -> str:
+    estimate = Estimate.model_validate(figure)
+    if estimate.value is None:
+        return "–"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
