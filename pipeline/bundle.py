@@ -85,6 +85,7 @@ class Provenance(_Frozen):
         counts: Pictures, positives and groups of each split, in words.
         recipe: All settings of the run.
         best_epoch: Whose weights these are.
+        architecture: The backbone, in timm's words.
     """
 
     fxpipe_version: str
@@ -97,6 +98,7 @@ class Provenance(_Frozen):
     counts: Mapping[str, str] = Field(default_factory=dict)
     recipe: Mapping[str, Any] = Field(default_factory=dict)
     best_epoch: int | None = None
+    architecture: str = "resnet50"
 
 
 class BundleSpec(_Frozen):
@@ -106,12 +108,19 @@ class BundleSpec(_Frozen):
         schema_version: Of this model.
         name: ``trunk``, ``region``, ``fracture-hand`` …
         kind, precision: See the enumerations.
-        input: ``image`` (N, 1, H, W) in [0, 1], or ``features`` (the trunk's output).
+        input: ``image`` (N, 1, H, W) in [0, 1], ``features`` (the trunk's output), or
+            ``members`` (N, M) in [0, 1]: the calibrated probabilities of an ensemble's members.
         trunk: Identity of the trunk's weights: its own for a trunk, the one it was trained
             on for a head, None for a complete network.
-        preprocess: What must happen to pixels before the graph (or before its trunk).
+        preprocess: What must happen to pixels before the graph (or before its trunk); of an
+            ensemble that of its first member, on whose canvas its heatmap lies.
+        members: Of an ensemble, in the order of its input: name of each bundle that it asks, and
+            SHA-256 of the one file, in the ensemble's own precision, for which it was made.
         labels: One name for each output column; empty for a trunk.
-        region, target: For a fracture stage: its region and what its labels meant.
+        heatmap: Whether there is evidence: only a network whose decision is linear in the mean
+            of its last feature map gives it, and only an ensemble whose members all do so on
+            canvases that show the same part of a picture.
+        region, target: For a fracture stage: its region (or ``all``) and what its labels meant.
         temperature, bias: Calibration that the graph holds:
             probability = sigmoid(logit / temperature + bias), one value a label.
         route_thresholds: For a region stage: the probability from which each region fires.
@@ -124,10 +133,12 @@ class BundleSpec(_Frozen):
     name: str = Field(pattern="^[a-z0-9][a-z0-9-]*$")
     kind: Kind
     precision: Precision
-    input: Literal["image", "features"]
+    input: Literal["image", "features", "members"]
     trunk: Digest | None
     preprocess: PreprocessSpec
+    members: Mapping[str, Digest] = Field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    heatmap: bool = True
     region: str | None = None
     target: Literal["fracture", "abnormality"] | None = None
     temperature: tuple[Annotated[float, Field(gt=0.0)], ...] = ()
@@ -145,6 +156,8 @@ class BundleSpec(_Frozen):
             faults.append("a trunk has a digest and no labels")
         if self.input == "features" and self.trunk is None:
             faults.append("a head that takes features names its trunk")
+        if self.members or self.input == "members":
+            faults += self._ensemble_faults()
         if not len(self.labels) == len(self.temperature) == len(self.bias):
             faults.append("temperature and bias have one value a label")
         if self.kind is Kind.REGION and set(self.route_thresholds) != set(self.labels):
@@ -158,6 +171,16 @@ class BundleSpec(_Frozen):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    def _ensemble_faults(self) -> list[str]:
+        faults = []
+        if self.input != "members" or self.kind is not Kind.FRACTURE or self.trunk is not None:
+            faults.append("only a fracture stage that takes members, and no trunk, has members")
+        if len(self.members) < 2:
+            faults.append(f"an ensemble has two members or more, found {len(self.members)}")
+        if self.name in self.members:
+            faults.append("an ensemble is not its own member")
+        return faults
 
     def operating_point(self, name: str | None) -> OperatingPoint:
         """The named operating point, or the default one.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from .domain import FractureCall, OperatingPoint, RegionCall
+from .domain import ANY_REGION, FractureCall, OperatingPoint, RegionCall
 
 
 def route(probabilities: Mapping[str, float], thresholds: Mapping[str, float]) -> RegionCall:
@@ -20,15 +20,35 @@ def route(probabilities: Mapping[str, float], thresholds: Mapping[str, float]) -
     return RegionCall(dict(probabilities), dict(thresholds))
 
 
-def refusal(call: RegionCall, specialists: Collection[str]) -> str | None:
+def examiners(call: RegionCall | None, specialists: Collection[str]) -> tuple[str, ...]:
+    """The specialists that look at a picture, each once.
+
+    A region that fired goes to its own specialist, else to the one for all regions, else to
+    nobody.
+
+    Args:
+        call: The routing decision; None where there is no region stage: then all look.
+        specialists: The regions that have one, ``all`` among them perhaps.
+    """
+    if call is None:
+        return tuple(specialists)
+    wanted = (region if region in specialists else ANY_REGION for region in call.fired)
+    return tuple(name for name in dict.fromkeys(wanted) if name in specialists)
+
+
+def refusal(call: RegionCall | None, specialists: Collection[str]) -> str | None:
     """Why a picture gets no verdict at all; None when some specialist looks.
 
     Fail closed: no region fired, or only regions that nobody here can judge.
+
+    Args:
+        call: See :func:`examiners`.
+        specialists: Likewise.
     """
+    if call is None or examiners(call, specialists):
+        return None
     if call.reason is not None:
         return call.reason
-    if any(region in specialists for region in call.fired):
-        return None
     return (
         f"recognised as {', '.join(call.fired)}, for which there is no specialist; there is "
         f"one for {', '.join(sorted(specialists)) or 'nothing'}"

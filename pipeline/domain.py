@@ -16,6 +16,9 @@ Array = NDArray[np.float32]
 REGIONS = ("elbow", "hand", "shoulder")
 """The supported body regions, in the order of every region vector."""
 
+ANY_REGION = "all"
+"""In place of a region: a fracture stage that looks at pictures of every region."""
+
 
 class Status(StrEnum):
     """What became of one input."""
@@ -118,7 +121,8 @@ class StageOutput:
         labels: K names, one for each column.
         logits: (N, K) float32, uncalibrated.
         probabilities: (N, K) float32 in [0, 1], calibrated; each label on its own.
-        evidence: (N, K, h, w) float32 or None; its mean over h and w plus the bias is the logit.
+        evidence: (N, K, h, w) float32 or None; of a network its mean over h and w plus the bias
+            is the logit, of an ensemble it is the mean of its members' evidence / temperature.
     """
 
     labels: tuple[str, ...]
@@ -216,7 +220,7 @@ class FractureCall:
     """What one specialist says about one picture.
 
     Attributes:
-        region: The specialist.
+        region: The specialist; ``all`` for one that looks at pictures of every region.
         target: What its training labels meant: ``fracture`` or ``abnormality``.
         probability: Calibrated, in [0, 1].
         operating_point: The rule that was applied.
@@ -243,7 +247,8 @@ class Outcome:
     Attributes:
         image: The input.
         status: ``ok`` has findings; ``unsupported`` and ``failed`` have an ``error`` text instead.
-        region: The routing decision; None when the picture was never routed.
+        region: The routing decision; None when the picture was never routed: it failed before,
+            or there is no region stage.
         findings: One call for each specialist that looked.
         error: Why there is no finding; None when there is.
         elapsed_ms: Time spent on this input: reading and resizing, plus its share of the batch.
@@ -272,7 +277,7 @@ class Outcome:
     def unexamined(self) -> tuple[str, ...]:
         """The regions that fired and that no specialist looked at."""
         looked = {finding.region for finding in self.findings}
-        fired = self.region.fired if self.region else ()
+        fired = self.region.fired if self.region and ANY_REGION not in looked else ()
         return tuple(region for region in fired if region not in looked)
 
     @property

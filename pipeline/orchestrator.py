@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from .config import RunConfig
-from .decision import decide, refusal, route
+from .decision import decide, examiners, refusal, route
 from .domain import Array, FractureCall, ImageRef, Outcome, RegionCall, Status
 from .errors import ImageError, NotAPictureError
 from .io import decode, read_file
 from .preprocess import PreprocessSpec, preprocess
-from .runtime.session import Network, Weights
+from .runtime.network import Batch, Network
+from .runtime.session import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def run(paths: Iterable[Path], weights: Weights, config: RunConfig) -> Iterator[
     Raises:
         DeviceError: The device gave up in the middle of the run.
     """
-    specs = tuple(dict.fromkeys(stage.spec.preprocess for stage in weights.stages))
+    specs = weights.preprocessings
     # The bound on waiting items keeps memory constant where bad files are many and good ones
     # too few to fill a batch.
     most_waiting = 8 * config.batch_size
@@ -135,44 +136,25 @@ def _flush(items: Sequence[_Item], weights: Weights) -> Iterator[Outcome]:
         yield next(outcomes) if isinstance(item, _Prepared) else item
 
 
-class _Batch:
-    """The inputs of one batch, each made once: arrays by preprocessing, features by trunk."""
-
-    def __init__(self, prepared: Sequence[_Prepared], trunks: Mapping[str, Network]) -> None:
-        self._prepared = prepared
-        self._trunks = trunks
-        self._arrays: dict[PreprocessSpec, Array] = {}
-        self._features: dict[str, Array] = {}
-
-    def inputs(self, stage: Network) -> Array:
-        """All rows of what a stage takes: (N, 1, H, W) pictures or (N, C, h, w) features."""
-        if stage.spec.input == "image":
-            return self._pictures(stage.spec.preprocess)
-        identity = str(stage.spec.trunk)
-        if identity not in self._features:
-            trunk = self._trunks[identity]
-            self._features[identity] = trunk.features(self._pictures(trunk.spec.preprocess))
-        return self._features[identity]
-
-    def _pictures(self, spec: PreprocessSpec) -> Array:
-        if spec not in self._arrays:
-            self._arrays[spec] = np.stack([item.arrays[spec] for item in self._prepared])
-        return self._arrays[spec]
-
-
 def _judge(prepared: Sequence[_Prepared], weights: Weights) -> list[Outcome]:
     """Route every picture of a batch, then let each specialist look at its own rows."""
     started = time.perf_counter()
-    batch = _Batch(prepared, weights.trunks)
-    calls = _route(batch, weights)
+    batch = Batch([item.arrays for item in prepared], weights.trunks)
+    calls: list[RegionCall | None] = [None] * len(prepared)
+    faults: list[str | None] = [None] * len(prepared)
+    if weights.region is not None:
+        calls = _route(weights.region, batch)
+        faults = [None if call else "the region stage gave no number for it" for call in calls]
+    looking = [
+        examiners(call, weights.fracture) if fault is None else ()
+        for call, fault in zip(calls, faults, strict=True)
+    ]
     findings: list[list[FractureCall]] = [[] for _ in prepared]
-    faults = [None if call else "the region stage gave no number for it" for call in calls]
     for region, specialist in weights.fracture.items():
-        rows = [i for i, call in enumerate(calls) if call is not None and region in call.fired]
+        rows = [i for i, names in enumerate(looking) if region in names]
         if not rows:
             continue
-        inputs = batch.inputs(specialist)
-        output = specialist.predict(inputs if len(rows) == len(inputs) else inputs[rows])
+        output = specialist.look(batch, rows)
         target, point = str(specialist.spec.target), weights.points[region]
         for i, probability in zip(rows, output.probabilities[:, 0].tolist(), strict=True):
             if np.isfinite(probability):
@@ -186,10 +168,9 @@ def _judge(prepared: Sequence[_Prepared], weights: Weights) -> list[Outcome]:
     ]
 
 
-def _route(batch: _Batch, weights: Weights) -> list[RegionCall | None]:
+def _route(region: Network, batch: Batch) -> list[RegionCall | None]:
     """A routing decision for each row; None where the network gave something unusable."""
-    region = weights.region
-    output = region.predict(batch.inputs(region))
+    output = region.look(batch)
     thresholds = region.spec.route_thresholds
     return [
         route(dict(zip(output.labels, row.tolist(), strict=True)), thresholds)
@@ -208,15 +189,13 @@ def _outcome(
     weights: Weights,
 ) -> Outcome:
     """Put together what is known about one picture."""
-    error = fault
-    if error is None and call is not None:
-        error = refusal(call, weights.fracture)
+    error = fault or refusal(call, weights.fracture)
     status = Status.OK
     if error is not None:
         status = Status.UNSUPPORTED if fault is None else Status.FAILED
         found = ()
-    spoke = [weights.region, *(weights.fracture[finding.region] for finding in found)]
-    spoke += [weights.trunks[str(n.spec.trunk)] for n in spoke if n.spec.input == "features"]
+    routers = [] if weights.region is None else [weights.region]
+    spoke = [*routers, *(weights.fracture[finding.region] for finding in found)]
     return Outcome(
         image=item.image,
         status=status,
@@ -224,7 +203,7 @@ def _outcome(
         findings=found,
         error=error,
         elapsed_ms=item.elapsed_ms + share_ms,
-        bundle_digests={network.spec.name: network.digest for network in spoke},
+        bundle_digests=weights.digests(spoke),
         header=item.header,
     )
 

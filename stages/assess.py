@@ -13,6 +13,7 @@ from pipeline.bundle import Kind
 from pipeline.domain import REGIONS, Array
 from pipeline.preprocess import PreprocessSpec
 from pipeline.progress import Progress
+from pipeline.report.record import path_text
 
 from .calibrate import (
     DEFAULT_POINT,
@@ -54,7 +55,7 @@ def assess(
         data = RadiographDataset(samples, targets, preprocess)
         logits = predict(network, data, config.optim.batch_size, config.data.workers, fabric, views)
         rows[split] = (samples, targets, logits)
-        frames.append(_frame(split, samples, stage, logits))
+        frames.append(_frame(split, samples, index.source.parent, stage, logits))
     pd.concat(frames).to_csv(run / PREDICTIONS, index=False, lineterminator="\n")
 
     _, targets, logits = rows["val"]
@@ -80,10 +81,10 @@ def assess(
 
 
 def _frame(
-    split: Split, samples: Sequence[Sample], stage: StageSpec, logits: Array
+    split: Split, samples: Sequence[Sample], root: Path, stage: StageSpec, logits: Array
 ) -> pd.DataFrame:
     table = {
-        "path": [sample.path.name for sample in samples],
+        "path": [path_text(sample.path, root) for sample in samples],
         "split": split,
         "group": [sample.group for sample in samples],
         "regions": [sample.regions for sample in samples],

@@ -25,6 +25,7 @@ from pipeline.bundle import (
     read_verified,
     write_json,
 )
+from pipeline.domain import ANY_REGION
 from pipeline.errors import ConfigError
 
 from .evaluation.headlines import figure_name, words
@@ -70,11 +71,15 @@ def write_cards(
     notice = weights / NOTICE
     shared = {
         "shown": SHOWN, "grave": GRAVE, "evaluation": measured, "kinds": Kind,
+        "any_region": ANY_REGION,
         "notice": notice.read_text(encoding="utf-8").rstrip() if notice.is_file() else "",
     }  # fmt: skip
+    ensembles = {member: name for name, (spec, _) in found.items() for member in spec.members}
     written = []
     for name, (spec, entries) in found.items():
-        text = environment.get_template("card.md.j2").render(spec=spec, entries=entries, **shared)
+        text = environment.get_template("card.md.j2").render(
+            spec=spec, entries=entries, ensemble=ensembles.get(name), **shared
+        )
         written.append(weights / name / CARD)
         written[-1].write_text(text, encoding="utf-8")
     text = environment.get_template("weights.md.j2").render(

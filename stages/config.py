@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 from pipeline.config import Settings
 from pipeline.preprocess import PreprocessSpec
 
+RESNET50 = "resnet50"
 BLOCKS = (
     "stem",
     *(f"layer{i}.{block}" for i, n in enumerate((3, 4, 6, 3), start=1) for block in range(n)),
@@ -24,7 +25,11 @@ def _known_block(name: str) -> str:
 
 
 Cut = Annotated[str, AfterValidator(_known_block)]
-"""Name of a ResNet50 block, ; ``layer4`` is its first block, ``stem`` the start of the network."""
+"""Name of a ResNet50 block; ``layer4`` is its first block, ``stem`` the start of the network."""
+
+
+Whose = Literal["elbow", "hand", "shoulder", "all"]
+"""A specialist's region."""
 
 
 class DataConfig(Settings):
@@ -76,16 +81,18 @@ class AugmentConfig(Settings):
 
 
 class OptimConfig(Settings):
-    """AdamW with a one-cycle schedule, and an average of the weights that is the model.
+    """AdamW with a schedule, and an average of the weights that is the model.
 
     Attributes:
         epochs, batch_size: Length of the run; a last incomplete batch is left out.
+        schedule: ``one-cycle`` rises and falls (Smith & Topin 2017, arXiv 1708.07120); ``step``
+            falls to a tenth after each third of the run; ``constant`` stays.
         lr: Peak rate of weights that were initialised.
         fresh_lr: Peak rate of weights that start random.
-        warmup: Fraction of all steps in which the rate rises.
-        weight_decay: On matrices and kernels only.
+        warmup: Fraction of all steps in which the rate of ``one-cycle`` rises.
+        weight_decay: On matrices and kernels only; with 0 it is plain Adam.
         clip_norm: Largest gradient norm.
-        ema_decay: Of the exponential moving average of the weights.
+        ema_decay: Of the exponential moving average of the weights; 0 for none.
         loss: Binary cross-entropy, or focal loss (Lin et al. 2017, arXiv 1708.02002, gamma 2).
         label_smoothing: Targets lie this far inside of 0 and 1.
         pos_weight_power: Positives weigh (negatives / positives) to this power in the loss.
@@ -98,6 +105,7 @@ class OptimConfig(Settings):
 
     epochs: int = Field(default=14, ge=1)
     batch_size: int = Field(default=16, ge=2)
+    schedule: Literal["one-cycle", "step", "constant"] = "one-cycle"
     lr: float = Field(default=2e-4, gt=0.0)
     fresh_lr: float = Field(default=6e-4, gt=0.0)
     warmup: float = Field(default=0.2, gt=0.0, lt=1.0)
@@ -117,8 +125,10 @@ class TrainConfig(Settings):
 
     Attributes:
         seed: Of everything random.
+        arch: The backbone: any of timm's, or one of :mod:`stages.architectures`. A specialist
+            that goes on from another run has that run's.
         trainable_from: First block that learns; what lies before keeps its weights and its
-            batch-norm statistics.
+            batch-norm statistics. Only a ResNet can be cut; any other network learns as a whole.
         cached_views: Each picture is augmented this many times once, and what the frozen
             blocks make of it is kept on disk for all epochs (and all folds of a
             cross-validation); 0 augments anew in every epoch. Far faster on a CPU when little
@@ -128,35 +138,51 @@ class TrainConfig(Settings):
     """
 
     seed: int = Field(default=7, ge=0)
+    arch: str = RESNET50
     trainable_from: Cut = "layer2"
     cached_views: int = Field(default=0, ge=0, le=64)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
 
 
-class ModelConfig(Settings):
-    """The network of a region run.
+class StartConfig(Settings):
+    """Where a network starts.
 
     Attributes:
         init: ``hub`` (timm's ImageNet weights, downloaded), ``none``, a run folder, a weights
             folder (such as the shipped one, whose float form is taken), or a safetensors file
             with timm's names, complete or not: blocks that it lacks start random.
-        stride_on: Convolution of a block that strides. ``auto`` is what the weights were made
-            with: for a safetensors file ``conv1`` if its metadata names the original v1
-            architecture, else ``conv2``.
-        cut: First block of the heads: what lies before becomes the shared trunk.
-        dropout: Before the last linear layer.
+        stride_on: Convolution of a ResNet's bottleneck that strides. ``auto`` is what the weights
+            were made with: for a safetensors file ``conv1`` if its metadata names the original
+            v1 architecture, else ``conv2``.
     """
 
     init: str = "hub"
     stride_on: Literal["auto", "conv1", "conv2"] = "auto"
+
+
+class ModelConfig(StartConfig):
+    """The network of a region run.
+
+    Attributes:
+        cut: First block of the heads: what lies before becomes the shared trunk. With ``stem``,
+            and for a network that cannot be cut, the bundle is a complete network.
+        dropout: Before the last linear layer.
+    """
+
     cut: Cut = "layer4.2"
     dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
 
 
 class StageConfig(Settings):
-    """What every training run has."""
+    """What every training run has.
 
+    Attributes:
+        mix_label_kinds: Learn from labels that mean different things; what comes of it speaks
+            of *abnormality*, the weaker word.
+    """
+
+    mix_label_kinds: bool = False
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig = OptimConfig()
@@ -176,16 +202,27 @@ class RegionConfig(StageConfig):
 
 
 class FractureConfig(StageConfig):
-    """``fxpipe train-stage fracture``: last blocks and head on one region, from a region run.
+    """``fxpipe train-stage fracture``: one region's specialist.
 
     Attributes:
-        region: Whose specialist this is.
+        region: Whose specialist this is; ``all`` learns from every labelled picture, for data
+            without regions.
         region_run: The run whose network and preprocessing it starts from; its frozen part
-            is the trunk that both share. Or a weights folder: then its specialist goes on.
+            is the trunk that both share. Or a weights folder: then its specialist goes on. Or
+            ``none``: then it is a network of its own, with the three settings that follow.
+        preprocess, model, train.arch: Of a network of its own.
+        dropout: Before the last linear layer.
     """
 
-    region: Literal["elbow", "hand", "shoulder"] = "hand"
+    region: Whose = "hand"
     region_run: Path = Path("runs/region")
+    preprocess: PreprocessSpec = PreprocessSpec()
+    model: StartConfig = StartConfig()
     optim: OptimConfig = OptimConfig(epochs=10, lr=1e-4, fresh_lr=1e-4, patience=10)
     train: TrainConfig = TrainConfig(trainable_from="layer4.2")
     dropout: float = Field(default=0.3, ge=0.0, lt=1.0)
+
+    @property
+    def independent(self) -> bool:
+        """Whether it is a network of its own."""
+        return str(self.region_run) == "none"

@@ -30,7 +30,7 @@ from .config import FractureConfig, RegionConfig
 from .data.index import NONE, UNKNOWN, Index, Split, assign_parts
 from .metrics import auc, auc_estimate, share
 from .recipe import RESULT, train_fracture, train_region
-from .spec import FRACTURE
+from .spec import TARGETS
 from .train import CONFIG
 
 log = logging.getLogger(__name__)
@@ -102,6 +102,8 @@ def crossval_fracture(
 ) -> dict[str, Any]:  # fmt: skip
     """Cross-validate a specialist; each fold starts from the region network of the same fold.
 
+    An independent one starts every fold from its own initial weights.
+
     Args:
         folder: As for :func:`crossval_region`.
         tables: The tables with which the region stage was cross-validated.
@@ -113,9 +115,12 @@ def crossval_fracture(
         ConfigError: The region stage has not been cross-validated on the same folds.
         UsageError: The folder holds folds of another table or with other settings.
     """
-    parents = {table.digest: fold_folder(config.region_run, n) for n, table in enumerate(tables, 1)}
+    parents = {
+        table.digest: config.region_run if config.independent else fold_folder(config.region_run, n)
+        for n, table in enumerate(tables, 1)
+    }
     for number, table in enumerate(tables, 1):
-        if number in only:
+        if number in only and not config.independent:
             _check_parent(parents[table.digest], table)
 
     def train(run: Path, table: Index, resume: bool, progress: Progress) -> None:
@@ -218,17 +223,20 @@ def subsets(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def ranking(table: pd.DataFrame) -> str:
-    """The column that ranks: the calibrated probability, which is comparable between folds."""
-    name = f"probability_{FRACTURE}"
-    return name if name in table.columns else f"logit_{FRACTURE}"
+def ranking(table: pd.DataFrame) -> str | None:
+    """The column that ranks: the calibrated probability, which is comparable between folds.
+
+    An auxiliary output is not calibrated: its logits rank. None for a router without one.
+    """
+    names = [f"{kind}_{target}" for kind in ("probability", "logit") for target in TARGETS]
+    return next((name for name in names if name in table.columns), None)
 
 
 def region_summary(table: pd.DataFrame) -> dict[str, Any]:
     """Region accuracy over single-region pictures, and the auxiliary fracture output's AUC.
 
-    The auxiliary output is not calibrated: its logits of different folds are compared as they
-    are, which costs a little.
+    The auxiliary output, if there is one, is not calibrated: its logits of different folds are
+    compared as they are, which costs a little.
     """
     single = table[table["regions"].isin(REGIONS)]
     names = single[[f"probability_{region}" for region in REGIONS]].to_numpy().argmax(1)
@@ -241,12 +249,15 @@ def region_summary(table: pd.DataFrame) -> dict[str, Any]:
 
 def fracture_summary(table: pd.DataFrame) -> dict[str, Any]:
     """AUC of the fracture output by region in view, with intervals over groups."""
+    score = ranking(table)
+    if score is None:
+        return {}
     return {
         name: {
             "pictures": len(rows),
             "positives": int(rows["label"].sum()),
             "auc": auc_estimate(
-                rows["label"].to_numpy(np.float32), rows[ranking(table)].to_numpy(),
+                rows["label"].to_numpy(np.float32), rows[score].to_numpy(),
                 list(rows["group"]),
             ).model_dump(),
         }
@@ -257,8 +268,11 @@ def fracture_summary(table: pd.DataFrame) -> dict[str, Any]:
 
 def _plain(table: pd.DataFrame) -> dict[str, Any]:
     """AUC of one fold by region in view; None where a class is missing."""
+    score = ranking(table)
+    if score is None:
+        return {}
     return {
-        name: auc(rows["label"].to_numpy(np.float32), rows[ranking(table)].to_numpy())
+        name: auc(rows["label"].to_numpy(np.float32), rows[score].to_numpy())
         for name, rows in subsets(table).items()
         if len(rows)
     }

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.bundle import Kind
-from pipeline.domain import Array
+from pipeline.domain import ANY_REGION, Array
 from pipeline.errors import ConfigError
 from pipeline.preprocess import PreprocessSpec
 
@@ -55,32 +55,36 @@ def _load(folder: Path) -> Run:
             "go on with `fxpipe train-stage … --resume`",
         ) from error
     region = described["region"]
-    stage = fracture_stage(region) if region else region_stage()
+    target = described["target"]
+    # A region run of a table without labels learned nothing but regions.
+    known = target if len(described["outputs"]) > len(described["labels"]) else None
+    stage = fracture_stage(region, target) if region else region_stage(known)
     preprocess = PreprocessSpec.model_validate(described["preprocess"])
     return Run(folder, stage, network, described, result, preprocess)
 
 
 def _calibrated_together(runs: Sequence[Run]) -> list[Run]:
-    """Give the specialists of one table one calibration, fitted on all their validation pictures.
+    """One calibration for specialists of one table and backbone, fitted on all their pictures.
 
     Few regions have the cases for a calibration of their own: on held-out parts of the validation
     pictures of the first shipped specialists one each lost more (log loss) than one for all.
     Thresholds stay each specialist's own.
     """
-    alike: dict[str, list[Run]] = {}
+    alike: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        if run.stage.kind is Kind.FRACTURE:
-            alike.setdefault(run.described["index_digest"], []).append(run)
+        if run.stage.kind is Kind.FRACTURE and run.stage.region != ANY_REGION:
+            family = run.described["index_digest"], run.network.arch
+            alike.setdefault(family, []).append(run)
     results: dict[Path, Mapping[str, Any]] = {}
-    for family in alike.values():
-        if len(family) == 1:
+    for members in alike.values():
+        if len(members) == 1:
             continue
-        tables = [_validation(run) for run in family]
+        tables = [_validation(run) for run in members]
         labels, logits = (np.concatenate(part) for part in zip(*tables, strict=True))
         fitted = fit_calibration(labels, logits)
         results |= {
             run.folder: _recalibrated(run.result, *table, *fitted)
-            for run, table in zip(family, tables, strict=True)
+            for run, table in zip(members, tables, strict=True)
         }
     return [replace(run, result=results.get(run.folder, run.result)) for run in runs]
 

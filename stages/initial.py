@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import timm
 import torch
 from onnx import numpy_helper
 from safetensors import SafetensorError, safe_open
@@ -28,8 +27,9 @@ from pipeline.bundle import (
 from pipeline.errors import ConfigError
 
 from . import checkpoint
-from .model import ARCHITECTURE, FEATURES, Network, StrideOn
-from .spec import FRACTURE
+from .config import RESNET50
+from .model import Network, StrideOn, make_backbone
+from .spec import TARGETS
 from .train import BEST, CONFIG
 
 FLOAT = (Precision.FP32, Precision.FP16)
@@ -45,12 +45,14 @@ class Initial:
         stride_on: Which convolution of their down-sampling blocks strides.
         weights: By the names of :class:`stages.model.Network`; what is missing starts random.
         rows: Meaning of each row of the linear layer, when there is one.
+        arch: The backbone that they belong to, when that is known.
     """
 
     name: str
     stride_on: StrideOn
     weights: Mapping[str, Tensor]
     rows: tuple[str, ...] = ()
+    arch: str | None = None
 
     def load_into(self, network: Network) -> list[str]:
         """Put the weights into a network.
@@ -63,6 +65,10 @@ class Initial:
         Raises:
             ConfigError: They do not fit.
         """
+        if self.arch not in (None, network.arch):
+            raise ConfigError(
+                f"model.init: {self.name} is a {self.arch}, but train.arch is {network.arch}"
+            )
         wanted = network.state_dict()
         weights = {k: v for k, v in self.weights.items() if not k.startswith("fc.")}
         misfits = [
@@ -73,11 +79,11 @@ class Initial:
         if misfits:
             raise ConfigError(
                 f"model.init: {self.name}: {len(misfits)} weights do not belong to "
-                f"{ARCHITECTURE}: {', '.join(misfits[:3])} …"
+                f"{network.arch}: {', '.join(misfits[:3])} …"
             )
         weights |= self._linear(network)
         network.load_state_dict(weights, strict=False)
-        known = set(self.rows) >= set(network.labels)
+        known = {*map(_meaning, self.rows)} >= {*map(_meaning, network.labels)}
         return [
             name for name in wanted
             if name not in weights or (name.startswith("fc.") and not known)
@@ -85,21 +91,32 @@ class Initial:
 
     def _linear(self, network: Network) -> dict[str, Tensor]:
         weight, bias = network.fc.weight.detach().clone(), network.fc.bias.detach().clone()
+        places = {_meaning(row): place for place, row in enumerate(self.rows)}
         for row, label in enumerate(network.labels):
-            if label in self.rows:
-                source = self.rows.index(label)
+            source = places.get(_meaning(label))
+            if source is not None:
                 weight[row] = self.weights["fc.weight"][source]
                 bias[row] = self.weights["fc.bias"][source]
         return {"fc.weight": weight, "fc.bias": bias}
 
 
-def find_initial(init: str, stride_on: str, stage: str) -> Initial:
+def _meaning(row: str) -> str:
+    """An abnormality head starts a fracture head and the other way round: same place, same job."""
+    return "label" if row in TARGETS else row
+
+
+def find_initial(
+    init: str, stride_on: str, stage: str, arch: str = RESNET50,
+    canvas_px: tuple[int, int] = (224, 224),
+) -> Initial:  # fmt: skip
     """The weights that the settings name.
 
     Args:
-        init: See :class:`stages.config.ModelConfig`.
+        init: See :class:`stages.config.StartConfig`.
         stride_on: Likewise.
         stage: Bundle whose head goes with the trunk of a weights folder.
+        arch: The backbone that is wanted.
+        canvas_px: (H, W) of its pictures.
 
     Raises:
         ConfigError: The weights cannot be had, or the strides do not fit them.
@@ -108,7 +125,7 @@ def find_initial(init: str, stride_on: str, stage: str) -> Initial:
     if init == "none":
         return Initial(init, "conv1" if stride_on == "conv1" else "conv2", {})
     if init == "hub":
-        found = Initial(init, "conv2", _from_hub())
+        found = Initial(init, "conv2", _from_hub(arch, canvas_px))
     elif (Path(init) / MANIFEST_NAME).is_file():
         found = read_shipped(Path(init), stage)[0]
     elif Path(init).is_dir():
@@ -126,12 +143,12 @@ def _backbone(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"backbone.{name}": value for name, value in weights.items()}
 
 
-def _from_hub() -> dict[str, Tensor]:
+def _from_hub(arch: str, canvas_px: tuple[int, int]) -> dict[str, Tensor]:
     try:
-        source = timm.create_model(ARCHITECTURE, pretrained=True, num_classes=0)
+        source = make_backbone(arch, canvas_px, pretrained=True)
     except (OSError, RuntimeError) as error:
         raise ConfigError(
-            f"model.init: timm's weights cannot be downloaded: {error}",
+            f"model.init: timm's weights of {arch} cannot be had: {error}",
             "without internet: --init shipped, --init FILE (safetensors), or --init none",
         ) from error
     return _backbone(source.state_dict())
@@ -161,7 +178,8 @@ def _from_run(run: Path) -> Initial:
         raise ConfigError(f"model.init: {run}: not a trained run: {error}") from error
     weights, _ = checkpoint.load(run / BEST)
     name = f"run {run.name}, from {described['initial_weights']}"
-    return Initial(name, described["stride_on"], weights, tuple(described["outputs"]))
+    arch = described.get("arch", RESNET50)  # runs from before there was a choice do not say
+    return Initial(name, described["stride_on"], weights, tuple(described["outputs"]), arch)
 
 
 def read_shipped(weights: Path, stage: str) -> tuple[Initial, BundleSpec]:
@@ -169,40 +187,48 @@ def read_shipped(weights: Path, stage: str) -> tuple[Initial, BundleSpec]:
 
     Args:
         weights: Folder with a manifest.
-        stage: ``region``, ``fracture-hand`` …
+        stage: ``region``, ``fracture-hand`` …; one of the same region with the other kind of
+            label will do.
 
     Raises:
-        ConfigError: The folder has no such stage in float32 or float16.
+        ConfigError: The folder has no such stage in float32 or float16, or it is an ensemble.
         BundleError: A file is missing or altered.
     """
     manifest = read_manifest(weights)
+    region = stage.split("-")[-1]
+    names = [stage, *(f"{target}-{region}" for target in TARGETS)]
     for precision in FLOAT:
         entries = {entry.name: entry for entry in manifest.of(precision)}
-        if stage in entries:
+        head = next((entries[name] for name in names if name in entries), None)
+        if head is not None:
             break
     else:
         raise ConfigError(f"{weights}: no {stage} in {' or '.join(FLOAT)}, wanted a float form")
-    head = entries[stage]
     parts = [e for e in entries.values() if e.kind is Kind.TRUNK and e.trunk == head.trunk]
     graphs = [onnx.load_from_string(read_verified(weights, entry)) for entry in (*parts, head)]
     metadata = {prop.key: prop.value for prop in graphs[-1].metadata_props}
     spec = BundleSpec.from_metadata(metadata, head.file)
+    if spec.members:
+        raise ConfigError(
+            f"{head.file}: is the mean of {', '.join(spec.members)}, which cannot be trained",
+            "go on from the weights folder of one member",
+        )
     found: dict[str, Tensor] = {}
     for graph in graphs:
         for initializer in graph.graph.initializer:
             name = initializer.name
-            if name.split(".")[0] in _PARTS:
+            part = name.split(".")[0]
+            if part in _PARTS:
                 value = torch.from_numpy(np.array(numpy_helper.to_array(initializer), np.float32))
-                found[name if name.startswith("fc.") else f"backbone.{name}"] = value
-    if tuple(found.get("fc.weight", torch.empty(0)).shape) != (len(spec.labels), FEATURES):
+                found[name if part in ("fc", "backbone") else f"backbone.{name}"] = value
+    if found.get("fc.weight", torch.empty(0)).shape[:1] != (len(spec.labels),):
         raise ConfigError(f"{head.file}: its weights do not carry their names: export it again")
-    # An abnormality head starts a fracture head and the other way round: same place, same job.
-    rows = (FRACTURE,) if spec.kind is Kind.FRACTURE else spec.labels
-    name = f"{stage} of fxpipe weights, run {spec.provenance.run} {spec.provenance.created}"
-    return Initial(name, _stride(graphs[0]), found, rows), spec
+    name = f"{head.name} of fxpipe weights, run {spec.provenance.run} {spec.provenance.created}"
+    arch = spec.provenance.architecture
+    return Initial(name, _stride(graphs[0]), found, spec.labels, arch), spec
 
 
-_PARTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc")
+_PARTS = ("backbone", "conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc")
 
 
 def _stride(graph: onnx.ModelProto) -> StrideOn:

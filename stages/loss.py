@@ -13,7 +13,7 @@ from torch.nn import functional
 from pipeline.domain import Array
 
 from .config import OptimConfig, StageConfig
-from .spec import FRACTURE, StageSpec
+from .spec import TARGETS, StageSpec
 
 FOCUS = 2.0
 """Exponent of the focal loss, as its authors advise."""
@@ -52,20 +52,22 @@ class Criterion:
             optim,
             loss_weights(targets, power).to(fabric.device),
             torch.tensor(output_weights(stage, config), device=fabric.device),
-            torch.tensor([name == FRACTURE for name in stage.outputs], device=fabric.device),
+            torch.tensor([name in TARGETS for name in stage.outputs], device=fabric.device),
         )
 
-    def __call__(self, logits: Tensor, evidence: Tensor, targets: Tensor, masks: Tensor) -> Tensor:
+    def __call__(
+        self, logits: Tensor, evidence: Tensor | None, targets: Tensor, masks: Tensor
+    ) -> Tensor:
         """The loss.
 
         Args:
             logits: (N, K).
-            evidence: (N, K, h, w), see :class:`stages.model.Head`.
+            evidence: (N, K, h, w), see :class:`stages.model.Head`; None without a heatmap.
             targets: (N, K) in [0, 1], NaN where unknown.
             masks: (N, 1, H, W) in [0, 1]: where the fractures are.
         """
         loss = masked_loss(logits, targets, self.pos_weight, self.scale, self.optim)
-        if self.optim.box_weight:
+        if self.optim.box_weight and evidence is not None:
             loss = loss + self.optim.box_weight * box_loss(evidence[:, self.is_fracture], masks)
         return loss
 

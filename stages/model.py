@@ -1,36 +1,136 @@
-"""The network: a timm ResNet50 with one linear layer, and its cut into trunk and head."""
+"""The network: any timm backbone with one linear layer, and its cut into trunk and head."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import timm
 import torch
+from timm.models.resnet import Bottleneck, ResNet
 from torch import Tensor, nn
 
-from .config import BLOCKS
+from pipeline.errors import ConfigError
 
-ARCHITECTURE = "resnet50"
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-FEATURES = 2048
+from . import architectures  # noqa: F401  (registers them with timm)
+from .config import RESNET50
 
 StrideOn = Literal["conv1", "conv2"]
+STEM = ("conv1", "bn1", "act1", "maxpool")
+
+
+def make_backbone(arch: str, canvas_px: tuple[int, int], pretrained: bool = False) -> nn.Module:
+    """A timm model without pooling and classifier.
+
+    Args:
+        arch: timm's name for it, or one of :mod:`stages.architectures`.
+        canvas_px: (H, W) of its pictures; only networks of a fixed size mind.
+        pretrained: Whether to fetch timm's weights.
+
+    Raises:
+        ConfigError: timm knows no such model, or it cannot be built for that size.
+    """
+    if not timm.is_model(arch.split(".")[0]):
+        near = difflib.get_close_matches(arch, timm.list_models(), 5)
+        hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
+        raise ConfigError(f"train.arch: timm knows no {arch!r}", hint)
+    options: dict[str, Any] = {"num_classes": 0, "global_pool": ""}
+    cfg = timm.get_pretrained_cfg(arch)
+    if cfg is not None and cfg.fixed_input_size:
+        options["img_size"] = canvas_px
+    try:
+        backbone: nn.Module = timm.create_model(arch, pretrained=pretrained, **options)
+    except (AssertionError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise ConfigError(
+            f"train.arch: {arch} cannot be built for pictures of "
+            f"{canvas_px[0]} x {canvas_px[1]} px: {error}"
+        ) from error
+    return backbone
+
+
+def blocks_of(backbone: nn.Module) -> tuple[str, ...]:
+    """The places where a network can be cut, first to last; ``stem`` alone where it cannot."""
+    if not isinstance(backbone, ResNet):
+        return ("stem",)
+    layers = {f"layer{i}": backbone.get_submodule(f"layer{i}") for i in range(1, 5)}
+    return (
+        "stem",
+        *(f"{name}.{i}" for name, layer in layers.items() for i, _ in enumerate(layer.children())),
+    )
+
+
+class Grid(nn.Module):
+    """Whatever a backbone gives, as a feature map (N, C, h, w), or as a vector (N, C).
+
+    Args:
+        backbone: Without pooling and classifier.
+        canvas_px: (H, W) of its pictures.
+
+    Attributes:
+        features: C.
+        shape: (h, w), or None for a vector.
+    """
+
+    def __init__(self, backbone: nn.Module, canvas_px: tuple[int, int]) -> None:
+        super().__init__()
+        was = backbone.training
+        with torch.no_grad():
+            given = backbone.eval()(torch.zeros(1, 3, *canvas_px))
+        backbone.train(was)
+        self.last = given.ndim == 4 and getattr(backbone, "output_fmt", "NCHW") == "NHWC"
+        self.tokens = given.ndim == 3
+        self.skipped = 0
+        self.shape: tuple[int, int] | None = None
+        if self.tokens:
+            self.shape = _token_grid(backbone, given.shape[1], canvas_px)
+            self.skipped = given.shape[1] - self.shape[0] * self.shape[1]
+        elif given.ndim == 4:
+            height, width = given.shape[1:3] if self.last else given.shape[2:]
+            self.shape = (int(height), int(width))
+        self.features = int(given.shape[-1] if self.last or self.tokens else given.shape[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Put the channels second and the places last."""
+        if self.last:
+            return x.permute(0, 3, 1, 2)
+        if self.tokens and self.shape is not None:
+            maps = x[:, self.skipped :].transpose(1, 2)
+            # Not len(x), which would be exported as a constant.
+            return maps.reshape(maps.shape[0], maps.shape[1], *self.shape)
+        return x
+
+
+def _token_grid(backbone: nn.Module, tokens: int, canvas_px: tuple[int, int]) -> tuple[int, int]:
+    """(h, w) of the patches among the tokens: as the network says, or of the canvas' proportions.
+
+    Raises:
+        ConfigError: They form no grid.
+    """
+    known = getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
+    if known is not None and known[0] * known[1] <= tokens:  # the others are class tokens
+        return int(known[0]), int(known[1])
+    patches = tokens - getattr(backbone, "num_prefix_tokens", 0)
+    height = max(round((patches * canvas_px[0] / canvas_px[1]) ** 0.5), 1)
+    if patches % height:
+        raise ConfigError(
+            f"train.arch: {type(backbone).__name__} gives {patches} patches that form no grid"
+        )
+    return height, patches // height
 
 
 class Normalise(nn.Module):
-    """(N, 1, H, W) in [0, 1] → (N, 3, H, W) as ImageNet networks expect it."""
+    """(N, 1, H, W) in [0, 1] → (N, 3, H, W) as the backbone's weights expect it."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Repeat the grey channel and standardise it."""
@@ -38,35 +138,75 @@ class Normalise(nn.Module):
 
 
 class Network(nn.Module):
-    """A whole ResNet50 with K outputs, its first blocks frozen or not.
+    """A whole backbone with K outputs, its first blocks frozen or not.
 
-    Attributes:
+    The decision is linear in the mean of the last feature map, where there is one: so every
+    backbone that keeps a map has a heatmap, whatever its own classifier looks like.
+
+    Args:
         labels: K names of the outputs.
-        stride_on: Which convolution of a down-sampling block strides: ``conv1`` in the original
-            ResNet (He et al. 2015, arXiv 1512.03385), ``conv2`` in torchvision and timm.
-        trainable_from: First block that learns.
+        stride_on: Which convolution of a down-sampling bottleneck strides: ``conv1`` in the
+            original ResNet (He et al. 2015, arXiv 1512.03385), ``conv2`` in torchvision and timm.
+        trainable_from: First block that learns; a network that cannot be cut learns as a whole.
+        dropout: Before the linear layer.
+        arch: See :func:`make_backbone`.
+        canvas_px: Likewise.
+
+    Raises:
+        ConfigError: There is no such backbone, or it has no such block.
     """
 
     def __init__(
-        self, labels: Sequence[str], stride_on: StrideOn, trainable_from: str, dropout: float = 0.0
+        self,
+        labels: Sequence[str],
+        stride_on: StrideOn,
+        trainable_from: str,
+        dropout: float = 0.0,
+        arch: str = RESNET50,
+        canvas_px: tuple[int, int] = (224, 224),
     ) -> None:
         super().__init__()
         self.labels = tuple(labels)
+        self.arch = arch
         self.stride_on = stride_on
-        self.trainable_from = trainable_from
-        self.normalise = Normalise()
-        self.backbone = timm.create_model(ARCHITECTURE, num_classes=0, global_pool="")
+        self.backbone = make_backbone(arch, canvas_px)
+        self.blocks = blocks_of(self.backbone)
+        cfg: Any = getattr(self.backbone, "pretrained_cfg", {})
+        self.normalise = Normalise(cfg["mean"], cfg["std"])
         if stride_on == "conv1":
-            for layer in ("layer2", "layer3", "layer4"):
-                block = self.backbone.get_submodule(f"{layer}.0")
-                for name, stride in (("conv1", (2, 2)), ("conv2", (1, 1))):
-                    convolution = block.get_submodule(name)
-                    assert isinstance(convolution, nn.Conv2d)  # noqa: S101  (tells mypy)
-                    convolution.stride = stride
+            _stride_on_first(self.backbone, arch)
+        self.trainable_from = self.place(trainable_from)
+        self.grid = Grid(self.backbone, canvas_px)
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(FEATURES, len(self.labels))
+        self.fc = nn.Linear(self.grid.features, len(self.labels))
         for block in self._frozen():
             block.requires_grad_(False)
+
+    @property
+    def heatmap(self) -> bool:
+        """Whether the decision is linear in a map of more than one place."""
+        return self.grid.shape is not None and self.grid.shape != (1, 1)
+
+    def place(self, cut: str) -> str:
+        """The block that a cut names: ``layer4`` means its first block.
+
+        A network that cannot be cut has one place, its start, whatever is asked for.
+
+        Raises:
+            ConfigError: The network has other blocks.
+        """
+        if len(self.blocks) == 1:
+            return self.blocks[0]
+        for name in (cut, f"{cut}.0"):
+            if name in self.blocks:
+                return name
+        raise ConfigError(
+            f"{self.arch} has no block {cut!r}, wanted one of {', '.join(self.blocks)}"
+        )
+
+    def position(self, cut: str) -> int:
+        """How many blocks lie before a cut."""
+        return self.blocks.index(self.place(cut))
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 1, H, W) float32 in [0, 1] → (N, K) logits."""
@@ -74,24 +214,27 @@ class Network(nn.Module):
 
     def prefix(self, images: Tensor) -> Tensor:
         """What the frozen blocks make of (N, 1, H, W) pictures in [0, 1]: (N, C, h, w)."""
-        return self._through(BLOCKS[: position(self.trainable_from)], self.normalise(images))
+        frozen = self.blocks[: self.position(self.trainable_from)]
+        return self._through(frozen, self.normalise(images))
 
-    def answer(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+    def answer(self, maps: Tensor) -> tuple[Tensor, Tensor | None]:
         """The blocks that learn, and the decision.
 
         Args:
             maps: What :meth:`prefix` gave.
 
         Returns:
-            Logits (N, K), and evidence (N, K, h, w) as :class:`Head` describes it.
+            Logits (N, K), and evidence (N, K, h, w) as :class:`Head` describes it; None without
+            a heatmap.
         """
-        maps = self._through(BLOCKS[position(self.trainable_from) :], maps)
-        logits: Tensor = self.fc(self.dropout(maps.mean((2, 3))))
-        return logits, nn.functional.conv2d(maps, self.fc.weight[:, :, None, None])
+        learning = self.blocks[self.position(self.trainable_from) :]
+        maps = self.grid(self._through(learning, maps))
+        logits: Tensor = self.fc(self.dropout(pooled(maps)))
+        return logits, evidence_of(maps, self.fc) if self.heatmap else None
 
     def _through(self, blocks: Sequence[str], maps: Tensor) -> Tensor:
         for name in blocks:
-            for module in block_modules(self.backbone, name):
+            for module in block_modules(self.backbone, name).values():
                 maps = module(maps)
         return maps
 
@@ -103,21 +246,40 @@ class Network(nn.Module):
         return self
 
     def _frozen(self) -> Iterator[nn.Module]:
-        for name in BLOCKS[: position(self.trainable_from)]:
-            yield from block_modules(self.backbone, name)
+        for name in self.blocks[: self.position(self.trainable_from)]:
+            yield from block_modules(self.backbone, name).values()
 
 
-STEM = ("conv1", "bn1", "act1", "maxpool")
+def _stride_on_first(backbone: nn.Module, arch: str) -> None:
+    """Move the stride of the down-sampling bottlenecks to their first convolution."""
+    if not isinstance(backbone, ResNet) or not isinstance(
+        backbone.get_submodule("layer2.0"), Bottleneck
+    ):
+        raise ConfigError(f"model.stride_on is conv1, but {arch} has no bottleneck blocks")
+    for layer in ("layer2", "layer3", "layer4"):
+        block = backbone.get_submodule(f"{layer}.0")
+        for name, stride in (("conv1", (2, 2)), ("conv2", (1, 1))):
+            convolution = block.get_submodule(name)
+            assert isinstance(convolution, nn.Conv2d)  # noqa: S101  (tells mypy)
+            convolution.stride = stride
 
 
-def block_modules(backbone: nn.Module, name: str) -> tuple[nn.Module, ...]:
-    """The modules of a block, in order: one, but for the stem."""
-    return tuple(backbone.get_submodule(n) for n in (STEM if name == "stem" else (name,)))
+def pooled(maps: Tensor) -> Tensor:
+    """(N, C, h, w) → its mean (N, C); a vector stays one."""
+    return maps.mean((2, 3)) if maps.ndim == 4 else maps
 
 
-def position(cut: str) -> int:
-    """Index of a block in ``BLOCKS``; ``layer4`` means its first block."""
-    return BLOCKS.index(cut if cut in BLOCKS else f"{cut}.0")
+def evidence_of(maps: Tensor, fc: nn.Linear) -> Tensor:
+    """(N, C, h, w) → (N, K, h, w), whose mean over h and w plus the layer's bias is the logit."""
+    return nn.functional.conv2d(maps, fc.weight[:, :, None, None])
+
+
+def block_modules(backbone: nn.Module, name: str) -> OrderedDict[str, nn.Module]:
+    """The modules of a block, in order, by their names: one, but for a ResNet's stem."""
+    if not isinstance(backbone, ResNet):
+        return OrderedDict(backbone=backbone)
+    names = STEM if name == "stem" else (name,)
+    return OrderedDict((n, backbone.get_submodule(n)) for n in names)
 
 
 def _part(backbone: nn.Module, names: Sequence[str]) -> OrderedDict[str, nn.Module]:
@@ -125,7 +287,7 @@ def _part(backbone: nn.Module, names: Sequence[str]) -> OrderedDict[str, nn.Modu
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     for name in names:
         if name == "stem":
-            parts.update(zip(STEM, block_modules(backbone, name), strict=True))
+            parts.update(block_modules(backbone, name))
             continue
         layer, block = name.split(".")
         blocks = parts.setdefault(layer, nn.Sequential())
@@ -137,7 +299,7 @@ class Trunk(nn.Sequential):
     """Everything before the cut: images → feature map."""
 
     def __init__(self, network: Network, cut: str) -> None:
-        blocks = _part(network.backbone, BLOCKS[: position(cut)])
+        blocks = _part(network.backbone, network.blocks[: network.position(cut)])
         super().__init__(OrderedDict(normalise=network.normalise, **blocks))
 
 
@@ -163,34 +325,38 @@ class Head(nn.Module):
         bias: Sequence[float],
     ) -> None:
         super().__init__()
-        start = position(cut)
-        blocks = _part(network.backbone, BLOCKS[start:])
+        start = network.position(cut)
+        blocks = _part(network.backbone, network.blocks[start:])
         if start == 0:
             blocks = OrderedDict(normalise=network.normalise, **blocks)
         for name, module in blocks.items():
             self.add_module(name, module)
         self._order = tuple(blocks)
-        self.fc = nn.Linear(FEATURES, len(columns))
+        self.grid = network.grid
+        self.heatmap = network.heatmap
+        self.fc = nn.Linear(network.grid.features, len(columns))
         self.fc.load_state_dict(
             {"weight": network.fc.weight[list(columns)], "bias": network.fc.bias[list(columns)]}
         )
         self.register_buffer("temperature", torch.tensor(temperature))
         self.register_buffer("bias", torch.tensor(bias))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Run the head.
 
         Returns:
-            Logits (N, K), calibrated probabilities (N, K), and evidence (N, K, h, w), whose mean
-            over h and w plus the linear layer's bias is the logit (class activation map,
-            Zhou et al. 2016, arXiv 1512.04150).
+            Logits (N, K), calibrated probabilities (N, K), and, of a network with a heatmap,
+            evidence (N, K, h, w), whose mean over h and w plus the linear layer's bias is the
+            logit (class activation map, Zhou et al. 2016, arXiv 1512.04150).
         """
         for name in self._order:
             x = self.get_submodule(name)(x)
-        logits = self.fc(x.mean((2, 3)))
-        evidence = nn.functional.conv2d(x, self.fc.weight[:, :, None, None])
+        x = self.grid(x)
+        logits = self.fc(pooled(x))
         probabilities = torch.sigmoid(logits / self.temperature + self.bias)
-        return logits, probabilities, evidence
+        if not self.heatmap:
+            return logits, probabilities
+        return logits, probabilities, evidence_of(x, self.fc)
 
 
 def digest(part: nn.Module, preprocess_json: str) -> str:

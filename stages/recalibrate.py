@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,6 @@ from onnx import numpy_helper
 
 from pipeline.bundle import (
     BundleSpec,
-    Kind,
     ManifestEntry,
     Precision,
     StoredPoint,
@@ -29,12 +28,14 @@ from pipeline.bundle import (
     write_manifest,
 )
 from pipeline.config import RunConfig
+from pipeline.domain import ANY_REGION, REGIONS
 from pipeline.errors import ConfigError, UsageError
 from pipeline.progress import Progress
 from pipeline.runtime.session import Weights, load_bundles
 
 from .calibrate import fit_calibration, operating_points, probabilities
-from .data.index import Index, Split
+from .cards import NOTICE
+from .data.index import Index, Sample, Split
 from .evaluation.predictions import predict
 from .export import stamp
 
@@ -79,9 +80,11 @@ class Recalibrated:
 
 def recalibrate(
     index: Index, weights: Path, target: Path, wanted: Wanted, config: RunConfig,
-    progress: Progress,
+    progress: Progress, only: str | None = None,
 ) -> dict[str, Recalibrated]:  # fmt: skip
     """Write a weights folder whose specialists have thresholds of this table's pictures.
+
+    An ensemble gets them as any other does; its members stay bit for bit.
 
     Args:
         index: Table.
@@ -90,6 +93,7 @@ def recalibrate(
         wanted: Targets and split.
         config: Device and precision that compute the predictions.
         progress: Advanced once a picture.
+        only: The one region whose specialist changes; None for all.
 
     Returns:
         What is new, by region.
@@ -100,10 +104,11 @@ def recalibrate(
         UsageError: The target is the source, or holds something already.
         BundleError: The weights are damaged.
     """
-    if target.resolve() == weights.resolve() or (target.exists() and any(target.iterdir())):
-        raise UsageError(f"{target}: not empty, wanted a new folder", "name another --output")
+    refuse_used(target)
     networks = load_bundles(weights, config)
-    samples = [s for s in index.of(wanted.split) if s.label is not None]
+    if only is not None:
+        networks = replace(networks, fracture={only: networks.fracture[only]})
+    samples = labelled(index, wanted.split, only)
     for stage in networks.fracture.values():
         kinds = {s.label_kind for s in samples} - {stage.spec.target}
         if kinds:
@@ -115,42 +120,59 @@ def recalibrate(
     table = table[table["status"] != "failed"]
     chosen: dict[str, pd.DataFrame] = {}
     for region in networks.fracture:
-        rows = table[table[f"view_{region}"] == 1]
+        rows = table if region == ANY_REGION else table[table[f"view_{region}"] == 1]
         positives = int(rows["label"].sum())
         if min(positives, len(rows) - positives) >= FEWEST:
             chosen[region] = rows
             continue
         log.warning(
-            "%s: %d fractured and %d other pictures in split %s, wanted %d of each: its "
+            "%s: %d positive and %d other pictures in split %s, wanted %d of each: its "
             "thresholds stay", region, positives, len(rows) - positives, wanted.split, FEWEST,
         )  # fmt: skip
     found = _fit(chosen, networks, wanted, index)
     if not found:
         raise ConfigError(
             f"{index.source}: too few labelled pictures in split {wanted.split}, wanted "
-            f"{FEWEST} fractured and {FEWEST} others of a region"
+            f"{FEWEST} positive and {FEWEST} others of a region"
         )
-    _rewrite(weights, target, found)
+    _rewrite(weights, target, {networks.fracture[r].spec.name: new for r, new in found.items()})
     return found
+
+
+def labelled(index: Index, split: Split, only: str | None) -> list[Sample]:
+    """The labelled pictures of a split; those that show the region, if it is one."""
+    samples = [sample for sample in index.of(split) if sample.label is not None]
+    return [sample for sample in samples if only not in REGIONS or sample.shows(str(only))]
+
+
+def refuse_used(target: Path) -> None:
+    """Refuse a folder that holds something, the one that is started from above all.
+
+    Raises:
+        UsageError: It does.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target}: not empty, wanted a new folder", "name another --output")
 
 
 def _fit(
     chosen: Mapping[str, pd.DataFrame], networks: Weights, wanted: Wanted, index: Index
 ) -> dict[str, Recalibrated]:
-    """One calibration for all, thresholds for each; see :mod:`stages.finished` for why."""
+    """One calibration for those that are alike, thresholds for each."""
     labels = {region: rows["label"].to_numpy(np.float32) for region, rows in chosen.items()}
     logits = {
         region: rows[f"fracture_logit_{region}"].to_numpy(np.float32)
         for region, rows in chosen.items()
     }
-    if chosen and not wanted.points_only:
-        together = (np.concatenate(list(part.values())) for part in (labels, logits))
-        fitted = fit_calibration(*together)
+    fitted: dict[str, tuple[float, float]] = {}
+    for family in [] if wanted.points_only else _alike(chosen, networks):
+        parts = (np.concatenate([part[region] for region in family]) for part in (labels, logits))
+        fitted |= dict.fromkeys(family, fit_calibration(*parts))
     source = f"split {wanted.split} of {index.source.name} ({index.digest[:12]})"
     found = {}
     for region in chosen:
         spec = networks.fracture[region].spec
-        pair = (spec.temperature[0], spec.bias[0]) if wanted.points_only else fitted
+        pair = (spec.temperature[0], spec.bias[0]) if wanted.points_only else fitted[region]
         scores = probabilities(logits[region], *(np.array([x], np.float32) for x in pair))
         points = operating_points(
             labels[region], scores, wanted.sensitivity, wanted.specificity, source
@@ -160,13 +182,30 @@ def _fit(
     return found
 
 
+def _alike(regions: Iterable[str], networks: Weights) -> list[list[str]]:
+    """Regions whose specialists share a calibration; see :mod:`stages.finished` for why they do.
+
+    One for all regions, and an ensemble, whose log odds are of calibrated probabilities, differ
+    from the others: each has a calibration of its own.
+    """
+    families: dict[str, list[str]] = {}
+    for region in regions:
+        single = region != ANY_REGION and not networks.fracture[region].spec.members
+        families.setdefault("" if single else region, []).append(region)
+    return list(families.values())
+
+
 def _rewrite(weights: Path, target: Path, found: Mapping[str, Recalibrated]) -> None:
-    """Copy a weights folder, the specialists with their new contract."""
+    """Copy a weights folder, the specialists (by bundle name) with their new contract.
+
+    Of what people wrote beside the bundles the notice goes along; cards and figures would be
+    those of the old thresholds.
+    """
     entries: dict[tuple[str, Precision], ManifestEntry] = {}
     for entry in read_manifest(weights).bundles:
         content = read_verified(weights, entry)
-        if entry.kind is Kind.FRACTURE:
-            content = _with_contract(content, entry.file, found)
+        if entry.name in found:
+            content = _with_contract(content, entry.file, found[entry.name])
         file = target / entry.file
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
@@ -175,17 +214,14 @@ def _rewrite(weights: Path, target: Path, found: Mapping[str, Recalibrated]) -> 
             update={"sha256": digest, "size_bytes": len(content)}
         )
     write_manifest(target, entries)
-    if (weights / "README.md").is_file():
-        shutil.copy(weights / "README.md", target / "README.md")
+    if (weights / NOTICE).is_file():
+        shutil.copy(weights / NOTICE, target / NOTICE)
 
 
-def _with_contract(content: bytes, file: str, found: Mapping[str, Recalibrated]) -> bytes:
+def _with_contract(content: bytes, file: str, new: Recalibrated) -> bytes:
     graph = onnx.load_from_string(content)
     metadata = {prop.key: prop.value for prop in graph.metadata_props}
     spec = BundleSpec.from_metadata(metadata, file)
-    new = found.get(str(spec.region))
-    if new is None:
-        return content
     for name, value in (("temperature", new.temperature), ("bias", new.bias)):
         held = [i for i in graph.graph.initializer if i.name == name]
         if len(held) != 1:

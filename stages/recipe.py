@@ -24,11 +24,11 @@ from pipeline.progress import Progress
 
 from . import checkpoint
 from .assess import assess
-from .config import FractureConfig, RegionConfig, StageConfig
+from .config import RESNET50, FractureConfig, RegionConfig, StageConfig
 from .data.index import Index
-from .initial import find_initial, read_shipped
+from .initial import Initial, find_initial, read_shipped
 from .model import Network
-from .spec import StageSpec, fracture_stage, one_label_kind, region_stage
+from .spec import StageSpec, fracture_stage, label_kind, region_stage
 from .train import BEST, CONFIG, train, versions
 
 log = logging.getLogger(__name__)
@@ -42,63 +42,130 @@ def train_region(
 
     Raises:
         UsageError: The run folder is in use, or holds another run.
-        ConfigError: The initial weights or the table do not fit.
+        ConfigError: The initial weights, the network or the table do not fit.
     """
-    stage = region_stage()
-    initial = find_initial(config.model.init, config.model.stride_on, stage.name)
+    learns = config.fracture_weight > 0.0
+    target = label_kind(index.of("train"), config.mix_label_kinds) if learns else None
+    stage = region_stage(target)
+    initial, spec = _independent(config, stage)
+    network = _network(stage, config, initial, spec, config.train.arch, config.model.dropout)
     facts = {
-        "target": one_label_kind(index.of("train")),
-        "stride_on": initial.stride_on,
-        "initial_weights": initial.name,
-        "preprocess": config.preprocess.model_dump(mode="json"),
-        "cut": config.model.cut,
+        **_facts(network, initial.name, spec),
+        "target": target,
+        "cut": network.place(config.model.cut),
     }
     open_run(run, stage, index, config, facts, resume)
-    torch.manual_seed(config.train.seed)
-    network = Network(
-        stage.outputs, initial.stride_on, config.train.trainable_from, config.model.dropout
-    )
     fresh = initial.load_into(network)
-    _train_and_assess(run, stage, network, fresh, index, config.preprocess, config, progress)
+    _train_and_assess(run, stage, network, fresh, index, spec, config, progress)
 
 
 def train_fracture(
     run: Path, index: Index, config: FractureConfig, resume: bool, progress: Progress
 ) -> None:
-    """Fine-tune one region's specialist from the network of a region run.
+    """Train one region's specialist, from the network of a region run or on its own.
 
     Raises:
         UsageError: The run folder is in use, or holds another run.
-        ConfigError: The region run is missing or unfinished, or the table does not fit.
+        ConfigError: The region run is missing or unfinished, or the network or the table do not
+            fit.
     """
-    stage = fracture_stage(config.region)
-    shipped = (config.region_run / MANIFEST_NAME).is_file()
-    if shipped:
-        initial, bundle = read_shipped(config.region_run, stage.name)
-        spec = bundle.preprocess
-        parent = {"run_digest": bundle.trunk, "index_digest": bundle.provenance.index_digest}
+    seen = [s for s in index.of("train") if fracture_stage(config.region, "fracture").selects(s)]
+    target = label_kind(seen, config.mix_label_kinds)
+    stage = fracture_stage(config.region, target)
+    if config.independent:
+        (initial, spec), arch = _independent(config, stage), config.train.arch
+        named, parent = initial.name, None
     else:
-        parent = read_run(config.region_run)
-        initial = find_initial(str(config.region_run), "auto", stage.name)
-        spec = PreprocessSpec.model_validate(parent["preprocess"])
+        initial, spec, named, parent = _parent(config, stage, index)
+        arch = initial.arch or RESNET50
+    network = _network(stage, config, initial, spec, arch, config.dropout)
     facts = {
-        "target": one_label_kind([s for s in index.of("train") if stage.selects(s)]),
-        "stride_on": initial.stride_on,
-        "initial_weights": initial.name if shipped else parent["initial_weights"],
-        "preprocess": spec.model_dump(mode="json"),
-        "cut": config.train.trainable_from,
-        "region_run_digest": parent["run_digest"],
+        **_facts(network, named, spec),
+        "target": target,
+        "cut": network.trainable_from,
+        "region_run_digest": parent,
     }
-    if parent["index_digest"] != index.digest:
+    open_run(run, stage, index, config, facts, resume)
+    fresh = initial.load_into(network)
+    # What goes on from a run learns everything at one rate, its new rows too.
+    fresh = fresh if config.independent else []
+    _train_and_assess(run, stage, network, fresh, index, spec, config, progress)
+
+
+def _independent(
+    config: RegionConfig | FractureConfig, stage: StageSpec
+) -> tuple[Initial, PreprocessSpec]:
+    """Initial weights and preprocessing of a network of its own."""
+    spec, arch, model = config.preprocess, config.train.arch, config.model
+    canvas_px = (spec.height_px, spec.width_px)
+    return find_initial(model.init, model.stride_on, stage.name, arch, canvas_px), spec
+
+
+def _parent(
+    config: FractureConfig, stage: StageSpec, index: Index
+) -> tuple[Initial, PreprocessSpec, str, str]:
+    """What a specialist goes on from: weights, preprocessing, their origin, and their digest.
+
+    Raises:
+        ConfigError: The settings ask for another network than there is.
+    """
+    source = config.region_run
+    if (source / MANIFEST_NAME).is_file():
+        initial, bundle = read_shipped(source, stage.name)
+        spec, named = bundle.preprocess, initial.name
+        digest, learned_from = str(bundle.trunk), bundle.provenance.index_digest
+    else:
+        described = read_run(source)
+        spec = PreprocessSpec.model_validate(described["preprocess"])
+        canvas_px = (spec.height_px, spec.width_px)
+        arch = described.get("arch", RESNET50)
+        initial = find_initial(str(source), "auto", stage.name, arch, canvas_px)
+        named, digest = described["initial_weights"], described["run_digest"]
+        learned_from = described["index_digest"]
+    own = FractureConfig()
+    for name, asked, plain, found in (
+        ("train.arch", config.train.arch, own.train.arch, initial.arch),
+        ("preprocess", config.preprocess, own.preprocess, spec),
+        ("model", config.model, own.model, own.model),
+    ):
+        if asked not in (plain, found):
+            raise ConfigError(
+                f"{name} is {asked}, but the network goes on from {source}, which has its own",
+                "leave it out, or train a network of its own: --from none",
+            )
+    if learned_from != index.digest:
         log.warning(
             "%s was trained on another table: pictures that it learned from may be tested here",
-            config.region_run,
+            source,
         )
-    open_run(run, stage, index, config, facts, resume)
+    return initial, spec, named, digest
+
+
+def _network(
+    stage: StageSpec, config: StageConfig, initial: Initial, spec: PreprocessSpec, arch: str,
+    dropout: float,
+) -> Network:  # fmt: skip
+    """The network that a run trains, with random weights."""
     torch.manual_seed(config.train.seed)
-    network = Network(stage.outputs, initial.stride_on, config.train.trainable_from, config.dropout)
-    initial.load_into(network)
-    _train_and_assess(run, stage, network, (), index, spec, config, progress)
+    canvas_px = (spec.height_px, spec.width_px)
+    network = Network(
+        stage.outputs, initial.stride_on, config.train.trainable_from, dropout, arch, canvas_px
+    )
+    if not network.heatmap:
+        log.info("%s: no heatmap: its decision is not linear in a feature map", arch)
+    if len(network.blocks) == 1 and config.train.trainable_from != network.trainable_from:
+        log.info("%s has no blocks at which it can be cut: all of it learns", arch)
+    return network
+
+
+def _facts(network: Network, initial: str, spec: PreprocessSpec) -> dict[str, Any]:
+    return {
+        "arch": network.arch,
+        "heatmap": network.heatmap,
+        "stride_on": network.stride_on,
+        "initial_weights": initial,
+        "preprocess": spec.model_dump(mode="json"),
+    }
 
 
 def _train_and_assess(
@@ -179,6 +246,10 @@ def load_network(run: Path) -> tuple[Network, dict[str, Any]]:
         ConfigError: It is no run, or it has no weights yet.
     """
     described = read_run(run)
-    network = Network(described["outputs"], described["stride_on"], "stem")
+    spec = described["preprocess"]
+    network = Network(
+        described["outputs"], described["stride_on"], "stem",
+        arch=described.get("arch", RESNET50), canvas_px=(spec["height_px"], spec["width_px"]),
+    )  # fmt: skip
     network.load_state_dict(checkpoint.load(run / BEST)[0])
     return network.eval(), described

@@ -31,15 +31,15 @@ from pipeline.config import Settings
 from pipeline.domain import Array
 from pipeline.errors import ConfigError
 from pipeline.progress import Progress
+from pipeline.runtime.network import Network as OpenedNetwork
 from pipeline.runtime.providers import open_session
-from pipeline.runtime.session import Network as OpenedNetwork
 
 from .calibrate import probabilities
 from .data.dataset import read_array
 from .data.index import Index, Sample
 from .export import STAGE_OUTPUTS, TRUNK_OUTPUTS, derive, stamp, to_onnx
 from .finished import Run, load_runs
-from .model import Head, Trunk, digest, position
+from .model import Head, Trunk, digest
 from .parity import BATCH, Parity, compare, gate, reference_logits
 from .recipe import RESULT
 from .spec import StageSpec
@@ -85,7 +85,9 @@ class Built:
             arrays: (N, C, H, W) float32 inputs of real pictures; they calibrate int8.
         """
         if spec.name not in self.graphs:
-            outputs = TRUNK_OUTPUTS if spec.kind is Kind.TRUNK else STAGE_OUTPUTS
+            outputs: tuple[str, ...] = TRUNK_OUTPUTS
+            if spec.kind is not Kind.TRUNK:
+                outputs = STAGE_OUTPUTS if spec.heatmap else STAGE_OUTPUTS[:-1]
             self.graphs[spec.name] = to_onnx(module, arrays[:1], spec.input, outputs)
         singles = (arrays[i : i + 1] for i in range(len(arrays)))
         graph = derive(self.graphs[spec.name], spec.input, singles, spec.precision)
@@ -164,7 +166,7 @@ def _export(run: Run, index: Index, built: Built, config: ExportConfig) -> Itera
     reference_p = probabilities(reference, temperature, bias)
 
     cut = run.described["cut"]
-    whole = position(cut) == 0
+    whole = run.network.position(cut) == 0
     head = Head(run.network, cut, columns, temperature.tolist(), bias.tolist()).eval()
     trunk = None if whole else Trunk(run.network, cut).eval()
     identity = None if trunk is None else digest(trunk, run.preprocess.model_dump_json())
@@ -229,6 +231,7 @@ def _spec(
     if kind is not Kind.TRUNK:
         speaks = {
             "labels": run.stage.labels,
+            "heatmap": run.network.heatmap,
             "temperature": run.result["temperature"],
             "bias": run.result["bias"],
         }
@@ -238,7 +241,6 @@ def _spec(
         speaks |= {
             "region": run.stage.region,
             "target": run.described["target"],
-            "labels": (run.described["target"],),
             "operating_points": run.result["operating_points"],
             "default_point": run.result["default_point"],
         }
@@ -271,6 +273,7 @@ def _provenance(run: Run, index: Index) -> Provenance:
         counts={split: _counted(samples) for split, samples in seen.items()},
         recipe=_recipe(run.described["config"]),
         best_epoch=run.result["best_epoch"],
+        architecture=run.network.arch,
     )
 
 
@@ -323,6 +326,11 @@ def _listed(weights: Path) -> tuple[ManifestEntry, ...]:
     return read_manifest(weights).bundles if (weights / MANIFEST_NAME).is_file() else ()
 
 
+def _place(name: str) -> str:
+    """Whose specialist a bundle is, or a member of: ``fracture-hand-2`` → ``hand``."""
+    return name.split("-")[1] if "-" in name else name
+
+
 def _fitting(
     entries: Mapping[tuple[str, Precision], ManifestEntry],
     built: Built,
@@ -330,12 +338,22 @@ def _fitting(
 ) -> dict[tuple[str, Precision], ManifestEntry]:
     """The entries without older precisions of what was exported, and without lone halves.
 
-    A trunk of the same identity is the same trunk in every precision, and stays.
+    A specialist takes the place of the one that its region had, whatever that said, and of the
+    members if it was an ensemble. A trunk of the same identity is the same trunk in every
+    precision, and stays.
     """
     exported = {spec.name: spec for spec, _ in built.bundles.values()}
+    filled = {_place(name) for name in exported}
     left = {
         key: entry
         for key, entry in entries.items()
+        if entry.name in exported
+        or entry.kind is not Kind.FRACTURE
+        or _place(entry.name) not in filled
+    }
+    left = {
+        key: entry
+        for key, entry in left.items()
         if entry.name not in exported
         or entry.precision in precisions
         or (entry.kind is Kind.TRUNK and entry.trunk == exported[entry.name].trunk)

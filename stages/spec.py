@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, cast
 
 import numpy as np
 
 from pipeline.bundle import Kind
-from pipeline.domain import REGIONS, Array
+from pipeline.domain import ANY_REGION, REGIONS, Array
 from pipeline.errors import ConfigError
 
 from .data.index import Sample
 
-FRACTURE = "fracture"
+Target = Literal["fracture", "abnormality"]
+TARGETS: tuple[Target, ...] = ("fracture", "abnormality")
+"""What labels may mean, and so the name of the output that learns them."""
+UNKNOWN_KIND = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,8 @@ class StageSpec:
         """Whether the stage learns from a sample, or is measured on it."""
         if self.region is None:
             return True
-        return sample.shows(self.region) and sample.label is not None
+        in_view = self.region == ANY_REGION or sample.shows(self.region)
+        return in_view and sample.label is not None
 
     def targets(self, samples: Sequence[Sample]) -> Array:
         """(N, K) float32: 1 yes, 0 no, NaN unknown."""
@@ -46,26 +52,44 @@ class StageSpec:
         if self.kind is Kind.FRACTURE:
             return label
         regions = np.stack([sample.region_vector() for sample in samples])
-        return np.hstack([regions, label])
+        return np.hstack([regions, label])[:, : len(self.outputs)]
 
 
-def region_stage() -> StageSpec:
-    """Routing, with fracture as an auxiliary output so that the trunk learns to see fractures."""
-    return StageSpec("region", Kind.REGION, None, (*REGIONS, FRACTURE), REGIONS)
+def region_stage(target: Target | None) -> StageSpec:
+    """Routing, with an auxiliary output so that the trunk learns to see fractures, or without."""
+    outputs = REGIONS if target is None else (*REGIONS, target)
+    return StageSpec("region", Kind.REGION, None, outputs, REGIONS)
 
 
-def fracture_stage(region: str) -> StageSpec:
-    """The specialist of one region."""
-    return StageSpec(f"fracture-{region}", Kind.FRACTURE, region, (FRACTURE,), (FRACTURE,))
+def fracture_stage(region: str, target: Target) -> StageSpec:
+    """The specialist of one region, or of all; named by what it says: ``abnormality-hand``."""
+    return StageSpec(f"{target}-{region}", Kind.FRACTURE, region, (target,), (target,))
 
 
-def one_label_kind(samples: Sequence[Sample]) -> str:
-    """What the labels of all samples mean.
+def label_kind(samples: Sequence[Sample], mix: bool) -> Target:
+    """What a network says that learns from these labels.
+
+    Args:
+        samples: Training pictures.
+        mix: Whether labels of several kinds may be taken together. A fracture is an
+            abnormality, so that is what they have in common.
 
     Raises:
-        ConfigError: They mean different things, or there are none.
+        ConfigError: There are none, or they mean different things, or nobody said what.
     """
-    kinds = sorted({sample.label_kind for sample in samples if sample.label is not None})
-    if len(kinds) != 1:
-        raise ConfigError(f"the labels are of {len(kinds)} kinds {kinds}, wanted exactly one")
-    return kinds[0]
+    kinds = Counter(sample.label_kind for sample in samples if sample.label is not None)
+    shown = ", ".join(f"{count} of kind {kind}" for kind, count in sorted(kinds.items()))
+    if not kinds:
+        raise ConfigError("no training picture has a label, wanted labels of one kind")
+    if UNKNOWN_KIND in kinds:
+        raise ConfigError(
+            f"the training labels are {shown}: nobody said what they mean",
+            "say it when making the table: fxpipe index … --label-kind fracture (or abnormality)",
+        )
+    if len(kinds) > 1 and not mix:
+        raise ConfigError(
+            f"the training labels are {shown}, wanted one kind: abnormal is not fractured",
+            "train on one of the data sets, or ask for the mixture, which will speak of "
+            "abnormality: --set mix_label_kinds=true",
+        )
+    return cast(Target, next(iter(kinds))) if len(kinds) == 1 else "abnormality"

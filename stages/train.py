@@ -61,7 +61,7 @@ class Learner:
     network: Network
     average: ModelEmaV3
     optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.OneCycleLR
+    schedule: torch.optim.lr_scheduler.LRScheduler
     model: Any
     stepper: Any
 
@@ -99,9 +99,15 @@ def train(
         The finished state; ``best.safetensors`` holds the averaged weights of the best epoch.
 
     Raises:
-        ConfigError: The table has not enough pictures for the stage.
+        ConfigError: The table has not enough pictures for the stage, or the network has no
+            heatmap for the box loss.
     """
     optim = config.optim
+    if optim.box_weight and not network.heatmap:
+        raise ConfigError(
+            f"optim.box_weight is {optim.box_weight}, but {network.arch} has no heatmap that could "
+            "be asked to lie on the boxes, wanted 0"
+        )
     fabric = make_fabric(config.train)
     learn = [sample for sample in index.of("train") if stage.selects(sample)]
     check = [sample for sample in index.of("val") if stage.selects(sample)]
@@ -142,10 +148,7 @@ def make_learner(
     """
     network.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(network, fresh, config)
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, peaks, steps * config.epochs, pct_start=config.warmup, cycle_momentum=False
-    )
+    schedule = make_schedule(optimizer, config, steps * config.epochs)
     model, stepper = fabric.setup(network, optimizer)  # moves the network to its device
     model.mark_forward_method("answer")
     average = ModelEmaV3(network, config.ema_decay, use_warmup=True)
@@ -248,6 +251,21 @@ def make_optimizer(
             groups.setdefault((rate, decay), []).append(weight)
     return torch.optim.AdamW(
         [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
+    )
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, config: OptimConfig, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """How the rates of an optimizer move in all steps of a run."""
+    if config.schedule == "constant":
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+    if config.schedule == "step":
+        thirds = [steps // 3, 2 * steps // 3]
+        return torch.optim.lr_scheduler.MultiStepLR(optimizer, thirds, 0.1)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, peaks, steps, pct_start=config.warmup, cycle_momentum=False
     )
 
 

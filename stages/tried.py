@@ -31,7 +31,7 @@ def side_by_side(folders: Sequence[Path]) -> list[dict[str, Any]]:
         folders: Of cross-validations; the first is the baseline.
 
     Raises:
-        ConfigError: One of them is not there or not finished in any fold.
+        ConfigError: One of them is not there, not finished in any fold, or only routes.
     """
     loaded = [_load(folder) for folder in folders]
     first, base = loaded[0]
@@ -45,7 +45,7 @@ def side_by_side(folders: Sequence[Path]) -> list[dict[str, Any]]:
                 "folds": f"{len(summary['finished'])} of {summary['folds']}",
                 "changed": dict(_changes(first["config"], summary["config"])),
                 "figures": {
-                    name: _compared(both, part, ranking(table), ranking(base), table is base)
+                    name: _compared(both, part, _ranking(table), _ranking(base), table is base)
                     for name, part in subsets(both).items()
                     if name in SHOWN and len(part)
                 },
@@ -62,6 +62,13 @@ def _load(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
         raise ConfigError(
             f"{folder}: no finished cross-validation: {error}", "make it with `fxpipe crossval`"
         ) from error
+
+
+def _ranking(table: pd.DataFrame) -> str:
+    score = ranking(table)
+    if score is None:
+        raise ConfigError("a cross-validation has no fracture output, wanted one to compare")
+    return score
 
 
 def _changes(base: Any, other: Any, at: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,9 +1,11 @@
 """Tiny bundles whose answers can be read off the picture, and pictures that ask for an answer.
 
 The canvas is a 4 x 4 grid of cells. Cells of the first row carry P(region), those of the second
-P(fracture), for elbow, hand and shoulder from the left; two cells of the last row are black and
-white, so that stretching the grey values changes nothing. The trunk averages each cell (one
-strided convolution); a head's logit is ``GAIN * (cell - 0.5)``.
+P(fracture), for elbow, hand and shoulder from the left, and the first of the third row P(fracture)
+for a specialist of all regions; two cells of the last row are black and white, so that stretching
+the grey values changes nothing. The trunk averages each cell (one strided convolution); a head's
+logit is ``GAIN * (cell - 0.5)``, calibrated as its contract says. A complete network of
+``FINE_PX`` or more has cells of half the size.
 """
 
 from __future__ import annotations
@@ -27,12 +29,13 @@ from pipeline.bundle import (
     StoredPoint,
     write_manifest,
 )
-from pipeline.domain import REGIONS
+from pipeline.domain import ANY_REGION, REGIONS
 from pipeline.preprocess import Fit, PreprocessSpec
 
 GRID = 4
 CELL_PX = 8
 GAIN = 20.0
+FINE_PX = 128
 TRUNK = "a" * 64
 SPEC = PreprocessSpec(height_px=32, width_px=32, fit=Fit.SQUASH, clip_percent=(0.0, 100.0))
 ROUTE_THRESHOLD = 0.5
@@ -47,6 +50,11 @@ _NOBODY = Provenance(
     initial_weights="none",
     versions={},
 )
+
+
+def cell_of(row: int, region: str) -> tuple[int, int]:
+    """Place of a region's cell: row 0 for the region itself, 1 for its fracture."""
+    return (2, 0) if region == ANY_REGION else (row, REGIONS.index(region))
 
 
 def probability(cell: float) -> float:
@@ -64,7 +72,7 @@ def paint(
     grid = np.full((GRID, GRID), 0.1)
     for row, values in enumerate((regions, fractures or {})):
         for region, value in values.items():
-            grid[row, REGIONS.index(region)] = value
+            grid[cell_of(row, region)] = value
     grid[-1, 0], grid[-1, -1] = 0.0, 1.0
     cell = size_px // GRID
     return np.kron(np.round(grid * 255), np.ones((cell, cell))).astype(np.uint8)
@@ -118,12 +126,29 @@ def spec(name: str, kind: Kind, **changes: object) -> BundleSpec:
     return BundleSpec.model_validate(values | changes)
 
 
+def ensemble(name: str, members: Sequence[BundleSpec], **changes: object) -> BundleSpec:
+    """The contract of an ensemble of tiny networks."""
+    values: dict[str, object] = {
+        "input": "members",
+        "trunk": None,
+        "preprocess": members[0].preprocess,
+        "members": {m.name: hashlib.sha256(network(m)).hexdigest() for m in members},
+    }
+    return spec(name, Kind.FRACTURE, **values | changes)
+
+
 def network(contract: BundleSpec) -> bytes:
-    """The ONNX file of a contract: trunk, head, or both in one graph."""
+    """The ONNX file of a contract: trunk, head, both in one graph, or the mean of an ensemble."""
+    if contract.members:
+        from stages.ensemble import mean_graph
+
+        return _stamped(mean_graph(len(contract.members)), contract)
+    cells = GRID
     nodes, constants = [], {}
     features = "features"
     if contract.input == "image":
-        side = contract.preprocess.height_px // GRID
+        cells *= 2 if contract.preprocess.height_px >= FINE_PX else 1
+        side = contract.preprocess.height_px // cells
         constants["kernel"] = np.full((1, 1, side, side), 1 / side**2, np.float32)
         nodes.append(
             helper.make_node(
@@ -137,12 +162,13 @@ def network(contract: BundleSpec) -> bytes:
         shape = ["N", 1, contract.preprocess.height_px, contract.preprocess.width_px]
     else:
         shape = ["N", 1, GRID, GRID]
-    outputs = [("features", ["N", 1, GRID, GRID])]
+    outputs = [("features", ["N", 1, cells, cells])]
     if contract.kind is not Kind.TRUNK:
-        nodes += _head(contract, constants)
+        nodes += _head(contract, constants, cells)
         count = len(contract.labels)
         outputs = [("logits", ["N", count]), ("probabilities", ["N", count])]
-        outputs.append(("evidence", ["N", count, GRID, GRID]))
+        if contract.heatmap:
+            outputs.append(("evidence", ["N", count, cells, cells]))
     graph = helper.make_graph(
         nodes,
         contract.name,
@@ -150,28 +176,40 @@ def network(contract: BundleSpec) -> bytes:
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    opset = helper.make_opsetid("", 17)
+    return _stamped(helper.make_model(graph, opset_imports=[opset], ir_version=9), contract)
+
+
+def _stamped(model: onnx.ModelProto, contract: BundleSpec) -> bytes:
     helper.set_model_props(model, contract.to_metadata())
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 
 
-def _head(contract: BundleSpec, constants: dict[str, np.ndarray]) -> list[onnx.NodeProto]:
-    cells = (
-        [(0, REGIONS.index(label)) for label in contract.labels]
+def _head(
+    contract: BundleSpec, constants: dict[str, np.ndarray], cells: int
+) -> list[onnx.NodeProto]:
+    places = (
+        [cell_of(0, label) for label in contract.labels]
         if contract.kind is Kind.REGION
-        else [(1, REGIONS.index(str(contract.region)))]
+        else [cell_of(1, str(contract.region))]
     )
-    pick = np.zeros((1, len(cells), GRID, GRID), np.float32)
-    for label, (row, column) in enumerate(cells):
-        pick[0, label, row, column] = GAIN * GRID**2
-    constants["pick"] = pick
-    constants["offset"] = np.full(len(cells), -GAIN / 2, np.float32)
+    pick = np.zeros((1, len(places), GRID, GRID), np.float32)
+    for label, place in enumerate(places):
+        pick[0, label][place] = GAIN * GRID**2
+    constants |= {
+        "pick": np.kron(pick, np.ones((1, 1, cells // GRID, cells // GRID), np.float32)),
+        "offset": np.full(len(places), -GAIN / 2, np.float32),
+        "temperature": np.array(contract.temperature, np.float32),
+        "bias": np.array(contract.bias, np.float32),
+    }
     return [
         helper.make_node("Mul", ["features", "pick"], ["evidence"]),
         helper.make_node("ReduceMean", ["evidence"], ["mean"], axes=[2, 3], keepdims=0),
         helper.make_node("Add", ["mean", "offset"], ["logits"]),
-        helper.make_node("Sigmoid", ["logits"], ["probabilities"]),
+        helper.make_node("Div", ["logits", "temperature"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "bias"], ["calibrated"]),
+        helper.make_node("Sigmoid", ["calibrated"], ["probabilities"]),
     ]
 
 
@@ -182,6 +220,11 @@ def standard_specs() -> list[BundleSpec]:
         spec("region", Kind.REGION),
         *(spec(f"fracture-{region}", Kind.FRACTURE) for region in REGIONS),
     ]
+
+
+def for_all() -> list[BundleSpec]:
+    """One specialist for all regions and nothing before it."""
+    return [spec("trunk", Kind.TRUNK), spec("fracture-all", Kind.FRACTURE)]
 
 
 def write_bundles(folder: Path, specs: Sequence[BundleSpec] | None = None) -> Path:

@@ -20,7 +20,9 @@ _COMMANDS = {
     "crossval": "Cross-validate one stage by group.",
     "calibrate": "Set thresholds from your own pictures, without training.",
     "export": "Turn a training run into a bundle.",
+    "ensemble": "Make one specialist of several fracture bundles.",
     "evaluate": "Measure bundles on a table, stage by stage and end to end.",
+    "compare": "Train several systems on one table and print one table.",
     "cards": "Write a model card beside each bundle.",
 }
 """Name and short help. Told here so that ``fxpipe --help`` need not import a command; each

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,7 +14,10 @@ from ..progress import on_stderr
 from .extras import needs
 from .run import default_weights
 
-_FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
+if TYPE_CHECKING:
+    from stages.recalibrate import Recalibrated
+
+FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
 @click.command(name="calibrate")
@@ -35,11 +39,11 @@ _FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
     default=Path("weights-calibrated"), show_default=True, help="New weights folder.",
 )  # fmt: skip
 @click.option(
-    "--sensitivity", type=_FRACTION, default=0.95, show_default=True,
+    "--sensitivity", type=FRACTION, default=0.95, show_default=True,
     help="Target of the operating point sensitive.",
 )  # fmt: skip
 @click.option(
-    "--specificity", type=_FRACTION, default=0.95, show_default=True,
+    "--specificity", type=FRACTION, default=0.95, show_default=True,
     help="Target of the operating point specific.",
 )  # fmt: skip
 @click.option(
@@ -67,16 +71,21 @@ def command(
             table, weights or default_weights(), output, wanted, load(RunConfig, None, ()), progress
         )
     for region, new in found.items():
-        click.echo(
-            f"{region}: {new.pictures} pictures, {new.positives} positive; "
-            f"temperature {new.temperature:.3f}, bias {new.bias:.3f}"
-        )
-        for name, point in new.points.items():
-            click.echo(
-                f"  {name}: threshold {point.threshold:.4f}, uncertain from "
-                f"{point.doubt_below:.4f}; there sensitivity {point.sensitivity.value:.3f} "
-                f"[{point.sensitivity.low:.3f}, {point.sensitivity.high:.3f}], specificity "
-                f"{point.specificity.value:.3f} [{point.specificity.low:.3f}, "
-                f"{point.specificity.high:.3f}] ({point.rule})"
-            )
+        tell(region, new)
     click.echo(f"{output}: written; use it with `fxpipe run --weights {output}`")
+
+
+def tell(region: str, new: Recalibrated) -> None:
+    """Print the calibration and the operating points of a region's specialist."""
+    click.echo(
+        f"{region}: {new.pictures} pictures, {new.positives} positive; "
+        f"temperature {new.temperature:.3f}, bias {new.bias:.3f}"
+    )
+    for name, point in new.points.items():
+        click.echo(
+            f"  {name}: threshold {point.threshold:.4f}, uncertain from "
+            f"{point.doubt_below:.4f}; there sensitivity {point.sensitivity.value:.3f} "
+            f"[{point.sensitivity.low:.3f}, {point.sensitivity.high:.3f}], specificity "
+            f"{point.specificity.value:.3f} [{point.specificity.low:.3f}, "
+            f"{point.specificity.high:.3f}] ({point.rule})"
+        )

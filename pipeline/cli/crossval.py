@@ -7,10 +7,20 @@ from typing import Any
 
 import click
 
-from ..domain import REGIONS
+from ..domain import ANY_REGION
 from ..progress import on_stderr
 from .extras import needs
-from .training import INIT, PATH, options, read_training_table, refuse_leaks, setting, settings_of
+from .training import (
+    INIT,
+    PATH,
+    REGION,
+    fracture_settings,
+    options,
+    read_training_table,
+    refuse_leaks,
+    setting,
+    settings_of,
+)
 
 _OWN = (
     click.option(
@@ -46,15 +56,20 @@ def region(init: str | None, settings: tuple[str, ...], **rest: Any) -> None:
 
 
 @command.command(name="fracture")
-@click.option("--region", "name", type=click.Choice(REGIONS), required=True)
+@REGION
 @click.option(
-    "--from", "parents", type=PATH, default=Path("runs/crossval-region"), show_default=True,
-    help="Cross-validation of the region stage: each fold starts from its network.",
+    "--from", "parents", type=PATH, help="Cross-validation of the region stage: each fold starts "
+    "from its network; or none.  [default: runs/crossval-region; for --region all none]",
 )  # fmt: skip
+@INIT
 @options(*_OWN)
-def fracture(name: str, parents: Path, settings: tuple[str, ...], **rest: Any) -> None:
+def fracture(
+    name: str, parents: Path | None, init: str | None, settings: tuple[str, ...], **rest: Any
+) -> None:
     """Cross-validate one region's specialist."""
-    settings = (*settings, setting("region", name), setting("region_run", parents))
+    if parents is None and init is None and name != ANY_REGION:
+        parents = Path("runs/crossval-region")
+    settings = (*settings, *fracture_settings(name, parents, init))
     _crossval(f"fracture-{name}", settings=settings, **rest)
 
 

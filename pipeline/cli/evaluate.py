@@ -65,7 +65,7 @@ _PATH = click.Path(path_type=Path)
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     multiple=True,
     metavar="P",
-    help="Share of fractures where PPV and NPV are wanted too; repeatable.",
+    help="Share of positives where PPV and NPV are wanted too; repeatable.",
 )
 @click.option("--device", type=click.Choice(get_args(Device)), help="Where the networks run.")
 @click.option(
@@ -148,7 +148,7 @@ def _print(evaluation: Evaluation, output: Path) -> None:
     console = stdout_console()
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("figure", overflow="fold")
-    for name in ("fxpipe [95 %]", "majority", "look-up", "n (fractured)"):
+    for name in ("fxpipe [95 %]", "majority", "look-up", "n (positive)"):
         table.add_column(name, justify="right", no_wrap=True)
     for line in headlines(evaluation.figures):
         cells = (line.name, words(line.network), number(line.majority), number(line.look_up))

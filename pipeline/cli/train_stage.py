@@ -7,10 +7,20 @@ from typing import Any
 
 import click
 
-from ..domain import REGIONS
 from ..progress import on_stderr
 from .extras import needs
-from .training import INIT, PATH, options, read_training_table, refuse_leaks, setting, settings_of
+from .training import (
+    FROM,
+    INIT,
+    PATH,
+    REGION,
+    fracture_settings,
+    options,
+    read_training_table,
+    refuse_leaks,
+    setting,
+    settings_of,
+)
 
 _OWN = (
     click.option("--output", type=PATH, help="Run folder.  [default: runs/STAGE]"),
@@ -37,20 +47,20 @@ def region(init: str | None, settings: tuple[str, ...], **rest: Any) -> None:
 
 
 @command.command(name="fracture")
-@click.option("--region", "name", type=click.Choice(REGIONS), required=True)
-@click.option(
-    "--from", "source", type=PATH,
-    help="Region run, or shipped: go on with a shipped specialist.  [default: runs/region]",
-)  # fmt: skip
+@REGION
+@FROM
+@INIT
 @options(*_OWN)
-def fracture(name: str, source: Path | None, settings: tuple[str, ...], **rest: Any) -> None:
+def fracture(
+    name: str, source: Path | None, init: str | None, settings: tuple[str, ...], **rest: Any
+) -> None:
     """Fine-tune one region's specialist from the network of a region run.
 
-    What lies before train.trainable_from is frozen: the trunk that all stages share.
+    What lies before train.trainable_from is frozen: the trunk that all stages share. With --init
+    it is a network of its own, as it is for --region all, which learns from every labelled
+    picture and is for data without regions.
     """
-    settings = (*settings, setting("region", name))
-    if source is not None:
-        settings = (*settings, setting("region_run", source))
+    settings = (*settings, *fracture_settings(name, source, init))
     _train(f"fracture-{name}", settings=settings, **rest)
 
 

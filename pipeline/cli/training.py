@@ -11,6 +11,7 @@ import click
 
 from .. import log
 from ..config import load
+from ..domain import ANY_REGION, REGIONS
 from ..progress import on_stderr
 from .extras import needs
 from .run import default_weights
@@ -25,6 +26,15 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 INIT = click.option(
     "--init", help="hub, none, shipped, a safetensors file or a run: the setting model.init."
 )
+REGION = click.option(
+    "--region", "name", type=click.Choice([*REGIONS, ANY_REGION]), required=True,
+    help="Whose specialist this is.",
+)  # fmt: skip
+FROM = click.option(
+    "--from", "source", type=PATH,
+    help="Region run; shipped: go on with a shipped specialist; none: a network of its own.  "
+    "[default: runs/region; for --region all none]",
+)  # fmt: skip
 
 
 def options(*more: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -57,6 +67,29 @@ def options(*more: Callable[..., Any]) -> Callable[[Callable[..., None]], Callab
 def setting(key: str, value: object) -> str:
     """``KEY='VALUE'``; the word shipped becomes the weights folder in use."""
     return f"{key}='{default_weights() if str(value) == 'shipped' else value}'"
+
+
+def fracture_settings(name: str, source: Path | None, init: str | None) -> list[str]:
+    """The settings of a specialist that the options ask for.
+
+    Args:
+        name: Its region, or all.
+        source: What it goes on from; None for the default.
+        init: Initial weights of a network of its own.
+
+    Raises:
+        click.UsageError: It is to go on from something and to start by itself.
+    """
+    found = [setting("region", name)]
+    if init is not None:
+        if source is not None and str(source) != "none":
+            raise click.UsageError("--init starts a network of its own, --from goes on from one")
+        found.append(setting("model.init", init))
+    if init is not None or (source is None and name == ANY_REGION):
+        source = Path("none")
+    if source is not None:
+        found.append(setting("region_run", source))
+    return found
 
 
 def settings_of(

@@ -8,7 +8,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..domain import REGIONS, FractureCall, Outcome
+from ..domain import ANY_REGION, REGIONS, FractureCall, Outcome
 
 RECORD_SCHEMA = 1
 """Raised when a column changes its name, place or meaning."""
@@ -35,8 +35,9 @@ COLUMNS = (
 """The columns of the table, in order.
 
 ``regions`` are those that fired and ``unexamined`` those of them that no specialist looked at;
-``region`` to ``operating_point`` belong to the gravest finding; ``target`` says what its labels
-meant, so an abnormality is never reported as a fracture.
+``region`` to ``operating_point`` belong to the gravest finding; ``region`` is ``all`` for that of
+a specialist for every region, which has no columns of its own among those by region. ``target``
+says what its labels meant, so an abnormality is never reported as a fracture.
 """
 
 Record = dict[str, Any]
@@ -81,8 +82,9 @@ def to_record(outcome: Outcome, root: Path) -> Record:
         for region, probability in call.probabilities.items():
             record[f"p_{region}"] = round(probability, _DECIMALS)
     for finding in outcome.findings:
-        record[f"verdict_{finding.region}"] = finding.verdict.value
-        record[f"probability_{finding.region}"] = round(finding.probability, _DECIMALS)
+        if finding.region != ANY_REGION:
+            record[f"verdict_{finding.region}"] = finding.verdict.value
+            record[f"probability_{finding.region}"] = round(finding.probability, _DECIMALS)
     if leading:
         shown = finding_record(leading)
         record |= {key: value for key, value in shown.items() if key in record}

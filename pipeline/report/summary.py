@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..domain import Outcome, Status, Verdict
+from ..domain import ANY_REGION, FractureCall, Outcome, Status, Verdict
 from .record import path_text, plain
 
 INTENDED_USE = (
-    "A second reader for research; not a medical device. Negative does not exclude a fracture."
+    "A second reader for research; not a medical device. A negative answer excludes nothing."
 )
 
 _MOST_ROWS = 50
@@ -117,10 +117,16 @@ class Summary:
             error = plain(outcome.error or "")
             return _Row(self.total, outcome.status, -1.0, name, error)
         others = [f for f in outcome.findings if f is not leading]
-        about = [f"{leading.region} {leading.target}"]
-        about += [f"{f.region} {f.target} {f.verdict.value} {f.probability:.3f}" for f in others]
+        about = [_subject(leading)]
+        about += [f"{_subject(f)} {f.verdict.value} {f.probability:.3f}" for f in others]
         about += [f"{region}: no specialist" for region in outcome.unexamined]
         return _Row(self.total, leading.verdict, leading.probability, name, "; ".join(about))
+
+
+def _subject(finding: FractureCall) -> str:
+    """``hand fracture``, or ``any fracture`` for a specialist of all regions."""
+    place = "any" if finding.region == ANY_REGION else finding.region
+    return f"{place} {finding.target}"
 
 
 def _worst_first(row: _Row) -> tuple[int, float, int]:

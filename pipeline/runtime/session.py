@@ -1,137 +1,22 @@
-"""Networks, opened and checked against their contract; and the set of them that a run needs."""
+"""The set of networks that a run needs: opened together, and fitting each other."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 from ..bundle import BundleSpec, Kind, Manifest, Precision, read_manifest, read_verified
 from ..config import Device, RunConfig
-from ..domain import REGIONS, Array, OperatingPoint, StageOutput
+from ..domain import ANY_REGION, REGIONS, OperatingPoint
 from ..errors import BundleError, DeviceError, UsageError
-from .providers import RUNTIME_ERRORS, open_session, resolve_device
+from ..preprocess import PreprocessSpec
+from .ensemble import Ensemble
+from .network import Network, Stage
+from .providers import open_session, resolve_device
 
 log = logging.getLogger(__name__)
-
-_FLOAT = "tensor(float)"
-
-
-class Stage(Protocol):
-    """Anything that turns a batch into calibrated probabilities."""
-
-    def predict(self, inputs: Array) -> StageOutput:
-        """Answer for N pictures (or N feature maps)."""
-        ...
-
-
-class Network:
-    """One opened bundle.
-
-    Args:
-        spec: Its contract.
-        digest: SHA-256 of its file.
-        session: The ``onnxruntime.InferenceSession`` that holds the graph.
-
-    Raises:
-        BundleError: The graph does not have the inputs and outputs of its contract.
-    """
-
-    def __init__(self, spec: BundleSpec, digest: str, session: Any) -> None:
-        self.spec = spec
-        self.digest = digest
-        self._session = session
-        self._shapes = {
-            port.name: (port.type, tuple(port.shape))
-            for port in (*session.get_inputs(), *session.get_outputs())
-        }
-        inputs = [port.name for port in session.get_inputs()]
-        if inputs != [spec.input]:
-            raise BundleError(f"bundle {spec.name}: inputs are {inputs}, wanted [{spec.input!r}]")
-        self._check_ports()
-
-    def features(self, images: Array) -> Array:
-        """Run a trunk.
-
-        Args:
-            images: (N, 1, H, W) float32 in [0, 1], preprocessed as the contract says.
-
-        Returns:
-            (N, C, h, w) float32.
-
-        Raises:
-            DeviceError: The device gave up, for want of memory above all.
-        """
-        return self._run(["features"], images)[0]
-
-    def predict(self, inputs: Array, *, evidence: bool = False) -> StageOutput:
-        """Run a stage.
-
-        Args:
-            inputs: (N, 1, H, W) float32 in [0, 1] for a complete network, (N, C, h, w) float32
-                from its trunk for a head.
-            evidence: Whether to bring back the evidence maps too.
-
-        Raises:
-            DeviceError: The device gave up, for want of memory above all.
-        """
-        names = ["logits", "probabilities", *(["evidence"] if evidence else [])]
-        values = self._run(names, inputs)
-        return StageOutput(self.spec.labels, *values)
-
-    def channels(self, port: str) -> int | None:
-        """Fixed channel count of an input or output; None when the graph leaves it open."""
-        size = self._shapes[port][1][1]
-        return size if isinstance(size, int) else None
-
-    def _run(self, names: Sequence[str], inputs: Array) -> list[Array]:
-        try:
-            values: list[Array] = self._session.run(names, {self.spec.input: inputs})
-        except RUNTIME_ERRORS as error:
-            raise DeviceError(
-                f"bundle {self.spec.name}: the device failed on a batch of shape "
-                f"{inputs.shape}: {error}",
-                "try a smaller --batch-size, or --device cpu",
-            ) from error
-        return values
-
-    def _check_ports(self) -> None:
-        """Compare names, types and fixed sizes with the contract; open sizes fit anything."""
-        spec, labels = self.spec, len(self.spec.labels)
-        canvas = (None, 1, spec.preprocess.height_px, spec.preprocess.width_px)
-        wanted: dict[str, tuple[int | None, ...]] = {
-            spec.input: canvas if spec.input == "image" else (None,) * 4
-        }
-        if spec.kind is Kind.TRUNK:
-            wanted["features"] = (None,) * 4
-        else:
-            wanted |= {
-                "logits": (None, labels),
-                "probabilities": (None, labels),
-                "evidence": (None, labels, None, None),
-            }
-        for name, sizes in wanted.items():
-            if name not in self._shapes:
-                raise BundleError(
-                    f"bundle {spec.name}: no {name!r} in the graph, which has "
-                    f"{', '.join(self._shapes)}"
-                )
-            self._check_port(name, sizes)
-
-    def _check_port(self, name: str, sizes: tuple[int | None, ...]) -> None:
-        kind, shape = self._shapes[name]
-        fits = len(shape) == len(sizes) and all(
-            want is None or not isinstance(found, int) or found == want
-            for found, want in zip(shape, sizes, strict=True)
-        )
-        if kind != _FLOAT or not fits or isinstance(shape[0], int):
-            wanted = ["N", *("any" if size is None else size for size in sizes[1:])]
-            raise BundleError(
-                f"bundle {self.spec.name}: {name} is {kind} {list(shape)}, wanted {_FLOAT} "
-                f"{wanted} with an open batch size"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,24 +25,42 @@ class Weights:
 
     Attributes:
         trunks: By the identity of their weights (``spec.trunk``).
-        region: The stage that routes.
-        fracture: The specialists, by region.
+        region: The stage that routes; None where every picture goes to the one specialist for
+            all regions.
+        fracture: The specialists, by region; ``all`` for one that looks at every region.
         points: The operating point of each specialist, by region.
         device: Where they run.
         precision: Of all of them.
     """
 
     trunks: Mapping[str, Network]
-    region: Network
-    fracture: Mapping[str, Network]
+    region: Network | None
+    fracture: Mapping[str, Stage]
     points: Mapping[str, OperatingPoint]
     device: Device
     precision: Precision
 
     @property
-    def stages(self) -> tuple[Network, ...]:
-        """The region stage, then the specialists."""
-        return (self.region, *self.fracture.values())
+    def stages(self) -> tuple[Stage, ...]:
+        """The region stage, if there is one, then the specialists."""
+        return (*([self.region] if self.region else []), *self.fracture.values())
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """Every network, each once: the trunks, then those of the stages."""
+        asked = (network for stage in self.stages for network in stage.networks)
+        return tuple(dict.fromkeys([*self.trunks.values(), *asked]))
+
+    @property
+    def preprocessings(self) -> tuple[PreprocessSpec, ...]:
+        """Every kind of array that the networks need of a picture, each once."""
+        return tuple(dict.fromkeys(network.spec.preprocess for network in self.networks))
+
+    def digests(self, stages: Iterable[Stage]) -> dict[str, str]:
+        """Bundle name to SHA-256 of every file that has a part in the answers of some stages."""
+        spoke = [network for stage in stages for network in stage.networks]
+        trunks = [self.trunks[str(n.spec.trunk)] for n in spoke if n.spec.input == "features"]
+        return {network.spec.name: network.digest for network in (*spoke, *trunks)}
 
 
 def load_bundles(weights: Path, config: RunConfig) -> Weights:
@@ -224,7 +127,7 @@ def _assemble(
     """Sort networks by what they are, and refuse a set that does not fit together."""
     trunks: dict[str, Network] = {}
     routers: list[Network] = []
-    fracture: dict[str, Network] = {}
+    judges: dict[str, Network] = {}
     for network in networks:
         spec = network.spec
         if spec.kind is Kind.TRUNK:
@@ -233,28 +136,43 @@ def _assemble(
             trunks[str(spec.trunk)] = network
         elif spec.kind is Kind.REGION:
             routers.append(network)
-        elif spec.region in fracture:
-            other = fracture[str(spec.region)].spec.name
-            raise BundleError(f"two specialists for {spec.region}: {other} and {spec.name}")
         else:
-            fracture[str(spec.region)] = network
-    if len(routers) != 1:
+            judges[spec.name] = network
+    fracture = _specialists(judges)
+    if len(routers) > 1:
         raise BundleError(f"{len(routers)} region stages in the weights folder, wanted one")
+    region = routers[0] if routers else None
+    for network in (*routers, *judges.values()):
+        _check_trunk(network, trunks)
+    _check_regions(region, fracture)
+    return Weights(trunks, region, fracture, _points(fracture, point), device, precision)
+
+
+def _specialists(judges: Mapping[str, Network]) -> dict[str, Stage]:
+    """The specialists by region: the fracture bundles (by name) that are no ensemble's member."""
+    claimed = {name for network in judges.values() for name in network.spec.members}
+    fracture: dict[str, Stage] = {}
+    for name, network in judges.items():
+        spec = network.spec
+        if len(spec.labels) != 1:
+            raise BundleError(f"bundle {name}: {len(spec.labels)} labels, wanted one")
+        if name in claimed:
+            continue
+        region = str(spec.region)
+        if region in fracture:
+            raise BundleError(
+                f"two specialists for {region}: {fracture[region].spec.name} and {name}",
+                "make one of them with `fxpipe ensemble`, or take one out",
+            )
+        fracture[region] = Ensemble(network, judges) if spec.members else network
     if not fracture:
         raise BundleError("no fracture stage in the weights folder, wanted one or more")
-    region = routers[0]
-    for stage in (region, *fracture.values()):
-        _check_trunk(stage, trunks)
-    _check_labels(region, fracture)
-    points = _points(fracture, point)
-    for unserved in set(region.spec.labels) - set(fracture):
-        log.warning("no specialist for %s: such pictures get no verdict on it", unserved)
-    return Weights(trunks, region, fracture, points, device, precision)
+    return fracture
 
 
-def _check_trunk(stage: Network, trunks: Mapping[str, Network]) -> None:
-    spec = stage.spec
-    if spec.input == "image":
+def _check_trunk(network: Network, trunks: Mapping[str, Network]) -> None:
+    spec = network.spec
+    if spec.input != "features":
         return
     trunk = trunks.get(str(spec.trunk))
     if trunk is None:
@@ -266,35 +184,48 @@ def _check_trunk(stage: Network, trunks: Mapping[str, Network]) -> None:
         )
     if trunk.spec.preprocess != spec.preprocess:
         raise BundleError(f"bundle {spec.name} wants other preprocessing than its trunk")
-    given, taken = trunk.channels("features"), stage.channels("features")
+    given, taken = trunk.channels("features"), network.channels("features")
     if given is not None and taken is not None and given != taken:
         raise BundleError(
             f"bundle {spec.name} takes {taken} feature channels, its trunk gives {given}"
         )
 
 
-def _check_labels(region: Network, fracture: Mapping[str, Network]) -> None:
+def _check_regions(region: Network | None, fracture: Mapping[str, Stage]) -> None:
+    """Every specialist gets its pictures, and every picture that is let in its specialist."""
+    if region is None:
+        if set(fracture) != {ANY_REGION}:
+            raise BundleError(
+                f"no region stage in the weights folder beside specialists for "
+                f"{', '.join(fracture)}, wanted one: only a single fracture stage for all "
+                f"regions goes without",
+                "export the region stage too, or train with `--region all`",
+            )
+        log.warning(
+            "no region stage: every picture gets a verdict, also one of a part of the body that "
+            "the network has never seen"
+        )
+        return
     known = region.spec.labels
     if unknown := set(known) - set(REGIONS):
         raise BundleError(
             f"bundle {region.spec.name} tells {', '.join(sorted(unknown))}, wanted only "
             f"{', '.join(REGIONS)}"
         )
-    for name, network in fracture.items():
-        spec = network.spec
-        if name not in known:
-            raise BundleError(f"bundle {spec.name}: no region stage sends it {name} pictures")
-        if len(spec.labels) != 1:
-            raise BundleError(f"bundle {spec.name}: {len(spec.labels)} labels, wanted one")
+    for name, stage in fracture.items():
+        if name not in (*known, ANY_REGION):
+            raise BundleError(f"bundle {stage.spec.name}: no region stage sends it {name} pictures")
+    for unserved in () if ANY_REGION in fracture else set(known) - set(fracture):
+        log.warning("no specialist for %s: such pictures get no verdict on it", unserved)
 
 
-def _points(fracture: Mapping[str, Network], name: str | None) -> dict[str, OperatingPoint]:
+def _points(fracture: Mapping[str, Stage], name: str | None) -> dict[str, OperatingPoint]:
     """The operating point of every specialist; a name must be known to all of them."""
-    offered = [list(network.spec.operating_points) for network in fracture.values()]
+    offered = [list(stage.spec.operating_points) for stage in fracture.values()]
     common = [point for point in offered[0] if all(point in others for others in offered)]
     if name is not None and name not in common:
         raise UsageError(
             f"operating point {name!r} is not stored in every specialist; known: "
             f"{', '.join(common) or 'none'}"
         )
-    return {region: n.spec.operating_point(name) for region, n in fracture.items()}
+    return {region: s.spec.operating_point(name) for region, s in fracture.items()}

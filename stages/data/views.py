@@ -28,7 +28,7 @@ from pipeline.progress import Progress
 
 from ..config import StageConfig
 from ..model import Network, Trunk, digest
-from ..spec import FRACTURE, StageSpec
+from ..spec import TARGETS, StageSpec
 from .augment import augment
 from .dataset import RadiographDataset, batches
 from .index import Index, Sample
@@ -110,7 +110,8 @@ def find_views(
     samples.sort(key=lambda sample: sample.sha256)  # folds of one table share a cache
     pictures = [sample.sha256 for sample in samples]
     made_of = {
-        "blocks": digest(Trunk(network, config.train.trainable_from), preprocess.model_dump_json()),
+        "arch": network.arch,
+        "blocks": digest(Trunk(network, network.trainable_from), preprocess.model_dump_json()),
         # Blending happens later, between views.
         "augment": config.augment.model_dump(mode="json", exclude={"mixup"}),
         "views": count,
@@ -127,7 +128,7 @@ def find_views(
     maps, masks, close = (
         np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("maps", "masks", "close")
     )
-    region = torch.tensor([label != FRACTURE for label in stage.outputs])
+    region = torch.tensor([label not in TARGETS for label in stage.outputs])
     return Views({sha: row for row, sha in enumerate(pictures)}, maps, masks, close, region)
 
 

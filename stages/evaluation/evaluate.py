@@ -120,7 +120,7 @@ def evaluate(
     write_predictions(add_truth(table), output / PREDICTIONS)
     # From the file, so that what a reader computes from it is what was computed here.
     table = read_predictions(output / PREDICTIONS)
-    settings = Settings(asked.prevalences, asked.seed, no_twins)
+    settings = Settings(asked.prevalences, asked.seed, no_twins, facts["no_region_stage"])
     figures = all_figures(table, settings)
     facts |= {
         "labelled": int(table["label"].notna().sum()),
@@ -130,13 +130,17 @@ def evaluate(
     content = {"schema_version": SCHEMA, "facts": facts, **plain_figures(figures)}
     write_json(output / RESULT, content)
     write_tables(figures, table, output)
-    plots = draw_all(table, output, asked.seed)
+    plots = draw_all(table, output, settings)
     write_page(facts, figures, plots, output / PAGE)
     return Evaluation(facts, figures)
 
 
 def all_figures(table: pd.DataFrame, settings: Settings) -> Figures:
-    """Every figure, by chapter, from predictions with truth and twins."""
+    """Every figure, by chapter, from predictions with truth and twins.
+
+    Without a region stage the chapters ``region`` and ``cross_region`` are None; the facts say
+    why.
+    """
     return {
         "end_to_end": end_to_end_figures(table, settings),
         "region": region_figures(table, settings),
@@ -152,7 +156,7 @@ def describe(
     index: Index, weights: Weights, samples: tuple[Sample, ...], asked: Asked
 ) -> dict[str, Any]:
     """What is evaluated, with what, and whether the networks may know the pictures."""
-    networks = (*weights.trunks.values(), *weights.stages)
+    router = weights.region
     status, words = seen_before(index, weights, asked)
     if status == "yes":
         log.warning("%s", words)
@@ -173,7 +177,7 @@ def describe(
                 "data": network.spec.provenance.data,
                 "index_digest": network.spec.provenance.index_digest,
             }
-            for network in networks
+            for network in weights.networks
         },
         "targets": sorted({str(n.spec.target) for n in weights.fracture.values()}),
         "operating_points": {
@@ -183,7 +187,8 @@ def describe(
             }
             for region, point in weights.points.items()
         },
-        "route_thresholds": dict(weights.region.spec.route_thresholds),
+        "route_thresholds": {} if router is None else dict(router.spec.route_thresholds),
+        "no_region_stage": "no region stage in these weights" if router is None else "",
         "precision": weights.precision.value,
         "device": weights.device,
         "prevalences": list(asked.prevalences),
@@ -203,7 +208,7 @@ def seen_before(
     Returns:
         The answer, and the reason as a sentence.
     """
-    known = {stage.spec.provenance.index_digest for stage in weights.stages}
+    known = {network.spec.provenance.index_digest for network in weights.networks}
     if known != {index.digest}:
         return "unknown", (
             "The table is not, to the letter, the one that the networks were trained with: "

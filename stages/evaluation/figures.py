@@ -10,12 +10,21 @@ import numpy as np
 import pandas as pd
 
 from pipeline.bundle import Estimate
-from pipeline.domain import REGIONS
+from pipeline.domain import ANY_REGION, REGIONS
 
 from ..metrics import BOOTSTRAPS, Cases, binary_figures, bootstrap, share
 from ..resample import Flags, Numbers, aurc, drawn_weights, interval, risk_draws
 from .baselines import look_up, majority
-from .truth import POINTING, columns, fired, logit, marked, pointing, points_at
+from .truth import (
+    POINTING,
+    columns,
+    fired,
+    logit,
+    marked,
+    pointing,
+    points_at,
+    specialists,
+)
 
 Figures = dict[str, Any]
 """Nested by name; the leaves are counts, texts and :class:`pipeline.bundle.Estimate`."""
@@ -27,7 +36,7 @@ SETS = {
     SINGLE: "it is the only supported region in view",
     ROUTED: "the router sent the picture there, rightly or not",
 }
-"""Which pictures a specialist is measured on."""
+"""Which pictures a specialist is measured on; see :func:`members` for that of all regions."""
 
 FLAGS = ("hardware", "child")
 """Flags that are reported even where no picture carries them."""
@@ -41,11 +50,13 @@ class Settings:
         prevalences: Shares of positives for which PPV and NPV are wanted.
         seed: Of the bootstrap.
         no_twins: Why nothing could be looked up; empty when it could.
+        no_region_stage: Why nothing was routed; empty when there was a region stage.
     """
 
     prevalences: tuple[float, ...] = ()
     seed: int = 0
     no_twins: str = ""
+    no_region_stage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +133,14 @@ def _question(
 
 
 def members(table: pd.DataFrame, region: str, name: str) -> Flags:
-    """(N,) the rows of one of :data:`SETS`."""
+    """(N,) the rows of one of :data:`SETS`.
+
+    A specialist for all regions has in view whatever there is; it is sent what it looked at.
+    """
+    if region == ANY_REGION:
+        if name == ROUTED:
+            return (table[f"verdict_{ANY_REGION}"] != "").to_numpy(bool)
+        return (table["regions"].isin(REGIONS) | (name == IN_VIEW)).to_numpy(bool)
     place = REGIONS.index(region)
     if name == ROUTED:
         return fired(table)[:, place]
@@ -133,7 +151,7 @@ def members(table: pd.DataFrame, region: str, name: str) -> Flags:
 
 
 def ask(table: pd.DataFrame, region: str, name: str) -> Question:
-    """The question to a specialist, or to all of them (one case a picture and region)."""
+    """The question to a specialist, or to those of the regions (one case a picture and region)."""
     if region != POOLED:
         return question(table, region, members(table, region, name))
     parts = [question(table, each, members(table, each, name)) for each in REGIONS]
@@ -147,17 +165,24 @@ def ask(table: pd.DataFrame, region: str, name: str) -> Question:
 
 
 def fracture_figures(table: pd.DataFrame, settings: Settings) -> Figures:
-    """By region (and pooled), then by set of pictures: everything of :func:`compare`."""
+    """By region (pooled, and of a specialist for all), then by set of pictures: :func:`compare`."""
     return {
         region: {name: compare(ask(table, region, name), settings) for name in SETS}
-        for region in (*REGIONS, POOLED)
+        for region in measured(table)
     }
 
 
-def cross_region_figures(table: pd.DataFrame, settings: Settings) -> Figures:
+def measured(table: pd.DataFrame) -> tuple[str, ...]:
+    """The regions, all of their cases pooled, and ``all`` where there is such a specialist."""
+    return (*REGIONS, POOLED, *(name for name in specialists(table) if name == ANY_REGION))
+
+
+def cross_region_figures(table: pd.DataFrame, settings: Settings) -> Figures | None:
     """Each specialist on the pictures of each true single region, and of none: what a misroute
-    costs.
+    costs. None without a region stage: nothing goes anywhere else.
     """
+    if settings.no_region_stage:
+        return None
     return {
         specialist: {
             truth: compare(
@@ -165,7 +190,7 @@ def cross_region_figures(table: pd.DataFrame, settings: Settings) -> Figures:
             )
             for truth in (*REGIONS, "none")
         }
-        for specialist in REGIONS
+        for specialist in specialists(table)
     }
 
 
@@ -173,7 +198,7 @@ def cross_region_figures(table: pd.DataFrame, settings: Settings) -> Figures:
 
 
 def by_picture(table: pd.DataFrame, rows: Flags) -> Question:
-    """One case a picture: the highest probability, and any call, of the specialists in view."""
+    """One case a picture: the highest probability, and any call, of the specialists it is for."""
     scores = table["in_view_probability"].to_numpy(np.float64)
     calls = table["in_view_call"].to_numpy(np.float64) == 1
     margin = table["in_view_margin"].to_numpy(np.float64)
@@ -200,7 +225,8 @@ def subgroups(table: pd.DataFrame) -> Iterator[tuple[str, str, Flags]]:
 
 
 def subgroup_figures(table: pd.DataFrame, settings: Settings) -> Figures:
-    """By kind and name of subgroup: :func:`compare` over the pictures with a region in view.
+    """By kind and name of subgroup: :func:`compare` over the pictures with a region in view, or
+    over all without a region stage.
 
     A flag that no picture carries has no figures: whether its absence means anything is not
     known. The edges of the sizes are the terciles of the pictures with a region in view.
@@ -243,7 +269,7 @@ def risk_figures(table: pd.DataFrame, settings: Settings) -> Figures:
     sure as the twin is alike.
     """
     figures: Figures = {}
-    for region in (*REGIONS, POOLED):
+    for region in measured(table):
         asked = risk_question(table, region)
         cases = asked.cases
         alike = asked.likeness[~np.isnan(asked.twins)]
@@ -283,7 +309,7 @@ def pointing_figures(table: pd.DataFrame, settings: Settings) -> Figures:
         the picture). A peak in the padding is a miss where its cell touches no box.
     """
     figures: Figures = {}
-    for region in REGIONS:
+    for region in specialists(table):
         mapped = table[f"peak_x_{region}"].notna().to_numpy(bool)
         part = table[marked(table) & mapped & members(table, region, IN_VIEW)]
         middle = part.assign(**{f"peak_{axis}_{region}": 0.5 for axis in "xy"})
@@ -291,7 +317,9 @@ def pointing_figures(table: pd.DataFrame, settings: Settings) -> Figures:
             part, points_at(part, region), points_at(middle, region), settings
         )
     part = table[table["pointing_hit"].notna()]
-    middle = part.assign(**{f"peak_{axis}_{region}": 0.5 for axis in "xy" for region in REGIONS})
+    middle = part.assign(
+        **{f"peak_{axis}_{region}": 0.5 for axis in "xy" for region in specialists(table)}
+    )
     found, blind = (
         {name: rows[f"pointing_{name}"].to_numpy(np.float64) for name in POINTING}
         for rows in (part, part.assign(**pointing(middle)))

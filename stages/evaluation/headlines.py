@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.bundle import Estimate
-from pipeline.domain import REGIONS
+from pipeline.domain import ANY_REGION
 
 from .figures import IN_VIEW, POOLED, Figures
 
@@ -17,7 +17,7 @@ class Headline:
 
     Attributes:
         name: In words.
-        of: On how many pictures, and in brackets how many of them fractured.
+        of: On how many pictures, and in brackets how many of them positive.
         network, majority, look_up: Its value by whom; for the map the baselines are a cell
             anywhere and one in the middle.
     """
@@ -40,17 +40,20 @@ def headlines(figures: Figures) -> Iterator[Headline]:
     """End to end, routing, each specialist on pictures with its region in view, the maps."""
     ends, region = figures["end_to_end"]["all"], figures["region"]
     yield _rated("end to end*", ends["accuracy"])
-    yield _rated("region*", region["accuracy"])
-    yield _rated("unsupported refused", region["unsupported_refused"])
-    yield _rated("supported refused", region["supported_refused"])
-    for name in (*REGIONS, POOLED):
-        part = figures["fracture"][name][IN_VIEW]
+    if region is not None:
+        yield _rated("region*", region["accuracy"])
+        yield _rated("unsupported refused", region["unsupported_refused"])
+        yield _rated("supported refused", region["supported_refused"])
+    for name, sets in figures["fracture"].items():
+        part = sets[IN_VIEW]
+        if not part["pictures"] and ANY_REGION in figures["fracture"]:
+            continue  # what one specialist for all regions is worth stands in a line of its own
         of = f"{part['pictures']} ({part['positives']})"
         short = ("auc", "sensitivity", "specificity", "accuracy")
-        for figure in short if name != POOLED else (*short, "kappa", "brier", "ece"):
-            whose = "all" if name == POOLED else name
+        whole = name in (POOLED, ANY_REGION)
+        for figure in (*short, "kappa", "brier", "ece") if whole else short:
             yield Headline(
-                f"{whose}: {figure_name(figure)}", of, part["network"][figure],
+                f"{name}: {figure_name(figure)}", of, part["network"][figure],
                 part["majority"][figure], part["look_up"][figure],
             )  # fmt: skip
     pointing = figures["pointing"][POOLED]

@@ -9,9 +9,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipeline.domain import REGIONS
+from pipeline.domain import ANY_REGION, REGIONS
 
-from .figures import POOLED, SETS, Figures
+from .figures import SETS, Figures
 from .headlines import FOOTNOTE, bounds, figure_name, headlines, number, words
 from .routing import SEEN, TAKEN
 
@@ -39,7 +39,7 @@ def write_page(
     page = environment.get_template(TEMPLATE).render(
         facts=facts, figures=figures, headlines=list(headlines(figures)),
         footnote=FOOTNOTE, regions=REGIONS,
-        pooled=POOLED, sets=SETS, seen=SEEN, taken=TAKEN,
+        any_region=ANY_REGION, sets=SETS, seen=SEEN, taken=TAKEN,
         plots={plot.stem: _data_uri(plot) for plot in plots},
     )  # fmt: skip
     partial = target.with_name(target.name + ".partial")

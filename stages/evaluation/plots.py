@@ -11,53 +11,67 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pipeline.domain import REGIONS
+from pipeline.domain import ANY_REGION, REGIONS
 
 from ..metrics import BOOTSTRAPS, Cases, auc, probability_bins, rate
 from ..resample import Numbers, aurc, drawn_weights, roc_draws
 from .baselines import majority
-from .figures import IN_VIEW, POOLED, ask, risk_curve, risk_question
+from .figures import (
+    IN_VIEW,
+    POOLED,
+    Settings,
+    ask,
+    measured,
+    risk_curve,
+    risk_question,
+)
 from .routing import confusion
 
 NETWORK, BASELINE = "#1f5a99", "#8a8a8a"
-COLOURS = {"elbow": "#c25b00", "hand": "#1f5a99", "shoulder": "#2c7a4b", POOLED: "#222222"}
+COLOURS = {"elbow": "#c25b00", "hand": "#1f5a99", "shoulder": "#2c7a4b", POOLED: "#222222",
+           ANY_REGION: "#7a4b9a"}  # fmt: skip
+NAMES = {POOLED: "regions pooled", ANY_REGION: "all, one specialist"}
 DPI = 120
 
 
-def draw_all(table: pd.DataFrame, folder: Path, seed: int) -> tuple[Path, ...]:
+def draw_all(table: pd.DataFrame, folder: Path, settings: Settings) -> tuple[Path, ...]:
     """Draw every plot into a folder.
 
     Args:
         table: Predictions with truth and twins.
-        folder: Where to.
-        seed: Of the bootstrap of the ROC bands.
+        folder: Where to; without a region stage an older confusion matrix is taken out.
+        settings: The seed of the bootstrap of the ROC bands, and whether anything was routed.
 
     Returns:
-        The files: ROC, reliability, confusion, risk–coverage.
+        The files: ROC, reliability, risk–coverage, and with a region stage the confusion matrix.
     """
     figures = {
-        "roc.png": draw_roc(table, seed),
+        "roc.png": draw_roc(table, settings.seed),
         "reliability.png": draw_reliability(table),
-        "confusion.png": draw_confusion(table),
         "risk_coverage.png": draw_risk(table),
     }
+    if settings.no_region_stage:
+        (folder / "confusion.png").unlink(missing_ok=True)
+    else:
+        figures["confusion.png"] = draw_confusion(table)
     for name, figure in figures.items():
         figure.savefig(folder / name, dpi=DPI)
     return tuple(folder / name for name in figures)
 
 
 def _panels(figure: Figure, table: pd.DataFrame) -> Iterator[tuple[str, Axes, Cases]]:
-    """A square panel for each region and one for all together, with the cases in view."""
-    for place, region in enumerate((*REGIONS, POOLED)):
+    """A square panel for each region, and one for a specialist for all or for the cases pooled."""
+    for place, region in enumerate((*REGIONS, measured(table)[-1])):
         axes = figure.add_subplot(2, 2, place + 1)
         axes.set_aspect("equal")
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         axes.plot([0, 1], [0, 1], color=BASELINE, linestyle="--", linewidth=1)
         axes.grid(alpha=0.25)
         cases = ask(table, region, IN_VIEW).cases
-        name = "all regions" if region == POOLED else region
         positive = int(cases.labels.sum())
-        axes.set_title(f"{name}: {positive} of {len(cases)} fractured", fontsize="medium")
+        axes.set_title(
+            f"{NAMES.get(region, region)}: {positive} of {len(cases)} positive", fontsize="medium"
+        )
         yield region, axes, cases
 
 
@@ -106,10 +120,10 @@ def roc_band(cases: Cases, seed: int) -> tuple[Numbers, Numbers, Numbers]:
 
 
 def draw_reliability(table: pd.DataFrame) -> Figure:
-    """Share of fractured pictures by predicted probability, in the bins of the ECE."""
+    """Share of positive pictures by predicted probability, in the bins of the ECE."""
     figure = Figure(figsize=(8.4, 9.2), layout="constrained")
     for _, axes, cases in _panels(figure, table):
-        axes.set(xlabel="mean predicted probability", ylabel="share fractured", ylim=(-0.01, 1.12))
+        axes.set(xlabel="mean predicted probability", ylabel="share positive", ylim=(-0.01, 1.12))
         axes.set_yticks(np.linspace(0, 1, 6))
         if not len(cases):
             _say(axes, "no cases")
@@ -129,7 +143,7 @@ def draw_reliability(table: pd.DataFrame) -> Figure:
     legend = [
         Line2D([], [], color=NETWORK, marker="o", label="bin with 95 % (Wilson); count on top"),
         Line2D([], [], color=BASELINE, linestyle="--", linewidth=1, label="perfect"),
-        Line2D([], [], color=BASELINE, linestyle=":", label="share fractured among all"),
+        Line2D([], [], color=BASELINE, linestyle=":", label="share positive among all"),
     ]
     figure.legend(handles=legend, loc="outside lower center", ncols=3, fontsize="small")
     return figure
@@ -162,12 +176,12 @@ def draw_risk(table: pd.DataFrame) -> Figure:
     """Error rate of the surest decisions by their share of all."""
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = figure.add_subplot()
-    for region in (*REGIONS, POOLED):
+    for region in measured(table):
         asked = risk_question(table, region)
         if not len(asked.cases):
             continue
         coverage, risk = risk_curve(asked)
-        name = "all regions" if region == POOLED else region
+        name = NAMES.get(region, region)
         area = float(aurc(coverage[None], risk[None])[0])
         axes.step(
             np.r_[0, coverage], np.r_[risk[:1], risk], where="pre", color=COLOURS[region],

@@ -19,17 +19,33 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import RunConfig
-from pipeline.decision import decide, refusal, route
-from pipeline.domain import REGIONS, Array, FractureCall, Placement, Status
+from pipeline.decision import decide, examiners, refusal, route
+from pipeline.domain import (
+    ANY_REGION,
+    REGIONS,
+    Array,
+    FractureCall,
+    Placement,
+    RegionCall,
+    StageOutput,
+    Status,
+)
 from pipeline.errors import ImageError, NotAPictureError, UnreadableImageError
 from pipeline.io import decode, read_file
 from pipeline.preprocess import PreprocessSpec, preprocess
 from pipeline.progress import Progress
 from pipeline.report.record import path_text, plain
-from pipeline.runtime.session import Network, Weights
+from pipeline.runtime.network import Batch, Stage
+from pipeline.runtime.session import Weights
 
 from ..data.index import Sample
 from ..data.likeness import fingerprint
+
+SPOKEN = (
+    *("fracture", "fracture_logit", "threshold", "doubt_below"),
+    *("peak_x", "peak_y", "cell_x", "cell_y"),
+)
+"""Beginnings of the columns of a specialist."""
 
 TEXTS = (
     *("path", "split", "group", "study", "origin", "flags", "regions", "label_kind", "sha256"),
@@ -40,19 +56,16 @@ TEXTS = (
 NUMBERS = (
     *("label", *(f"view_{region}" for region in REGIONS), "width_px", "height_px"),
     *(f"{name}_{region}" for region in REGIONS for name in ("p", "logit", "route_threshold")),
-    *(
-        f"{name}_{region}"
-        for region in REGIONS
-        for name in (
-            *("fracture", "fracture_logit", "threshold", "doubt_below"),
-            *("peak_x", "peak_y", "cell_x", "cell_y"),
-        )
-    ),
+    *(f"{name}_{region}" for region in REGIONS for name in SPOKEN),
 )
-"""Columns of numbers, NaN where unknown: truth, size, then routing (``p``: calibrated) and
-specialists (``fracture``: calibrated, ``peak``: where their map is highest, as fractions of the
-picture's width and height, outside [0, 1] for a peak in the padding; ``cell``: size of a cell of
-the map in the same fractions)."""
+"""Columns of numbers, NaN where unknown: truth, size, then routing (``p``: calibrated; nothing
+without a region stage) and what the specialist that looks at pictures of the region says
+(``fracture``: calibrated, ``peak``: where its map is highest, as fractions of the picture's width
+and height, outside [0, 1] for a peak in the padding; ``cell``: size of a cell of the map in the
+same fractions). A specialist for all regions has columns of its own too: :data:`SPOKEN` and
+``verdict``, each ending in ``_all``; a verdict stands only there."""
+
+VERDICT_OF_ALL = f"verdict_{ANY_REGION}"
 
 ADDED_TEXTS = ("category", "refusal", "pointing_region", "twin", "labelled_twin")
 """Columns of text that :mod:`.truth` and :mod:`.baselines` add; all others they add are numbers."""
@@ -93,12 +106,13 @@ def predict(
 
     Returns:
         One row for each sample, in their order, with the columns :data:`TEXTS` and
-        :data:`NUMBERS`; and the fingerprint of each picture, None where it could not be read.
+        :data:`NUMBERS`, and those of a specialist for all regions if there is one; and the
+        fingerprint of each picture, None where it could not be read.
 
     Raises:
         DeviceError: The device gave up.
     """
-    specs = tuple(dict.fromkeys(stage.spec.preprocess for stage in weights.stages))
+    specs = weights.preprocessings
     rows: list[dict[str, Any]] = []
     prints: list[Array | None] = []
     items = _read_ahead(samples, specs, config)
@@ -111,8 +125,13 @@ def predict(
             rows.append(row)
             prints.append(item.fingerprint)
             progress.advance()
-    texts = {name: [row.get(name, "") for row in rows] for name in TEXTS}
-    numbers = {name: np.array([row.get(name) for row in rows], np.float64) for name in NUMBERS}
+    for_all = ANY_REGION in weights.fracture
+    text_names = (*TEXTS, VERDICT_OF_ALL) if for_all else TEXTS
+    added = [f"{name}_{ANY_REGION}" for name in SPOKEN] if for_all else []
+    texts = {name: [row.get(name, "") for row in rows] for name in text_names}
+    numbers = {
+        name: np.array([row.get(name) for row in rows], np.float64) for name in (*NUMBERS, *added)
+    }
     return pd.DataFrame(texts | numbers), prints
 
 
@@ -158,59 +177,68 @@ def _read(sample: Sample, specs: Sequence[PreprocessSpec]) -> _Read:
 
 def _ask(items: Sequence[_Read], weights: Weights) -> Iterator[dict[str, Any]]:
     """What every network says of each picture of a batch, and what follows from it."""
-    features: dict[str, Array] = {}
-
-    def pictures(spec: PreprocessSpec) -> Array:
-        return np.stack([item.arrays[spec] for item in items])
-
-    def inputs(stage: Network) -> Array:
-        if stage.spec.input == "image":
-            return pictures(stage.spec.preprocess)
-        identity = str(stage.spec.trunk)
-        if identity not in features:
-            trunk = weights.trunks[identity]
-            features[identity] = trunk.features(pictures(trunk.spec.preprocess))
-        return features[identity]
-
-    routing = weights.region.predict(inputs(weights.region))
+    batch = Batch([item.arrays for item in items], weights.trunks)
+    routing = None if weights.region is None else weights.region.look(batch)
     answers = {
-        region: stage.predict(inputs(stage), evidence=True)
-        for region, stage in weights.fracture.items()
+        region: stage.look(batch, evidence=True) for region, stage in weights.fracture.items()
     }
     for i, item in enumerate(items):
         row: dict[str, Any] = {}
         if item.shape:
             row["height_px"], row["width_px"] = item.shape
-        probabilities = dict(zip(routing.labels, routing.probabilities[i].tolist(), strict=True))
-        for k, (region, p) in enumerate(probabilities.items()):
-            row[f"p_{region}"], row[f"logit_{region}"] = p, float(routing.logits[i, k])
-            row[f"route_threshold_{region}"] = weights.region.spec.route_thresholds[region]
-        for region, answer in answers.items():
-            row[f"fracture_{region}"] = float(answer.probabilities[i, 0])
-            row[f"fracture_logit_{region}"] = float(answer.logits[i, 0])
-            row[f"threshold_{region}"] = weights.points[region].threshold
-            row[f"doubt_below_{region}"] = weights.points[region].doubt_below
-            if answer.evidence is not None:
-                spec = weights.fracture[region].spec.preprocess
-                found = peak(answer.evidence[i, 0], spec, item.placements[spec])
-                row |= {f"{name}_{region}": value for name, value in found.items()}
-        yield row | _decided(probabilities, row, weights)
+        row |= {} if routing is None else _routed(i, routing, weights)
+        for region in (*REGIONS, ANY_REGION):
+            # Who looks where only this region fires, whoever did.
+            name = region if region in answers else ANY_REGION
+            if name in answers:
+                said = _spoken(i, item, answers[name], weights.fracture[name])
+                said |= {
+                    "threshold": weights.points[name].threshold,
+                    "doubt_below": weights.points[name].doubt_below,
+                }
+                row |= {f"{key}_{region}": value for key, value in said.items()}
+        yield row | _decided(row, weights)
 
 
-def _decided(
-    probabilities: Mapping[str, float], row: Mapping[str, Any], weights: Weights
-) -> dict[str, Any]:
+def _routed(i: int, routing: StageOutput, weights: Weights) -> dict[str, float]:
+    """What the region stage says of picture ``i``."""
+    thresholds = weights.region.spec.route_thresholds if weights.region else {}
+    row = {}
+    for k, region in enumerate(routing.labels):
+        row[f"p_{region}"] = float(routing.probabilities[i, k])
+        row[f"logit_{region}"] = float(routing.logits[i, k])
+        row[f"route_threshold_{region}"] = thresholds[region]
+    return row
+
+
+def _spoken(i: int, item: _Read, answer: StageOutput, stage: Stage) -> dict[str, float]:
+    """What a specialist says of picture ``i``."""
+    said = {
+        "fracture": float(answer.probabilities[i, 0]),
+        "fracture_logit": float(answer.logits[i, 0]),
+    }
+    if answer.evidence is None:
+        return said
+    canvas = stage.spec.preprocess
+    return said | peak(answer.evidence[i, 0], canvas, item.placements[canvas])
+
+
+def _decided(row: Mapping[str, Any], weights: Weights) -> dict[str, Any]:
     """Status, regions that fired and verdicts, as :func:`pipeline.orchestrator.run` has them."""
-    if not np.isfinite(list(probabilities.values())).all():
-        return {
-            "status": Status.FAILED.value, "error": "the region stage gave no number for it",
-        }  # fmt: skip
-    call = route(probabilities, weights.region.spec.route_thresholds)
-    fired = {"fired": ";".join(call.fired)}
+    call: RegionCall | None = None
+    fired: dict[str, Any] = {}
+    if weights.region is not None:
+        probabilities = {region: row[f"p_{region}"] for region in weights.region.spec.labels}
+        if not np.isfinite(list(probabilities.values())).all():
+            error = "the region stage gave no number for it"
+            return {"status": Status.FAILED.value, "error": error}
+        call = route(probabilities, weights.region.spec.route_thresholds)
+        fired = {"fired": ";".join(call.fired)}
+    looking = examiners(call, weights.fracture)
     findings: list[FractureCall] = []
     fault = None
     for region, stage in weights.fracture.items():
-        if region not in call.fired:
+        if region not in looking:
             continue
         p = row[f"fracture_{region}"]
         if np.isfinite(p):
@@ -284,6 +312,6 @@ def read_predictions(source: Path) -> pd.DataFrame:
     """The table as :func:`write_predictions` was given it, to the last digit."""
     table = pd.read_csv(source, dtype=str, keep_default_na=False)
     for name in table.columns:
-        if name not in {*TEXTS, *ADDED_TEXTS}:
+        if name not in {*TEXTS, VERDICT_OF_ALL, *ADDED_TEXTS}:
             table[name] = [float(value) if value else np.nan for value in table[name]]
     return table

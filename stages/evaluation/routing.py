@@ -27,6 +27,7 @@ from .truth import (
     columns,
     fired,
     logit,
+    routed,
 )
 
 SEVERAL = "several"
@@ -46,17 +47,11 @@ def taken(table: pd.DataFrame) -> list[str]:
     """Where the picture was sent, one of :data:`TAKEN`."""
     sent = fired(table)
     names = np.array([*REGIONS])
-    unread = ~_routed(table)
+    unread = ~routed(table)
     return [
         FAILED if lost else SEVERAL if n > 1 else str(names[row][0]) if n else "none"
         for row, n, lost in zip(sent, sent.sum(1), unread, strict=True)
     ]
-
-
-def _routed(table: pd.DataFrame) -> Flags:
-    """(N,) rows that the router could judge."""
-    judged: Flags = np.any(np.isfinite(columns(table, "p")), axis=1)
-    return judged
 
 
 def confusion(table: pd.DataFrame) -> pd.DataFrame:
@@ -66,19 +61,23 @@ def confusion(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(cells, index=pd.Index(SEEN, name="in view"), columns=list(TAKEN))
 
 
-def region_figures(table: pd.DataFrame, settings: Settings) -> Figures:
+def region_figures(table: pd.DataFrame, settings: Settings) -> Figures | None:
     """Routing: arg-max accuracy, the exact set, refusals, and each region by itself.
 
     Returns:
+        None without a region stage.
+
         ``accuracy``: the most probable region of pictures with a single one; ``exact``: the
         regions that fired are those in view, where these are known; ``supported_refused`` and
         ``unsupported_refused``: shares of single-region pictures and of pictures without a
         supported region that went to no specialist; each with its baselines and number of
         pictures. ``regions``: :func:`.figures.compare` of each region's firing. ``confusion``.
     """
+    if settings.no_region_stage:
+        return None
     view, p, sent = columns(table, "view"), columns(table, "p"), fired(table)
     twin = columns(table, "twin_view")
-    readable = _routed(table)
+    readable = routed(table)
     single: Flags = readable & table["regions"].isin(REGIONS).to_numpy(bool)
     certain: Flags = readable & ~np.isnan(view).any(1)
     none: Flags = readable & (table["regions"] == "none").to_numpy(bool)
@@ -189,7 +188,7 @@ def _ends(table: pd.DataFrame, settings: Settings) -> Figures:
     groups = table["group"].tolist()
     doubted = table["uncertain"].to_numpy(np.float64) == 1
     shown = [name for name in CATEGORIES if name != NO_TRUTH or NO_TRUTH in ends]
-    usual = max(_constants(table), key=lambda hits: int(hits.sum()))
+    usual = max(_constants(table, settings), key=lambda hits: int(hits.sum()))
     good = (ends == RIGHT) | (refusal == RIGHTLY)
     every = np.ones(len(table), bool)
     return {
@@ -204,24 +203,29 @@ def _ends(table: pd.DataFrame, settings: Settings) -> Figures:
         "uncertain": {
             name: int(((ends == name) & doubted).sum()) for name in (RIGHT, WRONG_DECISION)
         },
-        "accuracy": _rates(table, every, good, usual, _looked_up(table), settings),
+        "accuracy": _rates(table, every, good, usual, _looked_up(table, settings), settings),
     }
 
 
-def _constants(table: pd.DataFrame) -> Iterator[Flags]:
-    """Which rows each constant answer gets right: refuse all, or call all negative, or positive."""
+def _constants(table: pd.DataFrame, settings: Settings) -> Iterator[Flags]:
+    """Which rows each constant answer gets right: refuse all, or call all negative, or positive.
+
+    Without a region stage nothing can be refused, and a verdict counts on whatever is in view.
+    """
     none = (columns(table, "view") == 0).all(1)
     label = table["label"].to_numpy(np.float64)
-    yield none
-    yield ~none & (label == 0)
-    yield ~none & (label == 1)
+    judged = np.ones(len(table), bool) if settings.no_region_stage else ~none
+    yield none & ~judged
+    yield judged & (label == 0)
+    yield judged & (label == 1)
 
 
-def _looked_up(table: pd.DataFrame) -> Numbers:
+def _looked_up(table: pd.DataFrame, settings: Settings) -> Numbers:
     """(N,) whether the twins' regions and label would have ended right; 0 without a twin."""
     view, twin = columns(table, "view"), columns(table, "twin_view")
-    refuses = (twin == 0).all(1)
-    routed = ((twin == 1) & (view != 0)).any(1)
     agrees = table["twin_label"].to_numpy(np.float64) == table["label"].to_numpy(np.float64)
-    right: Numbers = np.where(refuses, (view == 0).all(1), routed & agrees).astype(np.float64)
-    return right
+    refuses = (twin == 0).all(1)
+    sent = ((twin == 1) & (view != 0)).any(1)
+    right = np.where(refuses, (view == 0).all(1), sent & agrees)
+    ends: Numbers = (agrees if settings.no_region_stage else right).astype(np.float64)
+    return ends

@@ -8,9 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.domain import REGIONS
-
-from .figures import POOLED, Figures, risk_curve, risk_question
+from .figures import Figures, measured, risk_curve, risk_question
 from .routing import confusion
 
 _COUNTS = ("pictures", "positives", "groups", "looked_up")
@@ -23,24 +21,38 @@ def write_tables(figures: Figures, table: pd.DataFrame, folder: Path) -> None:
         figures: Under ``region``, ``fracture``, ``cross_region``, ``end_to_end``, ``subgroups``,
             ``risk_coverage`` and ``pointing``.
         table: The predictions that they come from.
-        folder: Where to.
+        folder: Where to. Of a chapter that is None an older table is taken out.
     """
-    region = figures["region"]
-    overall = {k: region[k] for k in region if k not in ("regions", "confusion")}
-    firing = _long({"fires": region["regions"]}, "set", "region")
-    routing = [*_rates({"all": overall}, "region"), *firing]
-    tables = {
-        "region": pd.DataFrame(routing).drop(columns="set"),
+    tables: dict[str, pd.DataFrame | None] = {
+        "region": _routing(figures["region"]),
+        "region_confusion": confusion(table).reset_index()
+        if figures["region"] is not None
+        else None,
         "fracture": pd.DataFrame(_long(figures["fracture"], "region", "set")),
-        "cross_region": pd.DataFrame(_long(figures["cross_region"], "specialist", "in_view")),
+        "cross_region": _crossed(figures["cross_region"]),
         "subgroups": pd.DataFrame(_long(figures["subgroups"], "subgroup", "part")),
         "end_to_end": pd.DataFrame(_ends(figures["end_to_end"])),
         "pointing": pd.DataFrame(_pointing(figures["pointing"])),
         "risk_coverage": _curves(table),
     }
     for name, frame in tables.items():
-        frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-    confusion(table).to_csv(folder / "region_confusion.csv", lineterminator="\n")
+        target = folder / f"{name}.csv"
+        if frame is None:
+            target.unlink(missing_ok=True)
+        else:
+            frame.to_csv(target, index=False, lineterminator="\n")
+
+
+def _routing(region: Figures | None) -> pd.DataFrame | None:
+    if region is None:
+        return None
+    overall = {k: region[k] for k in region if k not in ("regions", "confusion")}
+    firing = _long({"fires": region["regions"]}, "set", "region")
+    return pd.DataFrame([*_rates({"all": overall}, "region"), *firing]).drop(columns="set")
+
+
+def _crossed(figures: Figures | None) -> pd.DataFrame | None:
+    return None if figures is None else pd.DataFrame(_long(figures, "specialist", "in_view"))
 
 
 def _long(figures: Figures, outer: str, inner: str) -> Iterator[dict[str, Any]]:
@@ -94,7 +106,7 @@ def _pointing(figures: Figures) -> Iterator[dict[str, Any]]:
 
 def _curves(table: pd.DataFrame) -> pd.DataFrame:
     frames = []
-    for region in (*REGIONS, POOLED):
+    for region in measured(table):
         coverage, risk = risk_curve(risk_question(table, region))
         frames.append(pd.DataFrame({"region": region, "coverage": coverage, "risk": risk}))
     return pd.concat(frames)

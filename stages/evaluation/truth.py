@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.domain import REGIONS, Verdict
+from pipeline.domain import ANY_REGION, REGIONS, Verdict
 
 from ..resample import Flags, Numbers
 
@@ -28,9 +28,14 @@ _LEAST = 1e-7
 """Distance from 0 and 1 at which a probability's logit is cut off."""
 
 
-def columns(table: pd.DataFrame, name: str) -> Numbers:
-    """(N, 3) of the columns ``name_REGION`` in the order of ``REGIONS``."""
-    values: Numbers = table[[f"{name}_{region}" for region in REGIONS]].to_numpy(np.float64)
+def specialists(table: pd.DataFrame) -> tuple[str, ...]:
+    """The regions, then ``all`` where the table tells what a specialist for all regions says."""
+    return (*REGIONS, ANY_REGION) if f"fracture_{ANY_REGION}" in table else REGIONS
+
+
+def columns(table: pd.DataFrame, name: str, names: Sequence[str] = REGIONS) -> Numbers:
+    """(N, 3) of the columns ``name_REGION`` in the order of ``REGIONS``, or of other names."""
+    values: Numbers = table[[f"{name}_{region}" for region in names]].to_numpy(np.float64)
     return values
 
 
@@ -40,9 +45,37 @@ def fired(table: pd.DataFrame) -> Flags:
     return np.array([[r in names for r in REGIONS] for names in sets], bool).reshape(-1, 3)
 
 
+def routed(table: pd.DataFrame) -> Flags:
+    """(N,) rows that a region stage could judge."""
+    judged: Flags = np.any(np.isfinite(columns(table, "p")), axis=1)
+    return judged
+
+
+def certain(table: pd.DataFrame) -> Flags:
+    """(N, S) whether a picture is certainly a case of each of :func:`specialists`.
+
+    The region is in view for certain; of ``all``: no region stage stands before it.
+    """
+    seen = columns(table, "view") == 1
+    return seen if specialists(table) == REGIONS else np.column_stack([seen, ~routed(table)])
+
+
+def possible(table: pd.DataFrame) -> Flags:
+    """(N, S) whether a picture may be a case of each of :func:`specialists`.
+
+    The region is not certainly out of view; of ``all``: not every region is, or no region stage
+    stands before it.
+    """
+    seen: Flags = columns(table, "view") != 0
+    if specialists(table) == REGIONS:
+        return seen
+    return np.column_stack([seen, seen.any(1) | ~routed(table)])
+
+
 def verdicts(table: pd.DataFrame) -> NDArray[np.str_]:
-    """(N, 3) str: the verdict of each specialist that looked, empty for the others."""
-    shown: NDArray[np.str_] = table[[f"verdict_{region}" for region in REGIONS]].to_numpy(str)
+    """(N, S) str: the verdict of each of :func:`specialists` that looked, empty for the others."""
+    names = [f"verdict_{name}" for name in specialists(table)]
+    shown: NDArray[np.str_] = table[names].to_numpy(str)
     return shown
 
 
@@ -60,16 +93,17 @@ def add_truth(table: pd.DataFrame) -> pd.DataFrame:
         The table with ``category`` and ``refusal`` (words above); ``called``: whether any
         specialist that looked says positive, ``uncertain``: whether none does and one doubts;
         ``in_view_probability``, ``in_view_call`` and ``in_view_margin``: highest probability,
-        any call and highest log odds above the threshold among the specialists of the regions
-        that are certainly in view; and :func:`pointing`.
+        any call and highest log odds above the threshold among the specialists of which the
+        picture is a :func:`certain` case; and :func:`pointing`.
     """
     table = table.assign(category=categories(table), refusal=refusals(table))
     said = verdicts(table)
     spoken = (said != "").any(1)
     positive = (said == Verdict.POSITIVE.value).any(1)
     doubted = (said == Verdict.UNCERTAIN.value).any(1) & ~positive
-    p, threshold = columns(table, "fracture"), columns(table, "threshold")
-    known = (columns(table, "view") == 1) & ~np.isnan(p)
+    names = specialists(table)
+    p, threshold = columns(table, "fracture", names), columns(table, "threshold", names)
+    known = certain(table) & ~np.isnan(p)
     margin = logit(p) - logit(threshold)
     return table.assign(
         called=np.where(spoken, positive, np.nan),
@@ -90,12 +124,12 @@ def _highest(values: Numbers, known: Flags) -> Numbers:
 def categories(table: pd.DataFrame) -> list[str]:
     """How each row ends, one of :data:`CATEGORIES`.
 
-    A verdict is by the wrong route when every region it is about is certainly not in view; a
-    region of which that is not known counts as possible. Among the rest the decision is right
-    when any specialist says positive exactly where the label does.
+    A verdict is by the wrong route when the picture is a :func:`possible` case of none of the
+    specialists that spoke; a region of which nothing is known may be in view. Among the rest the
+    decision is right when any specialist says positive exactly where the label does.
     """
     judged = verdicts(table) != ""
-    astray = ~(judged & (columns(table, "view") != 0)).any(1)
+    astray = ~(judged & possible(table)).any(1)
     called = (verdicts(table) == Verdict.POSITIVE.value).any(1)
     label = table["label"].to_numpy(np.float64)
     status = table["status"].to_numpy(str)
@@ -185,20 +219,21 @@ def points_at(table: pd.DataFrame, region: str) -> dict[str, Numbers]:
 
 
 def pointing(table: pd.DataFrame) -> dict[str, Any]:
-    """:func:`points_at` for the surest specialist of the regions certainly in view.
+    """:func:`points_at` for the surest specialist of which the picture is a :func:`certain` case.
 
     Returns:
         Columns ``pointing_region`` and ``pointing_hit`` to ``pointing_cell_chance``; empty and
         NaN for rows without a marked fracture or without such a specialist.
     """
-    p = columns(table, "fracture")
-    known = (columns(table, "view") == 1) & ~np.isnan(columns(table, "peak_x"))
+    names = specialists(table)
+    p = columns(table, "fracture", names)
+    known = certain(table) & ~np.isnan(columns(table, "peak_x", names))
     rows = marked(table) & known.any(1)
-    best = np.array(REGIONS)[np.where(known, p, -1.0).argmax(1)]
+    best = np.array(names)[np.where(known, p, -1.0).argmax(1)]
     found: dict[str, Any] = {"pointing_region": np.where(rows, best, "").tolist()}
     for name in POINTING:
         found[f"pointing_{name}"] = np.full(len(table), np.nan)
-    for region in REGIONS:
+    for region in names:
         chosen = rows & (best == region)
         for name, values in points_at(table[chosen], region).items():
             found[f"pointing_{name}"][chosen] = values

@@ -9,11 +9,16 @@ import shutil
 import numpy as np
 import onnx
 import pytest
+from bundles import for_all, standard_specs, write_bundles, write_png
 from click.testing import CliRunner
 from onnx import numpy_helper
+from tables import sample
 
 from pipeline.bundle import BundleSpec, Estimate, read_manifest
 from pipeline.cli import main
+from pipeline.config import RunConfig
+from pipeline.runtime.session import load_bundles
+from stages.data.index import write_index
 from stages.evaluation.headlines import words
 
 
@@ -71,9 +76,6 @@ def test_run_takes_the_new_folder(data, calibrated, tmp_path):
 
 
 def test_the_probability_is_that_of_the_new_contract(project, calibrated):
-    from pipeline.config import RunConfig
-    from pipeline.runtime.session import load_bundles
-
     target, _ = calibrated
     weights = load_bundles(target, RunConfig(precision="fp32"))
     stage = weights.fracture["hand"]
@@ -94,6 +96,29 @@ def test_points_only_keeps_the_probabilities(project, tmp_path):
     _, was = contract(project / "weights", "fracture-hand", "int8")
     _, spec = contract(tmp_path / "w", "fracture-hand", "int8")
     assert (spec.temperature, spec.bias) == (was.temperature, was.bias)
+
+
+def test_one_for_all_regions_is_calibrated_by_itself_on_every_labelled_picture(tmp_path):
+    samples = []
+    for n in range(40):
+        label = n % 2
+        regions = ("hand", "unknown", "none")[n % 3] if n >= 24 else "hand"
+        cells = {"hand": 0.3 + 0.2 * label + 0.008 * n, "all": 0.45 + 0.1 * label}
+        path = write_png(tmp_path / f"{n}.png", {"hand": 0.9}, cells)
+        samples.append(sample(str(path), split="val", regions=regions, label=label))
+    write_index(samples, tmp_path / "index.csv")
+    specs = [*standard_specs()[:2], standard_specs()[3], for_all()[1]]
+    result = fxpipe(
+        *("calibrate", "--input", tmp_path / "index.csv", "--quiet"),
+        *("--weights", write_bundles(tmp_path / "w", specs), "--output", tmp_path / "new"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "all: 40 pictures, 20 positive" in result.output
+    hands = sum(s.regions == "hand" for s in samples)
+    assert f"hand: {hands} pictures" in result.output
+    weights = load_bundles(tmp_path / "new", RunConfig(device="cpu"))
+    hand, every = (weights.fracture[name].spec for name in ("hand", "all"))
+    assert (hand.temperature, hand.bias) != (every.temperature, every.bias)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +180,7 @@ def test_the_figures_of_a_card_are_those_of_the_evaluation(project, weights, tmp
     card = (weights / "fracture-hand/README.md").read_text()
     assert f"| AUC | {words(Estimate(**auc))} |" in card
     assert f"| AUC | {auc['value']:.3f} " in card
-    assert "Few fractures" in card
+    assert "Few of them" in card
     figures["facts"]["bundles"]["region"]["sha256"] = "0" * 64
     file.write_text(json.dumps(figures))
     result = fxpipe("cards", "--weights", weights, "--evaluation", file)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from bundles import write_bundles, write_png
+from bundles import for_all, standard_specs, write_bundles, write_png
 from click.testing import CliRunner, Result
 from sklearn import metrics
 from tables import sample
@@ -129,13 +129,13 @@ def test_every_row_of_the_split_is_there_once_and_ends_once(predictions, evaluat
     assert lost[["p_hand", "fracture_hand", "twin"]].isna().all()
 
 
-def test_the_end_to_end_answers_are_those_of_fxpipe_run(place, predictions):
+def assert_as_run(table: Path, weights: Path, predictions: pd.DataFrame) -> None:
+    """Every row of the split says what ``fxpipe run`` says of its picture."""
     config = RunConfig(device="cpu", batch_size=4)
-    index = read_index(place / "index.csv")
-    weights = load_bundles(place / "weights", config)
-    paths = [s.path for s in index.samples if s.split == "test"]
-    outcomes = list(run(paths, weights, config))
+    paths = [s.path for s in read_index(table).samples if s.split == "test"]
+    outcomes = list(run(paths, load_bundles(weights, config), config))
     assert len(outcomes) == len(predictions)
+    specialists = [name for name in (*REGIONS, "all") if f"verdict_{name}" in predictions]
     for outcome, (_, row) in zip(outcomes, predictions.iterrows(), strict=True):
         assert str(row["path"]).endswith(outcome.image.path.name)
         assert row["status"] == outcome.status.value
@@ -145,12 +145,37 @@ def test_the_end_to_end_answers_are_those_of_fxpipe_run(place, predictions):
         if outcome.region:
             for region, p in outcome.region.probabilities.items():
                 assert row[f"p_{region}"] == pytest.approx(p, abs=1e-6)
-        told = {region: row[f"verdict_{region}"] for region in REGIONS}
-        told = {region: verdict for region, verdict in told.items() if not pd.isna(verdict)}
+        told = {name: row[f"verdict_{name}"] for name in specialists}
+        told = {name: verdict for name, verdict in told.items() if not pd.isna(verdict)}
         assert told == {f.region: f.verdict.value for f in outcome.findings}
         for finding in outcome.findings:
             found = row[f"fracture_{finding.region}"]
             assert found == pytest.approx(finding.probability, abs=1e-6)
+
+
+def test_the_end_to_end_answers_are_those_of_fxpipe_run(place, predictions):
+    assert_as_run(place / "index.csv", place / "weights", predictions)
+
+
+def test_one_specialist_for_the_regions_without_their_own(place, tmp_path):
+    trunk, router, _, hand, _ = standard_specs()
+    write_bundles(tmp_path / "weights", [trunk, router, hand, for_all()[1]])
+    fxpipe(
+        *("evaluate", "--index", place / "index.csv", "--weights", tmp_path / "weights"),
+        *("--output", tmp_path / "out", "--device", "cpu", "--quiet"),
+    )
+    table = pd.read_csv(tmp_path / "out/predictions.csv")
+    assert_as_run(place / "index.csv", tmp_path / "weights", table)
+    assert table["fracture_elbow"].equals(table["fracture_all"])
+    assert table["peak_x_shoulder"].equals(table["peak_x_all"])
+    assert not table["fracture_hand"].equals(table["fracture_all"])
+    assert table["verdict_elbow"].isna().all()
+    evaluation = json.loads((tmp_path / "out/evaluation.json").read_text())
+    ends = evaluation["end_to_end"]["all"]["counts"]
+    assert sum(ends.values()) == 31
+    assert (ends["failed"], ends["unsupported"], ends["wrong route"]) == (1, 2, 1)
+    assert evaluation["fracture"]["elbow"]["in view"]["pictures"] == 9
+    assert evaluation["region"]["accuracy"]["pictures"] > 0
 
 
 def ece(labels: pd.Series, scores: pd.Series) -> float:
@@ -304,6 +329,51 @@ def test_another_operating_point_and_the_excluded_rows(place, tmp_path):
     assert len(table) == 32
     assert set(table["threshold_hand"].dropna()) == {0.95}
     assert set(table["split"]) == {"test", "excluded"}
+
+
+def test_one_specialist_for_all_regions_on_a_set_without_regions(tmp_path):
+    samples = []
+    for n in range(16):
+        label = n % 2
+        path = write_png(tmp_path / f"{n}.png", {}, {"all": 0.35 + 0.02 * n + 0.1 * label})
+        split = "test" if n < 12 else "train"
+        boxes = ((0.0, 0.5, 0.25, 0.75),) if label else ()  # where the cell of all lies
+        samples.append(sample(str(path), split=split, regions="unknown", label=label, boxes=boxes))
+    write_index(samples, tmp_path / "index.csv")
+    write_bundles(tmp_path / "weights", for_all())
+    result = fxpipe(
+        *("evaluate", "--index", tmp_path / "index.csv", "--weights", tmp_path / "weights"),
+        *("--output", tmp_path / "out", "--device", "cpu"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "all: AUC" in result.stdout
+    evaluation = json.loads((tmp_path / "out/evaluation.json").read_text())
+    assert evaluation["region"] is evaluation["cross_region"] is None
+    assert evaluation["facts"]["no_region_stage"] == "no region stage in these weights"
+    table = pd.read_csv(tmp_path / "out/predictions.csv")
+    check_all = table["label"], table["fracture_all"]
+    calls = (table["fracture_all"] >= table["threshold_all"]).astype(int)
+    part = evaluation["fracture"]["all"]["in view"]
+    assert (part["pictures"], part["positives"]) == (12, 6)
+    for name, value in recomputed(*check_all, calls).items():
+        if name in part["network"]:
+            assert part["network"][name]["value"] == pytest.approx(value, abs=1e-12)
+    ends = evaluation["end_to_end"]["all"]["counts"]
+    assert ends["right"] == int((calls == table["label"]).sum())
+    assert sum(ends.values()) == ends["right"] + ends["wrong decision"] == 12
+    pointing = evaluation["pointing"]["all"]
+    assert (pointing["pictures"], pointing["centre"]["network"]["value"]) == (6, 1.0)
+    page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    assert "Not measured: no region stage in these weights" in page
+    assert page.count("data:image/png") == 3
+    assert "None" not in page
+    config = RunConfig(device="cpu")
+    weights = load_bundles(tmp_path / "weights", config)
+    outcomes = run([tmp_path / name for name in table["path"]], weights, config)
+    for outcome, (_, row) in zip(outcomes, table.iterrows(), strict=True):
+        (finding,) = outcome.findings
+        assert (row["status"], row["verdict_all"]) == (outcome.status, finding.verdict)
+        assert row["fracture_all"] == pytest.approx(finding.probability, abs=1e-6)
 
 
 def test_trained_bundles_on_pictures_that_they_have_seen(project, tmp_path):

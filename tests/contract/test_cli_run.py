@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bundles import paint, write_bundles, write_png
+from bundles import for_all, paint, write_bundles, write_png
 from click.testing import CliRunner, Result
 from PIL import Image
 
@@ -49,7 +49,7 @@ def test_all_done_is_0(place):
         ("sub/b.png", "negative"),
     ]
     assert "2 in all: 1 positive, 1 negative" in result.stdout
-    assert result.stdout.rstrip().endswith("Negative does not exclude a fracture.")
+    assert result.stdout.rstrip().endswith("A negative answer excludes nothing.")
     lines = (place / "results/results.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["path"] for line in lines] == ["a.png", "sub/b.png"]
 
@@ -184,6 +184,24 @@ def test_weights_from_the_environment(place, monkeypatch):
     (place / "weights").rename(place / "elsewhere")
     monkeypatch.setenv("FXPIPE_WEIGHTS", "elsewhere")
     assert fxpipe("run", "--input", "in").exit_code == 0
+
+
+def test_one_specialist_for_all_regions(place):
+    write_bundles(place / "for-all", for_all())
+    write_png(place / "in/hand.png", {"hand": 0.9}, {"all": 0.9})
+    write_png(place / "in/knee.png", {}, {"all": 0.1})
+    result = fxpipe("run", "--input", "in", "--weights", "for-all", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert "no region stage: every picture gets a verdict" in result.stderr
+    assert "any fracture" in result.stdout
+    found = [(r["path"], r["status"], r["regions"], r["region"], r["verdict"]) for r in rows()]
+    assert found == [
+        ("hand.png", "ok", "", "all", "positive"), ("knee.png", "ok", "", "all", "negative"),
+    ]  # fmt: skip
+    assert {r["verdict_hand"] for r in rows()} == {""}
+    lines = (place / "results/results.jsonl").read_text(encoding="utf-8").splitlines()
+    findings = [json.loads(line)["findings"] for line in lines]
+    assert [[f["region"] for f in found] for found in findings] == [["all"], ["all"]]
 
 
 def test_quiet_prints_nothing(place):

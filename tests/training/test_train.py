@@ -50,7 +50,7 @@ def test_a_network_overfits_sixteen_pictures(index, tmp_path):
         *("optim.epochs=8", "optim.fresh_lr=1e-3", "model.dropout=0"),
         *(f"augment.{word}" for word in still),
     )
-    stage = region_stage()
+    stage = region_stage("fracture")
     torch.manual_seed(0)
     network = Network(stage.outputs, "conv2", "stem")
     fresh = list(network.state_dict())

@@ -42,7 +42,7 @@ def settings(cache, *more):
 
 
 def test_clean_views_give_what_the_whole_network_gives(index, tmp_path):
-    config, stage = settings(tmp_path), region_stage()
+    config, stage = settings(tmp_path), region_stage("fracture")
     torch.manual_seed(0)
     network = Network(stage.outputs, "conv2", "layer4.1").eval()
     fabric = make_fabric(config.train)
@@ -61,7 +61,8 @@ def test_views_are_made_once_and_found_again_by_what_they_are_made_of(index, tmp
         def advance(self):
             self.batches += 1
 
-    stage, network = region_stage(), Network(region_stage().outputs, "conv2", "layer4.1")
+    stage = region_stage("fracture")
+    network = Network(stage.outputs, "conv2", "layer4.1")
     fabric = make_fabric(settings(tmp_path).train)
 
     def batches(table, config):

@@ -61,6 +61,27 @@ def test_a_foreign_network_is_refused_by_name(metadata, message):
         (Kind.FRACTURE, {"temperature": (0.0,)}, "greater than 0"),
         (Kind.FRACTURE, {"trunk": "abc"}, "pattern"),
         (Kind.FRACTURE, {"author": "me"}, "not permitted"),
+        (Kind.FRACTURE, {"members": {"a": "0" * 64, "b": "1" * 64}}, "takes members, and no trunk"),
+        (Kind.FRACTURE, {"input": "members", "trunk": None}, "two members or more, found 0"),
+        (
+            Kind.FRACTURE,
+            {"input": "members", "trunk": None, "members": {"a": "0" * 64}},
+            "two members or more, found 1",
+        ),
+        (
+            Kind.FRACTURE,
+            {"input": "members", "trunk": None, "members": {"a": "0" * 64, "b": "c"}},
+            "pattern",
+        ),
+        (
+            Kind.FRACTURE,
+            {
+                "input": "members",
+                "trunk": None,
+                "members": {"fracture-elbow": "0" * 64, "b": "1" * 64},
+            },
+            "not its own member",
+        ),
     ],
 )
 def test_an_incomplete_contract_cannot_be_built(kind, changes, message):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.decision import decide, refusal, route
+from pipeline.decision import decide, examiners, refusal, route
 from pipeline.domain import OperatingPoint, Verdict
 
 HALF = {"elbow": 0.5, "hand": 0.5, "shoulder": 0.5}
@@ -38,6 +38,29 @@ def test_fired_without_any_specialist_is_refused():
 
 def test_fired_with_one_of_two_specialists_goes_on():
     assert refusal(route({"elbow": 0.8, "hand": 0.9, "shoulder": 0.2}, HALF), {"elbow"}) is None
+
+
+@pytest.mark.parametrize(
+    ("fired", "specialists", "looking"),
+    [
+        (["hand"], ["elbow", "hand"], ("hand",)),
+        (["hand"], ["hand", "all"], ("hand",)),
+        (["hand"], ["elbow", "all"], ("all",)),
+        (["hand", "shoulder"], ["elbow", "all"], ("all",)),  # asked once
+        (["hand", "shoulder"], ["hand", "all"], ("hand", "all")),
+        (["hand", "elbow"], ["elbow"], ("elbow",)),
+        (["hand"], ["elbow"], ()),
+        ([], ["hand", "all"], ()),  # refused before anyone looks
+        (None, ["all"], ("all",)),
+    ],
+)
+def test_who_looks_at_a_picture(fired, specialists, looking):
+    call = None
+    if fired is not None:
+        call = route({region: 0.9 if region in fired else 0.1 for region in HALF}, HALF)
+    assert set(examiners(call, specialists)) == set(looking)
+    assert len(examiners(call, specialists)) == len(looking)
+    assert (refusal(call, specialists) is None) == bool(looking)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from bundles import spec, write_bundles
+from evaluated import row, table
 from tables import sample
 
 from pipeline.bundle import Estimate, Kind
 from pipeline.config import RunConfig
-from pipeline.domain import REGIONS, Placement
+from pipeline.domain import Placement
 from pipeline.errors import UsageError
 from pipeline.preprocess import Fit, PreprocessSpec, preprocess
 from pipeline.runtime.session import load_bundles
@@ -35,63 +36,11 @@ from stages.evaluation.figures import (
 )
 from stages.evaluation.headlines import bounds, figure_name, headlines, number, words
 from stages.evaluation.plots import draw_all
-from stages.evaluation.predictions import (
-    NUMBERS,
-    TEXTS,
-    peak,
-    read_predictions,
-    write_predictions,
-)
+from stages.evaluation.predictions import peak, read_predictions, write_predictions
 from stages.evaluation.routing import confusion, end_to_end_figures, region_figures
 from stages.evaluation.tables import write_tables
-from stages.evaluation.truth import add_truth, covered_share, grown, points_at, read_boxes
+from stages.evaluation.truth import covered_share, grown, points_at, read_boxes
 from stages.metrics import Cases
-
-ROUTE, THRESHOLD, DOUBT = 0.5, 0.4, 0.3
-
-
-def row(
-    regions="hand", label=0, fractures=None, fired=None, status=None, twin=None, twin_label=None,
-    **changes,
-) -> dict[str, object]:  # fmt: skip
-    """One prediction: by default the regions in view fire, and nothing is fractured."""
-    view = sample("x", regions=regions).region_vector()
-    fired = [r for r, v in zip(REGIONS, view, strict=True) if v == 1] if fired is None else fired
-    status = status or ("ok" if fired else "unsupported")
-    values: dict[str, object] = dict.fromkeys(TEXTS, "") | dict.fromkeys(NUMBERS, np.nan)
-    values |= {
-        "path": "x.png", "split": "test", "group": "g", "origin": "made", "regions": regions,
-        "label": np.nan if label is None else label, "status": status, "fired": ";".join(fired),
-        "width_px": 100, "height_px": 100, "twin": "", "labelled_twin": "",
-        "twin_likeness": np.nan, "labelled_twin_likeness": 0.9, "twin_label": np.nan,
-    }  # fmt: skip
-    twin_view = np.full(3, np.nan) if twin is None else sample("x", regions=twin).region_vector()
-    for region, seen, known in zip(REGIONS, view, twin_view, strict=True):
-        values[f"view_{region}"] = float(seen)
-        values[f"twin_view_{region}"] = float(known)
-        if status == "failed":
-            continue
-        p = (fractures or {}).get(region, 0.1)
-        values[f"p_{region}"] = 0.9 if region in fired else 0.1
-        values[f"route_threshold_{region}"] = ROUTE
-        values[f"fracture_{region}"] = p
-        values[f"threshold_{region}"], values[f"doubt_below_{region}"] = THRESHOLD, DOUBT
-        values[f"peak_x_{region}"], values[f"peak_y_{region}"] = 0.5, 0.5
-        values[f"cell_x_{region}"] = values[f"cell_y_{region}"] = 0.1
-        if status == "ok" and region in fired:
-            values[f"verdict_{region}"] = (
-                "positive" if p >= THRESHOLD else "uncertain" if p >= DOUBT else "negative"
-            )
-    if twin_label is not None:
-        values["twin_label"] = twin_label
-    return values | changes
-
-
-def table(*rows: dict[str, object]) -> pd.DataFrame:
-    named = [{**r, "path": f"{i}.png"} for i, r in enumerate(rows)]
-    apart = [{**r, "group": f"g{i}"} if r["group"] == "g" else r for i, r in enumerate(named)]
-    return add_truth(pd.DataFrame(apart))
-
 
 POSITIVE, DOUBTFUL = {"hand": 0.8}, {"hand": 0.35}
 
@@ -403,7 +352,7 @@ def test_a_table_without_any_answer_still_has_every_figure(tmp_path):
     assert figures["region"]["accuracy"]["network"].note == "no cases"
     write_tables(figures, rows, tmp_path)
     assert len(list(headlines(figures))) > 10
-    for plot in draw_all(rows, tmp_path, 0):
+    for plot in draw_all(rows, tmp_path, Settings()):
         assert plot.stat().st_size > 1000
 
 

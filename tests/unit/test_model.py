@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from pipeline.errors import ConfigError
 from stages.config import BLOCKS
 from stages.initial import find_initial
-from stages.model import Head, Network, Trunk, position
+from stages.model import Head, Network, Trunk
 
 
 def weights_file(path, drop=("layer4",), **metadata):
@@ -121,11 +121,13 @@ def test_trunk_and_head_together_are_the_network_wherever_it_is_cut(cut):
 
 
 def test_blocks_are_those_of_the_network():
-    backbone = Network(("a",), "conv2", "stem").backbone
+    network = Network(("a",), "conv2", "stem")
+    backbone = network.backbone
+    assert network.blocks == BLOCKS
     for name in BLOCKS[1:]:
         assert backbone.get_submodule(name) is not None
     assert len(BLOCKS) == 1 + sum(len(backbone.get_submodule(f"layer{i}")) for i in range(1, 5))
-    assert (position("stem"), position("layer1"), position("layer4.2")) == (0, 1, 16)
+    assert [network.position(cut) for cut in ("stem", "layer1", "layer4.2")] == [0, 1, 16]
 
 
 def test_checkpoints_of_others_are_refused(tmp_path):

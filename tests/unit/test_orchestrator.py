@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import SPEC, probability, spec, standard_specs, write_bundles, write_png
+from bundles import SPEC, for_all, probability, spec, standard_specs, write_bundles, write_png
 
 from pipeline import orchestrator
 from pipeline.bundle import BundleSpec, Kind
@@ -17,7 +17,8 @@ from pipeline.config import RunConfig
 from pipeline.domain import ImageRef, Outcome, Status, Verdict, XrayImage
 from pipeline.errors import UnreadableImageError
 from pipeline.orchestrator import run
-from pipeline.runtime.session import Network, Weights, load_bundles
+from pipeline.runtime.network import Network
+from pipeline.runtime.session import Weights, load_bundles
 
 CPU = RunConfig(device="cpu", intra_op_threads=1, workers=2, batch_size=4)
 
@@ -85,6 +86,46 @@ def test_missing_specialists_are_told_and_never_silent(tmp_path):
     assert "recognised as shoulder, for which there is no specialist" in str(first.error)
     assert [finding.region for finding in second.findings] == ["hand"]
     assert second.unexamined == ("shoulder",)
+
+
+def test_one_for_all_regions_looks_at_every_picture(tmp_path):
+    weights = bundles(tmp_path / "w", for_all())
+    paths = [
+        write_png(tmp_path / "hand.png", {"hand": 0.9}, {"all": 0.8, "hand": 0.1}),
+        write_png(tmp_path / "knee.png", {}, {"all": 0.2, "hand": 0.9}),
+    ]
+    outcomes = judge(paths, weights)
+    for outcome, cell in zip(outcomes, (0.8, 0.2), strict=True):
+        (finding,) = outcome.findings
+        assert (outcome.status, outcome.region, finding.region) == (Status.OK, None, "all")
+        assert finding.probability == pytest.approx(probability(round(cell * 255) / 255), abs=1e-4)
+        assert set(outcome.bundle_digests) == {"trunk", "fracture-all"}
+
+
+def test_one_for_all_regions_behind_a_region_stage(tmp_path, monkeypatch):
+    weights = bundles(
+        tmp_path / "w",
+        [*standard_specs()[:2], spec("fracture-hand", Kind.FRACTURE), for_all()[1]],
+    )
+    seen: list[tuple[str, int]] = []
+    original = Network._run
+
+    def counted(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
+        seen.append((self.spec.name, len(inputs)))
+        return original(self, names, inputs)
+
+    monkeypatch.setattr(Network, "_run", counted)
+    shown = [
+        {"hand": 0.9}, {"elbow": 0.9}, {"elbow": 0.9, "shoulder": 0.9},
+        {"hand": 0.9, "elbow": 0.9}, {},
+    ]  # fmt: skip
+    paths = [write_png(tmp_path / f"{i}.png", regions, {}) for i, regions in enumerate(shown)]
+    outcomes = judge(paths, weights, batch_size=8)
+    looked = [sorted(finding.region for finding in outcome.findings) for outcome in outcomes]
+    assert looked == [["hand"], ["all"], ["all"], ["all", "hand"], []]
+    assert [outcome.unexamined for outcome in outcomes] == [()] * 5
+    assert outcomes[4].status is Status.UNSUPPORTED
+    assert sorted(seen) == [("fracture-all", 3), ("fracture-hand", 2), ("region", 5), ("trunk", 5)]
 
 
 def many(folder: Path, count: int) -> list[Path]:
@@ -191,9 +232,15 @@ def test_a_file_without_a_picture_still_gets_its_row(weights, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("wrong", "error"), [("region", "region stage"), ("fracture-hand", "hand specialist")]
+    ("wrong", "specs", "error"),
+    [
+        ("region", standard_specs(), "region stage"),
+        ("fracture-hand", standard_specs(), "hand specialist"),
+        ("fracture-all", for_all(), "all specialist"),
+    ],
 )
-def test_a_network_without_a_number_fails_closed(weights, tmp_path, monkeypatch, wrong, error):
+def test_a_network_without_a_number_fails_closed(tmp_path, monkeypatch, wrong, specs, error):
+    weights = bundles(tmp_path / "w", specs)
     original = Network._run
 
     def broken(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:

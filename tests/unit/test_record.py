@@ -74,6 +74,39 @@ def test_the_gravest_finding_leads():
     assert (record["verdict_hand"], record["probability_hand"]) == ("uncertain", 0.49)
 
 
+def test_the_finding_of_a_specialist_for_all_regions(tmp_path):
+    both = (
+        FractureCall("hand", "fracture", 0.1, POINT),
+        FractureCall("all", "fracture", 0.8, POINT),
+    )
+    outcome = Outcome(ImageRef(ROOT / "a.png"), Status.OK, CALL, both)
+    assert outcome.unexamined == ()  # the shoulder fired, and the one for all looked
+    with (
+        CsvWriter(tmp_path / "r.csv", ROOT) as table,
+        JsonLinesWriter(tmp_path / "r.jsonl", ROOT) as lines,
+    ):
+        table.write(outcome)
+        lines.write(outcome)
+    (row,) = read_csv(tmp_path / "r.csv")
+    assert list(row) == list(COLUMNS)
+    assert (row["region"], row["verdict"], row["probability"]) == ("all", "positive", "0.8")
+    assert (row["verdict_hand"], row["verdict_shoulder"]) == ("negative", "")
+    findings = json.loads((tmp_path / "r.jsonl").read_text("utf-8"))["findings"]
+    assert [(f["region"], f["verdict"]) for f in findings] == [
+        ("hand", "negative"), ("all", "positive"),
+    ]  # fmt: skip
+    assert "any fracture; hand fracture negative 0.100" in " ".join(
+        shown_summary([outcome]).split()
+    )
+
+
+def test_without_a_region_stage_the_row_has_no_regions():
+    finding = FractureCall("all", "fracture", 0.8, POINT)
+    record = to_record(Outcome(ImageRef(ROOT / "a"), Status.OK, None, (finding,)), ROOT)
+    assert tuple(record) == COLUMNS
+    assert (record["regions"], record["p_hand"], record["region"]) == (None, None, "all")
+
+
 def test_an_abnormality_is_never_called_a_fracture(tmp_path):
     outcome = ok(target="abnormality")
     summary, console = Summary(ROOT), Console(width=80)

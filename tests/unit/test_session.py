@@ -7,13 +7,23 @@ import logging
 import numpy as np
 import onnx
 import pytest
-from bundles import GRID, SPEC, network, probability, spec, standard_specs, write_bundles
+from bundles import (
+    GRID,
+    SPEC,
+    for_all,
+    network,
+    probability,
+    spec,
+    standard_specs,
+    write_bundles,
+)
 
 from pipeline.bundle import BundleSpec, Kind, Precision
 from pipeline.config import RunConfig
 from pipeline.errors import BundleError, UsageError
+from pipeline.runtime.network import Network
 from pipeline.runtime.providers import open_session
-from pipeline.runtime.session import Network, load_bundles
+from pipeline.runtime.session import load_bundles
 
 CPU = RunConfig(device="cpu", intra_op_threads=1)
 
@@ -52,6 +62,12 @@ def test_a_graph_that_breaks_its_contract_is_refused(changes, message):
         opened(contract, content)
 
 
+def test_a_network_without_heatmap_gives_no_evidence():
+    stage = opened(spec("fracture-hand", Kind.FRACTURE, heatmap=False))
+    output = stage.predict(np.zeros((1, 1, GRID, GRID), np.float32), evidence=True)
+    assert output.evidence is None
+
+
 def test_a_graph_without_evidence_is_refused():
     model = onnx.load_from_string(network(spec("region", Kind.REGION)))
     model.graph.output.pop()
@@ -86,8 +102,15 @@ def test_the_whole_set_opens(tmp_path, caplog):
     ("change", "message"),
     [
         (lambda s: s[1:], "belongs to trunk aaaaaaaaaaaa, the weights folder has none"),
-        (lambda s: [s[0], *s[2:]], "0 region stages"),
+        (
+            lambda s: [s[0], *s[2:]],
+            "no region stage in the weights folder beside specialists for elbow, hand, shoulder",
+        ),
         (lambda s: s[:2], "no fracture stage"),
+        (
+            lambda s: [s[0], s[3], spec("fracture-all", Kind.FRACTURE)],
+            "no region stage in the weights folder beside specialists for all, hand, wanted one",
+        ),
         (lambda s: [*s, spec("region-two", Kind.REGION)], "2 region stages"),
         (
             lambda s: [*s, spec("fracture-new", Kind.FRACTURE, region="hand")],
@@ -128,6 +151,23 @@ def test_a_missing_specialist_is_told_at_the_start(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         load_bundles(write_bundles(tmp_path, standard_specs()[:-1]), CPU)
     assert "no specialist for shoulder" in caplog.text
+
+
+def test_one_specialist_for_all_regions_needs_no_region_stage(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        weights = load_bundles(write_bundles(tmp_path, for_all()), CPU)
+    assert (weights.region, list(weights.fracture)) == (None, ["all"])
+    assert [stage.spec.name for stage in weights.stages] == ["fracture-all"]
+    (told,) = caplog.messages
+    assert "no region stage: every picture gets a verdict" in told
+
+
+def test_one_for_all_serves_the_regions_without_a_specialist(tmp_path, caplog):
+    specs = [*standard_specs()[:3], spec("fracture-all", Kind.FRACTURE)]
+    with caplog.at_level(logging.WARNING):
+        weights = load_bundles(write_bundles(tmp_path, specs), CPU)
+    assert set(weights.fracture) == {"elbow", "all"}
+    assert not caplog.records
 
 
 def test_int8_is_taken_on_the_cpu_when_it_is_complete(tmp_path):

@@ -1,0 +1,145 @@
+"""Weights folders taken apart, bundle by bundle, and put together anew."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+
+from pipeline.bundle import (
+    BundleSpec,
+    Kind,
+    ManifestEntry,
+    Precision,
+    read_manifest,
+    read_verified,
+)
+from pipeline.errors import BundleError, ConfigError
+
+from .export import stamp
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """One bundle of a weights folder.
+
+    Attributes:
+        folder: The weights folder.
+        files: Listing and contract in each precision.
+    """
+
+    folder: Path
+    files: Mapping[Precision, tuple[ManifestEntry, BundleSpec]]
+
+    @property
+    def spec(self) -> BundleSpec:
+        """Its contract, as in the first precision: only ``precision`` and ``members`` differ."""
+        return next(iter(self.files.values()))[1]
+
+    def content(self, precision: Precision, name: str) -> bytes:
+        """Its file under a name, which may be a new one."""
+        entry, spec = self.files[precision]
+        content = read_verified(self.folder, entry)
+        if name == entry.name:
+            return content
+        renamed = BundleSpec.model_validate({**spec.model_dump(), "name": name})
+        return stamp(onnx.load_from_string(content), renamed)
+
+
+Shelf = Mapping[str, Bundle]
+"""Bundles by name."""
+
+
+@dataclass(slots=True)
+class NewFolder:
+    """A weights folder in the making.
+
+    Attributes:
+        place: Where it is; there already, and empty.
+        entries: What was added, for the manifest.
+    """
+
+    place: Path
+    entries: dict[tuple[str, Precision], ManifestEntry] = field(default_factory=dict)
+
+    def add(self, spec: BundleSpec, name: str, precision: Precision, content: bytes) -> str:
+        """Write one file; its SHA-256."""
+        file = self.place / name / f"{precision}.onnx"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        self.entries[name, precision] = ManifestEntry(
+            name=name, kind=spec.kind, precision=precision, trunk=spec.trunk,
+            file=file.relative_to(self.place).as_posix(), sha256=digest, size_bytes=len(content),
+        )  # fmt: skip
+        return digest
+
+
+def read_shelf(folder: Path) -> Shelf:
+    """Every bundle of a weights folder.
+
+    Raises:
+        BundleError: The folder is damaged.
+    """
+    found: dict[str, dict[Precision, tuple[ManifestEntry, BundleSpec]]] = {}
+    for entry in read_manifest(folder).bundles:
+        graph = onnx.load_from_string(read_verified(folder, entry))
+        metadata = {prop.key: prop.value for prop in graph.metadata_props}
+        spec = BundleSpec.from_metadata(metadata, str(folder / entry.file))
+        found.setdefault(entry.name, {})[entry.precision] = entry, spec
+    return {name: Bundle(folder, files) for name, files in found.items()}
+
+
+def specialist(shelf: Shelf, region: str) -> str:
+    """Name of the bundle that speaks for a region in its folder; empty without one."""
+    claimed = {member for bundle in shelf.values() for member in bundle.spec.members}
+    return next(
+        (name for name, b in shelf.items() if b.spec.region == region and name not in claimed), ""
+    )
+
+
+def trunk_of(head: Bundle, shelf: Shelf) -> Bundle:
+    """The trunk that a head belongs to.
+
+    Raises:
+        BundleError: It is not in the folder.
+    """
+    identity = str(head.spec.trunk)
+    trunks = (b for b in shelf.values() if b.spec.kind is Kind.TRUNK)
+    found = next((b for b in trunks if b.spec.trunk == identity), None)
+    if found is None:
+        raise BundleError(
+            f"{head.folder}: bundle {head.spec.name} belongs to trunk {identity[:12]}, which is "
+            "not there",
+            "export the stage and its trunk again, together",
+        )
+    return found
+
+
+def common_precisions(bundles: Mapping[str, Bundle]) -> tuple[Precision, ...]:
+    """The precisions that every bundle has.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    lacking = {p: [n for n, b in bundles.items() if p not in b.files] for p in Precision}
+    common = tuple(p for p, names in lacking.items() if not names)
+    told = {
+        p: f"{p} is left out: {', '.join(names)} is not there in it"
+        for p, names in lacking.items()
+        if 0 < len(names) < len(bundles)
+    }
+    if not common:
+        raise ConfigError(
+            f"no precision is common to all bundles: {'; '.join(told.values())}",
+            "export the members and the base in the same precision",
+        )
+    for words in told.values():
+        log.warning("%s", words)
+    return common
