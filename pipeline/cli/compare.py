@@ -77,6 +77,13 @@ def command(
     read = {file: read_system(file, words) for file, words in _by_system(systems, settings)}
     table = read_training_table(source, allow_leaks)
     config = load(RunConfig, None, [f"device='{device}'"])
+    origin = {
+        "table": f"{source.name} {table.digest[:12]}",
+        "split": " and ".join(splits),
+        "seed": seed,
+        "settings": " ".join(settings) or "as in the files",
+        "commit": source_commit(),
+    }
     output.mkdir(parents=True, exist_ok=True)
     refuse_leaks([table], output / "cache", allow_leaks or set(splits) == {"picture"}, quiet)
     rows = []
@@ -93,13 +100,6 @@ def command(
                 folder = output / f"weights-{place.resolve().name}{ending}"
                 title = f"{place.name} (as it is){told}"
                 rows.append(measure(folder, place, title, divided, config, progress))
-    origin = {
-        "table": f"{source.name} {table.digest[:12]}",
-        "split": " and ".join(splits),
-        "seed": seed,
-        "settings": " ".join(settings) or "as in the files",
-        "commit": source_commit(),
-    }
     click.echo(write_comparison(rows, output, origin), nl=False)
     click.echo(f"\n{output / 'comparison.md'}")
 
