@@ -25,7 +25,8 @@ def side_by_side(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """One row a cross-validation: what it changed, its AUCs, and their difference from the first.
 
     Only pictures that both have out of fold enter a difference; its interval comes from
-    resampling groups, the same ones for both, so that what is hard for both cancels out.
+    resampling groups, the same ones for both, so that what is hard for both cancels out. A
+    specialist beside a region stage is compared, on its own region, with the auxiliary output.
 
     Args:
         folders: Of cross-validations; the first is the baseline.
@@ -37,17 +38,21 @@ def side_by_side(folders: Sequence[Path]) -> list[dict[str, Any]]:
     first, base = loaded[0]
     rows = []
     for folder, (summary, table) in zip(folders, loaded, strict=True):
+        same = summary["stage"] == first["stage"]
+        shown = SHOWN if same else (f"{summary['config']['region']} in view",)
         both = base.merge(table, on="path", suffixes=("_base", ""), validate="one_to_one")
         rows.append(
             {
                 "name": folder.name,
                 "stage": summary["stage"],
                 "folds": f"{len(summary['finished'])} of {summary['folds']}",
-                "changed": dict(_changes(first["config"], summary["config"])),
+                "changed": dict(_changes(first["config"], summary["config"]))
+                if same
+                else _specialist(summary),
                 "figures": {
                     name: _compared(both, part, _ranking(table), _ranking(base), table is base)
                     for name, part in subsets(both).items()
-                    if name in SHOWN and len(part)
+                    if name in shown and len(part)
                 },
             }
         )
@@ -62,6 +67,12 @@ def _load(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
         raise ConfigError(
             f"{folder}: no finished cross-validation: {error}", "make it with `fxpipe crossval`"
         ) from error
+
+
+def _specialist(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a specialist beside a region stage: that it is one, and what of it learns."""
+    cut = summary["config"]["train"]["trainable_from"]
+    return {"stage": summary["stage"], "train.trainable_from": cut}
 
 
 def _ranking(table: pd.DataFrame) -> str:

@@ -120,6 +120,23 @@ def test_recipes_are_compared_on_the_same_pictures(tmp_path, monkeypatch):
     assert base["figures"]["hand in view"]["difference"]["value"] is None
 
 
+def test_a_specialist_stands_beside_the_auxiliary_output_on_its_region(tmp_path, monkeypatch):
+    monkeypatch.setattr("stages.metrics.BOOTSTRAPS", 100)
+    labels = [1, 0] * 10
+    for name, stage in (("joint", "region"), ("hand", "fracture-hand")):
+        fold(tmp_path / name, 1, list(np.linspace(1, -1, 20)), labels)
+        summarise(tmp_path / name, 3)
+        described = json.loads((tmp_path / name / "result.json").read_text())
+        described["stage"] = stage
+        described["config"] |= {"region": "hand", "train": {"trainable_from": "layer4"}}
+        (tmp_path / name / "result.json").write_text(json.dumps(described))
+    joint, hand = side_by_side([tmp_path / "joint", tmp_path / "hand"])
+    assert hand["changed"] == {"stage": "fracture-hand", "train.trainable_from": "layer4"}
+    assert set(joint["figures"]) == {"any region", "hand in view"}
+    assert set(hand["figures"]) == {"hand in view"}
+    assert hand["figures"]["hand in view"]["difference"]["value"] == 0.0
+
+
 def test_a_specialist_needs_the_region_networks_of_the_same_folds(tmp_path):
     folds = fold_tables(table(), 4, 7, ("train", "val"))
     config = FractureConfig(region="hand", region_run=tmp_path / "region")
