@@ -160,8 +160,9 @@ def _print(evaluation: Evaluation, output: Path) -> None:
     refused = ", ".join(f"{count} {worth}" for worth, count in ends["refused"].items() if count)
     told = f" (unsupported: {refused})" if refused else ""
     console.print(Text(f"{ends['pictures']} in all: {counts}{told}"), soft_wrap=True)
-    seen = evaluation.facts["seen_in_training"]
-    if seen["status"] != "no":
-        console.print(Text(seen["words"]), soft_wrap=True)
+    seen, other = (evaluation.facts[name] for name in ("seen_in_training", "another_question"))
+    for sentence in ("" if seen["status"] == "no" else seen["words"], other):
+        if sentence:
+            console.print(Text(sentence), soft_wrap=True)
     console.print(Text(f"read {output / 'index.html'}"), soft_wrap=True)
     console.print(Text(INTENDED_USE), soft_wrap=True)

@@ -6,6 +6,7 @@ import importlib.metadata
 import logging
 import platform
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -160,6 +161,9 @@ def describe(
     status, words = seen_before(index, weights, asked)
     if status == "yes":
         log.warning("%s", words)
+    targets = sorted({str(n.spec.target) for n in weights.fracture.values()})
+    if other := another_question(samples, targets):
+        log.warning("%s", other)
     return {
         "table": index.source.name,
         "table_digest": index.digest,
@@ -179,7 +183,8 @@ def describe(
             }
             for network in weights.networks
         },
-        "targets": sorted({str(n.spec.target) for n in weights.fracture.values()}),
+        "targets": targets,
+        "another_question": other,
         "operating_points": {
             region: {
                 "name": point.name, "threshold": point.threshold,
@@ -219,6 +224,17 @@ def seen_before(
     return "yes", (
         f"The networks have seen these pictures: they learned or were tuned on split "
         f"{asked.split} of this very table. The figures flatter them."
+    )
+
+
+def another_question(samples: Sequence[Sample], targets: Sequence[str]) -> str:
+    """That the labels mean something else than the networks say, as a sentence; empty if not."""
+    kinds = sorted({sample.label_kind for sample in samples if sample.label is not None})
+    if set(kinds) <= set(targets):
+        return ""
+    return (
+        f"The labels say {' and '.join(kinds)}, the networks {' and '.join(targets)}: what is "
+        "measured is an answer to another question."
     )
 
 

@@ -376,6 +376,20 @@ def test_one_specialist_for_all_regions_on_a_set_without_regions(tmp_path):
         assert row["fracture_all"] == pytest.approx(finding.probability, abs=1e-6)
 
 
+def test_labels_of_another_kind_are_an_answer_to_another_question(place, tmp_path):
+    assert "another question" not in (place / "out/index.html").read_text()
+    table = (place / "index.csv").read_text().replace(",fracture,", ",abnormality,")
+    # Beside the other table: its paths are relative to it.
+    (place / "abnormal.csv").write_text(table)
+    result = fxpipe(
+        *("evaluate", "--index", place / "abnormal.csv", "--weights", place / "weights"),
+        *("--output", tmp_path, "--device", "cpu"),
+    )
+    assert "The labels say abnormality, the networks fracture" in result.stderr
+    assert "The labels say abnormality, the networks fracture" in result.stdout
+    assert "another question" in (tmp_path / "index.html").read_text()
+
+
 def test_trained_bundles_on_pictures_that_they_have_seen(project, tmp_path):
     result = fxpipe(
         *("evaluate", "--index", project / "index.csv", "--weights", project / "weights"),
