@@ -264,8 +264,10 @@ def make_schedule(
         thirds = [steps // 3, 2 * steps // 3]
         return torch.optim.lr_scheduler.MultiStepLR(optimizer, thirds, 0.1)
     peaks = [group["lr"] for group in optimizer.param_groups]
+    # A rise of exactly one step makes torch divide by zero.
+    rise = min(max(config.warmup, 1.5 / steps), 0.9)
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, peaks, steps, pct_start=config.warmup, cycle_momentum=False
+        optimizer, peaks, steps, pct_start=rise, cycle_momentum=False
     )
 
 

@@ -12,7 +12,7 @@ from pipeline.errors import UsageError
 from pipeline.preprocess import PreprocessSpec
 from pipeline.progress import Silent
 from stages import checkpoint
-from stages.config import AugmentConfig, RegionConfig
+from stages.config import AugmentConfig, OptimConfig, RegionConfig
 from stages.data.adapters.fracatlas import read_fracatlas
 from stages.data.augment import augment
 from stages.data.dataset import RadiographDataset
@@ -21,7 +21,7 @@ from stages.metrics import auc
 from stages.model import Network
 from stages.recipe import train_region
 from stages.spec import region_stage
-from stages.train import BEST, LAST, make_fabric, predict, train
+from stages.train import BEST, LAST, make_fabric, make_schedule, predict, train
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +173,25 @@ def test_training_reads_pictures_as_the_pipeline_does(index):
     content, digest = read_file(row.path)
     image = next(iter(decode(content, row.path, digest)))
     np.testing.assert_array_equal(read_array(row, spec), preprocess(image.pixels, spec)[0])
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "step", "constant"])
+@pytest.mark.parametrize("steps", [1, 2, 5, 10, 60])
+def test_every_schedule_lasts_for_any_number_of_steps(schedule, steps):
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.AdamW([weight], lr=1.0)
+    config = load(OptimConfig, None, [f"schedule='{schedule}'"])
+    made = make_schedule(optimizer, config, steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        made.step() if len(rates) < steps else None
+    assert all(0 < rate <= 1 for rate in rates)
+    if schedule == "step" and steps >= 10:
+        assert [rates[0], rates[steps // 2], rates[-1]] == pytest.approx([1, 0.1, 0.01])
+    if schedule == "one-cycle" and steps == 60:
+        assert max(rates) == pytest.approx(1.0, abs=1e-3)
+        assert rates[-1] < rates[0] < 0.1
+    if schedule == "constant":
+        assert set(rates) == {1.0}
