@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pipeline.bundle import Estimate, write_json
 from pipeline.config import RunConfig
 from pipeline.progress import Progress
-from pipeline.runtime.session import load_bundles
+from pipeline.runtime.session import Weights, load_bundles
 
 from .cost import count, speed
 from .data.index import Index, assign_splits
@@ -77,7 +77,7 @@ def measure(
     """
     output = folder / "evaluation"
     networks = load_bundles(weights, config)
-    if not (output / RESULT).is_file():
+    if not _is_of(output / RESULT, networks, index):
         output.mkdir(parents=True, exist_ok=True)
         evaluate(index, networks, config, Asked(), output, progress)
     figures = json.loads((output / RESULT).read_text(encoding="utf-8"))
@@ -95,6 +95,16 @@ def measure(
         "precision": networks.precision.value,
         "device": networks.device,
     }
+
+
+def _is_of(evaluation: Path, networks: Weights, index: Index) -> bool:
+    """Whether there is an evaluation of these very files on this very table."""
+    if not evaluation.is_file():
+        return False
+    facts = json.loads(evaluation.read_text(encoding="utf-8"))["facts"]
+    measured = {name: bundle["sha256"] for name, bundle in facts["bundles"].items()}
+    opened = {network.spec.name: network.digest for network in networks.networks}
+    return bool(facts["table_digest"] == index.digest and measured == opened)
 
 
 def _figures(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,18 @@ if TYPE_CHECKING:
     from stages.recalibrate import Recalibrated
 
 FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
+SPLIT = click.option(
+    "--split", type=click.Choice(("val", "test", "train")), default="val", show_default=True,
+    help="Rows of the table to use.",
+)  # fmt: skip
+SENSITIVITY = click.option(
+    "--sensitivity", type=FRACTION, default=0.95, show_default=True,
+    help="Target of the operating point sensitive.",
+)  # fmt: skip
+SPECIFICITY = click.option(
+    "--specificity", type=FRACTION, default=0.95, show_default=True,
+    help="Target of the operating point specific.",
+)  # fmt: skip
 
 
 @click.command(name="calibrate")
@@ -25,10 +37,7 @@ FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
     "--input", "index", type=click.Path(path_type=Path, dir_okay=False), default=Path("index.csv"),
     show_default=True, help="Table with labelled pictures that no network was trained on.",
 )  # fmt: skip
-@click.option(
-    "--split", type=click.Choice(("val", "test", "train")), default="val", show_default=True,
-    help="Rows of the table to use.",
-)  # fmt: skip
+@SPLIT
 @click.option(
     "--weights", type=click.Path(path_type=Path, file_okay=False),
     help="Folder to start from; it stays as it is.  [env: FXPIPE_WEIGHTS; default: ./weights]",
@@ -38,14 +47,8 @@ FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
     "--output", type=click.Path(path_type=Path, file_okay=False),
     default=Path("weights-calibrated"), show_default=True, help="New weights folder.",
 )  # fmt: skip
-@click.option(
-    "--sensitivity", type=FRACTION, default=0.95, show_default=True,
-    help="Target of the operating point sensitive.",
-)  # fmt: skip
-@click.option(
-    "--specificity", type=FRACTION, default=0.95, show_default=True,
-    help="Target of the operating point specific.",
-)  # fmt: skip
+@SENSITIVITY
+@SPECIFICITY
 @click.option(
     "--points-only", is_flag=True, help="Move the thresholds, keep the probabilities as they are."
 )

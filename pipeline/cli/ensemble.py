@@ -11,7 +11,7 @@ from .. import log
 from ..config import RunConfig, load
 from ..domain import ANY_REGION, REGIONS
 from ..progress import on_stderr
-from .calibrate import FRACTION, tell
+from .calibrate import SENSITIVITY, SPECIFICITY, SPLIT, tell
 from .extras import needs
 
 
@@ -29,10 +29,7 @@ from .extras import needs
     "--index", type=click.Path(path_type=Path, dir_okay=False), default=Path("index.csv"),
     show_default=True, help="Table with labelled pictures that no member was trained on.",
 )  # fmt: skip
-@click.option(
-    "--split", type=click.Choice(("val", "test", "train")), default="val", show_default=True,
-    help="Rows of the table to use.",
-)  # fmt: skip
+@SPLIT
 @click.option(
     "--weights", type=click.Path(path_type=Path, file_okay=False),
     help="Folder that gives everything else; it stays as it is.  [default: the first member's]",
@@ -41,14 +38,8 @@ from .extras import needs
     "--output", type=click.Path(path_type=Path, file_okay=False),
     default=Path("weights-ensemble"), show_default=True, help="New weights folder.",
 )  # fmt: skip
-@click.option(
-    "--sensitivity", type=FRACTION, default=0.95, show_default=True,
-    help="Target of the operating point sensitive.",
-)  # fmt: skip
-@click.option(
-    "--specificity", type=FRACTION, default=0.95, show_default=True,
-    help="Target of the operating point specific.",
-)  # fmt: skip
+@SENSITIVITY
+@SPECIFICITY
 @click.option("--quiet", is_flag=True, help="No progress.")
 def command(
     region: str, members: tuple[str, ...], index: Path, split: str, weights: Path | None,

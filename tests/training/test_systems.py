@@ -8,8 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import main
+from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, UsageError
 from pipeline.progress import Silent
+from stages.compare import measure
 from stages.data.index import read_index
 from stages.systems import SystemConfig, make_system, read_system
 
@@ -125,6 +127,25 @@ def test_what_is_finished_is_not_trained_again_and_not_mistaken(compared, projec
     other = read_system(file, (*SMALL, *INDEPENDENT, "fracture.optim.lr=0.5"))
     with pytest.raises(UsageError, match="is finished, but with another config"):
         make_system(output / "cnn-gap", other, index, Silent())
+
+
+@pytest.mark.parametrize("stale", ["table", "bundle"])
+def test_an_evaluation_of_other_files_is_not_taken_for_this_one(compared, project, stale):
+    output, _ = compared
+    folder = output / "cnn-gap"
+    file = folder / "evaluation/evaluation.json"
+    content = json.loads(file.read_text())
+    wanted = json.dumps(content["fracture"])
+    content["fracture"]["pooled"]["in view"]["network"]["auc"]["value"] = 0.999
+    if stale == "table":
+        content["facts"]["table_digest"] = "0" * 64
+    else:
+        content["facts"]["bundles"]["fracture-all"]["sha256"] = "0" * 64
+    file.write_text(json.dumps(content))
+    index, config = read_index(project / "index.csv"), RunConfig(device="cpu")
+    row = measure(folder, folder / "weights", "D", index, config, Silent())
+    assert json.dumps(json.loads(file.read_text())["fracture"]) == wanted
+    assert row["figures"]["fracture AUC"]["value"] != 0.999
 
 
 def test_a_split_by_picture_says_how_many_patients_it_divides(project, tmp_path):
