@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -36,6 +36,8 @@ class Kind(StrEnum):
     TRUNK = "trunk"
     REGION = "region"
     FRACTURE = "fracture"
+    FUSED = "fused"
+    """Every stage of a weights folder in one graph, and nothing beside it."""
 
 
 class Precision(StrEnum):
@@ -101,7 +103,32 @@ class Provenance(_Frozen):
     architecture: str = "resnet50"
 
 
-class BundleSpec(_Frozen):
+class Contract(_Frozen):
+    """What is embedded in a graph."""
+
+    def to_metadata(self) -> dict[str, str]:
+        """The key and value that go into the ONNX metadata."""
+        return {METADATA_KEY: self.model_dump_json()}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], source: str) -> Self:
+        """Read the contract back from ONNX metadata.
+
+        Raises:
+            BundleError: There is none, or it is not of this schema.
+        """
+        if METADATA_KEY not in metadata:
+            raise BundleError(
+                f"{source}: no {METADATA_KEY!r} metadata, wanted a network exported by fxpipe",
+                "make one with `fxpipe export --run RUN`",
+            )
+        try:
+            return cls.model_validate_json(metadata[METADATA_KEY])
+        except ValidationError as error:
+            raise BundleError(f"{source}: unreadable contract: {error}") from error
+
+
+class BundleSpec(Contract):
     """The contract of one network.
 
     Attributes:
@@ -152,6 +179,8 @@ class BundleSpec(_Frozen):
     def _complete(self) -> BundleSpec:
         """A spec that is built is one that can be run."""
         faults = []
+        if self.kind is Kind.FUSED:
+            faults.append("a fused graph is no single network")
         if self.kind is Kind.TRUNK and (self.labels or self.trunk is None):
             faults.append("a trunk has a digest and no labels")
         if self.input == "features" and self.trunk is None:
@@ -197,27 +226,6 @@ class BundleSpec(_Frozen):
         stored = self.operating_points[chosen]
         return OperatingPoint(chosen, stored.threshold, stored.doubt_below)
 
-    def to_metadata(self) -> dict[str, str]:
-        """The key and value that go into the ONNX metadata."""
-        return {METADATA_KEY: self.model_dump_json()}
-
-    @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str], source: str) -> BundleSpec:
-        """Read the contract back from ONNX metadata.
-
-        Raises:
-            BundleError: There is none, or it is not of this schema.
-        """
-        if METADATA_KEY not in metadata:
-            raise BundleError(
-                f"{source}: no {METADATA_KEY!r} metadata, wanted a network exported by fxpipe",
-                "make one with `fxpipe export --run RUN`",
-            )
-        try:
-            return cls.model_validate_json(metadata[METADATA_KEY])
-        except ValidationError as error:
-            raise BundleError(f"{source}: unreadable contract: {error}") from error
-
 
 def _inside(file: str) -> str:
     path = PurePosixPath(file)
@@ -249,7 +257,14 @@ class Manifest(_Frozen):
         keys = [(entry.name, entry.precision) for entry in self.bundles]
         if len(keys) != len(set(keys)):
             raise ValueError("a bundle is listed twice in one precision")
+        if self.fused and len({name for name, _ in keys}) > 1:
+            raise ValueError("a fused graph stands alone, found other bundles beside it")
         return self
+
+    @property
+    def fused(self) -> bool:
+        """Whether every stage is in one graph."""
+        return any(entry.kind is Kind.FUSED for entry in self.bundles)
 
     def of(self, precision: Precision) -> tuple[ManifestEntry, ...]:
         """The bundles of one precision."""
@@ -278,6 +293,21 @@ def read_manifest(weights: Path) -> Manifest:
         ) from error
     except (OSError, ValidationError) as error:
         raise BundleError(f"{path}: unreadable manifest: {error}") from error
+
+
+def read_staged(weights: Path) -> Manifest:
+    """The manifest of a folder whose stages are wanted one by one.
+
+    Raises:
+        BundleError: It is missing or malformed, or lists a fused graph.
+    """
+    manifest = read_manifest(weights)
+    if manifest.fused:
+        raise BundleError(
+            f"{weights}: one fused graph, wanted a weights folder with its stages one by one",
+            "name the folder that the graph was made of",
+        )
+    return manifest
 
 
 def write_manifest(weights: Path, entries: Mapping[tuple[str, Precision], ManifestEntry]) -> None:

@@ -22,6 +22,7 @@ from pipeline.bundle import (
     Kind,
     ManifestEntry,
     read_manifest,
+    read_staged,
     read_verified,
     write_json,
 )
@@ -54,14 +55,14 @@ def write_cards(
         The files written.
 
     Raises:
-        BundleError: The weights folder is damaged.
+        BundleError: The weights folder is damaged, or holds a fused graph.
         ConfigError: The evaluation is of other files, or unreadable.
     """
+    found = dict(_contracts(weights))
     if tried is not None:
         write_json(weights / TRIED, list(tried))
     elif (weights / TRIED).is_file():
         tried = json.loads((weights / TRIED).read_text(encoding="utf-8"))
-    found = dict(_contracts(weights))
     measured = _read(evaluation, weights) if evaluation else None
     environment = Environment(  # noqa: S701  (Markdown, not HTML)
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined,
@@ -93,7 +94,7 @@ def write_cards(
 def _contracts(weights: Path) -> Iterator[tuple[str, tuple[BundleSpec, list[ManifestEntry]]]]:
     """Name, contract and files of each bundle, the trunk and the router first."""
     entries: dict[str, list[ManifestEntry]] = {}
-    for entry in read_manifest(weights).bundles:
+    for entry in read_staged(weights).bundles:
         entries.setdefault(entry.name, []).append(entry)
     order = list(Kind)
     for name, files in sorted(entries.items(), key=lambda x: (order.index(x[1][0].kind), x[0])):

@@ -49,6 +49,7 @@ def count(weights: Path) -> Cost:
     routers = [name for name, entry in entries.items() if entry.kind is Kind.REGION]
     specialists = _specialists(entries, graphs)
     parts = [{*_with_trunks([*routers, *names], entries)} for names in specialists.values()]
+    parts = parts or [{*entries}]  # a fused graph always asks everybody
     return Cost(
         parameters=sum(
             sum(prod(tensor.dims) for tensor in graph.graph.initializer)

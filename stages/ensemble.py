@@ -41,8 +41,9 @@ from .calibrate import DEFAULT_POINT
 from .cards import NOTICE
 from .data.index import Index
 from .export import stamp
-from .recalibrate import Recalibrated, Wanted, recalibrate, refuse_used
-from .shelf import Bundle, NewFolder, Shelf, common_precisions, read_shelf, specialist, trunk_of
+from .new_folder import NewFolder, refuse_used
+from .recalibrate import Recalibrated, Wanted, recalibrate
+from .shelf import Bundle, Shelf, common_precisions, read_shelf, specialist, trunk_of
 
 log = logging.getLogger(__name__)
 

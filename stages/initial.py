@@ -21,7 +21,7 @@ from pipeline.bundle import (
     BundleSpec,
     Kind,
     Precision,
-    read_manifest,
+    read_staged,
     read_verified,
 )
 from pipeline.errors import ConfigError
@@ -192,9 +192,9 @@ def read_shipped(weights: Path, stage: str) -> tuple[Initial, BundleSpec]:
 
     Raises:
         ConfigError: The folder has no such stage in float32 or float16, or it is an ensemble.
-        BundleError: A file is missing or altered.
+        BundleError: A file is missing or altered, or the folder holds a fused graph.
     """
-    manifest = read_manifest(weights)
+    manifest = read_staged(weights)
     region = stage.split("-")[-1]
     names = [stage, *(f"{target}-{region}" for target in TARGETS)]
     for precision in FLOAT:
@@ -226,6 +226,37 @@ def read_shipped(weights: Path, stage: str) -> tuple[Initial, BundleSpec]:
     name = f"{head.name} of fxpipe weights, run {spec.provenance.run} {spec.provenance.created}"
     arch = spec.provenance.architecture
     return Initial(name, _stride(graphs[0]), found, spec.labels, arch), spec
+
+
+def shipped_network(weights: Path, stage: str) -> tuple[Network, BundleSpec]:
+    """A stage of a weights folder, put together from trunk and head to one float network.
+
+    Args:
+        weights: Folder with a manifest.
+        stage: See :func:`read_shipped`.
+
+    Returns:
+        The network, in evaluation mode, and the stage's contract.
+
+    Raises:
+        ConfigError: See :func:`read_shipped`; or weights are missing.
+        BundleError: A file is missing or altered.
+    """
+    initial, spec = read_shipped(weights, stage)
+    network = Network(
+        spec.labels,
+        initial.stride_on,
+        "stem",
+        arch=spec.provenance.architecture,
+        canvas_px=(spec.preprocess.height_px, spec.preprocess.width_px),
+    )
+    fresh = [n for n in initial.load_into(network) if not n.endswith("num_batches_tracked")]
+    if fresh:
+        raise ConfigError(
+            f"{weights}: {stage} cannot be put together: {len(fresh)} weights of {network.arch} "
+            f"are not in its bundles: {', '.join(fresh[:3])} …"
+        )
+    return network.eval(), spec
 
 
 _PARTS = ("backbone", "conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc")

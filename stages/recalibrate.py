@@ -23,13 +23,13 @@ from pipeline.bundle import (
     ManifestEntry,
     Precision,
     StoredPoint,
-    read_manifest,
+    read_staged,
     read_verified,
     write_manifest,
 )
 from pipeline.config import RunConfig
 from pipeline.domain import ANY_REGION, REGIONS
-from pipeline.errors import ConfigError, UsageError
+from pipeline.errors import ConfigError
 from pipeline.progress import Progress
 from pipeline.runtime.session import Weights, load_bundles
 
@@ -38,6 +38,7 @@ from .cards import NOTICE
 from .data.index import Index, Sample, Split
 from .evaluation.predictions import predict
 from .export import stamp
+from .new_folder import refuse_used
 
 log = logging.getLogger(__name__)
 FEWEST = 10
@@ -102,9 +103,10 @@ def recalibrate(
         ConfigError: The table has no labelled picture of any region in that split, or its
             labels mean something else than the networks' do.
         UsageError: The target is the source, or holds something already.
-        BundleError: The weights are damaged.
+        BundleError: The weights are damaged, or one fused graph.
     """
     refuse_used(target)
+    read_staged(weights)
     networks = load_bundles(weights, config)
     if only is not None:
         networks = replace(networks, fracture={only: networks.fracture[only]})
@@ -143,16 +145,6 @@ def labelled(index: Index, split: Split, only: str | None) -> list[Sample]:
     """The labelled pictures of a split; those that show the region, if it is one."""
     samples = [sample for sample in index.of(split) if sample.label is not None]
     return [sample for sample in samples if only not in REGIONS or sample.shows(str(only))]
-
-
-def refuse_used(target: Path) -> None:
-    """Refuse a folder that holds something, the one that is started from above all.
-
-    Raises:
-        UsageError: It does.
-    """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target}: not empty, wanted a new folder", "name another --output")
 
 
 def _fit(
@@ -202,7 +194,7 @@ def _rewrite(weights: Path, target: Path, found: Mapping[str, Recalibrated]) -> 
     those of the old thresholds.
     """
     entries: dict[tuple[str, Precision], ManifestEntry] = {}
-    for entry in read_manifest(weights).bundles:
+    for entry in read_staged(weights).bundles:
         content = read_verified(weights, entry)
         if entry.name in found:
             content = _with_contract(content, entry.file, found[entry.name])

@@ -1,11 +1,10 @@
-"""Weights folders taken apart, bundle by bundle, and put together anew."""
+"""Weights folders taken apart, bundle by bundle."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -15,7 +14,7 @@ from pipeline.bundle import (
     Kind,
     ManifestEntry,
     Precision,
-    read_manifest,
+    read_staged,
     read_verified,
 )
 from pipeline.errors import BundleError, ConfigError
@@ -56,39 +55,14 @@ Shelf = Mapping[str, Bundle]
 """Bundles by name."""
 
 
-@dataclass(slots=True)
-class NewFolder:
-    """A weights folder in the making.
-
-    Attributes:
-        place: Where it is; there already, and empty.
-        entries: What was added, for the manifest.
-    """
-
-    place: Path
-    entries: dict[tuple[str, Precision], ManifestEntry] = field(default_factory=dict)
-
-    def add(self, spec: BundleSpec, name: str, precision: Precision, content: bytes) -> str:
-        """Write one file; its SHA-256."""
-        file = self.place / name / f"{precision}.onnx"
-        file.parent.mkdir(exist_ok=True)
-        file.write_bytes(content)
-        digest = hashlib.sha256(content).hexdigest()
-        self.entries[name, precision] = ManifestEntry(
-            name=name, kind=spec.kind, precision=precision, trunk=spec.trunk,
-            file=file.relative_to(self.place).as_posix(), sha256=digest, size_bytes=len(content),
-        )  # fmt: skip
-        return digest
-
-
 def read_shelf(folder: Path) -> Shelf:
     """Every bundle of a weights folder.
 
     Raises:
-        BundleError: The folder is damaged.
+        BundleError: The folder is damaged, or holds a fused graph.
     """
     found: dict[str, dict[Precision, tuple[ManifestEntry, BundleSpec]]] = {}
-    for entry in read_manifest(folder).bundles:
+    for entry in read_staged(folder).bundles:
         graph = onnx.load_from_string(read_verified(folder, entry))
         metadata = {prop.key: prop.value for prop in graph.metadata_props}
         spec = BundleSpec.from_metadata(metadata, str(folder / entry.file))

@@ -1,16 +1,21 @@
-"""``fxpipe export``: finished runs become bundles, or are refused."""
+"""``fxpipe export``: finished runs become bundles, or are refused; with --fused one graph."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from .. import log
 from ..bundle import Precision
 from ..config import load
+from ..errors import UsageError
 from ..progress import on_stderr
+from . import fusing
 from .extras import needs
+from .run import default_weights
 
 _PATH = click.Path(path_type=Path)
 
@@ -44,29 +49,71 @@ _PATH = click.Path(path_type=Path)
     "precisions",
     type=click.Choice([p.value for p in Precision]),
     multiple=True,
-    help="What to write; repeatable.  [default: int8 and fp16]",
+    help="What to write; repeatable.  [default: int8 and fp16; with --fused all that are there]",
 )
+@click.option(
+    "--again",
+    is_flag=True,
+    help="Export the float form of --weights once more, in place of runs.",
+)
+@fusing.options
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting.")
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     folders: tuple[Path, ...],
     index: Path,
     weights: Path,
     precisions: tuple[str, ...],
+    again: bool,
     settings: tuple[str, ...],
+    **given: Any,
 ) -> None:
     """Export runs to ONNX and compare them with the trained networks on real pictures.
 
     A stage that decides otherwise than the trained one, outside the stated margin, is refused,
-    and the weights folder stays as it was.
+    and the weights folder stays as it was. With --again, the networks of the weights folder itself
+    are exported, say to another precision. With --fused, trunk and all heads become one graph that
+    runs in any ONNX host, compared with the stages in the same way.
     """
     log.configure()
+    fused = fusing.Given(**given)
+    named = {
+        name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    if again and "folders" in named:
+        raise UsageError("--again takes the place of --run", "leave one of them out")
+    with_runs = not fused.fused or again or "folders" in named
+    idle = [f"--{name}" for key, name in (("index", "index"), ("settings", "set")) if key in named]
+    if idle and not with_runs:
+        raise UsageError(f"{' and '.join(idle)} changes nothing that is fused", "add --run")
+    if not with_runs and "weights" not in named:
+        weights = default_weights()
+    order = fusing.make_order(fused, weights, precisions) if fused.fused else None
+    if with_runs:
+        _export(None if again else folders, index, weights, precisions, settings)
+    if order is not None:
+        fusing.fuse(order, weights)
+
+
+def _export(
+    folders: tuple[Path, ...] | None, index: Path, weights: Path, precisions: tuple[str, ...],
+    settings: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Write the bundles of all runs; of the weights folder itself where there are none."""
     with needs("train"):
+        from stages.again import load_again
         from stages.data.index import read_index
+        from stages.finished import load_runs
         from stages.ship import ExportConfig, export_runs, find_runs
     if precisions:
         settings = (*settings, f"precisions={list(precisions)}")
     config = load(ExportConfig, None, settings)
-    runs = [run for folder in folders for run in find_runs(folder)]
+    if folders is None:
+        runs = load_again(weights)
+    else:
+        runs = load_runs([run for folder in folders for run in find_runs(folder)])
     with on_stderr(None, False, "stages compared") as progress:
         rows = export_runs(runs, read_index(index), weights, config, progress)
     for row in rows:

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..bundle import BundleSpec, Kind
+from ..clock import Clock
 from ..domain import Array, StageOutput
-from ..errors import BundleError, DeviceError
 from ..preprocess import PreprocessSpec
-from .providers import RUNTIME_ERRORS
+from .graph import Graph, Sizes
 
-_FLOAT = "tensor(float)"
+
+class Part(Protocol):
+    """Anything that has a part in an answer: a network, or one stage of a fused graph."""
+
+    @property
+    def spec(self) -> BundleSpec:
+        """What it promises."""
+        ...
+
+    @property
+    def bundle(self) -> str:
+        """Name of the bundle that it is in."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file that it is in."""
+        ...
 
 
 class Stage(Protocol):
@@ -25,7 +42,7 @@ class Stage(Protocol):
         ...
 
     @property
-    def networks(self) -> tuple[Network, ...]:
+    def networks(self) -> tuple[Part, ...]:
         """Every network that has a part in the answer, the trunks left out."""
         ...
 
@@ -46,25 +63,47 @@ class Stage(Protocol):
 
 
 class Batch:
-    """The inputs of N pictures, each made once: arrays by preprocessing, features by trunk.
+    """N pictures, with what is made of them once: arrays by preprocessing, features by trunk, and
+    the answers of fused graphs.
 
     Args:
         pictures: Of each picture its (1, H, W) float32 array by preprocessing.
         trunks: By the identity of their weights.
+        clock: Told how long the trunks (and fused graphs) run.
     """
 
     def __init__(
-        self, pictures: Sequence[Mapping[PreprocessSpec, Array]], trunks: Mapping[str, Network]
+        self,
+        pictures: Sequence[Mapping[PreprocessSpec, Array]],
+        trunks: Mapping[str, Network],
+        clock: Clock | None = None,
     ) -> None:
         self._pictures = pictures
+        self._clock = clock or Clock()
         self._trunks = trunks
         self._arrays: dict[PreprocessSpec, Array] = {}
         self._features: dict[str, Array] = {}
+        self._answers: dict[object, Mapping[str, Array]] = {}
 
     def inputs(self, network: Network, rows: Sequence[int] | None = None) -> Array:
         """What a network takes of some rows: (R, 1, H, W) pictures or (R, C, h, w) features."""
         taken = self._all_inputs(network)
         return taken if rows is None or len(rows) == len(taken) else taken[rows]
+
+    def once(
+        self, asked: object, spec: PreprocessSpec, ask: Callable[[Array], Mapping[str, Array]]
+    ) -> Mapping[str, Array]:
+        """Everything that a graph says of all pictures, whoever wants some of it first.
+
+        Args:
+            asked: The graph: what its answers are kept by.
+            spec: Of its pictures.
+            ask: From (N, 1, H, W) pictures to its outputs by name.
+        """
+        if asked not in self._answers:
+            with self._clock.measure("trunk"):
+                self._answers[asked] = ask(self._stacked(spec))
+        return self._answers[asked]
 
     def _all_inputs(self, network: Network) -> Array:
         if network.spec.input == "image":
@@ -72,7 +111,8 @@ class Batch:
         identity = str(network.spec.trunk)
         if identity not in self._features:
             trunk = self._trunks[identity]
-            self._features[identity] = trunk.features(self._stacked(trunk.spec.preprocess))
+            with self._clock.measure("trunk"):
+                self._features[identity] = trunk.features(self._stacked(trunk.spec.preprocess))
         return self._features[identity]
 
     def _stacked(self, spec: PreprocessSpec) -> Array:
@@ -96,15 +136,12 @@ class Network:
     def __init__(self, spec: BundleSpec, digest: str, session: Any) -> None:
         self.spec = spec
         self.digest = digest
-        self._session = session
-        self._shapes = {
-            port.name: (port.type, tuple(port.shape))
-            for port in (*session.get_inputs(), *session.get_outputs())
-        }
-        inputs = [port.name for port in session.get_inputs()]
-        if inputs != [spec.input]:
-            raise BundleError(f"bundle {spec.name}: inputs are {inputs}, wanted [{spec.input!r}]")
-        self._check_ports()
+        self._graph = Graph(spec.name, session, *_ports(spec))
+
+    @property
+    def bundle(self) -> str:
+        """See :class:`Part`."""
+        return self.spec.name
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -143,59 +180,30 @@ class Network:
             DeviceError: The device gave up, for want of memory above all.
         """
         names = ["logits", "probabilities"]
-        if evidence and "evidence" in self._shapes:
+        if evidence and self._graph.has("evidence"):
             names.append("evidence")
         values = self._run(names, inputs)
         return StageOutput(self.spec.labels, *values)
 
     def channels(self, port: str) -> int | None:
         """Fixed channel count of an input or output; None when the graph leaves it open."""
-        size = self._shapes[port][1][1]
-        return size if isinstance(size, int) else None
+        return self._graph.channels(port)
 
     def _run(self, names: Sequence[str], inputs: Array) -> list[Array]:
-        try:
-            values: list[Array] = self._session.run(names, {self.spec.input: inputs})
-        except RUNTIME_ERRORS as error:
-            raise DeviceError(
-                f"bundle {self.spec.name}: the device failed on a batch of shape "
-                f"{inputs.shape}: {error}",
-                "try a smaller --batch-size, or --device cpu",
-            ) from error
-        return values
+        return self._graph.run(names, inputs)
 
-    def _check_ports(self) -> None:
-        """Compare names, types and fixed sizes with the contract; open sizes fit anything."""
-        spec, labels = self.spec, len(self.spec.labels)
-        takes: dict[str, tuple[int | None, ...]] = {
-            "image": (None, 1, spec.preprocess.height_px, spec.preprocess.width_px),
-            "features": (None,) * 4,
-            "members": (None, len(spec.members)),
-        }
-        wanted: dict[str, tuple[int | None, ...]] = {spec.input: takes[spec.input]}
-        if spec.kind is Kind.TRUNK:
-            wanted["features"] = (None,) * 4
-        else:
-            wanted |= {"logits": (None, labels), "probabilities": (None, labels)}
-            if spec.heatmap and not spec.members:
-                wanted["evidence"] = (None, labels, None, None)
-        for name, sizes in wanted.items():
-            if name not in self._shapes:
-                raise BundleError(
-                    f"bundle {spec.name}: no {name!r} in the graph, which has "
-                    f"{', '.join(self._shapes)}"
-                )
-            self._check_port(name, sizes)
 
-    def _check_port(self, name: str, sizes: tuple[int | None, ...]) -> None:
-        kind, shape = self._shapes[name]
-        fits = len(shape) == len(sizes) and all(
-            want is None or not isinstance(found, int) or found == want
-            for found, want in zip(shape, sizes, strict=True)
-        )
-        if kind != _FLOAT or not fits or isinstance(shape[0], int):
-            wanted = ["N", *("any" if size is None else size for size in sizes[1:])]
-            raise BundleError(
-                f"bundle {self.spec.name}: {name} is {kind} {list(shape)}, wanted {_FLOAT} "
-                f"{wanted} with an open batch size"
-            )
+def _ports(spec: BundleSpec) -> tuple[tuple[str, Sizes], dict[str, Sizes]]:
+    """The input and the outputs that a contract promises."""
+    labels = len(spec.labels)
+    takes: dict[str, Sizes] = {
+        "image": (None, 1, spec.preprocess.height_px, spec.preprocess.width_px),
+        "features": (None,) * 4,
+        "members": (None, len(spec.members)),
+    }
+    gives: dict[str, Sizes] = {"features": (None,) * 4}
+    if spec.kind is not Kind.TRUNK:
+        gives = {"logits": (None, labels), "probabilities": (None, labels)}
+        if spec.heatmap and not spec.members:
+            gives["evidence"] = (None, labels, None, None)
+    return (spec.input, takes[spec.input]), gives

@@ -6,17 +6,29 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from ..bundle import BundleSpec, Kind, Manifest, Precision, read_manifest, read_verified
+from ..bundle import (
+    BundleSpec,
+    Kind,
+    Manifest,
+    ManifestEntry,
+    Precision,
+    read_manifest,
+    read_verified,
+)
 from ..config import Device, RunConfig
 from ..domain import ANY_REGION, REGIONS, OperatingPoint
 from ..errors import BundleError, DeviceError, UsageError
+from ..fused import FusedSpec
 from ..preprocess import PreprocessSpec
 from .ensemble import Ensemble
-from .network import Network, Stage
+from .fused import Fused
+from .network import Network, Part, Stage
 from .providers import open_session, resolve_device
 
 log = logging.getLogger(__name__)
+S = TypeVar("S", BundleSpec, FusedSpec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +36,7 @@ class Weights:
     """Every network of a run, fitting each other.
 
     Attributes:
-        trunks: By the identity of their weights (``spec.trunk``).
+        trunks: By the identity of their weights (``spec.trunk``); none where all is in one graph.
         region: The stage that routes; None where every picture goes to the one specialist for
             all regions.
         fracture: The specialists, by region; ``all`` for one that looks at every region.
@@ -34,7 +46,7 @@ class Weights:
     """
 
     trunks: Mapping[str, Network]
-    region: Network | None
+    region: Stage | None
     fracture: Mapping[str, Stage]
     points: Mapping[str, OperatingPoint]
     device: Device
@@ -46,7 +58,7 @@ class Weights:
         return (*([self.region] if self.region else []), *self.fracture.values())
 
     @property
-    def networks(self) -> tuple[Network, ...]:
+    def networks(self) -> tuple[Part, ...]:
         """Every network, each once: the trunks, then those of the stages."""
         asked = (network for stage in self.stages for network in stage.networks)
         return tuple(dict.fromkeys([*self.trunks.values(), *asked]))
@@ -60,7 +72,7 @@ class Weights:
         """Bundle name to SHA-256 of every file that has a part in the answers of some stages."""
         spoke = [network for stage in stages for network in stage.networks]
         trunks = [self.trunks[str(n.spec.trunk)] for n in spoke if n.spec.input == "features"]
-        return {network.spec.name: network.digest for network in (*spoke, *trunks)}
+        return {network.bundle: network.digest for network in (*spoke, *trunks)}
 
 
 def load_bundles(weights: Path, config: RunConfig) -> Weights:
@@ -88,18 +100,30 @@ def load_bundles(weights: Path, config: RunConfig) -> Weights:
 
 def _load(weights: Path, manifest: Manifest, device: Device, config: RunConfig) -> Weights:
     precision = _choose_precision(manifest, device, config.precision)
-    networks = []
-    for entry in manifest.of(precision):
-        content = read_verified(weights, entry)
-        session, _ = open_session(content, device, config.intra_op_threads, entry.file)
-        metadata = session.get_modelmeta().custom_metadata_map
-        spec = BundleSpec.from_metadata(metadata, entry.file)
-        for field in ("name", "kind", "precision", "trunk"):
-            found, listed = getattr(spec, field), getattr(entry, field)
-            if found != listed:
-                raise BundleError(f"{entry.file}: {field} is {found}, the manifest says {listed}")
-        networks.append(Network(spec, entry.sha256, session))
+    if manifest.fused:
+        (entry,) = manifest.of(precision)
+        fused = Fused(*_open(weights, entry, FusedSpec, device, config))
+        return _take_apart(fused, device, config.operating_point)
+    networks = [
+        Network(*_open(weights, entry, BundleSpec, device, config))
+        for entry in manifest.of(precision)
+    ]
     return _assemble(networks, device, precision, config.operating_point)
+
+
+def _open(
+    weights: Path, entry: ManifestEntry, model: type[S], device: Device, config: RunConfig
+) -> tuple[S, str, Any]:
+    """Contract, digest and session of one file."""
+    content = read_verified(weights, entry)
+    session, _ = open_session(content, device, config.threads, entry.file)
+    metadata = session.get_modelmeta().custom_metadata_map
+    spec = model.from_metadata(metadata, entry.file)
+    for field in ("name", "kind", "precision", "trunk"):
+        found, listed = getattr(spec, field), getattr(entry, field)
+        if found != listed:
+            raise BundleError(f"{entry.file}: {field} is {found}, the manifest says {listed}")
+    return spec, entry.sha256, session
 
 
 def _choose_precision(manifest: Manifest, device: Device, asked: str) -> Precision:
@@ -148,6 +172,13 @@ def _assemble(
     return Weights(trunks, region, fracture, _points(fracture, point), device, precision)
 
 
+def _take_apart(fused: Fused, device: Device, point: str | None) -> Weights:
+    """The stages of a fused graph."""
+    region, fracture = fused.region, fused.fracture
+    _check_regions(region, fracture)
+    return Weights({}, region, fracture, _points(fracture, point), device, fused.spec.precision)
+
+
 def _specialists(judges: Mapping[str, Network]) -> dict[str, Stage]:
     """The specialists by region: the fracture bundles (by name) that are no ensemble's member."""
     claimed = {name for network in judges.values() for name in network.spec.members}
@@ -191,7 +222,7 @@ def _check_trunk(network: Network, trunks: Mapping[str, Network]) -> None:
         )
 
 
-def _check_regions(region: Network | None, fracture: Mapping[str, Stage]) -> None:
+def _check_regions(region: Stage | None, fracture: Mapping[str, Stage]) -> None:
     """Every specialist gets its pictures, and every picture that is let in its specialist."""
     if region is None:
         if set(fracture) != {ANY_REGION}:

@@ -1,0 +1,40 @@
+"""Where the time of a run goes, summed over all threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Clock:
+    """Sums seconds by the name of the work; work inside other work counts only for the inner.
+
+    One clock may be used from any number of threads.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._lock = threading.Lock()
+        self._inside = threading.local()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds by name, of all threads together."""
+        with self._lock:
+            return dict(self._seconds)
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Count what the block takes, without what is measured inside of it."""
+        outer, self._inside.inner_s = getattr(self._inside, "inner_s", 0.0), 0.0
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - started
+            with self._lock:
+                self._seconds[name] += elapsed - self._inside.inner_s
+            self._inside.inner_s = outer + elapsed

@@ -1,0 +1,101 @@
+"""The ONNX graphs of several bundles made into one that takes a picture; needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import onnx
+from onnx import TensorProto, compose, helper
+
+from pipeline.bundle import BundleSpec, Kind
+from pipeline.errors import BundleError
+from pipeline.fused import FusedSpec
+
+IMAGE, BATCH = "image", "batch"
+Parts = Mapping[str, tuple[BundleSpec, onnx.ModelProto]]
+"""Contract and graph of trunks, heads and complete networks, by bundle name."""
+
+
+def fuse_graphs(parts: Parts, spec: FusedSpec) -> bytes:
+    """One graph of them all, as the bytes of a bundle.
+
+    Every name inside gets the name of its bundle in front, ``trunk/layer1.0.conv1.weight``; a trunk
+    is there once for all heads that belong to it. The columns of the specialists are joined.
+
+    Args:
+        parts: The stages of the contract, and the trunks of those that need one.
+        spec: The contract.
+
+    Raises:
+        BundleError: The graphs were written in different versions of the operators.
+    """
+    names = [name for name, (own, _) in parts.items() if own.kind is Kind.TRUNK]
+    trunks = {parts[name][0].trunk: name for name in names}
+    ordered = [*names, *(name for name in parts if name not in names)]  # no edge points back
+    nodes: list[onnx.NodeProto] = []
+    weights: list[onnx.TensorProto] = []
+    for name in ordered:
+        own, model = parts[name]
+        graph = compose.add_prefix(model, f"{name}/").graph
+        source = IMAGE if own.input == "image" else f"{trunks[own.trunk]}/features"
+        _rename(graph.node, {f"{name}/{own.input}": source})
+        nodes += graph.node
+        weights += graph.initializer
+    canvas = spec.preprocess
+    shapes = {IMAGE: [1, canvas.height_px, canvas.width_px]}
+    for output, (group, port) in spec.outputs.items():
+        stages = spec.groups[group]
+        columns = [f"{stage.name}/{port}" for stage in stages]
+        nodes.append(helper.make_node("Concat", columns, [output], name=output, axis=1))
+        cells = grid(parts[stages[0].name][1]) if port == "evidence" else None
+        shapes[output] = [len(spec.columns[group]), *(cells or ())]
+    image, *outputs = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, *shape])
+        for name, shape in shapes.items()
+    )
+    graph = helper.make_graph(nodes, spec.name, [image], outputs, weights)
+    return _finished(graph, [model for _, model in parts.values()], spec)
+
+
+def grid(model: onnx.ModelProto) -> tuple[int, int] | None:
+    """Rows and columns of a graph's evidence; None when it gives none of a fixed size."""
+    for port in model.graph.output:
+        if port.name == "evidence":
+            rows, columns = (dim.dim_value for dim in port.type.tensor_type.shape.dim[2:])
+            return (rows, columns) if rows and columns else None
+    return None
+
+
+def _rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
+    """Give edges other names where they are taken."""
+    for node in nodes:
+        for place, name in enumerate(node.input):
+            node.input[place] = names.get(name, name)
+
+
+def _finished(graph: onnx.GraphProto, models: Sequence[onnx.ModelProto], spec: FusedSpec) -> bytes:
+    """The graph with operators, their versions and the contract, checked."""
+    used = {node.domain for node in graph.node}
+    versions = {
+        (opset.domain, opset.version)
+        for model in models
+        for opset in model.opset_import
+        if opset.domain in used
+    }
+    if len(versions) > len(used):
+        told = ", ".join(f"{domain or 'onnx'} {version}" for domain, version in sorted(versions))
+        raise BundleError(
+            f"the bundles need different versions of the operators ({told}), wanted one",
+            "export all runs anew with one version of fxpipe",
+        )
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid(*version) for version in sorted(versions)],
+        ir_version=max(model.ir_version for model in models),
+        functions=[function for model in models for function in model.functions],
+        producer_name="fxpipe",
+    )
+    helper.set_model_props(model, spec.to_metadata())
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString()
+    return content

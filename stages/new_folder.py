@@ -1,0 +1,48 @@
+"""A weights folder in the making; needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.bundle import BundleSpec, ManifestEntry, Precision
+from pipeline.errors import UsageError
+from pipeline.fused import FusedSpec
+
+
+@dataclass(slots=True)
+class NewFolder:
+    """A weights folder in the making.
+
+    Attributes:
+        place: Where it is; there already, and empty.
+        entries: What was added, for the manifest.
+    """
+
+    place: Path
+    entries: dict[tuple[str, Precision], ManifestEntry] = field(default_factory=dict)
+
+    def add(
+        self, spec: BundleSpec | FusedSpec, name: str, precision: Precision, content: bytes
+    ) -> str:
+        """Write one file; its SHA-256."""
+        file = self.place / name / f"{precision}.onnx"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        self.entries[name, precision] = ManifestEntry(
+            name=name, kind=spec.kind, precision=precision, trunk=spec.trunk,
+            file=file.relative_to(self.place).as_posix(), sha256=digest, size_bytes=len(content),
+        )  # fmt: skip
+        return digest
+
+
+def refuse_used(target: Path) -> None:
+    """Refuse a folder that holds something, the one that is started from above all.
+
+    Raises:
+        UsageError: It does.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target}: not empty, wanted a new folder", "name another --output")

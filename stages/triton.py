@@ -1,0 +1,79 @@
+"""A model repository of NVIDIA Triton Inference Server; needs no torch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import onnx
+
+from pipeline.bundle import Precision, read_manifest, read_verified
+from pipeline.fused import FusedSpec
+
+from .cards import NOTICE
+
+MODEL = "fxpipe"
+QUEUE_DELAY_US = 2000
+"""How long a picture may wait for others, so that they go through the network together."""
+
+
+def write_repository(weights: Path, precision: Precision, batch: int, repository: Path) -> Path:
+    """Write the model ``fxpipe``, version 1.
+
+    Args:
+        weights: Folder with a fused graph.
+        precision: Which of its files is served.
+        batch: Largest batch size, two or more.
+        repository: Folder; may hold other models.
+
+    Returns:
+        The model's folder.
+    """
+    (entry,) = read_manifest(weights).of(precision)
+    content = read_verified(weights, entry)
+    folder = repository / MODEL
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "model.onnx").write_bytes(content)
+    text = config_text(onnx.load_from_string(content), batch)
+    (folder / "config.pbtxt").write_text(text, encoding="utf-8")
+    if (weights / NOTICE).is_file():
+        shutil.copy(weights / NOTICE, folder / NOTICE)
+    return folder
+
+
+def config_text(model: onnx.ModelProto, batch: int) -> str:
+    """``config.pbtxt``: ports without the batch, and how requests are gathered into one.
+
+    On which devices, and how many instances, is left to the server.
+
+    Args:
+        model: Fused graph.
+        batch: Largest batch size, two or more.
+    """
+    spec = FusedSpec.from_metadata({p.key: p.value for p in model.metadata_props}, MODEL)
+    told = [f"# columns of {key}_*: {', '.join(names)}" for key, names in spec.columns.items()]
+    lines = [
+        f"# {spec.precision}; preprocessing, columns and thresholds: metadata of the graph",
+        *told,
+        f'name: "{MODEL}"',
+        'backend: "onnxruntime"',
+        f"max_batch_size: {batch}",
+        *_ports("input", model.graph.input),
+        *_ports("output", model.graph.output),
+        "dynamic_batching {",
+        f"  preferred_batch_size: [ {batch // 2}, {batch} ]",
+        f"  max_queue_delay_microseconds: {QUEUE_DELAY_US}",
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _ports(field: str, ports: Iterable[onnx.ValueInfoProto]) -> Iterator[str]:
+    for port in ports:
+        _, *dims = port.type.tensor_type.shape.dim
+        yield f"{field} {{"
+        yield f'  name: "{port.name}"'
+        yield "  data_type: TYPE_FP32"
+        yield f"  dims: [ {', '.join(str(dim.dim_value) for dim in dims)} ]"
+        yield "}"
