@@ -23,6 +23,7 @@ _COMMANDS = {
     "ensemble": "Make one specialist of several fracture bundles.",
     "evaluate": "Measure bundles on a table, stage by stage and end to end.",
     "compare": "Train several systems on one table and print one table.",
+    "bench": "Measure the speed here, beside what would be run otherwise.",
     "cards": "Write a model card beside each bundle.",
 }
 """Name and short help. Told here so that ``fxpipe --help`` need not import a command; each

@@ -14,12 +14,13 @@ FORBIDDEN_IN_PIPELINE = {"stages", "torch", "torchvision", "timm", "sklearn", "l
 
 LAYERS = (
     {"cli"},
+    {"bench"},
     {"orchestrator", "report", "progress", "log"},
     {"runtime", "decision", "heatmap"},
     {"config"},
-    {"bundle", "io"},
+    {"bundle", "fused", "io"},
     {"preprocess"},
-    {"domain", "errors"},
+    {"domain", "errors", "clock", "in_order"},
 )
 """Top first. The design puts bundle, io, preprocess and config on one floor; the steps between
 them here are those that exist, so that no circle can come in."""

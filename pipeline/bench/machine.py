@@ -1,0 +1,107 @@
+"""What a measurement was made on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..config import cores
+
+_VECTORS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "asimddp", "i8mm")
+"""Instructions, in Linux's words, that decide how fast int8 is."""
+
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "torch", "numpy", "pillow", "pydicom")
+
+
+def describe() -> dict[str, Any]:
+    """JSON: processor, cores, instructions, GPU and system; null for what cannot be had."""
+    return {
+        "processor": _processor(),
+        "cores": cores(),
+        "instructions": _instructions(),
+        "gpu": _gpu(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Version of each package that a speed depends on; None for one that is not installed."""
+    found: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def peak_memory() -> tuple[int | None, str]:
+    """The most memory that this process ever had resident, in bytes.
+
+    Returns:
+        Bytes, or None, and then why.
+    """
+    # On Linux not from getrusage, whose maximum a new process inherits from the one that
+    # started it.
+    status = _text("/proc/self/status")
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024, ""
+    if sys.platform == "win32":
+        return None, "Python on Windows cannot tell the peak memory of a process"
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, ""
+
+
+def _processor() -> str | None:
+    name = _cpuinfo("model name")
+    if name is None and platform.system() == "Darwin":
+        name = _said("sysctl", "-n", "machdep.cpu.brand_string")
+    return name or platform.processor() or None
+
+
+def _instructions() -> list[str] | None:
+    flags = _cpuinfo("flags") or _cpuinfo("Features")
+    return None if flags is None else [name for name in _VECTORS if name in flags.split()]
+
+
+def _cpuinfo(key: str) -> str | None:
+    """A value of the first processor that Linux lists."""
+    for line in _text("/proc/cpuinfo").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return None
+
+
+def _gpu() -> str | None:
+    return _said("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+
+
+def _said(program: str, *words: str) -> str | None:
+    """First line that a program prints; None when it is not there or fails."""
+    place = shutil.which(program)
+    if place is None:
+        return None
+    try:
+        done = subprocess.run(
+            [place, *words], capture_output=True, text=True, check=False, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return next(iter(done.stdout.splitlines()), None) if done.returncode == 0 else None
+
+
+def _text(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

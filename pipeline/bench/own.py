@@ -1,0 +1,191 @@
+"""fxpipe itself as a contender: the whole job with its parts, and its networks alone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..clock import Clock
+from ..config import RunConfig
+from ..domain import Array, Outcome
+from ..io import decode, read_file
+from ..orchestrator import run
+from ..preprocess import PreprocessSpec, preprocess
+from ..report.csv_table import CsvWriter
+from ..report.json_lines import JsonLinesWriter
+from ..runtime.network import Batch, Network, Stage
+from ..runtime.session import Weights, load_bundles
+from .contest import Tally
+
+_IN_NETWORKS = ("trunk", "heads")
+_MOST_IN_MEMORY = 256
+"""Pictures, at most, that are kept preprocessed for the networks alone."""
+
+
+class Own:
+    """``fxpipe run``, but for the terminal.
+
+    Args:
+        weights: Folder with a manifest.
+        config: Device and precision, both named.
+        root: The folder of the files.
+
+    Raises:
+        BundleError: See :func:`pipeline.runtime.session.load_bundles`.
+        DeviceError: Likewise.
+    """
+
+    def __init__(self, weights: Path, config: RunConfig, root: Path) -> None:
+        self._config = config
+        self._root = root
+        self._weights = load_bundles(weights, config)
+        self._turns: list[_Turn] = []
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """See :class:`~.contest.Contender`."""
+        config = self._config
+        return {
+            "device": self._weights.device,
+            "precision": self._weights.precision.value,
+            "input_px": [[s.height_px, s.width_px] for s in self._weights.preprocessings],
+            "batch_size": config.batch_size,
+            "lanes": config.lanes,
+            "threads": config.threads,
+            "reader_threads": config.reader_threads,
+        }
+
+    def do(self, paths: Sequence[Path], output: Path) -> Tally:
+        """See :class:`~.contest.Contender`."""
+        clock = Clock()
+        pictures = looks = 0
+        with (
+            CsvWriter(output / "results.csv", self._root) as table,
+            JsonLinesWriter(output / "results.jsonl", self._root) as lines,
+        ):
+            for outcome in run(paths, self._weights, self._config, clock=clock):
+                with clock.measure("writing"):
+                    table.write(outcome)
+                    lines.write(outcome)
+                pictures += 1
+                looks += len(outcome.findings)
+        # The clock counts the seconds of the thread that calls a network. On the CPU the network's
+        # other threads, which all lanes share, work at the same time.
+        config = self._config
+        shared = (config.threads - 1) / config.lanes if self._weights.device == "cpu" else 0.0
+        parts = {
+            name: seconds * (1.0 + shared if name in _IN_NETWORKS else 1.0)
+            for name, seconds in clock.seconds.items()
+        }
+        return Tally(pictures, looks, parts)
+
+    def session(self, paths: Sequence[Path]) -> float:
+        """See :class:`~.contest.Contender`: batches that lie in memory, in as many lanes as a run.
+
+        At least as many pictures as ``paths``, and the same number of batches for each lane, so
+        that none waits for another at the end.
+        """
+        size, lanes = self._config.batch_size, self._config.lanes
+        if not self._turns:
+            self._turns = _prepare(paths, self._weights, self._config)
+        count = -(-len(paths) // (size * lanes)) * lanes
+        turns = islice(cycle(self._turns), count)
+        lock = threading.Lock()
+
+        def take() -> _Turn | None:
+            with lock:
+                return next(turns, None)
+
+        def lane() -> None:
+            while (turn := take()) is not None:
+                turn.ask()
+
+        started = time.perf_counter()
+        with ThreadPoolExecutor(lanes) as pool:
+            for work in [pool.submit(lane) for _ in range(lanes)]:
+                work.result()
+        return count * size / (time.perf_counter() - started)
+
+
+class _Stacked(Batch):
+    """A batch whose arrays lie in memory as the networks take them.
+
+    Args:
+        arrays: (N, 1, H, W) float32 by preprocessing.
+        trunks: By the identity of their weights.
+    """
+
+    def __init__(
+        self, arrays: Mapping[PreprocessSpec, Array], trunks: Mapping[str, Network]
+    ) -> None:
+        super().__init__((), trunks)
+        self._in_memory = arrays
+
+    def _stacked(self, spec: PreprocessSpec) -> Array:
+        return self._in_memory[spec]
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """Pictures in memory, and who looks at which of them.
+
+    Attributes:
+        arrays, trunks: See :class:`_Stacked`.
+        looks: Stages, each with its rows.
+    """
+
+    arrays: Mapping[PreprocessSpec, Array]
+    trunks: Mapping[str, Network]
+    looks: Sequence[tuple[Stage, Sequence[int]]]
+
+    def ask(self) -> None:
+        """Run every network; what it says is dropped."""
+        batch = _Stacked(self.arrays, self.trunks)
+        for stage, rows in self.looks:
+            stage.look(batch, rows)
+
+
+def _prepare(paths: Sequence[Path], weights: Weights, config: RunConfig) -> list[_Turn]:
+    """Full batches of the pictures of some files, each file once, with the routing of a run."""
+    files = list(dict.fromkeys(paths))[:_MOST_IN_MEMORY]
+    outcomes = list(run(files, weights, config))[:_MOST_IN_MEMORY]
+    pictures = list(islice(_preprocessed(files, weights.preprocessings), _MOST_IN_MEMORY))
+    count = -(-len(pictures) // config.batch_size)
+    source = cycle(zip(pictures, outcomes, strict=True))
+    turns = []
+    for _ in range(count):
+        taken = list(islice(source, config.batch_size))
+        arrays = {
+            spec: np.stack([picture[spec] for picture, _ in taken])
+            for spec in weights.preprocessings
+        }
+        looks = list(_looks([outcome for _, outcome in taken], weights))
+        turns.append(_Turn(arrays, weights.trunks, looks))
+    return turns
+
+
+def _preprocessed(
+    files: Sequence[Path], specs: Sequence[PreprocessSpec]
+) -> Iterator[dict[PreprocessSpec, Array]]:
+    for path in files:
+        content, sha256 = read_file(path)
+        for image in decode(content, path, sha256):
+            yield {spec: preprocess(image.pixels, spec)[0] for spec in specs}
+
+
+def _looks(outcomes: Sequence[Outcome], weights: Weights) -> Iterator[tuple[Stage, Sequence[int]]]:
+    """Every stage that looked, with the rows that it looked at."""
+    if weights.region is not None:
+        yield weights.region, range(len(outcomes))
+    for region, stage in weights.fracture.items():
+        looked = [region in {f.region for f in outcome.findings} for outcome in outcomes]
+        if rows := [row for row, did in enumerate(looked) if did]:
+            yield stage, rows

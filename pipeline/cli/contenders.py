@@ -1,0 +1,52 @@
+"""What the processes of ``fxpipe bench`` begin with; each imports what it needs, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from .. import log
+from .extras import needs
+
+if TYPE_CHECKING:
+    from ..bench.contest import Contender
+    from ..config import Device, RunConfig
+
+Form = Literal["safetensors", "onnx"]
+
+
+def open_own(weights: Path, config: RunConfig, root: Path) -> Contender:
+    """The program itself: see :class:`pipeline.bench.own.Own`."""
+    from ..bench.own import Own
+
+    log.configure()
+    return Own(weights, config, root)
+
+
+def open_torch_loop(folder: Path, device: Device) -> Contender:
+    """See :func:`stages.naive.torch_loop`."""
+    with needs("train"):
+        from stages.naive import torch_loop
+    return torch_loop(folder, device)
+
+
+def open_torch_batched(folder: Path, device: Device, batch_size: int) -> Contender:
+    """See :func:`stages.naive.torch_batched`."""
+    with needs("train"):
+        from stages.naive import torch_batched
+    return torch_batched(folder, device, batch_size)
+
+
+def open_onnx(folder: Path, device: Device) -> Contender:
+    """See :func:`pipeline.bench.onnx_loop.onnx_loop`."""
+    from ..bench.onnx_loop import onnx_loop
+
+    return onnx_loop(folder, device)
+
+
+def put_together(weights: Path, folder: Path, forms: Collection[Form]) -> None:
+    """See :func:`stages.whole.write_whole`."""
+    with needs("train"):
+        from stages.whole import write_whole
+    write_whole(weights, folder, forms)

@@ -1,0 +1,62 @@
+"""The stages of a weights folder, each put together from trunk and head to a network of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+
+from pipeline.bench.two_pass import FILE, TwoPass, Whole
+from pipeline.bundle import Kind, read_staged
+from pipeline.errors import ConfigError
+
+from . import checkpoint
+from .export import to_onnx
+from .initial import shipped_network
+
+Form = Literal["safetensors", "onnx"]
+
+
+def write_whole(weights: Path, folder: Path, forms: Collection[Form]) -> None:
+    """Write the float networks of two passes over a picture: the region's, then the fracture's.
+
+    Args:
+        weights: Folder with a manifest.
+        folder: Gets ``two-pass.json``, and a file of each stage in each form.
+        forms: For torch, for ONNX Runtime, or for both.
+
+    Raises:
+        ConfigError: The weights folder has no float form, no region stage, or an ensemble.
+        BundleError: A file is missing or altered, or all stages are one fused graph.
+    """
+    bundles = read_staged(weights).bundles
+    kinds = {entry.name: entry.kind for entry in bundles if entry.kind is not Kind.TRUNK}
+    routers = [name for name, kind in kinds.items() if kind is Kind.REGION]
+    if len(routers) != 1:
+        raise ConfigError(
+            f"{weights}: {len(routers)} region stages, wanted one: two passes begin with it"
+        )
+    wholes = {}
+    for name in kinds:
+        network, contract = shipped_network(weights, name)
+        wholes[contract.region] = Whole(
+            name=name,
+            labels=contract.labels,
+            temperature=contract.temperature,
+            bias=contract.bias,
+            preprocess=contract.preprocess,
+            arch=network.arch,
+            stride_on=network.stride_on,
+        )
+        if "safetensors" in forms:
+            checkpoint.save(folder / f"{name}.safetensors", network.state_dict(), {})
+        if "onnx" in forms:
+            spec = contract.preprocess
+            example = np.zeros((1, 1, spec.height_px, spec.width_px), np.float32)
+            onnx.save(to_onnx(network, example, "image", ["logits"]), folder / f"{name}.onnx")
+    first = wholes.pop(None)
+    passes = TwoPass(region=first, fracture={str(k): whole for k, whole in wholes.items()})
+    (folder / FILE).write_text(passes.model_dump_json(), encoding="utf-8")

@@ -1,0 +1,55 @@
+"""Contenders that do nothing, in processes that can be spawned: they import this module."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.bench.contest import Entrant, Tally
+from pipeline.errors import DeviceError
+
+
+class Fake:
+    """Writes its name into a log for every job, and fails where it was told to.
+
+    Args:
+        name: Its own.
+        log: File that all share.
+        fails_at: Number of the job, the warm-up being 0, at which it does not go on.
+        how: ``leaves`` (the process ends), ``refuses``, or ``forgets`` (a row).
+    """
+
+    def __init__(self, name: str, log: Path, fails_at: int, how: str) -> None:
+        self._name, self._log, self._fails_at, self._how = name, log, fails_at, how
+        self._jobs = 0
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"jobs": self._jobs, "input_px": [[32, 32]]}
+
+    def do(self, paths: Sequence[Path], output: Path) -> Tally:
+        assert output.is_dir()
+        failing, self._jobs = self._jobs == self._fails_at, self._jobs + 1
+        if failing and self._how == "leaves":
+            os._exit(7)
+        if failing and self._how == "refuses":
+            raise DeviceError("no memory left", "buy some")
+        with self._log.open("a") as file:
+            file.write(f"{self._name} {len(paths)}\n")
+        return Tally(len(paths) - (failing and self._how == "forgets"), 1)
+
+    def session(self, paths: Sequence[Path]) -> float:
+        return 10.0
+
+
+def make(name: str, log: Path, fails_at: int, how: str) -> Fake:
+    if fails_at < 0 and how == "refuses":
+        raise DeviceError("no such device")
+    return Fake(name, log, fails_at, how)
+
+
+def fake(name: str, log: Path, fails_at: int = 99, how: str = "") -> Entrant:
+    return Entrant(name, "cpu", partial(make, name, log, fails_at, how))
