@@ -21,6 +21,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+_MOST_LANES = 8
+"""Each lane holds the activations of a batch, about 100 MB at 8 pictures of 384 px."""
+
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 S = TypeVar("S", bound=Settings)
 
@@ -31,15 +34,16 @@ class RunConfig(Settings):
     Attributes:
         device: ``auto`` takes the fastest that works; any other name is a promise.
         precision: ``auto`` is int8 on the CPU and fp16 on a GPU.
-        batch_size: Pictures that the trunk sees at once.
+        batch_size: Pictures that the trunk sees at once, in each lane. On a CPU more than 2 cost
+            memory and gain nothing; a GPU wants 32 or more.
         workers: Threads that read and resize ahead of it; 0 for one a core.
-        intra_op_threads: Threads inside the network on the CPU; 0 for one a core.
+        intra_op_threads: Threads inside a network on the CPU; 0 for what the lanes leave.
         operating_point: Name of a stored point; None for each bundle's default.
     """
 
     device: Device = "auto"
     precision: Literal["auto"] | Precision = "auto"
-    batch_size: int = Field(default=8, ge=1, le=1024)
+    batch_size: int = Field(default=2, ge=1, le=1024)
     workers: int = Field(default=0, ge=0, le=256)
     intra_op_threads: int = Field(default=0, ge=0, le=1024)
     operating_point: str | None = None
@@ -47,7 +51,32 @@ class RunConfig(Settings):
     @property
     def reader_threads(self) -> int:
         """Worker threads, with 0 resolved."""
-        return self.workers or os.cpu_count() or 1
+        return self.workers or cores()
+
+    @property
+    def lanes(self) -> int:
+        """Threads that each take whole batches through the networks.
+
+        A core that has a batch of its own never waits for another one at the end of a layer.
+        """
+        if self.intra_op_threads:
+            return max(1, cores() // self.intra_op_threads)
+        return min(cores(), _MOST_LANES)
+
+    @property
+    def threads(self) -> int:
+        """Threads inside a network, with 0 resolved: 1 until there are more cores than lanes.
+
+        All lanes share those beyond the first, so that each core has one thread in all.
+        """
+        return self.intra_op_threads or cores() - self.lanes + 1
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on Windows and macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def load(model: type[S], file: Path | None = None, overrides: Sequence[str] = ()) -> S:

@@ -1,30 +1,30 @@
 """Read → trunk → route → fracture: batches across files, order kept, memory constant.
 
-Worker threads read and resize ahead of the networks; the caller's thread runs the networks.
-What one picture does wrong becomes its own failed outcome; what the device or the weights do
-wrong ends the run.
+Reader threads read and resize ahead of the networks; lanes, threads too, take whole batches
+through the networks; the caller gets the outcomes in order. What one picture does wrong becomes
+its own failed outcome; what the device or the weights do wrong ends the run.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from .clock import Clock
 from .config import RunConfig
 from .decision import decide, examiners, refusal, route
 from .domain import Array, FractureCall, ImageRef, Outcome, RegionCall, Status
 from .errors import ImageError, NotAPictureError
+from .in_order import in_order
 from .io import decode, read_file
 from .preprocess import PreprocessSpec, preprocess
-from .runtime.network import Batch, Network
+from .runtime.network import Batch, Stage
 from .runtime.session import Weights
 
 
@@ -48,13 +48,16 @@ class _Prepared:
 _Item = _Prepared | Outcome
 
 
-def run(paths: Iterable[Path], weights: Weights, config: RunConfig) -> Iterator[Outcome]:
+def run(
+    paths: Iterable[Path], weights: Weights, config: RunConfig, clock: Clock | None = None
+) -> Iterator[Outcome]:
     """Yield an outcome for every picture of every file, in the order of ``paths``.
 
     Args:
         paths: Files; read lazily, so any number of them.
         weights: Opened bundles.
-        config: Batch size and number of worker threads.
+        config: Batch size, and the numbers of threads.
+        clock: Told how long the threads read, decode, resize, and run trunk and heads.
 
     Yields:
         One outcome for a file, or one for each frame of a multi-frame file. When frame k of a
@@ -64,54 +67,60 @@ def run(paths: Iterable[Path], weights: Weights, config: RunConfig) -> Iterator[
     Raises:
         DeviceError: The device gave up in the middle of the run.
     """
-    specs = weights.preprocessings
+    clock = clock or Clock()
+    # Closed explicitly: a consumer that stops early leaves no thread at work.
+    with closing(_read_ahead(paths, weights.preprocessings, config, clock)) as items:
+        tasks = (partial(_flush, batch, weights, clock) for batch in _batches(items, config))
+        lanes = in_order(tasks, config.lanes, 2 * config.lanes, "fxpipe-lane")
+        with closing(lanes) as flushed:
+            for outcomes in flushed:
+                yield from outcomes
+
+
+def _batches(items: Iterable[_Item], config: RunConfig) -> Iterator[list[_Item]]:
+    """Items in groups with a batch of readable pictures each, and what failed between them."""
     # The bound on waiting items keeps memory constant where bad files are many and good ones
     # too few to fill a batch.
     most_waiting = 8 * config.batch_size
     waiting: list[_Item] = []
     ready = 0
-    # Closed explicitly: a consumer that stops early leaves no reader thread at work.
-    with closing(_read_ahead(paths, specs, config)) as items:
-        for item in items:
-            waiting.append(item)
-            ready += isinstance(item, _Prepared)
-            if ready in (0, config.batch_size) or len(waiting) >= most_waiting:
-                yield from _flush(waiting, weights)
-                waiting, ready = [], 0
-    yield from _flush(waiting, weights)
+    for item in items:
+        waiting.append(item)
+        ready += isinstance(item, _Prepared)
+        if ready in (0, config.batch_size) or len(waiting) >= most_waiting:
+            yield waiting
+            waiting, ready = [], 0
+    yield waiting
 
 
 def _read_ahead(
-    paths: Iterable[Path], specs: Sequence[PreprocessSpec], config: RunConfig
+    paths: Iterable[Path], specs: Sequence[PreprocessSpec], config: RunConfig, clock: Clock
 ) -> Generator[_Item, None, None]:
-    """Prepare files on worker threads, a bounded number ahead of the consumer, in order."""
-    source = iter(paths)
+    """Prepare files on reader threads, a bounded number ahead of the consumer, in order."""
+    tasks = (partial(_prepare, path, specs, clock) for path in paths)
     ahead = max(2 * config.batch_size, 2 * config.reader_threads)
-    pending: deque[Future[list[_Item]]] = deque()
-    pool = ThreadPoolExecutor(config.reader_threads, thread_name_prefix="fxpipe-read")
-    try:
-        while True:
-            for path in islice(source, ahead - len(pending)):
-                pending.append(pool.submit(_prepare, path, specs))
-            if not pending:
-                return
-            yield from pending.popleft().result()
-    finally:
-        # The consumer may have stopped early: nothing that has not begun is worth beginning.
-        pool.shutdown(wait=True, cancel_futures=True)
+    with closing(in_order(tasks, config.reader_threads, ahead, "fxpipe-read")) as prepared:
+        for items in prepared:
+            yield from items
 
 
-def _prepare(path: Path, specs: Sequence[PreprocessSpec]) -> list[_Item]:
+def _prepare(path: Path, specs: Sequence[PreprocessSpec], clock: Clock) -> list[_Item]:
     """Read one file and resize each of its frames; never raises for what the file holds."""
     items: list[_Item] = []
     sha256 = None
     started = time.perf_counter()
     try:
-        content, sha256 = read_file(path)
-        for image in decode(content, path, sha256):
-            arrays = {spec: preprocess(image.pixels, spec)[0] for spec in specs}
-            elapsed_ms = _since(started)
-            items.append(_Prepared(image.source, arrays, image.dicom, elapsed_ms))
+        with clock.measure("read"):
+            content, sha256 = read_file(path)
+        images = decode(content, path, sha256)
+        while True:
+            with clock.measure("decode"):
+                image = next(images, None)
+            if image is None:
+                break
+            with clock.measure("resize"):
+                arrays = {spec: preprocess(image.pixels, spec)[0] for spec in specs}
+            items.append(_Prepared(image.source, arrays, image.dicom, _since(started)))
             started = time.perf_counter()
         if not items:
             raise ImageError(f"{path.name}: found a file without a picture, wanted at least one")
@@ -128,18 +137,20 @@ def _prepare(path: Path, specs: Sequence[PreprocessSpec]) -> list[_Item]:
     return items
 
 
-def _flush(items: Sequence[_Item], weights: Weights) -> Iterator[Outcome]:
+def _flush(items: Sequence[_Item], weights: Weights, clock: Clock) -> list[Outcome]:
     """Run one batch and put its outcomes back between those that were failed already."""
     prepared = [item for item in items if isinstance(item, _Prepared)]
-    outcomes = iter(_judge(prepared, weights) if prepared else ())
-    for item in items:
-        yield next(outcomes) if isinstance(item, _Prepared) else item
+    outcomes: Iterator[Outcome] = iter(())
+    if prepared:
+        with clock.measure("heads"):
+            outcomes = iter(_judge(prepared, weights, clock))
+    return [next(outcomes) if isinstance(item, _Prepared) else item for item in items]
 
 
-def _judge(prepared: Sequence[_Prepared], weights: Weights) -> list[Outcome]:
+def _judge(prepared: Sequence[_Prepared], weights: Weights, clock: Clock) -> list[Outcome]:
     """Route every picture of a batch, then let each specialist look at its own rows."""
     started = time.perf_counter()
-    batch = Batch([item.arrays for item in prepared], weights.trunks)
+    batch = Batch([item.arrays for item in prepared], weights.trunks, clock)
     calls: list[RegionCall | None] = [None] * len(prepared)
     faults: list[str | None] = [None] * len(prepared)
     if weights.region is not None:
@@ -168,7 +179,7 @@ def _judge(prepared: Sequence[_Prepared], weights: Weights) -> list[Outcome]:
     ]
 
 
-def _route(region: Network, batch: Batch) -> list[RegionCall | None]:
+def _route(region: Stage, batch: Batch) -> list[RegionCall | None]:
     """A routing decision for each row; None where the network gave something unusable."""
     output = region.look(batch)
     thresholds = region.spec.route_thresholds

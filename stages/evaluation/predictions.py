@@ -7,10 +7,9 @@ what a misroute costs. The decisions are those of :mod:`pipeline.decision`, on t
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from pipeline.domain import (
     Status,
 )
 from pipeline.errors import ImageError, NotAPictureError, UnreadableImageError
+from pipeline.in_order import in_order
 from pipeline.io import decode, read_file
 from pipeline.preprocess import PreprocessSpec, preprocess
 from pipeline.progress import Progress
@@ -116,13 +116,11 @@ def predict(
     rows: list[dict[str, Any]] = []
     prints: list[Array | None] = []
     items = _read_ahead(samples, specs, config)
-    while batch := list(islice(items, config.batch_size)):
-        readable = [item for item in batch if item.error is None]
-        answers = iter(_ask(readable, weights) if readable else ())
-        for item in batch:
-            row = _described(item.sample, root)
-            row |= _failed(item.error) if item.error else next(answers)
-            rows.append(row)
+    batches = iter(lambda: list(islice(items, config.batch_size)), [])
+    tasks = (partial(_answer, batch, weights) for batch in batches)
+    for batch, answers in in_order(tasks, config.lanes, 2 * config.lanes, "fxpipe-lane"):
+        for item, answer in zip(batch, answers, strict=True):
+            rows.append(_described(item.sample, root) | answer)
             prints.append(item.fingerprint)
             progress.advance()
     for_all = ANY_REGION in weights.fracture
@@ -150,14 +148,15 @@ def _read_ahead(
     samples: Iterable[Sample], specs: Sequence[PreprocessSpec], config: RunConfig
 ) -> Iterator[_Read]:
     """Read on worker threads, a bounded number of files ahead of the consumer, in order."""
-    pending: deque[Future[_Read]] = deque()
-    with ThreadPoolExecutor(config.reader_threads, thread_name_prefix="fxpipe-read") as pool:
-        for sample in samples:
-            pending.append(pool.submit(_read, sample, specs))
-            if len(pending) > 2 * config.batch_size:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+    tasks = (partial(_read, sample, specs) for sample in samples)
+    return in_order(tasks, config.reader_threads, 2 * config.reader_threads, "fxpipe-read")
+
+
+def _answer(batch: list[_Read], weights: Weights) -> tuple[list[_Read], list[dict[str, Any]]]:
+    """What the networks say of the readable pictures, and why there is nothing of the others."""
+    readable = [item for item in batch if item.error is None]
+    answers = iter(_ask(readable, weights) if readable else ())
+    return batch, [_failed(item.error) if item.error else next(answers) for item in batch]
 
 
 def _read(sample: Sample, specs: Sequence[PreprocessSpec]) -> _Read:

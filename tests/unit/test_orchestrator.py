@@ -13,9 +13,10 @@ from bundles import SPEC, for_all, probability, spec, standard_specs, write_bund
 
 from pipeline import orchestrator
 from pipeline.bundle import BundleSpec, Kind
+from pipeline.clock import Clock
 from pipeline.config import RunConfig
 from pipeline.domain import ImageRef, Outcome, Status, Verdict, XrayImage
-from pipeline.errors import UnreadableImageError
+from pipeline.errors import DeviceError, UnreadableImageError
 from pipeline.orchestrator import run
 from pipeline.runtime.network import Network
 from pipeline.runtime.session import Weights, load_bundles
@@ -266,9 +267,10 @@ def test_files_are_read_a_bounded_number_ahead(weights, tmp_path):
     outcomes = run(endless(), weights, CPU)
     for _ in range(20):
         next(outcomes)
-    assert taken <= 20 + 4 * CPU.batch_size
+    # Two batches a lane, two being read, and the one that the twentieth began.
+    assert taken <= 20 + (2 * CPU.lanes + 3) * CPU.batch_size
     outcomes.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith("fxpipe-read")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("fxpipe-")]
 
 
 def test_many_bad_files_between_few_good_ones_do_not_pile_up(weights, tmp_path):
@@ -279,10 +281,39 @@ def test_many_bad_files_between_few_good_ones_do_not_pile_up(weights, tmp_path):
 
     def paths() -> Iterator[Path]:
         nonlocal taken
-        for path in [good, *[bad] * 500]:
+        for path in [good, *[bad] * 5000]:
             taken += 1
             yield path
 
     first = next(run(paths(), weights, CPU))
     assert first.status is Status.OK
-    assert taken <= 12 * CPU.batch_size
+    assert taken <= (2 * CPU.lanes * 8 + 4) * CPU.batch_size
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 5])
+def test_order_and_answers_do_not_depend_on_the_number_of_lanes(
+    weights, tmp_path, monkeypatch, lanes
+):
+    paths = many(tmp_path, 18)
+    reference = judge(paths, weights)
+    monkeypatch.setattr(RunConfig, "lanes", lanes)
+    found = judge(paths, weights, batch_size=2)
+    assert [outcome.image for outcome in found] == [outcome.image for outcome in reference]
+    assert [o.findings for o in found] == [o.findings for o in reference]
+
+
+def test_what_a_lane_meets_ends_the_run(weights, tmp_path, monkeypatch):
+    def refuse(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
+        raise DeviceError("out of memory")
+
+    monkeypatch.setattr(Network, "_run", refuse)
+    with pytest.raises(DeviceError, match="out of memory"):
+        judge(many(tmp_path, 18), weights)
+    assert not [t for t in threading.enumerate() if t.name.startswith("fxpipe-")]
+
+
+def test_the_clock_knows_every_kind_of_work(weights, tmp_path):
+    clock = Clock()
+    assert list(run(many(tmp_path, 9), weights, CPU, clock))
+    assert set(clock.seconds) == {"read", "decode", "resize", "trunk", "heads"}
+    assert all(seconds > 0.0 for seconds in clock.seconds.values())
