@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline.bundle import Kind
+from pipeline.bundle import BundleSpec, Kind
 from pipeline.domain import ANY_REGION, Array
 from pipeline.errors import ConfigError
 from pipeline.preprocess import PreprocessSpec
@@ -26,7 +26,16 @@ from .spec import StageSpec, fracture_stage, region_stage
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished run, loaded."""
+    """A finished run, loaded.
+
+    Attributes:
+        folder: Where it is.
+        stage: What it trained.
+        network: Its best weights.
+        described, result: What the run wrote down before and after.
+        preprocess: Of its pictures.
+        contracts: Of a run that was put together again from bundles: theirs, by name.
+    """
 
     folder: Path
     stage: StageSpec
@@ -34,6 +43,7 @@ class Run:
     described: Mapping[str, Any]
     result: Mapping[str, Any]
     preprocess: PreprocessSpec
+    contracts: Mapping[str, BundleSpec] = field(default_factory=dict)
 
 
 def load_runs(folders: Sequence[Path]) -> list[Run]:

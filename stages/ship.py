@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ from pipeline.bundle import (
     ManifestEntry,
     Precision,
     Provenance,
-    read_manifest,
+    read_staged,
     write_manifest,
 )
 from pipeline.config import Settings
@@ -38,7 +38,7 @@ from .calibrate import probabilities
 from .data.dataset import read_array
 from .data.index import Index, Sample
 from .export import STAGE_OUTPUTS, TRUNK_OUTPUTS, derive, stamp, to_onnx
-from .finished import Run, load_runs
+from .finished import Run
 from .model import Head, Trunk, digest
 from .parity import BATCH, Parity, compare, gate, reference_logits
 from .recipe import RESULT
@@ -124,12 +124,12 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def export_runs(
-    folders: Sequence[Path], index: Index, weights: Path, config: ExportConfig, progress: Progress
+    runs: Sequence[Run], index: Index, weights: Path, config: ExportConfig, progress: Progress
 ) -> list[Parity]:
     """Export runs into a weights folder, or refuse all of them.
 
     Args:
-        folders: Run folders; the trunk of each is written once for all that share it.
+        runs: The trunk of each is written once for all that share it.
         index: The table: training pictures calibrate int8, the others are compared.
         weights: Changed only when everything passed.
         config: Precisions and numbers of pictures.
@@ -139,18 +139,18 @@ def export_runs(
         The comparison of every stage in every precision.
 
     Raises:
-        ConfigError: A run is not finished, or the table has no pictures for it.
+        ConfigError: The table has no pictures for a run.
         ExportRefusedError: An exported stage decides otherwise than the trained one.
     """
     built = Built({e.trunk: e.name for e in _listed(weights) if e.trunk and e.kind is Kind.TRUNK})
     rows: list[Parity] = []
-    for run in load_runs(folders):
+    for run in runs:
         for row in _export(run, index, built, config):
             log.info("%s", row)
             rows.append(row)
             progress.advance()
     gate(rows)
-    _write(weights, built, config.precisions)
+    _write(weights, built, config.precisions, {name for run in runs for name in run.contracts})
     return rows
 
 
@@ -169,7 +169,7 @@ def _export(run: Run, index: Index, built: Built, config: ExportConfig) -> Itera
     whole = run.network.position(cut) == 0
     head = Head(run.network, cut, columns, temperature.tolist(), bias.tolist()).eval()
     trunk = None if whole else Trunk(run.network, cut).eval()
-    identity = None if trunk is None else digest(trunk, run.preprocess.model_dump_json())
+    identity = None if trunk is None else _identity(run, trunk)
     for precision in dict.fromkeys((Precision.FP32, *config.precisions)):
         taken, compared = calibration, images
         if trunk is not None and identity is not None:
@@ -189,6 +189,12 @@ def _export(run: Run, index: Index, built: Built, config: ExportConfig) -> Itera
         logits = np.concatenate([answer.logits for answer in answers])
         p = np.concatenate([answer.probabilities for answer in answers])
         yield compare(spec, reference, reference_p, logits, p)
+
+
+def _identity(run: Run, trunk: Trunk) -> str:
+    """That of the trunk's weights; half precision has rounded them, but they are the same."""
+    known = [spec.trunk for spec in run.contracts.values() if spec.kind is Kind.TRUNK]
+    return known[0] if known and known[0] else digest(trunk, run.preprocess.model_dump_json())
 
 
 def _batched(function: Callable[[Array], Array], arrays: Array) -> Array:
@@ -227,6 +233,8 @@ def _spec(
     run: Run, index: Index, name: str, kind: Kind, precision: Precision, identity: str | None
 ) -> BundleSpec:
     """The contract of a bundle of this run."""
+    if name in run.contracts:
+        return run.contracts[name].model_copy(update={"precision": precision})
     speaks: dict[str, Any] = {}
     if kind is not Kind.TRUNK:
         speaks = {
@@ -292,8 +300,13 @@ def _counted(samples: Sequence[Sample]) -> str:
     return f"{len(samples)} pictures, {positives} positive, in {groups} groups"
 
 
-def _write(weights: Path, built: Built, precisions: Sequence[Precision]) -> None:
-    """Put the bundles into the folder and list them; what no longer fits is taken out."""
+def _write(
+    weights: Path, built: Built, precisions: Sequence[Precision], again: Collection[str]
+) -> None:
+    """Put the bundles into the folder and list them; what no longer fits is taken out.
+
+    Other precisions of bundles that were exported ``again`` stay: they are the same networks.
+    """
     weights.mkdir(parents=True, exist_ok=True)
     entries = {(entry.name, entry.precision): entry for entry in _listed(weights)}
     for (name, precision), (spec, content) in built.bundles.items():
@@ -313,7 +326,7 @@ def _write(weights: Path, built: Built, precisions: Sequence[Precision]) -> None
             sha256=hashlib.sha256(content).hexdigest(),
             size_bytes=len(content),
         )
-    left = _fitting(entries, built, precisions)
+    left = _fitting(entries, built, precisions, again)
     for key in entries.keys() - left.keys():
         log.warning("%s: no longer fits what was exported, taken out", entries[key].file)
     write_manifest(weights, left)
@@ -323,7 +336,7 @@ def _write(weights: Path, built: Built, precisions: Sequence[Precision]) -> None
 
 def _listed(weights: Path) -> tuple[ManifestEntry, ...]:
     """What a weights folder holds already; nothing when it is new."""
-    return read_manifest(weights).bundles if (weights / MANIFEST_NAME).is_file() else ()
+    return read_staged(weights).bundles if (weights / MANIFEST_NAME).is_file() else ()
 
 
 def _place(name: str) -> str:
@@ -335,6 +348,7 @@ def _fitting(
     entries: Mapping[tuple[str, Precision], ManifestEntry],
     built: Built,
     precisions: Sequence[Precision],
+    again: Collection[str],
 ) -> dict[tuple[str, Precision], ManifestEntry]:
     """The entries without older precisions of what was exported, and without lone halves.
 
@@ -355,6 +369,7 @@ def _fitting(
         key: entry
         for key, entry in left.items()
         if entry.name not in exported
+        or entry.name in again
         or entry.precision in precisions
         or (entry.kind is Kind.TRUNK and entry.trunk == exported[entry.name].trunk)
     }

@@ -22,6 +22,7 @@ from pipeline.progress import Progress
 
 from .config import FractureConfig, RegionConfig, StageConfig, Whose
 from .data.index import Index
+from .finished import load_runs
 from .recipe import RESULT, train_fracture, train_region
 from .ship import ExportConfig, export_runs
 from .train import CONFIG
@@ -115,7 +116,7 @@ def make_system(folder: Path, system: SystemConfig, index: Index, progress: Prog
         runs.append(run)
     weights = folder / "weights"
     if not (weights / MANIFEST_NAME).is_file():
-        for row in export_runs(runs, index, weights, system.export, progress):
+        for row in export_runs(load_runs(runs), index, weights, system.export, progress):
             log.info("%s", row)
     return weights
 

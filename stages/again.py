@@ -1,0 +1,51 @@
+"""The float form of a weights folder as the runs that it came from, to be exported once more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from pipeline.bundle import BundleSpec, Kind, ManifestEntry, read_staged, read_verified
+
+from .finished import Run
+from .initial import shipped_network
+from .spec import fracture_stage, region_stage
+
+
+def load_again(weights: Path) -> list[Run]:
+    """Put the networks of a weights folder together from their float form.
+
+    Args:
+        weights: Folder with a manifest.
+
+    Returns:
+        A run for each stage, with the contracts that its bundles have.
+
+    Raises:
+        ConfigError: A stage has no float form, or is an ensemble.
+        BundleError: A file is missing or altered, or all stages are one fused graph.
+    """
+    entries = read_staged(weights).bundles
+    names = dict.fromkeys(entry.name for entry in entries if entry.kind is not Kind.TRUNK)
+    trunks = {entry.trunk: entry for entry in entries if entry.kind is Kind.TRUNK}
+    return [_load(weights, name, trunks) for name in names]
+
+
+def _load(weights: Path, name: str, trunks: dict[str | None, ManifestEntry]) -> Run:
+    network, spec = shipped_network(weights, name)
+    contracts = {name: spec}
+    cut = network.blocks[0]
+    if spec.trunk is not None:
+        entry = trunks[spec.trunk]
+        graph = onnx.load_from_string(read_verified(weights, entry))
+        metadata = {prop.key: prop.value for prop in graph.metadata_props}
+        contracts[entry.name] = BundleSpec.from_metadata(metadata, entry.file)
+        # layer4.1.conv2.weight is of the block layer4.1
+        held = {".".join(i.name.split(".")[:2]) for i in graph.graph.initializer}
+        cut = next(block for block in network.blocks[1:] if block not in held)
+    stage = region_stage(None)
+    if spec.kind is Kind.FRACTURE:
+        stage = fracture_stage(str(spec.region), spec.target or "fracture")
+    result = {"temperature": list(spec.temperature), "bias": list(spec.bias)}
+    return Run(weights, stage, network, {"cut": cut}, result, spec.preprocess, contracts)

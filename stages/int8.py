@@ -1,0 +1,220 @@
+"""From a float graph to eight bits: batch norm folded away, convolutions and what joins them.
+
+The weights that result are the same on every processor: no intermediate sum can overflow.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxscript.optimizer import optimize
+
+from pipeline.domain import Array
+from pipeline.runtime.providers import open_session
+
+from .quiet import quiet_loggers
+from .rounding import round_weights, safe_step
+
+FLOAT_BLOCKS = ("conv1.", "layer1.0.")
+"""Blocks that stay float: a ninth of the arithmetic, and half of what eight bits would lose."""
+
+_QUANTISED = ["Conv", "Add", "Relu", "MaxPool"]
+_PATCH_VALUES = 4_000_000
+"""Of what each convolution sees, how much is looked at."""
+
+_MOST_WEIGHTS = 1200
+"""Of an output channel, for rounding with care: late convolutions have more, and need it less."""
+
+
+def to_int8(
+    model: onnx.ModelProto, input_name: str, calibration: Iterable[Array]
+) -> onnx.ModelProto:
+    """Static, per-channel QDQ quantisation of convolutions and of the additions between them.
+
+    Batch normalisation is folded into the convolutions first (Jacob et al. 2017, arXiv
+    1712.05877), so that activations pass from one to the next in eight bits. Float stay the
+    blocks that :data:`FLOAT_BLOCKS` names, the evidence, and the linear decision layer.
+
+    Args:
+        model: Float32 graph.
+        input_name: Its input.
+        calibration: (1, C, H, W) float32 arrays of real pictures.
+    """
+    pictures = list(calibration)
+    with tempfile.TemporaryDirectory() as folder, quiet_loggers("root"):
+        plain, prepared, quantised = (
+            Path(folder) / f"{n}.onnx" for n in ("plain", "prepared", "int8")
+        )
+        onnx.save(optimize(model), plain)
+        quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+        floats = onnx.load(prepared)
+        quantize_static(
+            prepared,
+            quantised,
+            _Reader(input_name, pictures),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=_QUANTISED,
+            nodes_to_exclude=_float_nodes(floats),
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            # The mean over pictures of each one's extremes: one odd picture sets no range.
+            extra_options={"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.1},
+        )
+        result = onnx.load(quantised)
+    _refine(result, floats, pictures)
+    return result
+
+
+def _put(initializer: onnx.TensorProto, values: NDArray[Any]) -> None:
+    initializer.CopyFrom(numpy_helper.from_array(values, initializer.name))
+
+
+def _float_nodes(model: onnx.ModelProto) -> list[str]:
+    """What stays float: the first blocks, the evidence, and sums that no ReLU follows.
+
+    Other networks than ResNets add what would lose too much in eight bits.
+    """
+    rectified = {node.input[0] for node in model.graph.node if node.op_type == "Relu"}
+    early: set[str] = set()
+    kept = []
+    for node in model.graph.node:
+        follows = node.op_type != "Conv" and all(name in early for name in node.input)
+        begins = node.op_type == "Conv" and node.input[1].startswith(FLOAT_BLOCKS)
+        if follows or begins:
+            early.update(node.output)
+        alone = node.op_type == "Add" and node.output[0] not in rectified
+        if follows or begins or alone or "evidence" in node.output:
+            kept.append(node.name)
+    return kept
+
+
+def _refine(
+    quantised: onnx.ModelProto, floats: onnx.ModelProto, calibration: Sequence[Array]
+) -> None:
+    """Round every weight anew, and let the biases undo what the rounding does on average.
+
+    Args:
+        quantised: QDQ graph; its weights, their steps and its biases are changed.
+        floats: The graph that it was made of.
+        calibration: What the convolutions see is drawn from these.
+    """
+    held = {i.name: i for i in quantised.graph.initializer}
+    made = {name: node for node in quantised.graph.node for name in node.output}
+    values = {i.name: numpy_helper.to_array(i) for i in floats.graph.initializer}
+    for name, patches in seen_patches(floats, calibration):
+        if f"{name}_quantized" not in held:
+            continue
+        weight = values[name].astype(np.float64)
+        step = safe_step(weight)
+        levels = np.rint(weight / step[:, None, None, None]).astype(np.int8)
+        if patches.shape[1] <= _MOST_WEIGHTS:
+            levels = round_weights(weight, step, patches)
+        lost = (weight - levels * step[:, None, None, None]).reshape(len(weight), -1)
+        shift = lost @ patches.mean(0)
+        (node,) = (
+            n for n in quantised.graph.node
+            if n.op_type == "Conv" and _source(made, n.input[1]) == f"{name}_quantized"
+        )  # fmt: skip
+        bias, bias_step = made[node.input[2]].input[:2]
+        # The step of a bias is that of the input times that of the weights.
+        finer = step / numpy_helper.to_array(held[f"{name}_scale"])
+        new_step = numpy_helper.to_array(held[bias_step]) * finer
+        new_bias = np.rint((values[bias.removesuffix("_quantized")] + shift) / new_step)
+        _put(held[f"{name}_quantized"], levels)
+        _put(held[f"{name}_scale"], step.astype(np.float32))
+        _put(held[bias_step], new_step.astype(np.float32))
+        _put(held[bias], new_bias.astype(np.int32))
+
+
+def _is_dense(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) -> bool:
+    """Whether a node is a convolution in two dimensions that is neither grouped nor dilated."""
+    if node.op_type != "Conv" or len(shapes.get(node.input[1], ())) != 4:
+        return False
+    given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    return given.get("group", 1) == 1 and set(given.get("dilations", [1])) == {1}
+
+
+def _source(made: Mapping[str, onnx.NodeProto], name: str) -> str:
+    return made[name].input[0] if name in made else ""
+
+
+def seen_patches(
+    model: onnx.ModelProto, pictures: Sequence[Array]
+) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """What each convolution sees: patches of its input at random places.
+
+    Args:
+        model: Float32 graph.
+        pictures: (1, C, H, W) inputs of it.
+
+    Yields:
+        Name of a convolution's weight, and (P, I · height · width) patches.
+    """
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    shapes = {i.name: list(i.dims) for i in model.graph.initializer}
+    nodes = [node for node in model.graph.node if _is_dense(node, shapes)]
+    taken = list(dict.fromkeys(node.input[0] for node in nodes))
+    outside = [i.name for i in model.graph.input]
+    del watched.graph.output[:]
+    watched.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        for name in taken if name not in outside
+    )  # fmt: skip
+    session, _ = open_session(watched.SerializeToString(), "cpu", 0, "calibration")
+    names = [port.name for port in session.get_outputs()]
+    random = np.random.default_rng(0)
+    found: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
+    for picture in pictures:
+        maps = dict(zip(names, session.run(names, {outside[0]: picture}), strict=True))
+        maps[outside[0]] = picture
+        for node in nodes:
+            shape = shapes[node.input[1]]
+            count = -(-_PATCH_VALUES // prod(shape[1:]) // len(pictures))
+            found[node.name].append(_patches(maps[node.input[0]][0], node, shape, count, random))
+    for node in nodes:
+        yield node.input[1], np.concatenate(found.pop(node.name)).astype(np.float64)
+
+
+def _patches(
+    maps: Array, node: onnx.NodeProto, shape: Sequence[int], count: int, random: np.random.Generator
+) -> NDArray[np.float32]:
+    """(count, I · height · width): what a convolution (O, I, height, width) sees of (I, H, W)."""
+    given = {attribute.name: list(attribute.ints) for attribute in node.attribute}
+    top, left, bottom, right = given.get("pads") or [0] * 4
+    stride = given.get("strides") or [1, 1]
+    padded = np.pad(maps, ((0, 0), (top, bottom), (left, right)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, shape[2:], (1, 2))
+    windows = windows[:, :: stride[0], :: stride[1]]
+    rows, columns = (random.integers(0, size, count) for size in windows.shape[1:3])
+    chosen = windows[:, rows, columns].swapaxes(0, 1)
+    return np.ascontiguousarray(chosen).reshape(count, -1)
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Feeds calibration arrays to ONNX Runtime's quantiser."""
+
+    def __init__(self, input_name: str, arrays: Iterable[Array]) -> None:
+        self._feeds = ({input_name: array} for array in arrays)
+
+    def get_next(self) -> dict[str, Array] | None:
+        """The next feed, or None at the end."""
+        return next(self._feeds, None)

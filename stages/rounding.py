@@ -1,0 +1,90 @@
+"""Weights to signed bytes: no overflow on any processor, and rounded for real pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Weights = NDArray[np.float64]
+
+_LEVEL = 127
+_PAIR_LIMIT = 128
+"""Processors without VNNI multiply unsigned by signed bytes and add two neighbouring products in
+sixteen bits, which hold 255 · 128 and no more (PMADDUBSW in Intel's manual)."""
+_DAMPING = 0.01
+
+
+def safe_step(weight: Weights) -> Weights:
+    """The finest step of each output channel's weights at which no pair of products overflows.
+
+    Halving every weight, as ONNX Runtime's ``reduce_range`` does, is safe too, and coarser: a
+    large weight seldom has a large neighbour of its sign.
+
+    Args:
+        weight: (O, I, height, width).
+
+    Returns:
+        (O,), above 0.
+    """
+    step = np.abs(weight).reshape(len(weight), -1).max(1) / _LEVEL
+    for flat in _orders(weight):
+        for sign in (1.0, -1.0):
+            part = np.maximum(sign * flat, 0.0)
+            pairs = (part[:, 1:] + part[:, :-1]).max(1, initial=0.0)
+            # Half a step is for the rounding of the two.
+            step = np.maximum(step, pairs / (_PAIR_LIMIT - 0.5))
+    return np.where(step > 0.0, step, 1.0)
+
+
+def round_weights(weight: Weights, step: Weights, patches: Weights) -> NDArray[np.int8]:
+    """Levels whose sum of products on real patches is nearest to that of the weights.
+
+    Column by column, the error of one weight's rounding is made good by those still to be rounded
+    (GPTQ, Frantar et al. 2022, arXiv 2210.17323), with the covariance of the patches in place of
+    their second moment: a shift of the mean is the bias's to undo.
+
+    Args:
+        weight: (O, I, height, width).
+        step: (O,) of a level.
+        patches: (P, I · height · width), what the convolution sees of real pictures.
+
+    Returns:
+        Levels of the weight's shape, safe as in :func:`safe_step`.
+    """
+    rows = (weight.reshape(len(weight), -1) / step[:, None]).astype(np.float64)
+    levels = np.empty_like(rows)
+    factor = _inverse_factor(patches)
+    for column in range(rows.shape[1]):
+        levels[:, column] = np.clip(np.rint(rows[:, column]), -_LEVEL, _LEVEL)
+        error = (rows[:, column] - levels[:, column]) / factor[column, column]
+        rows[:, column + 1 :] -= error[:, None] * factor[column, column + 1 :]
+    return _made_safe(levels.reshape(weight.shape)).astype(np.int8)
+
+
+def _inverse_factor(patches: Weights) -> Weights:
+    """Upper Cholesky factor of the inverse covariance, damped so that there is one."""
+    covariance = np.cov(patches, rowvar=False).reshape(patches.shape[1], -1)
+    damping = _DAMPING * float(np.diag(covariance).mean()) or 1.0
+    inverse = np.linalg.inv(covariance + damping * np.eye(len(covariance)))
+    return np.asarray(np.linalg.cholesky((inverse + inverse.T) / 2).T, np.float64)
+
+
+def _made_safe(levels: Weights) -> Weights:
+    """Take from the larger of two neighbours what their sum has too much."""
+    safe = levels.copy()
+    for axes in ((0, 1, 2, 3), (0, 2, 3, 1)):
+        turned = np.ascontiguousarray(safe.transpose(axes))
+        flat = turned.reshape(len(levels), -1)
+        for first in range(flat.shape[1] - 1):
+            pair = flat[:, first : first + 2]
+            for sign in (1.0, -1.0):
+                part = np.maximum(sign * pair, 0.0)
+                excess = np.maximum(part.sum(1) - _PAIR_LIMIT, 0.0)
+                pair[np.arange(len(pair)), part.argmax(1)] -= sign * excess
+        safe = turned.transpose(np.argsort(axes))
+    return safe
+
+
+def _orders(weight: Weights) -> tuple[Weights, Weights]:
+    """(O, ·) rows as kernels lay a channel out: by (I, height, width), by (height, width, I)."""
+    return weight.reshape(len(weight), -1), weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
