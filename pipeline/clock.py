@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -13,9 +13,14 @@ class Clock:
     """Sums seconds by the name of the work; work inside other work counts only for the inner.
 
     One clock may be used from any number of threads.
+
+    Args:
+        timer: Seconds that have passed for the calling thread: by the wall, or
+            ``time.thread_time``, which stands still while the thread waits for a core.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timer: Callable[[], float] = time.perf_counter) -> None:
+        self._timer = timer
         self._seconds: dict[str, float] = defaultdict(float)
         self._lock = threading.Lock()
         self._inside = threading.local()
@@ -30,11 +35,11 @@ class Clock:
     def measure(self, name: str) -> Iterator[None]:
         """Count what the block takes, without what is measured inside of it."""
         outer, self._inside.inner_s = getattr(self._inside, "inner_s", 0.0), 0.0
-        started = time.perf_counter()
+        started = self._timer()
         try:
             yield
         finally:
-            elapsed = time.perf_counter() - started
+            elapsed = self._timer() - started
             with self._lock:
                 self._seconds[name] += elapsed - self._inside.inner_s
             self._inside.inner_s = outer + elapsed
