@@ -38,6 +38,9 @@ _QUANTISED = ["Conv", "Add", "Relu", "MaxPool"]
 _PATCH_VALUES = 4_000_000
 """Of what each convolution sees, how much is looked at."""
 
+_LARGEST_BIAS = 2**30
+"""In steps, of 32 bits."""
+
 _MOST_WEIGHTS = 1200
 """Of an output channel, for rounding with care: late convolutions have more, and need it less."""
 
@@ -119,29 +122,30 @@ def _refine(
     held = {i.name: i for i in quantised.graph.initializer}
     made = {name: node for node in quantised.graph.node for name in node.output}
     values = {i.name: numpy_helper.to_array(i) for i in floats.graph.initializer}
+    takers = {_source(made, n.input[1]): n for n in quantised.graph.node if n.op_type == "Conv"}
     for name, patches in seen_patches(floats, calibration):
-        if f"{name}_quantized" not in held:
+        node = takers.get(f"{name}_quantized")
+        if node is None:
             continue
         weight = values[name].astype(np.float64)
         step = safe_step(weight)
+        bias = _source(made, node.input[2]) if len(node.input) > 2 else ""
+        # The step of a bias is that of the input times that of the weights.
+        input_step = float(numpy_helper.to_array(held[made[node.input[0]].input[1]]))
+        if bias:
+            wanted = np.abs(values[bias.removesuffix("_quantized")])
+            step = np.maximum(step, wanted / (input_step * _LARGEST_BIAS))
         levels = np.rint(weight / step[:, None, None, None]).astype(np.int8)
         if patches.shape[1] <= _MOST_WEIGHTS:
             levels = round_weights(weight, step, patches)
-        lost = (weight - levels * step[:, None, None, None]).reshape(len(weight), -1)
-        shift = lost @ patches.mean(0)
-        (node,) = (
-            n for n in quantised.graph.node
-            if n.op_type == "Conv" and _source(made, n.input[1]) == f"{name}_quantized"
-        )  # fmt: skip
-        bias, bias_step = made[node.input[2]].input[:2]
-        # The step of a bias is that of the input times that of the weights.
-        finer = step / numpy_helper.to_array(held[f"{name}_scale"])
-        new_step = numpy_helper.to_array(held[bias_step]) * finer
-        new_bias = np.rint((values[bias.removesuffix("_quantized")] + shift) / new_step)
         _put(held[f"{name}_quantized"], levels)
         _put(held[f"{name}_scale"], step.astype(np.float32))
-        _put(held[bias_step], new_step.astype(np.float32))
-        _put(held[bias], new_bias.astype(np.int32))
+        if bias:
+            lost = (weight - levels * step[:, None, None, None]).reshape(len(weight), -1)
+            exact = values[bias.removesuffix("_quantized")] + lost @ patches.mean(0)
+            bias_step = step * input_step
+            _put(held[made[node.input[2]].input[1]], bias_step.astype(np.float32))
+            _put(held[bias], np.rint(exact / bias_step).astype(np.int32))
 
 
 def _is_dense(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) -> bool:
