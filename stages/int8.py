@@ -1,6 +1,6 @@
 """From a float graph to eight bits: batch norm folded away, convolutions and what joins them.
 
-The weights that result are the same on every processor: no intermediate sum can overflow.
+No intermediate sum of the weights that result can overflow, also on processors without VNNI.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _float_nodes(model: onnx.ModelProto) -> list[str]:
 def _refine(
     quantised: onnx.ModelProto, floats: onnx.ModelProto, calibration: Sequence[Array]
 ) -> None:
-    """Round every weight anew, and let the biases undo what the rounding does on average.
+    """Round dense kernels anew, and let the biases undo what the rounding does on average.
 
     Args:
         quantised: QDQ graph; its weights, their steps and its biases are changed.
