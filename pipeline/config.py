@@ -39,6 +39,11 @@ class RunConfig(Settings):
         workers: Threads that read and resize ahead of it; 0 for one a core.
         intra_op_threads: Threads inside a network on the CPU; 0 for what the lanes leave.
         operating_point: Name of a stored point; None for each bundle's default.
+        heatmaps: For which pictures to show where a finding is seen: those with a positive or
+            uncertain verdict, all that got one, or none.
+        opacity: Of a heatmap's colours where they are strongest, in [0, 1].
+        contour: Share of a heatmap's peak at which a line is drawn around it, in (0, 1).
+        identifiers: Whether outputs tell patient, accession and DICOM UIDs.
     """
 
     device: Device = "auto"
@@ -47,6 +52,10 @@ class RunConfig(Settings):
     workers: int = Field(default=0, ge=0, le=256)
     intra_op_threads: int = Field(default=0, ge=0, le=1024)
     operating_point: str | None = None
+    heatmaps: Literal["none", "positive", "all"] = "none"
+    opacity: float = Field(default=0.6, ge=0.0, le=1.0)
+    contour: float = Field(default=0.5, gt=0.0, lt=1.0)
+    identifiers: Literal["omit", "keep"] = "omit"
 
     @property
     def reader_threads(self) -> int:

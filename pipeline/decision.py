@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from .domain import ANY_REGION, FractureCall, OperatingPoint, RegionCall
+from .domain import ANY_REGION, FractureCall, Heatmap, OperatingPoint, RegionCall
 
 
 def route(probabilities: Mapping[str, float], thresholds: Mapping[str, float]) -> RegionCall:
@@ -55,7 +55,13 @@ def refusal(call: RegionCall | None, specialists: Collection[str]) -> str | None
     )
 
 
-def decide(region: str, target: str, probability: float, point: OperatingPoint) -> FractureCall:
+def decide(
+    region: str,
+    target: str,
+    probability: float,
+    point: OperatingPoint,
+    heatmap: Heatmap | None = None,
+) -> FractureCall:
     """Apply an operating point to what a specialist says.
 
     Args:
@@ -63,8 +69,9 @@ def decide(region: str, target: str, probability: float, point: OperatingPoint) 
         target: What its labels meant: ``fracture`` or ``abnormality``.
         probability: Calibrated, in [0, 1].
         point: The rule.
+        heatmap: Where it is seen.
 
     Raises:
         ValueError: The probability is no number in [0, 1].
     """
-    return FractureCall(region, target, probability, point)
+    return FractureCall(region, target, probability, point, heatmap)

@@ -70,6 +70,7 @@ class XrayImage:
         bit_depth: Bits stored for each pixel in the source.
         spacing_mm: (row, column) distance of pixel centres at the detector, or None.
         dicom: Header values that the pipeline uses (never identifiers), or None.
+        identity: Identifiers of patient, study, series and instance by DICOM keyword, or None.
     """
 
     pixels: Array
@@ -77,6 +78,7 @@ class XrayImage:
     bit_depth: int
     spacing_mm: tuple[float, float] | None = None
     dicom: Mapping[str, str] | None = None
+    identity: Mapping[str, str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         _check(
@@ -86,6 +88,38 @@ class XrayImage:
         _check(min(self.pixels.shape) > 0, f"pixels are {self.pixels.shape}, wanted at least 1 x 1")
         low, high = float(self.pixels.min()), float(self.pixels.max())
         _check(low >= 0.0 and high <= 1.0, f"pixels span [{low}, {high}], wanted [0, 1]")
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A doubt about one picture, to be known before its verdict is trusted.
+
+    Attributes:
+        name: One of :data:`pipeline.flags.NAMES`.
+        reason: What was found, and what was wanted.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rendered:
+    """A picture as a viewer shows it, for reports: upright, windowed, bone bright.
+
+    Attributes:
+        pixels: (H, W) uint8.
+        reduction: Source px per pixel, a whole number; 1 but for very large pictures.
+    """
+
+    pixels: NDArray[np.uint8]
+    reduction: int = 1
+
+    def __post_init__(self) -> None:
+        _check(
+            self.pixels.ndim == 2 and self.pixels.dtype == np.uint8,
+            f"pixels are {self.pixels.dtype} {self.pixels.shape}, wanted uint8 (H, W)",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +145,28 @@ class Placement:
     def to_source(self, y_px: float, x_px: float) -> tuple[float, float]:
         """Map a canvas point (y, x) in px back to the source."""
         return (y_px - self.top_px) / self.scale_y, (x_px - self.left_px) / self.scale_x
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heatmap:
+    """Where in a picture a specialist sees what it says.
+
+    Attributes:
+        cells: (h, w) float32 in [0, 1], covering the canvas: the evidence for the finding as a
+            share of that in the strongest place; 0 where there is none, or some against it.
+        canvas_px: Height and width of the model's canvas.
+        placement: Of the picture on the canvas.
+    """
+
+    cells: Array
+    canvas_px: tuple[int, int]
+    placement: Placement
+
+    def __post_init__(self) -> None:
+        _check(
+            self.cells.ndim == 2 and self.cells.dtype == np.float32,
+            f"cells are {self.cells.dtype} {self.cells.shape}, wanted float32 (h, w)",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,12 +280,14 @@ class FractureCall:
         target: What its training labels meant: ``fracture`` or ``abnormality``.
         probability: Calibrated, in [0, 1].
         operating_point: The rule that was applied.
+        heatmap: Where it is seen; None when it was not asked for, or the network has none.
     """
 
     region: str
     target: str
     probability: float
     operating_point: OperatingPoint
+    heatmap: Heatmap | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_probability(f"probability of {self.target} ({self.region})", self.probability)
@@ -254,6 +312,11 @@ class Outcome:
         elapsed_ms: Time spent on this input: reading and resizing, plus its share of the batch.
         bundle_digests: Bundle name to SHA-256 of the file that spoke.
         header: The DICOM header values that the pipeline uses, never identifiers.
+        flags: Doubts about the picture.
+        study: What the pictures of one study have in common, never an identifier of the patient;
+            None where no study is known.
+        identity: Identifiers by DICOM keyword; None unless they were asked for.
+        rendered: The picture for reports; None when no report was asked for.
     """
 
     image: ImageRef
@@ -264,6 +327,10 @@ class Outcome:
     elapsed_ms: float = 0.0
     bundle_digests: Mapping[str, str] = field(default_factory=dict)
     header: Mapping[str, Any] | None = None
+    flags: tuple[Flag, ...] = ()
+    study: str | None = None
+    identity: Mapping[str, str] | None = field(default=None, repr=False)
+    rendered: Rendered | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         spoken = self.status is Status.OK

@@ -19,45 +19,84 @@ import numpy as np
 from .clock import Clock
 from .config import RunConfig
 from .decision import decide, examiners, refusal, route
-from .domain import Array, FractureCall, ImageRef, Outcome, RegionCall, Status
+from .domain import (
+    Array,
+    Flag,
+    FractureCall,
+    Heatmap,
+    ImageRef,
+    Outcome,
+    Placement,
+    RegionCall,
+    Rendered,
+    StageOutput,
+    Status,
+    Verdict,
+    XrayImage,
+)
 from .errors import ImageError, NotAPictureError
+from .flags import quality, reconcile
+from .heatmap import to_heatmap
 from .in_order import in_order
 from .io import decode, read_file
 from .preprocess import PreprocessSpec, preprocess
+from .render import render
 from .runtime.network import Batch, Stage
 from .runtime.session import Weights
 
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """One picture, ready for every network; its pixels in full size are gone.
+    """One picture, ready for every network; its pixels in full depth are gone.
 
     Attributes:
         image: Where it comes from.
         arrays: (1, H, W) float32 for each kind of preprocessing that the run needs.
-        header: See :class:`pipeline.domain.Outcome`.
+        placements: Where the picture lies on each of them.
+        header, identity, rendered: See :class:`pipeline.domain.Outcome`.
+        flags: Doubts about its quality.
         elapsed_ms: Reading, decoding and resizing.
     """
 
     image: ImageRef
     arrays: Mapping[PreprocessSpec, Array]
+    placements: Mapping[PreprocessSpec, Placement]
     header: Mapping[str, str] | None
+    identity: Mapping[str, str] | None
+    rendered: Rendered | None
+    flags: tuple[Flag, ...]
     elapsed_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What is the same for every picture of a run."""
+
+    weights: Weights
+    config: RunConfig
+    rendered: bool
+    clock: Clock
 
 
 _Item = _Prepared | Outcome
 
 
 def run(
-    paths: Iterable[Path], weights: Weights, config: RunConfig, clock: Clock | None = None
+    paths: Iterable[Path],
+    weights: Weights,
+    config: RunConfig,
+    clock: Clock | None = None,
+    *,
+    rendered: bool = False,
 ) -> Iterator[Outcome]:
     """Yield an outcome for every picture of every file, in the order of ``paths``.
 
     Args:
         paths: Files; read lazily, so any number of them.
         weights: Opened bundles.
-        config: Batch size, and the numbers of threads.
+        config: Batch size, numbers of threads, heatmaps and identifiers.
         clock: Told how long the threads read, decode, resize, and run trunk and heads.
+        rendered: Whether outcomes carry the picture, for reports.
 
     Yields:
         One outcome for a file, or one for each frame of a multi-frame file. When frame k of a
@@ -67,10 +106,10 @@ def run(
     Raises:
         DeviceError: The device gave up in the middle of the run.
     """
-    clock = clock or Clock()
+    job = _Job(weights, config, rendered, clock or Clock())
     # Closed explicitly: a consumer that stops early leaves no thread at work.
-    with closing(_read_ahead(paths, weights.preprocessings, config, clock)) as items:
-        tasks = (partial(_flush, batch, weights, clock) for batch in _batches(items, config))
+    with closing(_read_ahead(paths, job)) as items:
+        tasks = (partial(_flush, batch, job) for batch in _batches(items, config))
         lanes = in_order(tasks, config.lanes, 2 * config.lanes, "fxpipe-lane")
         with closing(lanes) as flushed:
             for outcomes in flushed:
@@ -93,34 +132,32 @@ def _batches(items: Iterable[_Item], config: RunConfig) -> Iterator[list[_Item]]
     yield waiting
 
 
-def _read_ahead(
-    paths: Iterable[Path], specs: Sequence[PreprocessSpec], config: RunConfig, clock: Clock
-) -> Generator[_Item, None, None]:
+def _read_ahead(paths: Iterable[Path], job: _Job) -> Generator[_Item, None, None]:
     """Prepare files on reader threads, a bounded number ahead of the consumer, in order."""
-    tasks = (partial(_prepare, path, specs, clock) for path in paths)
-    ahead = max(2 * config.batch_size, 2 * config.reader_threads)
-    with closing(in_order(tasks, config.reader_threads, ahead, "fxpipe-read")) as prepared:
+    tasks = (partial(_prepare, path, job) for path in paths)
+    threads = job.config.reader_threads
+    ahead = max(2 * job.config.batch_size, 2 * threads)
+    with closing(in_order(tasks, threads, ahead, "fxpipe-read")) as prepared:
         for items in prepared:
             yield from items
 
 
-def _prepare(path: Path, specs: Sequence[PreprocessSpec], clock: Clock) -> list[_Item]:
+def _prepare(path: Path, job: _Job) -> list[_Item]:
     """Read one file and resize each of its frames; never raises for what the file holds."""
     items: list[_Item] = []
     sha256 = None
     started = time.perf_counter()
     try:
-        with clock.measure("read"):
+        with job.clock.measure("read"):
             content, sha256 = read_file(path)
         images = decode(content, path, sha256)
         while True:
-            with clock.measure("decode"):
+            with job.clock.measure("decode"):
                 image = next(images, None)
             if image is None:
                 break
-            with clock.measure("resize"):
-                arrays = {spec: preprocess(image.pixels, spec)[0] for spec in specs}
-            items.append(_Prepared(image.source, arrays, image.dicom, _since(started)))
+            with job.clock.measure("resize"):
+                items.append(_resized(image, job, started))
             started = time.perf_counter()
         if not items:
             raise ImageError(f"{path.name}: found a file without a picture, wanted at least one")
@@ -137,20 +174,36 @@ def _prepare(path: Path, specs: Sequence[PreprocessSpec], clock: Clock) -> list[
     return items
 
 
-def _flush(items: Sequence[_Item], weights: Weights, clock: Clock) -> list[Outcome]:
+def _resized(image: XrayImage, job: _Job, started: float) -> _Prepared:
+    """What is kept of a picture."""
+    placed = {spec: preprocess(image.pixels, spec) for spec in job.weights.preprocessings}
+    return _Prepared(
+        image=image.source,
+        arrays={spec: array for spec, (array, _) in placed.items()},
+        placements={spec: placement for spec, (_, placement) in placed.items()},
+        header=image.dicom,
+        identity=image.identity if job.config.identifiers == "keep" else None,
+        rendered=render(image.pixels) if job.rendered else None,
+        flags=quality(image.pixels),
+        elapsed_ms=_since(started),
+    )
+
+
+def _flush(items: Sequence[_Item], job: _Job) -> list[Outcome]:
     """Run one batch and put its outcomes back between those that were failed already."""
     prepared = [item for item in items if isinstance(item, _Prepared)]
     outcomes: Iterator[Outcome] = iter(())
     if prepared:
-        with clock.measure("heads"):
-            outcomes = iter(_judge(prepared, weights, clock))
+        with job.clock.measure("heads"):
+            outcomes = iter(_judge(prepared, job))
     return [next(outcomes) if isinstance(item, _Prepared) else item for item in items]
 
 
-def _judge(prepared: Sequence[_Prepared], weights: Weights, clock: Clock) -> list[Outcome]:
+def _judge(prepared: Sequence[_Prepared], job: _Job) -> list[Outcome]:
     """Route every picture of a batch, then let each specialist look at its own rows."""
     started = time.perf_counter()
-    batch = Batch([item.arrays for item in prepared], weights.trunks, clock)
+    weights = job.weights
+    batch = Batch([item.arrays for item in prepared], weights.trunks, job.clock)
     calls: list[RegionCall | None] = [None] * len(prepared)
     faults: list[str | None] = [None] * len(prepared)
     if weights.region is not None:
@@ -165,18 +218,34 @@ def _judge(prepared: Sequence[_Prepared], weights: Weights, clock: Clock) -> lis
         rows = [i for i, names in enumerate(looking) if region in names]
         if not rows:
             continue
-        output = specialist.look(batch, rows)
-        target, point = str(specialist.spec.target), weights.points[region]
-        for i, probability in zip(rows, output.probabilities[:, 0].tolist(), strict=True):
-            if np.isfinite(probability):
-                findings[i].append(decide(region, target, probability, point))
-            else:
+        output = specialist.look(batch, rows, evidence=job.config.heatmaps != "none")
+        for row, i in enumerate(rows):
+            finding = _finding(row, output, region, prepared[i], job)
+            if finding is None:
                 faults[i] = f"the {region} specialist gave no number for it"
+            else:
+                findings[i].append(finding)
     share_ms = _since(started) / len(prepared)
     return [
         _outcome(item, call, tuple(found), fault, share_ms, weights)
         for item, call, found, fault in zip(prepared, calls, findings, faults, strict=True)
     ]
+
+
+def _finding(
+    row: int, output: StageOutput, region: str, item: _Prepared, job: _Job
+) -> FractureCall | None:
+    """What a specialist says of one of its rows; None where it gave something unusable."""
+    probability = float(output.probabilities[row, 0])
+    if not np.isfinite(probability):
+        return None
+    spec, point = job.weights.fracture[region].spec, job.weights.points[region]
+    heatmap: Heatmap | None = None
+    shown = job.config.heatmaps == "all" or point.verdict(probability) is not Verdict.NEGATIVE
+    if output.evidence is not None and shown and np.isfinite(output.evidence[row, 0]).all():
+        placement = item.placements[spec.preprocess]
+        heatmap = to_heatmap(output.evidence[row, 0], spec.preprocess, placement)
+    return decide(region, str(spec.target), probability, point, heatmap)
 
 
 def _route(region: Stage, batch: Batch) -> list[RegionCall | None]:
@@ -216,6 +285,9 @@ def _outcome(
         elapsed_ms=item.elapsed_ms + share_ms,
         bundle_digests=weights.digests(spoke),
         header=item.header,
+        flags=item.flags + reconcile(item.header, call.fired if call else None),
+        identity=item.identity,
+        rendered=item.rendered,
     )
 
 

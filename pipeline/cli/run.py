@@ -24,6 +24,7 @@ from ..orchestrator import run
 from ..progress import Progress, on_stderr, visible
 from ..report import ReportWriter
 from ..report.csv_table import CsvWriter
+from ..report.heatmaps import HeatmapWriter
 from ..report.json_lines import JsonLinesWriter
 from ..report.summary import Summary
 from ..runtime.session import load_bundles
@@ -50,6 +51,16 @@ _FOLDER = click.Path(path_type=Path)
 @click.option("--batch-size", type=int, help="Pictures that the trunk sees at once.")
 @click.option("--workers", type=int, help="Threads that read ahead; 0 for one a core.")
 @click.option("--operating-point", metavar="NAME", help="A decision rule stored in the bundles.")
+@click.option(
+    "--heatmaps",
+    type=click.Choice(("none", "positive", "all")),
+    help="Overlays in OUTPUT/heatmaps/: of positive and uncertain pictures, of all, or none.",
+)
+@click.option(
+    "--identifiers",
+    type=click.Choice(("omit", "keep")),
+    help="Whether the outputs tell patient, accession and DICOM UIDs.  [default: omit]",
+)
 @click.option("--config", "file", type=_FOLDER, help="TOML file with settings.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting; repeatable."
@@ -91,13 +102,17 @@ def command(
     total = sum(1 for _ in discover(source, exclude=output)) if visible() and not quiet else None
     table = _prepare_output(output)
     with ExitStack() as stack:
-        writers = (
+        writers: list[ReportWriter] = [
             stack.enter_context(CsvWriter(table, root)),
             stack.enter_context(JsonLinesWriter(table.with_suffix(".jsonl"), root)),
             summary,
-        )
+        ]
+        if config.heatmaps != "none":
+            writers.append(HeatmapWriter(output, config.contour, config.opacity))
         progress = stack.enter_context(on_stderr(total, quiet))
-        _write_all(run(chain([first], paths), networks, config), writers, progress)
+        rendered = config.heatmaps != "none"
+        outcomes = run(chain([first], paths), networks, config, rendered=rendered)
+        _write_all(outcomes, writers, progress)
     if not quiet:
         summary.print_to(stdout_console(), table)
     ctx.exit(1 if summary.failed else 0)

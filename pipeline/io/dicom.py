@@ -44,6 +44,14 @@ _HEADER = (
     "Laterality",
     "PhotometricInterpretation",
 )
+_IDENTITY = (
+    "PatientID",
+    "PatientName",
+    "AccessionNumber",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SOPInstanceUID",
+)
 # The value representation CS; free text, and so a name, does not pass.
 _CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
 # ITU-R 601, as in Pillow.
@@ -71,6 +79,7 @@ def read_dicom(content: bytes, ref: ImageRef) -> Iterator[XrayImage]:
     _check_radiograph(ds, name)
     _check_pixels(ds, name)
     header = _header(ds)
+    identity = {keyword: str(ds.get(keyword) or "").strip() for keyword in _IDENTITY}
     spacing_mm = _spacing_mm(ds)
     several = int(ds.get("NumberOfFrames") or 1) > 1
     for index, (frame, photometric) in enumerate(stored_frames(ds, name)):
@@ -80,6 +89,7 @@ def read_dicom(content: bytes, ref: ImageRef) -> Iterator[XrayImage]:
             bit_depth=int(ds.BitsStored),
             spacing_mm=spacing_mm,
             dicom=header,
+            identity=identity,
         )
 
 

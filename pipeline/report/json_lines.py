@@ -30,6 +30,7 @@ class JsonLinesWriter:
             "schema_version": RECORD_SCHEMA,
             **to_record(outcome, self._root),
             "findings": [finding_record(finding) for finding in outcome.findings],
+            "flag_reasons": {flag.name: flag.reason for flag in outcome.flags},
             "header": None if header is None else {k: plain(str(v)) for k, v in header.items()},
         }
         self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")

@@ -10,13 +10,24 @@ from typing import Any, Protocol
 
 from ..domain import ANY_REGION, REGIONS, FractureCall, Outcome
 
-RECORD_SCHEMA = 1
+RECORD_SCHEMA = 2
 """Raised when a column changes its name, place or meaning."""
+
+IDENTITY = (
+    ("patient_id", "PatientID"),
+    ("patient_name", "PatientName"),
+    ("accession_number", "AccessionNumber"),
+    ("study_instance_uid", "StudyInstanceUID"),
+    ("series_instance_uid", "SeriesInstanceUID"),
+    ("sop_instance_uid", "SOPInstanceUID"),
+)
+"""Columns of identifiers, and their DICOM keywords: empty unless identifiers are kept."""
 
 COLUMNS = (
     "path",
     "frame",
     "sha256",
+    "study",
     "status",
     "regions",
     *(f"p_{region}" for region in REGIONS),
@@ -28,16 +39,20 @@ COLUMNS = (
     "threshold",
     "operating_point",
     *(f"{name}_{region}" for region in REGIONS for name in ("verdict", "probability")),
+    "flags",
+    "heatmap",
     "error",
     "elapsed_ms",
     "bundle_digests",
+    *(column for column, _ in IDENTITY),
 )
 """The columns of the table, in order.
 
 ``regions`` are those that fired and ``unexamined`` those of them that no specialist looked at;
 ``region`` to ``operating_point`` belong to the gravest finding; ``region`` is ``all`` for that of
 a specialist for every region, which has no columns of its own among those by region. ``target``
-says what its labels meant, so an abnormality is never reported as a fracture.
+says what its labels meant, so an abnormality is never reported as a fracture. ``flags`` are names
+of doubts, ``heatmap`` the files of overlays below the output folder.
 """
 
 Record = dict[str, Any]
@@ -71,13 +86,18 @@ def to_record(outcome: Outcome, root: Path) -> Record:
         "path": path_text(outcome.image.path, root),
         "frame": outcome.image.frame,
         "sha256": outcome.image.sha256,
+        "study": outcome.study,
         "status": outcome.status.value,
         "regions": ";".join(call.fired) or None if call else None,
         "unexamined": ";".join(outcome.unexamined) or None,
+        "flags": ";".join(flag.name for flag in outcome.flags) or None,
+        "heatmap": ";".join(heatmap_files(outcome).values()) or None,
         "error": None if outcome.error is None else plain(outcome.error),
         "elapsed_ms": round(outcome.elapsed_ms, 3),
         "bundle_digests": dict(outcome.bundle_digests),
     }
+    if outcome.identity:
+        record |= {name: plain(outcome.identity.get(word) or "") or None for name, word in IDENTITY}
     if call:
         for region, probability in call.probabilities.items():
             record[f"p_{region}"] = round(probability, _DECIMALS)
@@ -89,6 +109,29 @@ def to_record(outcome: Outcome, root: Path) -> Record:
         shown = finding_record(leading)
         record |= {key: value for key, value in shown.items() if key in record}
     return record
+
+
+def heatmap_files(outcome: Outcome) -> dict[str, str]:
+    """The overlay of each finding that has a heatmap, by region, below the output folder.
+
+    Named by content, so that no name of a file or a patient gets into one.
+    """
+    frame = "" if outcome.image.frame is None else f"-{outcome.image.frame}"
+    return {
+        finding.region: f"heatmaps/{str(outcome.image.sha256)[:16]}{frame}-{finding.region}.png"
+        for finding in outcome.findings
+        if finding.heatmap is not None and outcome.rendered is not None
+    }
+
+
+def caption(finding: FractureCall) -> str:
+    """A finding in one line: ``hand fracture: positive, 0.953 (balanced: from 0.410)``."""
+    place = "any" if finding.region == ANY_REGION else finding.region
+    point = finding.operating_point
+    return (
+        f"{place} {finding.target}: {finding.verdict.value}, {finding.probability:.3f} "
+        f"({point.name}: from {point.threshold:.3f})"
+    )
 
 
 def finding_record(finding: FractureCall) -> Record:

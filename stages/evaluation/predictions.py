@@ -30,6 +30,7 @@ from pipeline.domain import (
     Status,
 )
 from pipeline.errors import ImageError, NotAPictureError, UnreadableImageError
+from pipeline.heatmap import peak
 from pipeline.in_order import in_order
 from pipeline.io import decode, read_file
 from pipeline.preprocess import PreprocessSpec, preprocess
@@ -219,7 +220,7 @@ def _spoken(i: int, item: _Read, answer: StageOutput, stage: Stage) -> dict[str,
     if answer.evidence is None:
         return said
     canvas = stage.spec.preprocess
-    return said | peak(answer.evidence[i, 0], canvas, item.placements[canvas])
+    return said | _pointed(answer.evidence[i, 0], canvas, item.placements[canvas])
 
 
 def _decided(row: Mapping[str, Any], weights: Weights) -> dict[str, Any]:
@@ -253,28 +254,16 @@ def _decided(row: Mapping[str, Any], weights: Weights) -> dict[str, Any]:
     return fired | {"status": Status.OK.value, **verdicts}
 
 
-def peak(evidence: Array, spec: PreprocessSpec, placement: Placement) -> dict[str, float]:
-    """Where the map is highest, in fractions of the picture.
-
-    Args:
-        evidence: (h, w), covering the canvas.
-        spec: Of the canvas.
-        placement: Of the picture on it.
-
-    Returns:
-        ``peak_x``, ``peak_y``: the centre of the highest cell, outside [0, 1] when that lies in
-        the padding; ``cell_x``, ``cell_y``: width and height of a cell.
-    """
-    rows, columns = evidence.shape
-    row, column = divmod(int(evidence.argmax()), columns)
-    height_px, width_px = spec.height_px / rows, spec.width_px / columns  # of a cell
-    y_px, x_px = placement.to_source((row + 0.5) * height_px, (column + 0.5) * width_px)
+def _pointed(evidence: Array, spec: PreprocessSpec, placement: Placement) -> dict[str, float]:
+    """Where the map is highest and how large a cell is, in fractions of the picture."""
+    canvas_px = spec.height_px, spec.width_px
+    (y_px, x_px), (cell_height_px, cell_width_px) = peak(evidence, canvas_px, placement)
     height, width = placement.source_shape
     return {
         "peak_x": x_px / width,
         "peak_y": y_px / height,
-        "cell_x": width_px / placement.scale_x / width,
-        "cell_y": height_px / placement.scale_y / height,
+        "cell_x": cell_width_px / width,
+        "cell_y": cell_height_px / height,
     }
 
 

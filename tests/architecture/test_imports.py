@@ -16,7 +16,7 @@ LAYERS = (
     {"cli"},
     {"bench"},
     {"orchestrator", "report", "progress", "log"},
-    {"runtime", "decision", "heatmap"},
+    {"runtime", "decision", "heatmap", "flags", "render"},
     {"config"},
     {"bundle", "fused", "io"},
     {"preprocess"},

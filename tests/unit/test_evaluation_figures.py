@@ -14,9 +14,7 @@ from tables import sample
 
 from pipeline.bundle import Estimate, Kind
 from pipeline.config import RunConfig
-from pipeline.domain import Placement
 from pipeline.errors import UsageError
-from pipeline.preprocess import Fit, PreprocessSpec, preprocess
 from pipeline.runtime.session import load_bundles
 from stages.data.index import Index
 from stages.evaluation.baselines import look_up, majority
@@ -36,7 +34,7 @@ from stages.evaluation.figures import (
 )
 from stages.evaluation.headlines import bounds, figure_name, headlines, number, words
 from stages.evaluation.plots import draw_all
-from stages.evaluation.predictions import peak, read_predictions, write_predictions
+from stages.evaluation.predictions import read_predictions, write_predictions
 from stages.evaluation.routing import confusion, end_to_end_figures, region_figures
 from stages.evaluation.tables import write_tables
 from stages.evaluation.truth import covered_share, grown, points_at, read_boxes
@@ -305,29 +303,6 @@ def test_the_map_of_the_surest_specialist_in_view_points():
     )  # fmt: skip
     assert rows["pointing_region"].tolist() == ["hand"]
     assert rows["pointing_hit"].tolist() == [1.0]
-
-
-@pytest.mark.parametrize("fit", list(Fit))
-def test_a_peak_is_mapped_back_to_the_picture(fit):
-    canvas = PreprocessSpec(height_px=64, width_px=64, fit=fit, clip_percent=(0.0, 100.0))
-    pixels = np.zeros((100, 50), np.float32)
-    pixels[45:55, 20:30] = 1.0
-    array, placement = preprocess(pixels, canvas)
-    evidence = array[0].reshape(16, 4, 16, 4).mean((1, 3))
-    found = peak(evidence, canvas, placement)
-    assert abs(found["peak_x"] - 0.5) <= found["cell_x"]
-    assert abs(found["peak_y"] - 0.5) <= found["cell_y"]
-
-
-def test_a_peak_in_the_padding_lies_outside_the_picture():
-    canvas = PreprocessSpec(height_px=64, width_px=64)
-    placement = Placement(0.64, 0.64, 0, 16, (100, 50))
-    evidence = np.zeros((4, 4), np.float32)
-    evidence[0, 0] = 1
-    found = peak(evidence, canvas, placement)
-    assert found["peak_x"] == pytest.approx((8 - 16) / 32)
-    assert found["peak_y"] == pytest.approx(8 / 64)
-    assert (found["cell_x"], found["cell_y"]) == pytest.approx((0.5, 0.25))
 
 
 # -------------------------------------------------------------------------- files and words

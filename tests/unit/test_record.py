@@ -40,13 +40,24 @@ def failed(name: str, error: str = "broken") -> Outcome:
 
 
 def test_columns_of_this_schema_version():
-    assert RECORD_SCHEMA == 1, "the columns changed: write them down here again"
+    assert RECORD_SCHEMA == 2, "the columns changed: write them down here again"
     wanted = (
-        *("path", "frame", "sha256", "status", "regions", "p_elbow", "p_hand", "p_shoulder"),
-        *("unexamined", "region", "target", "verdict", "probability", "threshold"),
+        *("path", "frame", "sha256", "study", "status", "regions"),
+        *(
+            "p_elbow",
+            "p_hand",
+            "p_shoulder",
+            "unexamined",
+            "region",
+            "target",
+            "verdict",
+            "probability",
+            "threshold",
+        ),
         *("operating_point", "verdict_elbow", "probability_elbow", "verdict_hand"),
-        *("probability_hand", "verdict_shoulder", "probability_shoulder", "error"),
-        *("elapsed_ms", "bundle_digests"),
+        *("probability_hand", "verdict_shoulder", "probability_shoulder", "flags", "heatmap"),
+        *("error", "elapsed_ms", "bundle_digests", "patient_id", "patient_name"),
+        *("accession_number", "study_instance_uid", "series_instance_uid", "sop_instance_uid"),
     )
     assert wanted == COLUMNS
     assert tuple(to_record(ok(), ROOT)) == COLUMNS

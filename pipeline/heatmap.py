@@ -1,0 +1,195 @@
+"""From evidence maps to what a reader sees: shares of the peak, contours, coloured overlays.
+
+The decision of a specialist is linear in the mean of its last feature map, so its evidence map is
+the class activation map of Zhou et al. (2016, arXiv:1512.04150) and needs no gradients; without
+the ReLU it is what Grad-CAM gives there. As there, what speaks for the finding is shown as a share
+of its strongest place; how strong that is in all, the probability says.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from .domain import Array, Heatmap, Placement, Rendered
+from .preprocess import PreprocessSpec
+
+COLOURS = "inferno"
+"""Perceptually uniform, by the name that matplotlib and cmap give it."""
+
+CONTOUR_COLOUR = (0, 230, 230)
+"""Of the contour line: a hue that ``inferno`` does not have."""
+
+Contour = NDArray[np.float64]
+
+_FINER = 6
+"""Steps of a contour in a cell of the map, so that it follows the smooth colours."""
+
+
+def to_heatmap(evidence: Array, spec: PreprocessSpec, placement: Placement) -> Heatmap:
+    """Bring an evidence map to shares of its strongest place.
+
+    Args:
+        evidence: (h, w) float32, covering the canvas; what is above 0 speaks for the finding.
+        spec: Of the canvas.
+        placement: Of the picture on it.
+
+    Returns:
+        Cells in [0, 1]: 1 at the peak, 0 where nothing speaks for the finding; all 0 when
+        nothing does anywhere.
+    """
+    speaking = np.maximum(evidence, 0.0)
+    highest = float(speaking.max())
+    cells = speaking / np.float32(highest) if highest > 0.0 else np.zeros_like(speaking)
+    return Heatmap(cells.astype(np.float32), (spec.height_px, spec.width_px), placement)
+
+
+def peak(
+    cells: Array, canvas_px: tuple[int, int], placement: Placement
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Where a map is highest.
+
+    Args:
+        cells: (h, w), covering the canvas.
+        canvas_px: See :class:`pipeline.domain.Heatmap`.
+        placement: Likewise.
+
+    Returns:
+        (y, x) of the centre of the highest cell, outside the picture when that lies in the
+        padding, and (height, width) of a cell; both in source px.
+    """
+    height_px, width_px = _cell_px(cells, canvas_px)
+    row, column = divmod(int(cells.argmax()), cells.shape[1])
+    centre = placement.to_source((row + 0.5) * height_px, (column + 0.5) * width_px)
+    return centre, (height_px / placement.scale_y, width_px / placement.scale_x)
+
+
+def on_picture(heatmap: Heatmap, height_px: int, width_px: int) -> Array:
+    """The map over a picture, smoothly.
+
+    Args:
+        heatmap: Of the picture.
+        height_px: To which the picture was brought.
+        width_px: Likewise.
+
+    Returns:
+        (height_px, width_px) float32 in [0, 1]; 0 where the picture overhangs the canvas, which
+        the network has not seen.
+    """
+    rows, columns = heatmap.cells.shape
+    cell = _cell_px(heatmap.cells, heatmap.canvas_px)
+    source_height, source_width = heatmap.placement.source_shape
+    first = heatmap.placement.to_canvas(0.0, 0.0)
+    last = heatmap.placement.to_canvas(float(source_height), float(source_width))
+    # In cells: the picture's ends, then the part of it that lies on the canvas.
+    ends = [(first[i] / cell[i], last[i] / cell[i]) for i in (0, 1)]
+    seen = [(max(0.0, ends[i][0]), min(float(n), ends[i][1])) for i, n in ((0, rows), (1, columns))]
+    spans = [
+        tuple(round((edge - low) / (high - low) * size) for edge in part)
+        for part, (low, high), size in zip(seen, ends, (height_px, width_px), strict=True)
+    ]
+    (top, bottom), (left, right) = spans
+    box = (seen[1][0], seen[0][0], seen[1][1], seen[0][1])
+    size = (max(1, right - left), max(1, bottom - top))
+    part = np.asarray(Image.fromarray(heatmap.cells).resize(size, Image.Resampling.BICUBIC, box))
+    whole = np.zeros((height_px, width_px), np.float32)
+    whole[top : top + size[1], left : left + size[0]] = np.clip(part, 0.0, 1.0)
+    return whole
+
+
+def contours(heatmap: Heatmap, level: float) -> list[Contour]:
+    """The lines around the places at or above a share of the peak.
+
+    Args:
+        heatmap: Of the picture.
+        level: The share, in (0, 1).
+
+    Returns:
+        Closed lines, each (n, 2) of (y, x) in source px, inside the picture.
+    """
+    from contourpy import contour_generator
+
+    rows, columns = heatmap.cells.shape
+    size = (_FINER * columns, _FINER * rows)
+    fine = np.asarray(Image.fromarray(heatmap.cells).resize(size, Image.Resampling.BICUBIC))
+    height_px, width_px = _cell_px(fine, heatmap.canvas_px)
+    # A rim of zeros closes every line; it is laid on the last cells' outer edge.
+    rim = np.pad(fine.astype(np.float64), 1)
+    y = np.clip(np.arange(-0.5, len(rim) - 1), 0.0, len(fine)) * height_px
+    x = np.clip(np.arange(-0.5, rim.shape[1] - 1), 0.0, fine.shape[1]) * width_px
+    source_height, source_width = heatmap.placement.source_shape
+    found = []
+    for line in contour_generator(x, y, rim).lines(level):
+        points = [heatmap.placement.to_source(y_px, x_px) for x_px, y_px in np.asarray(line)]
+        inside = np.clip(points, 0.0, (source_height, source_width))
+        if np.ptp(inside, axis=0).all():  # not squeezed flat by the picture's edge
+            found.append(inside)
+    return found
+
+
+def coloured(values: Array, opacity: float) -> NDArray[np.uint8]:
+    """Colours for a map, the more opaque the higher it is.
+
+    Args:
+        values: (H, W) in [0, 1].
+        opacity: Of the highest value, in [0, 1].
+
+    Returns:
+        (H, W, 4) uint8 RGBA, alpha not premultiplied.
+    """
+    import cmap
+
+    table = (cmap.Colormap(COLOURS).lut(256) * 255.0).round().astype(np.uint8)
+    levels = np.clip(np.rint(values * 255.0), 0, 255).astype(np.uint8)
+    colours: NDArray[np.uint8] = table[levels]
+    colours[..., 3] = np.rint(levels * opacity).astype(np.uint8)
+    return colours
+
+
+def overlay(
+    rendered: Rendered, heatmap: Heatmap, level: float, opacity: float, caption: str = ""
+) -> Image.Image:
+    """The picture with its heatmap, and the contour at a level of it.
+
+    Args:
+        rendered: The picture.
+        heatmap: Of the same picture.
+        level: Share of the peak at which the contour is drawn, in (0, 1).
+        opacity: Of the colours, in [0, 1].
+        caption: Written on a strip below the picture; none when empty.
+
+    Returns:
+        An RGB image whose pixel (y, x) lies on pixel (y, x) of the rendered picture.
+    """
+    height, width = rendered.pixels.shape
+    colours = Image.fromarray(coloured(on_picture(heatmap, height, width), opacity))
+    grey = Image.fromarray(rendered.pixels).convert("RGBA")
+    shown = Image.alpha_composite(grey, colours).convert("RGB")
+    pen = ImageDraw.Draw(shown)
+    line_px = max(2, round(max(height, width) / 400))
+    for contour in contours(heatmap, level):
+        points = [(x / rendered.reduction, y / rendered.reduction) for y, x in contour.tolist()]
+        pen.line(points, fill=CONTOUR_COLOUR, width=line_px, joint="curve")
+    return _captioned(shown, caption) if caption else shown
+
+
+def _captioned(shown: Image.Image, caption: str) -> Image.Image:
+    """The image with a strip of text below it, in letters as large as fit."""
+    font_px = max(10, round(max(shown.size) / 40))
+    width = ImageFont.load_default(font_px).getlength(caption)
+    font_px = max(8, min(font_px, int(font_px * 0.96 * shown.width / max(width, 1.0))))
+    strip = Image.new("RGB", (shown.width, 2 * font_px))
+    pen = ImageDraw.Draw(strip)
+    pen.text(
+        (font_px // 2, font_px), caption, "white", ImageFont.load_default(font_px), anchor="lm"
+    )
+    whole = Image.new("RGB", (shown.width, shown.height + strip.height))
+    whole.paste(shown)
+    whole.paste(strip, (0, shown.height))
+    return whole
+
+
+def _cell_px(cells: Array, canvas_px: tuple[int, int]) -> tuple[float, float]:
+    """Height and width of a cell on the canvas."""
+    return canvas_px[0] / cells.shape[0], canvas_px[1] / cells.shape[1]

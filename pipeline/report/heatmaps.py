@@ -1,0 +1,35 @@
+"""Heatmaps over their pictures, one PNG for each finding that has one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..domain import Outcome
+from ..heatmap import overlay
+from .record import caption, heatmap_files
+
+FOLDER = "heatmaps"
+
+
+class HeatmapWriter:
+    """Write overlays; a picture without a heatmap gets none.
+
+    Args:
+        output: Folder of the results; the overlays go into ``heatmaps/`` in it.
+        contour: Share of the peak at which a line is drawn around it, in (0, 1).
+        opacity: Of the colours where they are strongest, in [0, 1].
+    """
+
+    def __init__(self, output: Path, contour: float, opacity: float) -> None:
+        self._output = output
+        self._look = contour, opacity
+        (output / FOLDER).mkdir(exist_ok=True)
+
+    def write(self, outcome: Outcome) -> None:
+        """Write the overlays of one outcome; byte-identical pictures share theirs."""
+        files = heatmap_files(outcome)
+        for finding in outcome.findings:
+            if finding.heatmap is None or outcome.rendered is None:
+                continue
+            shown = overlay(outcome.rendered, finding.heatmap, *self._look, caption(finding))
+            shown.save(self._output / files[finding.region], compress_level=4)
