@@ -114,12 +114,14 @@ class Summary:
         if outcome.image.frame is not None:
             name += f" (frame {outcome.image.frame})"
         if leading is None:
-            error = plain(outcome.error or "")
-            return _Row(self.total, outcome.status, -1.0, name, error)
+            about = [plain(outcome.error or "")]
+            about += [flag.name for flag in outcome.flags]
+            return _Row(self.total, outcome.status, -1.0, name, "; ".join(about))
         others = [f for f in outcome.findings if f is not leading]
         about = [_subject(leading)]
         about += [f"{_subject(f)} {f.verdict.value} {f.probability:.3f}" for f in others]
         about += [f"{region}: no specialist" for region in outcome.unexamined]
+        about += [flag.name for flag in outcome.flags]
         return _Row(self.total, leading.verdict, leading.probability, name, "; ".join(about))
 
 
