@@ -58,13 +58,34 @@ class Origin:
         """Whether its pixels say whose they are, by its own word."""
         return str(self.header.get("BurnedInAnnotation") or "").strip() == "YES"
 
+    @property
+    def grey(self) -> bool:
+        """Whether it is a monochrome picture."""
+        return self.header.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2")
+
+    def mention(self, frame: int | None) -> Dataset:
+        """An item that refers to it, or to one frame of it.
+
+        By hand, because highdicom refers to frames of multi-frame classes only, and files of
+        other classes have frames too.
+
+        Args:
+            frame: Zero-based; None for a single image.
+        """
+        item = Dataset()
+        item.ReferencedSOPClassUID = self.reference.SOPClassUID
+        item.ReferencedSOPInstanceUID = self.reference.SOPInstanceUID
+        if frame is not None:
+            item.ReferencedFrameNumber = frame + 1
+        return item
+
     def now(self) -> datetime:
         """The time, in its zone."""
         return datetime.now(self.zone).astimezone(self.zone)
 
 
 def read_origin(image: ImageRef) -> Origin:
-    """Read the file of a picture again.
+    """Read the file of a picture again, and make sure that it still is what was judged.
 
     Raises:
         ImageError: It cannot be read, is not what was judged, or cannot be referred to.

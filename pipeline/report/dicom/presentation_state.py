@@ -24,8 +24,6 @@ from ..record import caption
 from .origin import Origin
 from .provenance import Kind, Run, complete, identification, tracking_uid
 
-State = pr.GrayscaleSoftcopyPresentationState | pr.ColorSoftcopyPresentationState
-
 # A value of an explicit VR has 65534 bytes at most, and a point takes eight.
 _MOST_POINTS = 8000
 _LINE_SHARE = 0.05
@@ -38,29 +36,26 @@ def presentation_state(
     origin: Origin,
     run: Run,
     number: int,
-) -> State:
+) -> pr.GrayscaleSoftcopyPresentationState:
     """Marks on one picture or frame, and the grey values that the networks were shown.
 
     Args:
         shown: The findings that have a heatmap.
         outcome: About the picture.
-        origin: Of it.
+        origin: Of it, monochrome.
         run: That found it.
         number: Of the presentation state in its series.
 
     Raises:
         Exception: Whatever pydicom raises on malformed headers; the caller translates.
     """
-    grey = origin.header.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2")
-    frame = None if outcome.image.frame is None else outcome.image.frame + 1
     layer = pr.GraphicLayer(
         layer_name="FXPIPE",
         order=1,
         description="contours and captions by fxpipe, not verified",
         display_color=CIELabColor.from_rgb(*CONTOUR_COLOUR),
     )
-    kind = pr.GrayscaleSoftcopyPresentationState if grey else pr.ColorSoftcopyPresentationState
-    made: State = kind(
+    made = pr.GrayscaleSoftcopyPresentationState(
         referenced_images=[origin.reference],
         device_serial_number=f"weights {run.weights}",
         content_label="FXPIPE",
@@ -70,7 +65,6 @@ def presentation_state(
             pr.GraphicAnnotation(
                 referenced_images=[origin.reference],
                 graphic_layer=layer,
-                referenced_frame_number=frame,
                 graphic_objects=_graphics(finding, heatmap, outcome, run) or None,
                 text_objects=[_text(finding, line)],
             )
@@ -78,12 +72,10 @@ def presentation_state(
         ],
         **identification(Kind.MARKS, origin, outcome, run, number),
     )
-    if frame is not None:
-        for series in made.ReferencedSeriesSequence:
-            for reference in series.ReferencedImageSequence:
-                reference.ReferencedFrameNumber = frame
-    if grey:
-        _set_greys(made, origin.header, outcome)
+    # Also where there are frames: see Origin.mention.
+    for holder in (*made.ReferencedSeriesSequence, *made.GraphicAnnotationSequence):
+        holder.ReferencedImageSequence = [origin.mention(outcome.image.frame)]
+    _set_greys(made, origin.header, outcome)
     made.Laterality = ""  # of a series, which may have both sides; wanted as type 2C
     complete(made, origin, run)
     return made

@@ -111,7 +111,7 @@ def identification(
         "instance_number": number,
         "manufacturer": MAKER,
         "manufacturer_model_name": MAKER,
-        "software_versions": (f"{MAKER} {run.version}", f"weights {run.weights}"),
+        "software_versions": [f"{MAKER} {run.version}", f"weights {run.weights}"],
         "series_description": f"{MAKER} {kind.value} (research, not verified)",
     }
 
@@ -134,7 +134,9 @@ def complete(made: SOPClass, origin: Origin, run: Run) -> None:
         if f"{stem}Date" in made:
             setattr(made, f"{stem}Date", now.strftime("%Y%m%d"))
             setattr(made, f"{stem}Time", now.strftime("%H%M%S"))
-    made.TimezoneOffsetFromUTC = now.strftime("%z")[:5]
+    for item in made.get("ContributingEquipmentSequence") or ():  # highdicom names itself
+        item.ContributionDateTime = now.strftime("%Y%m%d%H%M%S%z")
+    made.TimezoneOffsetFromUTC = now.strftime("%z")
     if not run.keeps_identity:
         return
     if characters := origin.header.get("SpecificCharacterSet"):

@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 from highdicom import UID
-from highdicom.content import ReferencedImageSequence
 from highdicom.sc import SCImage
 from highdicom.sr import CodedConcept
 
@@ -72,12 +71,9 @@ def secondary_capture(
     made.ImageType = ["DERIVED", "SECONDARY"]
     made.DerivationDescription = words
     made.ImageComments = "Heatmap and caption by software. Not for measurement."
-    made.SourceImageSequence = ReferencedImageSequence(
-        [origin.reference], None if outcome.image.frame is None else outcome.image.frame + 1
-    )
-    made.SourceImageSequence[0].PurposeOfReferenceCodeSequence = [
-        CodedConcept.from_code(codes.SOURCE)
-    ]
+    source = origin.mention(outcome.image.frame)
+    source.PurposeOfReferenceCodeSequence = [CodedConcept.from_code(codes.SOURCE)]
+    made.SourceImageSequence = [source]
     if side := laterality(outcome):
         made.ImageLaterality = side
     else:

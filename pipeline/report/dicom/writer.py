@@ -32,7 +32,8 @@ class DicomWriter:
     """A :class:`~pipeline.report.record.ReportWriter` of files that a PACS takes.
 
     For every picture from a DICOM file that has a verdict: a structured report and, for findings
-    with a heatmap, an overlay each and a presentation state with all contours. They belong to the
+    with a heatmap, an overlay each and (but for colour) a presentation state with all contours.
+    They belong to the
     original's study, which they name by its UIDs; they name the patient only where identifiers
     are kept.
 
@@ -79,8 +80,8 @@ class DicomWriter:
     @property
     def summary(self) -> str:
         """How many objects there are, and of how many pictures there are none, and why."""
-        made = ", ".join(f"{self._written[kind]} {kind.value}" for kind in Kind)
-        none = ", ".join(f"{n} {why}" for why, n in self._without.items())
+        made = ", ".join(f"{kind.value} {self._written[kind]}" for kind in Kind)
+        none = ", ".join(f"{why} {n}" for why, n in self._without.items())
         return f"DICOM objects: {made}" + (f"; pictures without: {none}" if none else "")
 
     def _objects(self, outcome: Outcome) -> list[tuple[Kind, str, bytes]]:
@@ -121,7 +122,10 @@ class DicomWriter:
             for finding, heatmap in shown:
                 make = partial(secondary_capture, finding, heatmap, rendered, outcome, origin, run)
                 yield Kind.OVERLAY, f"{finding.region}-overlay", make
-        yield Kind.MARKS, "marks", partial(presentation_state, shown, outcome, origin, run)
+        if origin.grey:
+            yield Kind.MARKS, "marks", partial(presentation_state, shown, outcome, origin, run)
+        else:
+            log.warning("%s: no marks for it: a picture in colour", outcome.image.path.name)
 
     def _content(self, make: _Maker, origin: Origin, kind: Kind) -> bytes:
         """The file in memory, so that nothing is half written when a value cannot be encoded."""
