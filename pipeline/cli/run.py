@@ -58,7 +58,8 @@ _FOLDER = click.Path(path_type=Path)
 @click.option(
     "--heatmaps",
     type=click.Choice(("none", "positive", "all")),
-    help="Overlays in OUTPUT/heatmaps/: of positive and uncertain pictures, of all, or none.",
+    help="Overlays in OUTPUT/heatmaps/: of positive and uncertain pictures, of all, or none.  "
+    "[default: none; with --dicom-out positive]",
 )
 @click.option(
     "--identifiers",
@@ -68,7 +69,7 @@ _FOLDER = click.Path(path_type=Path)
 @click.option(
     "--dicom-out",
     type=_FOLDER,
-    help="Folder for DICOM objects of DICOM pictures: report, overlay and contours for a PACS.",
+    help="Folder for reports, overlays and contours of DICOM pictures as DICOM objects.",
 )
 @click.option("--config", "file", type=_FOLDER, help="TOML file with settings.")
 @click.option(

@@ -22,7 +22,12 @@ from highdicom import sr
 from judged import DIGESTS, judged
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+)
 
 from pipeline.config import RunConfig
 from pipeline.domain import Flag, ImageRef, OperatingPoint, Outcome, Status
@@ -294,8 +299,12 @@ def test_tables_of_a_big_endian_file_are_turned_round(tmp_path):
     assert np.array_equal(np.frombuffer(data, "<u2"), np.arange(0, 4096, 2))
 
 
-def test_each_frame_has_objects_that_refer_to_it(tmp_path):
-    outcomes = judged(original(tmp_path, np.stack([PIXELS, PIXELS // 2, PIXELS // 3])))
+@pytest.mark.parametrize(
+    "header", [{}, {"SOPClassUID": MultiFrameGrayscaleWordSecondaryCaptureImageStorage}]
+)
+def test_each_frame_has_objects_that_refer_to_it(tmp_path, header):
+    frames = np.stack([PIXELS, PIXELS // 2, PIXELS // 3])
+    outcomes = judged(original(tmp_path, frames, **header))
     made = objects(tmp_path, outcomes)
     assert set(made) == {f"{frame}-{kind}" for frame in range(3) for kind in KINDS}
     for frame in range(3):

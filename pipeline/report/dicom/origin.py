@@ -113,8 +113,9 @@ def _reference(header: Dataset) -> Dataset:
         setattr(reference, keyword, "")
     for keyword in ("Rows", "Columns", "SamplesPerPixel"):
         setattr(reference, keyword, int(header[keyword].value))
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        reference.NumberOfFrames = int(header.NumberOfFrames)
+    # Where highdicom would look for greys of multi-frame pictures; fxpipe takes none from there.
+    reference.SharedFunctionalGroupsSequence = [Dataset()]
+    reference.PerFrameFunctionalGroupsSequence = []
     return reference
 
 

@@ -135,7 +135,7 @@ def complete(made: SOPClass, origin: Origin, run: Run) -> None:
             setattr(made, f"{stem}Date", now.strftime("%Y%m%d"))
             setattr(made, f"{stem}Time", now.strftime("%H%M%S"))
     for item in made.get("ContributingEquipmentSequence") or ():  # highdicom names itself
-        item.ContributionDateTime = now.strftime("%Y%m%d%H%M%S%z")
+        item.ContributionDateTime = now.strftime("%Y%m%d%H%M%S")
     made.TimezoneOffsetFromUTC = now.strftime("%z")
     if not run.keeps_identity:
         return
