@@ -29,7 +29,7 @@ def configure(level: int = logging.WARNING) -> None:
     # They log header values, and those may name the patient.
     for name in ("pydicom", "highdicom"):
         logging.getLogger(name).propagate = False
-        logging.getLogger(name).addHandler(logging.NullHandler())
+        logging.getLogger(name).handlers[:] = [logging.NullHandler()]
     # Lightning says at every start which precision it was told.
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

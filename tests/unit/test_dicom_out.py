@@ -471,9 +471,21 @@ def test_the_same_run_again_gives_the_same_uids_and_any_other_gives_others(tmp_p
         uids(tmp_path, judged(path, flags=[Flag("blank", "nothing there")])),
         uids(tmp_path, judged(path), identifiers="keep"),
         uids(tmp_path, judged(path), contour=0.3),
+        uids(tmp_path, judged(path), operating_point="balanced"),
     ]
     instances = [found[kind][1] for found in (first, *others) for kind in KINDS]
     assert len(set(instances)) == len(instances)
+
+
+def test_no_instance_is_in_two_series(tmp_path):
+    """Other weights beside those that spoke are another run, and so another series."""
+    path = original(tmp_path)
+    first = uids(tmp_path, judged(path))
+    writer = DicomWriter(tmp_path / "more", RunConfig(), DIGESTS | {"fracture-elbow": "5" * 64})
+    writer.write(judged(path)[0])
+    second = [dcmread(file) for file in (tmp_path / "more").iterdir()]
+    assert not {series for series, _ in first.values()} & {ds.SeriesInstanceUID for ds in second}
+    assert not {uid for _, uid in first.values()} & {ds.SOPInstanceUID for ds in second}
 
 
 def test_the_time_is_told_in_the_zone_of_the_original(tmp_path):

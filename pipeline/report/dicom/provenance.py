@@ -93,7 +93,7 @@ def identification(
         number: Of the object in its series.
         about: Tells objects of one kind about one picture apart.
     """
-    made_of = (MAKER, run.version, kind.value, *_settings(run))
+    series = uid("series", kind.value, origin.study, run.version, dict(run.digests), _settings(run))
     said = (
         outcome.image.sha256,
         outcome.image.frame,
@@ -101,13 +101,12 @@ def identification(
         [finding_record(finding) for finding in outcome.findings],
         [(flag.name, flag.reason) for flag in outcome.flags],
         outcome.unexamined,
+        about,
     )
     return {
-        "series_instance_uid": uid(
-            "series", *made_of, origin.study, dict(run.digests), run.config.operating_point
-        ),
+        "series_instance_uid": series,
         "series_number": kind.series_number,
-        "sop_instance_uid": uid("instance", *made_of, *said, about),
+        "sop_instance_uid": uid("instance", series, *said),
         "instance_number": number,
         "manufacturer": MAKER,
         "manufacturer_model_name": MAKER,
@@ -151,4 +150,5 @@ def plain_text(text: str) -> str:
 
 def _settings(run: Run) -> tuple[Any, ...]:
     """The settings that change what an object shows or holds."""
-    return run.config.contour, run.config.opacity, run.config.identifiers
+    config = run.config
+    return config.operating_point, config.contour, config.opacity, config.identifiers
