@@ -1,4 +1,4 @@
-"""Outcomes about DICOM files, as a run with heatmaps makes them, without any network."""
+"""Outcomes about DICOM files without any network, and the DICOM objects that are made of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from factories import bone, dicom, dicom_file
+from pydicom import dcmread
+from pydicom.dataset import Dataset
 
+from pipeline.config import RunConfig
 from pipeline.domain import (
     Flag,
     FractureCall,
@@ -22,7 +26,10 @@ from pipeline.heatmap import to_heatmap
 from pipeline.io import decode, read_file
 from pipeline.preprocess import PreprocessSpec, preprocess
 from pipeline.render import render
+from pipeline.report.dicom.writer import DicomWriter
 
+KINDS = ("hand-overlay", "marks", "report")
+PIXELS = np.rint(bone(96, 80) * 4095).astype(np.uint16)
 SPEC = PreprocessSpec(height_px=64, width_px=64)
 POINT = OperatingPoint("balanced", 0.5, 0.3)
 DIGESTS = {"region": "1" * 64, "fracture-hand": "2" * 64, "trunk": "3" * 64}
@@ -81,3 +88,21 @@ def judged(
         )
 
     return [outcome(image) for image in decode(content, path, sha256)]
+
+
+def original(folder, pixels=PIXELS, syntax=None, name="x.dcm", **attributes):
+    """The path of a DICOM file of 12 bits."""
+    path = folder / name
+    bits = attributes.pop("bits", 12 if pixels.dtype == np.uint16 else None)
+    path.write_bytes(dicom_file(dicom(pixels, bits=bits, **attributes), syntax))
+    return path
+
+
+def objects(folder, outcomes, **settings) -> dict[str, Dataset]:
+    """Everything that a writer makes of outcomes, by the end of the file name."""
+    writer = DicomWriter(folder / "objects", RunConfig(**settings), DIGESTS)
+    for outcome in outcomes:
+        writer.write(outcome)
+    found = sorted((folder / "objects").iterdir())
+    assert all(path.suffix == ".dcm" for path in found)
+    return {path.stem.partition("-")[2]: dcmread(path) for path in found}

@@ -115,14 +115,9 @@ def command(
     objects = _dicom_writer(source, dicom_out, config, networks) if dicom_out else None
     table = _prepare_output(output)
     with ExitStack() as stack:
-        writers: list[ReportWriter] = [
-            stack.enter_context(CsvWriter(table, root)),
-            stack.enter_context(JsonLinesWriter(table.with_suffix(".jsonl"), root)),
-            summary,
-            *([objects] if objects else []),
-        ]
-        if config.heatmaps != "none":
-            writers.append(HeatmapWriter(output, config.contour, config.opacity))
+        writers: list[ReportWriter] = [summary, *_writers(stack, table, root, config)]
+        if objects:
+            writers.append(objects)
         progress = stack.enter_context(on_stderr(total, quiet))
         rendered = config.heatmaps != "none"
         outcomes = run(chain([first], paths), networks, config, rendered=rendered)
@@ -132,6 +127,16 @@ def command(
         if objects:
             click.echo(objects.summary)
     ctx.exit(1 if summary.failed else 0)
+
+
+def _writers(
+    stack: ExitStack, table: Path, root: Path, config: RunConfig
+) -> Iterator[ReportWriter]:
+    """Those of the output folder; their files are closed with the stack."""
+    yield stack.enter_context(CsvWriter(table, root))
+    yield stack.enter_context(JsonLinesWriter(table.with_suffix(".jsonl"), root))
+    if config.heatmaps != "none":
+        yield HeatmapWriter(table.parent, config.contour, config.opacity)
 
 
 def _write_all(

@@ -17,6 +17,7 @@ from ...config import RunConfig
 from ...domain import Outcome, Status
 from ...errors import ImageError
 from ...io.quiet import quiet
+from ..record import plain
 from .origin import Origin, OriginError, read_origin
 from .presentation_state import presentation_state
 from .provenance import Kind, Run
@@ -75,7 +76,7 @@ class DicomWriter:
                     self._written[kind] += 1
             except ImageError as error:
                 self._without["not possible (see the warnings)"] += 1
-                log.warning("%s: no DICOM object of it", error)
+                log.warning("%s: no DICOM object of it", plain(str(error)))
 
     @property
     def summary(self) -> str:
@@ -116,7 +117,7 @@ class DicomWriter:
         if origin.burned_in and not run.keeps_identity:
             log.warning(
                 "%s: no overlay of it: its header says that the patient can be read in the picture",
-                outcome.image.path.name,
+                plain(outcome.image.path.name),
             )
         else:
             for finding, heatmap in shown:
@@ -125,7 +126,7 @@ class DicomWriter:
         if origin.grey:
             yield Kind.MARKS, "marks", partial(presentation_state, shown, outcome, origin, run)
         else:
-            log.warning("%s: no marks for it: a picture in colour", outcome.image.path.name)
+            log.warning("%s: no marks for it: a picture in colour", plain(outcome.image.path.name))
 
     def _content(self, make: _Maker, origin: Origin, kind: Kind) -> bytes:
         """The file in memory, so that nothing is half written when a value cannot be encoded."""
