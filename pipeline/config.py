@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -40,7 +40,8 @@ class RunConfig(Settings):
         intra_op_threads: Threads inside a network on the CPU; 0 for what the lanes leave.
         operating_point: Name of a stored point; None for each bundle's default.
         heatmaps: For which pictures to show where a finding is seen: those with a positive or
-            uncertain verdict, all that got one, or none.
+            uncertain verdict, all that got one, or none. With ``--dicom-out`` the default is
+            ``positive``.
         opacity: Of a heatmap's colours where they are strongest, in [0, 1].
         contour: Share of a heatmap's peak at which a line is drawn around it, in (0, 1).
         identifiers: Whether outputs tell patient, accession and DICOM UIDs.
@@ -88,8 +89,19 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def load(model: type[S], file: Path | None = None, overrides: Sequence[str] = ()) -> S:
+def load(
+    model: type[S],
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+) -> S:
     """Build settings from the defaults, then a TOML file, then ``key.sub=value`` overrides.
+
+    Args:
+        model: Of the settings.
+        file: TOML.
+        overrides: ``key.sub=value``.
+        defaults: In place of some of the model's own.
 
     Raises:
         ConfigError: With one line for every fault found.
@@ -97,7 +109,7 @@ def load(model: type[S], file: Path | None = None, overrides: Sequence[str] = ()
     source = str(file) if file else "settings"
     # From the whole model's defaults: a section that is given in part keeps the rest of what
     # this model says of it, not what the section's own class does.
-    values: dict[str, Any] = model().model_dump()
+    values: dict[str, Any] = model().model_dump() | dict(defaults or {})
     if file is not None:
         try:
             _merge(values, tomllib.loads(file.read_text(encoding="utf-8")))

@@ -26,8 +26,10 @@ def configure(level: int = logging.WARNING) -> None:
         logger.handlers[:] = [handler]
         logger.setLevel(level)
         logger.propagate = False
-    # pydicom logs header values, and those may name the patient.
-    logging.getLogger("pydicom").propagate = False
+    # They log header values, and those may name the patient.
+    for name in ("pydicom", "highdicom"):
+        logging.getLogger(name).propagate = False
+        logging.getLogger(name).handlers[:] = [logging.NullHandler()]
     # Lightning says at every start which precision it was told.
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

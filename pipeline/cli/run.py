@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from rich.console import Console
@@ -27,7 +27,11 @@ from ..report.csv_table import CsvWriter
 from ..report.heatmaps import HeatmapWriter
 from ..report.json_lines import JsonLinesWriter
 from ..report.summary import Summary
-from ..runtime.session import load_bundles
+from ..runtime.session import Weights, load_bundles
+from .extras import needs
+
+if TYPE_CHECKING:
+    from ..report.dicom.writer import DicomWriter
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -54,12 +58,18 @@ _FOLDER = click.Path(path_type=Path)
 @click.option(
     "--heatmaps",
     type=click.Choice(("none", "positive", "all")),
-    help="Overlays in OUTPUT/heatmaps/: of positive and uncertain pictures, of all, or none.",
+    help="Overlays in OUTPUT/heatmaps/: of positive and uncertain pictures, of all, or none.  "
+    "[default: none; with --dicom-out positive]",
 )
 @click.option(
     "--identifiers",
     type=click.Choice(("omit", "keep")),
     help="Whether the outputs tell patient, accession and DICOM UIDs.  [default: omit]",
+)
+@click.option(
+    "--dicom-out",
+    type=_FOLDER,
+    help="Folder for reports, overlays and contours of DICOM pictures as DICOM objects.",
 )
 @click.option("--config", "file", type=_FOLDER, help="TOML file with settings.")
 @click.option(
@@ -76,6 +86,7 @@ def command(
     file: Path | None,
     settings: tuple[str, ...],
     quiet: bool,
+    dicom_out: Path | None,
     **options: Any,
 ) -> None:
     """Judge every picture of --input: which region, and is there a fracture?
@@ -91,7 +102,8 @@ def command(
         for key, value in options.items()
         if value is not None
     ]
-    config = load(RunConfig, file, [*settings, *given])
+    defaults = {} if dicom_out is None else {"heatmaps": "positive"}
+    config = load(RunConfig, file, [*settings, *given], defaults)
     _check_apart(source, output)
     paths = discover(source, exclude=output)
     first = next(paths)  # refuses an empty folder before anything is opened or written
@@ -100,22 +112,31 @@ def command(
     root = source if source.is_dir() else source.parent
     summary = Summary(root)
     total = sum(1 for _ in discover(source, exclude=output)) if visible() and not quiet else None
+    objects = _dicom_writer(source, dicom_out, config, networks) if dicom_out else None
     table = _prepare_output(output)
     with ExitStack() as stack:
-        writers: list[ReportWriter] = [
-            stack.enter_context(CsvWriter(table, root)),
-            stack.enter_context(JsonLinesWriter(table.with_suffix(".jsonl"), root)),
-            summary,
-        ]
-        if config.heatmaps != "none":
-            writers.append(HeatmapWriter(output, config.contour, config.opacity))
+        writers: list[ReportWriter] = [summary, *_writers(stack, table, root, config)]
+        if objects:
+            writers.append(objects)
         progress = stack.enter_context(on_stderr(total, quiet))
         rendered = config.heatmaps != "none"
         outcomes = run(chain([first], paths), networks, config, rendered=rendered)
         _write_all(outcomes, writers, progress)
     if not quiet:
         summary.print_to(stdout_console(), table)
+        if objects:
+            click.echo(objects.summary)
     ctx.exit(1 if summary.failed else 0)
+
+
+def _writers(
+    stack: ExitStack, table: Path, root: Path, config: RunConfig
+) -> Iterator[ReportWriter]:
+    """Those of the output folder; their files are closed with the stack."""
+    yield stack.enter_context(CsvWriter(table, root))
+    yield stack.enter_context(JsonLinesWriter(table.with_suffix(".jsonl"), root))
+    if config.heatmaps != "none":
+        yield HeatmapWriter(table.parent, config.contour, config.opacity)
 
 
 def _write_all(
@@ -134,6 +155,26 @@ def _check_apart(source: Path, output: Path) -> None:
     """Results in the folder that is read would be input of the next run."""
     if source.is_dir() and output.resolve() == source.resolve():
         raise UsageError(f"--output {output} is the input folder", "name another --output")
+
+
+def _dicom_writer(source: Path, folder: Path, config: RunConfig, networks: Weights) -> DicomWriter:
+    """The writer of DICOM objects, into a folder where no original can be."""
+    with needs("dicom"):
+        from ..report.dicom.writer import DicomWriter
+
+    inputs = source.resolve() if source.is_dir() else source.resolve().parent
+    below = source.is_dir() and folder.resolve().is_relative_to(inputs)
+    if below or folder.resolve() == inputs:
+        raise UsageError(
+            f"--dicom-out {folder} is in the input folder, wanted one apart from all originals",
+            "name another --dicom-out",
+        )
+    try:
+        return DicomWriter(folder, config, networks.digests(networks.stages))
+    except OSError as error:
+        raise UsageError(
+            f"--dicom-out {folder}: cannot be written: {error.strerror}", "name another --dicom-out"
+        ) from error
 
 
 def _prepare_output(output: Path) -> Path:

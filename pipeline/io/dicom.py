@@ -75,7 +75,7 @@ def read_dicom(content: bytes, ref: ImageRef) -> Iterator[XrayImage]:
         Exception: pydicom raises nearly anything on hostile input; the caller translates.
     """
     name = ref.path.name
-    ds = _parse(content, name)
+    ds = parse(content, name)
     _check_radiograph(ds, name)
     _check_pixels(ds, name)
     header = _header(ds)
@@ -93,7 +93,17 @@ def read_dicom(content: bytes, ref: ImageRef) -> Iterator[XrayImage]:
         )
 
 
-def _parse(content: bytes, name: str) -> Dataset:
+def parse(content: bytes, name: str) -> Dataset:
+    """Read the header of a DICOM file; its pixel data stays encoded.
+
+    Args:
+        content: The whole file, with or without preamble.
+        name: File name, for errors.
+
+    Raises:
+        UnreadableImageError: Its deflated content would grow too large.
+        Exception: Whatever pydicom raises on hostile input; the caller translates.
+    """
     _check_inflated_size(content, name)
     # The content was sniffed, so a missing preamble is a flaw and not a sign of something else.
     ds = dcmread(BytesIO(content), force=True)

@@ -45,13 +45,31 @@ def display_values(stored: NDArray[Any], ds: Dataset, *, big_endian: bool) -> Ar
 
     levels = modality_values(np.arange(first, last + 1, dtype=np.float64), ds, big_endian)
     shown = voi_values(levels, ds, big_endian)
-    if _is_inverted(ds):
+    if is_inverted(ds):
         shown = 1.0 - shown
     table = np.clip(shown, 0.0, 1.0).astype(np.float32)
     pixels = table[np.clip(stored.astype(np.int32) - first, 0, last - first)]
     if padding is not None:
         pixels[padding] = 0.0
     return pixels
+
+
+def modality_extremes(
+    stored: NDArray[Any], ds: Dataset, *, big_endian: bool
+) -> tuple[float, float]:
+    """The least and the greatest value of a frame behind the modality LUT, padding aside.
+
+    Args:
+        stored: As for :func:`display_values`.
+        ds: The header.
+        big_endian: Byte order of LUT data in the file.
+    """
+    stored = _sign_extended(stored, ds)
+    padding = _padding(stored, ds)
+    picture = stored if padding is None or padding.all() else stored[~padding]
+    first, last = int(picture.min()), int(picture.max())
+    values = modality_values(np.arange(first, last + 1, dtype=np.float64), ds, big_endian)
+    return float(values.min()), float(values.max())
 
 
 def modality_values(values: Values, ds: Dataset, big_endian: bool) -> Values:
@@ -65,10 +83,13 @@ def modality_values(values: Values, ds: Dataset, big_endian: bool) -> Values:
     Raises:
         ValueError: The table is malformed.
     """
-    if item := _first_item(ds, "ModalityLUTSequence"):
-        table, first, _ = _lut(item, big_endian)
+    if item := first_item(ds, "ModalityLUTSequence"):
+        table, first, _ = look_up_table(item, big_endian)
         return _look_up(values, table, first)
-    slope, intercept = _number(ds.get("RescaleSlope")), _number(ds.get("RescaleIntercept"))
+    slope, intercept = (
+        header_number(ds.get("RescaleSlope")),
+        header_number(ds.get("RescaleIntercept")),
+    )
     if not slope or intercept is None:
         return values
     return values * slope + intercept
@@ -88,11 +109,11 @@ def voi_values(values: Values, ds: Dataset, big_endian: bool) -> Values:
     Raises:
         ValueError: The table is malformed.
     """
-    if item := _first_item(ds, "VOILUTSequence"):
-        table, first, bits = _lut(item, big_endian)
+    if item := first_item(ds, "VOILUTSequence"):
+        table, first, bits = look_up_table(item, big_endian)
         white = max(2.0**bits - 1.0, float(table.max()))
         return _look_up(values, table, first) / white
-    centre, width = _number(ds.get("WindowCenter")), _number(ds.get("WindowWidth"))
+    centre, width = header_number(ds.get("WindowCenter")), header_number(ds.get("WindowWidth"))
     function = str(ds.get("VOILUTFunction") or "LINEAR").strip().upper()
     if centre is not None and width is not None:
         if function == "LINEAR" and width > 1:
@@ -108,7 +129,7 @@ def voi_values(values: Values, ds: Dataset, big_endian: bool) -> Values:
     return (values - low) / (high - low) if high > low else np.zeros_like(values)
 
 
-def _is_inverted(ds: Dataset) -> bool:
+def is_inverted(ds: Dataset) -> bool:
     """Whether small values are white.
 
     MONOCHROME1 and INVERSE say the same thing twice (PS3.3 C.8.11.3.1.2): they do not cancel.
@@ -127,10 +148,10 @@ def _sign_extended(stored: NDArray[Any], ds: Dataset) -> NDArray[Any]:
 
 def _padding(stored: NDArray[Any], ds: Dataset) -> NDArray[np.bool_] | None:
     """(H, W) mask of the pixels that are no part of the picture (PS3.3 C.7.5.1.1.2)."""
-    value = _number(ds.get("PixelPaddingValue"))
+    value = header_number(ds.get("PixelPaddingValue"))
     if value is None:
         return None
-    limit = _number(ds.get("PixelPaddingRangeLimit"))
+    limit = header_number(ds.get("PixelPaddingRangeLimit"))
     # Headers often give the number with the wrong sign: compare in the frame's own type.
     ends = [
         int(np.array(int(end)).astype(stored.dtype))
@@ -139,7 +160,7 @@ def _padding(stored: NDArray[Any], ds: Dataset) -> NDArray[np.bool_] | None:
     return np.asarray((stored >= min(ends)) & (stored <= max(ends)))
 
 
-def _first_item(ds: Dataset, keyword: str) -> Dataset | None:
+def first_item(ds: Dataset, keyword: str) -> Dataset | None:
     """The first item of a LUT sequence that has a table; None when there is none."""
     items = ds.get(keyword)
     if not items or items[0].get("LUTData") is None or items[0].get("LUTDescriptor") is None:
@@ -148,7 +169,7 @@ def _first_item(ds: Dataset, keyword: str) -> Dataset | None:
     return item
 
 
-def _lut(item: Dataset, big_endian: bool) -> tuple[Values, int, int]:
+def look_up_table(item: Dataset, big_endian: bool) -> tuple[Values, int, int]:
     """The table, the input value of its first entry, and the bits of an entry."""
     entries, first, bits = (int(part) for part in item.LUTDescriptor)
     entries = entries % 2**16 or 2**16  # may be read as signed; 0 stands for 65536
@@ -173,7 +194,7 @@ def _look_up(values: Values, table: Values, first: int) -> Values:
     return found
 
 
-def _number(value: Any) -> float | None:
+def header_number(value: Any) -> float | None:
     """The first of one or several header numbers; None when there is no finite one."""
     if isinstance(value, MultiValue | list | tuple):
         value = value[0] if len(value) else None

@@ -1,4 +1,4 @@
-"""Keeps the warnings of Pillow and pydicom about odd files inside this package."""
+"""Keeps the warnings of Pillow, pydicom and highdicom about odd files inside this package."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_LIBRARIES = r"(PIL|pydicom|pipeline\.io)(\.|$)"
+_LIBRARIES = r"(PIL|pydicom|highdicom|pipeline\.io|pipeline\.report\.dicom)(\.|$)"
 
 
 class _Gate:
@@ -43,7 +43,7 @@ _GATE = _Gate()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Ignore warnings that name Pillow, pydicom or this package as their place.
+    """Ignore warnings that name Pillow, pydicom, highdicom or their callers here as their place.
 
     They may quote header values, patient identifiers among them; what matters about a file is
     raised as an error or stands in its row. While any thread is inside, the filter holds for all

@@ -27,6 +27,15 @@ def test_the_example_file_says_every_default(model, name):
     assert written == wanted
 
 
+def test_other_defaults_stand_below_the_file_and_the_overrides(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text("batch_size = 3\n")
+    defaults = {"heatmaps": "positive", "batch_size": 5}
+    found = load(RunConfig, file, defaults=defaults)
+    assert (found.heatmaps, found.batch_size) == ("positive", 3)
+    assert load(RunConfig, None, ["heatmaps=none"], defaults).heatmaps == "none"
+
+
 def test_all_faults_come_at_once_each_with_the_nearest_setting(tmp_path):
     file = tmp_path / "train.toml"
     file.write_text("[optim]\nweigth_decay = 1\nlr = -1\n[train]\ntrainable_from = 'layer9'\n")

@@ -1,0 +1,157 @@
+"""Findings as a structured report after TID 1500 *Measurement Report* of DICOM PS3.16."""
+
+from __future__ import annotations
+
+from highdicom import sr
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from pydicom.sr.codedict import codes as dicom_codes
+from pydicom.sr.coding import Code
+
+from ...domain import ANY_REGION, FractureCall, Outcome
+from ..summary import INTENDED_USE
+from . import codes
+from .origin import Origin
+from .provenance import MAKER, Kind, Run, complete, identification, plain_text, tracking_uid, uid
+
+
+def structured_report(
+    outcome: Outcome, origin: Origin, run: Run, number: int
+) -> sr.ComprehensiveSR:
+    """The report on one picture: a measurement group for each specialist, then comments.
+
+    Whether there is a fracture is told as a qualitative evaluation (present, undetermined,
+    absent), never as a *Finding*: a reader that looks no further than the findings of a report
+    would take a denied one for one that is there. It is marked as complete, preliminary and
+    unverified.
+
+    Args:
+        outcome: About the picture, with findings.
+        origin: Of the picture.
+        run: That found it.
+        number: Of the report in its series.
+    """
+    report = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=_observer(run)),
+        procedure_reported=codes.PROCEDURE,
+        imaging_measurements=[
+            _group(finding, outcome, origin, run) for finding in outcome.findings
+        ],
+        title=codes.TITLE,
+    )
+    report[0].ContentSequence.append(_comments(outcome))
+    made = sr.ComprehensiveSR(
+        evidence=[origin.reference],
+        content=report,
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        coding_schemes=[
+            CodingSchemeIdentificationItem(
+                designator=codes.PRIVATE,
+                name=codes.PRIVATE_NAME,
+                version=run.version,
+                responsible_organization=MAKER,
+            )
+        ],
+        **identification(Kind.REPORT, origin, outcome, run, number),
+    )
+    complete(made, origin, run)
+    return made
+
+
+def _observer(run: Run) -> sr.ObserverContext:
+    """The device that looked: fxpipe with these weights."""
+    return sr.ObserverContext(
+        observer_type=dicom_codes.DCM.Device,
+        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+            uid=uid("device", run.version, dict(run.digests)),
+            name=MAKER,
+            manufacturer_name=MAKER,
+            model_name=f"{MAKER} {run.version}",
+            serial_number=f"weights {run.weights}",
+        ),
+    )
+
+
+def _group(
+    finding: FractureCall, outcome: Outcome, origin: Origin, run: Run
+) -> sr.MeasurementsAndQualitativeEvaluations:
+    """What one specialist says."""
+    point = finding.operating_point
+    frame = outcome.image.frame
+    measured = [(codes.PROBABILITY, finding.probability), (codes.POSITIVE_FROM, point.threshold)]
+    if point.doubt_below < point.threshold:
+        measured.append((codes.UNCERTAIN_FROM, point.doubt_below))
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(
+            uid=tracking_uid(finding, outcome), identifier=f"{finding.region} {finding.target}"
+        ),
+        algorithm_id=sr.AlgorithmIdentification(
+            name=f"{MAKER} {finding.target}-{finding.region}",
+            version=run.version,
+            parameters=[
+                f"bundle {name} sha256 {digest}"
+                for name, digest in sorted(outcome.bundle_digests.items())
+            ],
+        ),
+        finding_sites=_sites(finding, outcome),
+        measurements=[
+            sr.Measurement(name=name, value=round(value, 6), unit=codes.NO_UNITS)
+            for name, value in measured
+        ],
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(
+                codes.TARGETS[finding.target], codes.PRESENCE[finding.verdict]
+            ),
+            sr.QualitativeEvaluation(codes.VERDICT, codes.VERDICTS[finding.verdict]),
+        ],
+        source_images=[
+            sr.SourceImageForMeasurementGroup(
+                origin.reference.SOPClassUID,
+                origin.reference.SOPInstanceUID,
+                None if frame is None else [frame + 1],
+            )
+        ],
+    )
+    rule = f"{point.name}: positive from {point.threshold:.3f}"
+    if point.doubt_below < point.threshold:
+        rule += f", uncertain from {point.doubt_below:.3f}"
+    group[0].ContentSequence.append(_text(codes.OPERATING_POINT, rule))
+    return group
+
+
+def _sites(finding: FractureCall, outcome: Outcome) -> list[sr.FindingSite]:
+    """The specialist's region, or those that the router saw; the side only by the header's word."""
+    regions: tuple[str, ...] = (finding.region,)
+    if finding.region == ANY_REGION:
+        regions = outcome.region.fired if outcome.region else ()
+    side = laterality(outcome)
+    return [sr.FindingSite(codes.SITES[r], codes.SIDES[side] if side else None) for r in regions]
+
+
+def laterality(outcome: Outcome) -> str | None:
+    """L, R or B by the header; None when it says none of these."""
+    header = outcome.header or {}
+    found = header.get("ImageLaterality") or header.get("Laterality")
+    return found if found in codes.SIDES else None
+
+
+def _comments(outcome: Outcome) -> sr.ContainerContentItem:
+    """Doubts about the picture, what nobody looked at, and what all this is meant for."""
+    comments = [f"{flag.name}: {flag.reason}" for flag in outcome.flags]
+    comments += [f"{region}: seen, but there is no specialist" for region in outcome.unexamined]
+    container = sr.ContainerContentItem(
+        name=codes.EVALUATIONS, relationship_type=sr.RelationshipTypeValues.CONTAINS
+    )
+    container.ContentSequence = sr.ContentSequence(
+        [_text(codes.COMMENT, comment) for comment in (*comments, INTENDED_USE)]
+    )
+    return container
+
+
+def _text(name: Code, text: str) -> sr.TextContentItem:
+    return sr.TextContentItem(
+        name=name,
+        value=plain_text(text),
+        relationship_type=sr.RelationshipTypeValues.CONTAINS,
+    )

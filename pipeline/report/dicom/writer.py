@@ -1,0 +1,150 @@
+"""Objects of every judged DICOM picture, one file each."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+from highdicom import SOPClass
+
+from ... import DISTRIBUTION
+from ...config import RunConfig
+from ...domain import Outcome, Status
+from ...errors import ImageError
+from ...io.quiet import quiet
+from ..record import plain
+from .origin import Origin, OriginError, read_origin
+from .presentation_state import presentation_state
+from .provenance import Kind, Run
+from .secondary_capture import secondary_capture
+from .structured_report import structured_report
+
+log = logging.getLogger(__name__)
+
+_Maker = Callable[[int], SOPClass]
+
+
+class DicomWriter:
+    """A :class:`~pipeline.report.record.ReportWriter` of files that a PACS takes.
+
+    For every picture from a DICOM file that has a verdict: a structured report and, for findings
+    with a heatmap, an overlay each and (but for colour) a presentation state with all contours.
+    They belong to the
+    original's study, which they name by its UIDs; they name the patient only where identifiers
+    are kept.
+
+    Args:
+        folder: Where they go; made when missing, files of an earlier run replaced.
+        config: Of the run.
+        digests: Bundle name to SHA-256 of every network of the run.
+
+    Raises:
+        OSError: The folder cannot be made.
+    """
+
+    def __init__(self, folder: Path, config: RunConfig, digests: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._run = Run(importlib.metadata.version(DISTRIBUTION), digests, config)
+        self._written: Counter[Kind] = Counter()
+        self._without: Counter[str] = Counter()
+        self._numbers: Counter[str] = Counter()
+        self._last: tuple[tuple[Path, str | None], Origin] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        if not self._run.keeps_identity:
+            log.warning(
+                "--dicom-out: the objects name no patient; a PACS that files by patient number "
+                "needs --identifiers keep"
+            )
+
+    def write(self, outcome: Outcome) -> None:
+        """Write the objects of one outcome; a picture that can have none is counted."""
+        if outcome.header is None:
+            self._without["no DICOM picture"] += 1
+        elif outcome.status is not Status.OK:
+            self._without["no verdict"] += 1
+        else:
+            try:
+                for kind, name, content in self._objects(outcome):
+                    partial_file = self._folder / f"{name}.partial"
+                    partial_file.write_bytes(content)
+                    partial_file.replace(self._folder / f"{name}.dcm")
+                    self._written[kind] += 1
+            except ImageError as error:
+                self._without["not possible (see the warnings)"] += 1
+                log.warning("%s: no DICOM object of it", plain(str(error)))
+
+    @property
+    def summary(self) -> str:
+        """How many objects there are, and of how many pictures there are none, and why."""
+        made = ", ".join(f"{kind.value} {self._written[kind]}" for kind in Kind)
+        none = ", ".join(f"{why} {n}" for why, n in self._without.items())
+        return f"DICOM objects: {made}" + (f"; pictures without: {none}" if none else "")
+
+    def _objects(self, outcome: Outcome) -> list[tuple[Kind, str, bytes]]:
+        """Kind, file name and content of everything about a picture, or of nothing.
+
+        Raises:
+            ImageError: There can be none.
+        """
+        name = outcome.image.path.name
+        try:
+            with quiet():
+                origin = self._origin(outcome)
+                return [
+                    (kind, self._name(outcome, word), self._content(make, origin, kind))
+                    for kind, word, make in self._makers(outcome, origin)
+                ]
+        except ImageError:
+            raise
+        # Broad, as in decoding: pydicom and highdicom raise nearly anything on a malformed
+        # header. Only the type is told, because the text may quote patient identifiers.
+        except Exception as error:
+            raise OriginError(
+                f"{name}: found a header of which none can be made ({type(error).__name__})"
+            ) from error
+
+    def _makers(self, outcome: Outcome, origin: Origin) -> Iterator[tuple[Kind, str, _Maker]]:
+        run, rendered = self._run, outcome.rendered
+        yield Kind.REPORT, "report", partial(structured_report, outcome, origin, run)
+        shown = [(f, f.heatmap) for f in outcome.findings if f.heatmap is not None]
+        if rendered is None or not shown:
+            return
+        if origin.burned_in and not run.keeps_identity:
+            log.warning(
+                "%s: no overlay of it: its header says that the patient can be read in the picture",
+                plain(outcome.image.path.name),
+            )
+        else:
+            for finding, heatmap in shown:
+                make = partial(secondary_capture, finding, heatmap, rendered, outcome, origin, run)
+                yield Kind.OVERLAY, f"{finding.region}-overlay", make
+        if origin.grey:
+            yield Kind.MARKS, "marks", partial(presentation_state, shown, outcome, origin, run)
+        else:
+            log.warning("%s: no marks for it: a picture in colour", plain(outcome.image.path.name))
+
+    def _content(self, make: _Maker, origin: Origin, kind: Kind) -> bytes:
+        """The file in memory, so that nothing is half written when a value cannot be encoded."""
+        key = f"{kind.value} {origin.study}"
+        made = make(self._numbers[key] + 1)
+        file = BytesIO()
+        made.save_as(file, enforce_file_format=True)
+        self._numbers[key] += 1
+        return file.getvalue()
+
+    def _name(self, outcome: Outcome, word: str) -> str:
+        """By content, as heatmaps are named, so that no name of a file or a patient gets in."""
+        frame = "" if outcome.image.frame is None else f"-{outcome.image.frame}"
+        return f"{str(outcome.image.sha256)[:16]}{frame}-{word}"
+
+    def _origin(self, outcome: Outcome) -> Origin:
+        """Of the picture; that of the last file is kept, for its other frames."""
+        key = (outcome.image.path, outcome.image.sha256)
+        if self._last is None or self._last[0] != key:
+            self._last = (key, read_origin(outcome.image))
+        return self._last[1]
