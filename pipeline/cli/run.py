@@ -32,6 +32,7 @@ from .extras import needs
 
 if TYPE_CHECKING:
     from ..report.dicom.writer import DicomWriter
+    from ..report.fhir import FhirWriter
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -71,6 +72,7 @@ _FOLDER = click.Path(path_type=Path)
     type=_FOLDER,
     help="Folder for reports, overlays and contours of DICOM pictures as DICOM objects.",
 )
+@click.option("--fhir", is_flag=True, help="Also write OUTPUT/results.fhir.json, FHIR R4.")
 @click.option("--config", "file", type=_FOLDER, help="TOML file with settings.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting; repeatable."
@@ -87,6 +89,7 @@ def command(
     settings: tuple[str, ...],
     quiet: bool,
     dicom_out: Path | None,
+    fhir: bool,
     **options: Any,
 ) -> None:
     """Judge every picture of --input: which region, and is there a fracture?
@@ -116,6 +119,8 @@ def command(
     table = _prepare_output(output)
     with ExitStack() as stack:
         writers: list[ReportWriter] = [summary, *_writers(stack, table, root, config)]
+        if fhir:
+            writers.append(stack.enter_context(_fhir_writer(table, root)))
         if objects:
             writers.append(objects)
         progress = stack.enter_context(on_stderr(total, quiet))
@@ -137,6 +142,12 @@ def _writers(
     yield stack.enter_context(JsonLinesWriter(table.with_suffix(".jsonl"), root))
     if config.heatmaps != "none":
         yield HeatmapWriter(table.parent, config.contour, config.opacity)
+
+
+def _fhir_writer(table: Path, root: Path) -> FhirWriter:
+    from ..report.fhir import FhirWriter  # its codes take a while to load
+
+    return FhirWriter(table.with_suffix(".fhir.json"), root)
 
 
 def _write_all(

@@ -1,0 +1,185 @@
+"""The results as one FHIR R4 bundle: a diagnostic report for each input, an observation a finding.
+
+FHIR R4 (4.0.1), https://hl7.org/fhir/R4/: ``DiagnosticReport``, ``Observation``, ``Device``. Every
+report is *preliminary*, because nobody has verified it, or *cancelled*, when there is no verdict.
+Subject, accession number and study are told only when identifiers are kept.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pydicom.sr.coding import Code
+
+from .. import DISTRIBUTION
+from ..domain import FractureCall, Outcome
+from .dicom import codes
+from .record import caption, path_text, plain
+from .summary import INTENDED_USE
+
+Resource = dict[str, Any]
+
+_SYSTEMS = {
+    "SCT": "http://snomed.info/sct",
+    "DCM": "http://dicom.nema.org/resources/ontology/DCM",
+    "LN": "http://loinc.org",
+    "NCIt": "http://ncicb.nci.nih.gov/xml/owl/EVS/Thesaurus.owl",
+}
+"""URIs of the code systems: https://hl7.org/fhir/R4/terminologies-systems.html."""
+
+_RADIOLOGY = ("http://terminology.hl7.org/CodeSystem/v2-0074", "RAD", "Radiology")
+_IMAGING = ("http://terminology.hl7.org/CodeSystem/observation-category", "imaging", "Imaging")
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:fxpipe:fhir")
+
+
+class FhirWriter:
+    """Write a ``Bundle`` of type *collection*, an entry at a time.
+
+    Args:
+        path: The file; replaced when it exists.
+        root: See :func:`pipeline.report.record.to_record`.
+    """
+
+    def __init__(self, path: Path, root: Path) -> None:
+        self._root = root
+        self._rows = 0
+        self._device = _url("device", _version())
+        self._file = path.open("w", encoding="utf-8", newline="\n")
+        head = {"resourceType": "Bundle", "type": "collection", "timestamp": _now()}
+        self._file.write(json.dumps(head)[:-1] + ', "entry": [\n')
+        self._file.write(_entry(self._device, _device()))
+
+    def write(self, outcome: Outcome) -> None:
+        """Append one report and its observations."""
+        self._rows += 1
+        key = f"{self._rows} {outcome.image.sha256} {outcome.image.frame}"
+        results = []
+        for finding in outcome.findings:
+            url = _url("observation", f"{key} {finding.region}")
+            results.append({"reference": url})
+            self._append(url, self._observation(outcome, finding))
+        self._append(_url("report", key), self._report(outcome, results))
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the list, whatever happened: what was written is a bundle."""
+        self._file.write("\n]}\n")
+        self._file.close()
+
+    def _append(self, url: str, resource: Resource) -> None:
+        self._file.write(",\n" + _entry(url, resource))
+
+    def _report(self, outcome: Outcome, results: list[dict[str, str]]) -> Resource:
+        name = path_text(outcome.image.path, self._root)
+        if outcome.image.frame is not None:
+            name += f" (frame {outcome.image.frame})"
+        said = [caption(finding) for finding in outcome.findings] or [plain(outcome.error or "")]
+        said += [f"{flag.name}: {flag.reason}" for flag in outcome.flags]
+        report: Resource = {
+            "resourceType": "DiagnosticReport",
+            "status": "preliminary" if results else "cancelled",
+            "category": [_concept(*_RADIOLOGY)],
+            "code": _coded(codes.PROCEDURE),
+            "issued": _now(),
+            "conclusion": f"{name}: {'; '.join(said)}. Unverified. {INTENDED_USE}",
+        }
+        if results:
+            report["result"] = results
+        return report | _identified(outcome.identity)
+
+    def _observation(self, outcome: Outcome, finding: FractureCall) -> Resource:
+        point = finding.operating_point
+        values = [
+            (_coded(codes.PROBABILITY), finding.probability),
+            ({"text": f"positive from ({point.name})"}, point.threshold),
+            ({"text": f"uncertain from ({point.name})"}, point.doubt_below),
+        ]
+        observation: Resource = {
+            "resourceType": "Observation",
+            "status": "preliminary",
+            "category": [_concept(*_IMAGING)],
+            "code": _coded(codes.TARGETS[finding.target]),
+            "valueCodeableConcept": _coded(codes.PRESENCE[finding.verdict]),
+            "device": {"reference": self._device},
+            "component": [{"code": code, "valueQuantity": _share(value)} for code, value in values],
+            "note": [{"text": "bundles: " + json.dumps(outcome.bundle_digests, sort_keys=True)}],
+        }
+        if finding.region in codes.SITES:
+            observation["bodySite"] = _coded(codes.SITES[finding.region])
+        subject = _identified(outcome.identity).get("subject")
+        return observation | ({"subject": subject} if subject else {})
+
+
+def _device() -> Resource:
+    """The software, as it speaks in every observation."""
+    return {
+        "resourceType": "Device",
+        "deviceName": [{"name": DISTRIBUTION, "type": "model-name"}],
+        "type": {"text": "software that reads radiographs"},
+        "version": [{"value": _version()}],
+        "note": [{"text": INTENDED_USE}],
+    }
+
+
+def _identified(identity: Mapping[str, str] | None) -> Resource:
+    """Whose report it is, as far as identifiers are kept and known."""
+    known = {keyword: plain(value) for keyword, value in (identity or {}).items() if value}
+    told: Resource = {}
+    if "PatientID" in known:
+        told["subject"] = {"type": "Patient", "identifier": {"value": known["PatientID"]}}
+        if "PatientName" in known:
+            told["subject"]["display"] = known["PatientName"]
+    if "AccessionNumber" in known:
+        told["identifier"] = [{"value": known["AccessionNumber"]}]
+    if "StudyInstanceUID" in known:
+        uid = {"system": "urn:dicom:uid", "value": f"urn:oid:{known['StudyInstanceUID']}"}
+        told["imagingStudy"] = [{"type": "ImagingStudy", "identifier": uid}]
+    return told
+
+
+def _coded(code: Code) -> Resource:
+    return _concept(_SYSTEMS[code.scheme_designator], code.value, code.meaning)
+
+
+def _concept(system: str, code: str, display: str) -> Resource:
+    return {"coding": [{"system": system, "code": code, "display": display}], "text": display}
+
+
+def _share(value: float) -> Resource:
+    """A number in [0, 1], without a unit."""
+    ucum = {"unit": "1", "system": "http://unitsofmeasure.org", "code": "1"}
+    return {"value": round(value, 6), **ucum}
+
+
+def _entry(url: str, resource: Resource) -> str:
+    return json.dumps({"fullUrl": url, "resource": resource}, ensure_ascii=False, allow_nan=False)
+
+
+def _url(kind: str, key: str) -> str:
+    return uuid.uuid5(_NAMESPACE, f"{kind} {key}").urn
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
