@@ -25,6 +25,7 @@ _MOST_LANES = 8
 """Each lane holds the activations of a batch, about 100 MB at 8 pictures of 384 px."""
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+Heatmaps = Literal["none", "positive", "all"]
 S = TypeVar("S", bound=Settings)
 
 
@@ -40,7 +41,8 @@ class RunConfig(Settings):
         intra_op_threads: Threads inside a network on the CPU; 0 for what the lanes leave.
         operating_point: Name of a stored point; None for each bundle's default.
         heatmaps: For which pictures to show where a finding is seen: those with a positive or
-            uncertain verdict, all that got one, or none.
+            uncertain verdict, all that got one, or none. None: positive with a report, else none.
+        report: Whether to write the page, ``report.html``.
         opacity: Of a heatmap's colours where they are strongest, in [0, 1].
         contour: Share of a heatmap's peak at which a line is drawn around it, in (0, 1).
         identifiers: Whether outputs tell patient, accession and DICOM UIDs.
@@ -52,10 +54,16 @@ class RunConfig(Settings):
     workers: int = Field(default=0, ge=0, le=256)
     intra_op_threads: int = Field(default=0, ge=0, le=1024)
     operating_point: str | None = None
-    heatmaps: Literal["none", "positive", "all"] = "none"
+    heatmaps: Heatmaps | None = None
+    report: bool = False
     opacity: float = Field(default=0.6, ge=0.0, le=1.0)
     contour: float = Field(default=0.5, gt=0.0, lt=1.0)
     identifiers: Literal["omit", "keep"] = "omit"
+
+    @property
+    def shown_heatmaps(self) -> Heatmaps:
+        """``heatmaps``, with None resolved."""
+        return self.heatmaps or ("positive" if self.report else "none")
 
     @property
     def reader_threads(self) -> int:

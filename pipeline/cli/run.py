@@ -16,7 +16,7 @@ from rich.console import Console
 
 from .. import log
 from ..bundle import MANIFEST_NAME
-from ..config import Device, RunConfig, load
+from ..config import Device, Heatmaps, RunConfig, load
 from ..domain import Outcome
 from ..errors import UsageError
 from ..io.discover import discover
@@ -25,9 +25,10 @@ from ..progress import Progress, on_stderr, visible
 from ..report import ReportWriter
 from ..report.csv_table import CsvWriter
 from ..report.heatmaps import HeatmapWriter
+from ..report.html import HtmlWriter
 from ..report.json_lines import JsonLinesWriter
 from ..report.summary import Summary
-from ..runtime.session import load_bundles
+from ..runtime.session import Weights, load_bundles
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -53,8 +54,15 @@ _FOLDER = click.Path(path_type=Path)
 @click.option("--operating-point", metavar="NAME", help="A decision rule stored in the bundles.")
 @click.option(
     "--heatmaps",
-    type=click.Choice(("none", "positive", "all")),
-    help="Overlays in OUTPUT/heatmaps/: of positive and uncertain pictures, of all, or none.",
+    type=click.Choice(get_args(Heatmaps)),
+    help="Overlays in OUTPUT/heatmaps/: of positive and uncertain pictures, of all, or none.  "
+    "[default: positive with --report, else none]",
+)
+@click.option(
+    "--report",
+    is_flag=True,
+    default=None,
+    help="OUTPUT/report.html too: worklist, pictures and heatmaps in one page.",
 )
 @click.option(
     "--identifiers",
@@ -102,20 +110,27 @@ def command(
     total = sum(1 for _ in discover(source, exclude=output)) if visible() and not quiet else None
     table = _prepare_output(output)
     with ExitStack() as stack:
-        writers: list[ReportWriter] = [
-            stack.enter_context(CsvWriter(table, root)),
-            stack.enter_context(JsonLinesWriter(table.with_suffix(".jsonl"), root)),
-            summary,
-        ]
-        if config.heatmaps != "none":
-            writers.append(HeatmapWriter(output, config.contour, config.opacity))
+        writers = [summary, *_open_writers(stack, table, root, networks, config)]
         progress = stack.enter_context(on_stderr(total, quiet))
-        rendered = config.heatmaps != "none"
+        rendered = config.report or config.shown_heatmaps != "none"
         outcomes = run(chain([first], paths), networks, config, rendered=rendered)
         _write_all(outcomes, writers, progress)
     if not quiet:
         summary.print_to(stdout_console(), table)
     ctx.exit(1 if summary.failed else 0)
+
+
+def _open_writers(
+    stack: ExitStack, table: Path, root: Path, networks: Weights, config: RunConfig
+) -> Iterator[ReportWriter]:
+    """Everything that was asked for, beside the table."""
+    yield stack.enter_context(CsvWriter(table, root))
+    yield stack.enter_context(JsonLinesWriter(table.with_suffix(".jsonl"), root))
+    if config.shown_heatmaps != "none":
+        yield HeatmapWriter(table.parent, config.contour, config.opacity)
+    if config.report:
+        page = table.with_name("report.html")
+        yield stack.enter_context(HtmlWriter(page, root, networks, config))
 
 
 def _write_all(
