@@ -102,16 +102,20 @@ def _head(weights: Weights, config: RunConfig) -> str:
         "heatmaps": config.shown_heatmaps,
         "colours": base64.b64encode(coloured(ramp, 1.0)[..., :3].tobytes()).decode("ascii"),
     }
-    return _environment().get_template(_TEMPLATE).render(
-        about=about,
-        answers=URGENCY,
-        intended_use=INTENDED_USE,
-        facts=_safe(script_text(facts)),
-        style=_safe(style),
-        script=_safe(script),
-        # By their digests, so that nothing else on the page can ever be style or script.
-        style_source=_source_digest(style),
-        script_source=_source_digest(script),
+    return (
+        _environment()
+        .get_template(_TEMPLATE)
+        .render(
+            about=about,
+            answers=URGENCY,
+            intended_use=INTENDED_USE,
+            facts=_safe(script_text(facts)),
+            style=_safe(style),
+            script=_safe(script),
+            # By their digests, so that nothing else on the page can ever be style or script.
+            style_source=_source_digest(style),
+            script_source=_source_digest(script),
+        )
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..domain import FractureCall, Heatmap, Outcome, Rendered, Status, Verdict
+from ..domain import FractureCall, Heatmap, Outcome, RegionCall, Rendered, Status, Verdict
 from ..heatmap import Contour, contours
 from .record import IDENTITY, finding_record, plain, to_record
 
@@ -38,19 +38,12 @@ def to_row(outcome: Outcome, root: Path, level: float) -> dict[str, Any]:
         root: See :func:`pipeline.report.record.to_record`.
         level: Share of a heatmap's peak at which a line is drawn around it, in (0, 1).
     """
-    record, call, leading = to_record(outcome, root), outcome.region, outcome.leading
+    record, leading = to_record(outcome, root), outcome.leading
     row: dict[str, Any] = {
         "answer": (leading.verdict if leading else outcome.status).value,
         "probability": leading.probability if leading else None,
         "record": {key: value for key, value in record.items() if value is not None},
-        "regions": [
-            {
-                "region": region,
-                "probability": call.probabilities[region],
-                "threshold": call.thresholds[region],
-            }
-            for region in (call.ranking if call else ())
-        ],
+        "regions": [] if outcome.region is None else _regions(outcome.region),
         "unexamined": list(outcome.unexamined),
         "findings": [_finding(f, outcome.rendered, level) for f in _gravest_first(outcome)],
         "flags": [{"name": flag.name, "reason": plain(flag.reason)} for flag in outcome.flags],
@@ -67,6 +60,14 @@ def to_row(outcome: Outcome, root: Path, level: float) -> dict[str, Any]:
 def view(rendered: Rendered) -> str:
     """The picture that is opened: JPEG in base64."""
     return _jpeg(rendered, VIEW_PX, _VIEW_QUALITY)
+
+
+def _regions(call: RegionCall) -> list[dict[str, Any]]:
+    """Each region's probability and the one from which it fires, the most probable first."""
+    return [
+        {"region": r, "probability": call.probabilities[r], "threshold": call.thresholds[r]}
+        for r in call.ranking
+    ]
 
 
 def _gravest_first(outcome: Outcome) -> list[FractureCall]:

@@ -21,6 +21,7 @@ def about_run(weights: Weights, config: RunConfig, started: datetime) -> dict[st
         config: Its settings.
         started: When it began, with its time zone.
     """
+    settings = config.model_dump(mode="json") | {"heatmaps": config.shown_heatmaps}
     return {
         "version": version(),
         "started": time_text(started),
@@ -39,10 +40,7 @@ def about_run(weights: Weights, config: RunConfig, started: datetime) -> dict[st
         ],
         "points": [_point(weights, region) for region in weights.fracture],
         "routes": dict(weights.region.spec.route_thresholds) if weights.region else {},
-        "settings": {
-            key: "default" if value is None else plain(str(value))
-            for key, value in config.model_dump(mode="json").items()
-        },
+        "settings": {key: _setting(value) for key, value in settings.items()},
         "names_patients": config.identifiers == "keep",
     }
 
@@ -66,6 +64,13 @@ def _point(weights: Weights, region: str) -> dict[str, Any]:
         "sensitivity": _rate(stored.sensitivity),
         "specificity": _rate(stored.specificity),
     }
+
+
+def _setting(value: Any) -> str:
+    """A setting as it would be written in a file."""
+    if value is None:
+        return "default"
+    return str(value).lower() if isinstance(value, bool) else plain(str(value))
 
 
 def _rate(estimate: Estimate) -> str:

@@ -18,7 +18,8 @@ function panelOf(row, facts) {
 
 function card(title, ...children) {
   return element("section", { className: "card" }, element("h3", {}, title),
-    ...children.map((child) => typeof child === "string" ? element("p", {}, child) : child));
+    ...children.map((child) => typeof child === "string" ? element("p", {}, child) : child)
+      .filter((child) => child !== null));
 }
 
 function findingCard(finding, number, facts) {
@@ -52,7 +53,7 @@ function layerChoice(finding, number, facts) {
     element("input", { type: "checkbox", checked: number === 0, "data-layer": number }),
     " Show where ", sample,
     element("small", {}, finding.layer.contour
-      ? `line: ${Math.round(100 * facts.contour)} % of the strongest place`
+      ? `brightest: the strongest place; line: ${Math.round(100 * facts.contour)} % of it`
       : "no line: the strongest place lies outside the picture, or nothing speaks for the finding"));
 }
 
@@ -79,10 +80,13 @@ function factCard(row) {
   facts.push(...Object.entries(row.header));
   facts.push(["SHA-256", record.sha256], ["Time", `${Math.round(record.elapsed_ms)} ms`]);
   const networks = Object.entries(record.bundle_digests);
-  facts.push(...networks.map(([name, digest]) => [`Network ${name}`, digest]));
-  const list = element("dl", { className: "facts" }, ...facts
-    .filter(([, value]) => value !== undefined)
-    .flatMap(([word, value]) =>
-      [element("dt", {}, word), element("dd", {}, element("bdi", {}, String(value)))]));
-  return card("File", list);
+  const spoke = element("details", {},
+    element("summary", {}, "Networks that spoke"), factList(networks));
+  return card("File", factList(facts), networks.length ? spoke : null);
+}
+
+function factList(facts) {
+  const known = facts.filter(([, value]) => value !== undefined);
+  return element("dl", { className: "facts" }, ...known.flatMap(([word, value]) =>
+    [element("dt", {}, word), element("dd", {}, element("bdi", {}, String(value)))]));
 }

@@ -5,6 +5,7 @@ function start() {
   const { rows, broken } = readRows(facts.urgency);
   const end = readEnd(rows.length, broken);
   if (end) document.getElementById("finished").textContent = `${end.finished}, ${end.count} inputs`;
+  tellUnjudged(rows);
   const neighbour = {
     at: (row, step) => list.shown[list.shown.indexOf(row) + step],
     words: (row) => `${list.shown.indexOf(row) + 1} of ${list.shown.length}`,
@@ -27,6 +28,16 @@ function readEnd(count, broken) {
     state.hidden = false;
   }
   return end;
+}
+
+/** What got no verdict stands at the end of the list, where it must not be forgotten. */
+function tellUnjudged(rows) {
+  const count = rows.filter((row) => row.findings.length === 0).length;
+  if (count === 0) return;
+  const line = document.getElementById("unjudged");
+  line.textContent = `${count} of ${rows.length} inputs got no verdict, for the reasons at the end ` +
+    "of the list: nothing is said about them.";
+  line.hidden = false;
 }
 
 function help() {

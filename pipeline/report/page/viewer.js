@@ -37,6 +37,7 @@ class Viewer {
     this.film.hidden = view === null;
     if (view) {
       this.picture.src = view;
+      this.film.style.setProperty("--ratio", row.picture.width / row.picture.height);
       this.picture.alt = `X-ray ${nameOf(row)}`;
       this.#addLayers();
     } else {
@@ -48,9 +49,15 @@ class Viewer {
     this.panel.replaceChildren(...panelOf(row, this.facts));
     this.panel.scrollTop = 0;
     for (const part of this.tools.elements) part.disabled = view === null;
-    if (!this.dialog.open) this.dialog.showModal();
+    for (const [name, step] of [["previous", -1], ["next", 1]]) {
+      this.dialog.querySelector(`[data-do=${name}]`)
+        .setAttribute("aria-disabled", String(!this.neighbour.at(row, step)));
+    }
+    if (!this.dialog.open) {
+      this.dialog.showModal();
+      this.stage.focus();
+    }
     this.reset();
-    this.stage.focus();
   }
 
   #addLayers() {
@@ -170,7 +177,6 @@ class Viewer {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     const actions = {
       n: () => this.#go(1), p: () => this.#go(-1),
-      PageDown: () => this.#go(1), PageUp: () => this.#go(-1),
       h: () => this.#flip("colours"), c: () => this.#flip("contour"), i: () => this.#flip("invert"),
       b: () => this.#turn("brightness", 5), d: () => this.#turn("brightness", -5),
       m: () => this.#turn("contrast", 10), l: () => this.#turn("contrast", -10),
