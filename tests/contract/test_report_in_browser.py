@@ -85,6 +85,8 @@ def test_the_most_urgent_come_first_and_no_picture_before_it_is_seen(page):
     answers = page.answers()
     assert len(answers) == 17
     assert answers == sorted(answers, key=URGENCY.index)
+    table = page.window.locator("#worklist")
+    assert table.get_by_role("row").count() == 17 + 1  # a table to a screen reader too
     figures = page.window.locator("td.chance").all_inner_texts()
     for answer in ("positive", "uncertain", "negative"):
         inside = [float(f) for f, a in zip(figures, answers, strict=True) if a == answer]

@@ -46,6 +46,19 @@ def test_an_override_stands_above_the_file(tmp_path):
     assert (config.batch_size, config.workers, config.operating_point) == (2, 3, "sensitive")
 
 
+@pytest.mark.parametrize(
+    ("asked", "report", "shown"),
+    [
+        (None, False, "none"),
+        (None, True, "positive"),
+        ("none", True, "none"),
+        ("all", False, "all"),
+    ],
+)
+def test_a_report_has_heatmaps_unless_they_were_asked_for_otherwise(asked, report, shown):
+    assert RunConfig(heatmaps=asked, report=report).shown_heatmaps == shown
+
+
 def test_a_section_given_in_part_keeps_the_other_defaults_of_its_model():
     config = load(FractureConfig, None, ["train.seed=3", "optim.epochs=1"])
     assert config.train.trainable_from == "layer4.2"

@@ -58,7 +58,7 @@ function layerChoice(finding, number, facts) {
 }
 
 function flagCard(flags) {
-  const list = element("dl", {}, ...flags.flatMap((flag) =>
+  const list = element("dl", { className: "flags" }, ...flags.flatMap((flag) =>
     [element("dt", {}, flag.name), element("dd", {}, flag.reason)]));
   return card("Doubts about the picture", list);
 }

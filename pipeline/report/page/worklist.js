@@ -59,12 +59,13 @@ class Worklist {
   }
 
   #body(study, rows) {
-    const body = element("tbody", {}, ...rows.map((row) => row.line));
+    const body = element("tbody", { role: "rowgroup" }, ...rows.map((row) => row.line));
     if (study !== null) {
       const count = `${rows.length} ${rows.length === 1 ? "picture" : "pictures"}`;
-      const title = element("th", { colSpan: WORKLIST_COLUMNS, scope: "rowgroup" },
+      const title = element("th", { colSpan: WORKLIST_COLUMNS, scope: "rowgroup", role: "rowheader" },
         "Study ", element("bdi", {}, study), ` · ${count} · `, badge(rows[0].answer));
-      body.prepend(element("tr", { className: "study" }, title));
+      body.className = "grouped";
+      body.prepend(element("tr", { className: "study", role: "row" }, title));
     }
     return body;
   }
@@ -77,18 +78,17 @@ class Worklist {
       row.thumb = element("img", { alt: "", decoding: "async" });
       row.thumb.style.aspectRatio = `${row.picture.width} / ${row.picture.height}`;
       frame.append(row.thumb);
-      this.seen.observe(frame);
-      frame.row = row;
     }
     const open = element("button", { type: "button", className: "open", tabIndex: -1 },
       element("bdi", {}, nameOf(row)));
     const chance = lead ? [findingBar(lead), element("b", {}, three(lead.probability))] : [];
-    const line = element("tr", { className: row.answer },
-      element("td", { className: "thumb" }, frame),
-      element("td", { className: "answer" }, badge(row.answer)),
-      element("td", { className: "chance" }, ...chance),
-      element("th", { scope: "row", className: "name" }, open),
-      element("td", { className: "about" }, ...this.#about(row)));
+    const cell = (className, ...parts) => element("td", { className, role: "cell" }, ...parts);
+    // Roles again, because the screen's grid takes those of a table away in some browsers.
+    const line = element("tr", { className: row.answer, role: "row" },
+      cell("thumb", frame), cell("answer", badge(row.answer)), cell("chance", ...chance),
+      element("th", { scope: "row", className: "name", role: "rowheader" }, open),
+      cell("about", ...this.#about(row)));
+    if (row.picture) this.seen.observe(line);
     line.row = row;
     return line;
   }
