@@ -62,11 +62,12 @@ class Opened:
         for key in keys:
             self.window.keyboard.press(key)
 
+    # Text contents: a row that was not scrolled to is not drawn and has no inner text.
     def names(self) -> list[str]:
-        return self.window.locator("#worklist .open").all_inner_texts()
+        return self.window.locator("#worklist .open").all_text_contents()
 
     def answers(self) -> list[str]:
-        return self.window.locator("#worklist td.answer").all_inner_texts()
+        return self.window.locator("#worklist td.answer").all_text_contents()
 
     def focused(self) -> str:
         return str(self.window.evaluate("document.activeElement.innerText"))
@@ -87,7 +88,7 @@ def test_the_most_urgent_come_first_and_no_picture_before_it_is_seen(page):
     assert answers == sorted(answers, key=URGENCY.index)
     table = page.window.locator("#worklist")
     assert table.get_by_role("row").count() == 17 + 1  # a table to a screen reader too
-    figures = page.window.locator("td.chance").all_inner_texts()
+    figures = page.window.locator("td.chance").all_text_contents()
     for answer in ("positive", "uncertain", "negative"):
         inside = [float(f) for f, a in zip(figures, answers, strict=True) if a == answer]
         assert inside == sorted(inside, reverse=True)
