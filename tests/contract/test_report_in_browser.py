@@ -69,8 +69,8 @@ class Opened:
     def answers(self) -> list[str]:
         return self.window.locator("#worklist td.answer").all_text_contents()
 
-    def focused(self) -> str:
-        return str(self.window.evaluate("document.activeElement.innerText"))
+    def wait_for_focus(self, name: str) -> None:
+        self.window.locator(".open:focus").filter(has_text=name).wait_for()
 
 
 @pytest.fixture
@@ -94,6 +94,7 @@ def test_the_most_urgent_come_first_and_no_picture_before_it_is_seen(page):
         assert inside == sorted(inside, reverse=True)
     counts = {a: int(page.window.locator(f"[data-count={a}]").inner_text()) for a in URGENCY}
     assert counts == {a: answers.count(a) for a in URGENCY}
+    page.window.locator("td.thumb img[src]").first.wait_for()
     loaded = page.window.evaluate("[...document.images].filter((image) => image.src).length")
     assert 0 < loaded < 15
     assert "3 of 17 inputs got no verdict" in page.window.locator("#unjudged").inner_text()
@@ -122,7 +123,7 @@ def test_all_of_it_by_keyboard(page):
     page.press("/")
     page.window.keyboard.type("IMG000138")
     page.press("Tab")
-    assert page.focused() == "IMG0001380.jpg"
+    page.wait_for_focus("IMG0001380.jpg")
     page.press("Enter")
     viewer = page.window.locator("#viewer")
     assert viewer.is_visible()
@@ -152,16 +153,16 @@ def test_all_of_it_by_keyboard(page):
     assert (page.window.locator("#help").is_visible(), viewer.is_visible()) == (False, True)
     page.press("Escape")
     assert not viewer.is_visible()
-    assert page.focused() == "IMG0001380.jpg"
+    page.wait_for_focus("IMG0001380.jpg")
 
 
 def test_arrows_walk_the_list_and_n_and_p_the_pictures(page):
     names = page.names()
     page.window.locator(".open").first.focus()
     page.press("ArrowDown", "ArrowDown")
-    assert page.focused() == names[2]
+    page.wait_for_focus(names[2])
     page.press("End")
-    assert page.focused() == names[-1]
+    page.wait_for_focus(names[-1])
     page.press("Enter")
     viewer = page.window.locator("#viewer")
     assert "truncated" in viewer.inner_text()
@@ -169,7 +170,7 @@ def test_arrows_walk_the_list_and_n_and_p_the_pictures(page):
     page.press("n", "h", "0", "p", "p")
     assert page.window.locator("#viewer-name").inner_text() == names[-3]
     page.press("Escape")
-    assert page.focused() == names[-3]
+    page.wait_for_focus(names[-3])
 
 
 @pytest.fixture(scope="module")
