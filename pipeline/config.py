@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -25,6 +25,7 @@ _MOST_LANES = 8
 """Each lane holds the activations of a batch, about 100 MB at 8 pictures of 384 px."""
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+Heatmaps = Literal["none", "positive", "all"]
 S = TypeVar("S", bound=Settings)
 
 
@@ -40,8 +41,11 @@ class RunConfig(Settings):
         intra_op_threads: Threads inside a network on the CPU; 0 for what the lanes leave.
         operating_point: Name of a stored point; None for each bundle's default.
         heatmaps: For which pictures to show where a finding is seen: those with a positive or
-            uncertain verdict, all that got one, or none. With ``--dicom-out`` the default is
-            ``positive``.
+            uncertain verdict, all that got one, or none. None: positive with a report or DICOM
+            objects, else none.
+        report: Whether to write the page, ``report.html``.
+        fhir: Whether to write ``results.fhir.json``.
+        dicom_out: Folder for DICOM objects; None for no such objects.
         opacity: Of a heatmap's colours where they are strongest, in [0, 1].
         contour: Share of a heatmap's peak at which a line is drawn around it, in (0, 1).
         identifiers: Whether outputs tell patient, accession and DICOM UIDs.
@@ -53,10 +57,18 @@ class RunConfig(Settings):
     workers: int = Field(default=0, ge=0, le=256)
     intra_op_threads: int = Field(default=0, ge=0, le=1024)
     operating_point: str | None = None
-    heatmaps: Literal["none", "positive", "all"] = "none"
+    heatmaps: Heatmaps | None = None
+    report: bool = False
+    fhir: bool = False
+    dicom_out: Path | None = None
     opacity: float = Field(default=0.6, ge=0.0, le=1.0)
     contour: float = Field(default=0.5, gt=0.0, lt=1.0)
     identifiers: Literal["omit", "keep"] = "omit"
+
+    @property
+    def shown_heatmaps(self) -> Heatmaps:
+        """``heatmaps``, with None resolved."""
+        return self.heatmaps or ("positive" if self.report or self.dicom_out else "none")
 
     @property
     def reader_threads(self) -> int:
@@ -89,19 +101,8 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def load(
-    model: type[S],
-    file: Path | None = None,
-    overrides: Sequence[str] = (),
-    defaults: Mapping[str, Any] | None = None,
-) -> S:
+def load(model: type[S], file: Path | None = None, overrides: Sequence[str] = ()) -> S:
     """Build settings from the defaults, then a TOML file, then ``key.sub=value`` overrides.
-
-    Args:
-        model: Of the settings.
-        file: TOML.
-        overrides: ``key.sub=value``.
-        defaults: In place of some of the model's own.
 
     Raises:
         ConfigError: With one line for every fault found.
@@ -109,7 +110,7 @@ def load(
     source = str(file) if file else "settings"
     # From the whole model's defaults: a section that is given in part keeps the rest of what
     # this model says of it, not what the section's own class does.
-    values: dict[str, Any] = model().model_dump() | dict(defaults or {})
+    values: dict[str, Any] = model().model_dump()
     if file is not None:
         try:
             _merge(values, tomllib.loads(file.read_text(encoding="utf-8")))

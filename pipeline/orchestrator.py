@@ -218,7 +218,7 @@ def _judge(prepared: Sequence[_Prepared], job: _Job) -> list[Outcome]:
         rows = [i for i, names in enumerate(looking) if region in names]
         if not rows:
             continue
-        output = specialist.look(batch, rows, evidence=job.config.heatmaps != "none")
+        output = specialist.look(batch, rows, evidence=job.config.shown_heatmaps != "none")
         for row, i in enumerate(rows):
             finding = _finding(row, output, region, prepared[i], job)
             if finding is None:
@@ -241,7 +241,7 @@ def _finding(
         return None
     spec, point = job.weights.fracture[region].spec, job.weights.points[region]
     heatmap: Heatmap | None = None
-    shown = job.config.heatmaps == "all" or point.verdict(probability) is not Verdict.NEGATIVE
+    shown = job.config.shown_heatmaps == "all" or point.verdict(probability) is not Verdict.NEGATIVE
     if output.evidence is not None and shown and np.isfinite(output.evidence[row, 0]).all():
         placement = item.placements[spec.preprocess]
         heatmap = to_heatmap(output.evidence[row, 0], spec.preprocess, placement)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 from typing import Any
 
 import click
 
-from .. import DISTRIBUTION
+from .. import DISTRIBUTION, version
 from ..errors import FxpipeError, StartError
 
 _COMMANDS = {
@@ -89,16 +88,9 @@ def check_packages() -> None:
             )
 
 
-def _version() -> str:
-    try:
-        return importlib.metadata.version(DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown (not installed)"
-
-
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        click.echo(f"{DISTRIBUTION} {_version()}")
+        click.echo(f"{DISTRIBUTION} {version()}")
         ctx.exit()
 
 

@@ -52,7 +52,8 @@ def test_the_wheel_holds_every_template(wheel):
     wanted = {p.relative_to(ROOT).as_posix() for p in (ROOT / "stages").rglob("*.html")}
     wanted |= {p.relative_to(ROOT).as_posix() for p in (ROOT / "stages").rglob("*.j2")}
     wanted |= {p.relative_to(ROOT).as_posix() for p in (ROOT / "stages").rglob("*.csv")}
-    assert len(wanted) >= 4
+    wanted |= {p.relative_to(ROOT).as_posix() for p in (ROOT / "pipeline/report/page").iterdir()}
+    assert len(wanted) >= 13
     assert wanted <= set(wheel.namelist())
 
 

@@ -27,15 +27,6 @@ def test_the_example_file_says_every_default(model, name):
     assert written == wanted
 
 
-def test_other_defaults_stand_below_the_file_and_the_overrides(tmp_path):
-    file = tmp_path / "run.toml"
-    file.write_text("batch_size = 3\n")
-    defaults = {"heatmaps": "positive", "batch_size": 5}
-    found = load(RunConfig, file, defaults=defaults)
-    assert (found.heatmaps, found.batch_size) == ("positive", 3)
-    assert load(RunConfig, None, ["heatmaps=none"], defaults).heatmaps == "none"
-
-
 def test_all_faults_come_at_once_each_with_the_nearest_setting(tmp_path):
     file = tmp_path / "train.toml"
     file.write_text("[optim]\nweigth_decay = 1\nlr = -1\n[train]\ntrainable_from = 'layer9'\n")
@@ -53,6 +44,20 @@ def test_an_override_stands_above_the_file(tmp_path):
     file.write_text("batch_size = 4\nworkers = 3\n")
     config = load(RunConfig, file, ["batch_size=2", "operating_point=sensitive"])
     assert (config.batch_size, config.workers, config.operating_point) == (2, 3, "sensitive")
+
+
+@pytest.mark.parametrize(
+    ("asked", "output", "shown"),
+    [
+        (None, {}, "none"),
+        (None, {"report": True}, "positive"),
+        (None, {"dicom_out": "objects"}, "positive"),
+        ("none", {"report": True}, "none"),
+        ("all", {}, "all"),
+    ],
+)
+def test_a_report_has_heatmaps_unless_they_were_asked_for_otherwise(asked, output, shown):
+    assert RunConfig(heatmaps=asked, **output).shown_heatmaps == shown
 
 
 def test_a_section_given_in_part_keeps_the_other_defaults_of_its_model():

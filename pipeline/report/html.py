@@ -1,0 +1,150 @@
+"""The results as one HTML page that opens from disk and asks nothing of a network.
+
+The page is written as the run goes: first all that can be seen, with the script that fills it,
+then for each outcome a block of JSON that no browser runs or draws, and the picture in another.
+So memory stays flat on both sides, and the page of a run that was killed opens as far as it got.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from ..config import RunConfig
+from ..domain import REGIONS, Outcome
+from ..heatmap import coloured
+from ..runtime.session import Weights
+from .page_row import URGENCY, to_row, view
+from .provenance import about_run, time_text
+from .summary import INTENDED_USE
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_FOLDER = "page"
+_TEMPLATE = "report.html"
+_SCRIPTS = ("rows.js", "bars.js", "worklist.js", "layers.js", "panel.js", "viewer.js", "start.js")
+
+
+class HtmlWriter:
+    """Write the page; every row is on disk before the next picture.
+
+    Args:
+        path: The file; replaced when it exists.
+        root: See :func:`pipeline.report.record.to_record`.
+        weights: Every network of the run.
+        config: Settings of the run.
+    """
+
+    def __init__(self, path: Path, root: Path, weights: Weights, config: RunConfig) -> None:
+        self._root = root
+        self._level = config.contour
+        self._count = 0
+        head = _head(weights, config)
+        self._file = path.open("w", encoding="utf-8", newline="\n")
+        self._file.write(head + "\n")
+        self._file.flush()
+
+    def write(self, outcome: Outcome) -> None:
+        """Append one row."""
+        self._block('type="application/json" class="row"', to_row(outcome, self._root, self._level))
+        if outcome.rendered is not None:
+            self._file.write(
+                f'<script type="text/plain" class="view">{view(outcome.rendered)}</script>\n'
+            )
+        self._count += 1
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:  # a page without this block says that its run did not finish
+            finished = time_text(datetime.now().astimezone())
+            end = {"finished": finished, "count": self._count}
+            self._block('type="application/json" id="end"', end)
+            self._file.write("</body>\n</html>\n")
+        self._file.close()
+
+    def _block(self, attributes: str, value: Any) -> None:
+        self._file.write(f"<script {attributes}>{script_text(value)}</script>\n")
+
+
+def script_text(value: Any) -> str:
+    """JSON that cannot end the script element it stands in, nor open a comment in it."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _head(weights: Weights, config: RunConfig) -> str:
+    """The page up to its first row."""
+    style = _source("report.css")
+    script = "".join(_source(name) for name in _SCRIPTS)
+    about = about_run(weights, config, datetime.now().astimezone())
+    ramp = np.linspace(0.0, 1.0, 256, dtype=np.float32)[None]
+    facts = {
+        "urgency": URGENCY,
+        "regions": REGIONS,
+        "opacity": config.opacity,
+        "contour": config.contour,
+        "heatmaps": config.shown_heatmaps,
+        "colours": base64.b64encode(coloured(ramp, 1.0)[..., :3].tobytes()).decode("ascii"),
+    }
+    return (
+        _environment()
+        .get_template(_TEMPLATE)
+        .render(
+            about=about,
+            answers=URGENCY,
+            intended_use=INTENDED_USE,
+            facts=_safe(script_text(facts)),
+            style=_safe(style),
+            script=_safe(script),
+            # By their digests, so that nothing else on the page can ever be style or script.
+            style_source=_source_digest(style),
+            script_source=_source_digest(script),
+        )
+    )
+
+
+def _environment() -> Environment:
+    # Here, because a run without a report needs no templates.
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader(__package__, _FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _source(name: str) -> str:
+    """A file beside the template, its lines ended as a browser sees them."""
+    return files(__package__).joinpath(_FOLDER, name).read_text(encoding="utf-8")
+
+
+def _safe(text: str) -> Any:
+    """Text of our own that goes into the page as it is."""
+    from markupsafe import Markup
+
+    return Markup(text)  # noqa: S704 - no part of it comes from an input
+
+
+def _source_digest(text: str) -> str:
+    """An inline text as a source of a content security policy."""
+    digest = base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+    return f"'sha256-{digest}'"

@@ -1,0 +1,74 @@
+"use strict";
+
+/* The blocks that the run wrote: read once, the pictures only when they are looked at. */
+
+function readBlock(id) {
+  const block = document.getElementById(id);
+  return block ? JSON.parse(block.textContent) : null;
+}
+
+/** Every row in the order of urgency, and how many blocks were cut off. */
+function readRows(urgency) {
+  const rows = [];
+  let broken = 0;
+  for (const block of document.querySelectorAll("script.row")) {
+    try {
+      const row = JSON.parse(block.textContent);
+      row.place = rows.length;
+      row.block = block.nextElementSibling;
+      rows.push(row);
+    } catch {
+      broken += 1;
+    }
+  }
+  const gravity = (row) => urgency.indexOf(row.answer);
+  rows.sort((a, b) =>
+    gravity(a) - gravity(b) || (b.probability ?? -1) - (a.probability ?? -1) || a.place - b.place);
+  return { rows, broken };
+}
+
+function nameOf(row) {
+  const frame = row.record.frame;
+  return row.record.path + (frame === undefined ? "" : ` (frame ${frame})`);
+}
+
+/** The regions that a row is found under. */
+function regionsOf(row) {
+  const fired = row.record.regions ? row.record.regions.split(";") : [];
+  return [...new Set([...fired, ...row.findings.map((finding) => finding.region)])];
+}
+
+const jpeg = (base64) => "data:image/jpeg;base64," + base64;
+
+const viewOf = (row) =>
+  row.block && row.block.classList.contains("view") ? jpeg(row.block.textContent) : null;
+
+const subject = (finding) =>
+  `${finding.region === "all" ? "any" : finding.region} ${finding.target}`;
+
+/** An element with properties; what stands in it is always text or other elements. */
+function element(name, properties = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key in made) made[key] = value;
+    else made.setAttribute(key, value);
+  }
+  made.append(...children.filter((child) => child !== null));
+  return made;
+}
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function drawn(name, attributes = {}, ...children) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+/** A verdict as shape, colour and word. */
+function badge(answer) {
+  const icon = drawn("svg", { class: "icon", "aria-hidden": "true" },
+    drawn("use", { href: `#icon-${answer}` }));
+  return element("span", { className: `badge ${answer}` }, icon, answer);
+}

@@ -1,0 +1,125 @@
+"""What the page is told of one outcome: its record, findings with their layers, and pictures."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..domain import FractureCall, Heatmap, Outcome, RegionCall, Rendered, Status, Verdict
+from ..heatmap import Contour, contours
+from .record import IDENTITY, finding_record, plain, to_record
+
+URGENCY = (*(str(verdict) for verdict in Verdict), str(Status.UNSUPPORTED), str(Status.FAILED))
+"""Every answer, in the order of the worklist."""
+
+VIEW_PX = 1024
+"""Longest side of the picture that is opened."""
+
+THUMB_PX = 160
+"""Longest side of the picture in the list."""
+
+# JPEG in place of WebP: twice the size, but grey values in full range (WebP's have 219 levels,
+# which shows when a window is narrowed), and a tenth of the time, on the one thread that writes.
+_VIEW_QUALITY = 80
+_THUMB_QUALITY = 75
+
+
+def to_row(outcome: Outcome, root: Path, level: float) -> dict[str, Any]:
+    """Everything but the opened picture, as JSON values; what is None is left out.
+
+    Args:
+        outcome: What is known about one input.
+        root: See :func:`pipeline.report.record.to_record`.
+        level: Share of a heatmap's peak at which a line is drawn around it, in (0, 1).
+    """
+    record, leading = to_record(outcome, root), outcome.leading
+    row: dict[str, Any] = {
+        "answer": (leading.verdict if leading else outcome.status).value,
+        "probability": leading.probability if leading else None,
+        "record": {key: value for key, value in record.items() if value is not None},
+        "regions": [] if outcome.region is None else _regions(outcome.region),
+        "unexamined": list(outcome.unexamined),
+        "findings": [_finding(f, outcome.rendered, level) for f in _gravest_first(outcome)],
+        "flags": [{"name": flag.name, "reason": plain(flag.reason)} for flag in outcome.flags],
+        "header": {key: plain(str(value)) for key, value in (outcome.header or {}).items()},
+        "identity": {word: record[name] for name, word in IDENTITY if record[name]},
+    }
+    if outcome.rendered is not None:
+        height, width = _extent(outcome.rendered)
+        thumb = _jpeg(outcome.rendered, THUMB_PX, _THUMB_QUALITY)
+        row["picture"] = {"height": height, "width": width, "thumb": thumb}
+    return row
+
+
+def view(rendered: Rendered) -> str:
+    """The picture that is opened: JPEG in base64."""
+    return _jpeg(rendered, VIEW_PX, _VIEW_QUALITY)
+
+
+def _regions(call: RegionCall) -> list[dict[str, Any]]:
+    """Each region's probability and the one from which it fires, the most probable first."""
+    return [
+        {"region": r, "probability": call.probabilities[r], "threshold": call.thresholds[r]}
+        for r in call.ranking
+    ]
+
+
+def _gravest_first(outcome: Outcome) -> list[FractureCall]:
+    gravity = list(Verdict)
+    return sorted(outcome.findings, key=lambda f: (gravity.index(f.verdict), -f.probability))
+
+
+def _finding(finding: FractureCall, rendered: Rendered | None, level: float) -> dict[str, Any]:
+    told = finding_record(finding)
+    if finding.heatmap is not None and rendered is not None:
+        told["layer"] = _layer(finding.heatmap, level)
+    return told
+
+
+def _layer(heatmap: Heatmap, level: float) -> dict[str, Any]:
+    """A heatmap as the page draws it: cells in base64, and where in source px they lie."""
+    height_px, width_px = heatmap.canvas_px
+    top, left = heatmap.placement.to_source(0.0, 0.0)
+    bottom, right = heatmap.placement.to_source(float(height_px), float(width_px))
+    rows, columns = heatmap.cells.shape
+    return {
+        "rows": rows,
+        "columns": columns,
+        "cells": _base64(np.rint(heatmap.cells * 255.0).astype(np.uint8).tobytes()),
+        "left": left,
+        "top": top,
+        "width": right - left,
+        "height": bottom - top,
+        "contour": _path(contours(heatmap, level)),
+    }
+
+
+def _path(lines: Iterable[Contour]) -> str:
+    """Closed lines as SVG path data, x before y, to a tenth of a source px."""
+    return "".join(
+        "M" + "L".join(f"{x:.1f} {y:.1f}" for y, x in line[:-1].tolist()) + "Z" for line in lines
+    )
+
+
+def _extent(rendered: Rendered) -> tuple[int, int]:
+    """Height and width in source px; the last px of a reduced picture counts whole."""
+    height, width = rendered.pixels.shape
+    return height * rendered.reduction, width * rendered.reduction
+
+
+def _jpeg(rendered: Rendered, longest_px: int, quality: int) -> str:
+    image = Image.fromarray(rendered.pixels)
+    image.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
+    file = BytesIO()
+    image.save(file, "JPEG", quality=quality, optimize=True)
+    return _base64(file.getvalue())
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
