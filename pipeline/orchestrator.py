@@ -22,7 +22,7 @@ from .decision import decide, examiners, refusal, route
 from .domain import Array, FractureCall, ImageRef, Outcome, RegionCall, Status
 from .errors import ImageError, NotAPictureError
 from .in_order import in_order
-from .io import decode, read_file
+from .io import Room, decode, read_file
 from .preprocess import PreprocessSpec, preprocess
 from .runtime.network import Batch, Stage
 from .runtime.session import Weights
@@ -97,14 +97,23 @@ def _read_ahead(
     paths: Iterable[Path], specs: Sequence[PreprocessSpec], config: RunConfig, clock: Clock
 ) -> Generator[_Item, None, None]:
     """Prepare files on reader threads, a bounded number ahead of the consumer, in order."""
-    tasks = (partial(_prepare, path, specs, clock) for path in paths)
+    room = Room(config.megapixels * 10**6)
+    tasks = (partial(_prepare_in, room, path, specs, clock) for path in paths)
     ahead = max(2 * config.batch_size, 2 * config.reader_threads)
     with closing(in_order(tasks, config.reader_threads, ahead, "fxpipe-read")) as prepared:
         for items in prepared:
             yield from items
 
 
-def _prepare(path: Path, specs: Sequence[PreprocessSpec], clock: Clock) -> list[_Item]:
+def _prepare_in(
+    room: Room, path: Path, specs: Sequence[PreprocessSpec], clock: Clock
+) -> list[_Item]:
+    """Prepare one file as soon as there is room for its content."""
+    with room.for_file(path):
+        return _prepare(path, specs, clock, room)
+
+
+def _prepare(path: Path, specs: Sequence[PreprocessSpec], clock: Clock, room: Room) -> list[_Item]:
     """Read one file and resize each of its frames; never raises for what the file holds."""
     items: list[_Item] = []
     sha256 = None
@@ -112,16 +121,18 @@ def _prepare(path: Path, specs: Sequence[PreprocessSpec], clock: Clock) -> list[
     try:
         with clock.measure("read"):
             content, sha256 = read_file(path)
-        images = decode(content, path, sha256)
-        while True:
-            with clock.measure("decode"):
-                image = next(images, None)
-            if image is None:
-                break
-            with clock.measure("resize"):
-                arrays = {spec: preprocess(image.pixels, spec)[0] for spec in specs}
-            items.append(_Prepared(image.source, arrays, image.dicom, _since(started)))
-            started = time.perf_counter()
+        # Closed explicitly: whatever ends this, the room is given back.
+        with closing(decode(content, path, sha256, room)) as images:
+            while True:
+                with clock.measure("decode"):
+                    image = next(images, None)
+                if image is None:
+                    break
+                with clock.measure("resize"):
+                    arrays = {spec: preprocess(image.pixels, spec)[0] for spec in specs}
+                items.append(_Prepared(image.source, arrays, image.dicom, _since(started)))
+                del image  # not kept while the next one is decoded
+                started = time.perf_counter()
         if not items:
             raise ImageError(f"{path.name}: found a file without a picture, wanted at least one")
     except ImageError as error:
