@@ -27,6 +27,7 @@ from ..report.csv_table import CsvWriter
 from ..report.json_lines import JsonLinesWriter
 from ..report.summary import Summary
 from ..runtime.session import load_bundles
+from .arenas import few_arenas
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -74,6 +75,7 @@ def command(
     formula gets an apostrophe in front.
     """
     log.configure()
+    few_arenas()
     # As TOML strings: an operating point that is called "1" stays a name.
     given = [
         f"{key}={json.dumps(value, ensure_ascii=False)}"
