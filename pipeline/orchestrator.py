@@ -38,7 +38,7 @@ from .errors import ImageError, NotAPictureError
 from .flags import quality, reconcile
 from .heatmap import to_heatmap
 from .in_order import in_order
-from .io import decode, read_file
+from .io import Room, decode, read_file
 from .preprocess import PreprocessSpec, preprocess
 from .render import render
 from .runtime.network import Batch, Stage
@@ -134,7 +134,8 @@ def _batches(items: Iterable[_Item], config: RunConfig) -> Iterator[list[_Item]]
 
 def _read_ahead(paths: Iterable[Path], job: _Job) -> Generator[_Item, None, None]:
     """Prepare files on reader threads, a bounded number ahead of the consumer, in order."""
-    tasks = (partial(_prepare, path, job) for path in paths)
+    room = Room(job.config.megapixels * 10**6)
+    tasks = (partial(_prepare_in, room, path, job) for path in paths)
     threads = job.config.reader_threads
     ahead = max(2 * job.config.batch_size, 2 * threads)
     with closing(in_order(tasks, threads, ahead, "fxpipe-read")) as prepared:
@@ -142,7 +143,13 @@ def _read_ahead(paths: Iterable[Path], job: _Job) -> Generator[_Item, None, None
             yield from items
 
 
-def _prepare(path: Path, job: _Job) -> list[_Item]:
+def _prepare_in(room: Room, path: Path, job: _Job) -> list[_Item]:
+    """Prepare one file as soon as there is room for its content."""
+    with room.for_file(path):
+        return _prepare(path, job, room)
+
+
+def _prepare(path: Path, job: _Job, room: Room) -> list[_Item]:
     """Read one file and resize each of its frames; never raises for what the file holds."""
     items: list[_Item] = []
     sha256 = None
@@ -150,15 +157,17 @@ def _prepare(path: Path, job: _Job) -> list[_Item]:
     try:
         with job.clock.measure("read"):
             content, sha256 = read_file(path)
-        images = decode(content, path, sha256)
-        while True:
-            with job.clock.measure("decode"):
-                image = next(images, None)
-            if image is None:
-                break
-            with job.clock.measure("resize"):
-                items.append(_resized(image, job, started))
-            started = time.perf_counter()
+        # Closed explicitly: whatever ends this, the room is given back.
+        with closing(decode(content, path, sha256, room)) as images:
+            while True:
+                with job.clock.measure("decode"):
+                    image = next(images, None)
+                if image is None:
+                    break
+                with job.clock.measure("resize"):
+                    items.append(_resized(image, job, started))
+                del image  # not kept while the next one is decoded
+                started = time.perf_counter()
         if not items:
             raise ImageError(f"{path.name}: found a file without a picture, wanted at least one")
     except ImageError as error:

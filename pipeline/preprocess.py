@@ -13,7 +13,11 @@ import numpy as np
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from .bands import bands
 from .domain import Array, Placement
+
+_LARGE_PIXELS = 4_000_000
+"""From here on a picture is resized in bands; the copy of a smaller one hardly counts."""
 
 
 class Fit(StrEnum):
@@ -73,8 +77,7 @@ def preprocess(pixels: Array, spec: PreprocessSpec) -> tuple[Array, Placement]:
     else:
         scale = min(ratios) if spec.fit is Fit.PAD else max(ratios)
         height, width = max(1, round(source_height * scale)), max(1, round(source_width * scale))
-    filter_ = Image.Resampling[spec.resample.upper()]
-    resized = np.asarray(Image.fromarray(pixels).resize((width, height), filter_))
+    resized = _resize(pixels, height, width, Image.Resampling[spec.resample.upper()])
     stretched = _stretch(resized, spec.clip_percent)
 
     top, left = (spec.height_px - height) // 2, (spec.width_px - width) // 2
@@ -89,6 +92,21 @@ def preprocess(pixels: Array, spec: PreprocessSpec) -> tuple[Array, Placement]:
         source_shape=(source_height, source_width),
     )
     return canvas[None], placement
+
+
+def _resize(pixels: Array, height: int, width: int, filter_: Image.Resampling) -> Array:
+    """Pillow's resize, without Pillow's copy of a large picture.
+
+    The rows of a large one are narrowed band by band before all of them are shrunk together. Pillow
+    does the same in one go, or takes the columns first: the last bit of a float may differ.
+    """
+    if pixels.size < _LARGE_PIXELS:
+        return np.asarray(Image.fromarray(pixels).resize((width, height), filter_))
+    narrow = np.empty((pixels.shape[0], width), np.float32)
+    for rows in bands(*pixels.shape):
+        band = Image.fromarray(pixels[rows])
+        narrow[rows] = np.asarray(band.resize((width, band.height), filter_))
+    return np.asarray(Image.fromarray(narrow).resize((width, height), filter_))
 
 
 def _stretch(pixels: Array, clip_percent: tuple[float, float]) -> Array:

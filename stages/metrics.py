@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import binomtest, rankdata
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -16,7 +16,6 @@ from sklearn.metrics import (
     cohen_kappa_score,
     precision_score,
     recall_score,
-    roc_auc_score,
 )
 
 from pipeline.bundle import Estimate
@@ -37,9 +36,21 @@ def auc(labels: Labels, scores: Array) -> float | None:
         scores: (N,) any monotone score.
     """
     known = ~np.isnan(labels)
-    if len(np.unique(labels[known])) < 2:
+    positive = labels[known] == 1
+    if positive.all() or not positive.any():
         return None
-    return float(roc_auc_score(labels[known], scores[known]))
+    return _rank_auc(positive, scores[known])
+
+
+def _rank_auc(positive: NDArray[np.bool_], scores: NDArray[np.floating]) -> float:
+    """By the rank sum of Mann and Whitney (1947).
+
+    scikit-learn's gives the same number in twenty times as long, and a bootstrap asks for
+    thousands.
+    """
+    cases, controls = int(positive.sum()), int((~positive).sum())
+    ranks = rankdata(scores, nan_policy="raise")
+    return float((ranks[positive].sum() - cases * (cases + 1) / 2) / (cases * controls))
 
 
 def auc_estimate(labels: Labels, scores: Array, groups: Sequence[str], seed: int = 0) -> Estimate:
@@ -202,7 +213,7 @@ def probability_bins(scores: Numbers) -> NDArray[np.intp]:
 
 
 BINARY: Mapping[str, Callable[[Cases], float]] = {
-    "auc": lambda c: float(roc_auc_score(c.labels, c.scores)),
+    "auc": lambda c: _rank_auc(c.labels, c.scores),
     "average_precision": lambda c: float(average_precision_score(c.labels, c.scores)),
     "accuracy": lambda c: float(accuracy_score(c.labels, c.calls)),
     "balanced_accuracy": lambda c: float(balanced_accuracy_score(c.labels, c.calls)),

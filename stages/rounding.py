@@ -12,6 +12,8 @@ _PAIR_LIMIT = 128
 """Processors without VNNI multiply unsigned by signed bytes and add two neighbouring products in
 sixteen bits, which hold 255 · 128 and no more (PMADDUBSW in Intel's manual)."""
 _DAMPING = 0.01
+_BLOCK = 64
+"""Columns whose errors are passed on together: one product of matrices in place of many."""
 
 
 def safe_step(weight: Weights) -> Weights:
@@ -51,14 +53,19 @@ def round_weights(weight: Weights, step: Weights, patches: Weights) -> NDArray[n
     Returns:
         Levels of the weight's shape, safe as in :func:`safe_step`.
     """
-    rows = (weight.reshape(len(weight), -1) / step[:, None]).astype(np.float64)
-    levels = np.empty_like(rows)
+    # Transposed, so that what is one column above lies together in memory.
+    columns = np.ascontiguousarray((weight.reshape(len(weight), -1) / step[:, None]).T)
+    levels = np.empty_like(columns)
     factor = _inverse_factor(patches)
-    for column in range(rows.shape[1]):
-        levels[:, column] = np.clip(np.rint(rows[:, column]), -_LEVEL, _LEVEL)
-        error = (rows[:, column] - levels[:, column]) / factor[column, column]
-        rows[:, column + 1 :] -= error[:, None] * factor[column, column + 1 :]
-    return _made_safe(levels.reshape(weight.shape)).astype(np.int8)
+    for start in range(0, len(columns), _BLOCK):
+        stop = min(start + _BLOCK, len(columns))
+        errors = np.empty((stop - start, len(weight)))
+        for i in range(start, stop):
+            levels[i] = np.clip(np.rint(columns[i]), -_LEVEL, _LEVEL)
+            errors[i - start] = (columns[i] - levels[i]) / factor[i, i]
+            columns[i + 1 : stop] -= factor[i, i + 1 : stop, None] * errors[i - start]
+        columns[stop:] -= factor[start:stop, stop:].T @ errors
+    return _made_safe(levels.T.reshape(weight.shape)).astype(np.int8)
 
 
 def _inverse_factor(patches: Weights) -> Weights:
@@ -75,7 +82,8 @@ def _made_safe(levels: Weights) -> Weights:
     for axes in ((0, 1, 2, 3), (0, 2, 3, 1)):
         turned = np.ascontiguousarray(safe.transpose(axes))
         flat = turned.reshape(len(levels), -1)
-        for first in range(flat.shape[1] - 1):
+        # Taking away never makes a pair too large that was not: only these need a look.
+        for first in np.flatnonzero(_has_excess(flat)):
             pair = flat[:, first : first + 2]
             for sign in (1.0, -1.0):
                 part = np.maximum(sign * pair, 0.0)
@@ -83,6 +91,15 @@ def _made_safe(levels: Weights) -> Weights:
                 pair[np.arange(len(pair)), part.argmax(1)] -= sign * excess
         safe = turned.transpose(np.argsort(axes))
     return safe
+
+
+def _has_excess(flat: Weights) -> NDArray[np.bool_]:
+    """Which pairs of neighbouring columns have too large a sum in any row, of either sign."""
+    found = np.zeros(flat.shape[1] - 1, np.bool_)
+    for sign in (1.0, -1.0):
+        part = np.maximum(sign * flat, 0.0)
+        found |= ((part[:, 1:] + part[:, :-1]) > _PAIR_LIMIT).any(0)
+    return found
 
 
 def _orders(weight: Weights) -> tuple[Weights, Weights]:

@@ -28,6 +28,19 @@ def _third_party_warnings():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _few_patches():
+    """int8 weights rounded for a twentieth of the patches: tests export dozens of networks.
+
+    What careful rounding gains is shown in ``unit/test_rounding.py``, on patches of its own.
+    """
+    from stages import int8
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(int8, "_PATCH_VALUES", int8._PATCH_VALUES // 20)
+        yield
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
     """A small FracAtlas folder with pictures that can be learned."""

@@ -24,6 +24,7 @@ from ..progress import Progress, on_stderr, visible
 from ..report import ReportWriter
 from ..report.summary import Summary
 from ..runtime.session import load_bundles
+from .arenas import few_arenas
 from .outputs import TABLE, check_apart, dicom_writer, open_writers, prepare
 
 _FOLDER = click.Path(path_type=Path)
@@ -95,6 +96,7 @@ def command(
     formula gets an apostrophe in front.
     """
     log.configure()
+    few_arenas()
     # As TOML strings: an operating point that is called "1" stays a name.
     given = [
         f"{key}={json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)}"

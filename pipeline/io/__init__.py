@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 
 from ..domain import ImageRef, XrayImage
@@ -17,9 +18,10 @@ from .discover import discover
 from .limits import MAX_FILE_BYTES
 from .quiet import quiet
 from .raster import read_raster
+from .room import UNLIMITED, Room
 from .sniff import Kind, claims_picture, refusal, sniff
 
-__all__ = ["decode", "discover", "read_file"]
+__all__ = ["Room", "decode", "discover", "read_file"]
 
 
 def read_file(path: Path) -> tuple[bytes, str]:
@@ -56,7 +58,9 @@ def read_file(path: Path) -> tuple[bytes, str]:
     return content, hashlib.sha256(content).hexdigest()
 
 
-def decode(content: bytes, source: Path, sha256: str) -> Iterator[XrayImage]:
+def decode(
+    content: bytes, source: Path, sha256: str, room: Room = UNLIMITED
+) -> Generator[XrayImage, None, None]:
     """Decode the pictures of one file, one at a time.
 
     Nothing happens before the first ``next``. A file whose third frame is broken yields two
@@ -66,6 +70,8 @@ def decode(content: bytes, source: Path, sha256: str) -> Iterator[XrayImage]:
         content: The whole file.
         source: Where it was read from.
         sha256: Hex digest of ``content``.
+        room: Taken for each picture before it is decoded and until the next one is asked for or
+            the generator is closed; see :class:`Room` for who may share one.
 
     Yields:
         One image for each picture, with a frame number only when the file holds several.
@@ -76,29 +82,33 @@ def decode(content: bytes, source: Path, sha256: str) -> Iterator[XrayImage]:
         NotARadiographError: A DICOM object that is no projection radiograph.
     """
     kind = sniff(content)
-    pictures = _pictures(content, kind, ImageRef(source, sha256=sha256))
-    while True:
-        try:
-            with quiet():
-                picture = next(pictures, None)
-        except ImageError:
-            raise
-        # The one broad catch: on hostile input the decoders raise nearly anything, and one bad
-        # file must not end a run. Only the type is told: the text may quote patient identifiers.
-        except Exception as error:
-            raise UnreadableImageError(
-                f"{source.name}: found a {kind} file that cannot be decoded "
-                f"({type(error).__name__}), wanted a whole and valid one"
-            ) from error
-        if picture is None:
-            return
-        yield picture
+    with closing(_pictures(content, kind, ImageRef(source, sha256=sha256), room)) as pictures:
+        while True:
+            try:
+                with quiet():
+                    picture = next(pictures, None)
+            except ImageError:
+                raise
+            # The one broad catch: on hostile input the decoders raise nearly anything, and one
+            # bad file must not end a run. Only the type is told: the text may quote patient
+            # identifiers.
+            except Exception as error:
+                raise UnreadableImageError(
+                    f"{source.name}: found a {kind} file that cannot be decoded "
+                    f"({type(error).__name__}), wanted a whole and valid one"
+                ) from error
+            if picture is None:
+                return
+            yield picture
+            del picture  # not kept while the next one is decoded
 
 
-def _pictures(content: bytes, kind: Kind, ref: ImageRef) -> Iterator[XrayImage]:
+def _pictures(
+    content: bytes, kind: Kind, ref: ImageRef, room: Room
+) -> Generator[XrayImage, None, None]:
     if kind is Kind.UNKNOWN:
         raise refusal(content, ref.path.name)
     if kind is Kind.DICOM:
-        yield from read_dicom(content, ref)
+        yield from read_dicom(content, ref, room)
     else:
-        yield from read_raster(content, kind, ref)
+        yield from read_raster(content, kind, ref, room)

@@ -6,6 +6,7 @@ patient identifiers must not.
 
 from __future__ import annotations
 
+import itertools
 import re
 import zlib
 from collections.abc import Iterator
@@ -25,11 +26,13 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from ..bands import bands
 from ..domain import Array, ImageRef, XrayImage
 from ..errors import NotARadiographError, UnreadableImageError
 from .frames import stored_frames
 from .grey import display_values
 from .limits import MAX_INFLATED_BYTES, MAX_PIXELS
+from .room import Room
 
 MODALITIES = ("CR", "DX", "DR", "RG", "OT", "SC")
 """Projection radiographs and, as OT or SC, secondary captures of them. DR and SC are no terms of
@@ -54,16 +57,19 @@ _IDENTITY = (
 )
 # The value representation CS; free text, and so a name, does not pass.
 _CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
+# Larger values than this are copied out of the file only when there is room for them.
+_DEFER_BYTES = 2**24
 # ITU-R 601, as in Pillow.
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def read_dicom(content: bytes, ref: ImageRef) -> Iterator[XrayImage]:
+def read_dicom(content: bytes, ref: ImageRef, room: Room) -> Iterator[XrayImage]:
     """Decode every frame of a DICOM file.
 
     Args:
         content: The whole file, with or without preamble.
         ref: The file, without a frame number.
+        room: Taken for each frame until the next one is asked for.
 
     Yields:
         Images; only ``MONOCHROME`` frames go through LUTs and windows, colour becomes luminance.
@@ -82,15 +88,22 @@ def read_dicom(content: bytes, ref: ImageRef) -> Iterator[XrayImage]:
     identity = {keyword: str(ds.get(keyword) or "").strip() for keyword in _IDENTITY}
     spacing_mm = _spacing_mm(ds)
     several = int(ds.get("NumberOfFrames") or 1) > 1
-    for index, (frame, photometric) in enumerate(stored_frames(ds, name)):
-        yield XrayImage(
-            pixels=_pixels(frame, photometric, ds, name),
-            source=replace(ref, frame=index) if several else ref,
-            bit_depth=int(ds.BitsStored),
-            spacing_mm=spacing_mm,
-            dicom=header,
-            identity=identity,
-        )
+    size = int(ds.Rows) * int(ds.Columns) * int(ds.SamplesPerPixel)
+    frames = stored_frames(ds, name)
+    for index in itertools.count():
+        with room.for_picture(size):
+            pixels = next((_pixels(*frame, ds, name) for frame in frames), None)
+            if pixels is None:
+                return
+            yield XrayImage(
+                pixels=pixels,
+                source=replace(ref, frame=index) if several else ref,
+                bit_depth=int(ds.BitsStored),
+                spacing_mm=spacing_mm,
+                dicom=header,
+                identity=identity,
+            )
+            del pixels
 
 
 def parse(content: bytes, name: str) -> Dataset:
@@ -106,7 +119,7 @@ def parse(content: bytes, name: str) -> Dataset:
     """
     _check_inflated_size(content, name)
     # The content was sniffed, so a missing preamble is a flaw and not a sign of something else.
-    ds = dcmread(BytesIO(content), force=True)
+    ds = dcmread(BytesIO(content), force=True, defer_size=_DEFER_BYTES)
     if "TransferSyntaxUID" not in ds.file_meta:
         implicit, little = ds.original_encoding
         ds.file_meta.TransferSyntaxUID = (
@@ -190,8 +203,10 @@ def _pixels(frame: NDArray[Any], photometric: str, ds: Dataset, name: str) -> Ar
 
 
 def _luminance(colours: NDArray[Any], white: int) -> Array:
-    grey: Array = colours.astype(np.float32) @ (_LUMINANCE / np.float32(white))
-    return np.clip(grey, 0.0, 1.0)
+    grey = np.empty(colours.shape[:2], np.float32)
+    for rows in bands(*colours.shape[:2]):
+        np.clip(colours[rows] @ (_LUMINANCE / np.float32(white)), 0.0, 1.0, out=grey[rows])
+    return grey
 
 
 def _header(ds: Dataset) -> dict[str, str]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
-from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.pixels.processing import convert_color_space
 from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import (
@@ -86,9 +86,14 @@ def stored_frames(ds: Dataset, name: str) -> Iterator[tuple[NDArray[Any], str]]:
                 f"{name}: found {found} bytes of pixel data, wanted {wanted}: the file is truncated"
             )
     for index in range(int(ds.get("NumberOfFrames") or 1)):
-        # Not iter_array: its frames are read-only, and its own sign correction fails on them.
-        frame, facts = decoder.as_array(ds, index=index, decoding_plugin=plugin)
-        yield frame, str(facts["photometric_interpretation"])
+        yield _frame(decoder, ds, index, plugin)
+
+
+def _frame(decoder: Decoder, ds: Dataset, index: int, plugin: str) -> tuple[NDArray[Any], str]:
+    """One frame by pydicom; a function, so that the generator above keeps no frame."""
+    # Not iter_array: its frames are read-only, and its own sign correction fails on them.
+    frame, facts = decoder.as_array(ds, index=index, decoding_plugin=plugin)
+    return frame, str(facts["photometric_interpretation"])
 
 
 def _gdcm_frames(ds: Dataset, syntax: UID, name: str) -> Iterator[tuple[NDArray[Any], str]]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
+from ..bands import bands
 from ..domain import Array
 
 Values = NDArray[np.float64]
@@ -36,21 +37,21 @@ def display_values(stored: NDArray[Any], ds: Dataset, *, big_endian: bool) -> Ar
     Returns:
         (H, W) float32 in [0, 1], high values white; padding is black.
     """
-    stored = _sign_extended(stored, ds)
-    padding = _padding(stored, ds)
-    if padding is not None and padding.all():
-        return np.zeros(stored.shape, np.float32)
-    picture = stored if padding is None else stored[~padding]
-    first, last = int(picture.min()), int(picture.max())
-
+    pixels = np.zeros(stored.shape, np.float32)
+    first, last = _extremes(stored, ds)
+    if first > last:
+        return pixels
     levels = modality_values(np.arange(first, last + 1, dtype=np.float64), ds, big_endian)
     shown = voi_values(levels, ds, big_endian)
     if is_inverted(ds):
         shown = 1.0 - shown
     table = np.clip(shown, 0.0, 1.0).astype(np.float32)
-    pixels = table[np.clip(stored.astype(np.int32) - first, 0, last - first)]
-    if padding is not None:
-        pixels[padding] = 0.0
+    for rows in bands(*stored.shape):
+        values = _sign_extended(stored[rows], ds)
+        pixels[rows] = table[np.clip(values.astype(np.intp) - first, 0, last - first)]
+        padding = _padding(values, ds)
+        if padding is not None:
+            pixels[rows][padding] = 0.0
     return pixels
 
 
@@ -129,6 +130,18 @@ def voi_values(values: Values, ds: Dataset, big_endian: bool) -> Values:
     return (values - low) / (high - low) if high > low else np.zeros_like(values)
 
 
+def _extremes(stored: NDArray[Any], ds: Dataset) -> tuple[int, int]:
+    """The smallest and the largest value that is no padding; (1, 0) when there is none."""
+    found: list[int] = []
+    for rows in bands(*stored.shape):
+        values = _sign_extended(stored[rows], ds)
+        padding = _padding(values, ds)
+        picture = values if padding is None else values[~padding]
+        if picture.size:
+            found += int(picture.min()), int(picture.max())
+    return (min(found), max(found)) if found else (1, 0)
+
+
 def is_inverted(ds: Dataset) -> bool:
     """Whether small values are white.
 
@@ -147,7 +160,7 @@ def _sign_extended(stored: NDArray[Any], ds: Dataset) -> NDArray[Any]:
 
 
 def _padding(stored: NDArray[Any], ds: Dataset) -> NDArray[np.bool_] | None:
-    """(H, W) mask of the pixels that are no part of the picture (PS3.3 C.7.5.1.1.2)."""
+    """Mask of the pixels that are no part of the picture (PS3.3 C.7.5.1.1.2)."""
     value = header_number(ds.get("PixelPaddingValue"))
     if value is None:
         return None

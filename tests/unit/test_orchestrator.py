@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from pipeline.clock import Clock
 from pipeline.config import RunConfig
 from pipeline.domain import ImageRef, Outcome, Status, Verdict, XrayImage
 from pipeline.errors import DeviceError, UnreadableImageError
+from pipeline.io import Room
 from pipeline.orchestrator import run
 from pipeline.runtime.network import Network
 from pipeline.runtime.session import Weights, load_bundles
@@ -204,7 +205,9 @@ def test_the_trunk_looks_once_and_specialists_only_at_their_rows(weights, tmp_pa
 def frames(good: int, then_fail: bool):
     """A stand-in for ``decode``: some frames, then perhaps a broken one."""
 
-    def decode(content: bytes, path: Path, sha256: str) -> Iterator[XrayImage]:
+    def decode(
+        content: bytes, path: Path, sha256: str, room: Room
+    ) -> Generator[XrayImage, None, None]:
         for frame in range(good):
             pixels = np.full((8, 8), 0.5, np.float32)
             yield XrayImage(pixels, ImageRef(path, frame, sha256), 8, dicom={"Modality": "DX"})

@@ -1,0 +1,69 @@
+"""Large radiographs fit into a small computer: peak memory of a whole run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import factories
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+MOST_MB = 1000
+"""1 GB for a run, networks included."""
+
+CHILD = """
+from pathlib import Path
+from pipeline.cli import main
+try:
+    main()
+finally:
+    status = Path("/proc/self/status").read_text().split()
+    print(status[status.index("VmHWM:") + 1])
+"""
+"""Prints its peak in KiB. Not by rusage, which begins with the memory of this process."""
+
+if sys.platform != "linux":
+    pytest.skip("only Linux has /proc", allow_module_level=True)
+
+
+def large_pictures(folder: Path, count: int) -> None:
+    """20 megapixels of 16 bits: as many DICOM files as PNG files, each kind written once."""
+    pixels = np.tile(factories.ramp(500, 400, 0, 65535), (10, 10))
+    first = {".dcm": folder / "0.dcm", ".png": folder / "0.png"}
+    first[".dcm"].write_bytes(factories.dicom_file(factories.dicom(pixels)))
+    first[".png"].write_bytes(factories.raster(pixels, "PNG", compress_level=1))
+    for i in range(1, count):
+        for suffix, path in first.items():
+            (folder / f"{i}{suffix}").hardlink_to(path)
+
+
+def test_large_pictures_stay_within_a_gigabyte(tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    large_pictures(source, 4)
+    words = ["--input", source, "--output", tmp_path / "out", "--weights", ROOT / "weights"]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            CHILD,
+            "run",
+            "--quiet",
+            "--workers",
+            "4",
+            "--device",
+            "cpu",
+            *words,
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len((tmp_path / "out" / "results.csv").read_text("utf-8").splitlines()) == 1 + 8
+    assert int(done.stdout) / 1024 <= MOST_MB

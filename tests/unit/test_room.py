@@ -1,0 +1,98 @@
+"""Room: what may be held at once, who waits, and that nobody waits for good."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import factories
+import numpy as np
+import pytest
+
+from pipeline.errors import UnreadableImageError
+from pipeline.io import Room, decode
+
+_PIXELS = factories.ramp(20, 30, 0, 255, np.uint8)
+_PAGES = factories.dicom_file(factories.dicom(np.stack([_PIXELS] * 3)))
+_PNG = factories.raster(_PIXELS, "PNG")
+
+
+def is_free(room: Room, pixels: int) -> bool:
+    """Whether another thread could take so much at once."""
+    taken = threading.Event()
+
+    def take() -> None:
+        with room.for_picture(pixels):
+            taken.set()
+
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    return taken.wait(0.1)
+
+
+@pytest.mark.parametrize("wanted", [[7] * 30, [1, 2, 9, 50] * 8])
+def test_no_more_is_held_than_there_is_and_a_larger_one_goes_alone(wanted):
+    room, held, most, alone = Room(20), [], [], []
+
+    def work(pixels: int) -> None:
+        with room.for_picture(pixels):
+            held.append(pixels)
+            most.append(sum(min(p, 20) for p in held))
+            alone.append(pixels <= 20 or len(held) == 1)
+            time.sleep(0.001)
+            held.remove(pixels)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, wanted))
+    assert max(most) <= 20
+    assert all(alone)
+
+
+def test_a_file_has_room_by_its_size_and_a_missing_one_needs_none(tmp_path):
+    (tmp_path / "a").write_bytes(b"x" * 100)
+    room = Room(30)  # room for 120 bytes
+    entered = threading.Event()
+
+    def second() -> None:
+        with room.for_file(tmp_path / "a"):
+            entered.set()
+
+    with room.for_file(tmp_path / "a"), room.for_file(tmp_path / "missing"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert not entered.wait(0.1)
+    thread.join(5.0)
+    assert entered.is_set()
+
+
+@pytest.mark.parametrize("content", [_PNG, _PAGES], ids=["PNG", "DICOM"])
+def test_a_picture_keeps_its_room_until_the_next_one_or_the_end(content):
+    room = Room(600)
+    for _ in decode(content, Path("x"), "", room):
+        assert not is_free(room, 1)
+    assert is_free(room, 600)
+
+
+@pytest.mark.parametrize("content", [_PNG, _PAGES], ids=["PNG", "DICOM"])
+def test_closing_gives_the_room_back(content):
+    room = Room(600)
+    with closing(decode(content, Path("x"), "", room)) as images:
+        next(images)
+        assert not is_free(room, 1)
+    assert is_free(room, 600)
+
+
+@pytest.mark.parametrize("content", [_PNG[:-60], _PAGES[:-900]], ids=["PNG", "DICOM"])
+def test_a_broken_picture_gives_the_room_back(content):
+    room = Room(600)
+    with pytest.raises(UnreadableImageError):
+        list(decode(content, Path("x"), "", room))
+    assert is_free(room, 600)
+
+
+def test_without_a_room_two_files_can_be_open_at_once():
+    pairs = zip(decode(_PAGES, Path("a"), ""), decode(_PAGES, Path("b"), ""), strict=True)
+    assert len(list(pairs)) == 3
