@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from .bands import bands
 from .domain import Array, Heatmap, Placement, Rendered
 from .preprocess import PreprocessSpec
 
@@ -94,7 +95,7 @@ def on_picture(heatmap: Heatmap, height_px: int, width_px: int) -> Array:
     size = (max(1, right - left), max(1, bottom - top))
     part = np.asarray(Image.fromarray(heatmap.cells).resize(size, Image.Resampling.BICUBIC, box))
     whole = np.zeros((height_px, width_px), np.float32)
-    whole[top : top + size[1], left : left + size[0]] = np.clip(part, 0.0, 1.0)
+    np.clip(part, 0.0, 1.0, out=whole[top : top + size[1], left : left + size[0]])
     return whole
 
 
@@ -141,9 +142,11 @@ def coloured(values: Array, opacity: float) -> NDArray[np.uint8]:
     import cmap
 
     table = (cmap.Colormap(COLOURS).lut(256) * 255.0).round().astype(np.uint8)
-    levels = np.clip(np.rint(values * 255.0), 0, 255).astype(np.uint8)
+    table[:, 3] = np.rint(np.arange(256) * opacity)
+    levels = np.empty(values.shape, np.uint8)
+    for rows in bands(*values.shape):
+        levels[rows] = np.rint(np.clip(values[rows], 0.0, 1.0) * 255.0)
     colours: NDArray[np.uint8] = table[levels]
-    colours[..., 3] = np.rint(levels * opacity).astype(np.uint8)
     return colours
 
 

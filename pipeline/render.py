@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from .bands import bands
 from .domain import Array, Rendered
 
 MOST_PX = 3072
@@ -18,5 +19,9 @@ def render(pixels: Array) -> Rendered:
         pixels: (H, W) float32 in [0, 1].
     """
     reduction = -(-max(pixels.shape) // MOST_PX)
-    eight = Image.fromarray(np.rint(pixels * np.float32(255)).astype(np.uint8))
-    return Rendered(np.asarray(eight.reduce(reduction)), reduction)
+    eight = np.empty(pixels.shape, np.uint8)
+    for rows in bands(*pixels.shape):
+        eight[rows] = np.rint(pixels[rows] * np.float32(255))
+    if reduction > 1:
+        eight = np.asarray(Image.fromarray(eight).reduce(reduction))
+    return Rendered(eight, reduction)
