@@ -112,8 +112,8 @@ def command(
     root = source if source.is_dir() else source.parent
     summary = Summary(root)
     total = sum(1 for _ in discover(source, exclude=output)) if visible() and not quiet else None
-    prepare(output)
     objects = dicom_writer(networks, config)
+    prepare(output)
     with ExitStack() as stack:
         writers = [summary, *open_writers(stack, output, root, networks, config)]
         if objects:
