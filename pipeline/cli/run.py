@@ -26,10 +26,13 @@ from ..report import ReportWriter
 from ..report.csv_table import CsvWriter
 from ..report.heatmaps import HeatmapWriter
 from ..report.json_lines import JsonLinesWriter
+from ..report.studies_table import StudiesWriter
 from ..report.summary import Summary
 from ..runtime.session import load_bundles
+from ..studies import studies_by
 
 _FOLDER = click.Path(path_type=Path)
+STUDIES_TABLE = "studies.csv"
 
 
 @click.command(name="run")
@@ -39,7 +42,8 @@ _FOLDER = click.Path(path_type=Path)
     type=_FOLDER,
     default=Path("results"),
     show_default=True,
-    help="Folder for results.csv and results.jsonl; made when missing, files replaced.",
+    help="Folder for results.csv, results.jsonl and, with studies, studies.csv; made when "
+    "missing, files replaced.",
 )
 @click.option(
     "--weights",
@@ -60,6 +64,12 @@ _FOLDER = click.Path(path_type=Path)
     "--identifiers",
     type=click.Choice(("omit", "keep")),
     help="Whether the outputs tell patient, accession and DICOM UIDs.  [default: omit]",
+)
+@click.option(
+    "--studies",
+    metavar="HOW",
+    help="What pictures are one study, for studies.csv: auto (DICOM header, else MURA's folders), "
+    "dicom, mura, folder, none, or TABLE.csv with columns path and study.  [default: auto]",
 )
 @click.option("--config", "file", type=_FOLDER, help="TOML file with settings.")
 @click.option(
@@ -93,29 +103,39 @@ def command(
     ]
     config = load(RunConfig, file, [*settings, *given])
     _check_apart(source, output)
+    root = source if source.is_dir() else source.parent
+    studies = studies_by(config.studies, root)
     paths = discover(source, exclude=output)
     first = next(paths)  # refuses an empty folder before anything is opened or written
     networks = load_bundles(weights or default_weights(), config)
 
-    root = source if source.is_dir() else source.parent
     summary = Summary(root)
     total = sum(1 for _ in discover(source, exclude=output)) if visible() and not quiet else None
     table = _prepare_output(output)
     with ExitStack() as stack:
-        writers: list[ReportWriter] = [
-            stack.enter_context(CsvWriter(table, root)),
-            stack.enter_context(JsonLinesWriter(table.with_suffix(".jsonl"), root)),
-            summary,
-        ]
-        if config.heatmaps != "none":
-            writers.append(HeatmapWriter(output, config.contour, config.opacity))
+        by_study = StudiesWriter(output / STUDIES_TABLE, root, networks.study_points)
+        writers = [*_writers(stack, table, root, config), stack.enter_context(by_study), summary]
         progress = stack.enter_context(on_stderr(total, quiet))
         rendered = config.heatmaps != "none"
-        outcomes = run(chain([first], paths), networks, config, rendered=rendered)
+        outcomes = run(
+            chain([first], paths), networks, config, rendered=rendered, study_of=studies.key
+        )
         _write_all(outcomes, writers, progress)
+    studies.warn_unmet()
     if not quiet:
-        summary.print_to(stdout_console(), table)
+        summary.print_to(stdout_console(), table, by_study.told)
     ctx.exit(1 if summary.failed else 0)
+
+
+def _writers(stack: ExitStack, table: Path, root: Path, config: RunConfig) -> list[ReportWriter]:
+    """Everything that is written picture by picture."""
+    writers: list[ReportWriter] = [
+        stack.enter_context(CsvWriter(table, root)),
+        stack.enter_context(JsonLinesWriter(table.with_suffix(".jsonl"), root)),
+    ]
+    if config.heatmaps != "none":
+        writers.append(HeatmapWriter(table.parent, config.contour, config.opacity))
+    return writers
 
 
 def _write_all(
@@ -141,7 +161,7 @@ def _prepare_output(output: Path) -> Path:
     table = output / "results.csv"
     try:
         output.mkdir(parents=True, exist_ok=True)
-        for path in (table, table.with_suffix(".jsonl")):
+        for path in (table, table.with_suffix(".jsonl"), output / STUDIES_TABLE):
             path.touch()
     except OSError as error:
         raise UsageError(

@@ -93,6 +93,19 @@ def read_dicom(content: bytes, ref: ImageRef) -> Iterator[XrayImage]:
         )
 
 
+def read_study_uid(content: bytes) -> str | None:
+    """The StudyInstanceUID of a DICOM file, whatever else it holds; None without one.
+
+    Raises:
+        Exception: As :func:`read_dicom`.
+    """
+    _check_inflated_size(content, "file")
+    ds = dcmread(
+        BytesIO(content), force=True, stop_before_pixels=True, specific_tags=["StudyInstanceUID"]
+    )
+    return str(ds.get("StudyInstanceUID") or "").strip() or None
+
+
 def _parse(content: bytes, name: str) -> Dataset:
     _check_inflated_size(content, name)
     # The content was sniffed, so a missing preamble is a flaw and not a sign of something else.
