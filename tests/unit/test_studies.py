@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -81,7 +82,7 @@ def test_mura_is_known_from_inside_too():
 def test_a_key_of_a_header_is_short_stable_and_tells_no_identifier():
     key = pseudonym(UID)
     assert re.fullmatch(r"dicom/[0-9a-f]{16}", key)
-    assert key == "dicom/" + __import__("hashlib").sha256(UID.encode()).hexdigest()[:16]
+    assert key == "dicom/" + hashlib.sha256(UID.encode()).hexdigest()[:16]
     assert pseudonym("Invented^Person\n") != pseudonym("Invented^Person")
     assert re.fullmatch(r"dicom/[0-9a-f]{16}", pseudonym("Invented^Person\n\u202e"))
 
@@ -287,12 +288,13 @@ def test_without_a_study_there_is_no_file_and_no_old_one(tmp_path):
 
 
 def test_a_run_that_broke_off_says_nothing_of_studies(tmp_path):
-    with (
-        pytest.raises(RuntimeError),
-        StudiesWriter(tmp_path / "studies.csv", ROOT, {}) as writer,
-    ):
-        writer.write(outcome("a.png", "a", ("hand", 0.6)))
-        raise RuntimeError
+    def broken():
+        with StudiesWriter(tmp_path / "studies.csv", ROOT, {}) as writer:
+            writer.write(outcome("a.png", "a", ("hand", 0.6)))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        broken()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -314,8 +316,8 @@ def test_a_study_point_is_one_of_an_operating_point(hand):
     assert spec.study_point("specific") is None
     with pytest.raises(ValueError, match="no operating points"):
         BundleSpec.model_validate({**hand.model_dump(), "study_points": {"own": point}})
+    wrong = {"balanced": {**point, "aggregation": "lucky"}}
     with pytest.raises(ValueError, match="aggregation"):
-        wrong = {"balanced": {**point, "aggregation": "lucky"}}
         BundleSpec.model_validate({**hand.model_dump(), "study_points": wrong})
 
 
