@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .domain import OperatingPoint
+from .domain import Aggregation, OperatingPoint
 from .errors import BundleError
 from .preprocess import PreprocessSpec
 
@@ -71,6 +71,16 @@ class StoredPoint(_Frozen):
     rule: str
     sensitivity: Estimate
     specificity: Estimate
+
+
+class StoredStudyPoint(StoredPoint):
+    """An operating point for whole studies; its figures are of studies, not of pictures.
+
+    Attributes:
+        aggregation: How the probabilities of a study's pictures become one.
+    """
+
+    aggregation: Aggregation
 
 
 class Provenance(_Frozen):
@@ -153,6 +163,8 @@ class BundleSpec(Contract):
         route_thresholds: For a region stage: the probability from which each region fires.
         operating_points: For a fracture stage, by name.
         default_point: The operating point when the user names none.
+        study_points: Likewise for whole studies, by name of an operating point; empty where they
+            were not fitted: then the point for pictures decides on studies too.
         provenance: See :class:`Provenance`.
     """
 
@@ -173,6 +185,7 @@ class BundleSpec(Contract):
     route_thresholds: Mapping[str, float] = Field(default_factory=dict)
     operating_points: Mapping[str, StoredPoint] = Field(default_factory=dict)
     default_point: str | None = None
+    study_points: Mapping[str, StoredStudyPoint] = Field(default_factory=dict)
     provenance: Provenance
 
     @model_validator(mode="after")
@@ -197,6 +210,8 @@ class BundleSpec(Contract):
             or self.default_point not in self.operating_points
         ):
             faults.append("a fracture stage has a region, a target and a default operating point")
+        if strange := set(self.study_points) - set(self.operating_points):
+            faults.append(f"study points {sorted(strange)} are no operating points")
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -225,6 +240,12 @@ class BundleSpec(Contract):
             )
         stored = self.operating_points[chosen]
         return OperatingPoint(chosen, stored.threshold, stored.doubt_below)
+
+    def study_point(self, name: str | None) -> OperatingPoint | None:
+        """The point of that name for whole studies; None where none is stored."""
+        chosen = name or self.default_point or ""
+        stored = self.study_points.get(chosen)
+        return OperatingPoint(chosen, stored.threshold, stored.doubt_below) if stored else None
 
 
 def _inside(file: str) -> str:

@@ -7,9 +7,9 @@ import os
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from .bundle import Precision
 from .errors import ConfigError
@@ -27,6 +27,16 @@ _MOST_LANES = 8
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 Heatmaps = Literal["none", "positive", "all"]
 S = TypeVar("S", bound=Settings)
+
+
+STUDIES = ("auto", "dicom", "mura", "folder", "none")
+"""What may say which pictures are one study, beside a CSV file."""
+
+
+def _study_source(text: str) -> str:
+    if text not in STUDIES and not text.lower().endswith(".csv"):
+        raise ValueError(f"wanted {', '.join(STUDIES)}, or a table, FILE.csv")
+    return text
 
 
 class RunConfig(Settings):
@@ -51,6 +61,9 @@ class RunConfig(Settings):
         opacity: Of a heatmap's colours where they are strongest, in [0, 1].
         contour: Share of a heatmap's peak at which a line is drawn around it, in (0, 1).
         identifiers: Whether outputs tell patient, accession and DICOM UIDs.
+        studies: Which pictures are one study: those of one DICOM study, else of one study folder
+            of MURA (``auto``), only the one or the other (``dicom``, ``mura``), those of one
+            folder (``folder``), none, or what a CSV file with columns path and study says.
     """
 
     device: Device = "auto"
@@ -67,6 +80,7 @@ class RunConfig(Settings):
     opacity: float = Field(default=0.6, ge=0.0, le=1.0)
     contour: float = Field(default=0.5, gt=0.0, lt=1.0)
     identifiers: Literal["omit", "keep"] = "omit"
+    studies: Annotated[str, AfterValidator(_study_source)] = "auto"
 
     @property
     def shown_heatmaps(self) -> Heatmaps:

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
-from .domain import ANY_REGION, FractureCall, Heatmap, OperatingPoint, RegionCall
+from .domain import (
+    ANY_REGION,
+    FractureCall,
+    Heatmap,
+    ImageRef,
+    OperatingPoint,
+    RegionCall,
+    StudyCall,
+)
+
+Seen = tuple[ImageRef, FractureCall]
+"""A picture, and what a specialist says of it."""
 
 
 def route(probabilities: Mapping[str, float], thresholds: Mapping[str, float]) -> RegionCall:
@@ -75,3 +87,41 @@ def decide(
         ValueError: The probability is no number in [0, 1].
     """
     return FractureCall(region, target, probability, point, heatmap)
+
+
+def strongest(seen: Iterable[Seen]) -> dict[str, Seen]:
+    """The call with the highest probability of each specialist, and its picture.
+
+    Among equals that of the first file by name, so that the order of the pictures plays no part.
+    """
+    best: dict[str, Seen] = {}
+    for image, call in seen:
+        found = best.get(call.region)
+        if found is None or _before((image, call)) < _before(found):
+            best[call.region] = image, call
+    return best
+
+
+def _before(seen: Seen) -> tuple[float, str, int]:
+    image, call = seen
+    return -call.probability, str(image.path), image.frame or 0
+
+
+def decide_study(
+    best: Mapping[str, Seen], points: Mapping[str, OperatingPoint]
+) -> tuple[StudyCall, ...]:
+    """What each specialist says of a study: its highest probability, and the point that decides.
+
+    Args:
+        best: From :func:`strongest`, over the pictures of the study that were sent to each.
+        points: For whole studies, by specialist; where there is none, the point that decided on
+            the pictures decides on the study too.
+    """
+    return tuple(
+        StudyCall(
+            replace(call, operating_point=points.get(region, call.operating_point)),
+            image,
+            "study" if region in points else "picture",
+        )
+        for region, (image, call) in best.items()
+    )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,12 @@ REGIONS = ("elbow", "hand", "shoulder")
 
 ANY_REGION = "all"
 """In place of a region: a fracture stage that looks at pictures of every region."""
+
+
+Aggregation = Literal["max"]
+"""How the probabilities of a study's pictures become one: the highest. So a fracture that shows in
+one view only is not averaged away by the others."""
+AGGREGATION: Aggregation = "max"
 
 
 class Status(StrEnum):
@@ -299,6 +305,43 @@ class FractureCall:
 
 
 @dataclass(frozen=True, slots=True)
+class StudyCall:
+    """What one specialist says about the pictures of one study together.
+
+    Attributes:
+        call: Of the picture with the highest probability, decided by the point for studies.
+        image: That picture.
+        threshold_of: Whether the point was fitted to whole studies, or to single pictures for
+            want of one.
+        aggregation: How the pictures' probabilities became one.
+    """
+
+    call: FractureCall
+    image: ImageRef
+    threshold_of: Literal["study", "picture"]
+    aggregation: Aggregation = AGGREGATION
+
+    @property
+    def verdict(self) -> Verdict:
+        """On the study."""
+        return self.call.verdict
+
+    @property
+    def probability(self) -> float:
+        """Of the study, in [0, 1]."""
+        return self.call.probability
+
+
+Call = TypeVar("Call", FractureCall, StudyCall)
+
+
+def gravest(calls: Iterable[Call]) -> Call | None:
+    """The call with the gravest verdict, then the highest probability; None without any."""
+    gravity = list(Verdict)
+    return min(calls, key=lambda c: (gravity.index(c.verdict), -c.probability), default=None)
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """Everything that is known about one input at the end.
 
@@ -350,7 +393,4 @@ class Outcome:
     @property
     def leading(self) -> FractureCall | None:
         """The finding that decides the row: the gravest verdict, then the highest probability."""
-        gravity = list(Verdict)
-        return min(
-            self.findings, key=lambda f: (gravity.index(f.verdict), -f.probability), default=None
-        )
+        return gravest(self.findings)

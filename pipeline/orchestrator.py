@@ -8,7 +8,7 @@ its own failed outcome; what the device or the weights do wrong ends the run.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -38,7 +38,7 @@ from .errors import ImageError, NotAPictureError
 from .flags import quality, reconcile
 from .heatmap import to_heatmap
 from .in_order import in_order
-from .io import Room, decode, read_file
+from .io import Room, decode, read_file, study_uid
 from .preprocess import PreprocessSpec, preprocess
 from .render import render
 from .runtime.network import Batch, Stage
@@ -53,7 +53,7 @@ class _Prepared:
         image: Where it comes from.
         arrays: (1, H, W) float32 for each kind of preprocessing that the run needs.
         placements: Where the picture lies on each of them.
-        header, identity, rendered: See :class:`pipeline.domain.Outcome`.
+        header, identity, rendered, study: See :class:`pipeline.domain.Outcome`.
         flags: Doubts about its quality.
         elapsed_ms: Reading, decoding and resizing.
     """
@@ -65,6 +65,7 @@ class _Prepared:
     identity: Mapping[str, str] | None
     rendered: Rendered | None
     flags: tuple[Flag, ...]
+    study: str | None
     elapsed_ms: float
 
 
@@ -76,9 +77,13 @@ class _Job:
     config: RunConfig
     rendered: bool
     clock: Clock
+    study_of: StudyOf | None
 
 
 _Item = _Prepared | Outcome
+StudyOf = Callable[[Path, str | None], str | None]
+"""From a file and the StudyInstanceUID of its header, None without one, to the key of its study;
+called by several threads at once."""
 
 
 def run(
@@ -88,6 +93,7 @@ def run(
     clock: Clock | None = None,
     *,
     rendered: bool = False,
+    study_of: StudyOf | None = None,
 ) -> Iterator[Outcome]:
     """Yield an outcome for every picture of every file, in the order of ``paths``.
 
@@ -97,6 +103,7 @@ def run(
         config: Batch size, numbers of threads, heatmaps and identifiers.
         clock: Told how long the threads read, decode, resize, and run trunk and heads.
         rendered: Whether outcomes carry the picture, for reports.
+        study_of: Tells the study of a file; None where that is of no interest.
 
     Yields:
         One outcome for a file, or one for each frame of a multi-frame file. When frame k of a
@@ -106,7 +113,7 @@ def run(
     Raises:
         DeviceError: The device gave up in the middle of the run.
     """
-    job = _Job(weights, config, rendered, clock or Clock())
+    job = _Job(weights, config, rendered, clock or Clock(), study_of)
     # Closed explicitly: a consumer that stops early leaves no thread at work.
     with closing(_read_ahead(paths, job)) as items:
         tasks = (partial(_flush, batch, job) for batch in _batches(items, config))
@@ -152,7 +159,7 @@ def _prepare_in(room: Room, path: Path, job: _Job) -> list[_Item]:
 def _prepare(path: Path, job: _Job, room: Room) -> list[_Item]:
     """Read one file and resize each of its frames; never raises for what the file holds."""
     items: list[_Item] = []
-    sha256 = None
+    content, sha256 = b"", None
     started = time.perf_counter()
     try:
         with job.clock.measure("read"):
@@ -178,6 +185,7 @@ def _prepare(path: Path, job: _Job, room: Room) -> list[_Item]:
                 status=Status.UNSUPPORTED if unsupported else Status.FAILED,
                 error=str(error),
                 elapsed_ms=_since(started),
+                study=job.study_of and job.study_of(path, study_uid(content)),
             )
         )
     return items
@@ -185,6 +193,7 @@ def _prepare(path: Path, job: _Job, room: Room) -> list[_Item]:
 
 def _resized(image: XrayImage, job: _Job, started: float) -> _Prepared:
     """What is kept of a picture."""
+    uid = (image.identity or {}).get("StudyInstanceUID") or None
     placed = {spec: preprocess(image.pixels, spec) for spec in job.weights.preprocessings}
     return _Prepared(
         image=image.source,
@@ -194,6 +203,7 @@ def _resized(image: XrayImage, job: _Job, started: float) -> _Prepared:
         identity=image.identity if job.config.identifiers == "keep" else None,
         rendered=render(image.pixels) if job.rendered else None,
         flags=quality(image.pixels),
+        study=job.study_of and job.study_of(image.source.path, uid),
         elapsed_ms=_since(started),
     )
 
@@ -295,6 +305,7 @@ def _outcome(
         bundle_digests=weights.digests(spoke),
         header=item.header,
         flags=item.flags + reconcile(item.header, call.fired if call else None),
+        study=item.study,
         identity=item.identity,
         rendered=item.rendered,
     )

@@ -29,6 +29,7 @@ from .data.views import find_views
 from .metrics import auc_estimate, rate, sensitivity, share, specificity
 from .model import Network
 from .spec import StageSpec
+from .studies import StudyPoints, fit_study_points
 from .train import make_fabric, predict
 
 PREDICTIONS = "predictions.csv"
@@ -77,7 +78,15 @@ def assess(
     stored = {name: point.model_dump(mode="json") for name, point in points.items()}
     threshold = points[DEFAULT_POINT].threshold
     figures = fracture_figures(samples, wanted[:, 0], tested[:, 0], threshold)
-    return result | {"operating_points": stored, "default_point": DEFAULT_POINT, "test": figures}
+    keys = np.array([sample.study for sample in rows["val"][0]], str)
+    result |= {"operating_points": stored, "default_point": DEFAULT_POINT, "test": figures}
+    return result | described(fit_study_points(keys, targets[:, 0], scores[:, 0]))
+
+
+def described(studies: StudyPoints) -> dict[str, Any]:
+    """Points for whole studies, and why there are none, as ``result.json`` tells them."""
+    points = {name: point.model_dump(mode="json") for name, point in studies.points.items()}
+    return {"study_points": points, "no_study_points": studies.reason}
 
 
 def _frame(
@@ -87,6 +96,7 @@ def _frame(
         "path": [path_text(sample.path, root) for sample in samples],
         "split": split,
         "group": [sample.group for sample in samples],
+        "study": [sample.study for sample in samples],
         "regions": [sample.regions for sample in samples],
         "origin": [sample.origin for sample in samples],
         "label": [sample.label for sample in samples],

@@ -16,6 +16,8 @@ from .metrics import Labels, sensitivity, specificity
 PRIOR_SD = (0.3, 0.5)
 """Standard deviation of log temperature and of bias before any data is seen."""
 TARGET = 0.95
+FEWEST = 10
+"""Cases of each label below which thresholds would be noise, and none are fitted to a site's."""
 POINTS = ("sensitive", "balanced", "specific")
 DEFAULT_POINT = "balanced"
 
@@ -75,6 +77,7 @@ def route_threshold(labels: Labels, scores: Array) -> float:
 def operating_points(
     labels: Labels, scores: Array, sensitivity_target: float = TARGET,
     specificity_target: float = TARGET, source: str = "the validation split",
+    case: str = "picture",
 ) -> Mapping[str, StoredPoint]:  # fmt: skip
     """*sensitive*, *balanced* and *specific*, with what they do on the pictures they come from.
 
@@ -94,6 +97,7 @@ def operating_points(
         sensitivity_target: Of *sensitive*, in (0, 1).
         specificity_target: Of *specific*, in (0, 1).
         source: Where the pictures come from, for the rule's words.
+        case: What is judged, likewise.
     """
     positives, negatives = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
     if len(positives) == 0 or len(negatives) == 0:
@@ -107,10 +111,10 @@ def operating_points(
         chosen = {
             "sensitive": (
                 positives[missed],
-                f"sensitivity {sensitivity_target:g} for a new picture{enough}",
+                f"sensitivity {sensitivity_target:g} for a new {case}{enough}",
             ),
             "balanced": (candidates[int(np.argmin(uneven))], "sensitivity nearest specificity"),
-            "specific": (above, f"specificity {specificity_target:g} for a new picture{quiet}"),
+            "specific": (above, f"specificity {specificity_target:g} for a new {case}{quiet}"),
         }
     doubt = float(chosen["sensitive"][0])
     return {

@@ -10,18 +10,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pipeline.bundle import BundleSpec, Kind
 from pipeline.domain import ANY_REGION, Array
 from pipeline.errors import ConfigError
 from pipeline.preprocess import PreprocessSpec
 
-from .assess import PREDICTIONS
+from .assess import PREDICTIONS, described
 from .calibrate import fit_calibration, operating_points, probabilities
 from .metrics import Labels
 from .model import Network
 from .recipe import RESULT, load_network
 from .spec import StageSpec, fracture_stage, region_stage
+from .studies import fit_study_points
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def _calibrated_together(runs: Sequence[Run]) -> list[Run]:
         if len(members) == 1:
             continue
         tables = [_validation(run) for run in members]
-        labels, logits = (np.concatenate(part) for part in zip(*tables, strict=True))
+        _, labels, logits = (np.concatenate(part) for part in zip(*tables, strict=True))
         fitted = fit_calibration(labels, logits)
         results |= {
             run.folder: _recalibrated(run.result, *table, *fitted)
@@ -100,32 +102,42 @@ def _calibrated_together(runs: Sequence[Run]) -> list[Run]:
 
 
 def _recalibrated(
-    result: Mapping[str, Any], labels: Labels, logits: Array, temperature: float, bias: float
-) -> dict[str, Any]:
+    result: Mapping[str, Any], keys: NDArray[np.str_], labels: Labels, logits: Array,
+    temperature: float, bias: float,
+) -> dict[str, Any]:  # fmt: skip
     """A specialist's result with another calibration, and the thresholds that follow from it.
 
     Args:
         result: As in ``result.json``.
+        keys: (N,) study of each validation picture, or nothing.
         labels: (N,) 0 or 1, of its validation pictures.
         logits: (N,) of them.
         temperature: See :class:`pipeline.bundle.BundleSpec`.
         bias: Likewise.
     """
     pair = [np.array([value], np.float32) for value in (temperature, bias)]
-    points = operating_points(labels, probabilities(logits, *pair))
+    scores = probabilities(logits, *pair)
+    points = operating_points(labels, scores)
     return {
         **result,
         "temperature": pair[0].tolist(),
         "bias": pair[1].tolist(),
         "operating_points": {name: p.model_dump(mode="json") for name, p in points.items()},
+        **described(fit_study_points(keys, labels, scores)),
     }
 
 
-def _validation(run: Run) -> tuple[Labels, Array]:
-    """(N,) labels and (N,) logits of a specialist's validation pictures."""
-    table = pd.read_csv(run.folder / PREDICTIONS)
+def _validation(run: Run) -> tuple[NDArray[np.str_], Labels, Array]:
+    """(N,) studies, (N,) labels and (N,) logits of a specialist's validation pictures.
+
+    The studies are empty in a run from before they were written down.
+    """
+    table = pd.read_csv(run.folder / PREDICTIONS, dtype={"study": str})
     table = table[table["split"] == "val"]
+    if "study" not in table:
+        table = table.assign(study="")
     return (
+        table["study"].fillna("").to_numpy(str),
         table["label"].to_numpy(np.float32),
         table[f"logit_{run.stage.outputs[0]}"].to_numpy(np.float32),
     )

@@ -320,7 +320,7 @@ def _thresholds(spec: BundleSpec) -> Iterator[tuple[int, float]]:
     for column, label in enumerate(spec.labels):
         if label in spec.route_thresholds:
             yield column, spec.route_thresholds[label]
-        points = spec.operating_points.values()
+        points = (*spec.operating_points.values(), *spec.study_points.values())
         for edge in sorted({edge for p in points for edge in (p.threshold, p.doubt_below)}):
             yield column, edge
 

@@ -91,7 +91,8 @@ def compare(
     if spec.kind is Kind.REGION:
         thresholds = [[spec.route_thresholds[label]] for label in spec.labels]
     else:
-        thresholds = [[point.threshold for point in spec.operating_points.values()]]
+        points = (*spec.operating_points.values(), *spec.study_points.values())
+        thresholds = [[point.threshold for point in points]]
     flips = near = decisions = 0
     for k, values in enumerate(thresholds):
         for threshold in values:

@@ -33,16 +33,15 @@ from pipeline.errors import ConfigError
 from pipeline.progress import Progress
 from pipeline.runtime.session import Weights, load_bundles
 
-from .calibrate import fit_calibration, operating_points, probabilities
+from .calibrate import FEWEST, fit_calibration, operating_points, probabilities
 from .cards import NOTICE
 from .data.index import Index, Sample, Split
 from .evaluation.predictions import predict
 from .export import stamp
 from .new_folder import refuse_used
+from .studies import StudyBy, StudyPoints, fit_study_points
 
 log = logging.getLogger(__name__)
-FEWEST = 10
-"""Cases of each label below which a region keeps its old calibration: its points would be noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +53,14 @@ class Wanted:
         specificity: Target of *specific*, in (0, 1).
         split: Of the table: pictures that no network was trained on.
         points_only: Keep temperature and bias.
+        study_by: The column that tells which pictures are one study.
     """
 
     sensitivity: float
     specificity: float
     split: Split
     points_only: bool
+    study_by: StudyBy = "study"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ class Recalibrated:
         temperature, bias: See :class:`pipeline.bundle.BundleSpec`.
         points: By name.
         pictures, positives: What they were fitted on.
+        studies: Those for whole studies. Older ones go in any case: they hold for other
+            probabilities, or for another site.
     """
 
     temperature: float
@@ -77,6 +80,7 @@ class Recalibrated:
     points: Mapping[str, StoredPoint]
     pictures: int
     positives: int
+    studies: StudyPoints
 
 
 def recalibrate(
@@ -170,7 +174,11 @@ def _fit(
             labels[region], scores, wanted.sensitivity, wanted.specificity, source
         )
         positives = int(labels[region].sum())
-        found[region] = Recalibrated(*pair, points, len(scores), positives)
+        studies = fit_study_points(
+            chosen[region][wanted.study_by].to_numpy(str), labels[region], scores,
+            wanted.study_by, wanted.sensitivity, wanted.specificity, source,
+        )  # fmt: skip
+        found[region] = Recalibrated(*pair, points, len(scores), positives, studies)
     return found
 
 
@@ -221,5 +229,6 @@ def _with_contract(content: bytes, file: str, new: Recalibrated) -> bytes:
         kind = numpy_helper.to_array(held[0]).dtype
         held[0].CopyFrom(numpy_helper.from_array(np.array([value], kind), name))
     update = {"temperature": (new.temperature,), "bias": (new.bias,)}
-    changed = spec.model_copy(update={**update, "operating_points": dict(new.points)})
+    points = {"operating_points": dict(new.points), "study_points": dict(new.studies.points)}
+    changed = spec.model_copy(update={**update, **points})
     return stamp(graph, BundleSpec.model_validate(changed.model_dump()))

@@ -251,6 +251,8 @@ def _spec(
             "target": run.described["target"],
             "operating_points": run.result["operating_points"],
             "default_point": run.result["default_point"],
+            # None in a run from before studies had any.
+            "study_points": run.result.get("study_points", {}),
         }
     return BundleSpec(
         name=name,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from .. import log
+from ..bundle import StoredPoint
 from ..config import RunConfig, load
 from ..progress import on_stderr
 from .extras import needs
@@ -29,6 +31,10 @@ SENSITIVITY = click.option(
 SPECIFICITY = click.option(
     "--specificity", type=FRACTION, default=0.95, show_default=True,
     help="Target of the operating point specific.",
+)  # fmt: skip
+STUDY_BY = click.option(
+    "--study-by", type=click.Choice(("study", "group")), default="study", show_default=True,
+    help="Column that says which pictures are one study; group where a table knows no studies.",
 )  # fmt: skip
 
 
@@ -52,10 +58,11 @@ SPECIFICITY = click.option(
 @click.option(
     "--points-only", is_flag=True, help="Move the thresholds, keep the probabilities as they are."
 )
+@STUDY_BY
 @click.option("--quiet", is_flag=True, help="No progress.")
 def command(
     index: Path, split: str, weights: Path | None, output: Path, sensitivity: float,
-    specificity: float, points_only: bool, quiet: bool,
+    specificity: float, points_only: bool, study_by: str, quiet: bool,
 ) -> None:  # fmt: skip
     """Set calibration and operating points from your own pictures, without training.
 
@@ -67,7 +74,7 @@ def command(
         from stages.data.index import read_index
         from stages.recalibrate import Wanted, recalibrate
     table = read_index(index)
-    wanted = Wanted(sensitivity, specificity, split, points_only)  # type: ignore[arg-type]
+    wanted = Wanted(sensitivity, specificity, split, points_only, study_by)  # type: ignore[arg-type]
     rows = sum(sample.label is not None for sample in table.samples if sample.split == split)
     with on_stderr(rows, quiet, "pictures") as progress:
         found = recalibrate(
@@ -84,9 +91,16 @@ def tell(region: str, new: Recalibrated) -> None:
         f"{region}: {new.pictures} pictures, {new.positives} positive; "
         f"temperature {new.temperature:.3f}, bias {new.bias:.3f}"
     )
-    for name, point in new.points.items():
+    _tell_points(new.points, "")
+    if new.studies.reason:
+        click.echo(f"  no thresholds for studies: {new.studies.reason}")
+    _tell_points(new.studies.points, " (studies)")
+
+
+def _tell_points(points: Mapping[str, StoredPoint], of: str) -> None:
+    for name, point in points.items():
         click.echo(
-            f"  {name}: threshold {point.threshold:.4f}, uncertain from "
+            f"  {name}{of}: threshold {point.threshold:.4f}, uncertain from "
             f"{point.doubt_below:.4f}; there sensitivity {point.sensitivity.value:.3f} "
             f"[{point.sensitivity.low:.3f}, {point.sensitivity.high:.3f}], specificity "
             f"{point.specificity.value:.3f} [{point.specificity.low:.3f}, "

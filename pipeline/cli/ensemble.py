@@ -11,7 +11,7 @@ from .. import log
 from ..config import RunConfig, load
 from ..domain import ANY_REGION, REGIONS
 from ..progress import on_stderr
-from .calibrate import SENSITIVITY, SPECIFICITY, SPLIT, tell
+from .calibrate import SENSITIVITY, SPECIFICITY, SPLIT, STUDY_BY, tell
 from .extras import needs
 
 
@@ -40,10 +40,11 @@ from .extras import needs
 )  # fmt: skip
 @SENSITIVITY
 @SPECIFICITY
+@STUDY_BY
 @click.option("--quiet", is_flag=True, help="No progress.")
 def command(
     region: str, members: tuple[str, ...], index: Path, split: str, weights: Path | None,
-    output: Path, sensitivity: float, specificity: float, quiet: bool,
+    output: Path, sensitivity: float, specificity: float, study_by: str, quiet: bool,
 ) -> None:  # fmt: skip
     """Make one specialist of several: the mean of their calibrated probabilities.
 
@@ -58,7 +59,7 @@ def command(
         from stages.recalibrate import Wanted, labelled
     table = read_index(index)
     order = Order(region, tuple(Pick(*_parts(member)) for member in members), weights)
-    wanted = Wanted(sensitivity, specificity, split, True)  # type: ignore[arg-type]
+    wanted = Wanted(sensitivity, specificity, split, True, study_by)  # type: ignore[arg-type]
     rows = len(labelled(table, wanted.split, region))
     with on_stderr(rows, quiet, "pictures") as progress:
         made = make_ensemble(table, order, output, wanted, load(RunConfig, None, ()), progress)

@@ -19,6 +19,7 @@ from ..errors import UsageError
 from ..progress import on_stderr
 from ..report.summary import INTENDED_USE
 from ..runtime.session import load_bundles
+from .calibrate import STUDY_BY
 from .extras import needs
 from .run import default_weights, stdout_console
 
@@ -77,6 +78,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap."
 )
+@STUDY_BY
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting; repeatable."
 )
@@ -92,6 +94,7 @@ def command(
     with_excluded: bool,
     prevalences: tuple[float, ...],
     seed: int,
+    study_by: Any,
     settings: tuple[str, ...],
     quiet: bool,
     **options: Any,
@@ -114,7 +117,7 @@ def command(
         if value is not None
     ]
     config = load(RunConfig, None, [*settings, *given])
-    asked = Asked(split, with_excluded, tuple(dict.fromkeys(prevalences)), seed)
+    asked = Asked(split, with_excluded, tuple(dict.fromkeys(prevalences)), seed, study_by)
     index = read_index(source)
     rows = len(chosen_rows(index, asked))
     networks = load_bundles(weights or default_weights(), config)
@@ -143,7 +146,7 @@ def _prepare(output: Path) -> None:
 
 def _print(evaluation: Evaluation, output: Path) -> None:
     """The headlines, the ends and where the rest is."""
-    from stages.evaluation.headlines import FOOTNOTE, headlines, number, words
+    from stages.evaluation.headlines import FOOTNOTE, headlines, number, study_note, words
 
     console = stdout_console()
     table = Table(box=box.SIMPLE, pad_edge=False)
@@ -155,6 +158,9 @@ def _print(evaluation: Evaluation, output: Path) -> None:
         table.add_row(*(Text(cell) for cell in (*cells, line.of)))
     console.print(table)
     console.print(Text(FOOTNOTE), soft_wrap=True)
+    if evaluation.figures["studies"] is not None:
+        console.print(_by_study(evaluation))
+    console.print(Text(study_note(evaluation.facts)), soft_wrap=True)
     ends = evaluation.figures["end_to_end"]["all"]
     counts = ", ".join(f"{count} {name}" for name, count in ends["counts"].items())
     refused = ", ".join(f"{count} {worth}" for worth, count in ends["refused"].items() if count)
@@ -166,3 +172,19 @@ def _print(evaluation: Evaluation, output: Path) -> None:
             console.print(Text(sentence), soft_wrap=True)
     console.print(Text(f"read {output / 'index.html'}"), soft_wrap=True)
     console.print(Text(INTENDED_USE), soft_wrap=True)
+
+
+def _by_study(evaluation: Evaluation) -> Table:
+    """Studies beside their pictures."""
+    from stages.evaluation.headlines import study_lines, words
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("figure", overflow="fold")
+    # Widths in place of no_wrap: what is undefined says why, and would push the name out.
+    for name, width in (("pictures [95 %]", 20), ("studies [95 %]", 21), ("n (positive)", 12)):
+        table.add_column(name, justify="right", width=width)
+    for line in study_lines(evaluation.figures):
+        pictures = "" if line.pictures is None else words(line.pictures)
+        cells = line.name, pictures, words(line.studies), line.of
+        table.add_row(*(Text(cell) for cell in cells))
+    return table

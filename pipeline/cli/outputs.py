@@ -13,6 +13,7 @@ from ..report import ReportWriter
 from ..report.csv_table import CsvWriter
 from ..report.heatmaps import HeatmapWriter
 from ..report.json_lines import JsonLinesWriter
+from ..report.studies_table import StudiesWriter
 from ..runtime.session import Weights
 from .extras import needs
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..report.dicom.writer import DicomWriter
 
 TABLE = "results.csv"
+STUDIES_TABLE = "studies.csv"
 
 
 def check_apart(source: Path, output: Path, config: RunConfig) -> None:
@@ -51,7 +53,8 @@ def prepare(output: Path) -> None:
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
-        (output / TABLE).touch()
+        for name in (TABLE, STUDIES_TABLE):
+            (output / name).touch()
     except OSError as error:
         raise UsageError(
             f"--output {output}: cannot be written: {error.strerror}", "name another --output"
@@ -75,6 +78,11 @@ def open_writers(
         from ..report.fhir import FhirWriter  # its codes take a while to load
 
         yield stack.enter_context(FhirWriter(table.with_suffix(".fhir.json"), root))
+
+
+def studies_writer(output: Path, root: Path, networks: Weights) -> StudiesWriter:
+    """The writer of the table of studies."""
+    return StudiesWriter(output / STUDIES_TABLE, root, networks.study_points)
 
 
 def dicom_writer(networks: Weights, config: RunConfig) -> DicomWriter | None:

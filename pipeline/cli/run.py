@@ -24,8 +24,9 @@ from ..progress import Progress, on_stderr, visible
 from ..report import ReportWriter
 from ..report.summary import Summary
 from ..runtime.session import load_bundles
+from ..studies import studies_by
 from .arenas import few_arenas
-from .outputs import TABLE, check_apart, dicom_writer, open_writers, prepare
+from .outputs import TABLE, check_apart, dicom_writer, open_writers, prepare, studies_writer
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -37,7 +38,8 @@ _FOLDER = click.Path(path_type=Path)
     type=_FOLDER,
     default=Path("results"),
     show_default=True,
-    help="Folder for results.csv and results.jsonl; made when missing, files replaced.",
+    help="Folder for results.csv, results.jsonl and, with studies, studies.csv; made when "
+    "missing, files replaced.",
 )
 @click.option(
     "--weights",
@@ -72,6 +74,12 @@ _FOLDER = click.Path(path_type=Path)
     type=click.Choice(("omit", "keep")),
     help="Whether the outputs tell patient, accession and DICOM UIDs.  [default: omit]",
 )
+@click.option(
+    "--studies",
+    metavar="HOW",
+    help="What pictures are one study, for studies.csv: auto (DICOM header, else MURA's folders), "
+    "dicom, mura, folder, none, or TABLE.csv with columns path and study.  [default: auto]",
+)
 @click.option("--config", "file", type=_FOLDER, help="TOML file with settings.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting; repeatable."
@@ -105,25 +113,30 @@ def command(
     ]
     config = load(RunConfig, file, [*settings, *given])
     check_apart(source, output, config)
+    root = source if source.is_dir() else source.parent
+    studies = studies_by(config.studies, root)
     paths = discover(source, exclude=output)
     first = next(paths)  # refuses an empty folder before anything is opened or written
     networks = load_bundles(weights or default_weights(), config)
 
-    root = source if source.is_dir() else source.parent
     summary = Summary(root)
     total = sum(1 for _ in discover(source, exclude=output)) if visible() and not quiet else None
     objects = dicom_writer(networks, config)
     prepare(output)
     with ExitStack() as stack:
-        writers = [summary, *open_writers(stack, output, root, networks, config)]
+        by_study = stack.enter_context(studies_writer(output, root, networks))
+        writers = [*open_writers(stack, output, root, networks, config), by_study, summary]
         if objects:
             writers.append(objects)
         progress = stack.enter_context(on_stderr(total, quiet))
         rendered = config.report or config.shown_heatmaps != "none"
-        outcomes = run(chain([first], paths), networks, config, rendered=rendered)
+        outcomes = run(
+            chain([first], paths), networks, config, rendered=rendered, study_of=studies.key
+        )
         _write_all(outcomes, writers, progress)
+    studies.warn_unmet()
     if not quiet:
-        summary.print_to(stdout_console(), output / TABLE)
+        summary.print_to(stdout_console(), output / TABLE, by_study.told)
         if objects:
             click.echo(objects.summary)
     ctx.exit(1 if summary.failed else 0)

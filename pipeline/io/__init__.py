@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..domain import ImageRef, XrayImage
 from ..errors import ImageError, NotAPictureError, UnreadableImageError
-from .dicom import read_dicom
+from .dicom import read_dicom, read_study_uid
 from .discover import discover
 from .limits import MAX_FILE_BYTES
 from .quiet import quiet
@@ -21,7 +21,7 @@ from .raster import read_raster
 from .room import UNLIMITED, Room
 from .sniff import Kind, claims_picture, refusal, sniff
 
-__all__ = ["Room", "decode", "discover", "read_file"]
+__all__ = ["Room", "decode", "discover", "read_file", "study_uid"]
 
 
 def read_file(path: Path) -> tuple[bytes, str]:
@@ -101,6 +101,24 @@ def decode(
                 return
             yield picture
             del picture  # not kept while the next one is decoded
+
+
+def study_uid(content: bytes) -> str | None:
+    """The StudyInstanceUID of a file, also of one whose picture cannot be decoded.
+
+    So a study knows of the pictures that it lost. None for what is no DICOM, or too broken.
+
+    Args:
+        content: The whole file, or nothing when it could not be read.
+    """
+    if sniff(content) is not Kind.DICOM:
+        return None
+    try:
+        with quiet():
+            return read_study_uid(content)
+    # As in decode: hostile files raise nearly anything. The row tells already what is wrong.
+    except Exception:  # noqa: BLE001
+        return None
 
 
 def _pictures(

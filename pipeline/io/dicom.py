@@ -106,6 +106,19 @@ def read_dicom(content: bytes, ref: ImageRef, room: Room) -> Iterator[XrayImage]
             del pixels
 
 
+def read_study_uid(content: bytes) -> str | None:
+    """The StudyInstanceUID of a DICOM file, whatever else it holds; None without one.
+
+    Raises:
+        Exception: As :func:`read_dicom`.
+    """
+    _check_inflated_size(content, "file")
+    ds = dcmread(
+        BytesIO(content), force=True, stop_before_pixels=True, specific_tags=["StudyInstanceUID"]
+    )
+    return str(ds.get("StudyInstanceUID") or "").strip() or None
+
+
 def parse(content: bytes, name: str) -> Dataset:
     """Read the header of a DICOM file; its pixel data stays encoded.
 

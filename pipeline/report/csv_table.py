@@ -34,7 +34,7 @@ class CsvWriter:
         """Append one row."""
         record = to_record(outcome, self._root)
         record["bundle_digests"] = digests_text(record["bundle_digests"])
-        self._writer.writerow({key: _cell(value) for key, value in record.items()})
+        self._writer.writerow({key: cell(value) for key, value in record.items()})
         self._file.flush()
 
     def __enter__(self) -> Self:
@@ -49,7 +49,8 @@ class CsvWriter:
         self._file.close()
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
+    """The value as it stands in a table: a text that could be a formula behind an apostrophe."""
     if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
         return "'" + value
     return value

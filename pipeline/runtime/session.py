@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +41,7 @@ class Weights:
             all regions.
         fracture: The specialists, by region; ``all`` for one that looks at every region.
         points: The operating point of each specialist, by region.
+        study_points: The same point for whole studies, of those specialists that have one.
         device: Where they run.
         precision: Of all of them.
     """
@@ -51,6 +52,7 @@ class Weights:
     points: Mapping[str, OperatingPoint]
     device: Device
     precision: Precision
+    study_points: Mapping[str, OperatingPoint] = field(default_factory=dict)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -119,10 +121,10 @@ def _open(
     session, _ = open_session(content, device, config.threads, entry.file)
     metadata = session.get_modelmeta().custom_metadata_map
     spec = model.from_metadata(metadata, entry.file)
-    for field in ("name", "kind", "precision", "trunk"):
-        found, listed = getattr(spec, field), getattr(entry, field)
+    for name in ("name", "kind", "precision", "trunk"):
+        found, listed = getattr(spec, name), getattr(entry, name)
         if found != listed:
-            raise BundleError(f"{entry.file}: {field} is {found}, the manifest says {listed}")
+            raise BundleError(f"{entry.file}: {name} is {found}, the manifest says {listed}")
     return spec, entry.sha256, session
 
 
@@ -169,14 +171,16 @@ def _assemble(
     for network in (*routers, *judges.values()):
         _check_trunk(network, trunks)
     _check_regions(region, fracture)
-    return Weights(trunks, region, fracture, _points(fracture, point), device, precision)
+    points, studies = _points(fracture, point), _study_points(fracture, point)
+    return Weights(trunks, region, fracture, points, device, precision, studies)
 
 
 def _take_apart(fused: Fused, device: Device, point: str | None) -> Weights:
     """The stages of a fused graph."""
     region, fracture = fused.region, fused.fracture
     _check_regions(region, fracture)
-    return Weights({}, region, fracture, _points(fracture, point), device, fused.spec.precision)
+    points, studies = _points(fracture, point), _study_points(fracture, point)
+    return Weights({}, region, fracture, points, device, fused.spec.precision, studies)
 
 
 def _specialists(judges: Mapping[str, Network]) -> dict[str, Stage]:
@@ -260,3 +264,9 @@ def _points(fracture: Mapping[str, Stage], name: str | None) -> dict[str, Operat
             f"{', '.join(common) or 'none'}"
         )
     return {region: s.spec.operating_point(name) for region, s in fracture.items()}
+
+
+def _study_points(fracture: Mapping[str, Stage], name: str | None) -> dict[str, OperatingPoint]:
+    """The point for whole studies of every specialist that has one."""
+    points = {region: stage.spec.study_point(name) for region, stage in fracture.items()}
+    return {region: point for region, point in points.items() if point}

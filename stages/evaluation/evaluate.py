@@ -23,6 +23,7 @@ from pipeline.runtime.session import Weights
 
 from ..data.index import SPLITS, Index, Sample
 from ..metrics import BOOTSTRAPS, ECE_BINS
+from ..studies import NO_STUDIES, StudyBy
 from .baselines import add_twins
 from .figures import (
     Figures,
@@ -38,6 +39,7 @@ from .page import write_page
 from .plots import draw_all
 from .predictions import predict, read_predictions, write_predictions
 from .routing import end_to_end_figures, region_figures
+from .studies import study_figures
 from .tables import write_tables
 from .truth import add_truth
 
@@ -61,12 +63,14 @@ class Asked:
         with_excluded: Whether the excluded rows are taken too.
         prevalences: Shares of fractures in (0, 1) for which PPV and NPV are wanted.
         seed: Of the bootstrap.
+        study_by: The column that tells which pictures are one study.
     """
 
     split: Choice = "test"
     with_excluded: bool = False
     prevalences: tuple[float, ...] = ()
     seed: int = 0
+    study_by: StudyBy = "study"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,9 @@ def evaluate(
     write_predictions(add_truth(table), output / PREDICTIONS)
     # From the file, so that what a reader computes from it is what was computed here.
     table = read_predictions(output / PREDICTIONS)
-    settings = Settings(asked.prevalences, asked.seed, no_twins, facts["no_region_stage"])
+    settings = Settings(
+        asked.prevalences, asked.seed, no_twins, facts["no_region_stage"], asked.study_by
+    )
     figures = all_figures(table, settings)
     facts |= {
         "labelled": int(table["label"].notna().sum()),
@@ -139,8 +145,8 @@ def evaluate(
 def all_figures(table: pd.DataFrame, settings: Settings) -> Figures:
     """Every figure, by chapter, from predictions with truth and twins.
 
-    Without a region stage the chapters ``region`` and ``cross_region`` are None; the facts say
-    why.
+    Without a region stage the chapters ``region`` and ``cross_region`` are None, and without
+    studies ``studies`` is; the facts say why.
     """
     return {
         "end_to_end": end_to_end_figures(table, settings),
@@ -150,6 +156,7 @@ def all_figures(table: pd.DataFrame, settings: Settings) -> Figures:
         "subgroups": subgroup_figures(table, settings),
         "risk_coverage": risk_figures(table, settings),
         "pointing": pointing_figures(table, settings),
+        "studies": study_figures(table, settings),
     }
 
 
@@ -193,6 +200,12 @@ def describe(
             for region, point in weights.points.items()
         },
         "route_thresholds": {} if router is None else dict(router.spec.route_thresholds),
+        "study_by": asked.study_by,
+        "no_studies": "" if any(getattr(s, asked.study_by) for s in samples) else NO_STUDIES,
+        "study_points": {
+            region: {"name": point.name, "threshold": point.threshold}
+            for region, point in weights.study_points.items()
+        },
         "no_region_stage": "no region stage in these weights" if router is None else "",
         "precision": weights.precision.value,
         "device": weights.device,

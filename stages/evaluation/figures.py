@@ -14,6 +14,7 @@ from pipeline.domain import ANY_REGION, REGIONS
 
 from ..metrics import BOOTSTRAPS, Cases, binary_figures, bootstrap, share
 from ..resample import Flags, Numbers, aurc, drawn_weights, interval, risk_draws
+from ..studies import StudyBy
 from .baselines import look_up, majority
 from .truth import (
     POINTING,
@@ -51,12 +52,14 @@ class Settings:
         seed: Of the bootstrap.
         no_twins: Why nothing could be looked up; empty when it could.
         no_region_stage: Why nothing was routed; empty when there was a region stage.
+        study_by: The column that tells which pictures are one study.
     """
 
     prevalences: tuple[float, ...] = ()
     seed: int = 0
     no_twins: str = ""
     no_region_stage: str = ""
+    study_by: StudyBy = "study"
 
 
 @dataclass(frozen=True, slots=True)

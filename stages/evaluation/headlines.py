@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.bundle import Estimate
 from pipeline.domain import ANY_REGION
 
 from .figures import IN_VIEW, POOLED, Figures
+from .studies import AT_STUDY, NO_POINT, RATES
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,63 @@ def headlines(figures: Figures) -> Iterator[Headline]:
         pointing["cell"]["network"], pointing["cell"]["chance"],
         pointing["cell"]["middle"],
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StudyLine:
+    """One figure of studies beside that of their pictures.
+
+    Attributes:
+        name: In words.
+        of: On how many studies, and in brackets how many of them positive.
+        pictures: None for a difference of the two.
+        studies: The figure, or that difference.
+    """
+
+    name: str
+    of: str
+    pictures: Estimate | None
+    studies: Estimate
+
+
+OWN = "own"
+"""Ends the lines at the threshold that was fitted to studies."""
+
+
+def study_lines(figures: Figures) -> Iterator[StudyLine]:
+    """AUC, then sensitivity, specificity and its cost at each threshold; nothing without studies.
+
+    Of pictures with the region in view; thresholds that no bundle has are left out.
+    """
+    for region, sets in (figures["studies"] or {}).items():
+        part = sets[IN_VIEW]
+        if not part["studies"]:
+            continue
+        of = f"{part['studies']} ({part['positives']})"
+        yield StudyLine(f"{region}: AUC", of, part["auc"]["pictures"], part["auc"]["studies"])
+        for threshold, at in part["at"].items():
+            cost = at["specificity_cost"]
+            if threshold == AT_STUDY and cost.note == NO_POINT:
+                continue
+            own = f", {OWN}" if threshold == AT_STUDY else ""
+            for name in RATES:
+                yield StudyLine(
+                    f"{region}: {name}{own}", of, at["pictures"][name], at["studies"][name]
+                )
+            yield StudyLine(f"{region}: specificity cost{own}", of, None, cost)
+
+
+def study_note(facts: Mapping[str, Any]) -> str:
+    """What the lines mean, or why there are none, as a sentence."""
+    if facts["no_studies"]:
+        stand_in = "; --study-by group lets groups stand in" if facts["study_by"] == "study" else ""
+        return f"Studies: not measured, {facts['no_studies']}{stand_in}."
+    groups = "groups in place of studies; " if facts["study_by"] == "group" else ""
+    return (
+        f"Studies: {groups}the highest probability of a study's pictures, positive where any of "
+        "them is; both at the threshold for pictures, or at the one fitted to studies (own); cost: "
+        "specificity of pictures less that of studies"
+    )
 
 
 def _rated(name: str, part: Figures) -> Headline:

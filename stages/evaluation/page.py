@@ -12,7 +12,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipeline.domain import ANY_REGION, REGIONS
 
 from .figures import SETS, Figures
-from .headlines import FOOTNOTE, bounds, figure_name, headlines, number, words
+from .headlines import (
+    FOOTNOTE,
+    bounds,
+    figure_name,
+    headlines,
+    number,
+    study_lines,
+    study_note,
+    words,
+)
 from .routing import SEEN, TAKEN
 
 TEMPLATE = "evaluation.html"
@@ -38,7 +47,8 @@ def write_page(
     }  # fmt: skip
     page = environment.get_template(TEMPLATE).render(
         facts=facts, figures=figures, headlines=list(headlines(figures)),
-        footnote=FOOTNOTE, regions=REGIONS,
+        footnote=FOOTNOTE, study_lines=list(study_lines(figures)), study_note=study_note(facts),
+        regions=REGIONS,
         any_region=ANY_REGION, sets=SETS, seen=SEEN, taken=TAKEN,
         plots={plot.stem: _data_uri(plot) for plot in plots},
     )  # fmt: skip

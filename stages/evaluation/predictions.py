@@ -43,7 +43,7 @@ from ..data.index import Sample
 from ..data.likeness import fingerprint
 
 SPOKEN = (
-    *("fracture", "fracture_logit", "threshold", "doubt_below"),
+    *("fracture", "fracture_logit", "threshold", "doubt_below", "study_threshold"),
     *("peak_x", "peak_y", "cell_x", "cell_y"),
 )
 """Beginnings of the columns of a specialist."""
@@ -63,8 +63,9 @@ NUMBERS = (
 without a region stage) and what the specialist that looks at pictures of the region says
 (``fracture``: calibrated, ``peak``: where its map is highest, as fractions of the picture's width
 and height, outside [0, 1] for a peak in the padding; ``cell``: size of a cell of the map in the
-same fractions). A specialist for all regions has columns of its own too: :data:`SPOKEN` and
-``verdict``, each ending in ``_all``; a verdict stands only there."""
+same fractions; ``study_threshold``: for whole studies, if there is one). A specialist for all
+regions has columns of its own too: :data:`SPOKEN` and ``verdict``, each ending in ``_all``; a
+verdict stands only there."""
 
 VERDICT_OF_ALL = f"verdict_{ANY_REGION}"
 
@@ -196,6 +197,8 @@ def _ask(items: Sequence[_Read], weights: Weights) -> Iterator[dict[str, Any]]:
                     "threshold": weights.points[name].threshold,
                     "doubt_below": weights.points[name].doubt_below,
                 }
+                if name in weights.study_points:
+                    said["study_threshold"] = weights.study_points[name].threshold
                 row |= {f"{key}_{region}": value for key, value in said.items()}
         yield row | _decided(row, weights)
 

@@ -19,7 +19,7 @@ def write_tables(figures: Figures, table: pd.DataFrame, folder: Path) -> None:
 
     Args:
         figures: Under ``region``, ``fracture``, ``cross_region``, ``end_to_end``, ``subgroups``,
-            ``risk_coverage`` and ``pointing``.
+            ``risk_coverage``, ``pointing`` and ``studies``.
         table: The predictions that they come from.
         folder: Where to. Of a chapter that is None an older table is taken out.
     """
@@ -33,6 +33,7 @@ def write_tables(figures: Figures, table: pd.DataFrame, folder: Path) -> None:
         "subgroups": pd.DataFrame(_long(figures["subgroups"], "subgroup", "part")),
         "end_to_end": pd.DataFrame(_ends(figures["end_to_end"])),
         "pointing": pd.DataFrame(_pointing(figures["pointing"])),
+        "studies": pd.DataFrame(_studies(figures["studies"])) if figures["studies"] else None,
         "risk_coverage": _curves(table),
     }
     for name, frame in tables.items():
@@ -102,6 +103,28 @@ def _pointing(figures: Figures) -> Iterator[dict[str, Any]]:
                 "chance": part[hit]["chance"].value, "middle": part[hit]["middle"].value,
                 "pictures": part["pictures"],
             }  # fmt: skip
+
+
+def _studies(figures: Figures) -> Iterator[dict[str, Any]]:
+    """Rows of :func:`.studies.study_figures`."""
+    counts = ("studies", "positives", "several", "pictures", "positive_pictures", "groups")
+    for region, sets in figures.items():
+        for name, part in sets.items():
+            where = {"region": region, "set": name}
+            beside = {count: part[count] for count in counts}
+            for level, estimate in part["auc"].items():
+                yield {
+                    **where, "threshold": "", "of": level, "figure": "auc",
+                    **estimate.model_dump(), **beside,
+                }  # fmt: skip
+            for threshold, at in part["at"].items():
+                rows = [(of, k, e) for of in ("pictures", "studies") for k, e in at[of].items()]
+                rows.append(("pictures less studies", "specificity_cost", at["specificity_cost"]))
+                for of, figure, estimate in rows:
+                    yield {
+                        **where, "threshold": threshold, "of": of, "figure": figure,
+                        **estimate.model_dump(), **beside,
+                    }  # fmt: skip
 
 
 def _curves(table: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,7 @@ FORBIDDEN_IN_PIPELINE = {"stages", "torch", "torchvision", "timm", "sklearn", "l
 LAYERS = (
     {"cli"},
     {"bench"},
-    {"orchestrator", "report", "progress", "log"},
+    {"orchestrator", "report", "studies", "progress", "log"},
     {"runtime", "decision", "heatmap", "flags", "render"},
     {"config"},
     {"bundle", "fused", "io"},

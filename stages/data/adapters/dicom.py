@@ -7,7 +7,6 @@ find them again. File names are kept as they are.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from pydicom import dcmread
 from pipeline.errors import InputMissingError, UsageError
 from pipeline.io.quiet import quiet
 from pipeline.io.sniff import Kind, sniff
+from pipeline.studies import pseudonym
 
 from ..index import UNKNOWN, Sample
 from .columns import choose, read_csv, rows_of
@@ -146,17 +146,13 @@ def _row(
         regions=regions_of(header.get("BodyPartExamined", "")) or UNKNOWN,
         label=label.value if label else None,
         label_kind=kind_of(label, labels.circles, stated) if label else "",
-        group=_pseudonym(patient) if patient else f"{name}/{path.relative_to(source).as_posix()}",
-        study=_pseudonym(study) if study else "",
+        group=pseudonym(patient) if patient else f"{name}/{path.relative_to(source).as_posix()}",
+        study=pseudonym(study) if study else "",
         split="train",
         origin=name,
         flags="",
         sha256="",
     )
-
-
-def _pseudonym(identifier: str) -> str:
-    return f"dicom/{hashlib.sha256(identifier.encode()).hexdigest()[:16]}"
 
 
 def _read_labels(

@@ -1,0 +1,160 @@
+"""One row for every study: what its pictures say together."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ..decision import Seen, decide_study, strongest
+from ..domain import (
+    AGGREGATION,
+    ANY_REGION,
+    REGIONS,
+    OperatingPoint,
+    Outcome,
+    Status,
+    StudyCall,
+    Verdict,
+    gravest,
+)
+from .csv_table import cell
+from .record import Record, finding_record, path_text
+
+STUDY_COLUMNS = (
+    "study",
+    "status",
+    "pictures",
+    *(status.value for status in Status),
+    "regions",
+    "region",
+    "target",
+    "verdict",
+    "probability",
+    "threshold",
+    "operating_point",
+    "threshold_of",
+    "aggregation",
+    *(f"{name}_{region}" for region in REGIONS for name in ("verdict", "probability")),
+    "picture",
+    "frame",
+)
+"""The columns of the table, in order.
+
+``pictures`` are rows of results.csv, and ``ok``, ``unsupported`` and ``failed`` how many of them
+ended so; ``status`` is ``ok`` where any of them did, else ``failed`` where any of them did.
+``region`` to ``threshold_of`` belong to the gravest call, ``picture`` and ``frame`` to the picture
+that it comes from; ``threshold_of`` says whether the threshold was fitted to studies or to
+pictures.
+"""
+
+ANSWERS = (Verdict.POSITIVE, Verdict.UNCERTAIN, Status.FAILED, Status.UNSUPPORTED, Verdict.NEGATIVE)
+
+
+@dataclass(slots=True)
+class _Study:
+    """What is held of one study: no pictures, no heatmaps."""
+
+    ends: Counter[Status] = field(default_factory=Counter)
+    fired: set[str] = field(default_factory=set)
+    best: Mapping[str, Seen] = field(default_factory=dict)
+
+    def add(self, outcome: Outcome) -> None:
+        self.ends[outcome.status] += 1
+        self.fired.update(outcome.region.fired if outcome.region else ())
+        new = ((outcome.image, replace(call, heatmap=None)) for call in outcome.findings)
+        self.best = strongest([*self.best.values(), *new])
+
+    @property
+    def status(self) -> Status:
+        order = (Status.OK, Status.FAILED, Status.UNSUPPORTED)
+        return next(status for status in order if self.ends[status])
+
+
+class StudiesWriter:
+    """Write ``studies.csv`` at the end of a run that got through; no file without a study.
+
+    Args:
+        path: The file; an older one is taken out at once.
+        root: See :func:`pipeline.report.record.to_record`.
+        points: Operating points for whole studies, by specialist.
+    """
+
+    def __init__(self, path: Path, root: Path, points: Mapping[str, OperatingPoint]) -> None:
+        self._path = path
+        self._root = root
+        self._points = points
+        self._studies: dict[str, _Study] = {}
+        path.unlink(missing_ok=True)
+
+    def write(self, outcome: Outcome) -> None:
+        """Take one picture into account."""
+        if outcome.study is not None:
+            self._studies.setdefault(outcome.study, _Study()).add(outcome)
+
+    @property
+    def told(self) -> str:
+        """``3 studies: 1 positive, 2 negative``; empty without any."""
+        calls = ((gravest(self._calls(study)), study.status) for study in self._studies.values())
+        counts = Counter(call.verdict if call else status for call, status in calls)
+        shown = ", ".join(f"{n} {answer.value}" for answer in ANSWERS if (n := counts[answer]))
+        noun = "study" if counts.total() == 1 else "studies"
+        return f"{counts.total()} {noun}: {shown}" if counts else ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # A run that broke off has seen studies in part: no verdict on those.
+        if error is None and self._studies:
+            self._save()
+
+    def _save(self) -> None:
+        partial = self._path.with_name(self._path.name + ".partial")
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, STUDY_COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            for key, study in self._studies.items():
+                record = self._record(key, study)
+                writer.writerow({name: cell(value) for name, value in record.items()})
+        partial.replace(self._path)
+
+    def _calls(self, study: _Study) -> tuple[StudyCall, ...]:
+        return decide_study(study.best, self._points)
+
+    def _record(self, key: str, study: _Study) -> Record:
+        calls = self._calls(study)
+        record: Record = dict.fromkeys(STUDY_COLUMNS)
+        record |= {
+            "study": key,
+            "status": study.status.value,
+            "pictures": study.ends.total(),
+            **{status.value: study.ends[status] for status in Status},
+            "regions": ";".join(region for region in REGIONS if region in study.fired) or None,
+            "aggregation": AGGREGATION,
+        }
+        for one in calls:
+            if one.call.region != ANY_REGION:
+                shown = finding_record(one.call)
+                for name in ("verdict", "probability"):
+                    record[f"{name}_{one.call.region}"] = shown[name]
+        leading = gravest(calls)
+        if leading:
+            shown = finding_record(leading.call)
+            record |= {name: value for name, value in shown.items() if name in record}
+            record |= {
+                "threshold_of": leading.threshold_of,
+                "aggregation": leading.aggregation,
+                "picture": path_text(leading.image.path, self._root),
+                "frame": leading.image.frame,
+            }
+        return record

@@ -1,0 +1,138 @@
+"""Which pictures are one study: those whose study has the same key.
+
+A key that comes of a DICOM header is a digest: the UID itself leaves the program only with the
+other identifiers. It is the same in every run, and in the table that ``fxpipe index`` makes. It is
+a pseudonym, not anonymity: whoever has a list of UIDs can hash it and find them again.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .config import STUDIES
+from .errors import ConfigError
+from .report.csv_table import cell
+from .report.record import path_text, plain
+
+log = logging.getLogger(__name__)
+
+_MURA = re.compile(r"patient[0-9]{1,9}/study[0-9]{1,9}_[a-z]{1,20}/image[0-9]{1,9}\.[A-Za-z]{1,5}")
+_MOST_FAULTS = 10
+
+
+@dataclass(slots=True)
+class Studies:
+    """Gives each picture the key of its study.
+
+    Attributes:
+        how: One of :data:`pipeline.config.STUDIES`, or the name of a table.
+        root: See :func:`pipeline.report.record.to_record`.
+        table: Keys by the path as results tell it; None where there is no table.
+    """
+
+    how: str
+    root: Path
+    table: dict[str, str] | None = None
+    _met: set[str] = field(default_factory=set)
+
+    def key(self, path: Path, uid: str | None) -> str | None:
+        """The study of a picture, as one printable line; None where it has none.
+
+        Args:
+            path: Its file.
+            uid: The StudyInstanceUID of its header; None without one.
+        """
+        if self.table is not None:
+            return self._listed(path_text(path, self.root))
+        if uid and self.how in ("auto", "dicom"):
+            return pseudonym(uid)
+        if self.how == "folder" or (self.how in ("auto", "mura") and _is_mura(path)):
+            return path_text(path.parent, self.root)
+        return None
+
+    def _listed(self, text: str) -> str | None:
+        for name in (text, cell(text)):  # the latter where the table was made of results.csv
+            if self.table and name in self.table:
+                self._met.add(name)
+                return self.table[name] or None
+        return None
+
+    def warn_unmet(self) -> None:
+        """Log how many rows of the table name none of the files that were asked about."""
+        unmet = len(self.table or ()) - len(self._met)
+        if unmet:
+            log.warning(
+                "%s: %d of %d rows name no file of the input, wanted paths as in results.csv",
+                self.how, unmet, len(self.table or ()),
+            )  # fmt: skip
+
+
+def studies_by(how: str, root: Path) -> Studies:
+    """Open what says which pictures are one study.
+
+    Args:
+        how: One of :data:`pipeline.config.STUDIES`, or a CSV file with columns ``path`` and
+            ``study``.
+        root: The input folder, or the folder of the input file.
+
+    Raises:
+        ConfigError: The table cannot be read, or contradicts itself.
+    """
+    return Studies(how, root, None if how in STUDIES else _read_table(Path(how)))
+
+
+def pseudonym(identifier: str) -> str:
+    """A short name for a patient or a study that does not tell the identifier."""
+    return f"dicom/{hashlib.sha256(identifier.encode()).hexdigest()[:16]}"
+
+
+def _is_mura(path: Path) -> bool:
+    """Whether the file lies as in MURA: ``patient00001/study1_positive/image1.png``."""
+    return _MURA.fullmatch("/".join(path.absolute().parts[-3:])) is not None
+
+
+def _read_table(file: Path) -> dict[str, str]:
+    """Study by path; empty for a picture of which the table says that it has none."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            rows = csv.reader(lines, strict=True)
+            head = next(rows, [])
+            if head.count("path") != 1 or head.count("study") != 1:
+                found = ", ".join(plain(name) for name in head) or "none"
+                raise ConfigError(
+                    f"{file}: found columns {found}, wanted path and study, once each"
+                )
+            table: dict[str, str] = {}
+            faults = list(_fill(table, rows, head))
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: cannot be read: {error.strerror}", "name a table with --studies"
+        ) from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{file}: not CSV in UTF-8: {error}") from error
+    if faults:
+        more = len(faults) - _MOST_FAULTS
+        shown = faults[:_MOST_FAULTS] + ([f"and {more} more"] if more > 0 else [])
+        raise ConfigError("\n".join(f"{file}: {fault}" for fault in shown))
+    return table
+
+
+def _fill(table: dict[str, str], rows: Iterator[list[str]], head: list[str]) -> Iterator[str]:
+    """Put the rows into the table; yields what is wrong with them, without quoting them."""
+    for number, row in enumerate(rows, start=2):
+        if not row:
+            continue
+        if len(row) != len(head):
+            yield f"row {number}: found {len(row)} cells, wanted {len(head)}"
+            continue
+        path, study = row[head.index("path")], plain(row[head.index("study")].strip())
+        if not path:
+            yield f"row {number}: found no path, wanted that of a file below the input"
+        elif table.setdefault(path, study) != study:
+            yield f"row {number}: found a path with another study above, wanted one for each"

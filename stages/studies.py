@@ -1,0 +1,110 @@
+"""Pictures of one study as one case, and the thresholds that follow from such cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.bundle import StoredStudyPoint
+from pipeline.domain import AGGREGATION, Array
+
+from .calibrate import FEWEST, TARGET, operating_points
+from .metrics import Labels
+
+StudyBy = Literal["study", "group"]
+"""The column that tells studies: its own, or where a table has none that of groups."""
+
+NO_STUDIES = "the table names no studies"
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """N pictures as S studies, in the order of the keys.
+
+    Attributes:
+        first: (S,) row of the first picture of each.
+        labels: (S,) whether any picture is positive.
+        scores: (S,) the highest of the pictures.
+        pictures: (S,) how many each has.
+    """
+
+    first: NDArray[np.intp]
+    labels: NDArray[np.bool_]
+    scores: NDArray[Any]
+    pictures: NDArray[np.intp]
+
+
+def join(keys: NDArray[np.str_], labels: NDArray[np.bool_], scores: NDArray[Any]) -> Joined:
+    """Put pictures together.
+
+    Args:
+        keys: (N,) study of each picture.
+        labels: (N,) whether it is positive.
+        scores: (N,) its probability, never NaN.
+    """
+    names, first, member = np.unique(keys, return_index=True, return_inverse=True)
+    positive = np.bincount(member, labels, len(names)) > 0
+    highest = np.full(len(names), -np.inf, scores.dtype)
+    np.maximum.at(highest, member, scores)
+    return Joined(first, positive, highest, np.bincount(member, minlength=len(names)))
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPoints:
+    """Operating points for whole studies, or why there are none.
+
+    Attributes:
+        points: By name; empty when there are none.
+        reason: Why there are none; empty when there are.
+    """
+
+    points: Mapping[str, StoredStudyPoint] = field(default_factory=dict)
+    reason: str = ""
+
+
+def fit_study_points(
+    keys: NDArray[np.str_], labels: Labels, scores: Array, by: StudyBy = "study",
+    sensitivity_target: float = TARGET, specificity_target: float = TARGET,
+    source: str = "the validation split",
+) -> StudyPoints:  # fmt: skip
+    """The points of :func:`stages.calibrate.operating_points`, of studies in place of pictures.
+
+    A threshold fitted to pictures is passed by chance more often by the highest of several; this
+    one is fitted to that highest.
+
+    Args:
+        keys: (N,) study of each picture; those with an empty one are left out.
+        labels: (N,) 0 or 1.
+        scores: (N,) calibrated probabilities.
+        by: Where the keys come from, for the rule's words.
+        sensitivity_target: Of *sensitive*, in (0, 1).
+        specificity_target: Of *specific*, in (0, 1).
+        source: Where the pictures come from, for the rule's words.
+    """
+    named = keys != ""
+    if not named.any():
+        return StudyPoints(reason=NO_STUDIES)
+    studies = join(keys[named], labels[named] == 1, scores[named])
+    count, positives = len(studies.labels), int(studies.labels.sum())
+    several = int((studies.pictures > 1).sum())
+    noun = "studies" if by == "study" else "groups in place of studies"
+    if min(positives, count - positives, several) < FEWEST:
+        return StudyPoints(
+            reason=f"{positives} positive and {count - positives} other {noun}, {several} of all "
+            f"with several pictures, wanted {FEWEST} of each"
+        )
+    points = operating_points(
+        studies.labels.astype(np.float32), studies.scores, sensitivity_target, specificity_target,
+        f"{source}: the highest probability in each of {count} {noun}, {several} of them with "
+        "several pictures", "study",
+    )  # fmt: skip
+    return StudyPoints(
+        {
+            name: StoredStudyPoint(**point.model_dump(), aggregation=AGGREGATION)
+            for name, point in points.items()
+        }
+    )
