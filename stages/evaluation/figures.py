@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.bundle import Estimate
-from pipeline.domain import ANY_REGION, REGIONS
+from pipeline.domain import ANY_REGION, REGIONS, Verdict
 
 from ..metrics import BOOTSTRAPS, Cases, binary_figures, bootstrap, share
 from ..resample import Flags, Numbers, aurc, drawn_weights, interval, risk_draws
@@ -31,6 +31,7 @@ Figures = dict[str, Any]
 """Nested by name; the leaves are counts, texts and :class:`pipeline.bundle.Estimate`."""
 
 POOLED = "pooled"
+CALLED = "true positives"
 IN_VIEW, SINGLE, ROUTED = "in view", "single region", "routed"
 SETS = {
     IN_VIEW: "the region is certainly in view",
@@ -306,10 +307,12 @@ def pointing_figures(table: pd.DataFrame, settings: Settings) -> Figures:
     """How often the map points at a marked fracture, by region in view and for each picture.
 
     Returns:
-        By region and pooled: ``pictures``, and under ``centre`` (the centre of the highest cell
-        lies in a box) and ``cell`` (any part of it does) the estimates ``network``, ``chance``
-        (a cell anywhere in the picture) and ``middle`` (one that always is in the middle of
-        the picture). A peak in the padding is a miss where its cell touches no box.
+        By region, pooled, and for those of the pooled pictures whose verdict is positive (the
+        maps that a reader is shown first): ``pictures``, and under ``centre`` (the centre of the
+        highest cell lies in a box) and ``cell`` (any part of it does) the estimates ``network``,
+        ``chance`` (a cell anywhere in the picture), ``margin`` (their difference on the same
+        pictures) and ``middle`` (a cell that always is in the middle of the picture). A peak in
+        the padding is a miss where its cell touches no box.
     """
     figures: Figures = {}
     for region in specialists(table):
@@ -319,16 +322,26 @@ def pointing_figures(table: pd.DataFrame, settings: Settings) -> Figures:
         figures[region] = _pointing(
             part, points_at(part, region), points_at(middle, region), settings
         )
-    part = table[table["pointing_hit"].notna()]
-    middle = part.assign(
-        **{f"peak_{axis}_{region}": 0.5 for axis in "xy" for region in specialists(table)}
-    )
-    found, blind = (
-        {name: rows[f"pointing_{name}"].to_numpy(np.float64) for name in POINTING}
-        for rows in (part, part.assign(**pointing(middle)))
-    )
-    figures[POOLED] = _pointing(part, found, blind, settings)
+    pooled = table[table["pointing_hit"].notna()]
+    for name, part in ((POOLED, pooled), (CALLED, pooled[_called(pooled)])):
+        middle = part.assign(
+            **{f"peak_{axis}_{region}": 0.5 for axis in "xy" for region in specialists(table)}
+        )
+        found, blind = (
+            {name: rows[f"pointing_{name}"].to_numpy(np.float64) for name in POINTING}
+            for rows in (part, part.assign(**pointing(middle)))
+        )
+        figures[name] = _pointing(part, found, blind, settings)
     return figures
+
+
+def _called(table: pd.DataFrame) -> Flags:
+    """Pictures that the specialist whose map is looked at was asked about and calls positive."""
+    called = np.zeros(len(table), np.bool_)
+    for region in specialists(table):
+        mine = (table["pointing_region"] == region).to_numpy(np.bool_)
+        called |= mine & (table[f"verdict_{region}"] == Verdict.POSITIVE.value).to_numpy(np.bool_)
+    return called
 
 
 def _pointing(
@@ -338,13 +351,16 @@ def _pointing(
     groups = table["group"].tolist()
 
     def estimates(kind: str) -> Figures:
-        chances = found[f"{kind}chance"]
-        chance = Estimate(value=None, note="no cases")
+        hits, chances = found[f"{kind}hit"] == 1, found[f"{kind}chance"]
+        chance = margin = Estimate(value=None, note="no cases")
         if groups:
             chance = bootstrap(lambda rows: float(chances[rows].mean()), groups, settings.seed)
+            more = hits - chances
+            margin = bootstrap(lambda rows: float(more[rows].mean()), groups, settings.seed)
         return {
-            "network": share(found[f"{kind}hit"] == 1, groups),
+            "network": share(hits, groups),
             "chance": chance,
+            "margin": margin,
             "middle": share(blind[f"{kind}hit"] == 1, groups),
         }
 

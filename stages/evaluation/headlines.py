@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.bundle import Estimate
 from pipeline.domain import ANY_REGION
 
-from .figures import IN_VIEW, POOLED, Figures
+from .figures import CALLED, IN_VIEW, POOLED, Figures
 from .studies import AT_STUDY, NO_POINT, RATES
 
 
@@ -34,7 +34,8 @@ class Headline:
 FOOTNOTE = (
     "* end to end: right or rightly refused, among all inputs; region: the most probable one, on "
     "single-region pictures; map: its highest cell touches a marked fracture, beside a cell "
-    "anywhere (first baseline) and one in the middle of the picture (second)"
+    "anywhere (first baseline) and one in the middle of the picture (second); if called: of "
+    "true positives"
 )
 
 
@@ -58,12 +59,13 @@ def headlines(figures: Figures) -> Iterator[Headline]:
                 f"{name}: {figure_name(figure)}", of, part["network"][figure],
                 part["majority"][figure], part["look_up"][figure],
             )  # fmt: skip
-    pointing = figures["pointing"][POOLED]
-    yield Headline(
-        "map at fracture*", str(pointing["pictures"]),
-        pointing["cell"]["network"], pointing["cell"]["chance"],
-        pointing["cell"]["middle"],
-    )  # fmt: skip
+    for name, words in ((POOLED, "map at fracture*"), (CALLED, "map, if called*")):
+        pointing = figures["pointing"][name]
+        yield Headline(
+            words, str(pointing["pictures"]),
+            pointing["cell"]["network"], pointing["cell"]["chance"],
+            pointing["cell"]["middle"],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

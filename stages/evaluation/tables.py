@@ -101,6 +101,7 @@ def _pointing(figures: Figures) -> Iterator[dict[str, Any]]:
             yield {
                 "region": region, "hit": hit, **part[hit]["network"].model_dump(),
                 "chance": part[hit]["chance"].value, "middle": part[hit]["middle"].value,
+                **{f"margin_{k}": v for k, v in part[hit]["margin"].model_dump().items()},
                 "pictures": part["pictures"],
             }  # fmt: skip
 

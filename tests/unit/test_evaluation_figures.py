@@ -20,6 +20,7 @@ from stages.data.index import Index
 from stages.evaluation.baselines import look_up, majority
 from stages.evaluation.evaluate import Asked, all_figures, chosen_rows, seen_before
 from stages.evaluation.figures import (
+    CALLED,
     POOLED,
     Settings,
     ask,
@@ -291,7 +292,25 @@ def test_a_peak_hits_by_its_centre_or_by_its_cell():
         assert part["centre"]["network"].value == pytest.approx(1 / 3)
         assert part["cell"]["network"].value == part["cell"]["middle"].value == pytest.approx(2 / 3)
         assert part["centre"]["chance"].value == pytest.approx(hits["chance"].mean())
+        assert part["centre"]["margin"].value == pytest.approx(1 / 3 - hits["chance"].mean())
     assert figures["elbow"]["cell"]["network"].note == "no cases"
+    assert figures[CALLED]["pictures"] == 0
+
+
+def test_maps_of_true_positives_are_counted_by_themselves():
+    sure, unsure = {"hand": 0.9}, {"hand": 0.2}
+    rows = table(
+        row(label=1, fractures=sure, boxes="0.4 0.4 0.6 0.6"),
+        row(label=1, fractures=sure, boxes="0.0 0.0 0.1 0.1"),
+        row(label=1, fractures=unsure, boxes="0.4 0.4 0.6 0.6"),
+        row(label=0, fractures=sure),
+        # Seen by the elbow's specialist, and by nobody else, though its hand looks worse.
+        row("elbow;hand", 1, sure, ["elbow"], boxes="0.4 0.4 0.6 0.6"),
+    )
+    figures = pointing_figures(rows, Settings())
+    assert figures[POOLED]["pictures"] == 4
+    assert figures[CALLED]["pictures"] == 2
+    assert figures[CALLED]["centre"]["network"].value == 0.5
 
 
 def test_the_map_of_the_surest_specialist_in_view_points():
