@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .domain import Array, Flag
+from .io import terms
 
 NAMES = (
     "too-small",
@@ -49,28 +50,15 @@ _LOOK_PX = 128
 _PARTS = 12
 _NEAR_PX = 3
 
-_OTHER = ()
-_HAND, _ELBOW, _SHOULDER = ("hand",), ("elbow",), ("shoulder",)
 BODY_PARTS: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("HAND", "WRIST", "FINGER", "FINGERS", "THUMB", "CARPUS", "SCAPHOID"), _HAND),
-    **dict.fromkeys(("ELBOW", "OLECRANON"), _ELBOW),
-    **dict.fromkeys(("SHOULDER", "CLAVICLE", "SCAPULA", "ACJOINT", "ACROMION"), _SHOULDER),
-    **dict.fromkeys(("FOREARM", "RADIUS", "ULNA", "RADIUSULNA"), _HAND + _ELBOW),
-    **dict.fromkeys(("ARM", "HUMERUS", "UPPERARM"), _ELBOW + _SHOULDER),
-    **dict.fromkeys(
-        ("ABDOMEN", "ANKLE", "BREAST", "CALCANEUS", "CHEST", "COCCYX", "CSPINE", "FEMUR", "FOOT"),
-        _OTHER,
-    ),
-    **dict.fromkeys(
-        ("HEAD", "HEART", "HIP", "JAW", "KNEE", "LEG", "LSPINE", "NECK", "PATELLA", "PELVIS"),
-        _OTHER,
-    ),
-    **dict.fromkeys(
-        ("RIB", "RIBS", "SKULL", "SPINE", "SSPINE", "STERNUM", "TIBIA", "TOE", "TSPINE"), _OTHER
-    ),
+    **dict.fromkeys(terms.HAND, ("hand",)),
+    **dict.fromkeys(terms.ELBOW, ("elbow",)),
+    **dict.fromkeys(terms.SHOULDER, ("shoulder",)),
+    **dict.fromkeys(terms.FOREARM, ("hand", "elbow")),
+    **dict.fromkeys(terms.ARM, ("elbow", "shoulder")),
+    **dict.fromkeys(terms.ELSEWHERE, ()),
 }
-"""Regions in which a picture of a body part may be routed: the terms of DICOM PS3.16 Annex L for
-the skeleton, and what else is common. A word that is not here says nothing."""
+"""Regions in which a picture of a body part may be routed. A word that is not here says nothing."""
 
 
 def quality(pixels: Array) -> tuple[Flag, ...]:

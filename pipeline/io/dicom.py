@@ -7,7 +7,6 @@ patient identifiers must not.
 from __future__ import annotations
 
 import itertools
-import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +19,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -33,6 +33,7 @@ from .frames import stored_frames
 from .grey import display_values
 from .limits import MAX_INFLATED_BYTES, MAX_PIXELS
 from .room import Room
+from .terms import known
 
 MODALITIES = ("CR", "DX", "DR", "RG", "OT", "SC")
 """Projection radiographs and, as OT or SC, secondary captures of them. DR and SC are no terms of
@@ -55,8 +56,6 @@ _IDENTITY = (
     "SeriesInstanceUID",
     "SOPInstanceUID",
 )
-# The value representation CS; free text, and so a name, does not pass.
-_CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
 # Larger values than this are copied out of the file only when there is room for them.
 _DEFER_BYTES = 2**24
 # ITU-R 601, as in Pillow.
@@ -166,7 +165,7 @@ def _check_inflated_size(content: bytes, name: str) -> None:
 
 
 def _check_radiograph(ds: Dataset, name: str) -> None:
-    modality = _code(ds, "Modality")
+    modality = known("Modality", ds.get("Modality"))
     if "PixelData" not in ds:
         if "Rows" in ds and "FloatPixelData" not in ds and "DoubleFloatPixelData" not in ds:
             raise UnreadableImageError(
@@ -181,7 +180,8 @@ def _check_radiograph(ds: Dataset, name: str) -> None:
             f"{name}: found modality {modality or 'with an illegal value'}, "
             f"wanted a radiograph ({', '.join(MODALITIES)})"
         )
-    if _code(ds, "PresentationIntentType") == "FOR PROCESSING":
+    intent = known("PresentationIntentType", ds.get("PresentationIntentType"))
+    if intent == "FOR PROCESSING":
         raise NotARadiographError(
             f"{name}: found raw detector data (FOR PROCESSING), wanted FOR PRESENTATION",
             "export the processed picture",
@@ -208,7 +208,7 @@ def _pixels(frame: NDArray[Any], photometric: str, ds: Dataset, name: str) -> Ar
         return _luminance(colours, np.iinfo(colours.dtype).max)
     if frame.ndim == 3 and photometric == "RGB":
         return _luminance(frame, 2 ** int(ds.BitsStored) - 1)
-    found = photometric if _CODE.fullmatch(photometric) else "an illegal value"
+    found = known("PhotometricInterpretation", photometric) or "an illegal value"
     raise UnreadableImageError(
         f"{name}: found photometric interpretation {found} with {frame.ndim} axes, "
         "wanted MONOCHROME1, MONOCHROME2, RGB, YBR or PALETTE COLOR"
@@ -224,15 +224,10 @@ def _luminance(colours: NDArray[Any], white: int) -> Array:
 
 def _header(ds: Dataset) -> dict[str, str]:
     """The header values that are passed on; none identifies a patient."""
-    values = {keyword: _code(ds, keyword) for keyword in _HEADER}
-    values["TransferSyntaxUID"] = str(ds.file_meta.TransferSyntaxUID)
+    values = {keyword: known(keyword, ds.get(keyword)) for keyword in _HEADER}
+    syntax = UID(ds.file_meta.TransferSyntaxUID)
+    values["TransferSyntaxUID"] = str(syntax) if syntax.name != syntax else None
     return {keyword: value for keyword, value in values.items() if value}
-
-
-def _code(ds: Dataset, keyword: str) -> str | None:
-    """A coded header value; None when it is absent or is not of the coded form."""
-    value = str(ds.get(keyword) or "").strip()
-    return value if _CODE.fullmatch(value) else None
 
 
 def _spacing_mm(ds: Dataset) -> tuple[float, float] | None:

@@ -530,7 +530,7 @@ def test_a_body_part_that_is_no_code_is_not_repeated(tmp_path, caplog):
     file.write_bytes(file.read_bytes().replace(b"ODD PART", b"Invented"))
     (row,) = read_studies(root)
     assert row.regions == "unknown"
-    assert "'(no code)' 1 times" in caplog.text
+    assert "'(no known word)' 1 times" in caplog.text
     assert "Invented" not in caplog.text
 
 

@@ -8,7 +8,6 @@ find them again. File names are kept as they are.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydicom import dcmread
 from pipeline.errors import InputMissingError, UsageError
 from pipeline.io.quiet import quiet
 from pipeline.io.sniff import Kind, sniff
+from pipeline.io.terms import known
 from pipeline.studies import pseudonym
 
 from ..index import UNKNOWN, Sample
@@ -43,7 +43,6 @@ PLAIN = {
 _KEYS = tuple(PLAIN)[:-1]
 _TAGS = ("SOPInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID", "BodyPartExamined")
 # The value representation CS: other text in its place may be a name, and is not repeated.
-_CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
 _PROBED = 20
 _TELLING = 4
 """Length from which an identifier within a file name is hardly there by chance."""
@@ -214,7 +213,9 @@ def _tell(rows: Sequence[Sample], headers: Sequence[Mapping[str, str]], labels: 
         logger.warning("%d labels are of no file that was found (by %s)", unused, labels.key)
     parts = [header.get("BodyPartExamined", "") for header in headers]
     strange = [
-        part if _CODE.fullmatch(part) else "(no code)" for part in parts if regions_of(part) is None
+        known("BodyPartExamined", part) or "(no known word)"
+        for part in parts
+        if regions_of(part) is None
     ]
     if strange:
         logger.warning("regions unknown for the body parts %s", counted(strange))
