@@ -21,11 +21,12 @@ from bundles import (
 )
 from tables import sample
 
-from pipeline.bundle import BundleSpec, Kind, Precision, read_manifest
+from pipeline.bundle import BundleSpec, Kind, Precision
 from pipeline.config import RunConfig
 from pipeline.errors import BundleError, ConfigError, UsageError
 from pipeline.orchestrator import run
 from pipeline.runtime.session import Weights, load_bundles
+from pipeline.weights.manifest import read_manifest
 from stages.data.index import Index
 from stages.ensemble import Made, Order, Pick, make_ensemble
 from stages.recalibrate import Wanted
