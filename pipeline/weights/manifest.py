@@ -266,9 +266,12 @@ def _pieces(weights: Path, listed: Listed) -> Iterable[bytes]:
     try:
         real = path.resolve(strict=True)
         if not real.is_relative_to(weights.resolve()):
-            raise BundleError(f"{path}: found a link that leaves the weights folder, wanted a file")
+            raise BundleError(
+                f"{path}: found a link that leaves the weights folder, wanted a file",
+                "copy the file itself into the folder",
+            )
         if not real.is_file():
-            raise BundleError(f"{path}: found no regular file, wanted one")
+            raise BundleError(f"{path}: found no regular file, wanted one", _advice(listed))
         with real.open("rb") as file:
             while found <= listed.size_bytes and (piece := file.read(_PIECE_BYTES)):
                 found += len(piece)
