@@ -93,6 +93,22 @@ def load_bundles(weights: Path, config: RunConfig) -> Weights:
         return _load(weights, manifest, "cpu", config)
 
 
+def try_bundles(weights: Path, manifest: Manifest, precision: Precision) -> None:
+    """Open every bundle of one precision on the CPU; if none is missing, as a set that fits.
+
+    Raises:
+        BundleError: A file is missing, altered, cannot be opened or does not fit the others.
+    """
+    config = RunConfig(device="cpu", precision=precision)
+    if precision in manifest.precisions:
+        _load(weights, manifest, "cpu", config)
+        return
+    used = manifest.of(precision)
+    with verified(weights, manifest, used) as read:
+        for entry in used:
+            Network(*_open(*read(entry), entry, BundleSpec, "cpu", config))
+
+
 def _load(weights: Path, manifest: Manifest, device: Device, config: RunConfig) -> Weights:
     precision = _choose_precision(manifest, device, config.precision)
     used = manifest.of(precision)

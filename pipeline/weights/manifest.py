@@ -22,7 +22,7 @@ SCHEMA_VERSION = 2
 DOCUMENT_SUFFIXES = (".md", ".json", ".txt")
 """Of the files beside the bundles that are listed; an editor's backups and the like are not."""
 
-_MOST_BYTES = 1 << 20
+MOST_MANIFEST_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 23
 _FORBIDDEN = frozenset('<>:"|?*\\')
 
@@ -124,7 +124,7 @@ def read_manifest(weights: Path) -> Manifest:
     path = weights / MANIFEST_NAME
     try:
         with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
+            content = file.read(MOST_MANIFEST_BYTES + 1)
     except FileNotFoundError as error:
         raise BundleError(
             f"{path}: not found, wanted a weights folder with a {MANIFEST_NAME}",
@@ -145,8 +145,11 @@ def parse_manifest(content: bytes, source: str) -> Manifest:
     Raises:
         BundleError: Malformed, altered or of another version.
     """
-    if len(content) > _MOST_BYTES:
-        raise BundleError(f"{source}: found more than {_MOST_BYTES} bytes, wanted a manifest")
+    if len(content) > MOST_MANIFEST_BYTES:
+        raise BundleError(
+            f"{source}: found more than {MOST_MANIFEST_BYTES} bytes, wanted a manifest",
+            _FETCH_AGAIN,
+        )
     try:
         sealed = _Sealed.model_validate_json(content)
     except ValidationError as error:

@@ -19,7 +19,8 @@ _MOST_DEPTH = 8
 """Graphs in attributes of nodes in graphs …: fxpipe's own have none."""
 
 # Field numbers of onnx.proto.
-_MODEL_GRAPH, _MODEL_OPSET, _MODEL_FUNCTIONS = 7, 8, 25
+_MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA, _MODEL_FUNCTIONS = 7, 8, 14, 25
+_PAIR_KEY, _PAIR_VALUE = 1, 2
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 _GRAPH_NODE, _GRAPH_TENSOR, _GRAPH_SPARSE = 1, 5, 15
 _NODE_OP, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
@@ -43,6 +44,19 @@ def screen(content: bytes, source: str) -> int:
         BundleError: Not ONNX, or with parts that are never run.
     """
     return _Walk(source).model(memoryview(content))
+
+
+def metadata_of(content: bytes, source: str) -> dict[str, str]:
+    """The metadata of an ONNX file, among them its contract, without opening it.
+
+    Args:
+        content: The whole file, already compared with its digest.
+        source: Name for messages.
+
+    Raises:
+        BundleError: Not ONNX.
+    """
+    return dict(_Walk(source).metadata(memoryview(content)))
 
 
 class _Walk:
@@ -70,6 +84,13 @@ class _Walk:
                 f"{self._source}: found {graphs} graphs and opset {opset}, wanted one ONNX graph"
             )
         return opset
+
+    def metadata(self, data: memoryview) -> Iterator[tuple[str, str]]:
+        for number, value in self._fields(data):
+            if number == _MODEL_METADATA and isinstance(value, memoryview):
+                pair = dict(self._fields(value))
+                key, text = (bytes(pair.get(n) or b"") for n in (_PAIR_KEY, _PAIR_VALUE))
+                yield key.decode("utf-8", "replace"), text.decode("utf-8", "replace")
 
     def _opset(self, data: memoryview) -> int:
         """The version, if the domain is ONNX's own; else 0."""
