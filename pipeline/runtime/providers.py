@@ -83,7 +83,7 @@ def resolve_device(device: Device) -> Device:
     try:
         _probe("cuda")
     except DeviceError as error:
-        if _CUDA in onnxruntime.get_available_providers() and _gpu_seems_present():
+        if _CUDA in onnxruntime.get_available_providers() and gpu_seems_present():
             log.warning("using the CPU although this machine seems to have a GPU: %s", error)
         return "cpu"
     return "cuda"
@@ -224,7 +224,8 @@ def _why_no_gpu() -> str:
     return _why_no_driver() or "the driver or its card does not suit this ONNX Runtime"
 
 
-def _gpu_seems_present() -> bool:
+def gpu_seems_present() -> bool:
+    """Whether there are signs of an NVIDIA card, usable or not."""
     return Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
 
 

@@ -11,14 +11,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ..bundle import MANIFEST_NAME, Digest, Frozen, Kind, Precision
 from ..errors import BundleError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION: Final = 2
 DOCUMENT_SUFFIXES = (".md", ".json", ".txt")
 """Of the files beside the bundles that are listed; an editor's backups and the like are not."""
 

@@ -33,7 +33,8 @@ def sign(manifest: bytes, key: Path) -> bytes:
         raise _no_key(key, f"no private key ({error})") from error
     if not isinstance(private, Ed25519PrivateKey):
         raise _no_key(key, "a key of another kind")
-    return private.sign(manifest)
+    signature: bytes = private.sign(manifest)
+    return signature
 
 
 def check(manifest: bytes, signature: bytes | None, trusted: Path, source: str) -> None:

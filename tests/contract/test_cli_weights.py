@@ -80,6 +80,19 @@ def test_verify_says_what_it_did(place):
     assert result.stderr == "warning: backup~: not in the manifest, never opened\n"
 
 
+def test_cards_and_a_changed_notice_are_listed_anew(place):
+    assert CliRunner().invoke(main, ["cards"]).exit_code == 0
+    assert "5 bundles and 6 documents" in fxpipe("verify").stdout  # a card a bundle, and README.md
+    Path("weights/NOTICE.md").write_text("Mine.\n")
+    assert "NOTICE.md: not in the manifest" in fxpipe("verify").stderr
+    assert CliRunner().invoke(main, ["cards"]).exit_code == 0
+    Path("weights/NOTICE.md").write_text("Hers.\n")
+    refused = fxpipe("verify")
+    assert (refused.exit_code, "`fxpipe cards`" in refused.stderr) == (3, True)
+    assert CliRunner().invoke(main, ["cards"]).exit_code == 0
+    assert fxpipe("verify").exit_code == 0
+
+
 def test_verify_opens_also_a_precision_that_is_not_complete(place):
     specs = standard_specs()
     whole = [s.model_copy(update={"precision": Precision.INT8}) for s in specs[:2]]
