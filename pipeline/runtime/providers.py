@@ -195,6 +195,8 @@ def _options(intra_op_threads: int) -> Any:
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", os.devnull + "/none"
     )
+    # Never its own format, which it would recognise in bytes that are valid ONNX too.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     return options
 
 

@@ -7,6 +7,7 @@ and nothing can grow when it is unpacked.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import shutil
@@ -36,6 +37,7 @@ MOST_BYTES = 4 << 30
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MOST_MEMBERS = 10_000
 _PIECE_BYTES = 1 << 23
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
 def write_pack(weights: Path, target: Path, key: Path | None) -> str:
@@ -236,6 +238,16 @@ def _unpack(archive: zipfile.ZipFile, manifest: Manifest, proof: bytes, target: 
     return manifest
 
 
+def _swap(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step, where the system can; whether it did."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # only Linux has it
+        return False
+    words = (_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE)
+    return bool(rename(*words) == 0)
+
+
 def _to_disk(file: IO[bytes]) -> None:
     """A folder must not get its name before its files have their bytes."""
     file.flush()
@@ -247,6 +259,8 @@ def _exchange(staging: Path, target: Path) -> None:
     if not target.exists():
         staging.rename(target)
         return
+    if _swap(staging, target):
+        return  # the old weights are in the place that is cleared now
     old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=staging.parent))
     try:
         target.rename(old / target.name)

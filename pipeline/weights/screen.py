@@ -43,6 +43,9 @@ def screen(content: bytes, source: str) -> int:
     Raises:
         BundleError: Not ONNX, or with parts that are never run.
     """
+    # ONNX Runtime would take these bytes for its own format, which nothing here looks through.
+    if content[4:8] == b"ORTM":
+        raise BundleError(f"{source}: found a file of ONNX Runtime's own format, wanted ONNX")
     return _Walk(source).model(memoryview(content))
 
 

@@ -81,6 +81,8 @@ def test_verify_says_what_it_did(place):
 
 
 def test_cards_and_a_changed_notice_are_listed_anew(place):
+    for contract in standard_specs():
+        Path("weights", contract.name).mkdir(exist_ok=True)
     assert CliRunner().invoke(main, ["cards"]).exit_code == 0
     assert "5 bundles and 6 documents" in fxpipe("verify").stdout  # a card a bundle, and README.md
     Path("weights/NOTICE.md").write_text("Mine.\n")
@@ -135,7 +137,10 @@ def test_a_pack_is_the_same_each_time_and_comes_back_whole(place):
     load_bundles(Path("new/weights"), RunConfig(device="cpu"))
 
 
-def test_old_weights_are_exchanged_only_on_demand(place):
+@pytest.mark.parametrize("at_once", [True, False])
+def test_old_weights_are_exchanged_only_on_demand(place, monkeypatch, at_once):
+    if not at_once:
+        monkeypatch.setattr(packing, "_swap", lambda *_: False)
     pack()
     before = tree("weights")
     result = fxpipe("install", "w.zip")
@@ -173,6 +178,7 @@ def test_a_rename_that_fails_halfway_brings_the_old_weights_back(place, monkeypa
             raise OSError(1, "Operation not permitted")
         return real(self, target)
 
+    monkeypatch.setattr(packing, "_swap", lambda *_: False)
     monkeypatch.setattr(Path, "rename", rename)
     assert fxpipe("install", "w.zip", "--replace").exit_code == 2
     assert tree("weights") == before

@@ -18,6 +18,7 @@ from pipeline.bundle import Kind, Precision
 from pipeline.config import RunConfig
 from pipeline.errors import BundleError
 from pipeline.runtime import session
+from pipeline.runtime.providers import open_session
 from pipeline.runtime.session import load_bundles
 from pipeline.weights.intact import unlisted
 from pipeline.weights.manifest import files_in, read_manifest, refresh_manifest
@@ -266,6 +267,15 @@ def test_what_no_export_writes_is_refused_before_it_is_opened(
 def test_an_import_that_no_operator_uses_is_harmless():
     model = altered(lambda m: m.opset_import.append(helper.make_opsetid("com.microsoft", 1)))
     assert screen(model, "x") == 17
+
+
+def test_a_file_that_is_two_formats_at_once_is_refused():
+    whole = network(spec("region", Kind.REGION))
+    disguised = b"\x12\x06..ORTM" + whole  # a producer name, for protobuf
+    onnx.load_from_string(disguised)
+    with pytest.raises(BundleError, match="ONNX Runtime's own format"):
+        screen(disguised, "x")
+    open_session(disguised, "cpu", 1, "x")  # and it is read as ONNX, come what may
 
 
 def deep(levels):
