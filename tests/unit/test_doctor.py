@@ -199,8 +199,8 @@ def test_what_cannot_be_told_is_a_warning(plan):
 
 
 def test_nobodys_home_is_named(plan, monkeypatch):
-    monkeypatch.setattr(Path, "home", lambda: Path("/home/alice"))
-    finding = doctor.Finding("x", Verdict.OK, f"in /home/alice/lib and {plan.weights}/a", "")
+    monkeypatch.setattr(Path, "home", lambda: Path("/users/alice"))
+    finding = doctor.Finding("x", Verdict.OK, f"in /users/alice/lib and {plan.weights}/a", "")
     assert doctor._without_home(finding, plan).found == "in ~/lib and W/a"
 
 
