@@ -7,14 +7,13 @@ never be separated from its preprocessing, labels, calibration and thresholds.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .domain import Aggregation, OperatingPoint
 from .errors import BundleError
@@ -26,7 +25,9 @@ MANIFEST_NAME = "manifest.json"
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """Cannot be changed, and takes no field that it does not know."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -48,7 +49,7 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
-class Estimate(_Frozen):
+class Estimate(Frozen):
     """A rate with its interval: None where it is undefined, and then ``note`` says why."""
 
     value: float | None
@@ -57,7 +58,7 @@ class Estimate(_Frozen):
     note: str = ""
 
 
-class StoredPoint(_Frozen):
+class StoredPoint(Frozen):
     """An operating point as it is stored in a fracture bundle, with what it was seen to do.
 
     Attributes:
@@ -83,7 +84,7 @@ class StoredStudyPoint(StoredPoint):
     aggregation: Aggregation
 
 
-class Provenance(_Frozen):
+class Provenance(Frozen):
     """Where a bundle comes from.
 
     Attributes:
@@ -113,7 +114,7 @@ class Provenance(_Frozen):
     architecture: str = "resnet50"
 
 
-class Contract(_Frozen):
+class Contract(Frozen):
     """What is embedded in a graph."""
 
     def to_metadata(self) -> dict[str, str]:
@@ -248,117 +249,8 @@ class BundleSpec(Contract):
         return OperatingPoint(chosen, stored.threshold, stored.doubt_below) if stored else None
 
 
-def _inside(file: str) -> str:
-    path = PurePosixPath(file)
-    if path.is_absolute() or ".." in path.parts or "\\" in file:
-        raise ValueError(f"{file!r} leaves the weights folder")
-    return file
-
-
-class ManifestEntry(_Frozen):
-    """One file of the weights folder; ``trunk`` as in :class:`BundleSpec`."""
-
-    name: str
-    kind: Kind
-    precision: Precision
-    trunk: Digest | None
-    file: Annotated[str, AfterValidator(_inside)]
-    sha256: Digest
-    size_bytes: int = Field(gt=0)
-
-
-class Manifest(_Frozen):
-    """The list of all bundles in a weights folder."""
-
-    schema_version: Literal[1] = 1
-    bundles: tuple[ManifestEntry, ...]
-
-    @model_validator(mode="after")
-    def _unique(self) -> Manifest:
-        keys = [(entry.name, entry.precision) for entry in self.bundles]
-        if len(keys) != len(set(keys)):
-            raise ValueError("a bundle is listed twice in one precision")
-        if self.fused and len({name for name, _ in keys}) > 1:
-            raise ValueError("a fused graph stands alone, found other bundles beside it")
-        return self
-
-    @property
-    def fused(self) -> bool:
-        """Whether every stage is in one graph."""
-        return any(entry.kind is Kind.FUSED for entry in self.bundles)
-
-    def of(self, precision: Precision) -> tuple[ManifestEntry, ...]:
-        """The bundles of one precision."""
-        return tuple(entry for entry in self.bundles if entry.precision is precision)
-
-    @property
-    def precisions(self) -> tuple[Precision, ...]:
-        """The precisions in which every bundle name is present."""
-        names = {entry.name for entry in self.bundles}
-        return tuple(p for p in Precision if {entry.name for entry in self.of(p)} == names)
-
-
-def read_manifest(weights: Path) -> Manifest:
-    """Read ``weights/manifest.json``.
-
-    Raises:
-        BundleError: It is missing or malformed.
-    """
-    path = weights / MANIFEST_NAME
-    try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise BundleError(
-            f"{path}: not found, wanted a weights folder with a {MANIFEST_NAME}",
-            "name one with --weights, or set FXPIPE_WEIGHTS",
-        ) from error
-    except (OSError, ValidationError) as error:
-        raise BundleError(f"{path}: unreadable manifest: {error}") from error
-
-
-def read_staged(weights: Path) -> Manifest:
-    """The manifest of a folder whose stages are wanted one by one.
-
-    Raises:
-        BundleError: It is missing or malformed, or lists a fused graph.
-    """
-    manifest = read_manifest(weights)
-    if manifest.fused:
-        raise BundleError(
-            f"{weights}: one fused graph, wanted a weights folder with its stages one by one",
-            "name the folder that the graph was made of",
-        )
-    return manifest
-
-
-def write_manifest(weights: Path, entries: Mapping[tuple[str, Precision], ManifestEntry]) -> None:
-    """Write the manifest, sorted, replacing the old one in one step."""
-    manifest = Manifest(bundles=tuple(entries[key] for key in sorted(entries)))
-    write_json(weights / MANIFEST_NAME, manifest.model_dump(mode="json"))
-
-
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of it."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     partial.replace(path)
-
-
-def read_verified(weights: Path, entry: ManifestEntry) -> bytes:
-    """The bytes of a bundle, compared with the manifest before anything parses them.
-
-    Raises:
-        BundleError: The file is missing or its digest is not the listed one.
-    """
-    path = weights / entry.file
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != entry.sha256:
-        raise BundleError(
-            f"{path}: sha256 is {found}, the manifest says {entry.sha256}",
-            "the file was altered or damaged: fetch the weights folder again",
-        )
-    return content

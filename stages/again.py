@@ -6,7 +6,8 @@ from pathlib import Path
 
 import onnx
 
-from pipeline.bundle import BundleSpec, Kind, ManifestEntry, read_staged, read_verified
+from pipeline.bundle import BundleSpec, Kind
+from pipeline.weights.manifest import ManifestEntry, read_staged, read_verified
 
 from .finished import Run
 from .initial import shipped_network

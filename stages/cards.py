@@ -16,18 +16,16 @@ from typing import Any
 import onnx
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.bundle import (
-    BundleSpec,
-    Estimate,
-    Kind,
+from pipeline.bundle import BundleSpec, Estimate, Kind, write_json
+from pipeline.domain import ANY_REGION
+from pipeline.errors import ConfigError
+from pipeline.weights.manifest import (
     ManifestEntry,
     read_manifest,
     read_staged,
     read_verified,
-    write_json,
+    refresh_manifest,
 )
-from pipeline.domain import ANY_REGION
-from pipeline.errors import ConfigError
 
 from .evaluation.headlines import figure_name, words
 
@@ -88,6 +86,7 @@ def write_cards(
     )
     written.append(weights / CARD)
     written[-1].write_text(text, encoding="utf-8")
+    refresh_manifest(weights)
     return written
 
 

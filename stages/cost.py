@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from pipeline.bundle import BundleSpec, Kind, ManifestEntry, Precision, read_manifest, read_verified
+from pipeline.bundle import BundleSpec, Kind, Precision
 from pipeline.config import RunConfig
 from pipeline.orchestrator import run
 from pipeline.runtime.session import load_bundles
+from pipeline.weights.manifest import ManifestEntry, read_manifest, read_verified
 
 
 @dataclass(frozen=True, slots=True)

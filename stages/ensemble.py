@@ -8,7 +8,6 @@ the weights folder, bit for bit as they were exported but for their names.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,26 +21,18 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.bundle import (
-    BundleSpec,
-    Estimate,
-    Kind,
-    Precision,
-    Provenance,
-    StoredPoint,
-    write_manifest,
-)
+from pipeline.bundle import BundleSpec, Estimate, Kind, Precision, Provenance, StoredPoint
 from pipeline.config import RunConfig
 from pipeline.domain import ANY_REGION
 from pipeline.errors import BundleError, ConfigError, UsageError
 from pipeline.progress import Progress
 from pipeline.runtime.ensemble import why_no_heatmap, why_not_together
+from pipeline.weights.manifest import write_manifest
 
 from .calibrate import DEFAULT_POINT
-from .cards import NOTICE
 from .data.index import Index
 from .export import stamp
-from .new_folder import NewFolder, refuse_used
+from .new_folder import NewFolder, keep_notice, refuse_used
 from .recalibrate import Recalibrated, Wanted, recalibrate
 from .shelf import Bundle, Shelf, common_precisions, read_shelf, specialist, trunk_of
 
@@ -185,9 +176,8 @@ def make_ensemble(
         folder = NewFolder(Path(staging))
         for precision in precisions:
             _write(folder, bundles, spec, members, precision)
+        keep_notice(base, folder.place)
         write_manifest(folder.place, folder.entries)
-        if (base / NOTICE).is_file():
-            shutil.copy(base / NOTICE, folder.place / NOTICE)
         points_only = replace(wanted, points_only=True)
         found = recalibrate(
             index, folder.place, target, points_only, config, progress, only=order.region

@@ -17,14 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx
 
-from pipeline.bundle import (
-    BundleSpec,
-    ManifestEntry,
-    Precision,
-    read_staged,
-    read_verified,
-    write_manifest,
-)
+from pipeline.bundle import BundleSpec, Precision
 from pipeline.config import RunConfig, cores
 from pipeline.domain import Array, StageOutput
 from pipeline.errors import BundleError, ConfigError, ExportRefusedError, ImageError
@@ -34,10 +27,16 @@ from pipeline.preprocess import PreprocessSpec, preprocess
 from pipeline.progress import Progress
 from pipeline.runtime.network import Batch
 from pipeline.runtime.session import Weights, load_bundles
+from pipeline.weights.manifest import (
+    ManifestEntry,
+    read_staged,
+    read_verified,
+    refresh_manifest,
+    write_manifest,
+)
 
-from .cards import NOTICE
 from .compose import Parts, fuse_graphs, grid
-from .new_folder import NewFolder, refuse_used
+from .new_folder import NewFolder, keep_notice, refuse_used
 from .triton import MODEL, write_repository
 
 log = logging.getLogger(__name__)
@@ -159,8 +158,8 @@ def fuse_weights(weights: Path, order: Order, progress: Progress) -> list[Parity
             rows.append(compare(staged, load_bundles(folder.place, config), pictures[canvas]))
             progress.advance()
         _gate(rows)
-        if (weights / NOTICE).is_file():
-            shutil.copy(weights / NOTICE, folder.place / NOTICE)
+        keep_notice(weights, folder.place)
+        refresh_manifest(folder.place)
         shutil.copytree(folder.place, order.target, dirs_exist_ok=True)
     if order.triton is not None:
         write_repository(order.target, _served(precisions), BATCH, order.triton)

@@ -16,15 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.bundle import (
-    MANIFEST_NAME,
-    BundleSpec,
-    Kind,
-    Precision,
-    read_staged,
-    read_verified,
-)
+from pipeline.bundle import MANIFEST_NAME, BundleSpec, Kind, Precision
 from pipeline.errors import ConfigError
+from pipeline.weights.manifest import read_staged, read_verified
 
 from . import checkpoint
 from .config import RESNET50

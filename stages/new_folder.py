@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.bundle import BundleSpec, ManifestEntry, Precision
+from pipeline.bundle import BundleSpec, Precision
 from pipeline.errors import UsageError
 from pipeline.fused import FusedSpec
+from pipeline.weights.manifest import ManifestEntry, check_file, read_manifest
+
+from .cards import NOTICE
+
+
+def keep_notice(weights: Path, target: Path) -> None:
+    """Copy the notice of a weights folder, if there is one.
+
+    Raises:
+        BundleError: It is not the one that the manifest lists.
+    """
+    if not (weights / NOTICE).is_file():
+        return
+    for listed in read_manifest(weights).documents:
+        if listed.file == NOTICE:
+            check_file(weights, listed)
+    shutil.copy(weights / NOTICE, target / NOTICE)
 
 
 @dataclass(slots=True)

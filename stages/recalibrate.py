@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,27 +17,19 @@ import onnx
 import pandas as pd
 from onnx import numpy_helper
 
-from pipeline.bundle import (
-    BundleSpec,
-    ManifestEntry,
-    Precision,
-    StoredPoint,
-    read_staged,
-    read_verified,
-    write_manifest,
-)
+from pipeline.bundle import BundleSpec, Precision, StoredPoint
 from pipeline.config import RunConfig
 from pipeline.domain import ANY_REGION, REGIONS
 from pipeline.errors import ConfigError
 from pipeline.progress import Progress
 from pipeline.runtime.session import Weights, load_bundles
+from pipeline.weights.manifest import ManifestEntry, read_staged, read_verified, write_manifest
 
 from .calibrate import FEWEST, fit_calibration, operating_points, probabilities
-from .cards import NOTICE
 from .data.index import Index, Sample, Split
 from .evaluation.predictions import predict
 from .export import stamp
-from .new_folder import refuse_used
+from .new_folder import keep_notice, refuse_used
 from .studies import StudyBy, StudyPoints, fit_study_points
 
 log = logging.getLogger(__name__)
@@ -213,9 +204,8 @@ def _rewrite(weights: Path, target: Path, found: Mapping[str, Recalibrated]) -> 
         entries[entry.name, entry.precision] = entry.model_copy(
             update={"sha256": digest, "size_bytes": len(content)}
         )
+    keep_notice(weights, target)
     write_manifest(target, entries)
-    if (weights / NOTICE).is_file():
-        shutil.copy(weights / NOTICE, target / NOTICE)
 
 
 def _with_contract(content: bytes, file: str, new: Recalibrated) -> bytes:

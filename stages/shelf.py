@@ -9,15 +9,9 @@ from pathlib import Path
 
 import onnx
 
-from pipeline.bundle import (
-    BundleSpec,
-    Kind,
-    ManifestEntry,
-    Precision,
-    read_staged,
-    read_verified,
-)
+from pipeline.bundle import BundleSpec, Kind, Precision
 from pipeline.errors import BundleError, ConfigError
+from pipeline.weights.manifest import ManifestEntry, read_staged, read_verified
 
 from .export import stamp
 

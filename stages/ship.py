@@ -17,22 +17,14 @@ import onnx
 from pydantic import Field
 from torch import nn
 
-from pipeline.bundle import (
-    MANIFEST_NAME,
-    BundleSpec,
-    Kind,
-    ManifestEntry,
-    Precision,
-    Provenance,
-    read_staged,
-    write_manifest,
-)
+from pipeline.bundle import MANIFEST_NAME, BundleSpec, Kind, Precision, Provenance
 from pipeline.config import Settings
 from pipeline.domain import Array
 from pipeline.errors import ConfigError
 from pipeline.progress import Progress
 from pipeline.runtime.network import Network as OpenedNetwork
 from pipeline.runtime.providers import open_session
+from pipeline.weights.manifest import ManifestEntry, read_staged, write_manifest
 
 from .calibrate import probabilities
 from .data.dataset import read_array

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
 
-from pipeline.bundle import Precision, read_manifest, read_verified
+from pipeline.bundle import Precision
 from pipeline.fused import FusedSpec
+from pipeline.weights.manifest import read_manifest, read_verified
 
-from .cards import NOTICE
+from .new_folder import keep_notice
 
 MODEL = "fxpipe"
 QUEUE_DELAY_US = 2000
@@ -37,8 +37,7 @@ def write_repository(weights: Path, precision: Precision, batch: int, repository
     (folder / "1" / "model.onnx").write_bytes(content)
     text = config_text(onnx.load_from_string(content), batch)
     (folder / "config.pbtxt").write_text(text, encoding="utf-8")
-    if (weights / NOTICE).is_file():
-        shutil.copy(weights / NOTICE, folder / NOTICE)
+    keep_notice(weights, folder)
     return folder
 
 

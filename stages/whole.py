@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 
 from pipeline.bench.two_pass import FILE, TwoPass, Whole
-from pipeline.bundle import Kind, read_staged
+from pipeline.bundle import Kind
 from pipeline.errors import ConfigError
+from pipeline.weights.manifest import read_staged
 
 from . import checkpoint
 from .export import to_onnx

@@ -19,18 +19,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from pipeline.bundle import (
-    BundleSpec,
-    Estimate,
-    Kind,
-    ManifestEntry,
-    Precision,
-    Provenance,
-    StoredPoint,
-    write_manifest,
-)
+from pipeline.bundle import BundleSpec, Estimate, Kind, Precision, Provenance, StoredPoint
 from pipeline.domain import ANY_REGION, REGIONS
 from pipeline.preprocess import Fit, PreprocessSpec
+from pipeline.weights.manifest import ManifestEntry, write_manifest
 
 GRID = 4
 CELL_PX = 8

@@ -24,6 +24,8 @@ _COMMANDS = {
     "compare": "Train several systems on one table and print one table.",
     "bench": "Measure the speed here, beside what would be run otherwise.",
     "cards": "Write a model card beside each bundle.",
+    "weights": "List, verify, pack and install weights.",
+    "doctor": "Say what works on this machine, and what does not.",
     "schema": "Print the JSON Schema of results.jsonl.",
 }
 """Name and short help. Told here so that ``fxpipe --help`` need not import a command; each

@@ -21,11 +21,12 @@ from ..bench.contest import Contender, Entrant, Score, contend
 from ..bench.job import Job, choose_job
 from ..bench.measured import REFERENCE, SCHEMA, measure
 from ..bench.table import print_table
-from ..bundle import Manifest, Precision, read_manifest, write_json
+from ..bundle import Precision, write_json
 from ..config import Device, RunConfig, cores, load
 from ..errors import DeviceError, FxpipeError, StartError, UsageError
 from ..progress import on_stderr
 from ..runtime.providers import resolve_device
+from ..weights.manifest import Manifest, read_manifest
 from .contenders import Form, open_onnx, open_own, open_torch_batched, open_torch_loop, put_together
 from .run import default_weights, stdout_console
 

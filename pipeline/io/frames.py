@@ -7,15 +7,18 @@ a process of its own (see :mod:`pipeline.io.gdcm_worker`), about 0.2 s a frame.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import Decoder, get_decoder
@@ -45,6 +48,8 @@ _PLUGINS = {
     RLELossless: "pydicom",
 }
 _BY_GDCM = (JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless)
+COMPRESSIONS = (*_PLUGINS, *_BY_GDCM)
+"""The compressed transfer syntaxes that are read."""
 _GDCM_PACKAGE = "python-gdcm"
 _WORKER = Path(__file__).with_name("gdcm_worker.py")
 _WORKER_TIMEOUT_S = 60.0
@@ -94,6 +99,32 @@ def _frame(decoder: Decoder, ds: Dataset, index: int, plugin: str) -> tuple[NDAr
     # Not iter_array: its frames are read-only, and its own sign correction fails on them.
     frame, facts = decoder.as_array(ds, index=index, decoding_plugin=plugin)
     return frame, str(facts["photometric_interpretation"])
+
+
+def why_unreadable(syntax: UID) -> str:
+    """Why pictures in a compression cannot be decoded here; empty if they can.
+
+    For GDCM a tiny JPEG is decoded, as only that shows whether its library can be loaded.
+    """
+    if syntax in _PLUGINS:
+        available = get_decoder(syntax).available_plugins
+        return "" if _PLUGINS[syntax] in available else f"{_PLUGINS[syntax]} has no decoder for it"
+    if importlib.util.find_spec("gdcm") is None:
+        return f"{_GDCM_PACKAGE} is not installed"
+    return _why_no_gdcm()
+
+
+@functools.cache
+def _why_no_gdcm() -> str:
+    stream = BytesIO()
+    Image.new("L", (8, 8), 128).save(stream, "JPEG")
+    numbers = ("8", "8", "1", "8", "8", "0")
+    arguments = [str(JPEGBaseline8Bit), "MONOCHROME2", *numbers]
+    try:
+        done = _run_worker(arguments, stream.getvalue(), JPEGBaseline8Bit, "sample")
+    except UnreadableImageError as error:
+        return f"{_GDCM_PACKAGE} is installed and does not work: {error}"
+    return "" if len(done) == 64 else f"{_GDCM_PACKAGE} gave {len(done)} bytes, wanted 64"
 
 
 def _gdcm_frames(ds: Dataset, syntax: UID, name: str) -> Iterator[tuple[NDArray[Any], str]]:

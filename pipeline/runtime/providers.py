@@ -25,17 +25,14 @@ from ..errors import BundleError, DeviceError
 
 log = logging.getLogger(__name__)
 
-RUNTIME_ERRORS: tuple[type[Exception], ...] = (
-    _native.EPFail,
-    _native.EngineError,
-    _native.Fail,
-    _native.InvalidArgument,
-    _native.InvalidGraph,
-    _native.InvalidProtobuf,
-    _native.NoSuchFile,
-    _native.NotFound,
-    _native.NotImplemented,
-    _native.RuntimeException,
+_ERROR_NAMES = (
+    *("EPFail", "EngineError", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf"),
+    *("NoSuchFile", "NotFound", "NotImplemented", "RuntimeException"),
+)
+
+# NotFound is younger than the oldest version that is supported.
+RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
+    getattr(_native, name) for name in _ERROR_NAMES if hasattr(_native, name)
 )
 """What ONNX Runtime raises; its classes have no base of their own."""
 
@@ -55,12 +52,13 @@ _PROVIDERS: dict[str, list[tuple[str, dict[str, str]]]] = {
 
 _FATAL_ONLY = 4  # ONNX Runtime's severity; faults reach the caller as exceptions all the same
 
-# y = Relu(x), x float32 (N, 1), opset 17: the smallest question that a device can be asked.
-_PROBE = (
+# y = Relu(x), x float32 (N, 1): the smallest question that a device can be asked.
+_PROBE_GRAPH = (
     b'\x08\t\x12\x06fxpipe:=\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01g'
     b"Z\x14\n\x01x\x12\x0f\n\r\x08\x01\x12\t\n\x03\x12\x01N\n\x02\x08\x01"
-    b"b\x14\n\x01y\x12\x0f\n\r\x08\x01\x12\t\n\x03\x12\x01N\n\x02\x08\x01B\x04\n\x00\x10\x11"
+    b"b\x14\n\x01y\x12\x0f\n\r\x08\x01\x12\t\n\x03\x12\x01N\n\x02\x08\x01"
 )
+_PROBE_OPSET = 17
 
 
 def resolve_device(device: Device) -> Device:
@@ -82,7 +80,7 @@ def resolve_device(device: Device) -> Device:
     try:
         _probe("cuda")
     except DeviceError as error:
-        if _CUDA in onnxruntime.get_available_providers() and _gpu_seems_present():
+        if _CUDA in onnxruntime.get_available_providers() and gpu_seems_present():
             log.warning("using the CPU although this machine seems to have a GPU: %s", error)
         return "cpu"
     return "cuda"
@@ -111,8 +109,48 @@ def open_session(
     return _open(content, chosen, intra_op_threads, source), chosen
 
 
+def check_opset(opset: int, source: str) -> None:
+    """Refuse a network that is younger than this ONNX Runtime.
+
+    A one-node graph with the same opset is opened, as no list says what a build knows.
+
+    Raises:
+        BundleError: It is.
+    """
+    if _knows(opset):
+        return
+    newest = next((n for n in range(min(opset, 64) - 1, _PROBE_OPSET, -1) if _knows(n)), 0)
+    raise BundleError(
+        f"{source}: found opset {opset}, wanted {newest or _PROBE_OPSET} or less: ONNX Runtime "
+        f"{onnxruntime.__version__}, which is installed, knows no newer one",
+        "install a newer onnxruntime, or export the network again with this one",
+    )
+
+
+@functools.cache
+def _knows(opset: int) -> bool:
+    if opset <= _PROBE_OPSET:
+        return True
+    try:
+        _open(_probe_graph(opset), "cpu", 1, "probe")
+    except BundleError:
+        return False
+    return True
+
+
+def _probe_graph(opset: int) -> bytes:
+    """The probe with its opset behind it, as protobuf writes numbers."""
+    version = b""
+    while opset > 0x7F:
+        version += bytes([opset & 0x7F | 0x80])
+        opset >>= 7
+    version += bytes([opset])
+    stamp = b"\n\x00\x10" + version
+    return _PROBE_GRAPH + b"B" + bytes([len(stamp)]) + stamp
+
+
 def _probe(device: Device) -> None:
-    session = _open(_PROBE, device, 1, "probe")
+    session = _open(_probe_graph(_PROBE_OPSET), device, 1, "probe")
     try:
         session.run(None, {"x": np.ones((1, 1), np.float32)})
     except RUNTIME_ERRORS as error:
@@ -154,6 +192,8 @@ def _options(intra_op_threads: int) -> Any:
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", os.devnull + "/none"
     )
+    # Never its own format, which it would recognise in bytes that are valid ONNX too.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     return options
 
 
@@ -183,7 +223,8 @@ def _why_no_gpu() -> str:
     return _why_no_driver() or "the driver or its card does not suit this ONNX Runtime"
 
 
-def _gpu_seems_present() -> bool:
+def gpu_seems_present() -> bool:
+    """Whether there are signs of an NVIDIA card, usable or not."""
     return Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
 
 

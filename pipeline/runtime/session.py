@@ -8,24 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..bundle import (
-    BundleSpec,
-    Kind,
-    Manifest,
-    ManifestEntry,
-    Precision,
-    read_manifest,
-    read_verified,
-)
+from ..bundle import BundleSpec, Kind, Precision
 from ..config import Device, RunConfig
 from ..domain import ANY_REGION, REGIONS, OperatingPoint
 from ..errors import BundleError, DeviceError, UsageError
 from ..fused import FusedSpec
 from ..preprocess import PreprocessSpec
+from ..weights.intact import verified
+from ..weights.manifest import Manifest, ManifestEntry, read_manifest
 from .ensemble import Ensemble
 from .fused import Fused
 from .network import Network, Part, Stage
-from .providers import open_session, resolve_device
+from .providers import check_opset, open_session, resolve_device
 
 log = logging.getLogger(__name__)
 S = TypeVar("S", BundleSpec, FusedSpec)
@@ -81,7 +75,8 @@ def load_bundles(weights: Path, config: RunConfig) -> Weights:
     """Open all bundles of a weights folder in one precision, on one device.
 
     Args:
-        weights: Folder with a manifest.
+        weights: Folder with a manifest. Every file that it lists is compared with its digest, also
+            those of other precisions and the documents.
         config: Device, precision, threads and operating point.
 
     Raises:
@@ -100,24 +95,46 @@ def load_bundles(weights: Path, config: RunConfig) -> Weights:
         return _load(weights, manifest, "cpu", config)
 
 
+def try_bundles(weights: Path, manifest: Manifest, precision: Precision) -> None:
+    """Open every bundle of one precision on the CPU; if none is missing, as a set that fits.
+
+    Raises:
+        BundleError: A file is missing, altered, cannot be opened or does not fit the others.
+    """
+    config = RunConfig(device="cpu", precision=precision)
+    if precision in manifest.precisions:
+        _load(weights, manifest, "cpu", config)
+        return
+    used = manifest.of(precision)
+    with verified(weights, manifest, used) as read:
+        for entry in used:
+            Network(*_open(*read(entry), entry, BundleSpec, "cpu", config))
+
+
 def _load(weights: Path, manifest: Manifest, device: Device, config: RunConfig) -> Weights:
     precision = _choose_precision(manifest, device, config.precision)
-    if manifest.fused:
-        (entry,) = manifest.of(precision)
-        fused = Fused(*_open(weights, entry, FusedSpec, device, config))
-        return _take_apart(fused, device, config.operating_point)
-    networks = [
-        Network(*_open(weights, entry, BundleSpec, device, config))
-        for entry in manifest.of(precision)
-    ]
-    return _assemble(networks, device, precision, config.operating_point)
+    used = manifest.of(precision)
+    with verified(weights, manifest, used) as read:
+        if manifest.fused:
+            (entry,) = used
+            fused = Fused(*_open(*read(entry), entry, FusedSpec, device, config))
+            return _take_apart(fused, device, config.operating_point)
+        networks = [
+            Network(*_open(*read(entry), entry, BundleSpec, device, config)) for entry in used
+        ]
+        return _assemble(networks, device, precision, config.operating_point)
 
 
 def _open(
-    weights: Path, entry: ManifestEntry, model: type[S], device: Device, config: RunConfig
+    content: bytes,
+    opset: int,
+    entry: ManifestEntry,
+    model: type[S],
+    device: Device,
+    config: RunConfig,
 ) -> tuple[S, str, Any]:
-    """Contract, digest and session of one file."""
-    content = read_verified(weights, entry)
+    """Contract, digest and session of one file, whose bytes were compared with its digest."""
+    check_opset(opset, entry.file)
     session, _ = open_session(content, device, config.threads, entry.file)
     metadata = session.get_modelmeta().custom_metadata_map
     spec = model.from_metadata(metadata, entry.file)

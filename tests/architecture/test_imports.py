@@ -14,10 +14,11 @@ FORBIDDEN_IN_PIPELINE = {"stages", "torch", "torchvision", "timm", "sklearn", "l
 
 LAYERS = (
     {"cli"},
-    {"bench"},
+    {"bench", "doctor"},
     {"orchestrator", "report", "studies", "progress", "log"},
     {"runtime", "decision", "heatmap", "flags", "render"},
     {"config"},
+    {"weights"},
     {"bundle", "fused", "io"},
     {"preprocess"},
     {"domain", "errors", "clock", "in_order", "bands"},

@@ -151,8 +151,8 @@ def test_a_named_device_is_a_promise(place, monkeypatch):
 
 
 def test_auto_measures_both_devices_where_both_work():
-    from pipeline.bundle import Manifest
     from pipeline.config import RunConfig
+    from pipeline.weights.manifest import Manifest
 
     def working(device):
         return device

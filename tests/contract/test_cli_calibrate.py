@@ -14,10 +14,11 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 from tables import sample
 
-from pipeline.bundle import BundleSpec, Estimate, read_manifest
+from pipeline.bundle import BundleSpec, Estimate
 from pipeline.cli import main
 from pipeline.config import RunConfig
 from pipeline.runtime.session import load_bundles
+from pipeline.weights.manifest import read_manifest
 from stages.data.index import write_index
 from stages.evaluation.headlines import words
 

@@ -9,10 +9,11 @@ import pytest
 from bundles import spec, write_bundles
 from click.testing import CliRunner
 
-from pipeline.bundle import Kind, read_manifest
+from pipeline.bundle import Kind
 from pipeline.cli import main
 from pipeline.config import RunConfig
 from pipeline.runtime.session import load_bundles
+from pipeline.weights.manifest import read_manifest
 
 MEMBERS = ("fracture-hand-1", "fracture-hand-2")
 

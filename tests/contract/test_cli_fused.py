@@ -17,12 +17,12 @@ from click.testing import CliRunner
 from PIL import Image
 from tables import sample
 
-from pipeline.bundle import read_manifest
 from pipeline.cli import main
 from pipeline.config import RunConfig
 from pipeline.domain import REGIONS
 from pipeline.progress import Silent
 from pipeline.runtime.session import load_bundles
+from pipeline.weights.manifest import read_manifest
 from stages.cost import count
 from stages.data.index import read_index, write_index
 from stages.evaluation.predictions import predict

@@ -100,7 +100,7 @@ def test_fracture_without_a_region_run_says_what_to_train_first(project, tmp_pat
 
 
 def test_what_was_trained_and_exported_runs(project, data, tmp_path):
-    from pipeline.bundle import read_manifest
+    from pipeline.weights.manifest import read_manifest
 
     manifest = read_manifest(project / "weights")
     assert [p.value for p in manifest.precisions] == ["fp32", "fp16", "int8"]

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.bundle import Kind, Precision, read_manifest, read_verified
+from pipeline.bundle import Kind, Precision
 from pipeline.config import RunConfig
 from pipeline.domain import REGIONS
 from pipeline.runtime.session import load_bundles
+from pipeline.weights.manifest import read_manifest, read_verified
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "weights"

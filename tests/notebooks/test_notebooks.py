@@ -15,7 +15,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from pipeline.bundle import read_manifest
+from pipeline.weights.manifest import read_manifest
 from stages.data.index import read_index, write_index
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.bundle import Kind, Precision, read_manifest
+from pipeline.bundle import Kind, Precision
 from pipeline.config import RunConfig
 from pipeline.errors import BundleError, ExportRefusedError
 from pipeline.preprocess import PreprocessSpec
 from pipeline.runtime.session import load_bundles
+from pipeline.weights.manifest import read_manifest
 from stages.calibrate import fit_calibration
 from stages.data.dataset import read_array
 from stages.data.index import read_index

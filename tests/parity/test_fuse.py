@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from PIL import Image
 from pydantic import ValidationError
 
-from pipeline.bundle import Kind, Manifest, Precision, read_manifest, read_verified
+from pipeline.bundle import Kind, Precision
 from pipeline.config import RunConfig
 from pipeline.domain import REGIONS
 from pipeline.errors import BundleError, ConfigError, ExportRefusedError, UsageError
@@ -22,6 +22,7 @@ from pipeline.progress import Silent
 from pipeline.runtime.graph import Graph
 from pipeline.runtime.network import Batch
 from pipeline.runtime.session import load_bundles
+from pipeline.weights.manifest import Manifest, read_manifest, read_verified
 from stages import fuse
 from stages.fuse import Order, Parity, fuse_weights
 

@@ -1,12 +1,16 @@
 """Training can go on from what is shipped."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
+from pipeline.bundle import Precision
 from pipeline.cli import main
 from pipeline.errors import ConfigError
+from pipeline.weights.manifest import read_manifest, write_manifest
 from stages import checkpoint
 from stages.initial import find_initial, read_shipped
 from stages.model import Network
@@ -49,13 +53,9 @@ def test_a_run_folder_starts_another_run(project):
 
 
 def test_int8_alone_is_no_form_to_go_on_from(project, tmp_path):
-    import json
-    import shutil
-
     weights = shutil.copytree(project / "weights", tmp_path / "weights")
-    manifest = json.loads((weights / "manifest.json").read_text())
-    manifest["bundles"] = [b for b in manifest["bundles"] if b["precision"] == "int8"]
-    (weights / "manifest.json").write_text(json.dumps(manifest))
+    listed = read_manifest(weights).of(Precision.INT8)
+    write_manifest(weights, {(entry.name, entry.precision): entry for entry in listed})
     with pytest.raises(ConfigError, match="no region in fp32 or fp16"):
         find_initial(str(weights), "auto", "region")
 

@@ -4,18 +4,15 @@ import pytest
 from bundles import standard_specs
 from pydantic import ValidationError
 
-from pipeline.bundle import (
-    METADATA_KEY,
-    BundleSpec,
-    Kind,
+from pipeline.bundle import METADATA_KEY, BundleSpec, Kind, Precision
+from pipeline.errors import BundleError
+from pipeline.weights.manifest import (
     Manifest,
     ManifestEntry,
-    Precision,
     read_manifest,
     read_verified,
     write_manifest,
 )
-from pipeline.errors import BundleError
 
 
 def spec_of(kind):

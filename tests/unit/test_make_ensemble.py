@@ -21,11 +21,13 @@ from bundles import (
 )
 from tables import sample
 
-from pipeline.bundle import BundleSpec, Kind, Precision, read_manifest
+from pipeline.bundle import BundleSpec, Kind, Precision
 from pipeline.config import RunConfig
 from pipeline.errors import BundleError, ConfigError, UsageError
 from pipeline.orchestrator import run
 from pipeline.runtime.session import Weights, load_bundles
+from pipeline.weights.intact import check_all
+from pipeline.weights.manifest import read_manifest
 from stages.data.index import Index
 from stages.ensemble import Made, Order, Pick, make_ensemble
 from stages.recalibrate import Wanted
@@ -101,6 +103,9 @@ def test_a_folder_that_runs(index, tmp_path, caplog):
     assert (made.calibrated.pictures, made.calibrated.positives) == (32, 16)
     assert "sensitivity 0.8 for a new picture" in stage.spec.operating_points["sensitive"].rule
     assert (tmp_path / "new/NOTICE.md").read_text() == "As the pictures allow.\n"
+    manifest = read_manifest(tmp_path / "new")
+    assert [listed.file for listed in manifest.documents] == ["NOTICE.md"]
+    check_all(tmp_path / "new", manifest)
     assert {path: path.read_bytes() for path in base.iterdir()} == before
 
 

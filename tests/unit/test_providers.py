@@ -45,7 +45,7 @@ def test_auto_falls_back_in_silence_where_no_gpu_seems_present(caplog, capfd):
 def test_auto_says_why_a_gpu_that_seems_present_is_not_used(caplog, monkeypatch):
     compiled_in = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: compiled_in)
-    monkeypatch.setattr(providers, "_gpu_seems_present", lambda: True)
+    monkeypatch.setattr(providers, "gpu_seems_present", lambda: True)
     with caplog.at_level(logging.WARNING):
         assert resolve_device("auto") == "cpu"
     assert "using the CPU although this machine seems to have a GPU" in caplog.text

@@ -1,0 +1,74 @@
+"""``fxpipe doctor``: what works on this machine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from .. import log
+from ..doctor import Finding, Plan, Verdict, examine
+from ..errors import StartError
+
+_FOLDER = click.Path(path_type=Path)
+_COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAULT: "red"}
+_CANNOT_START = StartError.exit_code
+
+
+@click.command(name="doctor")
+@click.option(
+    "--weights", type=_FOLDER, envvar="FXPIPE_WEIGHTS",
+    help="Weights that would be used.  [env: FXPIPE_WEIGHTS; default: ./weights]",
+)  # fmt: skip
+@click.option(
+    "--output", type=_FOLDER, default=Path("results"), show_default=True,
+    help="Where results would go; not made.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@click.pass_context
+def command(ctx: click.Context, /, weights: Path | None, output: Path, as_json: bool) -> None:
+    """Say what works on this machine: versions, devices, weights, room, decoders.
+
+    Every line is ok, a warning or a fault, with advice. Exit code: 0 `fxpipe run` can start, also
+    with warnings; 3 it cannot. Nothing is written, and nothing names a patient or a user.
+    """
+    log.configure()
+    shown = "weights" if weights is None else str(weights)
+    findings = examine(Plan(weights or _default(), shown, output))
+    worst = max(findings, key=lambda finding: list(Verdict).index(finding.verdict)).verdict
+    if as_json:
+        told = {"verdict": worst, "findings": [asdict(finding) for finding in findings]}
+        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+    else:
+        _print(findings)
+        can = "cannot" if worst is Verdict.FAULT else "can"
+        click.echo(f"`fxpipe run` {can} start here")
+    ctx.exit(_CANNOT_START if worst is Verdict.FAULT else 0)
+
+
+def _print(findings: list[Finding]) -> None:
+    """A table; advice stands below what was found."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from .run import stdout_console
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("", "what", "found"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        verdict = Text(finding.verdict, style=_COLOURS[finding.verdict])
+        advice = f"\n→ {finding.advice}" if finding.advice else ""
+        table.add_row(verdict, Text(finding.topic), Text(finding.found + advice))
+    stdout_console().print(table)
+
+
+def _default() -> Path:
+    try:
+        from .run import default_weights
+    except ImportError:  # told by the checks
+        return Path("weights")
+    return default_weights()
