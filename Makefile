@@ -1,11 +1,12 @@
 # Two commands for a fresh machine with Python 3.11 or newer, git and make.
 #   make run    read the sample radiographs with the shipped weights
 #   make test   lint, types and the whole test suite
+#   make vulnerabilities   known ones of what `make run` installs, when their list can be reached
 PYTHON ?= python3
 RUN := .venv
 TEST := .venv-test
 
-.PHONY: run test clean
+.PHONY: run test vulnerabilities clean
 
 # Exit code 1 means that some input failed, and samples/ holds a truncated file on purpose.
 run: $(RUN)/.installed
@@ -16,6 +17,9 @@ test: $(TEST)/.installed
 	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/mypy
 	$(TEST)/bin/pytest --cov --cov-report=term --durations=10
+
+vulnerabilities: $(RUN)/.installed $(TEST)/.installed
+	$(TEST)/bin/pip-audit --progress-spinner off --path $(RUN)/lib/python3*/site-packages
 
 $(RUN)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(RUN)
