@@ -14,10 +14,11 @@ from click.testing import CliRunner, Result
 from sklearn import metrics
 from tables import sample
 
-from pipeline.bundle import BundleSpec, read_manifest
+from pipeline.bundle import BundleSpec
 from pipeline.cli import main
 from pipeline.config import RunConfig
 from pipeline.runtime.session import load_bundles
+from pipeline.weights.manifest import read_manifest
 from stages.data.index import read_index, write_index
 from stages.studies import NO_STUDIES
 
