@@ -20,7 +20,7 @@ LAYERS = (
     {"config"},
     {"bundle", "fused", "io"},
     {"preprocess"},
-    {"domain", "errors", "clock", "in_order", "bands"},
+    {"domain", "errors", "clock", "in_order", "bands", "lock"},
 )
 """Top first. The design puts bundle, io, preprocess and config on one floor; the steps between
 them here are those that exist, so that no circle can come in."""
