@@ -29,6 +29,7 @@ import onnxruntime  # noqa: F401 - warm
 from pipeline.cli import main
 from pipeline.cli import run as command  # noqa: F401 - warm
 from pipeline.report import fhir, html, stream  # noqa: F401 - warm
+from pipeline.report.dicom import writer  # noqa: F401 - warm
 
 _WRITES_A_ROW = 5
 Doom = Callable[[], None]
@@ -56,7 +57,7 @@ def never() -> None:
 
 
 def in_a_write(number: int, share: float) -> Doom:
-    """Die in a write, or beside an atomic one: in the number-th, when a share of it has gone out."""
+    """Die in a write, or beside an atomic one: in the number-th, with a share of it gone out."""
 
     def plant() -> None:
         left = [number]
@@ -126,17 +127,21 @@ def kill(total: int, seed: int, output: Path, arguments: list[str], per_run: int
     code = os.WEXITSTATUS(os.waitpid(child(told(output / "whole"), never), 0)[1])
     seconds = time.perf_counter() - started
     rows = len((output / "whole/results.jsonl").read_bytes().splitlines())
-    print(json.dumps({"folder": "whole", "kills": 0, "code": code, "rows": rows}), flush=True)
+    tell(folder="whole", kills=0, code=code, rows=rows)
     done = number = 0
     while done < total:
         number += 1
         wanted = min(total - done, chance.randint(1, per_run))
         folder = f"killed-{number}"
-        died, code = one_run(
-            chance, told(output / folder), wanted, rows * _WRITES_A_ROW, seconds
-        )
+        died, code = one_run(chance, told(output / folder), wanted, rows * _WRITES_A_ROW, seconds)
         done += died
-        print(json.dumps({"folder": folder, "kills": died, "code": code}), flush=True)
+        tell(folder=folder, kills=died, code=code)
+
+
+def tell(**facts: object) -> None:
+    """Print a line of JSON."""
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

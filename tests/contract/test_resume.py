@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import paint, write_bundles, write_png
+from bundles import paint, write_bundles
 from factories import dicom, dicom_file
 from leftovers import leftovers
 from PIL import Image
