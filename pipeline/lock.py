@@ -37,8 +37,9 @@ def alone(folder: Path) -> Iterator[None]:
     path = folder / NAME
     handle = _open(path)
     try:
-        os.ftruncate(handle, 0)
-        os.write(handle, json.dumps(_holder()).encode())
+        with suppress(OSError):  # a full disk has no room to say who it is
+            os.ftruncate(handle, 0)
+            os.write(handle, json.dumps(_holder()).encode())
         yield
     finally:
         # Removed before it is given back, so that whoever waits for this very file looks again.
