@@ -10,6 +10,7 @@
     │   ├── BundleError
     │   ├── DeviceError
     │   └── MissingExtraError
+    ├── OutputError           exit 3: a result cannot be written; the run can go on later
     ├── ImageError            exit 1: one input could not be read; the others go on
     │   ├── NotAPictureError      (not even claimed to be one: reported as unsupported)
     │   ├── UnreadableImageError
@@ -68,6 +69,12 @@ class DeviceError(StartError):
 
 class MissingExtraError(StartError):
     """A command needs an optional part of fxpipe that is not installed."""
+
+
+class OutputError(FxpipeError):
+    """A result cannot be written: the disk is full, the folder gone. What is there stays."""
+
+    exit_code = 3
 
 
 class ImageError(FxpipeError):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import RunConfig
 from ..errors import UsageError
+from ..lock import alone
 from ..report import ReportWriter
 from ..report.csv_table import CsvWriter
 from ..report.heatmaps import HeatmapWriter
 from ..report.json_lines import JsonLinesWriter
+from ..report.resume import Kept
 from ..report.studies_table import StudiesWriter
 from ..runtime.session import Weights
 from .extras import needs
@@ -45,16 +47,32 @@ def check_apart(source: Path, output: Path, config: RunConfig) -> None:
         )
 
 
-def prepare(output: Path) -> None:
-    """Make the folder and see that it can be written.
+def hold(stack: ExitStack, output: Path) -> None:
+    """Make the folder, and keep other processes out of it until the stack is closed.
 
     Raises:
-        UsageError: It cannot.
+        UsageError: It cannot be written, or another process holds it.
     """
-    try:
+    with _named(output):
         output.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(alone(output))
+
+
+def check_writable(output: Path) -> None:
+    """See that the tables can be written; a spreadsheet may have one open.
+
+    Raises:
+        UsageError: They cannot.
+    """
+    with _named(output):
         for name in (TABLE, STUDIES_TABLE):
             (output / name).touch()
+
+
+@contextmanager
+def _named(output: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UsageError(
             f"--output {output}: cannot be written: {error.strerror}", "name another --output"
@@ -62,22 +80,25 @@ def prepare(output: Path) -> None:
 
 
 def open_writers(
-    stack: ExitStack, output: Path, root: Path, networks: Weights, config: RunConfig
+    stack: ExitStack, output: Path, root: Path, networks: Weights, config: RunConfig, kept: Kept
 ) -> Iterator[ReportWriter]:
-    """Those of the output folder; their files are closed with the stack."""
+    """Those of the output folder, behind what is kept; their files are closed with the stack."""
     table = output / TABLE
-    yield stack.enter_context(CsvWriter(table, root))
-    yield stack.enter_context(JsonLinesWriter(table.with_suffix(".jsonl"), root))
+    yield stack.enter_context(CsvWriter(table, root, kept.after(table)))
+    lines = table.with_suffix(".jsonl")
+    yield stack.enter_context(JsonLinesWriter(lines, root, kept.after(lines)))
     if config.shown_heatmaps != "none":
         yield HeatmapWriter(output, config.contour, config.opacity)
     if config.report:
         from ..report.html import HtmlWriter
 
-        yield stack.enter_context(HtmlWriter(output / "report.html", root, networks, config))
+        page = output / "report.html"
+        yield stack.enter_context(HtmlWriter(page, root, networks, config, kept.after(page)))
     if config.fhir:
         from ..report.fhir import FhirWriter  # its codes take a while to load
 
-        yield stack.enter_context(FhirWriter(table.with_suffix(".fhir.json"), root))
+        bundle = table.with_suffix(".fhir.json")
+        yield stack.enter_context(FhirWriter(bundle, root, kept.after(bundle)))
 
 
 def studies_writer(output: Path, root: Path, networks: Weights) -> StudiesWriter:

@@ -6,10 +6,11 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
-from itertools import chain
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from rich.console import Console
@@ -22,11 +23,26 @@ from ..io.discover import discover
 from ..orchestrator import run
 from ..progress import Progress, on_stderr, visible
 from ..report import ReportWriter
+from ..report.journal import Journal, read
+from ..report.resume import Done, keep
+from ..report.stream import Streaming
 from ..report.summary import Summary
 from ..runtime.session import load_bundles
-from ..studies import studies_by
+from ..studies import Studies, studies_by
 from .arenas import few_arenas
-from .outputs import TABLE, check_apart, dicom_writer, open_writers, prepare, studies_writer
+from .outputs import (
+    TABLE,
+    check_apart,
+    check_writable,
+    dicom_writer,
+    hold,
+    open_writers,
+    studies_writer,
+)
+from .resuming import Stopped, about, plan, stoppable, stopped, told
+
+if TYPE_CHECKING:
+    from ..report.dicom.writer import DicomWriter
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -39,7 +55,7 @@ _FOLDER = click.Path(path_type=Path)
     default=Path("results"),
     show_default=True,
     help="Folder for results.csv, results.jsonl and, with studies, studies.csv; made when "
-    "missing, files replaced.",
+    "missing, files of a finished run replaced.",
 )
 @click.option(
     "--weights",
@@ -84,6 +100,13 @@ _FOLDER = click.Path(path_type=Path)
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting; repeatable."
 )
+@click.option(
+    "--resume/--restart",
+    default=True,
+    show_default=True,
+    help="What to do where OUTPUT holds an unfinished run of the same configuration: go on where "
+    "it stopped, or begin anew. Where it holds none, both begin.",
+)
 @click.option("--quiet", is_flag=True, help="No progress and no summary; warnings remain.")
 @click.pass_context
 def command(
@@ -94,6 +117,7 @@ def command(
     weights: Path | None,
     file: Path | None,
     settings: tuple[str, ...],
+    resume: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -122,24 +146,66 @@ def command(
     summary = Summary(root)
     total = sum(1 for _ in discover(source, exclude=output)) if visible() and not quiet else None
     objects = dicom_writer(networks, config)
-    prepare(output)
     with ExitStack() as stack:
-        by_study = stack.enter_context(studies_writer(output, root, networks))
-        writers = [*open_writers(stack, output, root, networks, config), by_study, summary]
-        if objects:
-            writers.append(objects)
+        hold(stack, output)
+        kept, unfinished = plan(output, about(source, networks, config), restart=not resume)
+        check_writable(output)
+        by_study = studies_writer(output, root, networks)
         progress = stack.enter_context(on_stderr(total, quiet))
+        left: Iterator[Path] = chain([first], paths)
+        if unfinished:
+            left = keep(
+                islice(read(output), 1, None), left, output, root, config.reader_threads,
+                partial(_count, studies, [by_study, summary], objects, progress), kept,
+            )  # fmt: skip
+            if not quiet:
+                click.echo(told(output, kept), err=True)
+        journal = stack.enter_context(Journal(output, root, kept.journal))
+        stack.enter_context(_resumable(journal, ctx))
+        writers = [*open_writers(stack, output, root, networks, config, kept)]
+        streams = [writer.stream for writer in writers if isinstance(writer, Streaming)]
+        journal.follow(streams, kept.outputs, objects)
+        writers += [stack.enter_context(by_study), summary, *([objects] if objects else [])]
         rendered = config.report or config.shown_heatmaps != "none"
-        outcomes = run(
-            chain([first], paths), networks, config, rendered=rendered, study_of=studies.key
-        )
-        _write_all(outcomes, writers, progress)
+        outcomes = run(left, networks, config, rendered=rendered, study_of=studies.key)
+        _write_all(outcomes, [*writers, journal], progress)
     studies.warn_unmet()
     if not quiet:
         summary.print_to(stdout_console(), output / TABLE, by_study.told)
         if objects:
             click.echo(objects.summary)
     ctx.exit(1 if summary.failed else 0)
+
+
+def _count(
+    studies: Studies,
+    counting: Iterable[ReportWriter],
+    objects: DicomWriter | None,
+    progress: Progress,
+    done: Done,
+) -> None:
+    """Tell those who count, and write nothing, of a file that an earlier process wrote down."""
+    studies.key(done.path, None)
+    for outcome in done.outcomes:
+        for writer in counting:
+            writer.write(outcome)
+    if objects:
+        for notes in done.notes:
+            objects.recall(notes)
+    progress.advance()
+
+
+@contextmanager
+def _resumable(journal: Journal, ctx: click.Context) -> Iterator[None]:
+    """Say on being stopped that the run can go on."""
+    try:
+        with stoppable():
+            yield
+    except KeyboardInterrupt as stop:
+        click.echo(stopped(journal.files), err=True)
+        if isinstance(stop, Stopped):
+            ctx.exit(Stopped.exit_code)
+        raise
 
 
 def _write_all(

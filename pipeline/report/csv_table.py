@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from ..domain import Outcome
 from .record import COLUMNS, digests_text, to_record
+from .stream import BEGINNING, Mark, Stream
 
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
@@ -22,20 +23,23 @@ class CsvWriter:
     Args:
         path: The file; replaced when it exists.
         root: See :func:`pipeline.report.record.to_record`.
+        after: Where the table of an unfinished run goes on.
     """
 
-    def __init__(self, path: Path, root: Path) -> None:
+    def __init__(self, path: Path, root: Path, after: Mark = BEGINNING) -> None:
         self._root = root
-        self._file = path.open("w", encoding="utf-8", newline="")
-        self._writer = csv.DictWriter(self._file, COLUMNS, lineterminator="\n")
-        self._writer.writeheader()
+        self.stream = Stream(path, after)
+        self._writer = csv.DictWriter(self.stream, COLUMNS, lineterminator="\n")
+        if not after.size:
+            self._writer.writeheader()
+            self.stream.flush()
 
     def write(self, outcome: Outcome) -> None:
         """Append one row."""
         record = to_record(outcome, self._root)
         record["bundle_digests"] = digests_text(record["bundle_digests"])
         self._writer.writerow({key: cell(value) for key, value in record.items()})
-        self._file.flush()
+        self.stream.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -46,7 +50,7 @@ class CsvWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        self.stream.close(whole=kind is None)
 
 
 def cell(value: Any) -> Any:

@@ -20,8 +20,10 @@ from pydicom.sr.coding import Code
 
 from .. import DISTRIBUTION
 from ..domain import FractureCall, Outcome
+from ..errors import OutputError
 from .dicom import codes
 from .record import caption, path_text, plain
+from .stream import BEGINNING, Mark, Stream
 from .summary import INTENDED_USE
 
 Resource = dict[str, Any]
@@ -45,16 +47,19 @@ class FhirWriter:
     Args:
         path: The file; replaced when it exists.
         root: See :func:`pipeline.report.record.to_record`.
+        after: Where the bundle of an unfinished run goes on.
     """
 
-    def __init__(self, path: Path, root: Path) -> None:
+    def __init__(self, path: Path, root: Path, after: Mark = BEGINNING) -> None:
         self._root = root
-        self._rows = 0
+        self._rows = after.rows
         self._device = _url("device", _version())
-        self._file = path.open("w", encoding="utf-8", newline="\n")
-        head = {"resourceType": "Bundle", "type": "collection", "timestamp": _now()}
-        self._file.write(json.dumps(head)[:-1] + ', "entry": [\n')
-        self._file.write(_entry(self._device, _device()))
+        self.stream = Stream(path, after)
+        if not after.size:
+            head = {"resourceType": "Bundle", "type": "collection", "timestamp": _now()}
+            self.stream.write(json.dumps(head)[:-1] + ', "entry": [\n')
+            self.stream.write(_entry(self._device, _device()))
+            self.stream.flush()
 
     def write(self, outcome: Outcome) -> None:
         """Append one report and its observations."""
@@ -66,7 +71,7 @@ class FhirWriter:
             results.append({"reference": url})
             self._append(url, self._observation(outcome, finding))
         self._append(_url("report", key), self._report(outcome, results))
-        self._file.flush()
+        self.stream.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -77,12 +82,17 @@ class FhirWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the list, whatever happened: what was written is a bundle."""
-        self._file.write("\n]}\n")
-        self._file.close()
+        """Close the list, whatever happened: what was written is a bundle.
+
+        But not where it could not be written: a second try on a full disk hides the first error.
+        """
+        if not isinstance(error, OutputError):
+            self.stream.write("\n]}\n")
+            self.stream.flush()
+        self.stream.close(whole=kind is None)
 
     def _append(self, url: str, resource: Resource) -> None:
-        self._file.write(",\n" + _entry(url, resource))
+        self.stream.write(",\n" + _entry(url, resource))
 
     def _report(self, outcome: Outcome, results: list[dict[str, str]]) -> Resource:
         name = path_text(outcome.image.path, self._root)

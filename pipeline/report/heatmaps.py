@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 from ..domain import Outcome
 from ..heatmap import overlay
 from .record import caption, heatmap_files
+from .stream import told, write_whole
 
 FOLDER = "heatmaps"
 
@@ -23,7 +25,8 @@ class HeatmapWriter:
     def __init__(self, output: Path, contour: float, opacity: float) -> None:
         self._output = output
         self._look = contour, opacity
-        (output / FOLDER).mkdir(exist_ok=True)
+        with told(output / FOLDER):
+            (output / FOLDER).mkdir(exist_ok=True)
 
     def write(self, outcome: Outcome) -> None:
         """Write the overlays of one outcome; byte-identical pictures share theirs."""
@@ -32,4 +35,6 @@ class HeatmapWriter:
             if finding.heatmap is None or outcome.rendered is None:
                 continue
             shown = overlay(outcome.rendered, finding.heatmap, *self._look, caption(finding))
-            shown.save(self._output / files[finding.region], compress_level=4)
+            file = BytesIO()
+            shown.save(file, "PNG", compress_level=4)
+            write_whole(self._output / files[finding.region], file.getvalue())

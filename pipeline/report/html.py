@@ -24,6 +24,7 @@ from ..heatmap import coloured
 from ..runtime.session import Weights
 from .page_row import URGENCY, to_row, view
 from .provenance import about_run, time_text
+from .stream import BEGINNING, Mark, Stream
 from .summary import INTENDED_USE
 
 if TYPE_CHECKING:
@@ -42,26 +43,34 @@ class HtmlWriter:
         root: See :func:`pipeline.report.record.to_record`.
         weights: Every network of the run.
         config: Settings of the run.
+        after: Where the page of an unfinished run goes on.
     """
 
-    def __init__(self, path: Path, root: Path, weights: Weights, config: RunConfig) -> None:
+    def __init__(
+        self,
+        path: Path,
+        root: Path,
+        weights: Weights,
+        config: RunConfig,
+        after: Mark = BEGINNING,
+    ) -> None:
         self._root = root
         self._level = config.contour
-        self._count = 0
-        head = _head(weights, config)
-        self._file = path.open("w", encoding="utf-8", newline="\n")
-        self._file.write(head + "\n")
-        self._file.flush()
+        self._count = after.rows
+        head = "" if after.size else _head(weights, config) + "\n"
+        self.stream = Stream(path, after)
+        self.stream.write(head)
+        self.stream.flush()
 
     def write(self, outcome: Outcome) -> None:
         """Append one row."""
         self._block('type="application/json" class="row"', to_row(outcome, self._root, self._level))
         if outcome.rendered is not None:
-            self._file.write(
+            self.stream.write(
                 f'<script type="text/plain" class="view">{view(outcome.rendered)}</script>\n'
             )
         self._count += 1
-        self._file.flush()
+        self.stream.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -76,11 +85,11 @@ class HtmlWriter:
             finished = time_text(datetime.now().astimezone())
             end = {"finished": finished, "count": self._count}
             self._block('type="application/json" id="end"', end)
-            self._file.write("</body>\n</html>\n")
-        self._file.close()
+            self.stream.write("</body>\n</html>\n")
+        self.stream.close(whole=kind is None)
 
     def _block(self, attributes: str, value: Any) -> None:
-        self._file.write(f"<script {attributes}>{script_text(value)}</script>\n")
+        self.stream.write(f"<script {attributes}>{script_text(value)}</script>\n")
 
 
 def script_text(value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Self
 
 from ..domain import Outcome
 from .record import RECORD_SCHEMA, finding_record, plain, to_record
+from .stream import BEGINNING, Mark, Stream
 
 
 class JsonLinesWriter:
@@ -17,11 +18,12 @@ class JsonLinesWriter:
     Args:
         path: The file; replaced when it exists.
         root: See :func:`pipeline.report.record.to_record`.
+        after: Where the file of an unfinished run goes on.
     """
 
-    def __init__(self, path: Path, root: Path) -> None:
+    def __init__(self, path: Path, root: Path, after: Mark = BEGINNING) -> None:
         self._root = root
-        self._file = path.open("w", encoding="utf-8", newline="\n")
+        self.stream = Stream(path, after)
 
     def write(self, outcome: Outcome) -> None:
         """Append one line."""
@@ -33,8 +35,8 @@ class JsonLinesWriter:
             "flag_reasons": {flag.name: flag.reason for flag in outcome.flags},
             "header": None if header is None else {k: plain(str(v)) for k, v in header.items()},
         }
-        self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-        self._file.flush()
+        self.stream.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+        self.stream.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -45,4 +47,4 @@ class JsonLinesWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        self.stream.close(whole=kind is None)

@@ -6,6 +6,7 @@ import csv
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from io import StringIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,6 +25,7 @@ from ..domain import (
 )
 from .csv_table import cell
 from .record import Record, finding_record, path_text
+from .stream import write_whole
 
 STUDY_COLUMNS = (
     "study",
@@ -119,14 +121,13 @@ class StudiesWriter:
             self._save()
 
     def _save(self) -> None:
-        partial = self._path.with_name(self._path.name + ".partial")
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, STUDY_COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            for key, study in self._studies.items():
-                record = self._record(key, study)
-                writer.writerow({name: cell(value) for name, value in record.items()})
-        partial.replace(self._path)
+        file = StringIO(newline="")
+        writer = csv.DictWriter(file, STUDY_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for key, study in self._studies.items():
+            record = self._record(key, study)
+            writer.writerow({name: cell(value) for name, value in record.items()})
+        write_whole(self._path, file.getvalue().encode("utf-8"))
 
     def _calls(self, study: _Study) -> tuple[StudyCall, ...]:
         return decide_study(study.best, self._points)

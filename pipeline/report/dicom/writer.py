@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +19,7 @@ from ...domain import Outcome, Status
 from ...errors import ImageError
 from ...io.quiet import quiet
 from ..record import plain
+from ..stream import write_whole
 from .origin import Origin, OriginError, read_origin
 from .presentation_state import presentation_state
 from .provenance import Kind, Run
@@ -53,6 +55,7 @@ class DicomWriter:
         self._written: Counter[Kind] = Counter()
         self._without: Counter[str] = Counter()
         self._numbers: Counter[str] = Counter()
+        self._notes: list[tuple[str, str]] = []
         self._last: tuple[tuple[Path, str | None], Origin] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         if not self._run.keeps_identity:
@@ -64,19 +67,31 @@ class DicomWriter:
     def write(self, outcome: Outcome) -> None:
         """Write the objects of one outcome; a picture that can have none is counted."""
         if outcome.header is None:
-            self._without["no DICOM picture"] += 1
+            self._leave_out("no DICOM picture")
         elif outcome.status is not Status.OK:
-            self._without["no verdict"] += 1
+            self._leave_out("no verdict")
         else:
             try:
                 for kind, name, content in self._objects(outcome):
-                    partial_file = self._folder / f"{name}.partial"
-                    partial_file.write_bytes(content)
-                    partial_file.replace(self._folder / f"{name}.dcm")
+                    write_whole(self._folder / f"{name}.dcm", content)
                     self._written[kind] += 1
             except ImageError as error:
-                self._without["not possible (see the warnings)"] += 1
+                self._leave_out("not possible (see the warnings)")
                 log.warning("%s: no DICOM object of it", plain(str(error)))
+
+    def noted(self) -> list[tuple[str, str]]:
+        """Kind and series of every object since it was asked last, and why there was none."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def recall(self, notes: Iterable[tuple[str, str]]) -> None:
+        """Count the objects of an earlier process, and go on with their numbers."""
+        for kind, about in notes:
+            if kind:
+                self._written[Kind(kind)] += 1
+                self._numbers[about] += 1
+            else:
+                self._without[about] += 1
 
     @property
     def summary(self) -> str:
@@ -84,6 +99,10 @@ class DicomWriter:
         made = ", ".join(f"{kind.value} {self._written[kind]}" for kind in Kind)
         none = ", ".join(f"{why} {n}" for why, n in self._without.items())
         return f"DICOM objects: {made}" + (f"; pictures without: {none}" if none else "")
+
+    def _leave_out(self, why: str) -> None:
+        self._without[why] += 1
+        self._notes.append(("", why))
 
     def _objects(self, outcome: Outcome) -> list[tuple[Kind, str, bytes]]:
         """Kind, file name and content of everything about a picture, or of nothing.
@@ -130,11 +149,13 @@ class DicomWriter:
 
     def _content(self, make: _Maker, origin: Origin, kind: Kind) -> bytes:
         """The file in memory, so that nothing is half written when a value cannot be encoded."""
-        key = f"{kind.value} {origin.study}"
+        # A digest, because notes are kept where no identifier may be.
+        key = hashlib.sha256(f"{kind.value} {origin.study}".encode()).hexdigest()[:16]
         made = make(self._numbers[key] + 1)
         file = BytesIO()
         made.save_as(file, enforce_file_format=True)
         self._numbers[key] += 1
+        self._notes.append((kind.value, key))
         return file.getvalue()
 
     def _name(self, outcome: Outcome, word: str) -> str:

@@ -1,0 +1,173 @@
+"""How far a run got: one line for each file whose every row is written.
+
+The journal is the truth about an unfinished run, and exists only while there is one. Its first line
+says what is run; each other line names a file, its digest, what was found in it, and where each
+output ended after its last row. Lines and outputs carry checksums, so no order in which a disk puts
+them away can make a torn output look whole.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from ..domain import Outcome
+from .kept import to_json
+from .record import heatmap_files, path_text
+from .stream import BEGINNING, Mark, Stream, write_whole
+
+NAME = "unfinished.journal"
+_SYNC_S = 5.0
+"""What a power cut may cost. A kill costs nothing that was flushed."""
+
+Json = dict[str, Any]
+
+
+class Noting(Protocol):
+    """A writer whose outputs cannot be counted from outcomes."""
+
+    def noted(self) -> Any:
+        """What it did since it was asked last, in JSON values."""
+        ...
+
+    def recall(self, notes: Any) -> None:
+        """Count what was noted in an earlier process."""
+        ...
+
+
+class Journal:
+    """A :class:`~pipeline.report.record.ReportWriter` that comes after all others.
+
+    A file is written down when the next one begins, because only then are all its frames through.
+    When the block that it is entered for ends well, the run is finished and the journal removed.
+
+    Args:
+        output: The output folder.
+        root: See :func:`pipeline.report.record.to_record`.
+        after: Where the journal of an unfinished run goes on, with the number of files before it.
+    """
+
+    def __init__(self, output: Path, root: Path, after: Mark) -> None:
+        self.files = after.rows
+        self._root = root
+        self._stream = Stream(output / NAME, after)
+        self._streams: Sequence[Stream] = ()
+        self._noting: Noting | None = None
+        self._begun: Mapping[str, Mark] = {}
+        self._ended: Mapping[str, Mark] = {}
+        self._notes: list[Any] = []
+        self._open: list[Outcome] = []
+        self._synced = time.monotonic()
+
+    def follow(
+        self, streams: Sequence[Stream], marks: Mapping[str, Mark], noting: Noting | None
+    ) -> None:
+        """Write down how far these outputs are.
+
+        Args:
+            streams: Of the other writers.
+            marks: By file name, where they go on; nothing of those that begin.
+            noting: A writer whose notes are kept too.
+        """
+        self._streams, self._noting = streams, noting
+        self._begun = {
+            stream.path.name: marks.get(stream.path.name, BEGINNING) for stream in streams
+        }
+
+    def write(self, outcome: Outcome) -> None:
+        """Take one outcome that all others have taken."""
+        if self._open and self._open[0].image.path != outcome.image.path:
+            self._commit()
+        self._open.append(outcome)
+        self._ended = {stream.path.name: stream.mark for stream in self._streams}
+        if self._noting:
+            self._notes.append(self._noting.noted())
+        if time.monotonic() - self._synced > _SYNC_S:
+            for stream in (*self._streams, self._stream):
+                stream.sync()
+            self._synced = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stream.close(whole=False)
+        if kind is None:
+            self._stream.path.unlink(missing_ok=True)
+
+    def _commit(self) -> None:
+        """Write down the file that is through."""
+        image = self._open[0].image
+        files = [file for outcome in self._open for file in heatmap_files(outcome).values()]
+        entry = {
+            "path": path_text(image.path, self._root),
+            "outcomes": [to_json(outcome) for outcome in self._open],
+            "outputs": {
+                name: [begun.size, begun.crc, self._ended[name].size, self._ended[name].crc]
+                for name, begun in self._begun.items()
+            },
+            "heatmaps": files,
+            "notes": self._notes,
+        }
+        self._stream.write(_line(entry))
+        self._stream.flush()
+        self.files += 1
+        self._begun, self._open, self._notes = self._ended, [], []
+
+
+def begin(output: Path, about: Json) -> Mark:
+    """Start a journal, in place of any that is there.
+
+    Args:
+        output: The output folder.
+        about: What is run.
+
+    Returns:
+        Where its lines begin.
+    """
+    content = _line(about).encode()
+    write_whole(output / NAME, content)
+    return Mark(len(content), zlib.crc32(content))
+
+
+def read(output: Path) -> Iterator[tuple[Json, Mark]]:
+    """The lines that are whole, up to the first that is not; none without a journal.
+
+    Yields:
+        Content of the line, and where it ends, with the number of files up to there.
+    """
+    try:
+        file = (output / NAME).open("rb")
+    except FileNotFoundError:
+        return
+    size = crc = 0
+    with file:
+        for files, line in enumerate(file):
+            content = _content(line)
+            if content is None:
+                return
+            size, crc = size + len(line), zlib.crc32(line, crc)
+            yield content, Mark(size, crc, files)
+
+
+def _line(content: Json) -> str:
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    return f"{zlib.crc32(text.encode()):08x} {text}\n"
+
+
+def _content(line: bytes) -> Json | None:
+    """What a line says; None when it is torn."""
+    if not line.endswith(b"\n") or line[:8] != b"%08x" % zlib.crc32(line[9:-1]):
+        return None
+    content: Json = json.loads(line[9:])
+    return content

@@ -1,0 +1,82 @@
+"""Outcomes as JSON and back, with every digit: what a run that goes on knows of its first part.
+
+Heatmaps and pictures are left out: they are in the outputs already.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..domain import (
+    Flag,
+    FractureCall,
+    ImageRef,
+    OperatingPoint,
+    Outcome,
+    RegionCall,
+    Status,
+)
+
+Json = dict[str, Any]
+
+
+def to_json(outcome: Outcome) -> Json:
+    """An outcome in JSON values; its file is known by other means."""
+    call = outcome.region
+    return {
+        "frame": outcome.image.frame,
+        "sha256": outcome.image.sha256,
+        "status": outcome.status.value,
+        "region": call and [dict(call.probabilities), dict(call.thresholds)],
+        "findings": [_finding(finding) for finding in outcome.findings],
+        "error": outcome.error,
+        "elapsed_ms": outcome.elapsed_ms,
+        "bundle_digests": dict(outcome.bundle_digests),
+        "header": None
+        if outcome.header is None
+        else {k: str(v) for k, v in outcome.header.items()},
+        "flags": [[flag.name, flag.reason] for flag in outcome.flags],
+        "study": outcome.study,
+        "identity": None if outcome.identity is None else dict(outcome.identity),
+    }
+
+
+def from_json(told: Json, path: Path) -> Outcome:
+    """The outcome of a file.
+
+    Args:
+        told: By :func:`to_json`.
+        path: The file.
+    """
+    region = told["region"]
+    return Outcome(
+        image=ImageRef(path, told["frame"], told["sha256"]),
+        status=Status(told["status"]),
+        region=region and RegionCall(*region),
+        findings=tuple(
+            FractureCall(one["region"], one["target"], one["probability"], _point(one["point"]))
+            for one in told["findings"]
+        ),
+        error=told["error"],
+        elapsed_ms=told["elapsed_ms"],
+        bundle_digests=told["bundle_digests"],
+        header=told["header"],
+        flags=tuple(Flag(name, reason) for name, reason in told["flags"]),
+        study=told["study"],
+        identity=told["identity"],
+    )
+
+
+def _finding(finding: FractureCall) -> Json:
+    point = finding.operating_point
+    return {
+        "region": finding.region,
+        "target": finding.target,
+        "probability": finding.probability,
+        "point": [point.name, point.threshold, point.doubt_below],
+    }
+
+
+def _point(values: list[Any]) -> OperatingPoint:
+    return OperatingPoint(*values)

@@ -1,0 +1,55 @@
+"""Everything that a run leaves behind, but for the times in it: equal runs leave equal things."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+
+_BLOCK = re.compile(r'<script type="([^"]+)" (class="row"|class="view"|id="end")>(.*)</script>')
+
+
+def leftovers(output: Path) -> dict[str, Any]:
+    """By file name; pictures by their digest, objects by what tells them apart."""
+    found: dict[str, Any] = {}
+    for path in sorted(path for path in output.rglob("*") if path.is_file()):
+        found[path.relative_to(output).as_posix()] = _content(path)
+    return found
+
+
+def _content(path: Path) -> Any:
+    if path.suffix == ".dcm":
+        ds = dcmread(path)
+        return [str(ds[k].value) for k in ("SOPInstanceUID", "SeriesInstanceUID", "InstanceNumber")]
+    if path.suffix == ".png":
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    text = path.read_text(encoding="utf-8")
+    if path.name == "results.csv":
+        rows = list(csv.DictReader(text.splitlines(keepends=True), strict=True))
+        return [{k: v for k, v in row.items() if k != "elapsed_ms"} for row in rows]
+    if path.name == "results.jsonl":
+        assert text.endswith("\n")
+        return [_timeless(json.loads(line)) for line in text.splitlines()]
+    if path.name == "results.fhir.json":
+        return _timeless(json.loads(text))
+    if path.name == "report.html":
+        assert text.endswith("</body>\n</html>\n")
+        return [
+            (about, block if kind == "text/plain" else _timeless(json.loads(block)))
+            for kind, about, block in _BLOCK.findall(text)
+        ]
+    return text
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        times = {"elapsed_ms", "issued", "timestamp", "finished"}
+        return {key: _timeless(one) for key, one in value.items() if key not in times}
+    if isinstance(value, list):
+        return [_timeless(one) for one in value]
+    return value
