@@ -21,6 +21,7 @@ from ..domain import Outcome
 from ..io.discover import discover
 from ..orchestrator import run
 from ..progress import Progress, on_stderr, visible
+from ..reading import open_reader
 from ..report import ReportWriter
 from ..report.summary import Summary
 from ..runtime.session import load_bundles
@@ -47,7 +48,14 @@ _FOLDER = click.Path(path_type=Path)
 )
 @click.option("--device", type=click.Choice(get_args(Device)), help="Where the networks run.")
 @click.option("--batch-size", type=int, help="Pictures that the trunk sees at once.")
-@click.option("--workers", type=int, help="Threads that read ahead; 0 for one a core.")
+@click.option("--workers", type=int, help="Files that are read at once; 0 for one a core.")
+@click.option(
+    "--timeout-per-file",
+    "timeout_per_file_s",
+    type=float,
+    metavar="SECONDS",
+    help="A file that takes longer to read gets a failed row.  [default: 60]",
+)
 @click.option("--operating-point", metavar="NAME", help="A decision rule stored in the bundles.")
 @click.option(
     "--heatmaps",
@@ -106,6 +114,7 @@ def command(
     config = load(RunConfig, file, [*settings, *given])
     check_apart(source, output, config)
     paths = discover(source, exclude=output)
+    reader = ctx.with_resource(open_reader(config))  # it starts while the networks are opened
     first = next(paths)  # refuses an empty folder before anything is opened or written
     networks = load_bundles(weights or default_weights(), config)
 
@@ -120,7 +129,7 @@ def command(
             writers.append(objects)
         progress = stack.enter_context(on_stderr(total, quiet))
         rendered = config.report or config.shown_heatmaps != "none"
-        outcomes = run(chain([first], paths), networks, config, rendered=rendered)
+        outcomes = run(chain([first], paths), networks, config, rendered=rendered, reader=reader)
         _write_all(outcomes, writers, progress)
     if not quiet:
         summary.print_to(stdout_console(), output / TABLE)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from ..domain import ImageRef, XrayImage
 from ..errors import ImageError, NotAPictureError, UnreadableImageError
-from .dicom import read_dicom
 from .discover import discover
 from .limits import MAX_FILE_BYTES
 from .quiet import quiet
@@ -89,6 +88,16 @@ def decode(
                     picture = next(pictures, None)
             except ImageError:
                 raise
+            except MemoryError as error:
+                raise UnreadableImageError(
+                    f"{source.name}: found a {kind} file that needs more memory than "
+                    f"{room.memory}, wanted a smaller one"
+                ) from error
+            except RecursionError as error:
+                raise UnreadableImageError(
+                    f"{source.name}: found a {kind} file that is nested too deeply, wanted a "
+                    "shallower one"
+                ) from error
             # The one broad catch: on hostile input the decoders raise nearly anything, and one
             # bad file must not end a run. Only the type is told: the text may quote patient
             # identifiers.
@@ -109,6 +118,10 @@ def _pictures(
     if kind is Kind.UNKNOWN:
         raise refusal(content, ref.path.name)
     if kind is Kind.DICOM:
+        # Here and not above: pydicom takes a third of a second to import, which a run that only
+        # has its workers decode never needs.
+        from .dicom import read_dicom
+
         yield from read_dicom(content, ref, room)
     else:
         yield from read_raster(content, kind, ref, room)

@@ -16,7 +16,7 @@ LAYERS = (
     {"cli"},
     {"bench"},
     {"orchestrator", "report", "progress", "log"},
-    {"runtime", "decision", "heatmap", "flags", "render"},
+    {"runtime", "decision", "heatmap", "reading", "flags", "render"},
     {"config"},
     {"bundle", "fused", "io"},
     {"preprocess"},
