@@ -32,7 +32,8 @@ from .domain import (
 from .flags import reconcile
 from .heatmap import to_heatmap
 from .in_order import in_order
-from .reading import Item, Prepared, Reader, Wanted, open_reader
+from .reading.opened import open_reader
+from .reading.prepared import Item, Prepared, Reader, Wanted
 from .runtime.network import Batch, Stage
 from .runtime.session import Weights
 
@@ -65,7 +66,7 @@ def run(
         config: Batch size, numbers of threads, heatmaps and identifiers.
         clock: Told how long the threads read, decode, resize, and run trunk and heads.
         rendered: Whether outcomes carry the picture, for reports.
-        reader: See :func:`pipeline.reading.open_reader`; None to open one for this run.
+        reader: See :func:`pipeline.reading.opened.open_reader`; None to open one for this run.
 
     Yields:
         One outcome for a file, or one for each frame of a multi-frame file. When frame k of a

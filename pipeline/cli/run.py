@@ -21,7 +21,7 @@ from ..domain import Outcome
 from ..io.discover import discover
 from ..orchestrator import run
 from ..progress import Progress, on_stderr, visible
-from ..reading import open_reader
+from ..reading.opened import open_reader
 from ..report import ReportWriter
 from ..report.summary import Summary
 from ..runtime.session import load_bundles
