@@ -32,8 +32,9 @@ from .prepared import Item, Prepared, Wanted, unread
 # The worker must be this very package, wherever it was found.
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from pipeline.reading.worker import main; sys.exit(main())"
+    "import importlib; sys.exit(importlib.import_module(sys.argv[2]).main())"
 )
+_WORKER = f"{__package__}.worker"
 _START_S = 120.0
 _DYING_S = 2.0
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -51,17 +52,19 @@ class Isolated:
     Args:
         room: For pictures and files of all workers.
         timeout_s: How long a worker may be busy with one file.
+        module: Whose ``main`` a worker runs.
 
     Raises:
         StartError: No worker can be started.
     """
 
-    def __init__(self, room: Room, timeout_s: float) -> None:
+    def __init__(self, room: Room, timeout_s: float, module: str = _WORKER) -> None:
         self._room = room
+        self._module = module
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-        first = _Worker()
+        first = _Worker(module)
         self._workers = {first}
         self._idle = [first]
         self._watcher = threading.Thread(target=self._watch, name="fxpipe-watch", daemon=True)
@@ -86,6 +89,10 @@ class Isolated:
             workers = list(self._workers)
         for worker in workers:
             worker.kill()
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            worker.close()
         self._watcher.join()
 
     def _items(self, path: Path, wanted: Wanted, clock: Clock) -> Iterator[Item]:
@@ -112,8 +119,13 @@ class Isolated:
         """A worker of one's own, started when none is idle."""
         with self._lock:
             worker = self._idle.pop() if self._idle else None
-        if worker is None or worker.ended:
-            worker = _Worker()
+        if worker is not None and worker.ended:
+            worker.close()
+            with self._lock:
+                self._workers.discard(worker)
+            worker = None
+        if worker is None:
+            worker = _Worker(self._module)
             with self._lock:
                 self._workers.add(worker)
         if self._stopped.is_set():
@@ -123,8 +135,8 @@ class Isolated:
             yield worker
         finally:
             # Who is not done with its file (an error, or a consumer that left) is of no use.
-            if worker.busy:
-                worker.kill()
+            if worker.busy or worker.ended or self._stopped.is_set():
+                worker.close()
             with self._lock:
                 if worker.ended:
                     self._workers.discard(worker)
@@ -143,6 +155,9 @@ class Isolated:
 class _Worker:
     """One worker process, started with the instance.
 
+    Args:
+        module: Whose ``main`` it runs.
+
     Attributes:
         busy: Whether it has a file and has not said that it is done with it.
 
@@ -150,16 +165,17 @@ class _Worker:
         StartError: It cannot be started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: str) -> None:
         self.busy = False
         self._ready = self._overdue = False
         self._deadline: float | None = None
         self._lock = threading.Lock()
+        paths = [path or os.curdir for path in sys.path]
         options: dict[str, Any] = {} if sys.platform == "win32" else {"process_group": 0}
         try:
             self._process = subprocess.Popen(
                 # -P: no module of the working folder may stand before the standard library's.
-                [sys.executable, "-P", "-c", _BOOT, json.dumps([p or os.curdir for p in sys.path])],
+                [sys.executable, "-P", "-c", _BOOT, json.dumps(paths), module],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, **_ONE_THREAD},
@@ -223,6 +239,13 @@ class _Worker:
                     os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
+    def close(self) -> None:
+        """End it, with its pipes; only for who has it."""
+        self.kill()
+        for pipe in (self._requests, self._answers):
+            with suppress(OSError):
+                pipe.close()
+
     def kill_overdue(self) -> None:
         """End it if somebody has waited too long for it."""
         with self._lock:
@@ -240,10 +263,7 @@ class _Worker:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_DYING_S)  # its pipes close a moment before it is gone
         by_itself = self.ended
-        self.kill()
-        for pipe in (self._requests, self._answers):
-            with suppress(OSError):
-                pipe.close()
+        self.close()
         code = self._process.returncode
         if self._overdue:
             return f"kept a reader busy for more than {seconds:g} s"
