@@ -55,6 +55,15 @@ _IDENTITY = (
     "SeriesInstanceUID",
     "SOPInstanceUID",
 )
+_NEEDED = (
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "SamplesPerPixel",
+    "PixelRepresentation",
+    "PhotometricInterpretation",
+)
 # The value representation CS; free text, and so a name, does not pass.
 _CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
 # Larger values than this are copied out of the file only when there is room for them.
@@ -176,6 +185,10 @@ def _check_radiograph(ds: Dataset, name: str) -> None:
 
 
 def _check_pixels(ds: Dataset, name: str) -> None:
+    if missing := [keyword for keyword in _NEEDED if ds.get(keyword) in (None, "")]:
+        raise UnreadableImageError(
+            f"{name}: found pixel data without {', '.join(missing)}, wanted a whole header"
+        )
     rows, columns, bits = int(ds.Rows), int(ds.Columns), int(ds.BitsStored)
     if not 0 < rows * columns <= MAX_PIXELS:
         raise UnreadableImageError(
