@@ -31,8 +31,8 @@ from ..domain import Array, ImageRef, XrayImage
 from ..errors import NotARadiographError, UnreadableImageError
 from .frames import stored_frames
 from .grey import display_values
-from .limits import MAX_INFLATED_BYTES, MAX_PIXELS
-from .room import Room
+from .limits import MAX_INFLATED_BYTES, MAX_PICTURES, MAX_PIXELS
+from .room import UNLIMITED, Room
 
 MODALITIES = ("CR", "DX", "DR", "RG", "OT", "SC")
 """Projection radiographs and, as OT or SC, secondary captures of them. DR and SC are no terms of
@@ -90,7 +90,7 @@ def read_dicom(content: bytes, ref: ImageRef, room: Room) -> Iterator[XrayImage]
         Exception: pydicom raises nearly anything on hostile input; the caller translates.
     """
     name = ref.path.name
-    ds = parse(content, name)
+    ds = parse(content, name, room)
     _check_radiograph(ds, name)
     _check_pixels(ds, name)
     header = _header(ds)
@@ -115,18 +115,19 @@ def read_dicom(content: bytes, ref: ImageRef, room: Room) -> Iterator[XrayImage]
             del pixels
 
 
-def parse(content: bytes, name: str) -> Dataset:
+def parse(content: bytes, name: str, room: Room = UNLIMITED) -> Dataset:
     """Read the header of a DICOM file; its pixel data stays encoded.
 
     Args:
         content: The whole file, with or without preamble.
         name: File name, for errors.
+        room: Told how large deflated content is.
 
     Raises:
         UnreadableImageError: Its deflated content would grow too large.
         Exception: Whatever pydicom raises on hostile input; the caller translates.
     """
-    _check_inflated_size(content, name)
+    room.hold(_inflated_size(content, name))
     # The content was sniffed, so a missing preamble is a flaw and not a sign of something else.
     ds = dcmread(BytesIO(content), force=True, defer_size=_DEFER_BYTES)
     if "TransferSyntaxUID" not in ds.file_meta:
@@ -141,24 +142,27 @@ def parse(content: bytes, name: str) -> Dataset:
     return ds
 
 
-def _check_inflated_size(content: bytes, name: str) -> None:
+def _inflated_size(content: bytes, name: str) -> int:
     """Refuse a deflated file that would grow beyond all bounds: pydicom inflates it whole."""
     if content[128:132] != b"DICM" or content[132:138] != b"\x02\0\0\0UL":
-        return
+        return len(content)
     start = 144 + int.from_bytes(content[140:144], "little")
     if DeflatedExplicitVRLittleEndian.encode() not in content[144:start]:
-        return
+        return len(content)
     size = 0
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    # In pieces, so that the check itself stays small: 64 KiB become 64 MiB at most.
+    # A megabyte at a time, so that the check itself stays small.
     for offset in range(start, len(content), 2**16):
-        size += len(inflate.decompress(content[offset : offset + 2**16]))
-        if size <= MAX_INFLATED_BYTES:
-            continue
-        raise UnreadableImageError(
-            f"{name}: found a deflated file that grows beyond {MAX_INFLATED_BYTES} bytes, "
-            "wanted a smaller one"
-        )
+        piece = content[offset : offset + 2**16]
+        while piece:
+            size += len(inflate.decompress(piece, 2**20))
+            piece = inflate.unconsumed_tail
+            if size > MAX_INFLATED_BYTES:
+                raise UnreadableImageError(
+                    f"{name}: found a deflated file that grows beyond {MAX_INFLATED_BYTES} bytes, "
+                    "wanted a smaller one"
+                )
+    return size
 
 
 def _check_radiograph(ds: Dataset, name: str) -> None:
@@ -196,6 +200,9 @@ def _check_pixels(ds: Dataset, name: str) -> None:
         )
     if not 1 <= bits <= 16:
         raise UnreadableImageError(f"{name}: found {bits} bits a pixel, wanted 1 to 16")
+    frames = int(ds.get("NumberOfFrames") or 1)
+    if frames > MAX_PICTURES:
+        raise UnreadableImageError(f"{name}: found {frames} frames, wanted at most {MAX_PICTURES}")
 
 
 def _pixels(frame: NDArray[Any], photometric: str, ds: Dataset, name: str) -> Array:

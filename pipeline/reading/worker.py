@@ -42,6 +42,10 @@ class _Asked(Room):
         self._worker.ask(pixels)
         yield
 
+    def hold(self, content_bytes: int) -> None:
+        """See :class:`pipeline.io.Room`."""
+        self._worker.hold(content_bytes)
+
     @property
     def memory(self) -> str:
         """See :class:`pipeline.io.Room`."""
@@ -78,6 +82,11 @@ class _Worker:
         self.allowance.allow(self._file_bytes, pixels)
         _alarm(self._most_s)
 
+    def hold(self, content_bytes: int) -> None:
+        """Memory for content that may have grown."""
+        self._file_bytes = content_bytes
+        self.allowance.allow(content_bytes)
+
     def _read(self, message: wire.Message) -> bool:
         """Answer one request; whether it was the last one."""
         self._most_s = math.ceil(message["timeout_s"]) + _GRACE_S
@@ -103,15 +112,13 @@ class _Worker:
     def _allow_content(self, path: Path) -> None:
         """Memory for reading a file."""
         try:
-            self._file_bytes = min(path.stat().st_size, MAX_FILE_BYTES)
+            self.hold(min(path.stat().st_size, MAX_FILE_BYTES))
         except (OSError, ValueError):
-            self._file_bytes = 0
-        self.allowance.allow(self._file_bytes)
+            self.hold(0)
 
     def _found(self, sha256: str, size: int) -> None:
         """Tell the run of the content, before a decoder looks at it."""
-        self._file_bytes = size
-        self.allowance.allow(size)
+        self.hold(size)
         wire.send(self._answers, {"kind": "read", "sha256": sha256})
 
 
