@@ -83,7 +83,8 @@ def run(
         reader = reader or stack.enter_context(open_reader(config))
         job = _Job(weights, config, reader, wanted, clock or Clock())
         items = stack.enter_context(closing(_read_ahead(paths, job)))
-        stack.callback(reader.stop)  # first of all, so that no thread waits for a worker
+        # Left early, first of all: no thread shall wait for a worker.
+        stack.push(lambda kind, *_: reader.stop() if kind else None)
         tasks = (partial(_flush, batch, job) for batch in _batches(items, config))
         lanes = in_order(tasks, config.lanes, 2 * config.lanes, "fxpipe-lane")
         with closing(lanes) as flushed:
