@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -30,6 +31,10 @@ def _decode(content: bytes, source: Path, sha256: str, room: Room) -> Iterator[X
                 os.abort()
             elif word == "leave":
                 os._exit(3)
+            elif word == "breed":
+                child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+                (source.parent / "child").write_text(str(child.pid))
+                child.wait()
             elif word == "hang":
                 while True:
                     pass

@@ -78,6 +78,18 @@ def test_the_worst_costs_one_row_with_a_reason(bad, tmp_path, words, reason):
     assert [type(item) for item in read(bad, tmp_path, "good")] == [Prepared]
 
 
+def test_what_a_worker_has_started_ends_with_it(bad, tmp_path):
+    (outcome,) = read(bad, tmp_path, "breed")
+    assert "kept a reader busy" in str(outcome.error)
+    child = int((tmp_path / "child").read_text())
+    for _ in range(50):
+        state = Path(f"/proc/{child}/stat")
+        if not state.exists() or state.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.1)
+    pytest.fail("it lives")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 def test_hunger_costs_one_row_and_no_memory(bad, tmp_path):
     (outcome,) = read(bad, tmp_path, "eat")
