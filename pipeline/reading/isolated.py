@@ -7,38 +7,22 @@ file at a time. It is killed when that takes too long, and replaced when it ends
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, cast
 
-from .. import __file__ as package
 from ..clock import Clock
-from ..errors import StartError
 from ..io import Room
 from ..render import MOST_PX
 from . import wire
 from .prepared import Item, Prepared, Wanted, unread
+from .process import Process
 
-# The worker must be this very package, wherever it was found.
-_BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "import importlib; sys.exit(importlib.import_module(sys.argv[2]).main())"
-)
 _WORKER = f"{__package__}.worker"
-_START_S = 120.0
-_DYING_S = 2.0
-_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-_PIPE_BYTES = 2**20 if sys.platform == "linux" else -1
 _LOOK_S = 0.1
 """How often somebody looks whether a file takes too long."""
 
@@ -64,7 +48,7 @@ class Isolated:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-        first = _Worker(module)
+        first = Process(module)
         self._workers = {first}
         self._idle = [first]
         self._watcher = threading.Thread(target=self._watch, name="fxpipe-watch", daemon=True)
@@ -97,25 +81,23 @@ class Isolated:
 
     def _items(self, path: Path, wanted: Wanted, clock: Clock) -> Iterator[Item]:
         with ExitStack() as stack:
-            files = stack.enter_context(ExitStack())
-            files.enter_context(self._room.for_file(path))
+            room = stack.enter_context(ExitStack())
+            room.enter_context(self._room.for_file(path))
             worker = stack.enter_context(self._worker())
             reading = _Reading(worker, path, wanted, clock, self._timeout_s)
-            pictures = stack.enter_context(ExitStack())
             for step in reading.steps():
-                # A worker that asks for room has let go of the picture before.
-                pictures.close()
+                # A worker that asks for room has let go of the picture before; and whoever takes
+                # a picture may be slow to come back for the next one: others may have the room.
+                room.close()
                 if isinstance(step, int):
-                    pictures.enter_context(self._room.for_picture(step))
+                    room.enter_context(self._room.for_file(path))
+                    room.enter_context(self._room.for_picture(step))
                     reading.go_on()
                 else:
-                    # Whoever takes this may be slow to come back: others may have the room.
-                    files.close()
                     yield step
-                    files.enter_context(self._room.for_file(path))
 
     @contextmanager
-    def _worker(self) -> Iterator[_Worker]:
+    def _worker(self) -> Iterator[Process]:
         """A worker of one's own, started when none is idle."""
         with self._lock:
             worker = self._idle.pop() if self._idle else None
@@ -125,7 +107,7 @@ class Isolated:
                 self._workers.discard(worker)
             worker = None
         if worker is None:
-            worker = _Worker(self._module)
+            worker = Process(self._module)
             with self._lock:
                 self._workers.add(worker)
         if self._stopped.is_set():
@@ -152,133 +134,11 @@ class Isolated:
                 worker.kill_overdue()
 
 
-class _Worker:
-    """One worker process, started with the instance.
-
-    Args:
-        module: Whose ``main`` it runs.
-
-    Attributes:
-        busy: Whether it has a file and has not said that it is done with it.
-
-    Raises:
-        StartError: It cannot be started.
-    """
-
-    def __init__(self, module: str) -> None:
-        self.busy = False
-        self._ready = self._overdue = False
-        self._deadline: float | None = None
-        self._lock = threading.Lock()
-        paths = [path or os.curdir for path in sys.path]
-        options: dict[str, Any] = {} if sys.platform == "win32" else {"process_group": 0}
-        try:
-            self._process = subprocess.Popen(
-                # -P: no module of the working folder may stand before the standard library's.
-                [sys.executable, "-P", "-c", _BOOT, json.dumps(paths), module],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env={**os.environ, **_ONE_THREAD},
-                pipesize=_PIPE_BYTES,
-                **options,
-            )
-        except OSError as error:
-            raise _cannot_start(error.strerror or type(error).__name__) from error
-        self._requests = cast(BinaryIO, self._process.stdin)
-        self._answers = cast(BinaryIO, self._process.stdout)
-
-    @property
-    def ended(self) -> bool:
-        """Whether it is no more."""
-        return self._process.poll() is not None
-
-    def wait_ready(self) -> None:
-        """Wait until it has imported what it needs.
-
-        Raises:
-            StartError: It ends or takes too long, or is of another installation.
-        """
-        if self._ready:
-            return
-        try:
-            message, _ = self.receive(_START_S)
-            found = message.get("package")
-        except wire.WireError as error:
-            raise _cannot_start(f"a process that {self.ending(_START_S)}") from error
-        if found != package:
-            self.kill()
-            raise _cannot_start(f"the package {found}, wanted {package}")
-        self._ready = True
-
-    def send(self, message: wire.Message) -> None:
-        """Say something; if it has ended, that is told when it is listened to."""
-        with suppress(wire.WireError):
-            wire.send(self._requests, message)
-
-    def receive(self, seconds: float, most_bytes: int = 0) -> tuple[wire.Message, wire.Arrays]:
-        """Listen, for so many seconds; then it is killed.
-
-        Raises:
-            WireError: It has ended, or says what it may not say.
-        """
-        with self._lock:
-            self._deadline = time.monotonic() + seconds
-        try:
-            return wire.receive(self._answers, most_bytes)
-        finally:
-            with self._lock:
-                self._deadline = None
-
-    def kill(self) -> None:
-        """End it, and what it has started, at once."""
-        if not self.ended:
-            if sys.platform == "win32":
-                self._process.kill()
-            else:
-                with suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-
-    def close(self) -> None:
-        """End it, with its pipes; only for who has it."""
-        self.kill()
-        for pipe in (self._requests, self._answers):
-            with suppress(OSError):
-                pipe.close()
-
-    def kill_overdue(self) -> None:
-        """End it if somebody has waited too long for it."""
-        with self._lock:
-            if self._deadline is None or time.monotonic() < self._deadline:
-                return
-            self._overdue = True
-        self.kill()
-
-    def ending(self, seconds: float) -> str:
-        """What happened to it, in words for the file that it had; it has ended, or is ended now.
-
-        Args:
-            seconds: How long it was waited for.
-        """
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_DYING_S)  # its pipes close a moment before it is gone
-        by_itself = self.ended
-        self.close()
-        code = self._process.returncode
-        if self._overdue:
-            return f"kept a reader busy for more than {seconds:g} s"
-        if not by_itself:
-            return "made its reader talk nonsense"
-        if code < 0:
-            return f"crashed its reader (signal {-code})"
-        return f"ended its reader (exit status {code})"
-
-
 @dataclass
 class _Reading:
     """One file in the hands of a worker."""
 
-    worker: _Worker
+    worker: Process
     path: Path
     wanted: Wanted
     clock: Clock
@@ -363,10 +223,3 @@ def _bytes(item: Item) -> int:
         return 0
     shown = 0 if item.rendered is None else item.rendered.pixels.nbytes
     return shown + sum(array.nbytes for array in item.arrays.values())
-
-
-def _cannot_start(found: str) -> StartError:
-    return StartError(
-        f"a process that reads files cannot be started: found {found}",
-        "`--set isolate=false` reads them in this process",
-    )
