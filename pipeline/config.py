@@ -47,9 +47,12 @@ class RunConfig(Settings):
         precision: ``auto`` is int8 on the CPU and fp16 on a GPU.
         batch_size: Pictures that the trunk sees at once, in each lane. On a CPU more than 2 cost
             memory and gain nothing; a GPU wants 32 or more.
-        workers: Threads that read and resize ahead of it; 0 for one a core.
+        workers: Files that are read and resized ahead of it at the same time; 0 for one a core.
         megapixels: Millions of pixels that are decoded and resized at the same time, about 10 MB
             each; a larger picture goes alone. A GPU that many cores feed wants more.
+        isolate: Whether files are read in processes of their own, so that a decoder that crashes,
+            hangs or takes too much memory costs one row. False reads in the run's own.
+        timeout_per_file_s: Seconds that an isolated reader may be busy with one file.
         intra_op_threads: Threads inside a network on the CPU; 0 for what the lanes leave.
         operating_point: Name of a stored point; None for each bundle's default.
         heatmaps: For which pictures to show where a finding is seen: those with a positive or
@@ -71,6 +74,8 @@ class RunConfig(Settings):
     batch_size: int = Field(default=2, ge=1, le=1024)
     workers: int = Field(default=0, ge=0, le=256)
     megapixels: int = Field(default=24, ge=1, le=100_000)
+    isolate: bool = True
+    timeout_per_file_s: float = Field(default=60.0, gt=0.0, le=86_400.0)
     intra_op_threads: int = Field(default=0, ge=0, le=1024)
     operating_point: str | None = None
     heatmaps: Heatmaps | None = None

@@ -1,16 +1,17 @@
 """Read → trunk → route → fracture: batches across files, order kept, memory constant.
 
-Reader threads read and resize ahead of the networks; lanes, threads too, take whole batches
-through the networks; the caller gets the outcomes in order. What one picture does wrong becomes
-its own failed outcome; what the device or the weights do wrong ends the run.
+Reader threads have files read and resized ahead of the networks, by workers that may die of one
+(:mod:`pipeline.reading`); lanes, threads too, take whole batches through the networks; the caller
+gets the outcomes in order. What one picture does wrong becomes its own failed outcome; what the
+device or the weights do wrong ends the run.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,53 +21,21 @@ from .clock import Clock
 from .config import RunConfig
 from .decision import decide, examiners, refusal, route
 from .domain import (
-    Array,
-    Flag,
     FractureCall,
     Heatmap,
-    ImageRef,
     Outcome,
-    Placement,
     RegionCall,
-    Rendered,
     StageOutput,
     Status,
     Verdict,
-    XrayImage,
 )
-from .errors import ImageError, NotAPictureError
-from .flags import quality, reconcile
+from .flags import reconcile
 from .heatmap import to_heatmap
 from .in_order import in_order
-from .io import Room, decode, read_file, study_uid
-from .preprocess import PreprocessSpec, preprocess
-from .render import render
+from .reading.opened import open_reader
+from .reading.prepared import Item, Prepared, Reader, Wanted
 from .runtime.network import Batch, Stage
 from .runtime.session import Weights
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """One picture, ready for every network; its pixels in full depth are gone.
-
-    Attributes:
-        image: Where it comes from.
-        arrays: (1, H, W) float32 for each kind of preprocessing that the run needs.
-        placements: Where the picture lies on each of them.
-        header, identity, rendered, study: See :class:`pipeline.domain.Outcome`.
-        flags: Doubts about its quality.
-        elapsed_ms: Reading, decoding and resizing.
-    """
-
-    image: ImageRef
-    arrays: Mapping[PreprocessSpec, Array]
-    placements: Mapping[PreprocessSpec, Placement]
-    header: Mapping[str, str] | None
-    identity: Mapping[str, str] | None
-    rendered: Rendered | None
-    flags: tuple[Flag, ...]
-    study: str | None
-    elapsed_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +44,12 @@ class _Job:
 
     weights: Weights
     config: RunConfig
-    rendered: bool
+    reader: Reader
+    wanted: Wanted
     clock: Clock
     study_of: StudyOf | None
 
 
-_Item = _Prepared | Outcome
 StudyOf = Callable[[Path, str | None], str | None]
 """From a file and the StudyInstanceUID of its header, None without one, to the key of its study;
 called by several threads at once."""
@@ -94,6 +63,7 @@ def run(
     *,
     rendered: bool = False,
     study_of: StudyOf | None = None,
+    reader: Reader | None = None,
 ) -> Iterator[Outcome]:
     """Yield an outcome for every picture of every file, in the order of ``paths``.
 
@@ -104,18 +74,26 @@ def run(
         clock: Told how long the threads read, decode, resize, and run trunk and heads.
         rendered: Whether outcomes carry the picture, for reports.
         study_of: Tells the study of a file; None where that is of no interest.
+        reader: See :func:`pipeline.reading.opened.open_reader`; None to open one for this run.
 
     Yields:
         One outcome for a file, or one for each frame of a multi-frame file. When frame k of a
         file cannot be read, the frames before it keep their outcomes and frame k gets a failed
-        one.
+        one. So does one whose decoder crashes, hangs or takes too much memory.
 
     Raises:
         DeviceError: The device gave up in the middle of the run.
+        StartError: No worker can be started.
     """
-    job = _Job(weights, config, rendered, clock or Clock(), study_of)
-    # Closed explicitly: a consumer that stops early leaves no thread at work.
-    with closing(_read_ahead(paths, job)) as items:
+    identity = config.identifiers == "keep" or study_of is not None
+    wanted = Wanted(weights.preprocessings, identity, rendered)
+    # Closed explicitly: a consumer that stops early leaves no thread at work, and no worker.
+    with ExitStack() as stack:
+        reader = reader or stack.enter_context(open_reader(config))
+        job = _Job(weights, config, reader, wanted, clock or Clock(), study_of)
+        items = stack.enter_context(closing(_read_ahead(paths, job)))
+        # Left early, first of all: no thread shall wait for a worker.
+        stack.push(lambda kind, *_: reader.stop() if kind else None)
         tasks = (partial(_flush, batch, job) for batch in _batches(items, config))
         lanes = in_order(tasks, config.lanes, 2 * config.lanes, "fxpipe-lane")
         with closing(lanes) as flushed:
@@ -123,102 +101,51 @@ def run(
                 yield from outcomes
 
 
-def _batches(items: Iterable[_Item], config: RunConfig) -> Iterator[list[_Item]]:
+def _batches(items: Iterable[Item], config: RunConfig) -> Iterator[list[Item]]:
     """Items in groups with a batch of readable pictures each, and what failed between them."""
     # The bound on waiting items keeps memory constant where bad files are many and good ones
     # too few to fill a batch.
     most_waiting = 8 * config.batch_size
-    waiting: list[_Item] = []
+    waiting: list[Item] = []
     ready = 0
     for item in items:
         waiting.append(item)
-        ready += isinstance(item, _Prepared)
+        ready += isinstance(item, Prepared)
         if ready in (0, config.batch_size) or len(waiting) >= most_waiting:
             yield waiting
             waiting, ready = [], 0
     yield waiting
 
 
-def _read_ahead(paths: Iterable[Path], job: _Job) -> Generator[_Item, None, None]:
+def _read_ahead(paths: Iterable[Path], job: _Job) -> Generator[Item, None, None]:
     """Prepare files on reader threads, a bounded number ahead of the consumer, in order."""
-    room = Room(job.config.megapixels * 10**6)
-    tasks = (partial(_prepare_in, room, path, job) for path in paths)
+    tasks = (partial(job.reader.read, path, job.wanted, job.clock) for path in paths)
     threads = job.config.reader_threads
     ahead = max(2 * job.config.batch_size, 2 * threads)
     with closing(in_order(tasks, threads, ahead, "fxpipe-read")) as prepared:
         for items in prepared:
-            yield from items
+            yield from (_of_study(item, job) for item in items)
 
 
-def _prepare_in(room: Room, path: Path, job: _Job) -> list[_Item]:
-    """Prepare one file as soon as there is room for its content."""
-    with room.for_file(path):
-        return _prepare(path, job, room)
+def _of_study(item: Item, job: _Job) -> Item:
+    """The item with its study; identifiers go no further unless they are kept."""
+    uid = (item.identity or {}).get("StudyInstanceUID") or None
+    study = job.study_of(item.image.path, uid) if job.study_of else None
+    kept = isinstance(item, Prepared) and job.config.identifiers == "keep"
+    return replace(item, identity=item.identity if kept else None, study=study)
 
 
-def _prepare(path: Path, job: _Job, room: Room) -> list[_Item]:
-    """Read one file and resize each of its frames; never raises for what the file holds."""
-    items: list[_Item] = []
-    content, sha256 = b"", None
-    started = time.perf_counter()
-    try:
-        with job.clock.measure("read"):
-            content, sha256 = read_file(path)
-        # Closed explicitly: whatever ends this, the room is given back.
-        with closing(decode(content, path, sha256, room)) as images:
-            while True:
-                with job.clock.measure("decode"):
-                    image = next(images, None)
-                if image is None:
-                    break
-                with job.clock.measure("resize"):
-                    items.append(_resized(image, job, started))
-                del image  # not kept while the next one is decoded
-                started = time.perf_counter()
-        if not items:
-            raise ImageError(f"{path.name}: found a file without a picture, wanted at least one")
-    except ImageError as error:
-        unsupported = isinstance(error, NotAPictureError)
-        items.append(
-            Outcome(
-                image=ImageRef(path, len(items) or None, sha256),
-                status=Status.UNSUPPORTED if unsupported else Status.FAILED,
-                error=str(error),
-                elapsed_ms=_since(started),
-                study=job.study_of and job.study_of(path, study_uid(content)),
-            )
-        )
-    return items
-
-
-def _resized(image: XrayImage, job: _Job, started: float) -> _Prepared:
-    """What is kept of a picture."""
-    uid = (image.identity or {}).get("StudyInstanceUID") or None
-    placed = {spec: preprocess(image.pixels, spec) for spec in job.weights.preprocessings}
-    return _Prepared(
-        image=image.source,
-        arrays={spec: array for spec, (array, _) in placed.items()},
-        placements={spec: placement for spec, (_, placement) in placed.items()},
-        header=image.dicom,
-        identity=image.identity if job.config.identifiers == "keep" else None,
-        rendered=render(image.pixels) if job.rendered else None,
-        flags=quality(image.pixels),
-        study=job.study_of and job.study_of(image.source.path, uid),
-        elapsed_ms=_since(started),
-    )
-
-
-def _flush(items: Sequence[_Item], job: _Job) -> list[Outcome]:
+def _flush(items: Sequence[Item], job: _Job) -> list[Outcome]:
     """Run one batch and put its outcomes back between those that were failed already."""
-    prepared = [item for item in items if isinstance(item, _Prepared)]
+    prepared = [item for item in items if isinstance(item, Prepared)]
     outcomes: Iterator[Outcome] = iter(())
     if prepared:
         with job.clock.measure("heads"):
             outcomes = iter(_judge(prepared, job))
-    return [next(outcomes) if isinstance(item, _Prepared) else item for item in items]
+    return [next(outcomes) if isinstance(item, Prepared) else item for item in items]
 
 
-def _judge(prepared: Sequence[_Prepared], job: _Job) -> list[Outcome]:
+def _judge(prepared: Sequence[Prepared], job: _Job) -> list[Outcome]:
     """Route every picture of a batch, then let each specialist look at its own rows."""
     started = time.perf_counter()
     weights = job.weights
@@ -252,7 +179,7 @@ def _judge(prepared: Sequence[_Prepared], job: _Job) -> list[Outcome]:
 
 
 def _finding(
-    row: int, output: StageOutput, region: str, item: _Prepared, job: _Job
+    row: int, output: StageOutput, region: str, item: Prepared, job: _Job
 ) -> FractureCall | None:
     """What a specialist says of one of its rows; None where it gave something unusable."""
     probability = float(output.probabilities[row, 0])
@@ -280,7 +207,7 @@ def _route(region: Stage, batch: Batch) -> list[RegionCall | None]:
 
 
 def _outcome(
-    item: _Prepared,
+    item: Prepared,
     call: RegionCall | None,
     found: tuple[FractureCall, ...],
     fault: str | None,

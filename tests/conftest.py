@@ -5,7 +5,12 @@ from __future__ import annotations
 import warnings
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tables import fracatlas_folder
+
+settings.register_profile(
+    "long", max_examples=20_000, database=None, suppress_health_check=list(HealthCheck)
+)
 
 TINY = (
     "preprocess.height_px=64",

@@ -44,21 +44,32 @@ def versions() -> dict[str, str | None]:
 def peak_memory() -> tuple[int | None, str]:
     """The most memory that this process ever had resident, in bytes.
 
+    On Linux with that of the processes that it has started and that live, each at its own peak:
+    no less than what they ever had together.
+
     Returns:
         Bytes, or None, and then why.
     """
     # On Linux not from getrusage, whose maximum a new process inherits from the one that
     # started it.
-    status = _text("/proc/self/status")
-    for line in status.splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024, ""
+    if own := _peak_of("self"):
+        tasks = Path("/proc/self/task").glob("*/children")
+        workers = {pid for task in tasks for pid in _text(str(task)).split()}
+        return own + sum(map(_peak_of, workers)), ""
     if sys.platform == "win32":
         return None, "Python on Windows cannot tell the peak memory of a process"
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, ""
+
+
+def _peak_of(pid: str) -> int:
+    """VmHWM of a process in bytes; 0 where there is no /proc."""
+    for line in _text(f"/proc/{pid}/status").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def _processor() -> str | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -19,6 +21,7 @@ from ..domain import Array, Outcome
 from ..io import decode, read_file
 from ..orchestrator import run
 from ..preprocess import PreprocessSpec, preprocess
+from ..reading.opened import open_reader
 from ..report.csv_table import CsvWriter
 from ..report.json_lines import JsonLinesWriter
 from ..runtime.network import Batch, Network, Stage
@@ -41,12 +44,17 @@ class Own:
     Raises:
         BundleError: See :func:`pipeline.runtime.session.load_bundles`.
         DeviceError: Likewise.
+        StartError: No worker can be started.
     """
 
     def __init__(self, weights: Path, config: RunConfig, root: Path) -> None:
         self._config = config
         self._root = root
         self._weights = load_bundles(weights, config)
+        # Started once, as the networks are: no contender's start counts.
+        opened = ExitStack()
+        self._reader = opened.enter_context(open_reader(config))
+        weakref.finalize(self, opened.close)
         self._turns: list[_Turn] = []
 
     @property
@@ -61,6 +69,7 @@ class Own:
             "lanes": config.lanes,
             "threads": config.threads,
             "reader_threads": config.reader_threads,
+            "isolate": config.isolate,
         }
 
     def do(self, paths: Sequence[Path], output: Path) -> Tally:
@@ -72,7 +81,9 @@ class Own:
             CsvWriter(output / "results.csv", self._root) as table,
             JsonLinesWriter(output / "results.jsonl", self._root) as lines,
         ):
-            for outcome in run(paths, self._weights, self._config, clock=clock):
+            for outcome in run(
+                paths, self._weights, self._config, clock=clock, reader=self._reader
+            ):
                 with clock.measure("writing"):
                     table.write(outcome)
                     lines.write(outcome)

@@ -42,7 +42,7 @@ def print_table(
     _say(
         console,
         "median [least, greatest] of the rounds; a ratio is taken within a round; memory is "
-        "the peak of the process, without that of a GPU",
+        "the peak of the process with its workers, without that of a GPU",
     )
 
 

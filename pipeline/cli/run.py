@@ -22,6 +22,7 @@ from ..domain import Outcome
 from ..io.discover import discover
 from ..orchestrator import run
 from ..progress import Progress, on_stderr, visible
+from ..reading.opened import open_reader
 from ..report import ReportWriter
 from ..report.journal import Journal, read
 from ..report.resume import Done, keep
@@ -65,7 +66,14 @@ _FOLDER = click.Path(path_type=Path)
 )
 @click.option("--device", type=click.Choice(get_args(Device)), help="Where the networks run.")
 @click.option("--batch-size", type=int, help="Pictures that the trunk sees at once.")
-@click.option("--workers", type=int, help="Threads that read ahead; 0 for one a core.")
+@click.option("--workers", type=int, help="Files that are read at once; 0 for one a core.")
+@click.option(
+    "--timeout-per-file",
+    "timeout_per_file_s",
+    type=float,
+    metavar="SECONDS",
+    help="A file that takes longer to read gets a failed row.  [default: 60]",
+)
 @click.option("--operating-point", metavar="NAME", help="A decision rule stored in the bundles.")
 @click.option(
     "--heatmaps",
@@ -140,6 +148,7 @@ def command(
     root = source if source.is_dir() else source.parent
     studies = studies_by(config.studies, root)
     paths = discover(source, exclude=output)
+    reader = ctx.with_resource(open_reader(config))  # it starts while the networks are opened
     first = next(paths)  # refuses an empty folder before anything is opened or written
     networks = load_bundles(weights or default_weights(), config)
 
@@ -167,7 +176,9 @@ def command(
         journal.follow(streams, kept.outputs, objects)
         writers += [stack.enter_context(by_study), summary, *([objects] if objects else [])]
         rendered = config.report or config.shown_heatmaps != "none"
-        outcomes = run(left, networks, config, rendered=rendered, study_of=studies.key)
+        outcomes = run(
+            left, networks, config, rendered=rendered, study_of=studies.key, reader=reader
+        )
         _write_all(outcomes, [*writers, journal], progress)
     studies.warn_unmet()
     if not quiet:

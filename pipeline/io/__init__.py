@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from collections.abc import Generator
 from contextlib import closing
@@ -13,7 +14,6 @@ from pathlib import Path
 
 from ..domain import ImageRef, XrayImage
 from ..errors import ImageError, NotAPictureError, UnreadableImageError
-from .dicom import read_dicom, read_study_uid
 from .discover import discover
 from .limits import MAX_FILE_BYTES
 from .quiet import quiet
@@ -22,6 +22,10 @@ from .room import UNLIMITED, Room
 from .sniff import Kind, claims_picture, refusal, sniff
 
 __all__ = ["Room", "decode", "discover", "read_file", "study_uid"]
+
+_TO_READ = os.O_RDONLY | sum(
+    getattr(os, name, 0) for name in ("O_BINARY", "O_CLOEXEC", "O_NOCTTY", "O_NONBLOCK")
+)
 
 
 def read_file(path: Path) -> tuple[bytes, str]:
@@ -32,30 +36,47 @@ def read_file(path: Path) -> tuple[bytes, str]:
 
     Raises:
         NotAPictureError: The file is too large and its name claims no picture.
-        UnreadableImageError: Anything else that keeps it from being read.
+        UnreadableImageError: Anything else that keeps it from being read, or from being read as
+            it was at one moment.
     """
     try:
-        found = path.stat()
-        if stat.S_ISDIR(found.st_mode):
-            raise UnreadableImageError(
-                f"{path.name}: found a folder that cannot be listed, wanted a readable one"
-            )
-        if not stat.S_ISREG(found.st_mode):
-            raise UnreadableImageError(
-                f"{path.name}: found a pipe, socket or device, wanted a regular file"
-            )
-        if found.st_size > MAX_FILE_BYTES:
-            error = UnreadableImageError if claims_picture(path.name) else NotAPictureError
-            raise error(
-                f"{path.name}: found {found.st_size} bytes, wanted at most {MAX_FILE_BYTES}"
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
+        _check_file(path.stat(), path.name)
+        # Looked at again when it is open: in between the name may have got another meaning, and
+        # to open a pipe would wait for its writer.
+        with os.fdopen(os.open(path, _TO_READ), "rb") as file:
+            before = os.fstat(file.fileno())
+            _check_file(before, path.name)
+            content = file.read(before.st_size + 1)
+            after = os.fstat(file.fileno())
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or type(error).__name__
         raise UnreadableImageError(
             f"{path.name}: found a file that cannot be read ({reason}), wanted a readable one"
         ) from error
+    if len(content) != before.st_size or _moment(before) != _moment(after):
+        raise UnreadableImageError(
+            f"{path.name}: found a file that changed while it was read, wanted one that is "
+            "complete",
+            "run again when it has been written",
+        )
     return content, hashlib.sha256(content).hexdigest()
+
+
+def _check_file(found: os.stat_result, name: str) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise UnreadableImageError(
+            f"{name}: found a folder that cannot be listed, wanted a readable one"
+        )
+    if not stat.S_ISREG(found.st_mode):
+        raise UnreadableImageError(f"{name}: found a pipe, socket or device, wanted a regular file")
+    if found.st_size > MAX_FILE_BYTES:
+        error = UnreadableImageError if claims_picture(name) else NotAPictureError
+        raise error(f"{name}: found {found.st_size} bytes, wanted at most {MAX_FILE_BYTES}")
+
+
+def _moment(found: os.stat_result) -> tuple[int, int]:
+    """What changes when a file is written."""
+    return found.st_size, found.st_mtime_ns
 
 
 def decode(
@@ -89,6 +110,16 @@ def decode(
                     picture = next(pictures, None)
             except ImageError:
                 raise
+            except MemoryError as error:
+                raise UnreadableImageError(
+                    f"{source.name}: found a {kind} file that needs more memory than "
+                    f"{room.memory}, wanted a smaller one"
+                ) from error
+            except RecursionError as error:
+                raise UnreadableImageError(
+                    f"{source.name}: found a {kind} file that is nested too deeply, wanted a "
+                    "shallower one"
+                ) from error
             # The one broad catch: on hostile input the decoders raise nearly anything, and one
             # bad file must not end a run. Only the type is told: the text may quote patient
             # identifiers.
@@ -113,6 +144,8 @@ def study_uid(content: bytes) -> str | None:
     """
     if sniff(content) is not Kind.DICOM:
         return None
+    from .dicom import read_study_uid
+
     try:
         with quiet():
             return read_study_uid(content)
@@ -127,6 +160,10 @@ def _pictures(
     if kind is Kind.UNKNOWN:
         raise refusal(content, ref.path.name)
     if kind is Kind.DICOM:
+        # Here and not above: pydicom takes a third of a second to import, which a run that only
+        # has its workers decode never needs.
+        from .dicom import read_dicom
+
         yield from read_dicom(content, ref, room)
     else:
         yield from read_raster(content, kind, ref, room)

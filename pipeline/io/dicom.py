@@ -31,8 +31,8 @@ from ..domain import Array, ImageRef, XrayImage
 from ..errors import NotARadiographError, UnreadableImageError
 from .frames import stored_frames
 from .grey import display_values
-from .limits import MAX_INFLATED_BYTES, MAX_PIXELS
-from .room import Room
+from .limits import MAX_INFLATED_BYTES, MAX_PICTURES, MAX_PIXELS
+from .room import UNLIMITED, Room
 from .terms import known
 
 MODALITIES = ("CR", "DX", "DR", "RG", "OT", "SC")
@@ -55,6 +55,15 @@ _IDENTITY = (
     "StudyInstanceUID",
     "SeriesInstanceUID",
     "SOPInstanceUID",
+)
+_NEEDED = (
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "SamplesPerPixel",
+    "PixelRepresentation",
+    "PhotometricInterpretation",
 )
 # Larger values than this are copied out of the file only when there is room for them.
 _DEFER_BYTES = 2**24
@@ -80,7 +89,7 @@ def read_dicom(content: bytes, ref: ImageRef, room: Room) -> Iterator[XrayImage]
         Exception: pydicom raises nearly anything on hostile input; the caller translates.
     """
     name = ref.path.name
-    ds = parse(content, name)
+    ds = parse(content, name, room)
     _check_radiograph(ds, name)
     _check_pixels(ds, name)
     header = _header(ds)
@@ -111,25 +120,26 @@ def read_study_uid(content: bytes) -> str | None:
     Raises:
         Exception: As :func:`read_dicom`.
     """
-    _check_inflated_size(content, "file")
+    _inflated_size(content, "file")
     ds = dcmread(
         BytesIO(content), force=True, stop_before_pixels=True, specific_tags=["StudyInstanceUID"]
     )
     return str(ds.get("StudyInstanceUID") or "").strip() or None
 
 
-def parse(content: bytes, name: str) -> Dataset:
+def parse(content: bytes, name: str, room: Room = UNLIMITED) -> Dataset:
     """Read the header of a DICOM file; its pixel data stays encoded.
 
     Args:
         content: The whole file, with or without preamble.
         name: File name, for errors.
+        room: Told how large deflated content is.
 
     Raises:
         UnreadableImageError: Its deflated content would grow too large.
         Exception: Whatever pydicom raises on hostile input; the caller translates.
     """
-    _check_inflated_size(content, name)
+    room.hold(_inflated_size(content, name))
     # The content was sniffed, so a missing preamble is a flaw and not a sign of something else.
     ds = dcmread(BytesIO(content), force=True, defer_size=_DEFER_BYTES)
     if "TransferSyntaxUID" not in ds.file_meta:
@@ -144,24 +154,27 @@ def parse(content: bytes, name: str) -> Dataset:
     return ds
 
 
-def _check_inflated_size(content: bytes, name: str) -> None:
+def _inflated_size(content: bytes, name: str) -> int:
     """Refuse a deflated file that would grow beyond all bounds: pydicom inflates it whole."""
     if content[128:132] != b"DICM" or content[132:138] != b"\x02\0\0\0UL":
-        return
+        return len(content)
     start = 144 + int.from_bytes(content[140:144], "little")
     if DeflatedExplicitVRLittleEndian.encode() not in content[144:start]:
-        return
+        return len(content)
     size = 0
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    # In pieces, so that the check itself stays small: 64 KiB become 64 MiB at most.
+    # A megabyte at a time, so that the check itself stays small.
     for offset in range(start, len(content), 2**16):
-        size += len(inflate.decompress(content[offset : offset + 2**16]))
-        if size <= MAX_INFLATED_BYTES:
-            continue
-        raise UnreadableImageError(
-            f"{name}: found a deflated file that grows beyond {MAX_INFLATED_BYTES} bytes, "
-            "wanted a smaller one"
-        )
+        piece = content[offset : offset + 2**16]
+        while piece:
+            size += len(inflate.decompress(piece, 2**20))
+            piece = inflate.unconsumed_tail
+            if size > MAX_INFLATED_BYTES:
+                raise UnreadableImageError(
+                    f"{name}: found a deflated file that grows beyond {MAX_INFLATED_BYTES} bytes, "
+                    "wanted a smaller one"
+                )
+    return size
 
 
 def _check_radiograph(ds: Dataset, name: str) -> None:
@@ -189,6 +202,10 @@ def _check_radiograph(ds: Dataset, name: str) -> None:
 
 
 def _check_pixels(ds: Dataset, name: str) -> None:
+    if missing := [keyword for keyword in _NEEDED if ds.get(keyword) in (None, "")]:
+        raise UnreadableImageError(
+            f"{name}: found pixel data without {', '.join(missing)}, wanted a whole header"
+        )
     rows, columns, bits = int(ds.Rows), int(ds.Columns), int(ds.BitsStored)
     if not 0 < rows * columns <= MAX_PIXELS:
         raise UnreadableImageError(
@@ -196,6 +213,9 @@ def _check_pixels(ds: Dataset, name: str) -> None:
         )
     if not 1 <= bits <= 16:
         raise UnreadableImageError(f"{name}: found {bits} bits a pixel, wanted 1 to 16")
+    frames = int(ds.get("NumberOfFrames") or 1)
+    if frames > MAX_PICTURES:
+        raise UnreadableImageError(f"{name}: found {frames} frames, wanted at most {MAX_PICTURES}")
 
 
 def _pixels(frame: NDArray[Any], photometric: str, ds: Dataset, name: str) -> Array:

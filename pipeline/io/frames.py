@@ -76,7 +76,7 @@ def stored_frames(ds: Dataset, name: str) -> Iterator[tuple[NDArray[Any], str]]:
         yield from _gdcm_frames(ds, syntax, name)
         return
     plugin = _PLUGINS.get(syntax, "")
-    if syntax.is_encapsulated and not plugin:
+    if not syntax.is_transfer_syntax or (syntax.is_encapsulated and not plugin):
         raise UnreadableImageError(
             f"{name}: found pixels in transfer syntax {_name(syntax)}, which fxpipe does not "
             "read, wanted uncompressed, RLE, JPEG, JPEG-LS or JPEG 2000"

@@ -8,6 +8,7 @@ leave on stdout, both as raw bytes. Exit 0 means that all pixels were written.
 
 from __future__ import annotations
 
+import signal
 import sys
 
 JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
@@ -22,6 +23,9 @@ def main(arguments: list[str]) -> int:
     """
     import gdcm
 
+    # Who started it waits for 60 s, and may be gone before.
+    if hasattr(signal, "alarm"):
+        signal.alarm(90)
     syntax, photometric = arguments[:2]
     rows, columns, samples, allocated, stored, signed = (int(number) for number in arguments[2:])
     stream = sys.stdin.buffer.read()

@@ -9,6 +9,7 @@ decoded; that would save a tenth of their decoding and change probabilities by u
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -26,7 +27,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from ..bands import bands
 from ..domain import Array, ImageRef, XrayImage
 from ..errors import UnreadableImageError
-from .limits import MAX_PIXELS
+from .limits import MAX_PICTURES, MAX_PIXELS
 from .room import Room
 from .sniff import Kind
 
@@ -76,7 +77,7 @@ def read_raster(
     """
     try:
         image = _OPENERS[kind](BytesIO(content))
-        pages = _pages(image) if isinstance(image, TiffImageFile) else [0]
+        pages = _pages(image, ref.path.name) if isinstance(image, TiffImageFile) else [0]
         for page in pages:
             if isinstance(image, TiffImageFile):
                 image.seek(page)
@@ -94,11 +95,16 @@ def read_raster(
         ) from error
 
 
-def _pages(image: TiffImageFile) -> list[int]:
+def _pages(image: TiffImageFile, name: str) -> list[int]:
     """The pages of a TIFF that are pictures of their own: previews are left out."""
     pages = []
-    for page in range(image.n_frames):
-        image.seek(page)
+    for page in itertools.count():
+        try:  # and not n_frames, which looks for the last page of a million first
+            image.seek(page)
+        except EOFError:
+            break
+        if page >= MAX_PICTURES:
+            raise UnreadableImageError(f"{name}: found more than {MAX_PICTURES} pages, wanted less")
         if not int(image.tag_v2.get(_SUBFILE_TYPE, 0)) & 1:
             pages.append(page)
     return pages or [0]

@@ -42,6 +42,14 @@ class Room:
         with self._pixels.taken(pixels):
             yield
 
+    def hold(self, content_bytes: int) -> None:
+        """Told that the content of a file is so large once it is inflated."""
+
+    @property
+    def memory(self) -> str:
+        """How much memory a picture may take, for errors: "needs more than …"."""
+        return "there is"
+
 
 class _Share:
     """A semaphore of which more than one can be taken, but never a part of what is asked for."""

@@ -16,7 +16,7 @@ LAYERS = (
     {"cli"},
     {"bench", "doctor"},
     {"orchestrator", "report", "studies", "progress", "log"},
-    {"runtime", "decision", "heatmap", "flags", "render"},
+    {"runtime", "decision", "heatmap", "reading", "flags", "render"},
     {"config"},
     {"weights"},
     {"bundle", "fused", "io"},

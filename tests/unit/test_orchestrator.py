@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from bundles import SPEC, for_all, probability, spec, standard_specs, write_bundles, write_png
 
-from pipeline import orchestrator
 from pipeline.bundle import BundleSpec, Kind
 from pipeline.clock import Clock
 from pipeline.config import RunConfig
@@ -19,10 +18,11 @@ from pipeline.domain import ImageRef, Outcome, Status, Verdict, XrayImage
 from pipeline.errors import DeviceError, UnreadableImageError
 from pipeline.io import Room
 from pipeline.orchestrator import run
+from pipeline.reading import here
 from pipeline.runtime.network import Network
 from pipeline.runtime.session import Weights, load_bundles
 
-CPU = RunConfig(device="cpu", intra_op_threads=1, workers=2, batch_size=4)
+CPU = RunConfig(device="cpu", intra_op_threads=1, workers=2, batch_size=4, isolate=False)
 
 
 def judge(paths: list[Path], weights: Weights, **changes: object) -> list[Outcome]:
@@ -220,7 +220,7 @@ def frames(good: int, then_fail: bool):
 @pytest.mark.parametrize("then_fail", [False, True])
 def test_one_outcome_for_each_frame(weights, tmp_path, monkeypatch, then_fail):
     (tmp_path / "cine.dcm").write_bytes(b"x")
-    monkeypatch.setattr(orchestrator, "decode", frames(6, then_fail))
+    monkeypatch.setattr(here, "decode", frames(6, then_fail))
     outcomes = judge([tmp_path / "cine.dcm"], weights)
     assert [outcome.image.frame for outcome in outcomes] == list(range(6 + then_fail))
     assert all(outcome.header == {"Modality": "DX"} for outcome in outcomes[:6])
@@ -229,7 +229,7 @@ def test_one_outcome_for_each_frame(weights, tmp_path, monkeypatch, then_fail):
 
 def test_a_file_without_a_picture_still_gets_its_row(weights, tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"x")
-    monkeypatch.setattr(orchestrator, "decode", frames(0, then_fail=False))
+    monkeypatch.setattr(here, "decode", frames(0, then_fail=False))
     (outcome,) = judge([tmp_path / "a"], weights)
     assert outcome.status is Status.FAILED
     assert outcome.image.frame is None

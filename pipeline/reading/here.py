@@ -1,0 +1,110 @@
+"""Reads files in this process: in that of a worker, or where nobody wants to be isolated."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+from ..clock import Clock
+from ..domain import XrayImage
+from ..errors import ImageError, NotAPictureError
+from ..flags import quality
+from ..io import Room, decode, read_file, study_uid
+from ..preprocess import preprocess
+from ..render import render
+from .prepared import Item, Prepared, Wanted, unread
+
+
+class Here:
+    """The reader without workers: a decoder that crashes or hangs takes this process with it.
+
+    Args:
+        room: For pictures and files of all threads.
+    """
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+
+    def read(self, path: Path, wanted: Wanted, clock: Clock) -> list[Item]:
+        """See :class:`.prepared.Reader`; all pictures of the file at once."""
+        with self._room.for_file(path):
+            return list(prepare(path, wanted, clock, self._room))
+
+    def stop(self) -> None:
+        """See :class:`.prepared.Reader`; what a thread has begun, it ends."""
+
+
+def prepare(
+    path: Path,
+    wanted: Wanted,
+    clock: Clock,
+    room: Room,
+    found: Callable[[str, int], None] | None = None,
+) -> Iterator[Item]:
+    """Read one file and resize each of its pictures; see :class:`.prepared.Reader`.
+
+    Args:
+        path: The file.
+        wanted: What to make of each picture.
+        clock: Told what it took.
+        room: Taken for each picture until the next item is asked for.
+        found: Told SHA-256 and size of the content, before it is decoded.
+    """
+    done = 0
+    content, sha256 = b"", None
+    started = time.perf_counter()
+    try:
+        with clock.measure("read"):
+            content, sha256 = read_file(path)
+        if found:
+            found(sha256, len(content))
+        # Closed explicitly: whatever ends this, the room is given back.
+        with closing(decode(content, path, sha256, room)) as images:
+            while True:
+                with clock.measure("decode"):
+                    image = next(images, None)
+                if image is None:
+                    break
+                with clock.measure("resize"):
+                    item = _resized(image, wanted, started)
+                del image  # not kept while the next one is decoded
+                yield item
+                del item
+                done += 1
+                started = time.perf_counter()
+        if not done:
+            raise ImageError(f"{path.name}: found a file without a picture, wanted at least one")
+    except ImageError as error:
+        words, unsupported = str(error), isinstance(error, NotAPictureError)
+        # So a study knows of the pictures that it lost.
+        uid = study_uid(content) if wanted.identity else None
+        identity = {"StudyInstanceUID": uid} if uid else None
+        yield unread(
+            path, done or None, sha256, words, _since(started),
+            unsupported=unsupported, identity=identity,
+        )  # fmt: skip
+    except MemoryError:
+        words = f"{path.name}: found a picture that needs more memory than {room.memory}"
+        yield unread(path, done or None, sha256, f"{words}, wanted a smaller one", _since(started))
+
+
+def _resized(image: XrayImage, wanted: Wanted, started: float) -> Prepared:
+    """What is kept of a picture."""
+    placed = {spec: preprocess(image.pixels, spec) for spec in wanted.preprocessings}
+    return Prepared(
+        image=image.source,
+        arrays={spec: array for spec, (array, _) in placed.items()},
+        placements={spec: placement for spec, (_, placement) in placed.items()},
+        header=image.dicom,
+        identity=image.identity if wanted.identity else None,
+        rendered=render(image.pixels) if wanted.rendered else None,
+        flags=quality(image.pixels),
+        elapsed_ms=_since(started),
+    )
+
+
+def _since(started: float) -> float:
+    """Milliseconds since a ``time.perf_counter`` reading."""
+    return (time.perf_counter() - started) * 1000.0

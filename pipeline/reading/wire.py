@@ -1,0 +1,188 @@
+"""Messages between a run and its workers: a JSON header, then arrays as raw bytes.
+
+Four bytes say how long the header is, and the header how long the arrays are. Both are looked at
+before anything is made room for: what a hostile file has made of a worker is not believed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..domain import Flag, ImageRef, Outcome, Placement, Rendered, Status
+from ..preprocess import PreprocessSpec
+from .prepared import Item, Prepared, Wanted
+
+Message = dict[str, Any]
+Arrays = list[NDArray[Any]]
+
+_MOST_HEADER_BYTES = 2**20
+_DTYPES = {"float32": np.float32, "uint8": np.uint8}
+_LENGTH = struct.Struct("<I")
+
+
+class WireError(Exception):
+    """The other side ended, or said what it may not say."""
+
+
+def send(stream: BinaryIO, message: Message, arrays: Sequence[NDArray[Any]] = ()) -> None:
+    """Write one message and flush.
+
+    Args:
+        stream: To the other side.
+        message: Whatever JSON can hold; file names may be no UTF-8.
+        arrays: float32 or uint8.
+
+    Raises:
+        WireError: The other side has ended, or the message is too long.
+    """
+    shapes = [[array.dtype.name, *array.shape] for array in arrays]
+    header = json.dumps({**message, "arrays": shapes}).encode("ascii")
+    if len(header) > _MOST_HEADER_BYTES:
+        raise WireError(f"found a header of {len(header)} bytes")
+    try:
+        stream.write(_LENGTH.pack(len(header)) + header)
+        for array in arrays:
+            stream.write(np.ascontiguousarray(array).data.cast("B"))
+        stream.flush()
+    except (OSError, ValueError) as error:  # ValueError: closed on this side
+        raise WireError("found nobody to listen") from error
+
+
+def receive(stream: BinaryIO, most_bytes: int = 0) -> tuple[Message, Arrays]:
+    """Read one message.
+
+    Args:
+        stream: From the other side.
+        most_bytes: Of all arrays together.
+
+    Raises:
+        WireError: The other side has ended, or the message is none.
+    """
+    (length,) = _LENGTH.unpack(_exactly(stream, bytearray(_LENGTH.size)))
+    if length > _MOST_HEADER_BYTES:
+        raise WireError(f"found a header of {length} bytes")
+    try:
+        message = json.loads(_exactly(stream, bytearray(length)))
+        shapes = [(np.dtype(_DTYPES[name]), tuple(shape)) for name, *shape in message["arrays"]]
+        sizes = [math.prod(shape) * dtype.itemsize for dtype, shape in shapes]
+        fits = all(type(n) is int and n > 0 for _, shape in shapes for n in shape)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise WireError(f"found a header that is none ({type(error).__name__})") from error
+    if not fits or sum(sizes) > most_bytes:
+        raise WireError(f"found arrays of {sum(sizes)} bytes, wanted at most {most_bytes}")
+    arrays = [np.empty(shape, dtype) for dtype, shape in shapes]
+    for array in arrays:
+        _exactly(stream, array.data.cast("B"))
+    return message, arrays
+
+
+def _exactly(stream: BinaryIO, buffer: Any) -> Any:
+    """Fill a buffer of bytes."""
+    view, filled = memoryview(buffer), 0
+    while filled < len(view):
+        try:
+            count = stream.readinto(view[filled:])  # type: ignore[attr-defined]
+        except (OSError, ValueError) as error:  # ValueError: closed on this side
+            raise WireError("found nobody to speak") from error
+        if not count:
+            raise WireError("found the end in the middle of a message")
+        filled += count
+    return buffer
+
+
+# -------------------------------------------------------------------------------- requests
+
+
+def request(path: Path, wanted: Wanted) -> Message:
+    """What a worker is asked to do."""
+    specs = [spec.model_dump(mode="json") for spec in wanted.preprocessings]
+    return {
+        "path": str(path),
+        "specs": specs,
+        "identity": wanted.identity,
+        "rendered": wanted.rendered,
+    }
+
+
+def requested(message: Message) -> tuple[Path, Wanted]:
+    """The same, as the worker understands it."""
+    specs = tuple(PreprocessSpec.model_validate(spec) for spec in message["specs"])
+    return Path(message["path"]), Wanted(specs, message["identity"], message["rendered"])
+
+
+# -------------------------------------------------------------------------------- pictures
+
+
+def packed(item: Item) -> tuple[Message, Arrays]:
+    """A picture, or why it cannot be read, as a message."""
+    facts = {"frame": item.image.frame, "sha256": item.image.sha256, "elapsed_ms": item.elapsed_ms}
+    if isinstance(item, Outcome):
+        why = {"status": item.status.value, "error": item.error, "identity": item.identity}
+        return {"kind": "unread", **facts, **why}, []
+    arrays: Arrays = list(item.arrays.values())
+    if item.rendered is not None:
+        arrays.append(item.rendered.pixels)
+    message = {
+        "kind": "picture",
+        **facts,
+        "placements": [astuple(placement) for placement in item.placements.values()],
+        "header": item.header,
+        "identity": item.identity,
+        "reduction": item.rendered and item.rendered.reduction,
+        "flags": [asdict(flag) for flag in item.flags],
+    }
+    return message, arrays
+
+
+def unpacked(message: Message, arrays: Sequence[NDArray[Any]], path: Path, wanted: Wanted) -> Item:
+    """The picture of a message, under the name by which the run knows its file.
+
+    Raises:
+        WireError: It is not what was wanted.
+    """
+    try:
+        image = ImageRef(path, message["frame"], message["sha256"])
+        if message["kind"] == "unread":
+            status = Status(message["status"])
+            return Outcome(
+                image, status, error=message["error"], elapsed_ms=message["elapsed_ms"],
+                identity=_texts(message["identity"]),
+            )  # fmt: skip
+        specs = wanted.preprocessings
+        rendered = None
+        if wanted.rendered:
+            *arrays, pixels = arrays
+            rendered = Rendered(pixels, message["reduction"])
+        for spec, array in zip(specs, arrays, strict=True):
+            if array.shape != (1, spec.height_px, spec.width_px) or array.dtype != np.float32:
+                raise ValueError(f"array is {array.dtype} {array.shape}")
+        return Prepared(
+            image=image,
+            arrays=dict(zip(specs, arrays, strict=True)),
+            placements=dict(zip(specs, map(_placement, message["placements"]), strict=True)),
+            header=_texts(message["header"]),
+            identity=_texts(message["identity"]),
+            rendered=rendered,
+            flags=tuple(Flag(flag["name"], flag["reason"]) for flag in message["flags"]),
+            elapsed_ms=message["elapsed_ms"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise WireError(f"found a picture that is none ({error})") from error
+
+
+def _placement(values: Sequence[Any]) -> Placement:
+    scale_y, scale_x, top_px, left_px, (height, width) = values
+    return Placement(scale_y, scale_x, top_px, left_px, (height, width))
+
+
+def _texts(values: Mapping[str, str] | None) -> dict[str, str] | None:
+    return None if values is None else {str(key): str(value) for key, value in values.items()}

@@ -1,0 +1,231 @@
+"""Hostile and broken input: a row for each, with a reason, in little time and memory."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import factories
+import hostile
+import misbehaving
+import numpy as np
+import pydicom
+import pytest
+from bundles import write_bundles, write_png
+from processes import watched
+
+from pipeline.clock import Clock
+from pipeline.errors import UnreadableImageError
+from pipeline.io import Room, read_file
+from pipeline.preprocess import PreprocessSpec
+from pipeline.reading.isolated import Isolated
+from pipeline.reading.prepared import Prepared, Wanted
+
+ROOT = Path(__file__).parents[2]
+MOST_MB = 1000
+WANTED = Wanted((PreprocessSpec(height_px=64, width_px=64),), rendered=True)
+
+if sys.platform != "linux":
+    pytest.skip("made of what Linux has", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Isolated]:
+    found = Isolated(Room(24 * 10**6), 60.0)
+    yield found
+    found.stop()
+
+
+def fxpipe(folder: Path, *words: object) -> tuple[int, int, list[dict[str, str]]]:
+    """Exit code, peak memory in bytes, and rows of a run over a folder."""
+    code = "from pipeline.cli import main; main()"
+    weights = write_bundles(folder.parent / "weights")
+    options = ["--input", folder, "--output", folder.parent / "out", "--weights", weights]
+    command = [sys.executable, "-c", code, "run", "--quiet", "--device", "cpu", *options, *words]
+    status, peak, seen = watched(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert not [pid for pid in seen if Path(f"/proc/{pid}").exists()]
+    with (folder.parent / "out/results.csv").open(encoding="utf-8", newline="") as file:
+        return status, peak, list(csv.DictReader(file))
+
+
+def test_every_hostile_file_has_its_row(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    wanted = {}
+    for name, content, words in hostile.cases():
+        (folder / name).write_bytes(content)
+        wanted[name] = words
+    started = time.perf_counter()
+    status, peak, rows = fxpipe(folder, "--timeout-per-file", 60)
+    assert time.perf_counter() - started < 180
+    assert status == 1
+    assert [row["path"] for row in rows] == sorted(wanted)
+    for row in rows:
+        words = wanted[row["path"]]
+        if words is None:
+            assert row["status"] in ("ok", "unsupported"), row
+            assert "found a picture" not in row["error"]
+        else:
+            assert row["status"] == "failed", row
+            assert words in row["error"], row
+            assert "wanted " in row["error"], row
+    assert peak / 1e6 < MOST_MB
+
+
+def test_what_is_no_file_has_its_row(tmp_path):
+    folder = tmp_path / "in"
+    good = write_png(folder / "good.png", {"hand": 0.9}).read_bytes()
+    os.mkfifo(folder / "pipe.dcm")
+    (folder / "null.dcm").symlink_to("/dev/null")
+    (folder / "zero.dcm").symlink_to("/dev/zero")
+    (folder / "loop.dcm").symlink_to(folder / "pool.dcm")
+    (folder / "pool.dcm").symlink_to(folder / "loop.dcm")
+    (folder / "own").symlink_to(folder)
+    (folder / "gone.dcm").symlink_to(folder / "nowhere")
+    (folder / "new\nline\r.png").write_bytes(good)
+    (folder / "=cmd.png").write_bytes(good)
+    (folder / ("n" * 250 + ".png")).write_bytes(good)
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff\xfe.png")).write_bytes(good)
+    with socket.socket(socket.AF_UNIX) as listener:
+        there = Path.cwd()
+        os.chdir(folder)  # the name of a socket may have 107 bytes
+        try:
+            listener.bind("socket.dcm")
+        finally:
+            os.chdir(there)
+        status, _, rows = fxpipe(folder)
+    assert status == 1
+    errors = {row["path"]: row["error"] for row in rows if row["status"] == "failed"}
+    node = "found a pipe, socket or device, wanted a regular file"
+    for name in ("null.dcm", "pipe.dcm", "socket.dcm", "zero.dcm"):
+        assert errors.pop(name) == f"{name}: {node}"
+    assert "Too many levels of symbolic links" in errors.pop("loop.dcm")
+    assert "Too many levels of symbolic links" in errors.pop("pool.dcm")
+    assert "No such file" in errors.pop("gone.dcm")
+    assert not errors
+    assert len(rows) == 7 + 5
+
+
+def test_crashes_and_hangs_cost_one_row_each_in_a_whole_run(tmp_path):
+    """Through the command, with a decoder that does its worst."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    deeds = ["good", "segfault", "good", "hang", "abort", "good", "good good eat", "leave", "good"]
+    for i, words in enumerate(deeds):
+        (folder / f"{i}.dcm").write_text(words)
+    code = (
+        "from pipeline.reading import isolated; "
+        f"isolated.Isolated.__init__.__defaults__ = ({misbehaving.__name__!r},); "
+        "from pipeline.cli import main; main()"
+    )
+    weights = write_bundles(tmp_path / "weights")
+    path = os.pathsep.join([str(ROOT), str(Path(misbehaving.__file__).parent)])
+    words = ["--input", folder, "--output", tmp_path / "out", "--weights", weights]
+    status, peak, seen = watched(
+        [
+            *(sys.executable, "-c", code, "run", "--quiet", "--device", "cpu"),
+            *("--timeout-per-file", 3, *words),
+        ],
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert status == 1
+    with (tmp_path / "out/results.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = [(row["path"], row["frame"], row["status"] == "failed") for row in rows]
+    assert found == [
+        *[(f"{i}.dcm", "0" if deeds[i] == "good" else "", deeds[i] != "good") for i in range(6)],
+        *(("6.dcm", "0", False), ("6.dcm", "1", False), ("6.dcm", "2", True)),
+        *(("7.dcm", "", True), ("8.dcm", "0", False)),
+    ]
+    assert "kept a reader busy for more than 3 s" in rows[3]["error"]
+    assert "crashed its reader (signal 11)" in rows[1]["error"]
+    assert peak / 1e6 < MOST_MB
+    assert not [pid for pid in seen if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"x" * 1000)
+    looked = os.fstat
+    for change in (b"", b"x" * 999, b"y" * 1000, b"x" * 2000):
+
+        def meddle(descriptor, change=change):
+            found = looked(descriptor)
+            path.write_bytes(change)
+            return found
+
+        path.write_bytes(b"x" * 1000)
+        os.utime(path, (1, 1))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fstat", meddle)
+            with pytest.raises(UnreadableImageError, match="found a file that changed while"):
+                read_file(path)
+
+
+def test_a_name_that_becomes_a_pipe_is_not_waited_for(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"x")
+    opened = os.open
+
+    def meddle(*arguments):
+        path.unlink()
+        os.mkfifo(path)
+        return opened(*arguments)
+
+    monkeypatch.setattr(os, "open", meddle)
+    with pytest.raises(UnreadableImageError, match="found a pipe"):
+        read_file(path)
+
+
+def test_the_digest_is_that_of_what_was_decoded(reader, tmp_path):
+    """Of a file that is written again and again, and then is gone."""
+    states = [
+        factories.raster(np.full((600, 600), grey, np.uint8), "PNG", compress_level=0)
+        for grey in (50, 200)
+    ]
+    digests = [hashlib.sha256(state).hexdigest() for state in states]
+    path = tmp_path / "a.png"
+    for turn in range(20):
+        path.write_bytes(states[turn % 2])
+        (item,) = reader.read(path, WANTED, Clock())
+        assert isinstance(item, Prepared)
+        assert item.rendered is not None
+        assert item.rendered.pixels.max() == (50, 200)[digests.index(str(item.image.sha256))]
+        if turn == 10:
+            path.unlink()
+            (gone,) = reader.read(path, WANTED, Clock())
+            assert "No such file" in str(getattr(gone, "error", None))
+
+
+def pydicom_files() -> list[Path]:
+    """What pydicom brings for its own tests, and what lies beside it."""
+    folder = Path(pydicom.__file__).parent / "data"
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in files if path.suffix not in (".py", ".pyc"))
+
+
+def test_all_of_pydicoms_own_files_are_read_or_refused_in_words(reader):
+    paths = pydicom_files()
+    assert len(paths) > 150
+    pictures = refusals = 0
+    for path in paths:
+        started = time.perf_counter()
+        items = list(reader.read(path, WANTED, Clock()))
+        assert time.perf_counter() - started < 30.0, path.name
+        assert items, path.name
+        for item in items:
+            if isinstance(item, Prepared):
+                pictures += 1
+                assert all(np.isfinite(array).all() for array in item.arrays.values())
+            else:
+                refusals += 1
+                assert str(item.error).startswith(f"{path.name}: found "), item.error
+                assert "reader" not in str(item.error)  # none needs the isolation
+    assert pictures >= 40
+    assert refusals >= 100

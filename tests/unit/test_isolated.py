@@ -1,0 +1,223 @@
+"""What a decoder does to its process costs one row: crashes, hangs, hunger, nonsense."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import factories
+import misbehaving
+import numpy as np
+import pytest
+
+from pipeline.clock import Clock
+from pipeline.config import RunConfig
+from pipeline.domain import Outcome, Status
+from pipeline.errors import StartError
+from pipeline.io import Room
+from pipeline.preprocess import PreprocessSpec
+from pipeline.reading.here import Here
+from pipeline.reading.isolated import Isolated
+from pipeline.reading.opened import open_reader
+from pipeline.reading.prepared import Item, Prepared, Reader, Wanted
+
+SPECS = (PreprocessSpec(height_px=32, width_px=48), PreprocessSpec(height_px=40, width_px=40))
+WANTED = Wanted(SPECS, identity=True, rendered=True)
+TIMEOUT_S = 2.0
+
+
+@pytest.fixture(scope="module")
+def bad() -> Iterator[Isolated]:
+    reader = Isolated(Room(10**6), TIMEOUT_S, misbehaving.__name__)
+    yield reader
+    reader.stop()
+
+
+@pytest.fixture(scope="module")
+def good() -> Iterator[Reader]:
+    with open_reader(RunConfig()) as reader:
+        yield reader
+
+
+def read(reader: Reader, folder: Path, words: str, wanted: Wanted = WANTED) -> list[Item]:
+    path = folder / "a.dcm"
+    path.write_text(words)
+    return list(reader.read(path, wanted, Clock()))
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("segfault", f"crashed its reader (signal {signal.SIGSEGV.value})"),
+        ("abort", f"crashed its reader (signal {signal.SIGABRT.value})"),
+        ("leave", "ended its reader (exit status 3)"),
+        ("hang", f"kept a reader busy for more than {TIMEOUT_S:g} s"),
+        ("stumble", "stumbled over (KeyError)"),
+        ("babble", "made its reader talk nonsense"),
+        ("boast", "made its reader talk nonsense"),
+    ],
+)
+def test_the_worst_costs_one_row_with_a_reason(bad, tmp_path, words, reason):
+    started = time.perf_counter()
+    (outcome,) = read(bad, tmp_path, words)
+    assert isinstance(outcome, Outcome)
+    assert (outcome.status, outcome.image.frame) == (Status.FAILED, None)
+    assert outcome.error is not None
+    assert outcome.error.startswith("a.dcm: found a file that ")
+    assert reason in outcome.error
+    assert outcome.error.endswith(", wanted a valid one")
+    assert outcome.image.sha256 == hashlib.sha256(words.encode()).hexdigest()
+    assert time.perf_counter() - started < TIMEOUT_S + 9.0
+    assert [type(item) for item in read(bad, tmp_path, "good")] == [Prepared]
+
+
+def test_what_a_worker_has_started_ends_with_it(bad, tmp_path):
+    (outcome,) = read(bad, tmp_path, "breed")
+    assert "kept a reader busy" in str(outcome.error)
+    child = int((tmp_path / "child").read_text())
+    for _ in range(50):
+        state = Path(f"/proc/{child}/stat")
+        if not state.exists() or state.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.1)
+    pytest.fail("it lives")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_hunger_costs_one_row_and_no_memory(bad, tmp_path):
+    (outcome,) = read(bad, tmp_path, "eat")
+    assert isinstance(outcome, Outcome)
+    assert "needs more memory than the 168 MB that it is allowed" in str(outcome.error)
+
+
+@pytest.mark.parametrize("end", ["segfault", "hang", "stumble", "babble"])
+def test_the_frames_before_the_worst_are_kept(bad, tmp_path, end):
+    *frames, last = read(bad, tmp_path, f"good good good {end} good")
+    assert [frame.image.frame for frame in frames] == [0, 1, 2]
+    assert all(isinstance(frame, Prepared) for frame in frames)
+    assert isinstance(last, Outcome)
+    assert last.image.frame == 3
+
+
+def test_what_a_decoder_prints_is_lost(bad, tmp_path, capfd):
+    assert [type(item) for item in read(bad, tmp_path, "print good")] == [Prepared] * 2
+    assert capfd.readouterr() == ("", "")
+
+
+def test_others_read_on_beside_the_worst(bad, tmp_path):
+    names = ["hang", "good", "segfault", "good", "good good", "eat", "good"] * 3
+    paths = []
+    for i, words in enumerate(names):
+        paths.append(tmp_path / f"{i}.dcm")
+        paths[-1].write_text(words)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda path: list(bad.read(path, WANTED, Clock())), paths))
+    for path, words, items in zip(paths, names, found, strict=True):
+        assert all(item.image.path == path for item in items)
+        assert len(items) == len(words.split())
+        assert isinstance(items[0], Prepared) == ("good" in words)
+
+
+def test_waiting_for_room_is_not_being_busy(tmp_path):
+    """Four readers share room for one picture: none is busy for more than 0.9 s, and all 3.6 s."""
+    reader = Isolated(Room(100), 2.5, misbehaving.__name__)
+    paths = [tmp_path / str(i) for i in range(4)]
+    for path in paths:
+        path.write_text("doze doze doze")
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda path: list(reader.read(path, WANTED, Clock())), paths))
+    reader.stop()
+    assert [type(item) for items in found for item in items] == [Prepared] * 12
+
+
+def test_a_file_of_many_pictures_waits_for_its_consumer(bad, tmp_path):
+    """What is read ahead of one file is bounded, and another file may be read meanwhile."""
+    large = Wanted((PreprocessSpec(height_px=1024, width_px=1024),))
+    path = tmp_path / "cine.dcm"
+    path.write_text("good " * 12)
+    clock = Clock()
+    items = bad.read(path, large, clock)
+    assert not clock.seconds  # a worker tells its seconds at the end of the file
+    assert [type(item) for item in read(bad, tmp_path, "good")] == [Prepared]
+    kept = list(items)
+    assert [item.image.frame for item in kept] == list(range(12))
+    assert all(isinstance(item, Prepared) for item in kept)
+    assert clock.seconds
+
+
+def test_who_leaves_in_the_middle_leaves_nothing_behind(tmp_path):
+    reader = Isolated(Room(100), 60.0, misbehaving.__name__)
+    path = tmp_path / "a"
+    path.write_text("hang")
+    thread = threading.Thread(target=lambda: list(reader.read(path, WANTED, Clock())))
+    thread.start()
+    time.sleep(1.0)
+    (worker,) = reader._workers
+    started = time.perf_counter()
+    reader.stop()
+    thread.join(10.0)
+    assert time.perf_counter() - started < 5.0
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker._process.pid, 0)
+    assert not reader._watcher.is_alive()
+
+
+def test_a_worker_ends_with_its_run(tmp_path):
+    """Nobody has to stop it: the end of its stdin is enough."""
+    reader = Isolated(Room(100), 60.0)
+    (worker,) = reader._workers
+    worker.wait_ready()
+    worker._requests.close()
+    assert worker._process.wait(10.0) == 1
+    reader.stop()
+
+
+def test_a_worker_that_cannot_start_is_an_error_of_the_run(tmp_path):
+    reader = Isolated(Room(100), 60.0, "json.tool_that_is_not_there")
+    with pytest.raises(StartError, match="cannot be started: found a process that ended"):
+        reader.read(tmp_path / "a", WANTED, Clock())
+    reader.stop()
+
+
+def pictures(folder: Path) -> list[Path]:
+    """Pictures of every kind that readers tell apart."""
+    pixels = factories.ramp(60, 50, 0, 65535)
+    frames = np.stack([pixels, pixels[::-1]])
+    contents = {
+        "a.png": factories.raster(pixels, "PNG"),
+        "b.dcm": factories.dicom_file(factories.dicom(frames)),
+        "c.txt": b"text",
+        "d.jpg": b"\xff\xd8\xff\xe0",
+        "e\udcff\n.png": factories.raster(pixels, "PNG"),
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return [*sorted(folder.iterdir()), folder / "gone.png"]
+
+
+def facts(item: Item) -> tuple[object, ...]:
+    if isinstance(item, Outcome):
+        return item.image, item.status, item.error
+    shown = item.rendered and (item.rendered.pixels.tobytes(), item.rendered.reduction)
+    return (
+        *(item.image, item.header, item.identity, item.flags, item.placements, shown),
+        *((spec, array.tobytes()) for spec, array in item.arrays.items()),
+    )
+
+
+@pytest.mark.parametrize("wanted", [WANTED, Wanted(SPECS[:1])])
+def test_a_worker_says_what_the_reader_here_says(good, tmp_path, monkeypatch, wanted):
+    monkeypatch.chdir(tmp_path)
+    here = Here(Room(10**6))
+    for path in map(Path, [p.name for p in pictures(tmp_path)]):
+        ours, theirs = Clock(), Clock(time.thread_time)
+        alone = [facts(item) for item in here.read(path, wanted, ours)]
+        assert [facts(item) for item in good.read(path, wanted, theirs)] == alone
+        assert set(theirs.seconds) == set(ours.seconds)
