@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import IDENTIFIERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutants import mutants, seeds
@@ -59,6 +60,7 @@ def read(content: bytes) -> int:
         refusal = str(error)
     assert refusal.startswith("x.dcm: found ")
     assert "wanted " in refusal
+    assert not [word for word in IDENTIFIERS if word in refusal]
     return pictures
 
 
