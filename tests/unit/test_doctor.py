@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections import namedtuple
 from pathlib import Path
 
@@ -226,3 +227,8 @@ def test_examine_keeps_its_order(plan, monkeypatch):
     topics = [finding.topic for finding in examine(plan)]
     assert topics[:3] == ["versions", "packages", "onnxruntime"]
     assert topics[3:6] == ["output", "memory", "cores"]
+
+
+def test_every_extra_of_the_project_is_looked_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {*doctor._EXTRAS, "dev"} == set(project["optional-dependencies"])
