@@ -136,6 +136,7 @@ class Placement:
         scale_y, scale_x: Canvas px per source px.
         top_px, left_px: Canvas position of the source's top left corner (negative when cropped).
         source_shape: (H, W) of the source in px.
+        framed: Whether the limb was found; the canvas shows the whole picture where it was not.
     """
 
     scale_y: float
@@ -143,6 +144,7 @@ class Placement:
     top_px: float
     left_px: float
     source_shape: tuple[int, int]
+    framed: bool = False
 
     def to_canvas(self, y_px: float, x_px: float) -> tuple[float, float]:
         """Map a source point (y, x) in px to the canvas."""

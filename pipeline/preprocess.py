@@ -6,29 +6,32 @@ specification that travels inside the bundle.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from .bands import bands
 from .domain import Array, Placement
+from .framing import WHOLE, Frame, find_limb
 
 _LARGE_PIXELS = 4_000_000
 """From here on a picture is resized in bands; the copy of a smaller one hardly counts."""
 
 
 class Fit(StrEnum):
-    """How a picture is brought to the canvas."""
+    """How the frame is brought to the canvas."""
 
     PAD = "pad"
-    """Whole picture, aspect kept, the rest filled with ``pad_value``."""
+    """All of it, aspect kept; the rest shows what lies around it, or ``pad_value``."""
     CROP = "crop"
     """Canvas filled, aspect kept, the overhang cut off on both sides."""
     SQUASH = "squash"
-    """Whole picture, aspect given up."""
+    """All of it, aspect given up."""
 
 
 def _ordered(clip: tuple[float, float]) -> tuple[float, float]:
@@ -42,26 +45,47 @@ class PreprocessSpec(BaseModel):
 
     Attributes:
         height_px, width_px: Canvas.
+        frame: What of the picture fills the canvas: the limb (:mod:`pipeline.framing`), or the
+            whole picture, which is also what is taken where no limb is found.
         fit: See :class:`Fit`.
         resample: Pillow filter; antialiased when shrinking.
         pad_value: Fill outside the picture, in [0, 1].
         clip_percent: Percentiles of the resized picture that become 0 and 1.
-        version: Of the code below; raised when its results change.
+        version: Of the code below; raised when its results change. Version 1 knew no frame.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     height_px: int = Field(default=320, ge=32, le=4096)
     width_px: int = Field(default=320, ge=32, le=4096)
+    frame: Literal["limb", "whole"] = "limb"
     fit: Fit = Fit.PAD
     resample: Literal["bilinear", "bicubic", "lanczos"] = "bilinear"
     pad_value: float = Field(default=0.0, ge=0.0, le=1.0)
     clip_percent: Annotated[tuple[float, float], AfterValidator(_ordered)] = (0.5, 99.5)
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unframed(cls, given: Any) -> Any:
+        """Bundles of version 1 say nothing of a frame, and mean the whole picture."""
+        if isinstance(given, dict) and given.get("version") == 1:
+            return {"frame": "whole", **given}
+        return given
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The part of the source that the canvas shows, in source px; it may overhang the picture."""
+
+    top: float
+    left: float
+    height: float
+    width: float
 
 
 def preprocess(pixels: Array, spec: PreprocessSpec) -> tuple[Array, Placement]:
-    """Resize, stretch the grey values and place the picture on the canvas.
+    """Frame the limb, resize, stretch the grey values and place the result on the canvas.
 
     Args:
         pixels: (H, W) float32 in [0, 1], bone bright.
@@ -70,28 +94,61 @@ def preprocess(pixels: Array, spec: PreprocessSpec) -> tuple[Array, Placement]:
     Returns:
         (1, height_px, width_px) float32 in [0, 1], and where the picture lies on it.
     """
-    source_height, source_width = pixels.shape
-    ratios = spec.height_px / source_height, spec.width_px / source_width
-    if spec.fit is Fit.SQUASH:
-        height, width = spec.height_px, spec.width_px
-    else:
-        scale = min(ratios) if spec.fit is Fit.PAD else max(ratios)
-        height, width = max(1, round(source_height * scale)), max(1, round(source_width * scale))
-    resized = _resize(pixels, height, width, Image.Resampling[spec.resample.upper()])
-    stretched = _stretch(resized, spec.clip_percent)
+    frame = find_limb(pixels) if spec.frame == "limb" else WHOLE
+    window = window_of(pixels.shape, frame, spec)
+    top, bottom = _inside(window.top, window.height, pixels.shape[0])
+    left, right = _inside(window.left, window.width, pixels.shape[1])
+    scale_y, scale_x = spec.height_px / window.height, spec.width_px / window.width
+    height = max(1, round((bottom - top) * scale_y))
+    width = max(1, round((right - left) * scale_x))
+    filter_ = Image.Resampling[spec.resample.upper()]
+    resized = _resize(pixels[top:bottom, left:right], height, width, filter_)
+    stretched = stretch(resized, spec.clip_percent)
 
-    top, left = (spec.height_px - height) // 2, (spec.width_px - width) // 2
     canvas = np.full((spec.height_px, spec.width_px), spec.pad_value, np.float32)
-    rows, columns = _overlap(top, height, spec.height_px), _overlap(left, width, spec.width_px)
-    canvas[rows[0], columns[0]] = stretched[rows[1], columns[1]]
+    above = _offset((top - window.top) * scale_y, height, spec.height_px, frame)
+    before = _offset((left - window.left) * scale_x, width, spec.width_px, frame)
+    shown = stretched[: spec.height_px, : spec.width_px]
+    canvas[above : above + shown.shape[0], before : before + shown.shape[1]] = shown
     placement = Placement(
-        scale_y=height / source_height,
-        scale_x=width / source_width,
-        top_px=top,
-        left_px=left,
-        source_shape=(source_height, source_width),
+        scale_y=height / (bottom - top),
+        scale_x=width / (right - left),
+        top_px=above - top * height / (bottom - top),
+        left_px=before - left * width / (right - left),
+        source_shape=(pixels.shape[0], pixels.shape[1]),
+        framed=frame.found,
     )
     return canvas[None], placement
+
+
+def window_of(shape: tuple[int, ...], frame: Frame, spec: PreprocessSpec) -> Window:
+    """What the canvas shows: around the frame, of the canvas' proportions unless it is squashed.
+
+    Args:
+        shape: (H, W) of the picture.
+        frame: The part of it that is to fill the canvas.
+        spec: The canvas.
+    """
+    top, left = frame.top * shape[0], frame.left * shape[1]
+    height, width = frame.bottom * shape[0] - top, frame.right * shape[1] - left
+    ratios = spec.height_px / height, spec.width_px / width
+    wide, high = width, height
+    if spec.fit is not Fit.SQUASH:
+        scale = min(ratios) if spec.fit is Fit.PAD else max(ratios)
+        high, wide = spec.height_px / scale, spec.width_px / scale
+    return Window(top + (height - high) / 2, left + (width - wide) / 2, high, wide)
+
+
+def _offset(wanted: float, length: int, limit: int, frame: Frame) -> int:
+    """Where on the canvas the resized part begins; whole pictures lie in the middle."""
+    slack = limit - length
+    return max(0, min(slack, round(wanted) if frame.found else slack // 2))
+
+
+def _inside(start: float, length: float, limit: int) -> tuple[int, int]:
+    """The rows (or columns) of the picture that lie in a window, at least one."""
+    first = min(max(0, round(start)), limit - 1)
+    return first, max(first + 1, min(limit, round(start + length)))
 
 
 def _resize(pixels: Array, height: int, width: int, filter_: Image.Resampling) -> Array:
@@ -109,16 +166,18 @@ def _resize(pixels: Array, height: int, width: int, filter_: Image.Resampling) -
     return np.asarray(Image.fromarray(narrow).resize((width, height), filter_))
 
 
-def _stretch(pixels: Array, clip_percent: tuple[float, float]) -> Array:
-    """Map the two percentiles to 0 and 1; a picture of one grey value becomes all 0."""
-    low, high = np.percentile(pixels, clip_percent)
+def stretch(
+    pixels: Array, clip_percent: tuple[float, float], inside: NDArray[np.bool_] | None = None
+) -> Array:
+    """Map the two percentiles to 0 and 1; a picture of one grey value becomes all 0.
+
+    Args:
+        pixels: (H, W) float32.
+        clip_percent: The percentiles.
+        inside: (H, W): which places are the picture's; None for all.
+    """
+    low, high = np.percentile(pixels if inside is None else pixels[inside], clip_percent)
     if high <= low:
         return np.zeros_like(pixels)
     stretched: Array = np.clip((pixels - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
     return stretched
-
-
-def _overlap(offset: int, length: int, limit: int) -> tuple[slice, slice]:
-    """Slices (on the canvas, in the picture) of a picture that starts at ``offset``."""
-    start, stop = max(0, offset), min(limit, offset + length)
-    return slice(start, stop), slice(start - offset, stop - offset)

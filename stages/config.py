@@ -45,38 +45,59 @@ class DataConfig(Settings):
 
 
 class AugmentConfig(Settings):
-    """Random changes of a training picture; each range is drawn from uniformly.
+    """Random sources: how else a training picture could have been made.
+
+    What is called a probability is drawn for each picture; each range is drawn from uniformly.
 
     Attributes:
+        whole: Probability that the whole picture is framed and not the limb.
         flip: Probability of a horizontal flip.
+        right_angles: Probability of a further turn by 90, 180 or 270 degrees.
         rotate_deg: Largest rotation to either side.
-        scale: Smallest and largest magnification.
+        scale: Smallest and largest magnification of the frame, drawn on a logarithmic scale.
+        aspect: Largest logarithm of the ratio by which width and height are stretched apart.
         shift: Largest shift to either side, as a fraction of the canvas.
-        brightness, contrast: Largest relative change.
-        gamma: Largest change of the exponent's logarithm.
-        erase: Probability that one small rectangle (a marker's size) is blanked.
-        border: Largest strip blanked along each edge, as a fraction of the canvas.
-        local_contrast: Largest gain of the difference from the neighbourhood's mean.
-        randaugment: Magnitude, 0 to 10, of two random changes of tone (timm's RandAugment,
-            without its moves and inversions); 0 for none.
         zoom: Probability of a close-up, around a fracture where one is marked.
         zoom_scale: Smallest and largest magnification of a close-up.
+        gamma: Largest change of the exponent's logarithm.
+        curve: Largest logarithm of the ratio of slopes along a random tone curve.
+        local_contrast: Smallest and largest gain of the difference from the neighbourhood's mean.
+        brightness, contrast: Largest relative change.
+        lift: Largest black level.
+        blur, resample, noise, jpeg, coarse: Probability of each damage; ``coarse`` is fewer grey
+            values.
+        collimation, rim, marker, text: Probability of each object on the plate.
+        invert: Probability that black and white are exchanged.
+        stretch: Probability that grey values are stretched again in the end.
         mixup: Parameter of the Beta distribution from which shares are drawn; 0 for none.
     """
 
+    whole: float = Field(default=0.1, ge=0.0, le=1.0)
     flip: float = Field(default=0.5, ge=0.0, le=1.0)
-    rotate_deg: float = Field(default=15.0, ge=0.0, le=180.0)
-    scale: tuple[float, float] = (0.85, 1.2)
-    shift: float = Field(default=0.05, ge=0.0, le=0.5)
-    brightness: float = Field(default=0.15, ge=0.0, lt=1.0)
-    contrast: float = Field(default=0.25, ge=0.0, lt=1.0)
-    gamma: float = Field(default=0.25, ge=0.0, le=2.0)
-    erase: float = Field(default=0.25, ge=0.0, le=1.0)
-    border: float = Field(default=0.0, ge=0.0, lt=0.5)
-    local_contrast: float = Field(default=0.0, ge=0.0, le=5.0)
-    randaugment: int = Field(default=0, ge=0, le=10)
-    zoom: float = Field(default=0.0, ge=0.0, le=1.0)
-    zoom_scale: tuple[float, float] = (1.3, 2.2)
+    right_angles: float = Field(default=0.3, ge=0.0, le=1.0)
+    rotate_deg: float = Field(default=25.0, ge=0.0, le=180.0)
+    scale: tuple[float, float] = (0.7, 1.35)
+    aspect: float = Field(default=0.15, ge=0.0, le=1.0)
+    shift: float = Field(default=0.1, ge=0.0, le=0.5)
+    zoom: float = Field(default=0.3, ge=0.0, le=1.0)
+    zoom_scale: tuple[float, float] = (1.3, 2.6)
+    gamma: float = Field(default=0.6, ge=0.0, le=2.0)
+    curve: float = Field(default=0.5, ge=0.0, le=2.0)
+    local_contrast: tuple[float, float] = (-0.4, 1.2)
+    brightness: float = Field(default=0.2, ge=0.0, lt=1.0)
+    contrast: float = Field(default=0.35, ge=0.0, lt=1.0)
+    lift: float = Field(default=0.15, ge=0.0, le=0.5)
+    blur: float = Field(default=0.25, ge=0.0, le=1.0)
+    resample: float = Field(default=0.25, ge=0.0, le=1.0)
+    noise: float = Field(default=0.35, ge=0.0, le=1.0)
+    jpeg: float = Field(default=0.2, ge=0.0, le=1.0)
+    coarse: float = Field(default=0.05, ge=0.0, le=1.0)
+    collimation: float = Field(default=0.3, ge=0.0, le=1.0)
+    rim: float = Field(default=0.1, ge=0.0, le=1.0)
+    marker: float = Field(default=0.5, ge=0.0, le=1.0)
+    text: float = Field(default=0.15, ge=0.0, le=1.0)
+    invert: float = Field(default=0.08, ge=0.0, le=1.0)
+    stretch: float = Field(default=0.6, ge=0.0, le=1.0)
     mixup: float = Field(default=0.0, ge=0.0, le=10.0)
 
 
@@ -98,6 +119,8 @@ class OptimConfig(Settings):
         pos_weight_power: Positives weigh (negatives / positives) to this power in the loss.
         sampling: ``shuffle`` shows each picture once an epoch; ``balanced`` draws as many
             fractured as not, region by region, with replacement.
+        unlabelled_share: Share of an epoch that pictures without a fracture label have, drawn anew
+            for each; all of them are shown when it is not set.
         box_weight: Of the box loss, which asks the fracture evidence to lie where fractures
             are marked.
         patience: Epochs without a better validation score after which the run stops.
@@ -116,6 +139,7 @@ class OptimConfig(Settings):
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
     pos_weight_power: float = Field(default=0.5, ge=0.0, le=1.0)
     sampling: Literal["shuffle", "balanced"] = "shuffle"
+    unlabelled_share: float | None = Field(default=None, ge=0.0, lt=1.0)
     box_weight: float = Field(default=0.0, ge=0.0)
     patience: int = Field(default=6, ge=1)
 

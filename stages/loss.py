@@ -13,7 +13,7 @@ from torch.nn import functional
 from pipeline.domain import Array
 
 from .config import OptimConfig, StageConfig
-from .spec import TARGETS, StageSpec
+from .spec import StageSpec
 
 FOCUS = 2.0
 """Exponent of the focal loss, as its authors advise."""
@@ -52,7 +52,7 @@ class Criterion:
             optim,
             loss_weights(targets, power).to(fabric.device),
             torch.tensor(output_weights(stage, config), device=fabric.device),
-            torch.tensor([name in TARGETS for name in stage.outputs], device=fabric.device),
+            torch.tensor(stage.speaks_of_fractures, device=fabric.device),
         )
 
     def __call__(

@@ -39,6 +39,11 @@ class StageSpec:
     outputs: tuple[str, ...]
     labels: tuple[str, ...]
 
+    @property
+    def speaks_of_fractures(self) -> tuple[bool, ...]:
+        """(K,) which outputs do, and not of regions."""
+        return tuple(name in TARGETS for name in self.outputs)
+
     def selects(self, sample: Sample) -> bool:
         """Whether the stage learns from a sample, or is measured on it."""
         if self.region is None:

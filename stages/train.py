@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,9 +26,9 @@ from pipeline.progress import Progress
 
 from . import checkpoint
 from .config import OptimConfig, StageConfig, TrainConfig
-from .data.augment import augment, mixup
-from .data.dataset import RadiographDataset, batches
+from .data.dataset import RadiographDataset, Sources, batches
 from .data.index import Index, Sample
+from .data.mixup import mixup
 from .data.views import Views, find_views
 from .loss import Criterion, masked_loss
 from .metrics import auc
@@ -116,9 +115,9 @@ def train(
             f"{index.source}: {len(learn)} training and {len(check)} validation pictures for "
             f"{stage.name}, wanted at least {optim.batch_size} (one batch) and 1"
         )
-    data = RadiographDataset(learn, stage.targets(learn), preprocess, config.augment.randaugment)
+    data = RadiographDataset(learn, stage.targets(learn), preprocess)
     views = find_views(network, stage, index, preprocess, config, fabric, progress)
-    learner = make_learner(network, fresh, optim, len(learn) // optim.batch_size, fabric)
+    learner = make_learner(network, fresh, optim, epoch_steps(learn, optim), fabric)
     state = State()
     if (run / LAST).is_file():
         state = resume(run, learner)
@@ -165,11 +164,10 @@ def train_epoch(
     """
     seed = config.train.seed + epoch
     torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed)  # timm's RandAugment draws from both
     draws = torch.Generator().manual_seed(seed)
     score = Criterion.of(data.targets.numpy(), stage, config, fabric)
-    order = draw_order(data.samples, config.optim.sampling, draws)
+    order = draw_order(data.samples, config.optim, draws)
+    data.sources = Sources(config.augment, seed, stage.speaks_of_fractures)
     learner.model.train()
     losses = []
     source, workers = (
@@ -178,9 +176,6 @@ def train_epoch(
     for images, wanted, masks in batches(source, config.optim.batch_size, workers, order):
         images, wanted, masks = (x.to(fabric.device) for x in (images, wanted, masks))
         if views is None:
-            images, masks, close = augment(images, masks, config.augment, draws)
-            # A close-up may show too little to tell the region.
-            wanted[close] = torch.where(score.is_fracture, wanted[close], torch.nan)
             with torch.no_grad(), fabric.autocast():
                 images = learner.network.prefix(_channels_last(images)).float()
         images, wanted, masks = mixup(images, wanted, masks, config.augment.mixup, draws)
@@ -204,10 +199,40 @@ def _channels_last(maps: Tensor) -> Tensor:
     return maps.contiguous(memory_format=torch.channels_last)
 
 
-def draw_order(samples: Sequence[Sample], sampling: str, draws: torch.Generator) -> list[int]:
-    """Row numbers of one epoch: each once, or as many fractured as not of every kind of region."""
-    if sampling == "shuffle":
-        return torch.randperm(len(samples), generator=draws).tolist()
+def epoch_steps(samples: Sequence[Sample], config: OptimConfig) -> int:
+    """Batches of one epoch."""
+    return len(draw_order(samples, config, torch.Generator())) // config.batch_size
+
+
+def draw_order(samples: Sequence[Sample], config: OptimConfig, draws: torch.Generator) -> list[int]:
+    """Row numbers of one epoch.
+
+    Args:
+        samples: Of the training split.
+        config: Its ``sampling``, and its ``unlabelled_share``: pictures without a label are then
+            drawn without replacement, rarely from large origins.
+        draws: Drawn from.
+    """
+    if config.sampling == "balanced":
+        return _balanced(samples, draws)
+    order: list[int] = torch.randperm(len(samples), generator=draws).tolist()
+    if config.unlabelled_share is None:
+        return order
+    labelled = [i for i in order if samples[i].label is not None]
+    others = [i for i in order if samples[i].label is None]
+    share = config.unlabelled_share
+    count = min(len(others), round(len(labelled) * share / (1 - share)))
+    sizes = Counter(samples[i].origin for i in others)
+    weights = torch.tensor([sizes[samples[i].origin] ** -0.5 for i in others])
+    if count:
+        drawn = torch.multinomial(weights, count, generator=draws).tolist()
+        labelled += [others[i] for i in drawn]
+    mixed = torch.randperm(len(labelled), generator=draws).tolist()
+    return [labelled[i] for i in mixed]
+
+
+def _balanced(samples: Sequence[Sample], draws: torch.Generator) -> list[int]:
+    """As many fractured as not of every kind of region."""
     kinds = [sample.regions for sample in samples]
     sizes, cells = Counter(kinds), Counter((s.regions, s.label) for s in samples)
     labels = {kind: len({label for k, label in cells if k == kind}) for kind in sizes}

@@ -180,8 +180,8 @@ def unpacked(message: Message, arrays: Sequence[NDArray[Any]], path: Path, wante
 
 
 def _placement(values: Sequence[Any]) -> Placement:
-    scale_y, scale_x, top_px, left_px, (height, width) = values
-    return Placement(scale_y, scale_x, top_px, left_px, (height, width))
+    scale_y, scale_x, top_px, left_px, (height, width), framed = values
+    return Placement(scale_y, scale_x, top_px, left_px, (height, width), bool(framed))
 
 
 def _texts(values: Mapping[str, str] | None) -> dict[str, str] | None:

@@ -1,169 +1,166 @@
-"""Random changes of a training batch, on the device, drawn from the run's own generator."""
+"""Random sources: each training picture as another hospital could have made it.
+
+What separates hospitals is drawn anew for every picture and epoch: how tightly the limb is framed
+and how it lies, the tone that detector and software give, the damage of storage, and what else is
+on the plate. Everything is drawn from one generator, in one order, from the source's own pixels.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
+import numpy as np
+from PIL import Image, ImageDraw
+
+from pipeline.domain import Array
+from pipeline.framing import WHOLE, find_limb
+from pipeline.preprocess import PreprocessSpec, stretch, window_of
 
 from ..config import AugmentConfig
+from . import degrade, tone
+from .index import Box
 
-MARKER_SIDE = (0.05, 0.2)
-"""Smallest and largest side of an erased rectangle, as a fraction of the canvas."""
-LOCAL = 8
-"""The neighbourhood of local contrast is this fraction of the canvas."""
+Rng = np.random.Generator
+_SHARPEST = 1.3
+"""Source px per canvas px above which a picture is shrunk with care before it is turned."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One augmented picture.
+
+    Attributes:
+        canvas: (1, H, W) float32 in [0, 1].
+        mask: (1, H, W) bool: where the marked fractures are.
+        close: Whether it is a close-up, in which a joint or a fracture may be out of view.
+    """
+
+    canvas: Array
+    mask: np.ndarray[tuple[int, int, int], np.dtype[np.bool_]]
+    close: bool
 
 
 def augment(
-    images: Tensor, masks: Tensor, config: AugmentConfig, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Move a batch and its fracture masks alike, change grey values, blank edges and markers.
+    pixels: Array, boxes: Sequence[Box], spec: PreprocessSpec, config: AugmentConfig, rng: Rng
+) -> View:
+    """Draw another source for a picture.
 
     Args:
-        images: (N, 1, H, W) float32 in [0, 1].
-        masks: (N, 1, h, w) float32 in [0, 1]: where the fractures are, coarser or as fine.
-        config: Ranges.
-        generator: On the CPU: the same seed gives the same batch on every device.
-
-    Returns:
-        Images and masks of the same shapes and ranges (what comes into view from outside is 0),
-        and (N,) bool: which pictures became close-ups.
+        pixels: (H, W) float32 in [0, 1], bone bright.
+        boxes: Of the marked fractures.
+        spec: Of the network; it gives the canvas.
+        config: Ranges and probabilities.
+        rng: Drawn from.
     """
-    theta, close = _placements(masks, config, generator)
-    moved, moved_masks = (
-        grid_sample(
-            maps,
-            affine_grid(theta.to(maps.device), list(maps.shape), align_corners=False),
-            align_corners=False,
+    matrix, close = _placement(pixels, boxes, spec, config, rng)
+    size = spec.width_px, spec.height_px
+    source, matrix, reduction = _shrunk(pixels, matrix, size)
+    picture = Image.fromarray(source)
+    bilinear, affine = Image.Resampling.BILINEAR, Image.Transform.AFFINE
+    canvas = np.asarray(picture.transform(size, affine, tuple(matrix.flat), bilinear))
+    everywhere = Image.new("L", picture.size, 255)
+    inside = np.asarray(everywhere.transform(size, affine, tuple(matrix.flat))) > 0
+    marked = Image.new("L", picture.size)
+    draw = ImageDraw.Draw(marked)
+    for box in boxes:
+        x0, x1 = (x * pixels.shape[1] - reduction.left for x in box[::2])
+        y0, y1 = (y * pixels.shape[0] - reduction.top for y in box[1::2])
+        draw.rectangle(
+            (x0 * reduction.x, y0 * reduction.y, x1 * reduction.x, y1 * reduction.y), fill=255
         )
-        for maps in (images, masks)
-    )
-    toned = _tone(moved, config, generator)
-    return _erase(_border(toned, config.border, generator), config, generator), moved_masks, close
+    mask = np.asarray(marked.transform(size, affine, tuple(matrix.flat))) > 0
+    if not inside.any():  # shifted out of view altogether: what is outside is all there is
+        inside[:] = True
+    values = np.where(inside, stretch(canvas, spec.clip_percent, inside), spec.pad_value)
+    values = tone.change(values.astype(np.float32), config, rng)
+    values = degrade.damage(np.where(inside, values, spec.pad_value), config, rng)
+    values = degrade.cover(values, config, rng)
+    if rng.random() < config.invert:
+        values = 1.0 - values
+    if rng.random() < config.stretch:  # as the pipeline would: markers and rims move the limits
+        values = stretch(values, spec.clip_percent)
+    return View(values[None].astype(np.float32), mask[None], close)
 
 
-def _placements(
-    masks: Tensor, config: AugmentConfig, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """(N, 2, 3) maps from the new canvas to the old one, and which of them are close-ups.
+def _placement(
+    pixels: Array, boxes: Sequence[Box], spec: PreprocessSpec, config: AugmentConfig, rng: Rng
+) -> tuple[Array, bool]:
+    """(2, 3) map from the canvas to the source in px, and whether it is a close-up.
 
-    A close-up is magnified around a fracture, or anywhere in a picture without a marked one,
-    so that magnification says nothing about the label.
+    A close-up is magnified around a fracture, or anywhere on the limb in a picture without a
+    marked one, so that magnification says nothing about the label.
     """
-    n = len(masks)
-
-    def draw(low: float, high: float) -> Tensor:
-        return torch.rand(n, generator=generator) * (high - low) + low
-
-    angle = torch.deg2rad(draw(-config.rotate_deg, config.rotate_deg))
-    scale = draw(*config.scale)
-    flip = torch.where(draw(0, 1) < config.flip, -1.0, 1.0)
-    shift = torch.stack([2 * draw(-config.shift, config.shift) for _ in range(2)], 1)
-    close = torch.zeros(n, dtype=torch.bool)
-    if config.zoom > 0:  # draws nothing otherwise
-        close = draw(0, 1) < config.zoom
-        zoomed, anywhere = draw(*config.zoom_scale), torch.rand(n, 2, generator=generator) - 0.5
-        picks = torch.rand(n, generator=generator)
-        for i in torch.nonzero(close).flatten().tolist():
-            centre = _some_marked(masks[i, 0], float(picks[i]))
-            centre = anywhere[i] if centre is None else centre + 0.3 * anywhere[i] / zoomed[i]
-            limit = 1 - 1 / float(zoomed[i])
-            scale[i], shift[i] = zoomed[i], centre.clamp(-limit, limit)
-    cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
-    theta = torch.stack([cos * flip, -sin, shift[:, 0], sin * flip, cos, shift[:, 1]], 1)
-    return theta.view(n, 2, 3), close
-
-
-def _some_marked(mask: Tensor, pick: float) -> Tensor | None:
-    """(x, y) in [-1, 1] of one marked cell of an (h, w) mask; None when there is none."""
-    marked = torch.nonzero(mask.cpu() > 0)
-    if len(marked) == 0:
-        return None
-    row, column = marked[int(pick * len(marked))].tolist()
-    height, width = mask.shape
-    return torch.tensor([(2 * column + 1) / width - 1, (2 * row + 1) / height - 1])
-
-
-def _tone(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Gamma, contrast, brightness and local contrast of each picture."""
-    n = len(images)
-
-    def draw(low: float, high: float) -> Tensor:
-        values = torch.rand(n, generator=generator) * (high - low) + low
-        return values.to(images.device).view(n, 1, 1, 1)
-
-    gamma = torch.exp(draw(-config.gamma, config.gamma))
-    contrast = draw(1 - config.contrast, 1 + config.contrast)
-    brightness = draw(1 - config.brightness, 1 + config.brightness)
-    toned = images.clamp_min(0).pow(gamma)
-    middle = toned.mean((1, 2, 3), keepdim=True)
-    toned = ((toned - middle) * contrast + middle) * brightness
-    if config.local_contrast > 0:
-        size = images.shape[-1] // LOCAL // 2 * 2 + 1
-        blurred = toned
-        for kernel in ((size, 1), (1, size)):  # one way after the other: far less to add up
-            margin = kernel[0] // 2, kernel[1] // 2
-            blurred = avg_pool2d(blurred, kernel, 1, margin, count_include_pad=False)
-        toned = toned + draw(0, config.local_contrast) * (toned - blurred)
-    return toned.clamp(0, 1)
+    frame = WHOLE if rng.random() < config.whole else find_limb(pixels)
+    window = window_of(pixels.shape, frame, spec)
+    height, width = window.height, window.width
+    y, x = window.top + height / 2, window.left + width / 2
+    close = bool(rng.random() < config.zoom)
+    if close:
+        zoom = rng.uniform(*config.zoom_scale)
+        if boxes:
+            x0, y0, x1, y1 = boxes[rng.integers(len(boxes))]
+            y, x = (y0 + y1) / 2 * pixels.shape[0], (x0 + x1) / 2 * pixels.shape[1]
+            y += rng.uniform(-0.25, 0.25) * height / zoom
+            x += rng.uniform(-0.25, 0.25) * width / zoom
+        else:
+            y = rng.uniform(*_middle(frame.top, frame.bottom)) * pixels.shape[0]
+            x = rng.uniform(*_middle(frame.left, frame.right)) * pixels.shape[1]
+    else:
+        zoom = math.exp(rng.uniform(math.log(config.scale[0]), math.log(config.scale[1])))
+        y += rng.uniform(-config.shift, config.shift) * height / zoom
+        x += rng.uniform(-config.shift, config.shift) * width / zoom
+    aspect = math.exp(rng.uniform(-config.aspect, config.aspect))
+    per_y = height / zoom / aspect / spec.height_px
+    per_x = width / zoom * aspect / spec.width_px
+    degrees = rng.uniform(-config.rotate_deg, config.rotate_deg)
+    if rng.random() < config.right_angles:
+        degrees += 90.0 * rng.integers(1, 4)
+    turn = math.radians(degrees)
+    flip = -1.0 if rng.random() < config.flip else 1.0
+    cos, sin = math.cos(turn), math.sin(turn)
+    turned = np.array([[cos * flip * per_x, -sin * per_x], [sin * flip * per_y, cos * per_y]])
+    middle = np.array([spec.width_px / 2, spec.height_px / 2])
+    offset = np.array([x, y]) - turned @ middle
+    return np.concatenate([turned, offset[:, None]], 1), close
 
 
-def _border(images: Tensor, largest: float, generator: torch.Generator) -> Tensor:
-    """Blank a strip of random width along each edge: collimation must not decide."""
-    if largest == 0:
-        return images
-    height, width = images.shape[2:]
-    strips = torch.rand(len(images), 4, generator=generator) * largest
-    for image, (top, bottom, left, right) in zip(images, strips.tolist(), strict=True):
-        image[:, : int(top * height)] = 0
-        image[:, height - int(bottom * height) :] = 0
-        image[:, :, : int(left * width)] = 0
-        image[:, :, width - int(right * width) :] = 0
-    return images
+def _middle(low: float, high: float) -> tuple[float, float]:
+    """An extent without its outer fifths."""
+    return low + 0.2 * (high - low), high - 0.2 * (high - low)
 
 
-def _erase(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Blank one rectangle in some pictures: lead markers must not decide."""
-    height, width = images.shape[2:]
-    for image in images:
-        chance, h, w, y, x = torch.rand(5, generator=generator).tolist()
-        if chance >= config.erase:
-            continue
-        low, high = MARKER_SIDE
-        rows, columns = (
-            math.ceil((low + (high - low) * s) * n) for s, n in ((h, height), (w, width))
-        )
-        top, left = int(y * (height - rows)), int(x * (width - columns))
-        image[:, top : top + rows, left : left + columns] = 0
-    return images
+@dataclass(frozen=True, slots=True)
+class _Reduction:
+    """What was cut off the source (px), and px after per px before."""
+
+    top: int = 0
+    left: int = 0
+    y: float = 1.0
+    x: float = 1.0
 
 
-def mixup(
-    images: Tensor, targets: Tensor, masks: Tensor, alpha: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Blend each picture (or feature map) with another of the batch (Zhang et al. 2018, arXiv
-    1710.09412); what is unknown of either is unknown of the blend.
+def _shrunk(pixels: Array, matrix: Array, size: tuple[int, int]) -> tuple[Array, Array, _Reduction]:
+    """The part of the source that is seen, shrunk to about the canvas' resolution, and its map.
 
-    Args:
-        images: (N, …) pictures or feature maps.
-        targets: (N, K) in [0, 1], NaN where unknown.
-        masks: (N, 1, h, w) in [0, 1].
-        alpha: Both parameters of the Beta distribution of the share; 0 changes nothing.
-        generator: On the CPU.
+    Turning by itself takes single pixels, and would turn a large picture into noise.
     """
-    if alpha == 0:
-        return images, targets, masks
-    order = torch.randperm(len(images), generator=generator)
-    # Beta(a, a) from two gamma variables: torch's own sampler takes no generator.
-    seed = int(torch.randint(2**31, (1,), generator=generator))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        share = float(torch.distributions.Beta(alpha, alpha).sample())
-    share = max(share, 1 - share)  # the masks stay those of the stronger picture
-    return (
-        share * images + (1 - share) * images[order],
-        share * targets + (1 - share) * targets[order],
-        masks,
-    )
+    corners = np.array([[0, 0, 1], [size[0], 0, 1], [0, size[1], 1], [*size, 1]]) @ matrix.T
+    height, width = pixels.shape
+    left, top = (int(max(0, low - 2)) for low in corners.min(0))
+    right, bottom = (int(high + 3) for high in corners.max(0))
+    left, top = min(left, width - 1), min(top, height - 1)
+    right, bottom = (max(left + 1, min(right, width))), max(top + 1, min(bottom, height))
+    part = np.ascontiguousarray(pixels[top:bottom, left:right])
+    dense = math.sqrt(abs(np.linalg.det(matrix[:, :2])))
+    y = x = 1.0
+    if dense > _SHARPEST:
+        rows, columns = (max(1, round(side / dense)) for side in part.shape)
+        y, x = rows / part.shape[0], columns / part.shape[1]
+        part = np.asarray(Image.fromarray(part).resize((columns, rows), Image.Resampling.BILINEAR))
+    moved = matrix.copy()
+    moved[:, 2] -= left, top
+    moved[0] *= x
+    moved[1] *= y
+    return part, moved, _Reduction(top, left, y, x)

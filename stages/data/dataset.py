@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -14,14 +15,12 @@ from pipeline.domain import Array, Placement
 from pipeline.io import decode, read_file
 from pipeline.preprocess import PreprocessSpec, preprocess
 
+from ..config import AugmentConfig
+from .augment import View, augment
 from .index import Sample
 
 MASK_STEP = 8
 """A fracture mask has one cell for this many px of the canvas, down and across."""
-
-TONES = ["AutoContrast", "Equalize", "PosterizeIncreasing", "ContrastIncreasing",
-         "BrightnessIncreasing", "SharpnessIncreasing"]  # fmt: skip
-"""The operations of timm's RandAugment that change only tone and keep bone bright."""
 
 
 def read_array(sample: Sample, spec: PreprocessSpec) -> Array:
@@ -60,47 +59,92 @@ class RadiographDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         samples: Rows of the table.
         targets: (N, K) float32, NaN where unknown.
         spec: Preprocessing.
-        magnitude: Of RandAugment's changes of tone, drawn from the process's own random state.
+        sources: Random sources; None for the pictures as they are preprocessed.
     """
 
     def __init__(
-        self, samples: Sequence[Sample], targets: Array, spec: PreprocessSpec, magnitude: int = 0
+        self,
+        samples: Sequence[Sample],
+        targets: Array,
+        spec: PreprocessSpec,
+        sources: Sources | None = None,
     ) -> None:
         self.samples = samples
         self.targets = torch.from_numpy(targets)
         self.spec = spec
-        self._change = randaugment(magnitude) if magnitude else None
+        self.sources = sources
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
-        array, placement = read_placed(self.samples[i], self.spec)
-        if self._change is not None:
-            array = self._change(array)
-        mask = fracture_mask(self.samples[i], placement, self.spec)
-        return torch.from_numpy(array), self.targets[i], torch.from_numpy(mask)
+        sample, wanted = self.samples[i], self.targets[i]
+        if self.sources is None:
+            array, placement = read_placed(sample, self.spec)
+            mask = fracture_mask(sample, placement, self.spec)
+            return torch.from_numpy(array), wanted, torch.from_numpy(mask)
+        view = self.sources.view(sample, self.spec, i)
+        mask = _coarse(view.mask)
+        wanted = in_view(wanted, self.sources.fracture, view.close, sample, bool(mask.any()))
+        return torch.from_numpy(view.canvas), wanted, torch.from_numpy(mask)
 
 
-def randaugment(magnitude: int) -> Callable[[Array], Array]:
-    """Two random changes of tone (RandAugment, Cubuk et al. 2020, arXiv 1909.13719, by timm).
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """How pictures are augmented in one epoch.
+
+    Attributes:
+        config: Ranges and probabilities.
+        seed: Of the epoch; with the row it decides what is drawn, whichever process draws.
+        fracture: (K,) bool: which outputs speak of fractures.
+    """
+
+    config: AugmentConfig
+    seed: int
+    fracture: tuple[bool, ...]
+
+    def view(self, sample: Sample, spec: PreprocessSpec, row: int) -> View:
+        """One picture as another source could have made it.
+
+        Raises:
+            ImageError: The file cannot be read.
+        """
+        content, digest = read_file(sample.path)
+        image = next(iter(decode(content, sample.path, digest)))
+        rng = np.random.default_rng([self.seed, row])
+        return augment(image.pixels, sample.boxes, spec, self.config, rng)
+
+
+def in_view(
+    wanted: Tensor, fracture: Sequence[bool], close: bool, sample: Sample, marked: bool
+) -> Tensor:
+    """The targets that still hold in an augmented view, NaN for the others.
+
+    A close-up of a picture with several regions may show any of them, and a fracture may lie
+    outside.
 
     Args:
-        magnitude: 0 to 10.
-
-    Returns:
-        A function from (1, H, W) float32 in [0, 1] to the same; it sees 256 grey values.
+        wanted: (K,) targets of the picture.
+        fracture: (K,) which of them speak of fractures.
+        close: Whether the view is a close-up.
+        sample: The picture.
+        marked: Whether a marked fracture is in view.
     """
-    from timm.data.auto_augment import rand_augment_transform
+    speaks = torch.tensor(fracture)
+    regions = wanted[~speaks]
+    several = close and int((regions != 0).sum()) > 1  # NaN counts: it may be there
+    gone = (wanted == 1) & (not marked) & (bool(sample.boxes) or close)
+    lost = torch.where(speaks, gone, torch.tensor(several))
+    return torch.where(lost, torch.nan, wanted)
 
-    change = rand_augment_transform(f"rand-m{magnitude}-n2-mstd0.5", {}, TONES)
 
-    def apply(array: Array) -> Array:
-        changed = change(Image.fromarray((array[0] * 255).round().astype(np.uint8)))
-        toned: Array = (np.asarray(changed, np.float32) / np.float32(255))[None]
-        return toned
-
-    return apply
+def _coarse(mask: NDArray[np.bool_]) -> Array:
+    """(1, H, W) bool → (1, H / MASK_STEP, W / MASK_STEP) float32: 1 in cells that are touched."""
+    _, height, width = mask.shape
+    rows, columns = height // MASK_STEP, width // MASK_STEP
+    cells = mask[:, : rows * MASK_STEP, : columns * MASK_STEP]
+    touched = cells.reshape(1, rows, MASK_STEP, columns, MASK_STEP).any((2, 4))
+    return touched.astype(np.float32)
 
 
 def batches(

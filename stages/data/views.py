@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -28,9 +27,8 @@ from pipeline.progress import Progress
 
 from ..config import StageConfig
 from ..model import Network, Trunk, digest
-from ..spec import TARGETS, StageSpec
-from .augment import augment
-from .dataset import RadiographDataset, batches
+from ..spec import StageSpec
+from .dataset import RadiographDataset, Sources, batches
 from .index import Index, Sample
 
 log = logging.getLogger(__name__)
@@ -45,15 +43,13 @@ class Views:
         row_of: Row of each picture, by the SHA-256 of its file.
         maps: (P, 1 + V, C, h, w) float16, memory-mapped; view 0 is the unchanged picture.
         masks: (P, 1 + V, 1, H, W) float16 fracture masks, moved along.
-        close: (P, 1 + V) bool: which views are close-ups.
-        region_outputs: (K,) bool: outputs whose target a close-up leaves unknown.
+        targets: (P, 1 + V, K) float32: which still hold in a view.
     """
 
     row_of: Mapping[str, int]
     maps: Array
     masks: Array
-    close: NDArray[np.bool_]
-    region_outputs: Tensor
+    targets: Array
 
     def clean(self, data: RadiographDataset) -> Dataset[tuple[Tensor, Tensor, Tensor]]:
         """The unchanged pictures of a data set."""
@@ -79,11 +75,9 @@ class _Chosen(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
         views = self._views
         place = views.row_of[self._data.samples[i].sha256], self._chosen[i]
-        wanted = self._data.targets[i]
-        if views.close[place]:
-            wanted = torch.where(views.region_outputs, torch.nan, wanted)
-        maps, mask = (
-            torch.from_numpy(np.array(x[place])).float() for x in (views.maps, views.masks)
+        maps, mask, wanted = (
+            torch.from_numpy(np.array(x[place])).float()
+            for x in (views.maps, views.masks, views.targets)
         )
         return maps, wanted, mask
 
@@ -117,44 +111,41 @@ def find_views(
         "views": count,
         "seed": config.train.seed,
         "precision": fabric._precision.precision,
+        "outputs": list(stage.outputs),
         "pictures": pictures,
     }
     name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
     folder = config.data.cache / name
     if not (folder / DONE).is_file():
         log.info("%s: computing %d views of %d pictures", folder, count, len(samples))
-        _make(folder, network, samples, preprocess, config, fabric, progress)
+        _make(folder, network, stage, samples, preprocess, config, fabric, progress)
         write_json(folder / DONE, made_of)
-    maps, masks, close = (
-        np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("maps", "masks", "close")
+    maps, masks, targets = (
+        np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("maps", "masks", "targets")
     )
-    region = torch.tensor([label not in TARGETS for label in stage.outputs])
-    return Views({sha: row for row, sha in enumerate(pictures)}, maps, masks, close, region)
+    return Views({sha: row for row, sha in enumerate(pictures)}, maps, masks, targets)
 
 
 @torch.no_grad()
 def _make(
-    folder: Path, network: Network, samples: Sequence[Sample], preprocess: PreprocessSpec,
-    config: StageConfig, fabric: Fabric, progress: Progress,
+    folder: Path, network: Network, stage: StageSpec, samples: Sequence[Sample],
+    preprocess: PreprocessSpec, config: StageConfig, fabric: Fabric, progress: Progress,
 ) -> None:  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     network.to(fabric.device).to(memory_format=torch.channels_last).eval()
     views, size = 1 + config.train.cached_views, config.optim.batch_size
-    blank = np.zeros((len(samples), 1), np.float32)
-    draws = torch.Generator().manual_seed(config.train.seed)
+    data = RadiographDataset(samples, stage.targets(samples), preprocess)
     stores: dict[str, Array] = {}
     for view in range(views):
-        magnitude = config.augment.randaugment if view else 0
-        data = RadiographDataset(samples, blank, preprocess, magnitude)
+        if view:
+            seed = config.train.seed + view
+            data.sources = Sources(config.augment, seed, stage.speaks_of_fractures)
         start = 0
-        for images, _, masks in batches(data, size, config.data.workers):
-            images, masks = images.to(fabric.device), masks.to(fabric.device)
-            close = torch.zeros(len(images), dtype=torch.bool)
-            if view:
-                images, masks, close = augment(images, masks, config.augment, draws)
+        for images, targets, masks in batches(data, size, config.data.workers):
+            images = images.to(fabric.device)
             with fabric.autocast():
                 maps = network.prefix(images.contiguous(memory_format=torch.channels_last))
-            parts = {"maps": maps.half(), "masks": masks.half(), "close": close}
+            parts = {"maps": maps.half(), "masks": masks.half(), "targets": targets}
             for name, part in parts.items():
                 array = part.contiguous().cpu().numpy()
                 if name not in stores:
