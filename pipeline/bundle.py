@@ -84,6 +84,29 @@ class StoredStudyPoint(StoredPoint):
     aggregation: Aggregation
 
 
+class CloserLooks(Frozen):
+    """How a specialist looks closer, and decides on all looks together; see :mod:`.looks`.
+
+    The log odds of all looks together are ``whole`` × logit of the first look + ``close`` × the
+    highest logit of the closer ones + ``bias``.
+
+    Attributes:
+        canvas: Of the larger rendering of the same frame from which the parts are cut; each has
+            the size of the stage's own canvas.
+        count: How many parts.
+        whole, close, bias: See above.
+        operating_points, study_points: See :class:`BundleSpec`; of all looks together.
+    """
+
+    canvas: PreprocessSpec
+    count: int = Field(ge=1, le=16)
+    whole: float = Field(ge=0.0)
+    close: float = Field(ge=0.0)
+    bias: float
+    operating_points: Mapping[str, StoredPoint]
+    study_points: Mapping[str, StoredStudyPoint] = Field(default_factory=dict)
+
+
 class Provenance(Frozen):
     """Where a bundle comes from.
 
@@ -166,6 +189,7 @@ class BundleSpec(Contract):
         default_point: The operating point when the user names none.
         study_points: Likewise for whole studies, by name of an operating point; empty where they
             were not fitted: then the point for pictures decides on studies too.
+        closer: For a fracture stage with a heatmap: how it looks closer; None where it does not.
         provenance: See :class:`Provenance`.
     """
 
@@ -187,6 +211,7 @@ class BundleSpec(Contract):
     operating_points: Mapping[str, StoredPoint] = Field(default_factory=dict)
     default_point: str | None = None
     study_points: Mapping[str, StoredStudyPoint] = Field(default_factory=dict)
+    closer: CloserLooks | None = None
     provenance: Provenance
 
     @model_validator(mode="after")
@@ -213,9 +238,35 @@ class BundleSpec(Contract):
             faults.append("a fracture stage has a region, a target and a default operating point")
         if strange := set(self.study_points) - set(self.operating_points):
             faults.append(f"study points {sorted(strange)} are no operating points")
+        if self.closer is not None:
+            faults += self._closer_faults(self.closer)
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    def _closer_faults(self, closer: CloserLooks) -> list[str]:
+        faults = []
+        if self.kind is not Kind.FRACTURE or not self.heatmap:
+            faults.append("only a fracture stage with a heatmap looks closer")
+        own, canvas = self.preprocess, closer.canvas
+        if canvas.height_px * own.width_px != canvas.width_px * own.height_px:
+            faults.append("the canvas of closer looks has other proportions than the stage's own")
+        if canvas.height_px < own.height_px or canvas.frame != own.frame:
+            faults.append("closer looks are cut from a larger canvas with the same frame")
+        if set(closer.operating_points) != set(self.operating_points):
+            faults.append("closer looks have other operating points than the first look")
+        return faults
+
+    def looking_closer(self) -> BundleSpec:
+        """The contract of all looks together: the thresholds are those that hold for them."""
+        if self.closer is None:
+            return self
+        return self.model_copy(
+            update={
+                "operating_points": self.closer.operating_points,
+                "study_points": self.closer.study_points,
+            }
+        )
 
     def _ensemble_faults(self) -> list[str]:
         faults = []

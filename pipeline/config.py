@@ -55,6 +55,8 @@ class RunConfig(Settings):
         timeout_per_file_s: Seconds that an isolated reader may be busy with one file.
         intra_op_threads: Threads inside a network on the CPU; 0 for what the lanes leave.
         operating_point: Name of a stored point; None for each bundle's default.
+        looks: How often a specialist looks at a picture: 1 for the whole limb only, None for as
+            often as it was made for.
         heatmaps: For which pictures to show where a finding is seen: those with a positive or
             uncertain verdict, all that got one, or none. None: positive with a report or DICOM
             objects, else none.
@@ -78,6 +80,7 @@ class RunConfig(Settings):
     timeout_per_file_s: float = Field(default=60.0, gt=0.0, le=86_400.0)
     intra_op_threads: int = Field(default=0, ge=0, le=1024)
     operating_point: str | None = None
+    looks: int | None = Field(default=None, ge=1, le=17)
     heatmaps: Heatmaps | None = None
     report: bool = False
     fhir: bool = False

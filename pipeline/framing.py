@@ -25,7 +25,7 @@ MARGIN = 0.06
 """Added on each side, as a fraction of the limb's extent."""
 LEFT_OUT = 0.015
 """Share of all variation that may lie beyond each side of the limb's box."""
-LEAST_SIDE = 0.12
+LEAST_SIDE = 0.06
 """Of the box, as a fraction of the picture's side; less is no limb."""
 RIM = 0.05
 """Of the shorter side: what lies nearer to the picture's edge is not looked at."""
@@ -34,6 +34,7 @@ _BRIGHT = 0.75
 _MOST_BRIGHT = 0.25
 _RIM_FILLED = 0.35
 _WIDEST_RIM = 0.2
+_RIM_GAP_PX = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,14 @@ def _small(pixels: Array) -> Array:
 
 
 def _variation(small: Array) -> Array:
-    """Standard deviation around each place, capped, so that no edge outweighs a limb."""
+    """Standard deviation around each place, capped, so that no edge outweighs a limb.
+
+    The cap is that of what varies at all: on a large plate a limb is a small part.
+    """
     mean = _box_mean(small)
     variation: Array = np.sqrt(np.maximum(_box_mean(small * small) - mean * mean, 0.0))
-    return np.minimum(variation, np.percentile(variation, 90))
+    varying = variation[variation > 0.1 * variation.max()]
+    return np.minimum(variation, np.percentile(varying, 75)) if varying.size else variation
 
 
 def _box_mean(values: Array) -> Array:
@@ -120,10 +125,15 @@ def _rims(small: Array) -> tuple[int, int, int, int]:
 
 
 def _rim(lines: Array) -> int:
-    """How far a bright rim reaches from the first line on."""
+    """How far a bright rim reaches from the first line on; a limb further in is none."""
     widest = int(_WIDEST_RIM * len(lines))
-    bright = np.flatnonzero((lines[:widest] > _BRIGHT).mean(1) > _RIM_FILLED)
-    return min(int(bright[-1]) + 3, widest) if len(bright) else 0
+    bright = (lines[:widest] > _BRIGHT).mean(1) > _RIM_FILLED
+    last = -1
+    for line in np.flatnonzero(bright):
+        if line - last > _RIM_GAP_PX:
+            break
+        last = int(line)
+    return min(last + 2 + WINDOW_PX // 2, widest) if last >= 0 else 0
 
 
 def _extent(profile: Array) -> tuple[float, float]:

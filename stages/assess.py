@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from lightning.fabric import Fabric
+from numpy.typing import NDArray
 
 from pipeline.bundle import Kind
 from pipeline.domain import REGIONS, Array
@@ -22,17 +25,22 @@ from .calibrate import (
     probabilities,
     route_threshold,
 )
+from .closer import closer_canvas, closer_contract, fit_weighing, look_closer
 from .config import StageConfig
-from .data.dataset import RadiographDataset
+from .data.dataset import RadiographDataset, Sources
 from .data.index import Index, Sample, Split
-from .data.views import find_views
-from .metrics import auc_estimate, rate, sensitivity, share, specificity
+from .data.views import Views, find_views
+from .metrics import Labels, auc_estimate, rate, sensitivity, share, specificity
 from .model import Network
 from .spec import StageSpec
 from .studies import StudyPoints, fit_study_points
 from .train import make_fabric, predict
 
 PREDICTIONS = "predictions.csv"
+SHIFTED = "val-shifted"
+"""In the column ``split``: a random view of a validation picture."""
+CLOSEST = "logit_closest"
+"""Column of the highest logit of the closer looks."""
 
 
 def assess(
@@ -47,40 +55,138 @@ def assess(
     """
     fabric = make_fabric(config.train)
     network.to(fabric.device)
+    asked = _Asked(network, stage, preprocess, config, fabric)
     views = find_views(network, stage, index, preprocess, config, fabric, progress)
-    rows: dict[Split, tuple[list[Sample], Array, Array]] = {}
-    frames = []
-    for split in ("val", "test"):
-        samples = [sample for sample in index.of(split) if stage.selects(sample)]
-        targets = stage.targets(samples)
-        data = RadiographDataset(samples, targets, preprocess)
-        logits = predict(network, data, config.optim.batch_size, config.data.workers, fabric, views)
-        rows[split] = (samples, targets, logits)
-        frames.append(_frame(split, samples, index.source.parent, stage, logits))
+    seen = [asked.about(index, "val", views), asked.about(index, "test", views)]
+    seen += [
+        asked.about(index, "val", None, view) for view in range(1, 1 + config.calibration_views)
+    ]
+    frames = [_frame(said, index.source.parent, stage) for said in seen]
     pd.concat(frames).to_csv(run / PREDICTIONS, index=False, lineterminator="\n")
 
-    _, targets, logits = rows["val"]
+    learned, (_, tested, *_) = [said for said in seen if said.split == "val"], seen
+    targets = np.concatenate([said.targets for said in learned])
+    logits = np.concatenate([said.logits for said in learned])
     pairs = [fit_calibration(targets[:, k], logits[:, k]) for k in range(len(stage.labels))]
     temperature, bias = (np.array(values, np.float32) for values in zip(*pairs, strict=True))
     result = {"temperature": temperature.tolist(), "bias": bias.tolist()}
     speaks = slice(0, len(stage.labels))
     scores = probabilities(logits[:, speaks], temperature, bias)
-    samples, wanted, logits = rows["test"]
-    tested = probabilities(logits[:, speaks], temperature, bias)
+    test_scores = probabilities(tested.logits[:, speaks], temperature, bias)
     if stage.kind is Kind.REGION:
-        thresholds = {
-            name: route_threshold(targets[:, k], scores[:, k])
-            for k, name in enumerate(stage.labels)
-        }
-        figures = route_figures(samples, tested, np.array(list(thresholds.values())))
-        return result | {"route_thresholds": thresholds, "test": figures}
-    points = operating_points(targets[:, 0], scores[:, 0])
+        return result | _routed(stage, targets, scores, tested, test_scores)
+    result |= _decided(learned, scores[:, 0], tested, test_scores[:, 0])
+    if asked.canvas is not None:
+        result |= _closer(asked.canvas, config, learned, tested)
+    return result
+
+
+def _routed(
+    stage: StageSpec, targets: Array, scores: Array, tested: _Said, test_scores: Array
+) -> dict[str, Any]:
+    """Thresholds of a router, from validation, and its figures on the test split."""
+    thresholds = {
+        name: route_threshold(targets[:, k], scores[:, k]) for k, name in enumerate(stage.labels)
+    }
+    limits = np.array(list(thresholds.values()))
+    figures = route_figures(tested.samples, test_scores, limits)
+    return {"route_thresholds": thresholds, "test": figures}
+
+
+def _decided(
+    learned: Sequence[_Said], scores: Array, tested: _Said, test_scores: Array
+) -> dict[str, Any]:
+    """Operating points of a specialist, from validation, and its figures on the test split."""
+    labels, keys = _labels_and_studies(learned)
+    points = operating_points(labels, scores)
     stored = {name: point.model_dump(mode="json") for name, point in points.items()}
     threshold = points[DEFAULT_POINT].threshold
-    figures = fracture_figures(samples, wanted[:, 0], tested[:, 0], threshold)
-    keys = np.array([sample.study for sample in rows["val"][0]], str)
-    result |= {"operating_points": stored, "default_point": DEFAULT_POINT, "test": figures}
-    return result | described(fit_study_points(keys, targets[:, 0], scores[:, 0]))
+    figures = fracture_figures(tested.samples, tested.targets[:, 0], test_scores, threshold)
+    found = {"operating_points": stored, "default_point": DEFAULT_POINT, "test": figures}
+    return found | described(fit_study_points(keys, labels, scores))
+
+
+def _closer(
+    canvas: PreprocessSpec, config: StageConfig, learned: Sequence[_Said], tested: _Said
+) -> dict[str, Any]:
+    """The same of all looks together."""
+    labels, keys = _labels_and_studies(learned)
+    first = np.concatenate([said.logits[:, 0] for said in learned])
+    closest = np.concatenate([said.closest for said in learned])
+    weighing = fit_weighing(labels, first, closest)
+    count = config.closer.count  # type: ignore[attr-defined]
+    scores = weighing.probabilities(first, closest)
+    contract = closer_contract(weighing, canvas, count, labels, scores, keys)
+    threshold = contract["operating_points"][DEFAULT_POINT]["threshold"]
+    together = weighing.probabilities(tested.logits[:, 0], tested.closest)
+    figures = fracture_figures(tested.samples, tested.targets[:, 0], together, threshold)
+    return {"closer": contract, "closer_test": figures}
+
+
+def _labels_and_studies(learned: Sequence[_Said]) -> tuple[Labels, NDArray[np.str_]]:
+    """(N,) labels and (N,) studies of validation pictures in all views."""
+    labels = np.concatenate([said.targets[:, 0] for said in learned])
+    return labels, np.array([s.study for said in learned for s in said.samples], str)
+
+
+class _Said(NamedTuple):
+    """What a network says of the pictures of a split.
+
+    Attributes:
+        split: Whose pictures.
+        samples: N rows of the table.
+        targets: (N, K), NaN where unknown, in this view.
+        logits: (N, K).
+        closest: (N,) highest logit of the closer looks; empty where there are none.
+        view: 0 for the pictures as they are, else the number of a random view.
+    """
+
+    split: Split
+    samples: list[Sample]
+    targets: Array
+    logits: Array
+    closest: Array
+    view: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A finished network, and how it is asked."""
+
+    network: Network
+    stage: StageSpec
+    preprocess: PreprocessSpec
+    config: StageConfig
+    fabric: Fabric
+
+    @property
+    def canvas(self) -> PreprocessSpec | None:
+        """Of its closer looks; None where it has none."""
+        closer = getattr(self.config, "closer", None)
+        if closer is None or not closer.count or not self.network.heatmap:
+            return None
+        return closer_canvas(self.preprocess, closer)
+
+    def about(self, index: Index, split: Split, views: Views | None, view: int = 0) -> _Said:
+        """Ask about a split, as it is or in a random view that says nothing of the label."""
+        samples = [sample for sample in index.of(split) if self.stage.selects(sample)]
+        targets, config = self.stage.targets(samples), self.config
+        data = RadiographDataset(samples, targets, self.preprocess)
+        if view:
+            still = config.augment.model_copy(update={"zoom": 0.0})
+            seed = config.train.seed + 1000 + view
+            data.sources = Sources(still, seed, self.stage.speaks_of_fractures)
+        if self.canvas is not None:
+            count = config.closer.count  # type: ignore[attr-defined]
+            first, closest = look_closer(
+                self.network, data, self.canvas, count, config.data.workers, self.fabric
+            )
+            return _Said(split, samples, targets, first[:, None], closest, view)
+        logits = predict(
+            self.network, data, config.optim.batch_size, config.data.workers, self.fabric,
+            None if view else views,
+        )  # fmt: skip
+        return _Said(split, samples, targets, logits, np.zeros(0, np.float32), view)
 
 
 def described(studies: StudyPoints) -> dict[str, Any]:
@@ -89,19 +195,20 @@ def described(studies: StudyPoints) -> dict[str, Any]:
     return {"study_points": points, "no_study_points": studies.reason}
 
 
-def _frame(
-    split: Split, samples: Sequence[Sample], root: Path, stage: StageSpec, logits: Array
-) -> pd.DataFrame:
+def _frame(said: _Said, root: Path, stage: StageSpec) -> pd.DataFrame:
+    samples = said.samples
     table = {
         "path": [path_text(sample.path, root) for sample in samples],
-        "split": split,
+        "split": said.split if not said.view else SHIFTED,
         "group": [sample.group for sample in samples],
         "study": [sample.study for sample in samples],
         "regions": [sample.regions for sample in samples],
         "origin": [sample.origin for sample in samples],
         "label": [sample.label for sample in samples],
     }
-    return pd.DataFrame(table | {f"logit_{n}": logits[:, k] for k, n in enumerate(stage.outputs)})
+    logits = {f"logit_{name}": said.logits[:, k] for k, name in enumerate(stage.outputs)}
+    closest = {CLOSEST: said.closest} if len(said.closest) else {}
+    return pd.DataFrame(table | logits | closest)
 
 
 def route_figures(samples: Sequence[Sample], scores: Array, thresholds: Array) -> dict[str, Any]:

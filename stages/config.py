@@ -198,15 +198,30 @@ class ModelConfig(StartConfig):
     dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
 
 
+class CloserConfig(Settings):
+    """How a specialist looks closer; see :mod:`pipeline.looks`.
+
+    Attributes:
+        count: Parts that it looks at after the whole limb; 0 for none. Each costs a pass.
+        magnification: Of a part against the whole limb.
+    """
+
+    count: int = Field(default=3, ge=0, le=16)
+    magnification: float = Field(default=1.6, ge=1.0, le=4.0)
+
+
 class StageConfig(Settings):
     """What every training run has.
 
     Attributes:
+        calibration_views: Calibration and thresholds are fitted on each validation picture as it
+            is and on so many random views of it: a figure from one's own hospital holds there.
         mix_label_kinds: Learn from labels that mean different things; what comes of it speaks
             of *abnormality*, the weaker word.
     """
 
     mix_label_kinds: bool = False
+    calibration_views: int = Field(default=2, ge=0, le=16)
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig = OptimConfig()
@@ -235,6 +250,7 @@ class FractureConfig(StageConfig):
             is the trunk that both share. Or a weights folder: then its specialist goes on. Or
             ``none``: then it is a network of its own, with the three settings that follow.
         preprocess, model, train.arch: Of a network of its own.
+        closer: How it looks closer; a network without a heatmap does not.
         dropout: Before the last linear layer.
     """
 
@@ -244,6 +260,7 @@ class FractureConfig(StageConfig):
     model: StartConfig = StartConfig()
     optim: OptimConfig = OptimConfig(epochs=10, lr=1e-4, fresh_lr=1e-4, patience=10)
     train: TrainConfig = TrainConfig(trainable_from="layer4.2")
+    closer: CloserConfig = CloserConfig()
     dropout: float = Field(default=0.3, ge=0.0, lt=1.0)
 
     @property

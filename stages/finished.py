@@ -6,19 +6,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.bundle import BundleSpec, Kind
+from pipeline.bundle import BundleSpec, CloserLooks, Kind
 from pipeline.domain import ANY_REGION, Array
 from pipeline.errors import ConfigError
 from pipeline.preprocess import PreprocessSpec
 
-from .assess import PREDICTIONS, described
+from .assess import CLOSEST, PREDICTIONS, SHIFTED, described
 from .calibrate import fit_calibration, operating_points, probabilities
+from .closer import Weighing, closer_contract, fit_weighing
 from .metrics import Labels
 from .model import Network
 from .recipe import RESULT, load_network
@@ -92,52 +93,82 @@ def _calibrated_together(runs: Sequence[Run]) -> list[Run]:
         if len(members) == 1:
             continue
         tables = [_validation(run) for run in members]
-        _, labels, logits = (np.concatenate(part) for part in zip(*tables, strict=True))
+        labels, logits = (
+            np.concatenate([getattr(table, part) for table in tables])
+            for part in ("labels", "logits")
+        )
         fitted = fit_calibration(labels, logits)
+        weighing = None
+        if all(run.result.get("closer") for run in members):
+            closest = np.concatenate([table.closest for table in tables])
+            weighing = fit_weighing(labels, logits, closest)
         results |= {
-            run.folder: _recalibrated(run.result, *table, *fitted)
+            run.folder: _recalibrated(run.result, table, *fitted)
+            | (_weighed(run.result, table, weighing) if weighing else {})
             for run, table in zip(members, tables, strict=True)
         }
     return [replace(run, result=results.get(run.folder, run.result)) for run in runs]
 
 
+class _Table(NamedTuple):
+    """What a specialist said of its validation pictures, as they are and in random views.
+
+    Attributes:
+        studies: (N,) study of each, empty in a run from before they were written down.
+        labels: (N,) 0 or 1.
+        logits: (N,) of the first look.
+        closest: (N,) the highest of the closer looks; NaN where there are none.
+    """
+
+    studies: NDArray[np.str_]
+    labels: Labels
+    logits: Array
+    closest: Array
+
+
 def _recalibrated(
-    result: Mapping[str, Any], keys: NDArray[np.str_], labels: Labels, logits: Array,
-    temperature: float, bias: float,
-) -> dict[str, Any]:  # fmt: skip
+    result: Mapping[str, Any], table: _Table, temperature: float, bias: float
+) -> dict[str, Any]:
     """A specialist's result with another calibration, and the thresholds that follow from it.
 
     Args:
         result: As in ``result.json``.
-        keys: (N,) study of each validation picture, or nothing.
-        labels: (N,) 0 or 1, of its validation pictures.
-        logits: (N,) of them.
+        table: Its validation pictures.
         temperature: See :class:`pipeline.bundle.BundleSpec`.
         bias: Likewise.
     """
     pair = [np.array([value], np.float32) for value in (temperature, bias)]
-    scores = probabilities(logits, *pair)
-    points = operating_points(labels, scores)
+    scores = probabilities(table.logits, *pair)
+    points = operating_points(table.labels, scores)
     return {
         **result,
         "temperature": pair[0].tolist(),
         "bias": pair[1].tolist(),
         "operating_points": {name: p.model_dump(mode="json") for name, p in points.items()},
-        **described(fit_study_points(keys, labels, scores)),
+        **described(fit_study_points(table.studies, table.labels, scores)),
     }
 
 
-def _validation(run: Run) -> tuple[NDArray[np.str_], Labels, Array]:
-    """(N,) studies, (N,) labels and (N,) logits of a specialist's validation pictures.
+def _weighed(result: Mapping[str, Any], table: _Table, weighing: Weighing) -> dict[str, Any]:
+    """The contract of a specialist's closer looks, weighed as those of the others are."""
+    before = CloserLooks.model_validate(result["closer"])
+    scores = weighing.probabilities(table.logits, table.closest)
+    contract = closer_contract(
+        weighing, before.canvas, before.count, table.labels, scores, table.studies
+    )
+    return {"closer": contract}
 
-    The studies are empty in a run from before they were written down.
-    """
+
+def _validation(run: Run) -> _Table:
+    """A specialist's validation pictures."""
     table = pd.read_csv(run.folder / PREDICTIONS, dtype={"study": str})
-    table = table[table["split"] == "val"]
-    if "study" not in table:
-        table = table.assign(study="")
-    return (
+    table = table[table["split"].isin(("val", SHIFTED))]
+    for name, missing in (("study", ""), (CLOSEST, np.nan)):
+        if name not in table:
+            table = table.assign(**{name: missing})
+    return _Table(
         table["study"].fillna("").to_numpy(str),
         table["label"].to_numpy(np.float32),
         table[f"logit_{run.stage.outputs[0]}"].to_numpy(np.float32),
+        table[CLOSEST].to_numpy(np.float32),
     )

@@ -245,6 +245,7 @@ def _spec(
             "default_point": run.result["default_point"],
             # None in a run from before studies had any.
             "study_points": run.result.get("study_points", {}),
+            "closer": run.result.get("closer"),
         }
     return BundleSpec(
         name=name,

@@ -29,7 +29,9 @@ CELL_PX = 8
 GAIN = 20.0
 FINE_PX = 128
 TRUNK = "a" * 64
-SPEC = PreprocessSpec(height_px=32, width_px=32, fit=Fit.SQUASH, clip_percent=(0.0, 100.0))
+SPEC = PreprocessSpec(
+    height_px=32, width_px=32, frame="whole", fit=Fit.SQUASH, clip_percent=(0.0, 100.0)
+)
 ROUTE_THRESHOLD = 0.5
 POINTS = {"balanced": (0.5, 0.3), "specific": (0.95, 0.95)}
 

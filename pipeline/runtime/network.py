@@ -90,6 +90,15 @@ class Batch:
         taken = self._all_inputs(network)
         return taken if rows is None or len(rows) == len(taken) else taken[rows]
 
+    def pictures(self, spec: PreprocessSpec, rows: Sequence[int] | None = None) -> Array:
+        """(R, 1, H, W) float32 pictures of some rows, all without ``rows``."""
+        taken = self._stacked(spec)
+        return taken if rows is None else taken[list(rows)]
+
+    def parts(self, spec: PreprocessSpec, arrays: Sequence[Array]) -> Batch:
+        """A batch of other pictures, (1, H, W) float32 each, for the same trunks."""
+        return Batch([{spec: array} for array in arrays], self._trunks, self._clock)
+
     def once(
         self, asked: object, spec: PreprocessSpec, ask: Callable[[Array], Mapping[str, Array]]
     ) -> Mapping[str, Array]:

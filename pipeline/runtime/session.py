@@ -16,6 +16,7 @@ from ..fused import FusedSpec
 from ..preprocess import PreprocessSpec
 from ..weights.intact import verified
 from ..weights.manifest import Manifest, ManifestEntry, read_manifest
+from .closer import Closer
 from .ensemble import Ensemble
 from .fused import Fused
 from .network import Network, Part, Stage
@@ -62,7 +63,8 @@ class Weights:
     @property
     def preprocessings(self) -> tuple[PreprocessSpec, ...]:
         """Every kind of array that the networks need of a picture, each once."""
-        return tuple(dict.fromkeys(network.spec.preprocess for network in self.networks))
+        closer = (stage.canvas for stage in self.stages if isinstance(stage, Closer))
+        return tuple(dict.fromkeys([*(n.spec.preprocess for n in self.networks), *closer]))
 
     def digests(self, stages: Iterable[Stage]) -> dict[str, str]:
         """Bundle name to SHA-256 of every file that has a part in the answers of some stages."""
@@ -122,7 +124,7 @@ def _load(weights: Path, manifest: Manifest, device: Device, config: RunConfig) 
         networks = [
             Network(*_open(*read(entry), entry, BundleSpec, device, config)) for entry in used
         ]
-        return _assemble(networks, device, precision, config.operating_point)
+        return _assemble(networks, device, precision, config)
 
 
 def _open(
@@ -165,7 +167,7 @@ def _choose_precision(manifest: Manifest, device: Device, asked: str) -> Precisi
 
 
 def _assemble(
-    networks: Iterable[Network], device: Device, precision: Precision, point: str | None
+    networks: Iterable[Network], device: Device, precision: Precision, config: RunConfig
 ) -> Weights:
     """Sort networks by what they are, and refuse a set that does not fit together."""
     trunks: dict[str, Network] = {}
@@ -181,15 +183,34 @@ def _assemble(
             routers.append(network)
         else:
             judges[spec.name] = network
-    fracture = _specialists(judges)
+    fracture = {
+        name: _looking_closer(stage, config.looks) for name, stage in _specialists(judges).items()
+    }
     if len(routers) > 1:
         raise BundleError(f"{len(routers)} region stages in the weights folder, wanted one")
     region = routers[0] if routers else None
     for network in (*routers, *judges.values()):
         _check_trunk(network, trunks)
     _check_regions(region, fracture)
+    point = config.operating_point
     points, studies = _points(fracture, point), _study_points(fracture, point)
     return Weights(trunks, region, fracture, points, device, precision, studies)
+
+
+def _looking_closer(stage: Stage, looks: int | None) -> Stage:
+    """The specialist with its closer looks, or as it is.
+
+    Raises:
+        UsageError: It was not made for so many.
+    """
+    closer = stage.spec.closer
+    made_for = 1 + (closer.count if closer else 0)
+    if looks not in (None, 1, made_for):
+        raise UsageError(
+            f"looks is {looks}, but {stage.spec.name} was made for {made_for}: wanted 1"
+            + (f" or {made_for}" if closer else "")
+        )
+    return stage if closer is None or looks == 1 else Closer(stage, closer)
 
 
 def _take_apart(fused: Fused, device: Device, point: str | None) -> Weights:

@@ -50,10 +50,10 @@ def damage(values: Array, config: AugmentConfig, rng: np.random.Generator) -> Ar
         packed = io.BytesIO()
         picture = Image.fromarray((values * 255).round().astype(np.uint8))
         picture.save(packed, "JPEG", quality=int(rng.integers(12, 70)))
-        values = np.asarray(Image.open(packed), np.float32) / 255
+        values = np.asarray(Image.open(packed), np.float32) / np.float32(255)
     if rng.random() < config.coarse:
         levels = 2 ** int(rng.integers(4, 7)) - 1
-        values = np.round(values * levels) / levels
+        values = np.round(values * levels) / np.float32(levels)
     return values.astype(np.float32)
 
 
@@ -73,7 +73,7 @@ def cover(values: Array, config: AugmentConfig, rng: np.random.Generator) -> Arr
         values[~_field(values.shape, rng)] = rng.choice(GREYS)
     if rng.random() < config.rim:
         width = int(rng.uniform(0.01, 0.1) * min(values.shape))
-        turned = np.rot90(values, rng.integers(4))  # a view: the picture itself changes
+        turned = np.rot90(values, int(rng.integers(4)))  # a view: the picture itself changes
         turned[:width] = rng.uniform(0.7, 1.0)
     for _ in range(rng.integers(0, 3) if rng.random() < config.marker else 0):
         _mark(values, rng)
@@ -113,4 +113,4 @@ def _write(values: Array, rng: np.random.Generator) -> Array:
     font = ImageFont.load_default(max(6.0, size_px * min(height, width)))
     place = rng.uniform(0.02, 0.85) * width, rng.uniform(0.02, 0.9) * height
     ImageDraw.Draw(picture).text(place, text, int(rng.choice([255, 230, 0])), font)
-    return np.asarray(picture, np.float32) / 255
+    return np.asarray(picture, np.float32) / np.float32(255)

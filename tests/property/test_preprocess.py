@@ -16,6 +16,7 @@ _specs = st.builds(
     PreprocessSpec,
     height_px=st.integers(32, 80),
     width_px=st.integers(32, 80),
+    frame=st.sampled_from(["limb", "whole"]),
     fit=st.sampled_from(Fit),
     resample=st.sampled_from(["bilinear", "bicubic", "lanczos"]),
     pad_value=st.floats(0.0, 1.0, width=32),
@@ -78,7 +79,9 @@ def test_brightness_and_contrast_of_the_source_do_not_matter(gain: float, offset
 def test_a_tall_picture_is_padded_cropped_or_squashed(
     fit: Fit, covered: tuple[slice, slice], top_left: tuple[int, int]
 ) -> None:
-    spec = PreprocessSpec(height_px=64, width_px=64, fit=fit, pad_value=0.5, clip_percent=(0, 100))
+    spec = PreprocessSpec(
+        height_px=64, width_px=64, frame="whole", fit=fit, pad_value=0.5, clip_percent=(0, 100)
+    )
     rows = np.arange(80, dtype=np.float32)[:, None] % 2
     tall = np.asarray(rows.repeat(40, 1), np.float32)
     array, placement = preprocess(tall, spec)
@@ -92,7 +95,7 @@ def test_a_tall_picture_is_padded_cropped_or_squashed(
 
 
 def test_a_picture_that_fits_is_only_stretched() -> None:
-    spec = PreprocessSpec(height_px=48, width_px=40, clip_percent=(0, 100))
+    spec = PreprocessSpec(height_px=48, width_px=40, frame="whole", clip_percent=(0, 100))
     pixels = factories.bone(48, 40)
     low, high = pixels.min(), pixels.max()
     np.testing.assert_allclose(
@@ -101,7 +104,7 @@ def test_a_picture_that_fits_is_only_stretched() -> None:
 
 
 def test_percentiles_of_the_picture_become_black_and_white() -> None:
-    spec = PreprocessSpec(height_px=40, width_px=50, clip_percent=(10, 90))
+    spec = PreprocessSpec(height_px=40, width_px=50, frame="whole", clip_percent=(10, 90))
     pixels = np.linspace(0, 1, 2000, dtype=np.float32).reshape(40, 50)
     array = preprocess(pixels, spec)[0][0]
     np.testing.assert_allclose(array, np.clip((pixels - 0.1) / 0.8, 0, 1), atol=1e-5)
@@ -123,7 +126,7 @@ def test_percentiles_out_of_order_are_refused(clip: tuple[float, float]) -> None
 def test_a_large_picture_is_resized_as_pillow_does_in_one_go(
     size: tuple[int, int], fit: Fit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = PreprocessSpec(fit=fit)
+    spec = PreprocessSpec(frame="whole", fit=fit)
     banded, _ = preprocess(_noise(size), spec)
     monkeypatch.setattr("pipeline.preprocess._LARGE_PIXELS", 10**9)
     whole, _ = preprocess(_noise(size), spec)

@@ -4,111 +4,166 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from factories import bone
+from scipy.ndimage import gaussian_filter
 
 from pipeline.preprocess import PreprocessSpec, preprocess
 from stages.config import AugmentConfig
-from stages.data.augment import augment, mixup
-from stages.data.dataset import fracture_mask, randaugment
+from stages.data.augment import augment
+from stages.data.dataset import fracture_mask, in_view
 from stages.data.index import Sample
+from stages.data.mixup import mixup
 
-STILL = {
-    "flip": 0, "rotate_deg": 0, "scale": (1, 1), "shift": 0, "brightness": 0, "contrast": 0,
-    "gamma": 0, "erase": 0,
-}  # fmt: skip
+NAN = float("nan")
 
-
-def draws(seed=0):
-    return torch.Generator().manual_seed(seed)
+SPEC = PreprocessSpec(height_px=64, width_px=64, clip_percent=(0, 100))
 
 
-def marked(side=64, at=(40, 48, 8, 16)):
-    """A picture with a bright patch, and its mask at full size."""
-    image = torch.zeros(1, 1, side, side)
-    top, bottom, left, right = at
-    image[..., top:bottom, left:right] = 1
-    return image, (image > 0).float()
+def rough(size, px=0.0):
+    """Noise of a coarseness, in [0, 1]."""
+    values = gaussian_filter(np.random.default_rng(0).random(size, np.float32), px)
+    return (values - values.min()) / (values.max() - values.min())
+
+
+def still(**changed):
+    """Settings that change nothing, but for some."""
+    ranges = {"scale": (1, 1), "local_contrast": (0, 0)}
+    names = set(AugmentConfig.model_fields) - {"zoom_scale", *ranges}
+    return AugmentConfig(**{**dict.fromkeys(names, 0), **ranges, "whole": 1, **changed})
+
+
+def drawn(pixels, boxes=(), seed=0, **changed):
+    return augment(pixels, boxes, SPEC, still(**changed), np.random.default_rng(seed))
+
+
+def marked(side=128, box=(0.25, 0.5, 0.5, 0.75)):
+    """A picture with a bright patch, and its box."""
+    pixels = np.zeros((side, side), np.float32)
+    x0, y0, x1, y1 = (round(edge * side) for edge in box)
+    pixels[y0:y1, x0:x1] = 1
+    return pixels, [box]
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 90), (300, 200)])
+def test_without_changes_a_view_is_what_the_pipeline_sees(size):
+    pixels = rough(size, max(size) / 16)
+    wanted, _ = preprocess(pixels, SPEC.model_copy(update={"frame": "whole"}))
+    seen = drawn(pixels).canvas
+    assert seen.shape == wanted.shape
+    assert seen.dtype == np.float32
+    # Edges of the picture may lie half a pixel apart.
+    assert np.abs(seen - wanted)[:, 4:-4, 4:-4].mean() < 0.03
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_mask_moves_with_the_picture(seed):
-    image, mask = marked()
-    config = AugmentConfig(**{**STILL, "flip": 0.5, "rotate_deg": 90, "scale": (0.8, 1.5)})
-    moved, moved_mask, _ = augment(image, mask, config, draws(seed))
-    torch.testing.assert_close(moved, moved_mask)
-    assert not torch.equal(moved, image)
+    pixels, boxes = marked()
+    view = drawn(pixels, boxes, seed, flip=0.5, rotate_deg=90, scale=(0.8, 1.5), aspect=0.2)
+    assert np.mean((view.canvas > 0.5) != view.mask) < 0.03
+    assert np.mean(view.mask != drawn(pixels, boxes).mask) > 0.02
 
 
-def test_a_coarser_mask_moves_as_far():
-    image, mask = marked(at=(32, 48, 0, 16))
-    coarse = torch.nn.functional.max_pool2d(mask, 8)
-    flipped, small, _ = augment(image, coarse, AugmentConfig(**{**STILL, "flip": 1}), draws())
-    torch.testing.assert_close(torch.nn.functional.max_pool2d(flipped, 8), small)
+def test_the_limb_is_framed_unless_the_whole_picture_is():
+    pixels = np.zeros((200, 200), np.float32)
+    pixels[100:180, 20:80] = rough((80, 60), 2)
+    framed, whole = drawn(pixels, whole=0).canvas, drawn(pixels).canvas
+    assert (framed > 0.1).mean() > 2.5 * (whole > 0.1).mean()
 
 
 def test_a_close_up_of_a_fracture_has_it_in_view_and_larger():
-    image, mask = marked()
-    zoom = AugmentConfig(**STILL, zoom=1, zoom_scale=(2, 2))
+    pixels, boxes = marked()
     for seed in range(10):
-        moved, moved_mask, close = augment(image, mask, zoom, draws(seed))
-        assert close.all()
-        assert moved_mask.sum() > 2.5 * mask.sum()  # four times, less what is cut off
-        torch.testing.assert_close(moved, moved_mask)
+        view = drawn(pixels, boxes, seed, zoom=1, zoom_scale=(2, 2))
+        assert view.close
+        assert view.mask.sum() > 2.5 * drawn(pixels, boxes).mask.sum()  # less what is cut off
 
 
 def test_close_ups_are_as_frequent_without_a_fracture():
-    images = torch.rand(200, 1, 32, 32)
-    masks = torch.zeros(200, 1, 4, 4)
-    masks[:100, :, 1, 1] = 1
-    *_, close = augment(images, masks, AugmentConfig(zoom=0.4), draws())
-    assert abs(close[:100].float().mean() - close[100:].float().mean()) < 0.15
-    assert 0.3 < close.float().mean() < 0.5
+    pixels, boxes = marked()
+    with_one, without = (
+        [drawn(pixels, shown, seed, zoom=0.4).close for seed in range(150)]
+        for shown in (boxes, ())
+    )
+    assert np.mean(with_one) == np.mean(without)
+    assert 0.3 < np.mean(without) < 0.5
 
 
-def test_borders_are_blanked_and_the_middle_is_not():
-    images = torch.ones(8, 1, 40, 40)
-    blanked, *_ = augment(images, images, AugmentConfig(**STILL, border=0.25), draws())
-    assert (blanked[:, :, 10:30, 10:30] == 1).all()
-    assert (blanked == 0).any()
+@pytest.mark.parametrize("name", [
+    "gamma", "curve", "brightness", "contrast", "blur", "resample", "noise", "jpeg", "coarse",
+    "collimation", "rim", "text", "invert",
+])  # fmt: skip
+def test_each_setting_changes_grey_values_and_keeps_their_range(name):
+    pixels = np.clip(bone(64, 64) + 0.1 * rough((64, 64)), 0, 1)
+    before = drawn(pixels).canvas
+    views = [drawn(pixels, (), seed, **{name: 0.9}).canvas for seed in range(5)]
+    assert any(not np.allclose(view, before, atol=0.01) for view in views)
+    assert all(0 <= view.min() <= view.max() <= 1 for view in views)
+    assert all(view.shape == before.shape and view.dtype == np.float32 for view in views)
 
 
-def test_local_contrast_sharpens_edges_and_stays_in_range():
-    image = torch.full((1, 1, 64, 64), 0.4)
-    image[..., 32:] = 0.6
-    sharper, *_ = augment(image, image, AugmentConfig(**STILL, local_contrast=2), draws())
-    assert sharper[0, 0, 32, 32] > 0.6
-    assert sharper[0, 0, 32, 31] < 0.4
-    assert 0 <= sharper.min() <= sharper.max() <= 1
+def test_markers_and_black_levels_come_and_go():
+    pixels = bone(64, 64)
+    before = drawn(pixels).canvas
+    for changed in ({"marker": 1}, {"lift": 0.4}, {"local_contrast": (1, 1)}):
+        views = [drawn(pixels, (), seed, **changed).canvas for seed in range(12)]
+        same = [np.allclose(view, before) for view in views]
+        assert any(same), changed
+        assert not all(same), changed
+
+
+def test_the_same_seed_draws_the_same_view():
+    pixels = bone(90, 70)
+    first, again, other = (
+        augment(pixels, [], SPEC, AugmentConfig(), np.random.default_rng(seed)).canvas
+        for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 400), (400, 3), (40, 40)])
+def test_pictures_of_any_shape_survive(size):
+    pixels = np.random.default_rng(1).random(size, np.float32)
+    for seed in range(8):
+        view = augment(pixels, [], SPEC, AugmentConfig(), np.random.default_rng(seed))
+        assert np.isfinite(view.canvas).all()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "close", "boxes", "marked", "left"),
+    [
+        ([1, 0, 0, 1], False, True, True, [1, 0, 0, 1]),
+        ([1, 0, 0, 1], True, True, False, [1, 0, 0, NAN]),  # the fracture is out of view
+        ([1, 0, 0, 1], True, False, False, [1, 0, 0, NAN]),  # nobody knows where it is
+        ([1, 0, 0, 1], False, False, False, [1, 0, 0, 1]),
+        ([1, 1, 0, 0], True, False, False, [NAN, NAN, NAN, 0]),  # which of the two is in view?
+        ([1, NAN, 0, 0], True, False, False, [NAN, NAN, NAN, 0]),
+        ([0, 0, 0, NAN], True, False, False, [0, 0, 0, NAN]),
+    ],
+)
+def test_what_a_view_no_longer_shows_is_unknown(wanted, close, boxes, marked, left):
+    sample = Sample(
+        Path("x.png"), "elbow", 1, "fracture", "g", "", "train", "o", "", "0" * 64,
+        ((0.1, 0.1, 0.2, 0.2),) if boxes else (),
+    )  # fmt: skip
+    targets = torch.tensor(wanted, dtype=torch.float32)
+    found = in_view(targets, (False,) * 3 + (True,), close, sample, marked)
+    torch.testing.assert_close(found, torch.tensor(left, dtype=torch.float32), equal_nan=True)
 
 
 def test_mixup_blends_pictures_and_targets_and_keeps_unknown_unknown():
     images = torch.arange(4.0).view(4, 1, 1, 1)
     targets = torch.tensor([[0.0], [1.0], [float("nan")], [1.0]])
     masks = torch.rand(4, 1, 2, 2)
-    mixed, wanted, same = mixup(images, targets, masks, 0.5, draws(3))
+    mixed, wanted, same = mixup(images, targets, masks, 0.5, torch.Generator().manual_seed(3))
     assert torch.equal(same, masks)
     assert not torch.equal(mixed, images)
     assert torch.isnan(wanted[2]).all()
     known = wanted[~torch.isnan(wanted)]
     assert ((known >= 0) & (known <= 1)).all()
-    first = mixup(images, targets, masks, 0.5, draws(3))[0]
+    first = mixup(images, targets, masks, 0.5, torch.Generator().manual_seed(3))[0]
     assert torch.equal(first, mixed)
-    assert mixup(images, targets, masks, 0, draws())[0] is images
-
-
-def test_randaugment_changes_tone_only():
-    import random
-
-    random.seed(1)
-    np.random.seed(1)
-    picture = np.zeros((1, 32, 32), np.float32)
-    picture[:, 8:16, 20:28] = np.linspace(0.4, 0.9, 64, dtype=np.float32).reshape(8, 8)
-    change = randaugment(6)
-    results = [change(picture) for _ in range(12)]
-    assert all(r.shape == picture.shape and r.dtype == np.float32 for r in results)
-    assert all(r.min() >= 0 and r.max() <= 1 for r in results)
-    assert any(not np.allclose(r, picture, atol=0.02) for r in results)
-    for changed in results:  # bone stays where it is, and bright
-        assert changed[0, 8:16, 20:28].mean() > changed[0, :8].mean()
+    assert mixup(images, targets, masks, 0, torch.Generator())[0] is images
 
 
 def test_a_box_marks_its_cells_on_the_canvas():
@@ -116,7 +171,7 @@ def test_a_box_marks_its_cells_on_the_canvas():
         Path("x.png"), "hand", 1, "fracture", "g", "", "train", "o", "", "0" * 64,
         ((0.5, 0.25, 1.0, 0.5),),
     )  # fmt: skip
-    spec = PreprocessSpec(height_px=64, width_px=64)
+    spec = PreprocessSpec(height_px=64, width_px=64, frame="whole")
     _, placement = preprocess(np.random.rand(100, 50).astype(np.float32), spec)
     mask = fracture_mask(sample, placement, spec)
     assert mask.shape == (1, 8, 8)

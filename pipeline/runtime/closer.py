@@ -1,0 +1,87 @@
+"""A specialist that looks more than once: at the whole limb, then at its suspicious parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..bundle import BundleSpec, CloserLooks
+from ..domain import Array, StageOutput
+from ..looks import Place, part, places
+from ..preprocess import PreprocessSpec
+from .ensemble import onto_grid
+from .network import Batch, Part, Stage
+
+
+class Closer:
+    """A fracture stage with its closer looks.
+
+    Args:
+        stage: The stage, whose contract has closer looks.
+        looks: How.
+    """
+
+    def __init__(self, stage: Stage, looks: CloserLooks) -> None:
+        self._stage, self._looks = stage, looks
+        self.spec: BundleSpec = stage.spec.looking_closer()
+
+    @property
+    def canvas(self) -> PreprocessSpec:
+        """Of the larger rendering that each picture must bring along."""
+        return self._looks.canvas
+
+    @property
+    def networks(self) -> tuple[Part, ...]:
+        """See :class:`pipeline.runtime.network.Stage`."""
+        return self._stage.networks
+
+    def look(
+        self, batch: Batch, rows: Sequence[int] | None = None, *, evidence: bool = False
+    ) -> StageOutput:
+        """See :meth:`pipeline.runtime.network.Stage.look`.
+
+        Returns:
+            Logits before ``bias`` and probabilities of all looks together, and where wanted the
+            evidence of the first look with that of each part laid in where it is stronger.
+        """
+        looks, own = self._looks, self.spec.preprocess
+        first = self._stage.look(batch, rows, evidence=True)
+        assert first.evidence is not None  # noqa: S101  (the contract promises a heatmap)
+        larger = batch.pictures(looks.canvas, rows)
+        chosen = [places(e[0], looks.count, looks.canvas, own) for e in first.evidence]
+        cut = [
+            part(array, place, own)
+            for array, found in zip(larger, chosen, strict=True)
+            for place in found
+        ]
+        near = self._stage.look(batch.parts(own, cut), evidence=evidence)
+        highest = near.logits.reshape(len(first), looks.count).max(1, keepdims=True)
+        logits = looks.whole * first.logits + looks.close * highest
+        with np.errstate(over="ignore"):
+            odds = np.exp(-(logits + looks.bias))
+        probabilities = (1.0 / (1.0 + odds)).astype(np.float32)
+        maps = None
+        if evidence and near.evidence is not None:
+            maps = first.evidence.copy()
+            for i, (row, place) in enumerate(_owners(chosen)):
+                _lay_in(maps[row], near.evidence[i], place, looks.canvas, own)
+        return StageOutput(first.labels, logits.astype(np.float32), probabilities, maps)
+
+
+def _owners(chosen: Sequence[Sequence[Place]]) -> list[tuple[int, Place]]:
+    return [(row, place) for row, found in enumerate(chosen) for place in found]
+
+
+def _lay_in(
+    maps: Array, near: Array, place: Place, canvas: PreprocessSpec, own: PreprocessSpec
+) -> None:
+    """Raise the (1, h, w) map of a first look to that of one part, where that is higher."""
+    rows, columns = maps.shape[1:]
+    top, left = (round(at / whole * n) for at, whole, n in (
+        (place[0], canvas.height_px, rows), (place[1], canvas.width_px, columns)))  # fmt: skip
+    height = max(1, round(own.height_px / canvas.height_px * rows))
+    width = max(1, round(own.width_px / canvas.width_px * columns))
+    height, width = min(height, rows - top), min(width, columns - left)
+    there = maps[:, top : top + height, left : left + width]
+    np.maximum(there, onto_grid(near[None], (height, width))[0], out=there)
