@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -50,6 +50,7 @@ class AugmentConfig(Settings):
     What is called a probability is drawn for each picture; each range is drawn from uniformly.
 
     Attributes:
+        draw: All that follows, only the flip (of the whole picture), or none of it.
         whole: Probability that the whole picture is framed and not the limb.
         flip: Probability of a horizontal flip.
         right_angles: Probability of a further turn by 90, 180 or 270 degrees.
@@ -72,6 +73,7 @@ class AugmentConfig(Settings):
         mixup: Parameter of the Beta distribution from which shares are drawn; 0 for none.
     """
 
+    draw: Literal["all", "flip", "none"] = "all"
     whole: float = Field(default=0.1, ge=0.0, le=1.0)
     flip: float = Field(default=0.5, ge=0.0, le=1.0)
     right_angles: float = Field(default=0.3, ge=0.0, le=1.0)
@@ -99,6 +101,18 @@ class AugmentConfig(Settings):
     invert: float = Field(default=0.08, ge=0.0, le=1.0)
     stretch: float = Field(default=0.6, ge=0.0, le=1.0)
     mixup: float = Field(default=0.0, ge=0.0, le=10.0)
+
+    @property
+    def effective(self) -> AugmentConfig:
+        """These settings with ``draw`` resolved."""
+        if self.draw == "all":
+            return self
+        still: dict[str, Any] = {
+            name: 0.0 for name, field in type(self).model_fields.items() if field.annotation is float
+        }
+        kept = {"flip": self.flip if self.draw == "flip" else 0.0, "mixup": self.mixup}
+        ranges = {"scale": (1.0, 1.0), "local_contrast": (0.0, 0.0)}
+        return self.model_copy(update={**still, **ranges, **kept, "draw": "all"})
 
 
 class OptimConfig(Settings):

@@ -15,6 +15,7 @@ _COMMANDS = {
     "run": "Judge radiographs with exported bundles.",
     "index": "Build and check the table of training pictures.",
     "audit": "Find leaks between the splits of a table.",
+    "augment": "Draw training pictures as the loop shows them.",
     "train-stage": "Train one stage on an index.",
     "crossval": "Cross-validate one stage by group.",
     "calibrate": "Set thresholds from your own pictures, without training.",

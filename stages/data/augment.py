@@ -54,6 +54,7 @@ def augment(
         config: Ranges and probabilities.
         rng: Drawn from.
     """
+    config = config.effective
     matrix, close = _placement(pixels, boxes, spec, config, rng)
     size = spec.width_px, spec.height_px
     source, matrix, reduction = _shrunk(pixels, matrix, size)
@@ -92,7 +93,8 @@ def _placement(
     A close-up is magnified around a fracture, or anywhere on the limb in a picture without a
     marked one, so that magnification says nothing about the label.
     """
-    frame = WHOLE if rng.random() < config.whole else find_limb(pixels)
+    whole = rng.random() < config.whole or spec.frame == "whole"
+    frame = WHOLE if whole else find_limb(pixels)
     window = window_of(pixels.shape, frame, spec)
     height, width = window.height, window.width
     y, x = window.top + height / 2, window.left + width / 2

@@ -28,7 +28,7 @@ def rough(size, px=0.0):
 def still(**changed):
     """Settings that change nothing, but for some."""
     ranges = {"scale": (1, 1), "local_contrast": (0, 0)}
-    names = set(AugmentConfig.model_fields) - {"zoom_scale", *ranges}
+    names = set(AugmentConfig.model_fields) - {"zoom_scale", "draw", *ranges}
     return AugmentConfig(**{**dict.fromkeys(names, 0), **ranges, "whole": 1, **changed})
 
 
@@ -53,6 +53,21 @@ def test_without_changes_a_view_is_what_the_pipeline_sees(size):
     assert seen.dtype == np.float32
     # Edges of the picture may lie half a pixel apart.
     assert np.abs(seen - wanted)[:, 4:-4, 4:-4].mean() < 0.03
+
+
+def test_of_a_source_that_only_flips_nothing_else_changes():
+    pixels = rough((80, 80), 3)
+    whole = SPEC.model_copy(update={"frame": "whole"})
+    views = [
+        augment(pixels, [], whole, AugmentConfig(draw="flip"), np.random.default_rng(seed)).canvas
+        for seed in range(8)
+    ]
+    plain = augment(pixels, [], whole, AugmentConfig(draw="none"), np.random.default_rng(0)).canvas
+    flipped = [np.allclose(view, plain[..., ::-1], atol=1e-3) for view in views]
+    same = [np.allclose(view, plain, atol=1e-3) for view in views]
+    assert any(flipped)
+    assert any(same)
+    assert all(a or b for a, b in zip(flipped, same, strict=True))
 
 
 @pytest.mark.parametrize("seed", range(6))
