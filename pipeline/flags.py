@@ -26,6 +26,7 @@ NAMES = (
     "mostly-collimation",
     "several-exposures",
     "body-part-differs",
+    "not-framed",
 )
 
 LEAST_SIDE_PX = 200
@@ -101,6 +102,17 @@ def _quality(pixels: Array) -> Iterator[Flag]:
             "found two bodies on either side of a straight line, wanted one exposure: the answer "
             "is one for both",
         )
+
+
+def framing(framed: bool) -> tuple[Flag, ...]:
+    """Whether the limb was found, in a run whose networks want it framed.
+
+    Args:
+        framed: See :class:`pipeline.domain.Placement`.
+    """
+    if framed:
+        return ()
+    return (Flag("not-framed", "No limb stands out: the whole picture was read"),)
 
 
 def reconcile(header: Mapping[str, str] | None, fired: Sequence[str] | None) -> tuple[Flag, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..clock import Clock
 from ..domain import XrayImage
 from ..errors import ImageError, NotAPictureError
-from ..flags import quality
+from ..flags import framing, quality
 from ..io import Room, decode, read_file, study_uid
 from ..preprocess import preprocess
 from ..render import render
@@ -93,6 +93,7 @@ def prepare(
 def _resized(image: XrayImage, wanted: Wanted, started: float) -> Prepared:
     """What is kept of a picture."""
     placed = {spec: preprocess(image.pixels, spec) for spec in wanted.preprocessings}
+    framed = all(p.framed for spec, (_, p) in placed.items() if spec.frame == "limb")
     return Prepared(
         image=image.source,
         arrays={spec: array for spec, (array, _) in placed.items()},
@@ -100,7 +101,7 @@ def _resized(image: XrayImage, wanted: Wanted, started: float) -> Prepared:
         header=image.dicom,
         identity=image.identity if wanted.identity else None,
         rendered=render(image.pixels) if wanted.rendered else None,
-        flags=quality(image.pixels),
+        flags=quality(image.pixels) + framing(framed),
         elapsed_ms=_since(started),
     )
 

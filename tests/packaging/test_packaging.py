@@ -72,7 +72,7 @@ def test_the_top_level_is_as_agreed():
     assert tops == {
         *("pipeline", "stages", "weights", "configs", "tests", "samples", ".ci", ".gitignore"),
         *("setup.cfg", "pyproject.toml", "README.md", "Makefile", "LICENSE", "CHANGELOG.md"),
-        "notebooks",
+        *("notebooks", "docs"),
     }
 
 
