@@ -108,7 +108,9 @@ class AugmentConfig(Settings):
         if self.draw == "all":
             return self
         still: dict[str, Any] = {
-            name: 0.0 for name, field in type(self).model_fields.items() if field.annotation is float
+            name: 0.0
+            for name, field in type(self).model_fields.items()
+            if field.annotation is float
         }
         kept = {"flip": self.flip if self.draw == "flip" else 0.0, "mixup": self.mixup}
         ranges = {"scale": (1.0, 1.0), "local_contrast": (0.0, 0.0)}

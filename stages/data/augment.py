@@ -102,7 +102,7 @@ def _placement(
     if close:
         zoom = rng.uniform(*config.zoom_scale)
         if boxes:
-            x0, y0, x1, y1 = boxes[rng.integers(len(boxes))]
+            x0, y0, x1, y1 = boxes[int(rng.integers(len(boxes)))]
             y, x = (y0 + y1) / 2 * pixels.shape[0], (x0 + x1) / 2 * pixels.shape[1]
             y += rng.uniform(-0.25, 0.25) * height / zoom
             x += rng.uniform(-0.25, 0.25) * width / zoom

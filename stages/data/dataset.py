@@ -143,8 +143,8 @@ def _coarse(mask: NDArray[np.bool_]) -> Array:
     _, height, width = mask.shape
     rows, columns = height // MASK_STEP, width // MASK_STEP
     cells = mask[:, : rows * MASK_STEP, : columns * MASK_STEP]
-    touched = cells.reshape(1, rows, MASK_STEP, columns, MASK_STEP).any((2, 4))
-    return touched.astype(np.float32)
+    touched = cells.reshape(1, rows, MASK_STEP, columns, MASK_STEP).max((2, 4))
+    return np.asarray(touched, np.float32)
 
 
 def batches(

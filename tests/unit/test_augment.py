@@ -96,8 +96,7 @@ def test_a_close_up_of_a_fracture_has_it_in_view_and_larger():
 def test_close_ups_are_as_frequent_without_a_fracture():
     pixels, boxes = marked()
     with_one, without = (
-        [drawn(pixels, shown, seed, zoom=0.4).close for seed in range(150)]
-        for shown in (boxes, ())
+        [drawn(pixels, shown, seed, zoom=0.4).close for seed in range(150)] for shown in (boxes, ())
     )
     assert np.mean(with_one) == np.mean(without)
     assert 0.3 < np.mean(without) < 0.5

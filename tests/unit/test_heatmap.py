@@ -15,7 +15,9 @@ CANVAS = PreprocessSpec(frame="whole", height_px=64, width_px=64)
 
 def spotted(height_px: int, width_px: int, top: int, left: int, fit: Fit = Fit.PAD) -> Heatmap:
     """The map of a network that sees brightness: of a dark picture with one bright spot."""
-    spec = PreprocessSpec(frame="whole", height_px=64, width_px=64, fit=fit, clip_percent=(0.0, 100.0))
+    spec = PreprocessSpec(
+        frame="whole", height_px=64, width_px=64, fit=fit, clip_percent=(0.0, 100.0)
+    )
     pixels = np.zeros((height_px, width_px), np.float32)
     pixels[top : top + height_px // 10, left : left + width_px // 10] = 1.0
     array, placement = preprocess(pixels, spec)
@@ -72,7 +74,9 @@ def test_a_peak_in_the_padding_lies_outside_the_picture():
 def test_what_the_network_has_not_seen_is_not_coloured():
     """Of a wide picture that is cropped, the two ends lie outside of the canvas."""
     pixels = np.ones((50, 200), np.float32)
-    _, placement = preprocess(pixels, PreprocessSpec(frame="whole", height_px=64, width_px=64, fit=Fit.CROP))
+    _, placement = preprocess(
+        pixels, PreprocessSpec(frame="whole", height_px=64, width_px=64, fit=Fit.CROP)
+    )
     heatmap = to_heatmap(np.ones((4, 4), np.float32), CANVAS, placement)
     shown = on_picture(heatmap, 50, 200)
     assert not shown[:, :74].any()
