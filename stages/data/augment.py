@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pipeline.domain import Array
-from pipeline.framing import WHOLE, find_limb
+from pipeline.framing import WHOLE, Frame, find_limb
 from pipeline.preprocess import PreprocessSpec, stretch, window_of
 
 from ..config import AugmentConfig
@@ -23,6 +23,7 @@ from . import degrade, tone
 from .index import Box
 
 Rng = np.random.Generator
+_DRAWS = 8
 _SHARPEST = 1.3
 """Source px per canvas px above which a picture is shrunk with care before it is turned."""
 
@@ -107,8 +108,7 @@ def _placement(
             y += rng.uniform(-0.25, 0.25) * height / zoom
             x += rng.uniform(-0.25, 0.25) * width / zoom
         else:
-            y = rng.uniform(*_middle(frame.top, frame.bottom)) * pixels.shape[0]
-            x = rng.uniform(*_middle(frame.left, frame.right)) * pixels.shape[1]
+            y, x = _on_the_limb(pixels, frame, rng)
     else:
         zoom = math.exp(rng.uniform(math.log(config.scale[0]), math.log(config.scale[1])))
         y += rng.uniform(-config.shift, config.shift) * height / zoom
@@ -126,6 +126,22 @@ def _placement(
     middle = np.array([spec.width_px / 2, spec.height_px / 2])
     offset = np.array([x, y]) - turned @ middle
     return np.concatenate([turned, offset[:, None]], 1), close
+
+
+def _on_the_limb(pixels: Array, frame: Frame, rng: Rng) -> tuple[float, float]:
+    """A random place (y, x) in px in the middle of the frame, brighter than most of the picture.
+
+    A frame around a bent arm holds much air, of which a close-up would show nothing else.
+    """
+    height, width = pixels.shape
+    level = float(pixels[:: max(1, height // 64), :: max(1, width // 64)].mean())
+    y = x = 0.0
+    for _ in range(_DRAWS):
+        y = rng.uniform(*_middle(frame.top, frame.bottom)) * height
+        x = rng.uniform(*_middle(frame.left, frame.right)) * width
+        if pixels[min(int(y), height - 1), min(int(x), width - 1)] > level:
+            break
+    return y, x
 
 
 def _middle(low: float, high: float) -> tuple[float, float]:
