@@ -99,7 +99,7 @@ def read_package(name: str) -> tuple[str, dict[str, Tensor]]:
 
 
 def to_timm(weights: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
-    """EfficientNet-Lite in the names of ``efficientnet_pytorch`` to timm's, the classifier left out.
+    """EfficientNet-Lite from the names of ``efficientnet_pytorch`` to timm's, without classifier.
 
     Both count the same blocks in the same order, the one throughout and the other by stage. Padding
     (TensorFlow's SAME), epsilon of batch norm and mean and deviation of the pictures belong to
@@ -137,7 +137,7 @@ def to_timm(weights: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Ten
 
 
 def _renamed(name: str, places: Sequence[str], expanded: set[str]) -> str:
-    """timm's name of a weight; an unknown one as it is."""
+    """The name of a weight in timm; an unknown one as it is."""
     part, *rest = name.split(".")
     if part != "_blocks":
         return ".".join([_OUTSIDE.get(part, part), *rest])

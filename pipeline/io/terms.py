@@ -39,6 +39,7 @@ but occurs."""
 def _words(*texts: str) -> frozenset[str]:
     return frozenset(word for text in texts for word in text.split())
 
+
 WORDS: Mapping[str, frozenset[str]] = {
     "Modality": _words(_MODALITIES),
     "BodyPartExamined": _words(_VAGUE, _SIDES, _VIEWS) | {*BODY_PARTS},
@@ -52,7 +53,7 @@ WORDS: Mapping[str, frozenset[str]] = {
 
 
 def known(keyword: str, value: object) -> str | None:
-    """A coded header value in capitals, if all its words are known; None if not, or if it is absent.
+    """A coded header value in capitals, if all its words are known; None if not, or if absent.
 
     Args:
         keyword: One of :data:`WORDS`.

@@ -1,4 +1,4 @@
-"""What the header's word is worth to the router: with it and by the pixels alone. Pure functions."""
+"""Routing with what the header says, and by the pixels alone. Pure functions."""
 
 from __future__ import annotations
 

@@ -185,9 +185,7 @@ def _read(sample: Sample, specs: Sequence[PreprocessSpec]) -> _Read:
     return _Read(sample, arrays, placements, shape, found, None, image.dicom)
 
 
-def _ask(
-    items: Sequence[_Read], weights: Weights, config: RunConfig
-) -> Iterator[dict[str, Any]]:
+def _ask(items: Sequence[_Read], weights: Weights, config: RunConfig) -> Iterator[dict[str, Any]]:
     """What every network says of each picture of a batch, and what follows from it."""
     batch = Batch([item.arrays for item in items], weights.trunks)
     routing = None if weights.region is None else weights.region.look(batch)

@@ -19,8 +19,8 @@ def write_tables(figures: Figures, table: pd.DataFrame, folder: Path) -> None:
     """Write every table of an evaluation as CSV.
 
     Args:
-        figures: Under ``region``, ``header``, ``fracture``, ``cross_region``, ``end_to_end``, ``subgroups``,
-            ``risk_coverage``, ``pointing`` and ``studies``.
+        figures: Under ``region``, ``header``, ``fracture``, ``cross_region``, ``end_to_end``,
+            ``subgroups``, ``risk_coverage``, ``pointing`` and ``studies``.
         table: The predictions that they come from.
         folder: Where to. Of a chapter that is None an older table is taken out.
     """

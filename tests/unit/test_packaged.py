@@ -124,7 +124,7 @@ def test_a_package_starts_a_network(installed, monkeypatch, tmp_path):
     state = network.backbone.state_dict()
     assert all(torch.equal(state[name], value) for name, value in backbone.state_dict().items())
     assert "of PyPI" in found.name
-    with pytest.raises(ConfigError, match="but train.arch is resnet50") as caught:
+    with pytest.raises(ConfigError, match=r"but train\.arch is resnet50") as caught:
         found.load_into(Network(("hand",), "conv2", "stem"))
     assert caught.value.hint == "--set train.arch=tf_efficientnet_lite0"
 

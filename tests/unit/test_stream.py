@@ -94,7 +94,9 @@ def outcomes() -> list[Outcome]:
             identity={"PatientID": "x"},
         ),
         Outcome(ImageRef(Path("b")), Status.FAILED, error="broken"),
-        Outcome(ImageRef(Path("c"), None, "e" * 64), Status.UNSUPPORTED, region=vetoed, error="knee"),
+        Outcome(
+            ImageRef(Path("c"), None, "e" * 64), Status.UNSUPPORTED, region=vetoed, error="knee"
+        ),
     ]
 
 
