@@ -223,7 +223,7 @@ def _outcome(
     if error is not None:
         status = Status.UNSUPPORTED if fault is None else Status.FAILED
         found = ()
-    seen = call and (call.found if call.veto else call.fired)
+    seen = None if call is None else call.found if call.veto else call.fired
     routers = [] if weights.region is None else [weights.region]
     spoke = [*routers, *(weights.fracture[finding.region] for finding in found)]
     return Outcome(

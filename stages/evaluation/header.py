@@ -64,14 +64,20 @@ def header_figures(table: pd.DataFrame, settings: Settings) -> Figures | None:
     view = columns(table, "view")
     single: Flags = table["regions"].isin(REGIONS).to_numpy(bool)
     none: Flags = (table["regions"] == "none").to_numpy(bool)
+    certain: Flags = np.logical_not(np.any(np.isnan(view), axis=1))
     counts = table["header_effect"].value_counts()
     return {
         "pictures": len(table),
         "effects": {str(effect): int(count) for effect, count in counts.items()},
-        "exact": _both(table, ~np.isnan(view).any(1), lambda sent: (sent == view).all(1)),
-        "supported_refused": _both(table, single, lambda sent: ~sent.any(1)),
-        "unsupported_refused": _both(table, none, lambda sent: ~sent.any(1)),
+        "exact": _both(table, certain, lambda sent: np.all(sent == view, axis=1)),
+        "supported_refused": _both(table, single, _refused),
+        "unsupported_refused": _both(table, none, _refused),
     }
+
+
+def _refused(sent: Flags) -> Flags:
+    refused: Flags = np.logical_not(np.any(sent, axis=1))
+    return refused
 
 
 def _both(table: pd.DataFrame, rows: Flags, judge: Callable[[Flags], Flags]) -> Figures:
