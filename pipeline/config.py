@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from .bundle import Precision
+from .domain import HeaderUse
 from .errors import ConfigError
 
 
@@ -54,6 +55,9 @@ class RunConfig(Settings):
             hangs or takes too much memory costs one row. False reads in the run's own.
         timeout_per_file_s: Seconds that an isolated reader may be busy with one file.
         intra_op_threads: Threads inside a network on the CPU; 0 for what the lanes leave.
+        header: Whether a DICOM header has a say in which regions a picture shows; see
+            :func:`pipeline.decision.combine`.
+        header_margin: Log odds by which a region that the header names may miss its threshold.
         operating_point: Name of a stored point; None for each bundle's default.
         looks: How often a specialist looks at a picture: 1 for the whole limb only, None for as
             often as it was made for.
@@ -79,6 +83,8 @@ class RunConfig(Settings):
     isolate: bool = True
     timeout_per_file_s: float = Field(default=60.0, gt=0.0, le=86_400.0)
     intra_op_threads: int = Field(default=0, ge=0, le=1024)
+    header: HeaderUse = "combine"
+    header_margin: float = Field(default=1.0, ge=0.0, le=3.0)
     operating_point: str | None = None
     looks: int | None = Field(default=None, ge=1, le=17)
     heatmaps: Heatmaps | None = None

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from .domain import (
     ANY_REGION,
     FractureCall,
+    HeaderEffect,
+    HeaderUse,
     Heatmap,
     ImageRef,
     OperatingPoint,
     RegionCall,
     StudyCall,
 )
+from .io.body_parts import body_part
+from .io.terms import PROJECTIONS
 
 Seen = tuple[ImageRef, FractureCall]
 """A picture, and what a specialist says of it."""
@@ -30,6 +35,68 @@ def route(probabilities: Mapping[str, float], thresholds: Mapping[str, float]) -
         ValueError: The regions differ, or a probability is no number in [0, 1].
     """
     return RegionCall(dict(probabilities), dict(thresholds))
+
+
+def combine(
+    call: RegionCall, header: Mapping[str, str] | None, how: HeaderUse, margin: float
+) -> RegionCall:
+    """Let the header speak too: one rule for what it may do to the router's decision.
+
+    - *Veto.* Where every body part that the header names lies clear of the supported regions
+      (CHEST, KNEE, a mortise view), nothing fires, whatever the router found.
+    - *Help.* Where it names one supported region and nothing else (HAND, a scaphoid view), and its
+      modality is that of a projection radiograph, it is a second witness: that region fires from
+      ``margin`` log odds below its threshold. All other thresholds stay.
+    - *Nothing else.* No header, words that say nothing, neighbours of a region (FOREARM, CLAVICLE)
+      and words that contradict each other change nothing. Nor does a supported region other than
+      the one found: routers confuse supported regions far more rarely than they let others in.
+
+    So a header opens nothing by its own word, and nothing that is refused for another reason than
+    a threshold. In clinical routine BodyPartExamined was wrong in 15 % of pictures (Güld et al.
+    2002, doi 10.1117/12.467017): right words are at least .85 / .15 times as likely as wrong ones,
+    which is 1.7 log odds, and the default of ``margin`` stays well below that.
+
+    Args:
+        call: From :func:`route`.
+        header: See :class:`pipeline.domain.XrayImage`.
+        how: ``ignore`` for the router's word alone.
+        margin: Log odds, 0 or more.
+
+    Returns:
+        The call with the veto or the lowered threshold, and what the header did.
+    """
+    if how == "ignore":
+        return replace(call, header_effect=HeaderEffect.IGNORED)
+    part = body_part(header)
+    if part.elsewhere and not part.regions:
+        if not call.fired:
+            return replace(call, header_effect=HeaderEffect.AGREED)
+        return replace(call, header_effect=HeaderEffect.VETOED, veto=_veto(call, part.said))
+    if part.regions & set(call.fired):
+        return replace(call, header_effect=HeaderEffect.AGREED)
+    named = [region for region in part.named if region in call.thresholds]
+    radiograph = (header or {}).get("Modality") in PROJECTIONS
+    if part.elsewhere or not radiograph or part.regions != {*named} or len(named) != 1:
+        return call
+    (region,) = named
+    eased = replace(
+        call, thresholds={**call.thresholds, region: _lowered(call.thresholds[region], margin)}
+    )
+    return replace(eased, header_effect=HeaderEffect.HELPED) if region in eased.fired else eased
+
+
+def _veto(call: RegionCall, said: str) -> str:
+    found = ", ".join(
+        f"{region} with probability {call.probabilities[region]:.3f} (from "
+        f"{call.thresholds[region]:.3f})"
+        for region in call.fired
+    )
+    return f"the header says {said}, which is no supported region, and the router found {found}"
+
+
+def _lowered(probability: float, margin: float) -> float:
+    """The probability whose log odds are ``margin`` less."""
+    return probability / (probability + (1.0 - probability) * math.exp(margin))
 
 
 def examiners(call: RegionCall | None, specialists: Collection[str]) -> tuple[str, ...]:

@@ -34,6 +34,20 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
+HeaderUse = Literal["combine", "ignore"]
+"""Whether routing listens to what a DICOM header says of the body part."""
+
+
+class HeaderEffect(StrEnum):
+    """What the header's word did to the routing of one picture."""
+
+    NOTHING = "nothing"
+    AGREED = "agreed"
+    VETOED = "vetoed"
+    HELPED = "helped"
+    IGNORED = "ignored"
+
+
 class Verdict(StrEnum):
     """What a fracture stage says at the chosen operating point."""
 
@@ -213,11 +227,16 @@ class RegionCall:
 
     Attributes:
         probabilities: Calibrated probability of each supported region, each on its own.
-        thresholds: The probability from which a region fires.
+        thresholds: The probability from which a region fires; that of a region that the header
+            names may be lower than the router's own.
+        header_effect: What the header's word did.
+        veto: Why the header forbids what the router found; None when it does not.
     """
 
     probabilities: Mapping[str, float]
     thresholds: Mapping[str, float]
+    header_effect: HeaderEffect = HeaderEffect.NOTHING
+    veto: str | None = None
 
     def __post_init__(self) -> None:
         _check(
@@ -234,15 +253,22 @@ class RegionCall:
         return tuple(sorted(self.probabilities, key=lambda r: -self.probabilities[r]))
 
     @property
-    def fired(self) -> tuple[str, ...]:
+    def found(self) -> tuple[str, ...]:
         """The regions at or above their threshold, the most probable first."""
         return tuple(r for r in self.ranking if self.probabilities[r] >= self.thresholds[r])
+
+    @property
+    def fired(self) -> tuple[str, ...]:
+        """The regions whose specialists are asked: those found, unless the header forbids it."""
+        return () if self.veto else self.found
 
     @property
     def reason(self) -> str | None:
         """Why no region fired; None when one did."""
         if self.fired:
             return None
+        if self.veto:
+            return self.veto
         best = self.ranking[0]
         return (
             f"no supported region recognised: the nearest is {best} with probability "

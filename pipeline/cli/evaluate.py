@@ -146,6 +146,7 @@ def _prepare(output: Path) -> None:
 
 def _print(evaluation: Evaluation, output: Path) -> None:
     """The headlines, the ends and where the rest is."""
+    from stages.evaluation.header import header_note
     from stages.evaluation.headlines import FOOTNOTE, headlines, number, study_note, words
 
     console = stdout_console()
@@ -158,6 +159,9 @@ def _print(evaluation: Evaluation, output: Path) -> None:
         table.add_row(*(Text(cell) for cell in (*cells, line.of)))
     console.print(table)
     console.print(Text(FOOTNOTE), soft_wrap=True)
+    if evaluation.figures["header"] is not None:
+        console.print(_by_header(evaluation))
+    console.print(Text(header_note(evaluation.figures, evaluation.facts)), soft_wrap=True)
     if evaluation.figures["studies"] is not None:
         console.print(_by_study(evaluation))
     console.print(Text(study_note(evaluation.facts)), soft_wrap=True)
@@ -186,5 +190,20 @@ def _by_study(evaluation: Evaluation) -> Table:
     for line in study_lines(evaluation.figures):
         pictures = "" if line.pictures is None else words(line.pictures)
         cells = line.name, pictures, words(line.studies), line.of
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _by_header(evaluation: Evaluation) -> Table:
+    """Routing by the pixels alone beside routing with the header."""
+    from stages.evaluation.header import BY, header_lines
+    from stages.evaluation.headlines import words
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("pictures with a header", overflow="fold")
+    for name in (*(f"{by} [95 %]" for by in BY), "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for line in header_lines(evaluation.figures):
+        cells = line.name, words(line.alone), words(line.combined), str(line.of)
         table.add_row(*(Text(cell) for cell in cells))
     return table

@@ -59,7 +59,14 @@ LAYOUTS = ("auto", "fracatlas", "mura", "folders", "table", "dicom")
     "--negatives",
     type=_FOLDER,
     multiple=True,
-    help="Folder of pictures that show no supported region; repeatable.",
+    help="Folder of pictures that show no supported region; repeatable. A SOURCES.csv in it tells "
+    "origin, licence and what belongs together.",
+)
+@click.option(
+    "--hold-out",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Rows of this origin (negatives/skimage) are for testing alone; repeatable.",
 )
 @click.option(
     "--output", type=_FILE, default=Path("index.csv"), show_default=True, help="The table."
@@ -90,6 +97,7 @@ def command(
     labels: Path | None,
     label_kind: str | None,
     negatives: tuple[Path, ...],
+    hold_out: tuple[str, ...],
     output: Path,
     split: str,
     allow_leaks: bool,
@@ -111,6 +119,7 @@ def command(
         from stages.data.adapters.layouts import read_layout, recognise
         from stages.data.adapters.negatives import read_negatives
         from stages.data.index import read_index, read_table, write_index
+        from stages.data.split import held_out
         from stages.data.twins import settle_twins
 
     def watch(total: int) -> AbstractContextManager[Progress]:
@@ -124,12 +133,16 @@ def command(
     samples = read_layout(layout, source, watch, options)
     others = [row for folder in negatives for row in read_negatives(folder, watch)]
     samples = settle_twins([*samples, *others])
-    samples = _split(samples, len(others), split, seed, parts)
+    held = held_out(samples, hold_out)
+    samples = _split(samples, held, len(others), split, seed, parts)
     allow_leaks |= split == "picture"
     leaks = _check_leaks(samples, output, allow_leaks)
     write_index(samples, output, allow_leaks)
     index = read_table(output) if allow_leaks else read_index(output)
     _describe(index.samples)
+    if hold_out:
+        tested = sum(h and s.split == "test" for s, h in zip(samples, held, strict=True))
+        click.echo(f"held out for testing alone: {tested} pictures")
     for leak in leaks:
         click.echo(f"leak: {leak}")
     if leaks:
@@ -139,19 +152,29 @@ def command(
 
 
 def _split(
-    samples: list[Sample], negatives: int, split: str, seed: int, parts: int
+    samples: list[Sample], held: list[bool], negatives: int, split: str, seed: int, parts: int
 ) -> list[Sample]:
-    """The rows with their splits; the last ``negatives`` rows have no division of their own."""
+    """The rows with their splits; the last ``negatives`` rows have no division of their own.
+
+    Rows that are held out go to the test split, and play no part in dividing the others.
+    """
     from stages.data.index import assign_splits
     from stages.data.split import own_splits
 
+    left = [replace(s, split="excluded") if h else s for s, h in zip(samples, held, strict=True)]
     if split == "own":
-        own, others = samples[: len(samples) - negatives], samples[len(samples) - negatives :]
+        own, others = left[: len(left) - negatives], left[len(left) - negatives :]
         splits = own_splits(own, seed, parts)
-        splits += assign_splits(others, seed, parts) if others else []
+        if any(sample.split != "excluded" for sample in others):
+            splits += assign_splits(others, seed, parts)
+        else:
+            splits += [sample.split for sample in others]
     else:
-        splits = assign_splits(samples, seed, parts, "picture" if split == "picture" else "patient")
-    return [replace(s, split=part) for s, part in zip(samples, splits, strict=True)]
+        splits = assign_splits(left, seed, parts, "picture" if split == "picture" else "patient")
+    return [
+        replace(sample, split="test" if apart and sample.split != "excluded" else part)
+        for sample, apart, part in zip(samples, held, splits, strict=True)
+    ]
 
 
 def _check_leaks(samples: Sequence[Sample], output: Path, allowed: bool) -> list[str]:
@@ -172,16 +195,32 @@ def _check_leaks(samples: Sequence[Sample], output: Path, allowed: bool) -> list
 
 
 def _describe(samples: Sequence[Sample]) -> None:
-    """Print counts: by regions, split and label, by label kind, and of what is excluded and why."""
+    """Print counts: by regions, split and label, label kind, licence, and of what is excluded."""
     from stages.data.index import count_table
 
     click.echo(count_table(samples).to_string())
     kinds = Counter(s.label_kind or "without a label" for s in samples)
     click.echo(f"\nlabels: {_counts(kinds)}")
+    if any(sample.licence for sample in samples):
+        click.echo(_licences([s for s in samples if s.split != "excluded"]))
     excluded = [s for s in samples if s.split == "excluded"]
     if excluded:
         reasons = Counter(flag for s in excluded for flag in s.flags.split(";") if flag)
         click.echo(f"excluded: {len(excluded)} pictures ({_counts(reasons) or 'by the data set'})")
+
+
+def _licences(samples: Sequence[Sample]) -> str:
+    """How many pictures each licence covers, and of which data sets they are."""
+    origins: dict[str, Counter[str]] = {}
+    for sample in samples:
+        # What does not state it is a whole data set, whose licence its own pages tell.
+        origin = sample.origin if sample.licence else sample.origin.split("/")[0]
+        origins.setdefault(sample.licence or "not stated", Counter())[origin] += 1
+    lines = sorted(origins.items(), key=lambda item: -item[1].total())
+    told = "".join(
+        f"\n  {counts.total()} {licence}: {_counts(counts)}" for licence, counts in lines
+    )
+    return f"licences:{told}"
 
 
 def _counts(counter: Counter[str]) -> str:

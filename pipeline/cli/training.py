@@ -24,7 +24,8 @@ PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 INIT = click.option(
-    "--init", help="hub, none, shipped, a safetensors file or a run: the setting model.init."
+    "--init",
+    help="hub, package:NAME, none, shipped, a safetensors file or a run: the setting model.init.",
 )
 REGION = click.option(
     "--region", "name", type=click.Choice([*REGIONS, ANY_REGION]), required=True,

@@ -33,11 +33,11 @@ from .frames import stored_frames
 from .grey import display_values
 from .limits import MAX_INFLATED_BYTES, MAX_PICTURES, MAX_PIXELS
 from .room import UNLIMITED, Room
-from .terms import known
+from .terms import PROJECTIONS, known
 
-MODALITIES = ("CR", "DX", "DR", "RG", "OT", "SC")
-"""Projection radiographs and, as OT or SC, secondary captures of them. DR and SC are no terms of
-the standard but occur. Fluoroscopy (RF, XA), mammography (MG) and dental pictures (IO, PX) are
+MODALITIES = (*PROJECTIONS, "OT", "SC")
+"""Projection radiographs and, as OT or SC, secondary captures of them. SC is no term of the
+standard but occurs. Fluoroscopy (RF, XA), mammography (MG) and dental pictures (IO, PX) are
 projections too, but none that a supported model has learned: they are refused."""
 
 _HEADER = (

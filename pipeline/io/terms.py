@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .body_parts import BODY_PARTS
+
 _MODALITIES = """
     AR AS ASMT AU BDUS BI BMD CD CF CP CR CS CT CTPROTOCOL DD DF DG DM DOC DR DS DX EC ECG EEG EMG
     EOG EPS ES FA FID FS GM HC HD IO IOL IVOCT IVUS KER KO LEN LP LS MA MG MR MS NM OAM OCT OP OPM
@@ -18,37 +20,29 @@ _MODALITIES = """
 _VIEWS = """
     AP PA LL RL RLD LLD RLO LLO LAT LATERAL OBL OBLIQUE AXIAL TANGENTIAL DP PD DL VD DV LM ML LR
     FRONTAL SCAPHOID Y STANDING LORDOTIC SUNRISE SKYLINE INTERNAL EXTERNAL ROTATION OUTLET MORTISE
+    AXILLARY FROGLEG ODONTOID
 """
 _PHOTOMETRIC = """
     MONOCHROME1 MONOCHROME2 RGB PALETTE COLOR YBR FULL 422 PARTIAL 420 ICT RCT XYB ARGB CMYK HSV
 """
 _SIDES = "LEFT RIGHT BILATERAL BOTH UPPER LOWER DISTAL PROXIMAL ANTERIOR POSTERIOR L R BI AND OR OF"
 _VAGUE = """
-    EXTREMITY LIMB UPPERLIMB LOWERLIMB UPPEREXTREMITY LOWEREXTREMITY SKELETON BONE JOINT BODY
-    WHOLEBODY TRUNK OTHER UNKNOWN VIEW VIEWS
+    EXTREMITY LIMB UPPERLIMB UPPEREXTREMITY SKELETON BONE JOINT BODY WHOLEBODY TRUNK OTHER UNKNOWN
+    VIEW VIEWS
 """
 
-HAND = ("HAND", "WRIST", "FINGER", "FINGERS", "THUMB", "CARPUS", "SCAPHOID")
-ELBOW = ("ELBOW", "OLECRANON")
-SHOULDER = ("SHOULDER", "CLAVICLE", "SCAPULA", "ACJOINT", "ACROMION")
-FOREARM = ("FOREARM", "RADIUS", "ULNA", "RADIUSULNA")
-ARM = ("ARM", "HUMERUS", "UPPERARM")
-_ELSEWHERE = """
-    ABDOMEN ANKLE BREAST CALCANEUS CHEST COCCYX CSPINE FEMUR FOOT HEAD HEART HIP JAW KNEE LEG
-    LSPINE NECK PATELLA PELVIS RIB RIBS SKULL SPINE SSPINE STERNUM TIBIA TOE TSPINE
-"""
+PROJECTIONS = ("CR", "DX", "DR", "RG")
+"""Modalities that say that a picture is a projection radiograph. DR is no term of the standard,
+but occurs."""
 
 
 def _words(*texts: str) -> frozenset[str]:
     return frozenset(word for text in texts for word in text.split())
 
 
-ELSEWHERE = _words(_ELSEWHERE)
-
 WORDS: Mapping[str, frozenset[str]] = {
     "Modality": _words(_MODALITIES),
-    "BodyPartExamined": _words(_VAGUE, _SIDES, _VIEWS)
-    | {*HAND, *ELBOW, *SHOULDER, *FOREARM, *ARM, *ELSEWHERE},
+    "BodyPartExamined": _words(_VAGUE, _SIDES, _VIEWS) | {*BODY_PARTS},
     "ViewPosition": _words(_VIEWS, _SIDES),
     "ImageLaterality": _words("L R U B"),
     "Laterality": _words("L R U B"),
@@ -59,12 +53,12 @@ WORDS: Mapping[str, frozenset[str]] = {
 
 
 def known(keyword: str, value: object) -> str | None:
-    """A coded header value, if all its words are known; None if not, or when it is absent.
+    """A coded header value in capitals, if all its words are known; None if not, or if absent.
 
     Args:
         keyword: One of :data:`WORDS`.
         value: As pydicom reads it.
     """
-    text = str(value or "").strip()
+    text = str(value or "").strip().upper()  # some exports write Hand, against the standard
     words = text.replace("_", " ").split()
     return text if words and WORDS[keyword].issuperset(words) else None

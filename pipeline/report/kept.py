@@ -11,6 +11,7 @@ from typing import Any
 from ..domain import (
     Flag,
     FractureCall,
+    HeaderEffect,
     ImageRef,
     OperatingPoint,
     Outcome,
@@ -28,7 +29,7 @@ def to_json(outcome: Outcome) -> Json:
         "frame": outcome.image.frame,
         "sha256": outcome.image.sha256,
         "status": outcome.status.value,
-        "region": call and [dict(call.probabilities), dict(call.thresholds)],
+        "region": call and _region(call),
         "findings": [_finding(finding) for finding in outcome.findings],
         "error": outcome.error,
         "elapsed_ms": outcome.elapsed_ms,
@@ -49,11 +50,10 @@ def from_json(told: Json, path: Path) -> Outcome:
         told: By :func:`to_json`.
         path: The file.
     """
-    region = told["region"]
     return Outcome(
         image=ImageRef(path, told["frame"], told["sha256"]),
         status=Status(told["status"]),
-        region=region and RegionCall(*region),
+        region=told["region"] and _call(told["region"]),
         findings=tuple(
             FractureCall(one["region"], one["target"], one["probability"], _point(one["point"]))
             for one in told["findings"]
@@ -66,6 +66,19 @@ def from_json(told: Json, path: Path) -> Outcome:
         study=told["study"],
         identity=told["identity"],
     )
+
+
+def _region(call: RegionCall) -> Json:
+    return {
+        "probabilities": dict(call.probabilities),
+        "thresholds": dict(call.thresholds),
+        "header_effect": call.header_effect.value,
+        "veto": call.veto,
+    }
+
+
+def _call(told: Json) -> RegionCall:
+    return RegionCall(**{**told, "header_effect": HeaderEffect(told["header_effect"])})
 
 
 def _finding(finding: FractureCall) -> Json:

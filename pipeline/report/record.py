@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ..domain import ANY_REGION, REGIONS, FractureCall, Outcome
 
-RECORD_SCHEMA = 2
+RECORD_SCHEMA = 3
 """Raised when a column changes its name, place or meaning."""
 
 IDENTITY = (
@@ -31,6 +31,7 @@ COLUMNS = (
     "status",
     "regions",
     *(f"p_{region}" for region in REGIONS),
+    "header_effect",
     "unexamined",
     "region",
     "target",
@@ -48,7 +49,8 @@ COLUMNS = (
 )
 """The columns of the table, in order.
 
-``regions`` are those that fired and ``unexamined`` those of them that no specialist looked at;
+``regions`` are those that fired, ``header_effect`` is what the header did to that (nothing, agreed,
+vetoed, helped, ignored), and ``unexamined`` are those that fired and no specialist looked at;
 ``region`` to ``operating_point`` belong to the gravest finding; ``region`` is ``all`` for that of
 a specialist for every region, which has no columns of its own among those by region. ``target``
 says what its labels meant, so an abnormality is never reported as a fracture. ``flags`` are names
@@ -89,6 +91,7 @@ def to_record(outcome: Outcome, root: Path) -> Record:
         "study": outcome.study,
         "status": outcome.status.value,
         "regions": ";".join(call.fired) or None if call else None,
+        "header_effect": call.header_effect.value if call else None,
         "unexamined": ";".join(outcome.unexamined) or None,
         "flags": ";".join(flag.name for flag in outcome.flags) or None,
         "heatmap": ";".join(heatmap_files(outcome).values()) or None,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from ..domain import REGIONS, Status, Verdict
+from ..domain import REGIONS, HeaderEffect, Status, Verdict
 from .record import COLUMNS, IDENTITY, RECORD_SCHEMA
 
 SCHEMA_ID = f"urn:fxpipe:schema:results:{RECORD_SCHEMA}"
@@ -45,6 +45,9 @@ _FIELDS: Mapping[str, Any] = {
     "status": (Status, Field(description="unsupported and failed have an error text instead.")),
     "regions": _text("Regions that fired, joined by ';'."),
     **{f"p_{region}": _probability(f"That it shows this: {region}.") for region in REGIONS},
+    "header_effect": (
+        HeaderEffect | None, Field(description="What the header did to the regions that fired."),
+    ),
     "unexamined": _text("Regions that fired and have no specialist."),
     "region": _text("Of the gravest finding."),
     "target": _text("What the labels of the gravest finding meant."),
@@ -60,7 +63,7 @@ _FIELDS: Mapping[str, Any] = {
     "elapsed_ms": (float, Field(ge=0.0, description="Time spent on this input.")),
     "bundle_digests": (dict[str, str], Field(description="Bundle that spoke to its SHA-256.")),
     **{name: _text(f"DICOM {word}; null unless asked for.") for name, word in IDENTITY},
-}
+}  # fmt: skip
 
 _VERSION: Any = (Literal[RECORD_SCHEMA], ...)
 LineModel: type[BaseModel] = create_model(

@@ -45,6 +45,8 @@ class Sample:
         boxes: Corners (x0, y0, x1, y1) of the marked fractures as fractions of width and height;
             empty where none are marked. In the file ``x0 y0 x1 y1`` joined by ``;``, and the
             column may be left out.
+        licence: Of the picture, in its source's words; empty where it is not stated, and the
+            column is left out where it never is.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Sample:
     flags: str
     sha256: str
     boxes: tuple[Box, ...] = ()
+    licence: str = ""
 
     def region_vector(self) -> Array:
         """(3,) float32 in the order of ``REGIONS``: 1 in view, 0 not, NaN unknown."""
@@ -80,8 +83,8 @@ class Sample:
 
 
 COLUMNS = tuple(field.name for field in fields(Sample))
-NEEDED = COLUMNS[:-1]
-"""Columns without which a table is refused: all but the boxes, which few data sets have."""
+NEEDED = COLUMNS[:-2]
+"""Columns without which a table is refused: all but boxes and licence, which few data sets have."""
 UNSAID = {"regions": UNKNOWN}
 """What a column that is left out means where it is not the empty text."""
 
@@ -213,9 +216,10 @@ def write_index(samples: Sequence[Sample], target: Path, allow_leaks: bool = Fal
     if faults:
         raise IndexFaultsError(str(target), faults)
     folder = target.parent.resolve()
+    columns = COLUMNS if any(sample.licence for sample in samples) else COLUMNS[:-1]
     rows = [
         {
-            **{name: getattr(sample, name) for name in COLUMNS},
+            **{name: getattr(sample, name) for name in columns},
             "path": Path(os.path.relpath(sample.path.resolve(), folder)).as_posix(),
             "label": "" if sample.label is None else sample.label,
             "boxes": ";".join(" ".join(f"{x:g}" for x in box) for box in sample.boxes),
@@ -224,7 +228,7 @@ def write_index(samples: Sequence[Sample], target: Path, allow_leaks: bool = Fal
     ]
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
-    pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(partial, index=False, lineterminator="\n")
+    pd.DataFrame(rows, columns=list(columns)).to_csv(partial, index=False, lineterminator="\n")
     partial.replace(target)
 
 

@@ -1,8 +1,9 @@
-"""A data set's own division into training, validation and test, and what it leaks."""
+"""Divisions into training, validation and test beside that by group, and what they leak."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -45,6 +46,35 @@ def own_splits(samples: Sequence[Sample], seed: int, parts: int = 7) -> list[Spl
         cut = assign_parts(training, seed, parts)
         splits = ["val" if part == 0 else split for part, split in zip(cut, splits, strict=True)]
     return splits
+
+
+def held_out(samples: Sequence[Sample], origins: Collection[str]) -> list[bool]:
+    """Which rows belong to data sets that are for testing alone.
+
+    Args:
+        samples: The rows.
+        origins: Of whole data sets (``negatives``), or of parts of them (``negatives/skimage``).
+
+    Returns:
+        Whether each row, or another one of its group, is of such an origin: a group is never
+        divided.
+
+    Raises:
+        UsageError: No row has one of the origins.
+    """
+    there = {sample.origin for sample in samples}
+    chosen = set()
+    for wanted in origins:
+        found = {origin for origin in there if f"{origin}/".startswith(f"{wanted}/")}
+        if not found:
+            near = difflib.get_close_matches(wanted, there, 1)
+            raise UsageError(
+                f"--hold-out {wanted}: no row has this origin, found {', '.join(sorted(there))}",
+                f"did you mean {near[0]}?" if near else "",
+            )
+        chosen |= found
+    groups = {sample.group for sample in samples if sample.origin in chosen}
+    return [sample.group in groups for sample in samples]
 
 
 @dataclass(frozen=True, slots=True)

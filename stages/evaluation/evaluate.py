@@ -35,6 +35,7 @@ from .figures import (
     risk_figures,
     subgroup_figures,
 )
+from .header import header_figures
 from .page import write_page
 from .plots import draw_all
 from .predictions import predict, read_predictions, write_predictions
@@ -133,6 +134,8 @@ def evaluate(
         "labelled": int(table["label"].notna().sum()),
         "failed": int((table["status"] == "failed").sum()),
         "no_look_up": no_twins,
+        "header": config.header,
+        "header_margin": config.header_margin,
     }
     content = {"schema_version": SCHEMA, "facts": facts, **plain_figures(figures)}
     write_json(output / RESULT, content)
@@ -145,12 +148,13 @@ def evaluate(
 def all_figures(table: pd.DataFrame, settings: Settings) -> Figures:
     """Every figure, by chapter, from predictions with truth and twins.
 
-    Without a region stage the chapters ``region`` and ``cross_region`` are None, and without
-    studies ``studies`` is; the facts say why.
+    Without a region stage the chapters ``region``, ``header`` and ``cross_region`` are None, and
+    so are ``studies`` and ``header`` without such pictures; the facts say why.
     """
     return {
         "end_to_end": end_to_end_figures(table, settings),
         "region": region_figures(table, settings),
+        "header": header_figures(table, settings),
         "fracture": fracture_figures(table, settings),
         "cross_region": cross_region_figures(table, settings),
         "subgroups": subgroup_figures(table, settings),

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import RunConfig
-from pipeline.decision import decide, examiners, refusal, route
+from pipeline.decision import combine, decide, examiners, refusal, route
 from pipeline.domain import (
     ANY_REGION,
     REGIONS,
@@ -33,6 +33,7 @@ from pipeline.errors import ImageError, NotAPictureError, UnreadableImageError
 from pipeline.heatmap import peak
 from pipeline.in_order import in_order
 from pipeline.io import decode, read_file
+from pipeline.io.body_parts import body_part
 from pipeline.preprocess import PreprocessSpec, preprocess
 from pipeline.progress import Progress
 from pipeline.report.record import path_text, plain
@@ -50,9 +51,12 @@ SPOKEN = (
 
 TEXTS = (
     *("path", "split", "group", "study", "origin", "flags", "regions", "label_kind", "sha256"),
-    *("boxes", "status", "error", "fired", *(f"verdict_{region}" for region in REGIONS)),
+    *("boxes", "status", "error", "header_says", "fired_alone", "header_effect", "fired"),
+    *(f"verdict_{region}" for region in REGIONS),
 )
-"""Columns of text: the row of the table, then what became of it."""
+"""Columns of text: the row of the table, then what became of it. ``header_says`` are the words of
+a DICOM header about the body part, ``fired_alone`` the regions that fire by the pixels alone, and
+``fired`` those that fire after :func:`pipeline.decision.combine`."""
 
 NUMBERS = (
     *("label", *(f"view_{region}" for region in REGIONS), "width_px", "height_px"),
@@ -84,6 +88,7 @@ class _Read:
         shape: (H, W) of the source in px.
         fingerprint: (D,) float32; None when it could not be read.
         error: What went wrong.
+        header: See :class:`pipeline.domain.XrayImage`.
     """
 
     sample: Sample
@@ -92,6 +97,7 @@ class _Read:
     shape: tuple[int, int] | None
     fingerprint: Array | None
     error: ImageError | None
+    header: Mapping[str, str] | None = None
 
 
 def predict(
@@ -119,7 +125,7 @@ def predict(
     prints: list[Array | None] = []
     items = _read_ahead(samples, specs, config)
     batches = iter(lambda: list(islice(items, config.batch_size)), [])
-    tasks = (partial(_answer, batch, weights) for batch in batches)
+    tasks = (partial(_answer, batch, weights, config) for batch in batches)
     for batch, answers in in_order(tasks, config.lanes, 2 * config.lanes, "fxpipe-lane"):
         for item, answer in zip(batch, answers, strict=True):
             rows.append(_described(item.sample, root) | answer)
@@ -154,10 +160,12 @@ def _read_ahead(
     return in_order(tasks, config.reader_threads, 2 * config.reader_threads, "fxpipe-read")
 
 
-def _answer(batch: list[_Read], weights: Weights) -> tuple[list[_Read], list[dict[str, Any]]]:
+def _answer(
+    batch: list[_Read], weights: Weights, config: RunConfig
+) -> tuple[list[_Read], list[dict[str, Any]]]:
     """What the networks say of the readable pictures, and why there is nothing of the others."""
     readable = [item for item in batch if item.error is None]
-    answers = iter(_ask(readable, weights) if readable else ())
+    answers = iter(_ask(readable, weights, config) if readable else ())
     return batch, [_failed(item.error) if item.error else next(answers) for item in batch]
 
 
@@ -173,10 +181,11 @@ def _read(sample: Sample, specs: Sequence[PreprocessSpec]) -> _Read:
     arrays = {spec: array for spec, (array, _) in placed.items()}
     placements = {spec: placement for spec, (_, placement) in placed.items()}
     shape = (image.pixels.shape[0], image.pixels.shape[1])
-    return _Read(sample, arrays, placements, shape, fingerprint(image.pixels), None)
+    found = fingerprint(image.pixels)
+    return _Read(sample, arrays, placements, shape, found, None, image.dicom)
 
 
-def _ask(items: Sequence[_Read], weights: Weights) -> Iterator[dict[str, Any]]:
+def _ask(items: Sequence[_Read], weights: Weights, config: RunConfig) -> Iterator[dict[str, Any]]:
     """What every network says of each picture of a batch, and what follows from it."""
     batch = Batch([item.arrays for item in items], weights.trunks)
     routing = None if weights.region is None else weights.region.look(batch)
@@ -200,7 +209,8 @@ def _ask(items: Sequence[_Read], weights: Weights) -> Iterator[dict[str, Any]]:
                 if name in weights.study_points:
                     said["study_threshold"] = weights.study_points[name].threshold
                 row |= {f"{key}_{region}": value for key, value in said.items()}
-        yield row | _decided(row, weights)
+        row["header_says"] = body_part(item.header).said
+        yield row | _decided(row, item.header, weights, config)
 
 
 def _routed(i: int, routing: StageOutput, weights: Weights) -> dict[str, float]:
@@ -226,7 +236,12 @@ def _spoken(i: int, item: _Read, answer: StageOutput, stage: Stage) -> dict[str,
     return said | _pointed(answer.evidence[i, 0], canvas, item.placements[canvas])
 
 
-def _decided(row: Mapping[str, Any], weights: Weights) -> dict[str, Any]:
+def _decided(
+    row: Mapping[str, Any],
+    header: Mapping[str, str] | None,
+    weights: Weights,
+    config: RunConfig,
+) -> dict[str, Any]:
     """Status, regions that fired and verdicts, as :func:`pipeline.orchestrator.run` has them."""
     call: RegionCall | None = None
     fired: dict[str, Any] = {}
@@ -235,8 +250,13 @@ def _decided(row: Mapping[str, Any], weights: Weights) -> dict[str, Any]:
         if not np.isfinite(list(probabilities.values())).all():
             error = "the region stage gave no number for it"
             return {"status": Status.FAILED.value, "error": error}
-        call = route(probabilities, weights.region.spec.route_thresholds)
-        fired = {"fired": ";".join(call.fired)}
+        alone = route(probabilities, weights.region.spec.route_thresholds)
+        call = combine(alone, header, config.header, config.header_margin)
+        fired = {
+            "fired_alone": ";".join(alone.fired),
+            "header_effect": call.header_effect.value,
+            "fired": ";".join(call.fired),
+        }
     looking = examiners(call, weights.fracture)
     findings: list[FractureCall] = []
     fault = None

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from .figures import Figures, measured, risk_curve, risk_question
+from .header import BY
 from .routing import confusion
 
 _COUNTS = ("pictures", "positives", "groups", "looked_up")
@@ -18,8 +19,8 @@ def write_tables(figures: Figures, table: pd.DataFrame, folder: Path) -> None:
     """Write every table of an evaluation as CSV.
 
     Args:
-        figures: Under ``region``, ``fracture``, ``cross_region``, ``end_to_end``, ``subgroups``,
-            ``risk_coverage``, ``pointing`` and ``studies``.
+        figures: Under ``region``, ``header``, ``fracture``, ``cross_region``, ``end_to_end``,
+            ``subgroups``, ``risk_coverage``, ``pointing`` and ``studies``.
         table: The predictions that they come from.
         folder: Where to. Of a chapter that is None an older table is taken out.
     """
@@ -28,6 +29,7 @@ def write_tables(figures: Figures, table: pd.DataFrame, folder: Path) -> None:
         "region_confusion": confusion(table).reset_index()
         if figures["region"] is not None
         else None,
+        "header": pd.DataFrame(_header(figures["header"])) if figures["header"] else None,
         "fracture": pd.DataFrame(_long(figures["fracture"], "region", "set")),
         "cross_region": _crossed(figures["cross_region"]),
         "subgroups": pd.DataFrame(_long(figures["subgroups"], "subgroup", "part")),
@@ -50,6 +52,20 @@ def _routing(region: Figures | None) -> pd.DataFrame | None:
     overall = {k: region[k] for k in region if k not in ("regions", "confusion")}
     firing = _long({"fires": region["regions"]}, "set", "region")
     return pd.DataFrame([*_rates({"all": overall}, "region"), *firing]).drop(columns="set")
+
+
+def _header(figures: Figures) -> Iterator[dict[str, Any]]:
+    """Rows of :func:`.header.header_figures`, then how often the header did what."""
+    for name, part in figures.items():
+        if name == "effects":
+            for effect, count in part.items():
+                yield {"figure": effect, "pictures": count}
+        elif name != "pictures":
+            for by in BY:
+                yield {
+                    "figure": name, "by": by, **part[by].model_dump(),
+                    "pictures": part["pictures"],
+                }  # fmt: skip
 
 
 def _crossed(figures: Figures | None) -> pd.DataFrame | None:

@@ -39,9 +39,9 @@ def columns(table: pd.DataFrame, name: str, names: Sequence[str] = REGIONS) -> N
     return values
 
 
-def fired(table: pd.DataFrame) -> Flags:
-    """(N, 3) bool: which regions fired."""
-    sets = [set(text.split(";")) for text in table["fired"]]
+def fired(table: pd.DataFrame, column: str = "fired") -> Flags:
+    """(N, 3) bool: which regions fired; in the column ``fired_alone`` by the pixels alone."""
+    sets = [set(text.split(";")) for text in table[column]]
     return np.array([[r in names for r in REGIONS] for names in sets], bool).reshape(-1, 3)
 
 

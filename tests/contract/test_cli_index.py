@@ -111,6 +111,40 @@ def test_negatives_are_shared_out_whatever_the_division(fxpipe, tmp_path):
     assert shares == [5, 1, 1]
 
 
+@pytest.mark.parametrize("split", ["own", "patient"])
+def test_an_origin_that_is_held_out_is_tested_on_alone(fxpipe, tmp_path, split):
+    root = layouts.multi_region(tmp_path, leaking=False)
+    rows = [["file", "original_path", "licence"]]
+    for n in range(14):
+        file = f"{'spines' if n % 2 else 'photos'}/{n}.png"
+        draw(tmp_path / "negatives" / file, 900 + n)
+        rows.append([file, f"{'abcdefghijklmn'[n]}.png", "CC0" if n % 2 else "CC BY 4.0; a site"])
+    sheet(tmp_path / "negatives" / "SOURCES.csv", rows)
+    draw(tmp_path / "knees" / "a.png", 800)
+    result = fxpipe(
+        *("--input", root, "--split", split, "--parts", "3", "--hold-out", "negatives/photos"),
+        *("--negatives", tmp_path / "negatives", "--negatives", tmp_path / "knees"),
+    )
+    index = read_index(tmp_path / "index.csv")
+    found = {origin: {s.split for s in index.samples if s.origin == origin}
+             for origin in ("negatives/photos", "negatives/spines")}  # fmt: skip
+    assert found["negatives/photos"] == {"test"}
+    assert {"train", "test"} <= found["negatives/spines"]
+    assert index.of("val")
+    assert "held out for testing alone: 7 pictures" in result.stdout
+    assert "  7 CC BY 4.0; a site: 7 negatives/photos\n" in result.stdout
+    assert "  7 CC0: 7 negatives/spines\n" in result.stdout
+    assert " not stated: " in result.stdout
+
+
+def test_an_origin_that_no_row_has_is_2(fxpipe, tmp_path):
+    root = layouts.mura(tmp_path, patients=12)
+    result = fxpipe("--input", root, "--hold-out", "mura/XR_ELBO", code=2)
+    assert "no row has this origin" in result.stderr
+    assert "did you mean" in result.stderr
+    assert not (tmp_path / "index.csv").exists()
+
+
 def test_fracatlas_as_distributed(fxpipe, tmp_path):
     rows = [{"image_id": f"a{n}.jpg", "leg": 1, "fractured": n % 2} for n in range(20)]
     root = layouts.fracatlas(tmp_path, rows)

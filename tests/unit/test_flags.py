@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.flags import BODY_PARTS, NAMES, quality, reconcile
+from pipeline.flags import NAMES, quality, reconcile
+from pipeline.io.body_parts import BODY_PARTS, VIEWS, body_part
+from pipeline.io.terms import WORDS, known
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 SINGLE = ("IMG0000049", "IMG0000336", "IMG0000346", "IMG0000511", "IMG0000844", "IMG0001938")
@@ -96,6 +98,9 @@ def test_any_picture_can_be_looked_at(height, width, seed, flat):
         ("ELBOW_LEFT", ("elbow",), False),
         ("KNEE", (), False),
         ("KNEE", ("elbow",), True),
+        ("THORACIC SPINE", ("shoulder",), True),
+        ("LOWERLIMB", (), False),
+        ("CLAVICLE", ("shoulder",), False),
         ("EXTREMITY", ("hand",), False),
         ("QXYZ", (), False),
         ("", ("hand",), False),
@@ -114,4 +119,38 @@ def test_without_a_header_there_is_nothing_to_reconcile():
 
 def test_every_region_has_a_word_of_its_own():
     for region in ("elbow", "hand", "shoulder"):
-        assert BODY_PARTS[region.upper()] == (region,)
+        assert BODY_PARTS[region.upper()] == ((region,), True)
+
+
+def test_every_word_of_the_tables_passes_from_the_header():
+    assert set(BODY_PARTS) <= WORDS["BodyPartExamined"]
+    assert set(VIEWS) <= WORDS["ViewPosition"]
+    assert known("BodyPartExamined", "Thoracic Spine") == "THORACIC SPINE"
+    assert known("BodyPartExamined", "Hand^Jane") is None
+
+
+@pytest.mark.parametrize(
+    ("part", "view", "named", "regions", "elsewhere"),
+    [
+        ("LEFT_HAND", "PA", {"hand"}, {"hand"}, False),
+        ("FOREARM", "", set(), {"hand", "elbow"}, False),
+        ("FOREARM WRIST", "AP", {"hand"}, {"hand", "elbow"}, False),
+        ("", "SCAPHOID", {"hand"}, {"hand"}, False),
+        ("", "AXILLARY", {"shoulder"}, {"shoulder"}, False),
+        ("EXTREMITY", "MORTISE", set(), set(), True),
+        ("HAND", "MORTISE", {"hand"}, {"hand"}, True),
+        ("CHEST", "LATERAL", set(), set(), True),
+        ("QXYZ", "AXIAL", set(), set(), False),
+    ],
+)
+def test_what_a_header_names(part, view, named, regions, elsewhere):
+    found = body_part({"BodyPartExamined": part, "ViewPosition": view})
+    assert (found.named, found.regions, found.elsewhere) == (named, regions, elsewhere)
+    assert bool(found.said) == bool(regions or elsewhere)
+
+
+def test_the_words_stand_as_the_header_has_them():
+    said = {"BodyPartExamined": "LEFT_FOOT", "ViewPosition": "MORTISE"}
+    assert body_part(said).said == "LEFT_FOOT, MORTISE"
+    (flag,) = reconcile(said, ("hand",))
+    assert flag.reason == "found hand, the header says LEFT_FOOT, MORTISE"

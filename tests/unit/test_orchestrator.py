@@ -9,7 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import SPEC, for_all, probability, spec, standard_specs, write_bundles, write_png
+from bundles import (
+    SPEC,
+    for_all,
+    paint,
+    probability,
+    spec,
+    standard_specs,
+    write_bundles,
+    write_png,
+)
+from factories import dicom, dicom_file
 
 from pipeline.bundle import BundleSpec, Kind
 from pipeline.clock import Clock
@@ -128,6 +138,46 @@ def test_one_for_all_regions_behind_a_region_stage(tmp_path, monkeypatch):
     assert [outcome.unexamined for outcome in outcomes] == [()] * 5
     assert outcomes[4].status is Status.UNSUPPORTED
     assert sorted(seen) == [("fracture-all", 3), ("fracture-hand", 2), ("region", 5), ("trunk", 5)]
+
+
+def write_dicom(path: Path, regions: dict[str, float], **header: str) -> Path:
+    """A painted picture with a header; its hand is fractured."""
+    pixels = paint(regions, {"hand": 0.8, "shoulder": 0.8})
+    path.write_bytes(dicom_file(dicom(pixels, bits=8, **header)))
+    return path
+
+
+def test_a_chest_by_its_header_is_no_shoulder(weights, tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", {"shoulder": 0.9}, BodyPartExamined="CHEST")
+    (outcome,) = judge([path], weights)
+    assert (outcome.status, outcome.findings) == (Status.UNSUPPORTED, ())
+    assert "the header says CHEST" in str(outcome.error)
+    assert "the router found shoulder with probability 1.000" in str(outcome.error)
+    assert outcome.region is not None
+    assert (outcome.region.fired, outcome.region.header_effect) == ((), "vetoed")
+    assert [flag.name for flag in outcome.flags if flag.name == "body-part-differs"]
+    assert set(outcome.bundle_digests) == {"trunk", "region"}
+    (alone,) = judge([path], weights, header="ignore")
+    assert (alone.status, alone.region.header_effect) == (Status.OK, "ignored")
+    assert "body-part-differs" in [flag.name for flag in alone.flags]
+
+
+def test_a_hand_by_its_header_needs_less_of_the_router(weights, tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", {"hand": 0.48}, BodyPartExamined="HAND")
+    (outcome,) = judge([path], weights)
+    assert [finding.region for finding in outcome.findings] == ["hand"]
+    assert outcome.region is not None
+    assert outcome.region.header_effect == "helped"
+    for changes in ({"header": "ignore"}, {"header_margin": 0.2}):
+        assert judge([path], weights, **changes)[0].status is Status.UNSUPPORTED
+    other = write_dicom(tmp_path / "b.dcm", {"hand": 0.4}, BodyPartExamined="HAND")
+    assert judge([other], weights)[0].status is Status.UNSUPPORTED  # not by its own word
+
+
+def test_a_header_has_no_say_where_nothing_routes(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", {}, BodyPartExamined="KNEE")
+    (outcome,) = judge([path], bundles(tmp_path / "w", for_all()))
+    assert (outcome.status, outcome.region) == (Status.OK, None)
 
 
 def many(folder: Path, count: int) -> list[Path]:

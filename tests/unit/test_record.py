@@ -40,13 +40,14 @@ def failed(name: str, error: str = "broken") -> Outcome:
 
 
 def test_columns_of_this_schema_version():
-    assert RECORD_SCHEMA == 2, "the columns changed: write them down here again"
+    assert RECORD_SCHEMA == 3, "the columns changed: write them down here again"
     wanted = (
         *("path", "frame", "sha256", "study", "status", "regions"),
         *(
             "p_elbow",
             "p_hand",
             "p_shoulder",
+            "header_effect",
             "unexamined",
             "region",
             "target",
@@ -69,6 +70,7 @@ def test_values_of_a_finding():
     assert record["regions"] == "hand;shoulder"
     assert record["unexamined"] == "shoulder"
     assert record["p_elbow"] == 0.123457
+    assert record["header_effect"] == "nothing"
     assert (record["region"], record["verdict"], record["frame"]) == ("hand", "uncertain", 2)
     assert record["verdict_hand"] == "uncertain"
     assert record["verdict_elbow"] is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from pipeline.domain import (
     Flag,
     FractureCall,
+    HeaderEffect,
     ImageRef,
     OperatingPoint,
     Outcome,
@@ -77,6 +79,7 @@ def test_a_file_that_cannot_be_written_whole_is_not_there(tmp_path):
 
 def outcomes() -> list[Outcome]:
     call = RegionCall({"hand": 1 / 3, "elbow": 0.0}, {"hand": 0.1, "elbow": 0.5})
+    vetoed = replace(call, header_effect=HeaderEffect.VETOED, veto="the header says knee")
     return [
         Outcome(
             image=ImageRef(Path("a.dcm"), 2, "f" * 64),
@@ -91,7 +94,9 @@ def outcomes() -> list[Outcome]:
             identity={"PatientID": "x"},
         ),
         Outcome(ImageRef(Path("b")), Status.FAILED, error="broken"),
-        Outcome(ImageRef(Path("c"), None, "e" * 64), Status.UNSUPPORTED, region=call, error="knee"),
+        Outcome(
+            ImageRef(Path("c"), None, "e" * 64), Status.UNSUPPORTED, region=vetoed, error="knee"
+        ),
     ]
 
 

@@ -29,6 +29,7 @@ PLAIN = {
     "flags": ("flags",),
     "boxes": ("boxes",),
     "sha256": ("sha256",),
+    "licence": ("licence", "license"),
 }
 """Fields of a row, and names by which a column is known to hold one."""
 
@@ -151,6 +152,7 @@ def _row(
         flags=";".join(filter(None, cell.get("flags", "").split(";"))),
         sha256="",
         boxes=boxes,
+        licence=cell.get("licence", ""),
     )
 
 

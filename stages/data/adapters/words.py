@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from pipeline.domain import REGIONS
+from pipeline.io.body_parts import BODY_PARTS
 
 from ..index import NONE, UNKNOWN, Split
 
@@ -58,28 +59,14 @@ _SPLITS: dict[str, Split] = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 
+# Neighbours of the supported regions (FOREARM, HUMERUS, CLAVICLE, ...) are left out on purpose:
+# pictures of them may or may not show a supported joint.
 _SUPPORTED = {
-    "elbow": "elbow",
-    **dict.fromkeys(("hand", "wrist", "finger", "fingers", "thumb"), "hand"),
-    "shoulder": "shoulder",
+    word.lower(): place.regions[0]
+    for word, place in BODY_PARTS.items()
+    if place.regions and place.certain
 }
-# Everyday words and the defined terms of BodyPartExamined (DICOM PS3.16, CID 4031) for what lies
-# clear of all supported regions. Their neighbours (FOREARM, HUMERUS, CLAVICLE, UPPERLIMB, ...)
-# are left out on purpose: pictures of them may or may not show a supported joint.
-_ELSEWHERE = frozenset(
-    (
-        "leg", "legs", "knee", "ankle", "foot", "feet", "heel", "toe", "toes", "calf", "thigh",
-        "hip", "pelvis",
-        "lowerleg", "lowerlimb", "lowerextremity", "femur", "tibia", "fibula", "tibiafibula",
-        "patella", "calcaneus",
-        "chest", "thorax", "rib", "ribs", "sternum", "breast", "abdomen", "spine", "sacrum",
-        "coccyx", "sijoint",
-        "cervicalspine", "thoracicspine", "lumbarspine", "cspine", "tspine", "lspine", "sspine",
-        "ctspine", "tlspine", "lsspine",
-        "skull", "head", "face", "neck", "jaw", "mandible", "maxilla", "nose", "orbit", "sinus",
-        "tmj", "zygoma", "teeth",
-    )
-)  # fmt: skip
+_ELSEWHERE = frozenset(word.lower() for word, place in BODY_PARTS.items() if not place.regions)
 _SIDES = frozenset(("left", "right", "l", "r", "lt", "rt", "xr", "xray"))
 
 
