@@ -55,6 +55,9 @@ class RunConfig(Settings):
         timeout_per_file_s: Seconds that an isolated reader may be busy with one file.
         intra_op_threads: Threads inside a network on the CPU; 0 for what the lanes leave.
         operating_point: Name of a stored point; None for each bundle's default.
+        gate: Whether a picture that is far from all training pictures is unsupported, whatever
+            the router says. ``off`` is for networks that were exported before there was a density
+            gate, and for measuring what it does.
         heatmaps: For which pictures to show where a finding is seen: those with a positive or
             uncertain verdict, all that got one, or none. None: positive with a report or DICOM
             objects, else none.
@@ -78,6 +81,7 @@ class RunConfig(Settings):
     timeout_per_file_s: float = Field(default=60.0, gt=0.0, le=86_400.0)
     intra_op_threads: int = Field(default=0, ge=0, le=1024)
     operating_point: str | None = None
+    gate: Literal["on", "off"] = "on"
     heatmaps: Heatmaps | None = None
     report: bool = False
     fhir: bool = False

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .bundle import Density
 from .clock import Clock
 from .config import RunConfig
 from .decision import decide, examiners, refusal, route
@@ -153,7 +154,7 @@ def _judge(prepared: Sequence[Prepared], job: _Job) -> list[Outcome]:
     calls: list[RegionCall | None] = [None] * len(prepared)
     faults: list[str | None] = [None] * len(prepared)
     if weights.region is not None:
-        calls = _route(weights.region, batch)
+        calls = _route(weights.region, batch, weights.gate)
         faults = [None if call else "the region stage gave no number for it" for call in calls]
     looking = [
         examiners(call, weights.fracture) if fault is None else ()
@@ -194,16 +195,17 @@ def _finding(
     return decide(region, str(spec.target), probability, point, heatmap)
 
 
-def _route(region: Stage, batch: Batch) -> list[RegionCall | None]:
+def _route(region: Stage, batch: Batch, gate: Density | None) -> list[RegionCall | None]:
     """A routing decision for each row; None where the network gave something unusable."""
     output = region.look(batch)
-    thresholds = region.spec.route_thresholds
-    return [
-        route(dict(zip(output.labels, row.tolist(), strict=True)), thresholds)
-        if np.isfinite(row).all()
-        else None
-        for row in output.probabilities
-    ]
+    thresholds, wanted = region.spec.route_thresholds, None if gate is None else gate.threshold
+    densities = [None] * len(output) if output.density is None else output.density.tolist()
+    calls: list[RegionCall | None] = []
+    for row, density in zip(output.probabilities, densities, strict=True):
+        usable = np.isfinite(row).all() and (density is None or np.isfinite(density))
+        probabilities = dict(zip(output.labels, row.tolist(), strict=True))
+        calls.append(route(probabilities, thresholds, density, wanted) if usable else None)
+    return calls
 
 
 def _outcome(

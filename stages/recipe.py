@@ -3,7 +3,7 @@
 A run folder holds ``config.json`` (stage, settings, data and versions, written first),
 ``metrics.json`` and ``curves.png`` by epoch, ``best.safetensors``, ``last.safetensors`` for
 resuming, and at the end ``result.json`` (calibration, thresholds, test figures) beside
-``predictions.csv``.
+``predictions.csv``, and of a region run ``density.safetensors``, its density gate.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from . import checkpoint
 from .assess import assess
 from .config import RESNET50, FractureConfig, RegionConfig, StageConfig
 from .data.index import Index
+from .gather import check_supported, fit_gate
 from .initial import Initial, find_initial, read_shipped
 from .model import Network
 from .spec import StageSpec, fracture_stage, label_kind, region_stage
@@ -44,6 +45,7 @@ def train_region(
         UsageError: The run folder is in use, or holds another run.
         ConfigError: The initial weights, the network or the table do not fit.
     """
+    check_supported(index)
     learns = config.fracture_weight > 0.0
     target = label_kind(index.of("train"), config.mix_label_kinds) if learns else None
     stage = region_stage(target)
@@ -177,6 +179,9 @@ def _train_and_assess(
     network.load_state_dict(best)
     log.info("%s: best epoch %d; calibrating and testing", run, saved["epoch"])
     result = assess(run, stage, network, index, preprocess, config, progress)
+    if isinstance(config, RegionConfig):
+        log.info("%s: fitting the density gate", run)
+        result["density"] = fit_gate(run, network, index, preprocess, config, progress)
     write_json(run / RESULT, {"best_epoch": saved["epoch"], **result})
 
 

@@ -28,7 +28,11 @@ def to_json(outcome: Outcome) -> Json:
         "frame": outcome.image.frame,
         "sha256": outcome.image.sha256,
         "status": outcome.status.value,
-        "region": call and [dict(call.probabilities), dict(call.thresholds)],
+        "region": call
+        and [
+            *(dict(call.probabilities), dict(call.thresholds)),
+            *(call.density, call.density_threshold),
+        ],
         "findings": [_finding(finding) for finding in outcome.findings],
         "error": outcome.error,
         "elapsed_ms": outcome.elapsed_ms,

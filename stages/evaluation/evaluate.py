@@ -35,6 +35,7 @@ from .figures import (
     risk_figures,
     subgroup_figures,
 )
+from .gate import gate_figures
 from .page import write_page
 from .plots import draw_all
 from .predictions import predict, read_predictions, write_predictions
@@ -126,8 +127,9 @@ def evaluate(
     # From the file, so that what a reader computes from it is what was computed here.
     table = read_predictions(output / PREDICTIONS)
     settings = Settings(
-        asked.prevalences, asked.seed, no_twins, facts["no_region_stage"], asked.study_by
-    )
+        asked.prevalences, asked.seed, no_twins, facts["no_region_stage"], facts["no_gate"],
+        asked.study_by,
+    )  # fmt: skip
     figures = all_figures(table, settings)
     facts |= {
         "labelled": int(table["label"].notna().sum()),
@@ -145,12 +147,13 @@ def evaluate(
 def all_figures(table: pd.DataFrame, settings: Settings) -> Figures:
     """Every figure, by chapter, from predictions with truth and twins.
 
-    Without a region stage the chapters ``region`` and ``cross_region`` are None, and without
-    studies ``studies`` is; the facts say why.
+    Without a region stage the chapters ``region`` and ``cross_region`` are None, without a density
+    gate ``gate`` is, and without studies ``studies`` is; the facts say why.
     """
     return {
         "end_to_end": end_to_end_figures(table, settings),
         "region": region_figures(table, settings),
+        "gate": gate_figures(table, settings),
         "fracture": fracture_figures(table, settings),
         "cross_region": cross_region_figures(table, settings),
         "subgroups": subgroup_figures(table, settings),
@@ -207,6 +210,8 @@ def describe(
             for region, point in weights.study_points.items()
         },
         "no_region_stage": "no region stage in these weights" if router is None else "",
+        "gate": weights.gate and weights.gate.model_dump(mode="json"),
+        "no_gate": weights.ungated if router else "No region stage in these weights.",
         "precision": weights.precision.value,
         "device": weights.device,
         "prevalences": list(asked.prevalences),

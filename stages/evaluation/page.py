@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipeline.domain import ANY_REGION, REGIONS
 
 from .figures import SETS, Figures
+from .gate import SCORES, WHO
 from .headlines import (
     FOOTNOTE,
     bounds,
@@ -48,7 +49,7 @@ def write_page(
     page = environment.get_template(TEMPLATE).render(
         facts=facts, figures=figures, headlines=list(headlines(figures)),
         footnote=FOOTNOTE, study_lines=list(study_lines(figures)), study_note=study_note(facts),
-        regions=REGIONS,
+        regions=REGIONS, refusers=WHO, scores=SCORES,
         any_region=ANY_REGION, sets=SETS, seen=SEEN, taken=TAKEN,
         plots={plot.stem: _data_uri(plot) for plot in plots},
     )  # fmt: skip

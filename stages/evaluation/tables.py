@@ -18,8 +18,8 @@ def write_tables(figures: Figures, table: pd.DataFrame, folder: Path) -> None:
     """Write every table of an evaluation as CSV.
 
     Args:
-        figures: Under ``region``, ``fracture``, ``cross_region``, ``end_to_end``, ``subgroups``,
-            ``risk_coverage``, ``pointing`` and ``studies``.
+        figures: Under ``region``, ``gate``, ``fracture``, ``cross_region``, ``end_to_end``,
+            ``subgroups``, ``risk_coverage``, ``pointing`` and ``studies``.
         table: The predictions that they come from.
         folder: Where to. Of a chapter that is None an older table is taken out.
     """
@@ -28,6 +28,7 @@ def write_tables(figures: Figures, table: pd.DataFrame, folder: Path) -> None:
         "region_confusion": confusion(table).reset_index()
         if figures["region"] is not None
         else None,
+        "gate": pd.DataFrame(_gate(figures["gate"])) if figures["gate"] is not None else None,
         "fracture": pd.DataFrame(_long(figures["fracture"], "region", "set")),
         "cross_region": _crossed(figures["cross_region"]),
         "subgroups": pd.DataFrame(_long(figures["subgroups"], "subgroup", "part")),
@@ -50,6 +51,18 @@ def _routing(region: Figures | None) -> pd.DataFrame | None:
     overall = {k: region[k] for k in region if k not in ("regions", "confusion")}
     firing = _long({"fires": region["regions"]}, "set", "region")
     return pd.DataFrame([*_rates({"all": overall}, "region"), *firing]).drop(columns="set")
+
+
+def _gate(figures: Figures) -> Iterator[dict[str, Any]]:
+    for part, refused in figures["refused"].items():
+        for who, count in refused["counts"].items():
+            yield {
+                "figure": f"{part} refused", "by": who, "count": count,
+                **refused["shares"][who].model_dump(), "pictures": refused["pictures"],
+            }  # fmt: skip
+    of = sum(refused["pictures"] for refused in figures["refused"].values())
+    for who, estimate in figures["auc"].items():
+        yield {"figure": "auc", "by": who, **estimate.model_dump(), "pictures": of}
 
 
 def _crossed(figures: Figures | None) -> pd.DataFrame | None:

@@ -91,7 +91,12 @@ def outcomes() -> list[Outcome]:
             identity={"PatientID": "x"},
         ),
         Outcome(ImageRef(Path("b")), Status.FAILED, error="broken"),
-        Outcome(ImageRef(Path("c"), None, "e" * 64), Status.UNSUPPORTED, region=call, error="knee"),
+        Outcome(
+            ImageRef(Path("c"), None, "e" * 64),
+            Status.UNSUPPORTED,
+            region=RegionCall({"hand": 1 / 3}, {"hand": 0.1}, 1 / 7, 2 / 7),
+            error="knee",
+        ),
     ]
 
 
