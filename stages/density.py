@@ -224,7 +224,8 @@ def _spread(rows: Array, count: int, seed: int) -> Array:
         likeness[chosen[-1]] = np.inf  # also where there are copies, each is chosen once
         chosen.append(int(likeness.argmin()))
         likeness = np.maximum(likeness, rows @ rows[chosen[-1]])
-    return rows[np.sort(chosen)]
+    spread: Array = rows[np.sort(chosen)]
+    return spread
 
 
 def _unit(features: Array, projection: Array, offset: Array) -> Array:

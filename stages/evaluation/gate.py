@@ -34,7 +34,7 @@ def gate_figures(table: pd.DataFrame, settings: Settings) -> Figures | None:
         number of ``pictures``, and by :data:`WHO` ``counts`` and ``shares``. ``auc``: of
         supported against unsupported pictures, by :data:`SCORES`.
     """
-    if settings.no_gate:
+    if settings.no_gate or settings.no_region_stage:
         return None
     density = table["density"].to_numpy(np.float64)
     view = columns(table, "view")
@@ -70,7 +70,8 @@ def _refusals(table: pd.DataFrame, density: Numbers) -> dict[str, Flags]:
     """(N,) each: who refuses a picture, by :data:`WHO`."""
     threshold = table["density_threshold"].to_numpy(np.float64)
     gate: Flags = ~(density >= threshold)
-    router: Flags = ~(columns(table, "p") >= columns(table, "route_threshold")).any(1)
+    fires = columns(table, "p") >= columns(table, "route_threshold")
+    router: Flags = np.logical_not(np.any(fires, axis=1))
     return {"gate": gate, "router": router, "both": gate & router, "either": gate | router}
 
 

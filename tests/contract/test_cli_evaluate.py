@@ -205,7 +205,7 @@ def test_one_specialist_for_the_regions_without_their_own(place, tmp_path):
     evaluation = json.loads((tmp_path / "out/evaluation.json").read_text())
     ends = evaluation["end_to_end"]["all"]["counts"]
     assert sum(ends.values()) == 33
-    assert (ends["failed"], ends["unsupported"], ends["wrong route"]) == (1, 2, 1)
+    assert (ends["failed"], ends["unsupported"], ends["wrong route"]) == (1, 4, 1)
     assert evaluation["fracture"]["elbow"]["in view"]["pictures"] == 9
     assert evaluation["region"]["accuracy"]["pictures"] > 0
 
@@ -358,7 +358,7 @@ def test_another_operating_point_and_the_excluded_rows(place, tmp_path):
         "--with-excluded",
     )  # fmt: skip
     table = pd.read_csv(tmp_path / "predictions.csv")
-    assert len(table) == 32
+    assert len(table) == 34
     assert set(table["threshold_hand"].dropna()) == {0.95}
     assert set(table["split"]) == {"test", "excluded"}
 
