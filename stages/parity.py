@@ -32,7 +32,8 @@ DENSITY_TOLERANCE = {
     Precision.INT8: (0.1, 0.02),
 }
 """Largest |Δdensity|, and the margin in density within which the density gate may decide otherwise
-than the trained network."""
+than the trained network. What int8 did to the trunk of the first shipped weights moved the density
+of 60 pictures by 0.0035 on average and 0.017 at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,11 @@ class Parity:
     def __str__(self) -> str:
         density = ""
         if self.max_density_difference is not None:
-            limit = DENSITY_TOLERANCE[self.precision][0]
-            density = f"|Δdensity| max {self.max_density_difference:.4f} (limit {limit}); "
+            limit, margin = DENSITY_TOLERANCE[self.precision]
+            density = (
+                f"|Δdensity| max {self.max_density_difference:.4f} (limit {limit}, "
+                f"margin {margin}); "
+            )
         return (
             f"{self.name} {self.precision}: {self.pictures} pictures, "
             f"|Δlogit| max {self.max_logit_difference:.4f} (limit {self.tolerance}) "
@@ -117,9 +121,9 @@ def compare(spec: BundleSpec, wanted: StageOutput, found: StageOutput) -> Parity
     """
     tolerance, margin = TOLERANCE[spec.precision]
     flips = near = decisions = 0
-    for reference, value, threshold, allowed in _decisions(spec, wanted, found):
-        differ = (reference >= threshold) != (value >= threshold)
-        close = np.abs(reference - threshold) < allowed
+    for trained, value, threshold, allowed in _decisions(spec, wanted, found):
+        differ = (trained >= threshold) != (value >= threshold)
+        close = np.abs(trained - threshold) < allowed
         flips += int((differ & ~close).sum())
         near += int((differ & close).sum())
         decisions += len(value)

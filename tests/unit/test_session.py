@@ -75,6 +75,12 @@ def test_a_graph_without_evidence_is_refused():
         opened(spec("region", Kind.REGION), model.SerializeToString())
 
 
+def test_a_graph_without_the_density_that_it_promises_is_refused():
+    content = network(spec("region", Kind.REGION, density=None))
+    with pytest.raises(BundleError, match="no 'density' in the graph"):
+        opened(spec("region", Kind.REGION), content)
+
+
 def test_a_fixed_batch_size_is_refused():
     model = onnx.load_from_string(network(spec("trunk", Kind.TRUNK)))
     for port in (*model.graph.input, *model.graph.output):
