@@ -45,12 +45,12 @@ def train_region(
         UsageError: The run folder is in use, or holds another run.
         ConfigError: The initial weights, the network or the table do not fit.
     """
-    check_supported(index)
     learns = config.fracture_weight > 0.0
     target = label_kind(index.of("train"), config.mix_label_kinds) if learns else None
     stage = region_stage(target)
     initial, spec = _independent(config, stage)
     network = _network(stage, config, initial, spec, config.train.arch, config.model.dropout)
+    check_supported(index)
     facts = {
         **_facts(network, initial.name, spec),
         "target": target,
