@@ -21,6 +21,8 @@ from .preprocess import PreprocessSpec
 
 METADATA_KEY = "fxpipe"
 MANIFEST_NAME = "manifest.json"
+DENSITY = "density"
+"""Name of the output that a density gate judges."""
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -107,6 +109,35 @@ class CloserLooks(Frozen):
     study_points: Mapping[str, StoredStudyPoint] = Field(default_factory=dict)
 
 
+class Density(Frozen):
+    """How a region stage tells a picture that is far from all training pictures.
+
+    Its ``density`` output is the mean cosine similarity to the nearest of some reference pictures
+    (training pictures that show a supported region, as they are and augmented), in a projection
+    of the pooled feature maps (deep nearest neighbours, Sun et al. 2022, arXiv 2204.06507).
+
+    Attributes:
+        dimensions: Of the projection.
+        references: How many reference pictures are stored.
+        neighbours: How many of them, the nearest, the similarity is averaged over.
+        threshold: Below this similarity a picture is unsupported, whatever the router says.
+        refused: Share of the supported validation pictures, as they are and augmented, that this
+            threshold refuses.
+    """
+
+    dimensions: int = Field(ge=1)
+    references: int = Field(ge=1)
+    neighbours: int = Field(ge=1)
+    threshold: float = Field(ge=-1.0, le=1.0)
+    refused: float = Field(ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.neighbours > self.references:
+            raise ValueError(f"{self.neighbours} neighbours among {self.references} references")
+        return self
+
+
 class Provenance(Frozen):
     """Where a bundle comes from.
 
@@ -185,6 +216,7 @@ class BundleSpec(Contract):
         temperature, bias: Calibration that the graph holds:
             probability = sigmoid(logit / temperature + bias), one value a label.
         route_thresholds: For a region stage: the probability from which each region fires.
+        density: For a region stage: its density gate; None in one from before there was any.
         operating_points: For a fracture stage, by name.
         default_point: The operating point when the user names none.
         study_points: Likewise for whole studies, by name of an operating point; empty where they
@@ -208,6 +240,7 @@ class BundleSpec(Contract):
     temperature: tuple[Annotated[float, Field(gt=0.0)], ...] = ()
     bias: tuple[float, ...] = ()
     route_thresholds: Mapping[str, float] = Field(default_factory=dict)
+    density: Density | None = None
     operating_points: Mapping[str, StoredPoint] = Field(default_factory=dict)
     default_point: str | None = None
     study_points: Mapping[str, StoredStudyPoint] = Field(default_factory=dict)
@@ -230,6 +263,8 @@ class BundleSpec(Contract):
             faults.append("temperature and bias have one value a label")
         if self.kind is Kind.REGION and set(self.route_thresholds) != set(self.labels):
             faults.append("route_thresholds has one value a label")
+        if self.kind is not Kind.REGION and self.density is not None:
+            faults.append("only a region stage has a density gate")
         if self.kind is Kind.FRACTURE and (
             self.region is None
             or self.target is None

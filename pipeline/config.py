@@ -61,6 +61,9 @@ class RunConfig(Settings):
         operating_point: Name of a stored point; None for each bundle's default.
         looks: How often a specialist looks at a picture: 1 for the whole limb only, None for as
             often as it was made for.
+        gate: Whether a picture that is far from all training pictures is unsupported, whatever
+            the router says. ``off`` is for networks that were exported before there was a density
+            gate, and for measuring what it does.
         heatmaps: For which pictures to show where a finding is seen: those with a positive or
             uncertain verdict, all that got one, or none. None: positive with a report or DICOM
             objects, else none.
@@ -87,6 +90,7 @@ class RunConfig(Settings):
     header_margin: float = Field(default=1.0, ge=0.0, le=3.0)
     operating_point: str | None = None
     looks: int | None = Field(default=None, ge=1, le=17)
+    gate: Literal["on", "off"] = "on"
     heatmaps: Heatmaps | None = None
     report: bool = False
     fhir: bool = False

@@ -24,17 +24,25 @@ Seen = tuple[ImageRef, FractureCall]
 """A picture, and what a specialist says of it."""
 
 
-def route(probabilities: Mapping[str, float], thresholds: Mapping[str, float]) -> RegionCall:
+def route(
+    probabilities: Mapping[str, float],
+    thresholds: Mapping[str, float],
+    density: float | None = None,
+    density_threshold: float | None = None,
+) -> RegionCall:
     """Decide which regions a picture shows; several may fire, or none.
 
     Args:
         probabilities: Calibrated probability in [0, 1] of each region, each on its own.
         thresholds: The probability from which each region fires.
+        density: Similarity to the nearest training pictures, if the region stage tells it.
+        density_threshold: The density below which no region fires; None for no density gate.
 
     Raises:
-        ValueError: The regions differ, or a probability is no number in [0, 1].
+        ValueError: The regions differ, a probability is no number in [0, 1], the density is no
+            number, or there is a threshold for it and no density.
     """
-    return RegionCall(dict(probabilities), dict(thresholds))
+    return RegionCall(dict(probabilities), dict(thresholds), density, density_threshold)
 
 
 def combine(

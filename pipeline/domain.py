@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -201,12 +202,15 @@ class StageOutput:
         probabilities: (N, K) float32 in [0, 1], calibrated; each label on its own.
         evidence: (N, K, h, w) float32 or None; of a network its mean over h and w plus the bias
             is the logit, of an ensemble it is the mean of its members' evidence / temperature.
+        density: (N,) float32 or None; of a region stage with a density gate the similarity to the
+            nearest training pictures, see :class:`pipeline.bundle.Density`.
     """
 
     labels: tuple[str, ...]
     logits: Array
     probabilities: Array
     evidence: Array | None = None
+    density: Array | None = None
 
     def __post_init__(self) -> None:
         wanted = (self.logits.shape[0], len(self.labels))
@@ -216,6 +220,9 @@ class StageOutput:
         if self.evidence is not None:
             found = self.evidence.shape
             _check(found[:2] == wanted, f"evidence is {found}, wanted {wanted} + (h, w)")
+        if self.density is not None:
+            found = self.density.shape
+            _check(found == wanted[:1], f"density is {found}, wanted {wanted[:1]}")
 
     def __len__(self) -> int:
         return int(self.logits.shape[0])
@@ -229,12 +236,18 @@ class RegionCall:
         probabilities: Calibrated probability of each supported region, each on its own.
         thresholds: The probability from which a region fires; that of a region that the header
             names may be lower than the router's own.
+        density: Similarity to the nearest training pictures, in [-1, 1]; None where the region
+            stage does not tell it.
+        density_threshold: The density below which no region fires, whatever the probabilities
+            are; None where there is no density gate, or it is off.
         header_effect: What the header's word did.
         veto: Why the header forbids what the router found; None when it does not.
     """
 
     probabilities: Mapping[str, float]
     thresholds: Mapping[str, float]
+    density: float | None = None
+    density_threshold: float | None = None
     header_effect: HeaderEffect = HeaderEffect.NOTHING
     veto: str | None = None
 
@@ -246,6 +259,20 @@ class RegionCall:
         )
         for region, probability in self.probabilities.items():
             _check_probability(f"probability of {region}", probability)
+        for name in ("density", "density_threshold"):
+            value = getattr(self, name)
+            _check(value is None or math.isfinite(value), f"{name} is {value}, wanted a number")
+        _check(
+            self.density_threshold is None or self.density is not None,
+            f"density_threshold is {self.density_threshold}, but there is no density",
+        )
+
+    @property
+    def unfamiliar(self) -> bool:
+        """Whether the picture is too far from all that the networks were trained on."""
+        if self.density is None or self.density_threshold is None:
+            return False
+        return self.density < self.density_threshold
 
     @property
     def ranking(self) -> tuple[str, ...]:
@@ -259,14 +286,19 @@ class RegionCall:
 
     @property
     def fired(self) -> tuple[str, ...]:
-        """The regions whose specialists are asked: those found, unless the header forbids it."""
-        return () if self.veto else self.found
+        """The regions whose specialists are asked: those found, unless density or header forbid it."""
+        return () if self.unfamiliar or self.veto else self.found
 
     @property
     def reason(self) -> str | None:
         """Why no region fired; None when one did."""
         if self.fired:
             return None
+        if self.unfamiliar:
+            return (
+                "unlike anything that the networks were trained on: similarity "
+                f"{self.density:.3f}, wanted {self.density_threshold:.3f} or more"
+            )
         if self.veto:
             return self.veto
         best = self.ranking[0]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from .bundle import BundleSpec, Contract, Digest, Kind, Precision
+from .bundle import DENSITY, BundleSpec, Contract, Digest, Kind, Precision
 from .preprocess import PreprocessSpec
 
 Group = Literal["region", "fracture"]
@@ -19,7 +19,7 @@ class FusedSpec(Contract):
 
     The graph takes ``image`` (N, 1, H, W) in [0, 1]. For ``region`` (when there is a region stage)
     and for ``fracture`` it gives ``…_logits`` and ``…_probabilities`` (N, K), and ``…_evidence``
-    (N, K, h, w) if there is any.
+    (N, K, h, w) if there is any; for ``region`` ``…_density`` (N,) too if it has a density gate.
 
     Attributes:
         schema_version, kind: Of this model.
@@ -58,7 +58,7 @@ class FusedSpec(Contract):
         return {
             f"{group}_{port}": (group, port)
             for group, stages in self.groups.items()
-            for port in (PORTS if stages[0].heatmap else PORTS[:-1])
+            for port in _ports(stages[0])
         }
 
     @model_validator(mode="after")
@@ -82,6 +82,11 @@ class FusedSpec(Contract):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+
+def _ports(stage: BundleSpec) -> tuple[str, ...]:
+    mapped = PORTS if stage.heatmap else PORTS[:-1]
+    return mapped if stage.density is None else (*mapped, DENSITY)
 
 
 def columns_of(stages: tuple[BundleSpec, ...]) -> dict[Group, tuple[str, ...]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .bundle import Density
 from .clock import Clock
 from .config import RunConfig
 from .decision import combine, decide, examiners, refusal, route
@@ -155,7 +156,9 @@ def _judge(prepared: Sequence[Prepared], job: _Job) -> list[Outcome]:
     if weights.region is not None:
         calls = [
             call and combine(call, item.header, job.config.header, job.config.header_margin)
-            for call, item in zip(_route(weights.region, batch), prepared, strict=True)
+            for call, item in zip(
+                _route(weights.region, batch, weights.gate), prepared, strict=True
+            )
         ]
         faults = [None if call else "the region stage gave no number for it" for call in calls]
     looking = [
@@ -197,16 +200,17 @@ def _finding(
     return decide(region, str(spec.target), probability, point, heatmap)
 
 
-def _route(region: Stage, batch: Batch) -> list[RegionCall | None]:
+def _route(region: Stage, batch: Batch, gate: Density | None) -> list[RegionCall | None]:
     """A routing decision for each row; None where the network gave something unusable."""
     output = region.look(batch)
-    thresholds = region.spec.route_thresholds
-    return [
-        route(dict(zip(output.labels, row.tolist(), strict=True)), thresholds)
-        if np.isfinite(row).all()
-        else None
-        for row in output.probabilities
-    ]
+    thresholds, wanted = region.spec.route_thresholds, None if gate is None else gate.threshold
+    densities = [None] * len(output) if output.density is None else output.density.tolist()
+    calls: list[RegionCall | None] = []
+    for row, density in zip(output.probabilities, densities, strict=True):
+        usable = np.isfinite(row).all() and (density is None or np.isfinite(density))
+        probabilities = dict(zip(output.labels, row.tolist(), strict=True))
+        calls.append(route(probabilities, thresholds, density, wanted) if usable else None)
+    return calls
 
 
 def _outcome(

@@ -9,8 +9,9 @@ import onnx
 from pipeline.bundle import BundleSpec, Kind
 from pipeline.weights.manifest import ManifestEntry, read_staged, read_verified
 
+from .density import FittedDensity, density_in
 from .finished import Run
-from .initial import shipped_network
+from .initial import FLOAT, shipped_network
 from .spec import fracture_stage, region_stage
 
 
@@ -49,4 +50,14 @@ def _load(weights: Path, name: str, trunks: dict[str | None, ManifestEntry]) -> 
     if spec.kind is Kind.FRACTURE:
         stage = fracture_stage(str(spec.region), spec.target or "fracture")
     result = {"temperature": list(spec.temperature), "bias": list(spec.bias)}
-    return Run(weights, stage, network, {"cut": cut}, result, spec.preprocess, contracts)
+    density = _density(weights, spec)
+    return Run(weights, stage, network, {"cut": cut}, result, spec.preprocess, density, contracts)
+
+
+def _density(weights: Path, spec: BundleSpec) -> FittedDensity | None:
+    """The density gate of a bundle; None where there is none."""
+    if spec.density is None:
+        return None
+    entry = next(e for p in FLOAT for e in read_staged(weights).of(p) if e.name == spec.name)
+    graph = onnx.load_from_string(read_verified(weights, entry))
+    return density_in(graph, spec.density)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import onnx
 from onnx import TensorProto, compose, helper
 
-from pipeline.bundle import BundleSpec, Kind
+from pipeline.bundle import DENSITY, BundleSpec, Kind
 from pipeline.errors import BundleError
 from pipeline.fused import FusedSpec
 
@@ -42,10 +42,14 @@ def fuse_graphs(parts: Parts, spec: FusedSpec) -> bytes:
         nodes += graph.node
         weights += graph.initializer
     canvas = spec.preprocess
-    shapes = {IMAGE: [1, canvas.height_px, canvas.width_px]}
+    shapes: dict[str, list[int]] = {IMAGE: [1, canvas.height_px, canvas.width_px]}
     for output, (group, port) in spec.outputs.items():
         stages = spec.groups[group]
         columns = [f"{stage.name}/{port}" for stage in stages]
+        if port == DENSITY:  # one number a picture, whatever the columns are
+            nodes.append(helper.make_node("Identity", columns, [output], name=output))
+            shapes[output] = []
+            continue
         nodes.append(helper.make_node("Concat", columns, [output], name=output, axis=1))
         cells = grid(parts[stages[0].name][1]) if port == "evidence" else None
         shapes[output] = [len(spec.columns[group]), *(cells or ())]

@@ -227,6 +227,25 @@ class CloserConfig(Settings):
     magnification: float = Field(default=1.6, ge=1.0, le=4.0)
 
 
+class DensityConfig(Settings):
+    """The density gate of a region run, fitted when the network is finished.
+
+    Attributes:
+        dimensions: Of the projection in which pictures are compared.
+        references: Training pictures that a picture is compared with.
+        neighbours: How many of them, the nearest, decide.
+        views: Augmented versions of each picture that are taken beside the picture itself.
+        refused: Share of the supported validation pictures, as they are and augmented, that the
+            gate refuses.
+    """
+
+    dimensions: int = Field(default=128, ge=1, le=4096)
+    references: int = Field(default=1024, ge=1, le=100_000)
+    neighbours: int = Field(default=10, ge=1)
+    views: int = Field(default=3, ge=0, le=64)
+    refused: float = Field(default=0.01, ge=0.0, lt=1.0)
+
+
 class StageConfig(Settings):
     """What every training run has.
 
@@ -254,6 +273,7 @@ class RegionConfig(StageConfig):
 
     preprocess: PreprocessSpec = PreprocessSpec()
     model: ModelConfig = ModelConfig()
+    density: DensityConfig = DensityConfig()
     fracture_weight: float = Field(default=1.0, ge=0.0)
 
 

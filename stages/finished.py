@@ -20,6 +20,8 @@ from pipeline.preprocess import PreprocessSpec
 from .assess import CLOSEST, PREDICTIONS, SHIFTED, described
 from .calibrate import fit_calibration, operating_points, probabilities
 from .closer import Weighing, closer_contract, fit_weighing
+from .density import FittedDensity
+from .density import load as density_of
 from .metrics import Labels
 from .model import Network
 from .recipe import RESULT, load_network
@@ -37,6 +39,7 @@ class Run:
         network: Its best weights.
         described, result: What the run wrote down before and after.
         preprocess: Of its pictures.
+        density: Of a region run, its density gate.
         contracts: Of a run that was put together again from bundles: theirs, by name.
     """
 
@@ -46,6 +49,7 @@ class Run:
     described: Mapping[str, Any]
     result: Mapping[str, Any]
     preprocess: PreprocessSpec
+    density: FittedDensity | None = None
     contracts: Mapping[str, BundleSpec] = field(default_factory=dict)
 
 
@@ -53,7 +57,7 @@ def load_runs(folders: Sequence[Path]) -> list[Run]:
     """Load runs; specialists of one table get one calibration.
 
     Raises:
-        ConfigError: A run is not finished.
+        ConfigError: A run is not finished, or is a region run without a density gate.
     """
     return _calibrated_together([_load(folder) for folder in folders])
 
@@ -73,7 +77,8 @@ def _load(folder: Path) -> Run:
     known = target if len(described["outputs"]) > len(described["labels"]) else None
     stage = fracture_stage(region, target) if region else region_stage(known)
     preprocess = PreprocessSpec.model_validate(described["preprocess"])
-    return Run(folder, stage, network, described, result, preprocess)
+    density = None if region else density_of(folder, described["cut"])
+    return Run(folder, stage, network, described, result, preprocess, density)
 
 
 def _calibrated_together(runs: Sequence[Run]) -> list[Run]:

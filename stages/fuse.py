@@ -47,8 +47,8 @@ PICTURES = 100
 BATCH = 8
 """Pictures in a batch; each is looked at alone too."""
 LIMIT = {Precision.FP32: 1e-3, Precision.INT8: 1e-3, Precision.FP16: 0.01}
-"""Largest |Δ| of a probability, and of the evidence as a share of its largest value. A decision
-may differ only where the probability is nearer than this to the threshold."""
+"""Largest |Δ| of a probability, of a density, and of the evidence as a share of its largest value.
+A decision may differ only where the probability or density is nearer than this to the threshold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,7 @@ class Parity:
         difference: Largest |Δprobability| between the two.
         alone: Largest |Δprobability| of the fused graph between a picture in a batch and alone.
         evidence: Largest |Δevidence|, as a share of the largest |evidence| of the stage.
+        density: Largest |Δdensity|; 0 without a density gate.
         decisions: How many thresholds were applied in all.
         flips: Decisions that differ where the stage is at least ``limit`` from the threshold.
         limit: See :data:`LIMIT`.
@@ -88,6 +89,7 @@ class Parity:
     difference: float
     alone: float
     evidence: float
+    density: float
     decisions: int
     flips: int
     limit: float
@@ -95,14 +97,15 @@ class Parity:
     @property
     def passed(self) -> bool:
         """Whether the graph may be written; what is no number never passes."""
-        differences = (self.difference, self.alone, self.evidence)
+        differences = (self.difference, self.alone, self.evidence, self.density)
         return self.flips == 0 and all(value <= self.limit for value in differences)
 
     def __str__(self) -> str:
         return (
             f"{NAME} {self.precision}: {self.pictures} pictures, |Δprobability| max "
             f"{self.difference:.5f} to the stages, {self.alone:.5f} to itself one by one, "
-            f"|Δevidence| max {self.evidence:.5f} of the largest (limit {self.limit}); "
+            f"|Δevidence| max {self.evidence:.5f} of the largest, |Δdensity| max "
+            f"{self.density:.5f} (limit {self.limit}); "
             f"{self.decisions} decisions, {self.flips} flips outside that margin: "
             f"{'passed' if self.passed else 'REFUSED'}"
         )
@@ -147,7 +150,10 @@ def fuse_weights(weights: Path, order: Order, progress: Progress) -> list[Parity
         folder = NewFolder(Path(staging) / NAME)
         folder.place.mkdir()
         for precision in precisions:
-            config = RunConfig(device="cpu", precision=precision, intra_op_threads=cores())
+            # Densities are compared like everything else; nobody is refused here.
+            config = RunConfig(
+                device="cpu", precision=precision, intra_op_threads=cores(), gate="off"
+            )
             staged = load_bundles(weights, config)
             _refuse_ensembles(staged)
             canvas = _one_canvas(staged)
@@ -280,7 +286,7 @@ def compare(staged: Weights, fused: Weights, pictures: Sequence[Array]) -> Parit
     """
     limit = LIMIT[staged.precision]
     (canvas,) = staged.preprocessings
-    differences: list[tuple[float, float, float]] = []
+    differences: list[tuple[float, ...]] = []
     flips = decisions = 0
     for start in range(0, len(pictures), BATCH):
         chosen = [{canvas: picture} for picture in pictures[start : start + BATCH]]
@@ -291,16 +297,19 @@ def compare(staged: Weights, fused: Weights, pictures: Sequence[Array]) -> Parit
             found = inside.look(together, evidence=True)
             single = np.concatenate([inside.look(one).probabilities for one in singles])
             p, q = wanted.probabilities, found.probabilities
-            differences.append((_largest(p, q), _largest(single, q), _mapped(wanted, found)))
-            for column, threshold in _thresholds(stage.spec):
-                differ = (p[:, column] >= threshold) != (q[:, column] >= threshold)
-                flips += int((differ & (np.abs(p[:, column] - threshold) >= limit)).sum())
+            differences.append(
+                (_largest(p, q), _largest(single, q), _mapped(wanted, found), _dense(wanted, found))
+            )
+            for one, other, threshold in _decisions(stage.spec, wanted, found):
+                differ = (one >= threshold) != (other >= threshold)
+                flips += int((differ & (np.abs(one - threshold) >= limit)).sum())
                 decisions += len(p)
     # Not max(), which may lose what is no number.
-    difference, alone, evidence = np.max(differences, axis=0).tolist()
+    difference, alone, evidence, density = np.max(differences, axis=0).tolist()
     return Parity(
-        staged.precision, len(pictures), difference, alone, evidence, decisions, flips, limit
-    )
+        staged.precision, len(pictures), difference, alone, evidence, density, decisions, flips,
+        limit,
+    )  # fmt: skip
 
 
 def _largest(one: Array, other: Array) -> float:
@@ -314,14 +323,28 @@ def _mapped(wanted: StageOutput, found: StageOutput) -> float:
     return _largest(wanted.evidence, found.evidence) / float(np.abs(wanted.evidence).max() or 1.0)
 
 
-def _thresholds(spec: BundleSpec) -> Iterator[tuple[int, float]]:
-    """Column and threshold of every decision that a stage makes."""
+def _dense(wanted: StageOutput, found: StageOutput) -> float:
+    """Largest |Δdensity|; 0 where neither has one, no number where only one has."""
+    if wanted.density is None and found.density is None:
+        return 0.0
+    if wanted.density is None or found.density is None:
+        return float("nan")
+    return _largest(wanted.density, found.density)
+
+
+def _decisions(
+    spec: BundleSpec, wanted: StageOutput, found: StageOutput
+) -> Iterator[tuple[Array, Array, float]]:
+    """What both say, and the threshold, of every decision that a stage makes."""
     for column, label in enumerate(spec.labels):
+        said = wanted.probabilities[:, column], found.probabilities[:, column]
         if label in spec.route_thresholds:
-            yield column, spec.route_thresholds[label]
+            yield *said, spec.route_thresholds[label]
         points = (*spec.operating_points.values(), *spec.study_points.values())
         for edge in sorted({edge for p in points for edge in (p.threshold, p.doubt_below)}):
-            yield column, edge
+            yield *said, edge
+    if spec.density and wanted.density is not None and found.density is not None:
+        yield wanted.density, found.density, spec.density.threshold
 
 
 def _gate(rows: Sequence[Parity]) -> None:

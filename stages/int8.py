@@ -25,6 +25,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxscript.optimizer import optimize
 
+from pipeline.bundle import DENSITY
 from pipeline.domain import Array
 from pipeline.runtime.providers import open_session
 
@@ -53,7 +54,8 @@ def to_int8(
 
     Batch normalisation is folded into the convolutions first (Jacob et al. 2017, arXiv
     1712.05877), so that activations pass from one to the next in eight bits. Float stay the
-    blocks that :data:`FLOAT_BLOCKS` names, the evidence, and the linear decision layer.
+    blocks that :data:`FLOAT_BLOCKS` names, the evidence, the linear decision layer, and the density
+    gate.
 
     Args:
         model: Float32 graph.
@@ -92,13 +94,13 @@ def _put(initializer: onnx.TensorProto, values: NDArray[Any]) -> None:
 
 
 def _float_nodes(model: onnx.ModelProto) -> list[str]:
-    """What stays float: the first blocks, the evidence, and sums that no ReLU follows.
+    """What stays float: the first blocks, the evidence, the density, and sums that no ReLU follows.
 
     Other networks than ResNets add what would lose too much in eight bits.
     """
     rectified = {node.input[0] for node in model.graph.node if node.op_type == "Relu"}
     early: set[str] = set()
-    kept = []
+    kept = [node.name for node in only_for(model, DENSITY)]
     for node in model.graph.node:
         follows = node.op_type != "Conv" and all(name in early for name in node.input)
         begins = node.op_type == "Conv" and node.input[1].startswith(FLOAT_BLOCKS)
@@ -108,6 +110,20 @@ def _float_nodes(model: onnx.ModelProto) -> list[str]:
         if follows or begins or alone or "evidence" in node.output:
             kept.append(node.name)
     return kept
+
+
+def only_for(model: onnx.ModelProto, output: str) -> list[onnx.NodeProto]:
+    """The nodes that compute one output and nothing else; none if there is no such output."""
+    own, others = (
+        {port.name for port in model.graph.output if (port.name == output) is alone}
+        for alone in (True, False)
+    )
+    for needed in (own, others):
+        for node in reversed(model.graph.node):  # sorted: what is made comes first
+            if needed & set(node.output):
+                needed.update(node.input)
+    alone = own - others
+    return [node for node in model.graph.node if alone & set(node.output)]
 
 
 def _refine(

@@ -232,6 +232,21 @@ class Network(nn.Module):
         logits: Tensor = self.fc(self.dropout(pooled(maps)))
         return logits, evidence_of(maps, self.fc) if self.heatmap else None
 
+    def depths(self, images: Tensor, cut: str) -> Tensor:
+        """What a density gate sees of (N, 1, H, W) pictures in [0, 1].
+
+        Args:
+            images: Pictures.
+            cut: First block of the head.
+
+        Returns:
+            (N, F) float32: see :func:`pooled_depths`.
+        """
+        start = self.position(cut)
+        taken = self._through(self.blocks[:start], self.normalise(images))
+        last = self.grid(self._through(self.blocks[start:], taken))
+        return pooled_depths(taken if start else None, last)
+
     def _through(self, blocks: Sequence[str], maps: Tensor) -> Tensor:
         for name in blocks:
             for module in block_modules(self.backbone, name).values():
@@ -267,6 +282,11 @@ def _stride_on_first(backbone: nn.Module, arch: str) -> None:
 def pooled(maps: Tensor) -> Tensor:
     """(N, C, h, w) → its mean (N, C); a vector stays one."""
     return maps.mean((2, 3)) if maps.ndim == 4 else maps
+
+
+def pooled_depths(taken: Tensor | None, last: Tensor) -> Tensor:
+    """(N, F) float32: the mean of the map at the cut, if there is a cut, and that of the last."""
+    return torch.cat([pooled(maps.float()) for maps in (taken, last) if maps is not None], 1)
 
 
 def evidence_of(maps: Tensor, fc: nn.Linear) -> Tensor:
@@ -311,6 +331,7 @@ class Head(nn.Module):
         cut: First block of the head.
         columns: Which outputs of the network this stage speaks for.
         temperature, bias: One value a column: probability = sigmoid(logit / temperature + bias).
+        density: From (N, F) :func:`pooled_depths` to (N,), if this stage has a density gate.
     """
 
     temperature: Tensor
@@ -323,6 +344,7 @@ class Head(nn.Module):
         columns: Sequence[int],
         temperature: Sequence[float],
         bias: Sequence[float],
+        density: nn.Module | None = None,
     ) -> None:
         super().__init__()
         start = network.position(cut)
@@ -332,6 +354,7 @@ class Head(nn.Module):
         for name, module in blocks.items():
             self.add_module(name, module)
         self._order = tuple(blocks)
+        self._takes_features = start > 0
         self.grid = network.grid
         self.heatmap = network.heatmap
         self.fc = nn.Linear(network.grid.features, len(columns))
@@ -340,6 +363,7 @@ class Head(nn.Module):
         )
         self.register_buffer("temperature", torch.tensor(temperature))
         self.register_buffer("bias", torch.tensor(bias))
+        self.density = density
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Run the head.
@@ -347,16 +371,18 @@ class Head(nn.Module):
         Returns:
             Logits (N, K), calibrated probabilities (N, K), and, of a network with a heatmap,
             evidence (N, K, h, w), whose mean over h and w plus the linear layer's bias is the
-            logit (class activation map, Zhou et al. 2016, arXiv 1512.04150).
+            logit (class activation map, Zhou et al. 2016, arXiv 1512.04150); of a stage with a
+            density gate density (N,) too.
         """
+        taken = x if self._takes_features else None
         for name in self._order:
             x = self.get_submodule(name)(x)
         x = self.grid(x)
         logits = self.fc(pooled(x))
         probabilities = torch.sigmoid(logits / self.temperature + self.bias)
-        if not self.heatmap:
-            return logits, probabilities
-        return logits, probabilities, evidence_of(x, self.fc)
+        evidence = (evidence_of(x, self.fc),) if self.heatmap else ()
+        density = () if self.density is None else (self.density(pooled_depths(taken, x)),)
+        return logits, probabilities, *evidence, *density
 
 
 def digest(part: nn.Module, preprocess_json: str) -> str:

@@ -3,7 +3,7 @@
 A run folder holds ``config.json`` (stage, settings, data and versions, written first),
 ``metrics.json`` and ``curves.png`` by epoch, ``best.safetensors``, ``last.safetensors`` for
 resuming, and at the end ``result.json`` (calibration, thresholds, test figures) beside
-``predictions.csv``.
+``predictions.csv``, and of a region run ``density.safetensors``, its density gate.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from . import checkpoint
 from .assess import assess
 from .config import RESNET50, FractureConfig, RegionConfig, StageConfig
 from .data.index import Index
+from .gather import check_supported, fit_gate
 from .initial import Initial, find_initial, read_shipped
 from .model import Network
 from .spec import StageSpec, fracture_stage, label_kind, region_stage
@@ -49,6 +50,7 @@ def train_region(
     stage = region_stage(target)
     initial, spec = _independent(config, stage)
     network = _network(stage, config, initial, spec, config.train.arch, config.model.dropout)
+    check_supported(index)
     facts = {
         **_facts(network, initial.name, spec),
         "target": target,
@@ -177,6 +179,9 @@ def _train_and_assess(
     network.load_state_dict(best)
     log.info("%s: best epoch %d; calibrating and testing", run, saved["epoch"])
     result = assess(run, stage, network, index, preprocess, config, progress)
+    if isinstance(config, RegionConfig):
+        log.info("%s: fitting the density gate", run)
+        result["density"] = fit_gate(run, network, index, preprocess, config, progress)
     write_json(run / RESULT, {"best_epoch": saved["epoch"], **result})
 
 

@@ -24,6 +24,12 @@ def describe_result(run: Path) -> str:
             f" of {test['unsupported_pictures']}",
             f"  supported refused {_figure(test['supported_refused'])}",
         ]
+        if gate := result.get("density"):  # not in a run from before there was a density gate
+            lines.append(
+                f"  density gate, from similarity {gate['threshold']:.3f}, alone: unsupported"
+                f" refused {_figure(gate['test']['unsupported_refused'])}, supported refused"
+                f" {_figure(gate['test']['supported_refused'])}"
+            )
         return "\n".join(lines)
     for name, part in test.items():
         lines.append(

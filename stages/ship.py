@@ -19,20 +19,20 @@ from torch import nn
 
 from pipeline.bundle import MANIFEST_NAME, BundleSpec, Kind, Precision, Provenance
 from pipeline.config import Settings
-from pipeline.domain import Array
+from pipeline.domain import Array, StageOutput
 from pipeline.errors import ConfigError
 from pipeline.progress import Progress
 from pipeline.runtime.network import Network as OpenedNetwork
 from pipeline.runtime.providers import open_session
 from pipeline.weights.manifest import ManifestEntry, read_staged, write_manifest
 
-from .calibrate import probabilities
 from .data.dataset import read_array
 from .data.index import Index, Sample
-from .export import STAGE_OUTPUTS, TRUNK_OUTPUTS, derive, stamp, to_onnx
+from .density import DensityGate
+from .export import derive, outputs_of, stamp, to_onnx
 from .finished import Run
 from .model import Head, Trunk, digest
-from .parity import BATCH, Parity, compare, gate, reference_logits
+from .parity import BATCH, Parity, compare, gate, reference
 from .recipe import RESULT
 from .spec import StageSpec
 from .train import CONFIG
@@ -77,10 +77,7 @@ class Built:
             arrays: (N, C, H, W) float32 inputs of real pictures; they calibrate int8.
         """
         if spec.name not in self.graphs:
-            outputs: tuple[str, ...] = TRUNK_OUTPUTS
-            if spec.kind is not Kind.TRUNK:
-                outputs = STAGE_OUTPUTS if spec.heatmap else STAGE_OUTPUTS[:-1]
-            self.graphs[spec.name] = to_onnx(module, arrays[:1], spec.input, outputs)
+            self.graphs[spec.name] = to_onnx(module, arrays[:1], spec.input, outputs_of(spec))
         singles = (arrays[i : i + 1] for i in range(len(arrays)))
         graph = derive(self.graphs[spec.name], spec.input, singles, spec.precision)
         self.bundles[spec.name, spec.precision] = spec, stamp(graph, spec)
@@ -151,15 +148,11 @@ def _export(run: Run, index: Index, built: Built, config: ExportConfig) -> Itera
     learned, others = _pictures(run.stage, index, config)
     calibration = np.stack([read_array(sample, run.preprocess) for sample in learned])
     images = np.stack([read_array(sample, run.preprocess) for sample in others])
-    columns = range(len(run.stage.labels))
-    reference = reference_logits(run.network, images, columns)
-    temperature = np.array(run.result["temperature"], np.float32)
-    bias = np.array(run.result["bias"], np.float32)
-    reference_p = probabilities(reference, temperature, bias)
+    wanted = reference(run, images)
 
     cut = run.described["cut"]
     whole = run.network.position(cut) == 0
-    head = Head(run.network, cut, columns, temperature.tolist(), bias.tolist()).eval()
+    head = _head(run, cut)
     trunk = None if whole else Trunk(run.network, cut).eval()
     identity = None if trunk is None else _identity(run, trunk)
     for precision in dict.fromkeys((Precision.FP32, *config.precisions)):
@@ -178,9 +171,26 @@ def _export(run: Run, index: Index, built: Built, config: ExportConfig) -> Itera
         built.add(spec, head, taken)
         stage = built.open(spec.name, precision)
         answers = [stage.predict(compared[i : i + BATCH]) for i in range(0, len(compared), BATCH)]
-        logits = np.concatenate([answer.logits for answer in answers])
-        p = np.concatenate([answer.probabilities for answer in answers])
-        yield compare(spec, reference, reference_p, logits, p)
+        yield compare(spec, wanted, _joined(answers))
+
+
+def _head(run: Run, cut: str) -> Head:
+    """The stage from the cut on, with calibration and density gate."""
+    temperature, bias = (
+        np.array(run.result[name], np.float32).tolist() for name in ("temperature", "bias")
+    )
+    gated = None if run.density is None else DensityGate(run.density)
+    return Head(run.network, cut, range(len(run.stage.labels)), temperature, bias, gated).eval()
+
+
+def _joined(answers: Sequence[StageOutput]) -> StageOutput:
+    """What was said of several batches, but for the evidence."""
+    parts: dict[str, Array] = {}
+    for name in ("logits", "probabilities", "density"):
+        batches = [getattr(answer, name) for answer in answers]
+        if batches[0] is not None:
+            parts[name] = np.concatenate(batches)
+    return StageOutput(answers[0].labels, **parts)
 
 
 def _identity(run: Run, trunk: Trunk) -> str:
@@ -237,6 +247,7 @@ def _spec(
         }
     if kind is Kind.REGION:
         speaks["route_thresholds"] = run.result["route_thresholds"]
+        speaks["density"] = run.density and run.density.contract
     if kind is Kind.FRACTURE:
         speaks |= {
             "region": run.stage.region,

@@ -74,5 +74,7 @@ def _ports(field: str, ports: Iterable[onnx.ValueInfoProto]) -> Iterator[str]:
         yield f"{field} {{"
         yield f'  name: "{port.name}"'
         yield "  data_type: TYPE_FP32"
-        yield f"  dims: [ {', '.join(str(dim.dim_value) for dim in dims)} ]"
+        yield f"  dims: [ {', '.join(str(dim.dim_value) for dim in dims) or 1} ]"
+        if not dims:  # one number a picture, for which Triton has no dims of its own
+            yield "  reshape { shape: [ ] }"
         yield "}"

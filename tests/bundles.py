@@ -3,9 +3,10 @@
 The canvas is a 4 x 4 grid of cells. Cells of the first row carry P(region), those of the second
 P(fracture), for elbow, hand and shoulder from the left, and the first of the third row P(fracture)
 for a specialist of all regions; two cells of the last row are black and white, so that stretching
-the grey values changes nothing. The trunk averages each cell (one strided convolution); a head's
-logit is ``GAIN * (cell - 0.5)``, calibrated as its contract says. A complete network of
-``FINE_PX`` or more has cells of half the size.
+the grey values changes nothing, and one between them says how strange the picture is: its density
+is 1 less that cell. The trunk averages each cell (one strided convolution); a head's logit is
+``GAIN * (cell - 0.5)``, calibrated as its contract says. A complete network of ``FINE_PX`` or more
+has cells of half the size.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from pipeline.bundle import BundleSpec, Estimate, Kind, Precision, Provenance, StoredPoint
+from pipeline.bundle import BundleSpec, Density, Estimate, Kind, Precision, Provenance, StoredPoint
 from pipeline.domain import ANY_REGION, REGIONS
 from pipeline.preprocess import Fit, PreprocessSpec
 from pipeline.weights.manifest import ManifestEntry, write_manifest
@@ -33,6 +34,8 @@ SPEC = PreprocessSpec(
     height_px=32, width_px=32, frame="whole", fit=Fit.SQUASH, clip_percent=(0.0, 100.0)
 )
 ROUTE_THRESHOLD = 0.5
+STRANGE_CELL = (3, 1)
+GATE = Density(dimensions=1, references=1, neighbours=1, threshold=0.25, refused=0.01)
 POINTS = {"balanced": (0.5, 0.3), "specific": (0.95, 0.95)}
 
 _NOBODY = Provenance(
@@ -57,7 +60,10 @@ def probability(cell: float) -> float:
 
 
 def paint(
-    regions: Mapping[str, float], fractures: Mapping[str, float] | None = None, size_px: int = 32
+    regions: Mapping[str, float],
+    fractures: Mapping[str, float] | None = None,
+    size_px: int = 32,
+    strange: float = 0.1,
 ) -> np.ndarray:
     """(size_px, size_px) uint8 whose cells carry the given grey values in [0, 1].
 
@@ -67,17 +73,21 @@ def paint(
     for row, values in enumerate((regions, fractures or {})):
         for region, value in values.items():
             grid[cell_of(row, region)] = value
+    grid[STRANGE_CELL] = strange
     grid[-1, 0], grid[-1, -1] = 0.0, 1.0
     cell = size_px // GRID
     return np.kron(np.round(grid * 255), np.ones((cell, cell))).astype(np.uint8)
 
 
 def write_png(
-    path: Path, regions: Mapping[str, float], fractures: Mapping[str, float] | None = None
+    path: Path,
+    regions: Mapping[str, float],
+    fractures: Mapping[str, float] | None = None,
+    strange: float = 0.1,
 ) -> Path:
     """Paint a picture and save it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(paint(regions, fractures)).save(path)
+    Image.fromarray(paint(regions, fractures, strange=strange)).save(path)
     return path
 
 
@@ -95,6 +105,7 @@ def spec(name: str, kind: Kind, **changes: object) -> BundleSpec:
     if kind is Kind.REGION:
         labels = REGIONS
         values["route_thresholds"] = dict.fromkeys(REGIONS, ROUTE_THRESHOLD)
+        values["density"] = GATE
     elif kind is Kind.FRACTURE:
         labels = ("fracture",)
         unknown = Estimate(value=None, note="painted")
@@ -163,6 +174,9 @@ def network(contract: BundleSpec) -> bytes:
         outputs = [("logits", ["N", count]), ("probabilities", ["N", count])]
         if contract.heatmap:
             outputs.append(("evidence", ["N", count, cells, cells]))
+        if contract.density is not None:
+            nodes += _density(constants, cells)
+            outputs.append(("density", ["N"]))
     graph = helper.make_graph(
         nodes,
         contract.name,
@@ -204,6 +218,21 @@ def _head(
         helper.make_node("Div", ["logits", "temperature"], ["scaled"]),
         helper.make_node("Add", ["scaled", "bias"], ["calibrated"]),
         helper.make_node("Sigmoid", ["calibrated"], ["probabilities"]),
+    ]
+
+
+def _density(constants: dict[str, np.ndarray], cells: int) -> list[onnx.NodeProto]:
+    """1 less the cell that says how strange the picture is."""
+    pick = np.zeros((1, 1, GRID, GRID), np.float32)
+    pick[0, 0][STRANGE_CELL] = GRID**2
+    constants |= {
+        "pick_strange": np.kron(pick, np.ones((1, 1, cells // GRID, cells // GRID), np.float32)),
+        "familiar": np.array(1, np.float32),
+    }
+    return [
+        helper.make_node("Mul", ["features", "pick_strange"], ["strange_cell"]),
+        helper.make_node("ReduceMean", ["strange_cell"], ["strange"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Sub", ["familiar", "strange"], ["density"]),
     ]
 
 

@@ -165,6 +165,7 @@ def _print(evaluation: Evaluation, output: Path) -> None:
     if evaluation.figures["studies"] is not None:
         console.print(_by_study(evaluation))
     console.print(Text(study_note(evaluation.facts)), soft_wrap=True)
+    console.print(_by_gate(evaluation))
     ends = evaluation.figures["end_to_end"]["all"]
     counts = ", ".join(f"{count} {name}" for name, count in ends["counts"].items())
     refused = ", ".join(f"{count} {worth}" for worth, count in ends["refused"].items() if count)
@@ -176,6 +177,27 @@ def _print(evaluation: Evaluation, output: Path) -> None:
             console.print(Text(sentence), soft_wrap=True)
     console.print(Text(f"read {output / 'index.html'}"), soft_wrap=True)
     console.print(Text(INTENDED_USE), soft_wrap=True)
+
+
+def _by_gate(evaluation: Evaluation) -> Table | Text:
+    """Whom density gate and router refuse, or why nothing is known of that."""
+    from stages.evaluation.gate import SCORES
+    from stages.evaluation.headlines import words
+
+    figures = evaluation.figures["gate"]
+    if figures is None:
+        return Text(f"Density gate: not measured. {evaluation.facts['no_gate']}")
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("refused by", overflow="fold")
+    for name in figures["refused"]:
+        table.add_column(name, justify="right", no_wrap=True)
+    parts = figures["refused"].values()
+    for who in ("gate", "router", "both", "either"):
+        counts = (f"{part['counts'][who]} of {part['pictures']}" for part in parts)
+        table.add_row(Text(who), *(Text(count) for count in counts))
+    for key, name in SCORES.items():
+        table.add_row(Text(f"AUC by {name}"), Text(words(figures["auc"][key])), "")
+    return table
 
 
 def _by_study(evaluation: Evaluation) -> Table:

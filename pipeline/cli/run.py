@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -151,6 +152,8 @@ def command(
     reader = ctx.with_resource(open_reader(config))  # it starts while the networks are opened
     first = next(paths)  # refuses an empty folder before anything is opened or written
     networks = load_bundles(weights or default_weights(), config)
+    if networks.ungated:
+        logging.getLogger(__name__).warning("%s", networks.ungated)
 
     summary = Summary(root)
     total = sum(1 for _ in discover(source, exclude=output)) if visible() and not quiet else None
@@ -182,7 +185,7 @@ def command(
         _write_all(outcomes, [*writers, journal], progress)
     studies.warn_unmet()
     if not quiet:
-        summary.print_to(stdout_console(), output / TABLE, by_study.told)
+        summary.print_to(stdout_console(), output / TABLE, by_study.told, networks.ungated)
         if objects:
             click.echo(objects.summary)
     ctx.exit(1 if summary.failed else 0)

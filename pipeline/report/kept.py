@@ -72,6 +72,8 @@ def _region(call: RegionCall) -> Json:
     return {
         "probabilities": dict(call.probabilities),
         "thresholds": dict(call.thresholds),
+        "density": call.density,
+        "density_threshold": call.density_threshold,
         "header_effect": call.header_effect.value,
         "veto": call.veto,
     }

@@ -31,6 +31,8 @@ COLUMNS = (
     "status",
     "regions",
     *(f"p_{region}" for region in REGIONS),
+    "density",
+    "density_threshold",
     "header_effect",
     "unexamined",
     "region",
@@ -51,6 +53,7 @@ COLUMNS = (
 
 ``regions`` are those that fired, ``header_effect`` is what the header did to that (nothing, agreed,
 vetoed, helped, ignored), and ``unexamined`` are those that fired and no specialist looked at;
+below ``density_threshold`` none fires;
 ``region`` to ``operating_point`` belong to the gravest finding; ``region`` is ``all`` for that of
 a specialist for every region, which has no columns of its own among those by region. ``target``
 says what its labels meant, so an abnormality is never reported as a fracture. ``flags`` are names
@@ -104,6 +107,9 @@ def to_record(outcome: Outcome, root: Path) -> Record:
     if call:
         for region, probability in call.probabilities.items():
             record[f"p_{region}"] = round(probability, _DECIMALS)
+        for name in ("density", "density_threshold"):
+            value = getattr(call, name)
+            record[name] = None if value is None else round(value, _DECIMALS)
     for finding in outcome.findings:
         if finding.region != ANY_REGION:
             record[f"verdict_{finding.region}"] = finding.verdict.value

@@ -37,6 +37,10 @@ def _probability(description: str) -> Any:
     return float | None, Field(ge=0.0, le=1.0, description=description)
 
 
+def _similarity(description: str) -> Any:
+    return float | None, Field(ge=-1.0, le=1.0, description=description)
+
+
 _FIELDS: Mapping[str, Any] = {
     "path": (str, Field(description="Below the input folder, with forward slashes.")),
     "frame": (int | None, Field(ge=0, description="Of a file with several pictures.")),
@@ -45,6 +49,8 @@ _FIELDS: Mapping[str, Any] = {
     "status": (Status, Field(description="unsupported and failed have an error text instead.")),
     "regions": _text("Regions that fired, joined by ';'."),
     **{f"p_{region}": _probability(f"That it shows this: {region}.") for region in REGIONS},
+    "density": _similarity("To the nearest training pictures."),
+    "density_threshold": _similarity("Below it no region fires; null where nothing is refused so."),
     "header_effect": (
         HeaderEffect | None, Field(description="What the header did to the regions that fired."),
     ),

@@ -74,13 +74,16 @@ class Summary:
         if len(self._rows) >= 4 * _MOST_ROWS:  # now and then, so that memory stays constant
             self._rows = sorted(self._rows, key=_worst_first)[: _MOST_ROWS + 1]
 
-    def print_to(self, console: Console, results: Path, studies: str = "") -> None:
+    def print_to(
+        self, console: Console, results: Path, studies: str = "", warning: str = ""
+    ) -> None:
         """Print the table, the counts and the intended use.
 
         Args:
             console: Where to.
             results: The file that has every row, named when the table is cut.
             studies: What became of the studies, in a line; empty when there are none.
+            warning: What was left out of the decisions, in a line; empty when nothing was.
         """
         rows = self._rows
         if self.total > _MOST_ROWS:
@@ -109,6 +112,8 @@ class Summary:
         console.print(Text(f"{self.total} in all: {', '.join(counts)}"), soft_wrap=True)
         if studies:
             console.print(Text(studies), soft_wrap=True)
+        if warning:
+            console.print(Text(warning, style="bold"), soft_wrap=True)
         console.print(Text(INTENDED_USE), soft_wrap=True)
 
     def _row(self, outcome: Outcome) -> _Row:

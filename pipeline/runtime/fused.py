@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..bundle import BundleSpec
+from ..bundle import DENSITY, BundleSpec
 from ..domain import Array, StageOutput
 from ..fused import FusedSpec, Group
 from .graph import Graph, Sizes
@@ -29,7 +29,7 @@ class Fused:
         self.digest = digest
         canvas = spec.preprocess
         gives: dict[str, Sizes] = {
-            name: (None, len(spec.columns[group]), *((None, None) if port == "evidence" else ()))
+            name: _sizes(port, len(spec.columns[group]))
             for name, (group, port) in spec.outputs.items()
         }
         takes: Sizes = (None, 1, canvas.height_px, canvas.width_px)
@@ -60,6 +60,13 @@ class Fused:
         """
         names = list(self.spec.outputs)
         return dict(zip(names, self._graph.run(names, images), strict=True))
+
+
+def _sizes(port: str, columns: int) -> Sizes:
+    """Shape of an output, the batch size open."""
+    if port == DENSITY:
+        return (None,)
+    return (None, columns, None, None) if port == "evidence" else (None, columns)
 
 
 class FusedStage:
@@ -104,8 +111,10 @@ class FusedStage:
             self._own(said, "logits", rows),
             self._own(said, "probabilities", rows),
             self._own(said, "evidence", rows) if mapped else None,
+            self._own(said, DENSITY, rows) if self.spec.density is not None else None,
         )
 
     def _own(self, said: Mapping[str, Array], port: str, rows: Sequence[int] | None) -> Array:
-        own = said[f"{self._group}_{port}"][:, self._columns]
+        whole = said[f"{self._group}_{port}"]
+        own = whole if port == DENSITY else whole[:, self._columns]
         return own if rows is None else own[list(rows)]

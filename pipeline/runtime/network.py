@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..bundle import BundleSpec, Kind
+from ..bundle import DENSITY, BundleSpec, Kind
 from ..clock import Clock
 from ..domain import Array, StageOutput
 from ..preprocess import PreprocessSpec
@@ -191,8 +191,10 @@ class Network:
         names = ["logits", "probabilities"]
         if evidence and self._graph.has("evidence"):
             names.append("evidence")
-        values = self._run(names, inputs)
-        return StageOutput(self.spec.labels, *values)
+        if self.spec.density is not None:
+            names.append(DENSITY)
+        values = dict(zip(names, self._run(names, inputs), strict=True))
+        return StageOutput(self.spec.labels, **values)
 
     def channels(self, port: str) -> int | None:
         """Fixed channel count of an input or output; None when the graph leaves it open."""
@@ -215,4 +217,6 @@ def _ports(spec: BundleSpec) -> tuple[tuple[str, Sizes], dict[str, Sizes]]:
         gives = {"logits": (None, labels), "probabilities": (None, labels)}
         if spec.heatmap and not spec.members:
             gives["evidence"] = (None, labels, None, None)
+    if spec.density is not None:
+        gives[DENSITY] = (None,)
     return (spec.input, takes[spec.input]), gives

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..bundle import BundleSpec, Kind, Precision
+from ..bundle import BundleSpec, Density, Kind, Precision
 from ..config import Device, RunConfig
 from ..domain import ANY_REGION, REGIONS, OperatingPoint
 from ..errors import BundleError, DeviceError, UsageError
@@ -39,6 +39,8 @@ class Weights:
         study_points: The same point for whole studies, of those specialists that have one.
         device: Where they run.
         precision: Of all of them.
+        gate: The density gate that pictures must pass; None where there is no region stage, or
+            the settings switch it off.
     """
 
     trunks: Mapping[str, Network]
@@ -48,6 +50,17 @@ class Weights:
     device: Device
     precision: Precision
     study_points: Mapping[str, OperatingPoint] = field(default_factory=dict)
+    gate: Density | None = None
+
+    @property
+    def ungated(self) -> str:
+        """What it means that the density gate is off, as a sentence; empty when it is on."""
+        if self.region is None or self.gate is not None:
+            return ""
+        return (
+            "The density gate is off: a picture that is unlike anything that the networks were "
+            "trained on gets a verdict if the router takes it for a supported region."
+        )
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -79,10 +92,11 @@ def load_bundles(weights: Path, config: RunConfig) -> Weights:
     Args:
         weights: Folder with a manifest. Every file that it lists is compared with its digest, also
             those of other precisions and the documents.
-        config: Device, precision, threads and operating point.
+        config: Device, precision, threads, operating point and density gate.
 
     Raises:
-        BundleError: A file is missing, altered, or does not fit the others.
+        BundleError: A file is missing, altered, or does not fit the others; or the region stage
+            has no density gate and the settings do not switch it off.
         DeviceError: The device that was asked for does not work.
         UsageError: No specialist has the operating point that was asked for.
     """
@@ -103,7 +117,8 @@ def try_bundles(weights: Path, manifest: Manifest, precision: Precision) -> None
     Raises:
         BundleError: A file is missing, altered, cannot be opened or does not fit the others.
     """
-    config = RunConfig(device="cpu", precision=precision)
+    # Whether they fit is asked here, not whether they may judge.
+    config = RunConfig(device="cpu", precision=precision, gate="off")
     if precision in manifest.precisions:
         _load(weights, manifest, "cpu", config)
         return
@@ -120,7 +135,7 @@ def _load(weights: Path, manifest: Manifest, device: Device, config: RunConfig) 
         if manifest.fused:
             (entry,) = used
             fused = Fused(*_open(*read(entry), entry, FusedSpec, device, config))
-            return _take_apart(fused, device, config.operating_point)
+            return _take_apart(fused, device, config)
         networks = [
             Network(*_open(*read(entry), entry, BundleSpec, device, config)) for entry in used
         ]
@@ -192,9 +207,7 @@ def _assemble(
     for network in (*routers, *judges.values()):
         _check_trunk(network, trunks)
     _check_regions(region, fracture)
-    point = config.operating_point
-    points, studies = _points(fracture, point), _study_points(fracture, point)
-    return Weights(trunks, region, fracture, points, device, precision, studies)
+    return _complete(trunks, region, fracture, device, precision, config)
 
 
 def _looking_closer(stage: Stage, looks: int | None) -> Stage:
@@ -213,12 +226,44 @@ def _looking_closer(stage: Stage, looks: int | None) -> Stage:
     return stage if closer is None or looks == 1 else Closer(stage, closer)
 
 
-def _take_apart(fused: Fused, device: Device, point: str | None) -> Weights:
+def _take_apart(fused: Fused, device: Device, config: RunConfig) -> Weights:
     """The stages of a fused graph."""
     region, fracture = fused.region, fused.fracture
     _check_regions(region, fracture)
-    points, studies = _points(fracture, point), _study_points(fracture, point)
-    return Weights({}, region, fracture, points, device, fused.spec.precision, studies)
+    return _complete({}, region, fracture, device, fused.spec.precision, config)
+
+
+def _complete(
+    trunks: Mapping[str, Network], region: Stage | None, fracture: Mapping[str, Stage],
+    device: Device, precision: Precision, config: RunConfig,
+) -> Weights:  # fmt: skip
+    """Stages that fit each other, with the decision rules that the settings ask for."""
+    return Weights(
+        trunks,
+        region,
+        fracture,
+        _points(fracture, config.operating_point),
+        device,
+        precision,
+        _study_points(fracture, config.operating_point),
+        _gate(region, config),
+    )
+
+
+def _gate(region: Stage | None, config: RunConfig) -> Density | None:
+    """The density gate in force; a region stage without one fails closed."""
+    if region is None:
+        return None
+    if config.gate == "off":
+        return None
+    if region.spec.density is None:
+        raise BundleError(
+            f"bundle {region.spec.name} has no density gate: it would judge pictures that are "
+            "unlike anything that it was trained on",
+            "export the region stage again with `fxpipe export`; `fxpipe run`, `evaluate` and "
+            "`bench` go without the gate when told `--set gate=off`",
+        )
+    return region.spec.density
 
 
 def _specialists(judges: Mapping[str, Network]) -> dict[str, Stage]:

@@ -35,6 +35,7 @@ from .figures import (
     risk_figures,
     subgroup_figures,
 )
+from .gate import gate_figures
 from .header import header_figures
 from .page import write_page
 from .plots import draw_all
@@ -127,8 +128,9 @@ def evaluate(
     # From the file, so that what a reader computes from it is what was computed here.
     table = read_predictions(output / PREDICTIONS)
     settings = Settings(
-        asked.prevalences, asked.seed, no_twins, facts["no_region_stage"], asked.study_by
-    )
+        asked.prevalences, asked.seed, no_twins, facts["no_region_stage"], facts["no_gate"],
+        asked.study_by,
+    )  # fmt: skip
     figures = all_figures(table, settings)
     facts |= {
         "labelled": int(table["label"].notna().sum()),
@@ -148,12 +150,14 @@ def evaluate(
 def all_figures(table: pd.DataFrame, settings: Settings) -> Figures:
     """Every figure, by chapter, from predictions with truth and twins.
 
-    Without a region stage the chapters ``region``, ``header`` and ``cross_region`` are None, and
-    so are ``studies`` and ``header`` without such pictures; the facts say why.
+    Without a region stage the chapters ``region``, ``gate``, ``header`` and ``cross_region`` are
+    None; so are ``gate`` without a density gate, ``studies`` without studies and ``header``
+    without headers; the facts say why.
     """
     return {
         "end_to_end": end_to_end_figures(table, settings),
         "region": region_figures(table, settings),
+        "gate": gate_figures(table, settings),
         "header": header_figures(table, settings),
         "fracture": fracture_figures(table, settings),
         "cross_region": cross_region_figures(table, settings),
@@ -211,6 +215,8 @@ def describe(
             for region, point in weights.study_points.items()
         },
         "no_region_stage": "no region stage in these weights" if router is None else "",
+        "gate": weights.gate and weights.gate.model_dump(mode="json"),
+        "no_gate": weights.ungated if router else "No region stage in these weights.",
         "precision": weights.precision.value,
         "device": weights.device,
         "prevalences": list(asked.prevalences),

@@ -53,6 +53,7 @@ class Settings:
         seed: Of the bootstrap.
         no_twins: Why nothing could be looked up; empty when it could.
         no_region_stage: Why nothing was routed; empty when there was a region stage.
+        no_gate: Why no density gate was in force; empty when one was.
         study_by: The column that tells which pictures are one study.
     """
 
@@ -60,6 +61,7 @@ class Settings:
     seed: int = 0
     no_twins: str = ""
     no_region_stage: str = ""
+    no_gate: str = ""
     study_by: StudyBy = "study"
 
 

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipeline.domain import ANY_REGION, REGIONS
 
 from .figures import SETS, Figures
+from .gate import SCORES, WHO
 from .header import BY, header_lines, header_note
 from .headlines import (
     FOOTNOTE,
@@ -51,6 +52,7 @@ def write_page(
         footnote=FOOTNOTE, study_lines=list(study_lines(figures)), study_note=study_note(facts),
         header_lines=list(header_lines(figures)), header_note=header_note(figures, facts),
         header_by=BY, regions=REGIONS,
+        refusers=WHO, scores=SCORES,
         any_region=ANY_REGION, sets=SETS, seen=SEEN, taken=TAKEN,
         plots={plot.stem: _data_uri(plot) for plot in plots},
     )  # fmt: skip

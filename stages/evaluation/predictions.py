@@ -61,15 +61,16 @@ a DICOM header about the body part, ``fired_alone`` the regions that fire by the
 NUMBERS = (
     *("label", *(f"view_{region}" for region in REGIONS), "width_px", "height_px"),
     *(f"{name}_{region}" for region in REGIONS for name in ("p", "logit", "route_threshold")),
+    *("density", "density_threshold"),
     *(f"{name}_{region}" for region in REGIONS for name in SPOKEN),
 )
 """Columns of numbers, NaN where unknown: truth, size, then routing (``p``: calibrated; nothing
-without a region stage) and what the specialist that looks at pictures of the region says
-(``fracture``: calibrated, ``peak``: where its map is highest, as fractions of the picture's width
-and height, outside [0, 1] for a peak in the padding; ``cell``: size of a cell of the map in the
-same fractions; ``study_threshold``: for whole studies, if there is one). A specialist for all
-regions has columns of its own too: :data:`SPOKEN` and ``verdict``, each ending in ``_all``; a
-verdict stands only there."""
+without a region stage; ``density_threshold``: nothing where the gate is off) and what the
+specialist that looks at pictures of the region says (``fracture``: calibrated, ``peak``: where its
+map is highest, as fractions of the picture's width and height, outside [0, 1] for a peak in the
+padding; ``cell``: size of a cell of the map in the same fractions; ``study_threshold``: for whole
+studies, if there is one). A specialist for all regions has columns of its own too: :data:`SPOKEN`
+and ``verdict``, each ending in ``_all``; a verdict stands only there."""
 
 VERDICT_OF_ALL = f"verdict_{ANY_REGION}"
 
@@ -221,6 +222,10 @@ def _routed(i: int, routing: StageOutput, weights: Weights) -> dict[str, float]:
         row[f"p_{region}"] = float(routing.probabilities[i, k])
         row[f"logit_{region}"] = float(routing.logits[i, k])
         row[f"route_threshold_{region}"] = thresholds[region]
+    if routing.density is not None:
+        row["density"] = float(routing.density[i])
+    if weights.gate is not None:
+        row["density_threshold"] = weights.gate.threshold
     return row
 
 
@@ -247,10 +252,13 @@ def _decided(
     fired: dict[str, Any] = {}
     if weights.region is not None:
         probabilities = {region: row[f"p_{region}"] for region in weights.region.spec.labels}
-        if not np.isfinite(list(probabilities.values())).all():
+        density = row.get("density")
+        told = [*probabilities.values(), *([] if density is None else [density])]
+        if not np.isfinite(told).all():
             error = "the region stage gave no number for it"
             return {"status": Status.FAILED.value, "error": error}
-        alone = route(probabilities, weights.region.spec.route_thresholds)
+        thresholds = weights.region.spec.route_thresholds
+        alone = route(probabilities, thresholds, density, row.get("density_threshold"))
         call = combine(alone, header, config.header, config.header_margin)
         fired = {
             "fired_alone": ";".join(alone.fired),

@@ -19,7 +19,8 @@ def write_tables(figures: Figures, table: pd.DataFrame, folder: Path) -> None:
     """Write every table of an evaluation as CSV.
 
     Args:
-        figures: Under ``region``, ``header``, ``fracture``, ``cross_region``, ``end_to_end``,
+        figures: Under ``region``, ``gate``, ``header``, ``fracture``, ``cross_region``,
+            ``end_to_end``,
             ``subgroups``, ``risk_coverage``, ``pointing`` and ``studies``.
         table: The predictions that they come from.
         folder: Where to. Of a chapter that is None an older table is taken out.
@@ -29,6 +30,7 @@ def write_tables(figures: Figures, table: pd.DataFrame, folder: Path) -> None:
         "region_confusion": confusion(table).reset_index()
         if figures["region"] is not None
         else None,
+        "gate": pd.DataFrame(_gate(figures["gate"])) if figures["gate"] is not None else None,
         "header": pd.DataFrame(_header(figures["header"])) if figures["header"] else None,
         "fracture": pd.DataFrame(_long(figures["fracture"], "region", "set")),
         "cross_region": _crossed(figures["cross_region"]),
@@ -66,6 +68,18 @@ def _header(figures: Figures) -> Iterator[dict[str, Any]]:
                     "figure": name, "by": by, **part[by].model_dump(),
                     "pictures": part["pictures"],
                 }  # fmt: skip
+
+
+def _gate(figures: Figures) -> Iterator[dict[str, Any]]:
+    for part, refused in figures["refused"].items():
+        for who, count in refused["counts"].items():
+            yield {
+                "figure": f"{part} refused", "by": who, "count": count,
+                **refused["shares"][who].model_dump(), "pictures": refused["pictures"],
+            }  # fmt: skip
+    of = sum(refused["pictures"] for refused in figures["refused"].values())
+    for who, estimate in figures["auc"].items():
+        yield {"figure": "auc", "by": who, **estimate.model_dump(), "pictures": of}
 
 
 def _crossed(figures: Figures | None) -> pd.DataFrame | None:

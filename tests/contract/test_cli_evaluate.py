@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from bundles import for_all, standard_specs, write_bundles, write_png
+from bundles import GATE, for_all, standard_specs, write_bundles, write_png
 from click.testing import CliRunner, Result
 from sklearn import metrics
 from tables import sample
@@ -25,7 +25,14 @@ from stages.data.index import read_index, write_index
 FILES = {
     *("index.html", "evaluation.json", "predictions.csv", "region.csv", "region_confusion.csv"),
     *("cross_region.csv", "fracture.csv", "subgroups.csv", "end_to_end.csv", "risk_coverage.csv"),
-    *("pointing.csv", "roc.png", "reliability.png", "confusion.png", "risk_coverage.png"),
+    *(
+        "gate.csv",
+        "pointing.csv",
+        "roc.png",
+        "reliability.png",
+        "confusion.png",
+        "risk_coverage.png",
+    ),
 }
 
 
@@ -38,8 +45,11 @@ def painted_table(folder: Path) -> Path:
     random = np.random.default_rng(0)
     samples = []
 
-    def add(name: str, split: str, regions: str, label: int | None, shown, fractures, **changes):
-        path = write_png(folder / "pictures" / name, shown, fractures)
+    def add(
+        name: str, split: str, regions: str, label: int | None, shown, fractures, strange=0.1,
+        **changes,
+    ):  # fmt: skip
+        path = write_png(folder / "pictures" / name, shown, fractures, strange)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         kind = "" if label is None else "fracture"
         values = {"split": split, "regions": regions, "label": label, "label_kind": kind}
@@ -62,6 +72,8 @@ def painted_table(folder: Path) -> Path:
     add("astray.png", "test", "none", 1, {"shoulder": 0.8}, {"shoulder": 0.9})
     add("refused.png", "test", "hand", 1, {"hand": 0.3}, {"hand": 0.9})
     add("unknown.png", "test", "unknown", None, {"hand": 0.95}, {"hand": 0.2})
+    add("foot.png", "test", "none", None, {"hand": 0.95}, {"hand": 0.9}, strange=0.9)
+    add("odd.png", "test", "hand", 0, {"hand": 0.94}, {"hand": 0.1}, strange=0.85)
     add("out.png", "excluded", "hand", 0, {"hand": 0.91}, {"hand": 0.2}, flags="truncated")
     broken = folder / "pictures/broken.png"
     whole = (folder / "pictures/both.png").read_bytes()
@@ -104,29 +116,47 @@ def test_every_file_is_there(place):
 def test_the_terminal_shows_figures_baselines_counts_and_intended_use(place):
     text = (place / "stdout").read_text()
     for word in (
-        "31 pictures of split test; the table has", "12 train", "1 excluded", "majority",
-        "look-up", "end to end", "hand: AUC", "ECE", "[0.", "31 in all:", "1 wrong route",
-        "1 failed", "1 rightly, 1 wrongly", "1 no truth", "index.html", "not a medical device",
+        "33 pictures of split test; the table has", "12 train", "1 excluded", "majority",
+        "look-up", "end to end", "hand: AUC", "ECE", "[0.", "33 in all:", "1 wrong route",
+        "1 failed", "2 rightly, 2 wrongly", "1 no truth", "refused by", "AUC by density",
+        "index.html", "not a medical device",
     ):  # fmt: skip
         assert word in text, word
 
 
 def test_every_row_of_the_split_is_there_once_and_ends_once(predictions, evaluation):
-    assert len(predictions) == predictions["path"].nunique() == 31
+    assert len(predictions) == predictions["path"].nunique() == 33
     ends = evaluation["end_to_end"]["all"]["counts"]
     assert ends == predictions["category"].value_counts().reindex(list(ends)).to_dict()
-    assert sum(ends.values()) == 31
+    assert sum(ends.values()) == 33
     named = predictions.set_index("path")["category"]
     for name, end in (
         ("broken", "failed"), ("knee", "unsupported"), ("astray", "wrong route"),
         ("refused", "unsupported"), ("unknown", "no truth"), ("both", "right"),
-        ("doubt", "wrong decision"),
+        ("doubt", "wrong decision"), ("foot", "unsupported"), ("odd", "unsupported"),
     ):  # fmt: skip
         assert named[f"pictures/{name}.png"] == end
     assert evaluation["end_to_end"]["all"]["uncertain"]["wrong decision"] >= 1
     lost = predictions.set_index("path").loc["pictures/broken.png"]
     assert "cannot be decoded" in lost["error"]
     assert lost[["p_hand", "fracture_hand", "twin"]].isna().all()
+
+
+def test_gate_and_router_are_told_apart(place, evaluation):
+    refused = evaluation["gate"]["refused"]
+    # Refused by the gate: a foot, and an odd hand; by the router: a knee, and a hand.
+    assert refused["supported"]["pictures"] == 28
+    assert refused["supported"]["counts"] == {"gate": 1, "router": 1, "both": 0, "either": 2}
+    assert refused["unsupported"]["pictures"] == 3
+    assert refused["unsupported"]["counts"] == {"gate": 1, "router": 1, "both": 0, "either": 2}
+    assert set(evaluation["gate"]["auc"]) == {"router", "density", "both"}
+    assert evaluation["facts"]["gate"]["threshold"] == GATE.threshold
+    table = pd.read_csv(place / "out/gate.csv").set_index(["figure", "by"])
+    assert table.loc[("unsupported refused", "either"), "count"] == 2
+    auc = evaluation["gate"]["auc"]["density"]["value"]
+    assert table.loc[("auc", "density"), "value"] == pytest.approx(auc)
+    page = (place / "out/index.html").read_text(encoding="utf-8")
+    assert "by the density gate, whatever the router says" in page
 
 
 def assert_as_run(table: Path, weights: Path, predictions: pd.DataFrame) -> None:
@@ -145,6 +175,8 @@ def assert_as_run(table: Path, weights: Path, predictions: pd.DataFrame) -> None
         if outcome.region:
             for region, p in outcome.region.probabilities.items():
                 assert row[f"p_{region}"] == pytest.approx(p, abs=1e-6)
+            assert row["density"] == pytest.approx(outcome.region.density, abs=1e-6)
+            assert row["density_threshold"] == outcome.region.density_threshold
         told = {name: row[f"verdict_{name}"] for name in specialists}
         told = {name: verdict for name, verdict in told.items() if not pd.isna(verdict)}
         assert told == {f.region: f.verdict.value for f in outcome.findings}
@@ -172,8 +204,8 @@ def test_one_specialist_for_the_regions_without_their_own(place, tmp_path):
     assert table["verdict_elbow"].isna().all()
     evaluation = json.loads((tmp_path / "out/evaluation.json").read_text())
     ends = evaluation["end_to_end"]["all"]["counts"]
-    assert sum(ends.values()) == 31
-    assert (ends["failed"], ends["unsupported"], ends["wrong route"]) == (1, 2, 1)
+    assert sum(ends.values()) == 33
+    assert (ends["failed"], ends["unsupported"], ends["wrong route"]) == (1, 4, 1)
     assert evaluation["fracture"]["elbow"]["in view"]["pictures"] == 9
     assert evaluation["region"]["accuracy"]["pictures"] > 0
 
@@ -282,7 +314,7 @@ def test_the_page_stands_by_itself(place):
     Links().feed(page)
     assert len(found) == 4
     assert all(v.startswith("data:image/png;base64,") for _, v in found)
-    for word in ("not a medical device", "31 pictures", "majority", "look-up", "Subgroups"):
+    for word in ("not a medical device", "33 pictures", "majority", "look-up", "Subgroups"):
         assert word in page
     assert "<script" not in page
     assert "None" not in page
@@ -326,7 +358,7 @@ def test_another_operating_point_and_the_excluded_rows(place, tmp_path):
         "--with-excluded",
     )  # fmt: skip
     table = pd.read_csv(tmp_path / "predictions.csv")
-    assert len(table) == 32
+    assert len(table) == 34
     assert set(table["threshold_hand"].dropna()) == {0.95}
     assert set(table["split"]) == {"test", "excluded"}
 

@@ -15,6 +15,7 @@ import pytest
 from bundles import paint, standard_specs, write_bundles
 from click.testing import CliRunner
 from PIL import Image
+from shipped import UNGATED
 from tables import sample
 
 from pipeline.cli import main
@@ -26,6 +27,7 @@ from pipeline.weights.manifest import read_manifest
 from stages.cost import count
 from stages.data.index import read_index, write_index
 from stages.evaluation.predictions import predict
+from stages.triton import config_text
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS, SAMPLES = ROOT / "weights", ROOT / "samples"
@@ -61,7 +63,7 @@ def rows(weights, source, output, code=1):
     """The table of a run, by path, without the time that it took; one sample is truncated."""
     result = fxpipe(
         *("run", "--input", source, "--weights", weights, "--output", output, "--quiet"),
-        *("--device", "cpu"),
+        *("--device", "cpu", *UNGATED),
     )
     assert result.exit_code == code, result.output
     with (output / "results.csv").open(newline="", encoding="utf-8") as file:
@@ -132,18 +134,27 @@ def test_triton_gets_a_model_of_the_same_file(shipped):
     assert 'name: "fxpipe"\nbackend: "onnxruntime"\nmax_batch_size: 8\n' in text
     assert "dynamic_batching {\n  preferred_batch_size: [ 4, 8 ]\n" in text
     port = (
-        r'(input|output) \{\n  name: "(\w+)"\n  data_type: TYPE_FP32\n  dims: \[ ([\d, ]+) \]\n\}'
+        r'(input|output) \{\n  name: "(\w+)"\n  data_type: TYPE_FP32\n  dims: \[ ([\d, ]+) \]\n'
+        r"(?:  reshape \{ shape: \[ \] \}\n)?\}"
     )
     told = {(kind, name): dims for kind, name, dims in re.findall(port, text)}
     graph = onnx.load_from_string(content).graph
     ports = [("input", p) for p in graph.input] + [("output", p) for p in graph.output]
     wanted = {
-        (kind, p.name): ", ".join(str(d.dim_value) for d in p.type.tensor_type.shape.dim[1:])
+        (kind, p.name): ", ".join(str(d.dim_value) for d in p.type.tensor_type.shape.dim[1:]) or "1"
         for kind, p in ports
     }
     assert told == wanted
     assert told["input", "image"] == "1, 384, 384"
-    assert text.count("{") == text.count("}") == len(told) + 1
+    assert text.count("{") == text.count("}") == len(told) + 1 + text.count("reshape")
+
+
+def test_triton_is_told_that_the_density_is_one_number_a_picture(painted):
+    text = config_text(onnx.load(painted / "fused/fused/fp32.onnx"), 8)
+    assert (
+        'output {\n  name: "region_density"\n  data_type: TYPE_FP32\n  dims: [ 1 ]\n'
+        "  reshape { shape: [ ] }\n}\n"
+    ) in text
 
 
 @pytest.fixture(scope="module")

@@ -120,7 +120,8 @@ def test_the_test_figures_stand_beside_intervals_and_baselines(project):
     from stages.report import describe_result
 
     text = describe_result(project / "runs/region") + describe_result(project / "runs/hand")
-    for word in ("region accuracy", "majority", "AUC", "chance 0.5", "sensitivity", "["):
+    words = ("region accuracy", "majority", "AUC", "chance 0.5", "sensitivity", "[", "density gate")
+    for word in words:
         assert word in text
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from shipped import GATE
 
 from pipeline.config import RunConfig
 from pipeline.domain import Outcome
@@ -24,7 +25,7 @@ TIMING = "elapsed_ms"
 
 @pytest.fixture(scope="module")
 def weights() -> Weights:
-    return load_bundles(ROOT / "weights", RunConfig(device="cpu"))
+    return load_bundles(ROOT / "weights", RunConfig(device="cpu", gate=GATE))
 
 
 def written(outcomes: Iterator[Outcome], folder: Path) -> tuple[list[dict[str, str]], list[str]]:

@@ -10,6 +10,7 @@ import factories
 import numpy as np
 import pytest
 from processes import watched
+from shipped import UNGATED
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +38,7 @@ def test_large_pictures_stay_within_a_gigabyte(tmp_path):
     large_pictures(source, 4)
     words = ["--input", source, "--output", tmp_path / "out", "--weights", ROOT / "weights"]
     code = "from pipeline.cli import main; main()"
-    options = ["--quiet", "--workers", 4, "--device", "cpu"]
+    options = ["--quiet", "--workers", 4, "--device", "cpu", *UNGATED]
     status, peak, _ = watched(
         [sys.executable, "-c", code, "run", *options, *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from shipped import GATE, UNGATED
 
 from pipeline.bundle import Kind, Precision
 from pipeline.config import RunConfig
@@ -27,7 +28,8 @@ def rows(tmp_path_factory):
     output = tmp_path_factory.mktemp("results")
     code = (
         "import sys; from pipeline.cli import main\n"
-        f"words = ['run', '--input', 'samples', '--output', {str(output)!r}, '--device', 'cpu']\n"
+        f"words = ['run', '--input', 'samples', '--output', {str(output)!r}, '--device', 'cpu', "
+        f"*{UNGATED!r}]\n"
         "try: main(words)\n"
         "except SystemExit as end: code = end.code\n"
         "loaded = {'torch', 'timm', 'torchvision', 'sklearn', 'stages.model'} & set(sys.modules)\n"
@@ -90,7 +92,7 @@ def test_every_bundle_is_intact_and_complete(precision):
     assert precision in manifest.precisions
     for entry in manifest.of(precision):
         assert len(read_verified(WEIGHTS, entry)) == entry.size_bytes
-    weights = load_bundles(WEIGHTS, RunConfig(device="cpu", precision=precision))
+    weights = load_bundles(WEIGHTS, RunConfig(device="cpu", precision=precision, gate=GATE))
     assert set(weights.fracture) == set(REGIONS)
     assert len(weights.trunks) == 1
 
@@ -107,7 +109,7 @@ def test_the_weights_stay_small():
 
 
 def test_a_region_stage_has_thresholds_and_a_specialist_its_operating_points():
-    weights = load_bundles(WEIGHTS, RunConfig(device="cpu"))
+    weights = load_bundles(WEIGHTS, RunConfig(device="cpu", gate=GATE))
     assert weights.region.spec.kind is Kind.REGION
     assert set(weights.region.spec.route_thresholds) == set(REGIONS)
     for stage in weights.fracture.values():
@@ -134,7 +136,7 @@ def test_the_configs_of_the_shipped_weights_are_their_recipe(name):
     from pipeline.config import load
     from stages.config import FractureConfig, RegionConfig
 
-    weights = load_bundles(WEIGHTS, RunConfig(device="cpu"))
+    weights = load_bundles(WEIGHTS, RunConfig(device="cpu", gate=GATE))
     stages = {stage.spec.name: stage.spec for stage in weights.stages}
     folder = ROOT / "configs/shipped"
     if name == "region":

@@ -7,17 +7,20 @@ import torch
 
 from pipeline.bundle import Kind, Precision
 from pipeline.config import RunConfig
-from pipeline.errors import BundleError, ExportRefusedError
+from pipeline.domain import StageOutput
+from pipeline.errors import BundleError, ConfigError, ExportRefusedError
 from pipeline.preprocess import PreprocessSpec
 from pipeline.runtime.session import load_bundles
 from pipeline.weights.manifest import read_manifest
 from stages.calibrate import fit_calibration
+from stages.config import DensityConfig
 from stages.data.dataset import read_array
 from stages.data.index import read_index
+from stages.density import fit_density, save
 from stages.finished import load_runs
 from stages.gradcam import grad_cam
 from stages.model import Head, Network, Trunk, digest
-from stages.parity import Parity, compare, gate
+from stages.parity import DENSITY_TOLERANCE, Parity, compare, gate
 from stages.recipe import load_network
 from stages.ship import Built, ExportConfig, export_runs, find_runs
 
@@ -174,7 +177,15 @@ def row(**changes):
     return Parity(**{**values, **changes})
 
 
-@pytest.mark.parametrize("change", [{"flips": 1}, {"max_logit_difference": 1.01}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"flips": 1},
+        {"max_logit_difference": 1.01},
+        {"max_density_difference": 0.2},
+        {"max_density_difference": float("nan")},
+    ],
+)
 def test_the_gate_refuses_flips_and_far_logits(change):
     gate([row()])
     with pytest.raises(ExportRefusedError, match="REFUSED"):
@@ -186,10 +197,71 @@ def test_a_flip_counts_only_outside_the_margin(fp32):
     threshold = spec.operating_points["balanced"].threshold
     points = {"only": spec.operating_points["balanced"]}
     spec = spec.model_copy(update={"operating_points": points, "precision": Precision.INT8})
-    zero = np.zeros((2, 1), np.float32)
-    reference = np.array([[threshold + 0.06], [threshold + 0.04]], np.float32)
-    found = compare(spec, zero, reference, zero, np.full((2, 1), threshold - 0.01, np.float32))
+    wanted = said(spec, [threshold + 0.06, threshold + 0.04])
+    found = compare(spec, wanted, said(spec, [threshold - 0.01] * 2))
     assert (found.flips, found.near_flips, found.decisions) == (1, 1, 2)
+
+
+def said(spec, probabilities, density=None):
+    """What a stage says, with logits that are all alike."""
+    p = np.repeat(np.array(probabilities, np.float32)[:, None], len(spec.labels), 1)
+    density = None if density is None else np.array(density, np.float32)
+    return StageOutput(spec.labels, np.zeros_like(p), p, density=density)
+
+
+def test_the_decisions_of_the_density_gate_are_compared_too(fp32):
+    spec = fp32.region.spec.model_copy(update={"precision": Precision.INT8})
+    threshold, (limit, margin) = spec.density.threshold, DENSITY_TOLERANCE[Precision.INT8]
+    wanted = said(spec, [0.99, 0.99], [threshold + 1.1 * margin, threshold + 0.9 * margin])
+    found = compare(spec, wanted, said(spec, [0.99, 0.99], [threshold - 0.1 * margin] * 2))
+    assert (found.flips, found.near_flips, found.decisions) == (1, 1, 8)
+    assert found.max_density_difference == pytest.approx(1.2 * margin, abs=1e-5)
+    assert not found.passed
+    far = said(spec, [0.99], [threshold + 3 * limit])
+    assert not compare(spec, far, said(spec, [0.99], [threshold + limit])).passed
+    assert compare(spec, far, far).passed
+    assert not compare(spec, far, said(spec, [0.99])).passed
+
+
+def test_a_region_run_without_a_density_gate_is_not_exported(project, tmp_path):
+    import shutil
+
+    run = shutil.copytree(project / "runs/region", tmp_path / "region")
+    (run / "density.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"no density\.safetensors"):
+        load_runs([run])
+
+
+def test_the_density_gate_of_the_run_is_in_the_bundle(project, pictures, fp32):
+    """Fitted after training, told in ``result.json``, and computed by the graph."""
+    from stages.density import load, similarity
+
+    run = project / "runs/region"
+    network, described = load_network(run)
+    fitted = load(run, described["cut"])
+    told = json.loads((run / "result.json").read_text())["density"]
+    assert fp32.region.spec.density == fitted.contract == fp32.gate
+    assert {key: told[key] for key in fitted.contract.model_dump()} == fitted.contract.model_dump()
+    assert told["val"]["supported_refused"]["value"] <= 0.2
+    assert told["test"]["unsupported_pictures"] > 0
+    with torch.inference_mode():
+        depths = network.depths(torch.from_numpy(pictures), described["cut"]).numpy()
+    assert depths.shape[1] == fitted.projection.shape[0]
+    features = fp32.trunks[fp32.region.spec.trunk].features(pictures)
+    found = fp32.region.predict(features).density
+    np.testing.assert_allclose(found, similarity(depths, fitted), atol=1e-4)
+
+
+def test_the_float_form_is_exported_again_with_its_density_gate(project, fp32):
+    from stages.again import load_again
+    from stages.density import load
+
+    (run,) = [run for run in load_again(project / "weights") if run.stage.kind is Kind.REGION]
+    fitted = load(project / "runs/region", "layer4.2")
+    assert run.density is not None
+    assert run.density.contract == fp32.region.spec.density
+    np.testing.assert_array_equal(run.density.references, fitted.references)
+    np.testing.assert_array_equal(run.density.projection, fitted.projection)
 
 
 def test_a_refused_export_leaves_the_weights_folder_unchanged(project, tmp_path, monkeypatch):
@@ -214,6 +286,10 @@ def test_a_new_trunk_takes_the_heads_of_the_old_one_out_of_the_manifest(project,
     run = shutil.copytree(project / "runs/region", tmp_path / "region")
     described = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**described, "cut": "layer4"}))
+    network, _ = load_network(run)
+    with torch.inference_mode():
+        depths = network.depths(torch.rand(8, 1, 64, 64), "layer4").numpy()
+    save(run, fit_density(depths, depths, DensityConfig()), "layer4")
     config = ExportConfig(precisions=("fp32",), pictures=2, calibration_pictures=2)
     export_runs(load_runs([run]), read_index(project / "index.csv"), weights, config, Silent())
     left = read_manifest(weights).bundles

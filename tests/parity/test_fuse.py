@@ -7,7 +7,17 @@ import logging
 import numpy as np
 import onnx
 import pytest
-from bundles import FINE_PX, SPEC, ensemble, for_all, paint, spec, standard_specs, write_bundles
+from bundles import (
+    FINE_PX,
+    GATE,
+    SPEC,
+    ensemble,
+    for_all,
+    paint,
+    spec,
+    standard_specs,
+    write_bundles,
+)
 from onnx import numpy_helper
 from PIL import Image
 from pydantic import ValidationError
@@ -36,7 +46,7 @@ def pictures(tmp_path_factory):
     random = np.random.default_rng(0)
     for n in range(9):
         cells = [dict(zip(REGIONS, row, strict=True)) for row in random.uniform(0.2, 0.9, (2, 3))]
-        Image.fromarray(paint(*cells)).save(folder / f"{n}.png")
+        Image.fromarray(paint(*cells, strange=0.1 * n)).save(folder / f"{n}.png")
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     (folder / "notes.txt").write_text("no picture")
     return folder
@@ -103,6 +113,9 @@ def test_it_answers_as_the_stages_do(tmp_path, pictures, specs):
             assert found.labels == wanted.labels
             for port in ("logits", "probabilities", "evidence"):
                 np.testing.assert_allclose(getattr(found, port), getattr(wanted, port), atol=1e-4)
+            assert (found.density is None) == (stage.spec.kind is not Kind.REGION)
+            if found.density is not None:
+                np.testing.assert_allclose(found.density, wanted.density, atol=1e-5)
 
 
 def test_outcomes_are_the_same_but_for_the_file_that_spoke(tmp_path, pictures):
@@ -112,9 +125,13 @@ def test_outcomes_are_the_same_but_for_the_file_that_spoke(tmp_path, pictures):
         list(run(paths, load_bundles(folder, CPU), CPU)) for folder in (weights, target)
     )
     (entry,) = read_manifest(target).bundles
+    assert any("unlike anything" in str(outcome.error) for outcome in by_stages)
     for one, other in zip(by_stages, together, strict=True):
         assert (other.status, other.error) == (one.status, one.error)
         assert [f.region for f in other.findings] == [f.region for f in one.findings]
+        if one.region is not None:
+            assert other.region.density == pytest.approx(one.region.density, abs=1e-5)
+            assert other.region.density_threshold == GATE.threshold
         for a, b in zip(one.findings, other.findings, strict=True):
             assert b.probability == pytest.approx(a.probability, abs=1e-4)
             assert (b.verdict, b.operating_point) == (a.verdict, a.operating_point)
@@ -246,7 +263,13 @@ def test_a_used_target_is_refused(tmp_path, pictures):
 
 
 @pytest.mark.parametrize(
-    ("name", "shift"), [("region/offset", 0.5), ("fracture-hand/offset", 0.5), ("x", np.nan)]
+    ("name", "shift"),
+    [
+        ("region/offset", 0.5),
+        ("region/familiar", 0.5),
+        ("fracture-hand/offset", 0.5),
+        ("x", np.nan),
+    ],
 )
 def test_a_graph_that_answers_otherwise_is_refused(tmp_path, pictures, monkeypatch, name, shift):
     original = fuse.fuse_graphs
@@ -271,14 +294,14 @@ def test_a_graph_that_answers_otherwise_is_refused(tmp_path, pictures, monkeypat
     [
         ({}, True),
         ({"flips": 1}, False),
-        *(({name: 0.011}, False) for name in ("difference", "alone", "evidence")),
-        *(({name: float("nan")}, False) for name in ("difference", "alone", "evidence")),
+        *(({name: 0.011}, False) for name in ("difference", "alone", "evidence", "density")),
+        *(({name: float("nan")}, False) for name in ("difference", "alone", "evidence", "density")),
     ],
 )
 def test_the_gate_looks_at_every_difference(change, passed):
     values = {
         "precision": Precision.FP16, "pictures": 9, "difference": 0.01, "alone": 0.01,
-        "evidence": 0.01, "decisions": 9, "flips": 0, "limit": 0.01,
+        "evidence": 0.01, "density": 0.01, "decisions": 9, "flips": 0, "limit": 0.01,
     }  # fmt: skip
     row = Parity(**{**values, **change})
     assert row.passed is passed

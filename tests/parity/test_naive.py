@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shipped import GATE
 
 from pipeline.bench.two_pass import FILE, TwoPass
 from pipeline.bundle import Precision
@@ -52,7 +53,7 @@ def whole(weights, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def outcomes(weights):
-    config = RunConfig(device="cpu", precision=Precision.FP16)
+    config = RunConfig(device="cpu", precision=Precision.FP16, gate=GATE)
     return list(run(PICTURES, load_bundles(weights, config), config))
 
 

@@ -1,7 +1,7 @@
 import hashlib
 
 import pytest
-from bundles import standard_specs
+from bundles import GATE, standard_specs
 from pydantic import ValidationError
 
 from pipeline.bundle import METADATA_KEY, BundleSpec, Kind, Precision
@@ -53,6 +53,8 @@ def test_a_foreign_network_is_refused_by_name(metadata, message):
         (Kind.REGION, {"trunk": None}, "names its trunk"),
         (Kind.REGION, {"temperature": (1.0,)}, "one value a label"),
         (Kind.REGION, {"route_thresholds": {"hand": 0.5}}, "route_thresholds has one value"),
+        (Kind.FRACTURE, {"density": GATE}, "only a region stage has a density gate"),
+        (Kind.REGION, {"density": {**GATE.model_dump(), "threshold": float("nan")}}, "threshold"),
         (Kind.FRACTURE, {"region": None}, "a fracture stage has a region"),
         (Kind.FRACTURE, {"default_point": "lucky"}, "default operating point"),
         (Kind.FRACTURE, {"temperature": (0.0,)}, "greater than 0"),

@@ -89,6 +89,41 @@ def test_what_is_no_probability_is_refused(bad):
         decide("hand", "fracture", bad, POINT)
 
 
+SURE = {"elbow": 0.1, "hand": 0.9, "shoulder": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("density", "threshold", "fired"),
+    [
+        (0.5, 0.5, ("hand",)),
+        (0.49, 0.5, ()),
+        (-0.2, None, ("hand",)),
+        (None, None, ("hand",)),
+    ],
+)
+def test_below_the_threshold_of_the_density_gate_no_region_fires(density, threshold, fired):
+    call = route(SURE, HALF, density, threshold)
+    assert call.fired == fired
+    assert call.ranking[0] == "hand"
+    assert (call.reason is None) == bool(fired)
+
+
+def test_an_unfamiliar_picture_is_refused_for_that_reason():
+    call = route(SURE, HALF, 0.31, 0.52)
+    wanted = "unlike anything that the networks were trained on: similarity 0.310, wanted 0.520"
+    assert str(refusal(call, {"hand"})).startswith(wanted)
+    assert examiners(call, {"hand"}) == ()
+
+
+@pytest.mark.parametrize(
+    ("density", "threshold"),
+    [(float("nan"), 0.5), (float("inf"), 0.5), (None, 0.5), (0.5, float("nan"))],
+)
+def test_a_density_gate_that_cannot_be_applied_is_an_error(density, threshold):
+    with pytest.raises(ValueError, match="density"):
+        route(SURE, HALF, density, threshold)
+
+
 # ------------------------------------------------------------------------- the header's word
 
 QUIET = {"elbow": 0.1, "hand": 0.1, "shoulder": 0.1}

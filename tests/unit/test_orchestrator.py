@@ -307,6 +307,23 @@ def test_a_network_without_a_number_fails_closed(tmp_path, monkeypatch, wrong, s
     assert error in str(outcome.error)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("gate", ["on", "off"])
+def test_a_density_that_is_no_number_fails_closed(tmp_path, monkeypatch, value, gate):
+    config = CPU.model_copy(update={"gate": gate})
+    weights = load_bundles(write_bundles(tmp_path / "w"), config)
+    original = Network._run
+
+    def broken(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
+        told = zip(names, original(self, names, inputs), strict=True)
+        return [np.full_like(v, value) if name == "density" else v for name, v in told]
+
+    monkeypatch.setattr(Network, "_run", broken)
+    (outcome,) = judge([write_png(tmp_path / "a.png", {"hand": 0.9}, {"hand": 0.9})], weights)
+    assert (outcome.status, outcome.findings) == (Status.FAILED, ())
+    assert "the region stage gave no number for it" in str(outcome.error)
+
+
 def test_files_are_read_a_bounded_number_ahead(weights, tmp_path):
     path = write_png(tmp_path / "a.png", {"hand": 0.9}, {})
     taken = 0

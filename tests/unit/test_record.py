@@ -47,6 +47,8 @@ def test_columns_of_this_schema_version():
             "p_elbow",
             "p_hand",
             "p_shoulder",
+            "density",
+            "density_threshold",
             "header_effect",
             "unexamined",
             "region",

@@ -70,9 +70,15 @@ def test_a_network_without_heatmap_gives_no_evidence():
 
 def test_a_graph_without_evidence_is_refused():
     model = onnx.load_from_string(network(spec("region", Kind.REGION)))
-    model.graph.output.pop()
+    del model.graph.output[2]
     with pytest.raises(BundleError, match="no 'evidence' in the graph, which has features, log"):
         opened(spec("region", Kind.REGION), model.SerializeToString())
+
+
+def test_a_graph_without_the_density_that_it_promises_is_refused():
+    content = network(spec("region", Kind.REGION, density=None))
+    with pytest.raises(BundleError, match="no 'density' in the graph"):
+        opened(spec("region", Kind.REGION), content)
 
 
 def test_a_fixed_batch_size_is_refused():

@@ -79,7 +79,8 @@ def test_a_file_that_cannot_be_written_whole_is_not_there(tmp_path):
 
 def outcomes() -> list[Outcome]:
     call = RegionCall({"hand": 1 / 3, "elbow": 0.0}, {"hand": 0.1, "elbow": 0.5})
-    vetoed = replace(call, header_effect=HeaderEffect.VETOED, veto="the header says knee")
+    vetoed = replace(call, header_effect=HeaderEffect.VETOED, veto="the header says knee",
+                     density=1 / 7, density_threshold=2 / 7)  # fmt: skip
     return [
         Outcome(
             image=ImageRef(Path("a.dcm"), 2, "f" * 64),

@@ -1,0 +1,133 @@
+"""What a finished region network makes of pictures, gathered to fit its density gate."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from pipeline.domain import REGIONS, Array
+from pipeline.errors import ConfigError
+from pipeline.preprocess import PreprocessSpec
+from pipeline.progress import Progress
+
+from .config import RegionConfig
+from .data.augment import augment
+from .data.dataset import RadiographDataset, batches
+from .data.index import NONE, Index, Sample, Split
+from .density import fit_density, save, similarity
+from .metrics import share
+from .model import Network
+from .train import make_fabric
+
+
+def supported(index: Index, split: Split) -> list[Sample]:
+    """The pictures of a split that show a supported region for certain."""
+    return [s for s in index.of(split) if any(s.shows(region) for region in REGIONS)]
+
+
+def check_supported(index: Index) -> None:
+    """See before the training that a density gate can be fitted after it.
+
+    Raises:
+        ConfigError: No training or no validation picture shows a supported region.
+    """
+    found = {split: len(supported(index, split)) for split in ("train", "val")}
+    if not all(found.values()):
+        raise ConfigError(
+            f"{index.source}: {found['train']} training and {found['val']} validation pictures "
+            f"show {', '.join(REGIONS)} for certain, wanted some of both for the density gate"
+        )
+
+
+def fit_gate(
+    run: Path, network: Network, index: Index, preprocess: PreprocessSpec, config: RegionConfig,
+    progress: Progress,
+) -> dict[str, Any]:  # fmt: skip
+    """Fit the density gate of a finished network, and save it in the run folder.
+
+    The references are training pictures, the threshold comes from the validation split; of the
+    test split it is only told whom the gate refuses.
+
+    Args:
+        run: Folder.
+        network: Its best weights.
+        index: Table.
+        preprocess: Specification for every picture.
+        config: Settings.
+        progress: Advanced once a batch.
+
+    Returns:
+        JSON for ``result.json``: the contract, and by split the shares of supported and of
+        unsupported pictures that the gate refuses, as they are, with 95 % intervals.
+
+    Raises:
+        ConfigError: No picture shows a supported region, or the network gives no numbers.
+    """
+    fabric = make_fabric(config.train)
+    network.to(fabric.device).eval()
+    cut, seed = network.place(config.model.cut), config.train.seed
+    random.seed(seed)  # RandAugment draws from both
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    draws = torch.Generator().manual_seed(seed)
+
+    def seen(samples: Sequence[Sample], views: range) -> Array:
+        rows = [
+            _depths(network, images, cut, fabric)
+            for view in views
+            for images in _view(samples, view > 0, preprocess, config, draws, progress)
+        ]
+        return np.concatenate(rows) if rows else np.zeros((0, 1), np.float32)
+
+    views = range(1 + config.density.views)
+    fitted = fit_density(
+        seen(supported(index, "train"), views), seen(supported(index, "val"), views),
+        config.density, seed,
+    )  # fmt: skip
+    save(run, fitted, cut)
+    told: dict[str, Any] = fitted.contract.model_dump(mode="json")
+    splits: tuple[Split, ...] = ("val", "test")
+    for split in splits:
+        strangers = [sample for sample in index.of(split) if sample.regions == NONE]
+        told[split] = {}
+        for name, samples in (("supported", supported(index, split)), ("unsupported", strangers)):
+            refused = np.zeros(0, bool)
+            if samples:
+                values = similarity(seen(samples, range(1)), fitted)
+                refused = ~(values >= fitted.contract.threshold)
+            groups = [sample.group for sample in samples]
+            told[split][f"{name}_refused"] = share(refused, groups).model_dump()
+            told[split][f"{name}_pictures"] = len(samples)
+    return told
+
+
+def _view(
+    samples: Sequence[Sample], changed: bool, preprocess: PreprocessSpec, config: RegionConfig,
+    draws: torch.Generator, progress: Progress,
+) -> Iterator[Tensor]:  # fmt: skip
+    """(B, 1, H, W) pictures in the order of the samples, as they are or as training changes them.
+
+    The one place that asks for augmented pictures.
+    """
+    blank = np.zeros((len(samples), 1), np.float32)
+    magnitude = config.augment.randaugment if changed else 0
+    data = RadiographDataset(samples, blank, preprocess, magnitude)
+    for images, _, masks in batches(data, config.optim.batch_size, config.data.workers):
+        yield augment(images, masks, config.augment, draws)[0] if changed else images
+        progress.advance()
+
+
+@torch.inference_mode()
+def _depths(network: Network, images: Tensor, cut: str, fabric: Fabric) -> Array:
+    """(B, F) float32."""
+    images = images.to(fabric.device).contiguous(memory_format=torch.channels_last)
+    with fabric.autocast():
+        depths: Array = network.depths(images, cut).float().cpu().numpy()
+    return depths

@@ -1,0 +1,129 @@
+"""The density gate inside the graph says what the arrays say, in every precision."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from pipeline.bundle import Precision
+from pipeline.runtime.providers import open_session
+from stages.config import DensityConfig
+from stages.density import DensityGate, density_in, fit_density, similarity
+from stages.export import derive, to_onnx
+from stages.int8 import only_for
+from stages.model import Head, Network, Trunk
+
+CUT = "layer4"
+OUTPUTS = ("logits", "probabilities", "evidence", "density")
+PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8)
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    labels = ("elbow", "hand", "shoulder")
+    return Network(labels, "conv2", "stem", arch="resnet10t", canvas_px=(64, 64)).eval()
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return np.random.default_rng(0).random((24, 1, 64, 64), np.float32)
+
+
+def depths(network: Network, pictures: np.ndarray, cut: str) -> np.ndarray:
+    with torch.inference_mode():
+        return network.depths(torch.from_numpy(pictures), cut).numpy()
+
+
+def fit(network: Network, pictures: np.ndarray, cut: str):
+    rows = depths(network, pictures, cut)
+    return fit_density(rows[:16], rows[16:], DensityConfig(dimensions=6, neighbours=3))
+
+
+@pytest.fixture(scope="module")
+def fitted(network, pictures):
+    return fit(network, pictures, CUT)
+
+
+@pytest.fixture(scope="module")
+def features(network, pictures):
+    with torch.inference_mode():
+        return Trunk(network, CUT).eval()(torch.from_numpy(pictures)).numpy()
+
+
+@pytest.fixture(scope="module")
+def graphs(network, fitted, features):
+    head = Head(network, CUT, range(3), [1.0] * 3, [0.0] * 3, DensityGate(fitted))
+    graph = to_onnx(head, features[:1], "features", OUTPUTS)
+    singles = [features[i : i + 1] for i in range(8)]
+    return {precision: derive(graph, "features", singles, precision) for precision in PRECISIONS}
+
+
+def run(graph: onnx.ModelProto, name: str, inputs: np.ndarray) -> np.ndarray:
+    session, _ = open_session(graph.SerializeToString(), "cpu", 1, "test")
+    (density,) = session.run(["density"], {name: inputs})
+    return density
+
+
+@pytest.mark.parametrize(
+    ("precision", "tolerance"),
+    [(Precision.FP32, 1e-4), (Precision.FP16, 5e-3), (Precision.INT8, 5e-2)],
+)
+def test_the_graph_says_what_the_arrays_say(
+    network, pictures, fitted, features, graphs, precision, tolerance
+):
+    wanted = similarity(depths(network, pictures, CUT), fitted)
+    found = run(graphs[precision], "features", features)
+    assert (found.shape, found.dtype) == ((24,), np.float32)
+    np.testing.assert_allclose(found, wanted, atol=tolerance)
+    alone = [run(graphs[precision], "features", features[i : i + 1])[0] for i in range(3)]
+    np.testing.assert_allclose(alone, found[:3], atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_gate_stays_in_single_precision(graphs, fitted, precision):
+    graph = graphs[precision]
+    kept = only_for(graph, "density")
+    assert {"MatMul", "TopK"} <= {node.op_type for node in kept}
+    assert not {"QuantizeLinear", "DequantizeLinear"} & {node.op_type for node in kept}
+    held = {i.name: numpy_helper.to_array(i) for i in graph.graph.initializer}
+    used = {name for node in kept for name in node.input} & set(held)
+    largest = [held[name] for name in used if held[name].size > 6]
+    assert sorted(array.size for array in largest) == sorted(
+        [fitted.projection.size, fitted.references.size]
+    )
+    assert all(array.dtype == np.float32 for array in largest)
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
+def test_the_float_graph_gives_the_gate_back(graphs, fitted, precision):
+    found = density_in(graphs[precision], fitted.contract)
+    for name in ("projection", "offset", "references"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(fitted, name))
+
+
+def test_what_is_no_number_has_no_density(graphs, features):
+    broken = features.copy()
+    broken[1, 0, 0, 0] = np.nan
+    broken[2] = np.inf
+    found = run(graphs[Precision.FP32], "features", broken)
+    assert np.isfinite(found).tolist()[:4] == [True, False, False, True]
+
+
+def test_a_network_that_cannot_be_cut_has_its_last_map_only(pictures):
+    torch.manual_seed(0)
+    network = Network(
+        ("elbow", "hand", "shoulder"), "conv2", "stem", arch="cnn_gap", canvas_px=(64, 64)
+    ).eval()
+    cut = network.place("layer4.2")
+    fitted = fit(network, pictures, cut)
+    assert fitted.projection.shape[0] == network.grid.features
+    head = Head(network, cut, range(3), [1.0] * 3, [0.0] * 3, DensityGate(fitted))
+    assert not network.heatmap
+    names = tuple(name for name in OUTPUTS if name != "evidence")
+    graph = to_onnx(head, pictures[:1], "image", names)
+    wanted = similarity(depths(network, pictures, cut), fitted)
+    np.testing.assert_allclose(run(graph, "image", pictures), wanted, atol=1e-4)
