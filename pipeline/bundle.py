@@ -197,7 +197,7 @@ class BundleSpec(Contract):
     """The contract of one network.
 
     Attributes:
-        schema_version: Of this model.
+        schema_version: Of this model. Version 1 knew no density gate.
         name: ``trunk``, ``region``, ``fracture-hand`` …
         kind, precision: See the enumerations.
         input: ``image`` (N, 1, H, W) in [0, 1], ``features`` (the trunk's output), or
@@ -225,7 +225,7 @@ class BundleSpec(Contract):
         provenance: See :class:`Provenance`.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     name: str = Field(pattern="^[a-z0-9][a-z0-9-]*$")
     kind: Kind
     precision: Precision

@@ -251,12 +251,15 @@ def _complete(
 
 
 def _gate(region: Stage | None, config: RunConfig) -> Density | None:
-    """The density gate in force; a region stage without one fails closed."""
+    """The density gate in force; a region stage without one fails closed.
+
+    Only contracts of the first schema run without: they are from before there was a gate.
+    """
     if region is None:
         return None
     if config.gate == "off":
         return None
-    if region.spec.density is None:
+    if region.spec.density is None and region.spec.schema_version > 1:
         raise BundleError(
             f"bundle {region.spec.name} has no density gate: it would judge pictures that are "
             "unlike anything that it was trained on",

@@ -15,7 +15,6 @@ import pytest
 from bundles import paint, standard_specs, write_bundles
 from click.testing import CliRunner
 from PIL import Image
-from shipped import UNGATED
 from tables import sample
 
 from pipeline.cli import main
@@ -63,7 +62,7 @@ def rows(weights, source, output, code=1):
     """The table of a run, by path, without the time that it took; one sample is truncated."""
     result = fxpipe(
         *("run", "--input", source, "--weights", weights, "--output", output, "--quiet"),
-        *("--device", "cpu", *UNGATED),
+        *("--device", "cpu"),
     )
     assert result.exit_code == code, result.output
     with (output / "results.csv").open(newline="", encoding="utf-8") as file:

@@ -95,6 +95,17 @@ def test_weights_without_a_gate_run_when_it_is_left_out(place):
     assert {row["density"] for row in rows().values()} == {""}
 
 
+def test_weights_from_before_there_was_a_gate_run_and_say_so(place):
+    region = spec("region", Kind.REGION, density=None, schema_version=1)
+    others = [contract for contract in standard_specs() if contract.name != "region"]
+    write_bundles(place / "first", [region, *others])
+    result = fxpipe("--weights", "first")
+    assert result.exit_code == 0, result.output
+    assert rows()["strange.png"]["status"] == "ok"
+    assert f"warning: {OFF}" in result.stderr
+    assert OFF in result.stdout
+
+
 def test_the_gate_is_on_or_off(place):
     result = fxpipe("--set", "gate=perhaps")
     assert result.exit_code == 2

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shipped import GATE
 
 from pipeline.config import RunConfig
 from pipeline.domain import Outcome
@@ -25,7 +24,7 @@ TIMING = "elapsed_ms"
 
 @pytest.fixture(scope="module")
 def weights() -> Weights:
-    return load_bundles(ROOT / "weights", RunConfig(device="cpu", gate=GATE))
+    return load_bundles(ROOT / "weights", RunConfig(device="cpu"))
 
 
 def written(outcomes: Iterator[Outcome], folder: Path) -> tuple[list[dict[str, str]], list[str]]:

@@ -10,7 +10,6 @@ import factories
 import numpy as np
 import pytest
 from processes import watched
-from shipped import UNGATED
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +37,7 @@ def test_large_pictures_stay_within_a_gigabyte(tmp_path):
     large_pictures(source, 4)
     words = ["--input", source, "--output", tmp_path / "out", "--weights", ROOT / "weights"]
     code = "from pipeline.cli import main; main()"
-    options = ["--quiet", "--workers", 4, "--device", "cpu", *UNGATED]
+    options = ["--quiet", "--workers", 4, "--device", "cpu"]
     status, peak, _ = watched(
         [sys.executable, "-c", code, "run", *options, *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from shipped import GATE, UNGATED
 
 from pipeline.cli import main
 from pipeline.config import RunConfig
@@ -40,7 +39,7 @@ def browser():
 def report(tmp_path_factory) -> Path:
     """The page of the samples."""
     output = tmp_path_factory.mktemp("results")
-    words = ["--input", str(ROOT / "samples"), "--weights", str(ROOT / "weights"), *UNGATED]
+    words = ["--input", str(ROOT / "samples"), "--weights", str(ROOT / "weights")]
     words += ["--output", str(output), "--report", "--device", "cpu", "--quiet"]
     assert CliRunner().invoke(main, ["run", *words], catch_exceptions=False).exit_code == 1
     return output / "report.html"
@@ -176,7 +175,7 @@ def test_arrows_walk_the_list_and_n_and_p_the_pictures(page):
 
 @pytest.fixture(scope="module")
 def positive() -> Outcome:
-    config = RunConfig(device="cpu", heatmaps="positive", gate=GATE)
+    config = RunConfig(device="cpu", heatmaps="positive")
     weights = load_bundles(ROOT / "weights", config)
     (outcome,) = run([ROOT / "samples/IMG0001380.jpg"], weights, config, rendered=True)
     return outcome

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from shipped import GATE, UNGATED
 
 from pipeline.bundle import Kind, Precision
 from pipeline.config import RunConfig
@@ -29,7 +28,7 @@ def rows(tmp_path_factory):
     code = (
         "import sys; from pipeline.cli import main\n"
         f"words = ['run', '--input', 'samples', '--output', {str(output)!r}, '--device', 'cpu', "
-        f"*{UNGATED!r}]\n"
+        "]\n"
         "try: main(words)\n"
         "except SystemExit as end: code = end.code\n"
         "loaded = {'torch', 'timm', 'torchvision', 'sklearn', 'stages.model'} & set(sys.modules)\n"
@@ -92,7 +91,7 @@ def test_every_bundle_is_intact_and_complete(precision):
     assert precision in manifest.precisions
     for entry in manifest.of(precision):
         assert len(read_verified(WEIGHTS, entry)) == entry.size_bytes
-    weights = load_bundles(WEIGHTS, RunConfig(device="cpu", precision=precision, gate=GATE))
+    weights = load_bundles(WEIGHTS, RunConfig(device="cpu", precision=precision))
     assert set(weights.fracture) == set(REGIONS)
     assert len(weights.trunks) == 1
 
@@ -109,7 +108,7 @@ def test_the_weights_stay_small():
 
 
 def test_a_region_stage_has_thresholds_and_a_specialist_its_operating_points():
-    weights = load_bundles(WEIGHTS, RunConfig(device="cpu", gate=GATE))
+    weights = load_bundles(WEIGHTS, RunConfig(device="cpu"))
     assert weights.region.spec.kind is Kind.REGION
     assert set(weights.region.spec.route_thresholds) == set(REGIONS)
     for stage in weights.fracture.values():
@@ -136,7 +135,7 @@ def test_the_configs_of_the_shipped_weights_are_their_recipe(name):
     from pipeline.config import load
     from stages.config import FractureConfig, RegionConfig
 
-    weights = load_bundles(WEIGHTS, RunConfig(device="cpu", gate=GATE))
+    weights = load_bundles(WEIGHTS, RunConfig(device="cpu"))
     stages = {stage.spec.name: stage.spec for stage in weights.stages}
     folder = ROOT / "configs/shipped"
     if name == "region":

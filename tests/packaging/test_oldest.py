@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-from shipped import UNGATED
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +54,7 @@ def test_the_oldest_versions_give_the_rows_of_the_newest(wheel_file, tmp_path):
     said(*pip, "--no-deps", wheel_file)
 
     command = ("run", "--input", ROOT / "samples", "--weights", ROOT / "weights")
-    options = ("--device", "cpu", "--report", "--fhir", "--quiet", *UNGATED, "--output")
+    options = ("--device", "cpu", "--report", "--fhir", "--quiet", "--output")
     said(home / "bin" / "fxpipe", *command, *options, tmp_path / "oldest", code=1)
     said(Path(sys.executable).with_name("fxpipe"), *command, *options, tmp_path / "newest", code=1)
     assert len(rows(tmp_path / "oldest")) == len(list((ROOT / "samples").iterdir()))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shipped import GATE
 
 from pipeline.bench.two_pass import FILE, TwoPass
 from pipeline.bundle import Precision
@@ -53,7 +52,7 @@ def whole(weights, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def outcomes(weights):
-    config = RunConfig(device="cpu", precision=Precision.FP16, gate=GATE)
+    config = RunConfig(device="cpu", precision=Precision.FP16)
     return list(run(PICTURES, load_bundles(weights, config), config))
 
 
