@@ -23,6 +23,7 @@ from .headlines import (
     words,
 )
 from .routing import SEEN, TAKEN
+from .under_shift import FIGURES, panels, shift_note
 
 TEMPLATE = "evaluation.html"
 
@@ -45,9 +46,12 @@ def write_page(
     environment.filters |= {
         "words": words, "number": number, "bounds": bounds, "figure_name": figure_name,
     }  # fmt: skip
+    chapter = figures["shifts"]
     page = environment.get_template(TEMPLATE).render(
         facts=facts, figures=figures, headlines=list(headlines(figures)),
         footnote=FOOTNOTE, study_lines=list(study_lines(figures)), study_note=study_note(facts),
+        shift_panels=list(panels(chapter, len(FIGURES))) if chapter else [],
+        shift_note=shift_note(chapter, facts["pictures"]) if chapter else "",
         regions=REGIONS,
         any_region=ANY_REGION, sets=SETS, seen=SEEN, taken=TAKEN,
         plots={plot.stem: _data_uri(plot) for plot in plots},
