@@ -213,14 +213,14 @@ def _print_shifts(console: Console, evaluation: Evaluation) -> None:
     from stages.evaluation.under_shift import panels, shift_note
 
     for heads, lines in panels(evaluation.figures["shifts"]):
-        table = Table(box=box.SIMPLE, pad_edge=False)
+        table = Table(box=box.SIMPLE, show_edge=False, padding=0)  # fits into 80 characters
         table.add_column("shift", no_wrap=True)
         for head in heads:
-            table.add_column(head, justify="right", width=20)
+            table.add_column(head, justify="right")
         for name, estimates in lines:
             cells = (name, *(words(each) for each in estimates))
             table.add_row(*(Text(cell) for cell in cells), end_section=name == lines[-2][0])
-        console.print(table)
+        console.print(table, "")
     note = shift_note(evaluation.figures["shifts"], evaluation.facts["pictures"])
     console.print(Text(note), soft_wrap=True)
 

@@ -148,7 +148,8 @@ def _wide_plate(pixels: Array, boxes: Boxes, random: np.random.Generator) -> Cha
     plate[top : top + height, left : left + width] = pixels
 
     def lay(points: _Points) -> _Points:
-        return (points * (width, height) + (left, top)) / plate.shape[::-1]
+        laid: _Points = (points * (width, height) + (left, top)) / plate.shape[::-1]
+        return laid
 
     return plate, _moved(boxes, lay)
 

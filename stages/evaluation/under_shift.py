@@ -228,6 +228,8 @@ def _mean(shifts: Sequence[_Of]) -> Estimate:
     limits = interval(np.mean([each.drawn.draws for each in shifts], axis=0))
     if limits is None:
         return Estimate(value=value, note="no interval: too few groups")
+    if limits[0] == limits[1]:
+        return Estimate(value=value, note="no interval: every draw of groups gives the same")
     return Estimate(value=value, low=limits[0], high=limits[1])
 
 
