@@ -28,12 +28,11 @@ from pipeline.weights.manifest import (
 )
 
 from .evaluation.headlines import figure_name, words
-from .evaluation.under_shift import panels, shift_note
+from .evaluation.under_shift import WIDE_PANEL, panels, shift_note
 
 CARD, TRIED, NOTICE = "README.md", "tried.json", "NOTICE.md"
 SHOWN = ("auc", "average_precision", "accuracy", "balanced_accuracy", "sensitivity", "specificity",
          "ppv", "npv", "kappa", "brier", "ece")  # fmt: skip
-SHIFT_COLUMNS = 6
 GRAVE = 20
 """Fractured pictures below which a card warns that its figures say little."""
 
@@ -76,7 +75,7 @@ def write_cards(
         "acquisitions": acquisitions,
         "shown": SHOWN, "grave": GRAVE, "evaluation": measured, "kinds": Kind,
         "any_region": ANY_REGION,
-        "shift_panels": list(panels(under_shift, SHIFT_COLUMNS)) if under_shift else [],
+        "shift_panels": list(panels(under_shift, WIDE_PANEL)) if under_shift else [],
         "shift_note": shift_note(under_shift, measured["facts"]["pictures"])
         if measured and under_shift
         else "",

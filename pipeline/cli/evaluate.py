@@ -218,8 +218,8 @@ def _print_shifts(console: Console, evaluation: Evaluation) -> None:
         for head in heads:
             table.add_column(head, justify="right")
         for name, estimates in lines:
-            cells = (name, *(words(each) for each in estimates))
-            table.add_row(*(Text(cell) for cell in cells), end_section=name == lines[-2][0])
+            cells = (words(each) if each.value is not None else "–" for each in estimates)
+            table.add_row(name, *(Text(cell) for cell in cells), end_section=name == lines[-2][0])
         console.print(table, "")
     note = shift_note(evaluation.figures["shifts"], evaluation.facts["pictures"])
     console.print(Text(note), soft_wrap=True)

@@ -23,7 +23,7 @@ from .headlines import (
     words,
 )
 from .routing import SEEN, TAKEN
-from .under_shift import FIGURES, panels, shift_note
+from .under_shift import WIDE_PANEL, panels, shift_note
 
 TEMPLATE = "evaluation.html"
 
@@ -50,7 +50,7 @@ def write_page(
     page = environment.get_template(TEMPLATE).render(
         facts=facts, figures=figures, headlines=list(headlines(figures)),
         footnote=FOOTNOTE, study_lines=list(study_lines(figures)), study_note=study_note(facts),
-        shift_panels=list(panels(chapter, len(FIGURES))) if chapter else [],
+        shift_panels=list(panels(chapter, WIDE_PANEL)) if chapter else [],
         shift_note=shift_note(chapter, facts["pictures"]) if chapter else "",
         regions=REGIONS,
         any_region=ANY_REGION, sets=SETS, seen=SEEN, taken=TAKEN,

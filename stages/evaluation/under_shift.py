@@ -33,8 +33,8 @@ FIGURES = {
 }  # fmt: skip
 """The figures of a shift, in words."""
 
-PANEL = 3
-"""Figures beside each other, where a line holds 80 characters."""
+PANEL, WIDE_PANEL = 3, 6
+"""Figures beside each other, where a line holds 80 characters, and on a page."""
 
 MEAN = "mean"
 
@@ -267,6 +267,6 @@ def shift_note(chapter: Mapping[str, Any], pictures: int) -> str:
     left_out = [name for name in SHIFTS if name not in chapter["by_shift"]]
     without = f", without {', '.join(left_out)}" if left_out else ""
     return (
-        f"under shift: suite {chapter['suite_version']}{without}, {chapter['pictures']} "
+        f"Under shift: suite {chapter['suite_version']}{without}, {chapter['pictures']} "
         f"pictures{part}, {chapter['cases']} cases ({chapter['positives']} positive); {NOTE}"
     )
