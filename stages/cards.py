@@ -28,6 +28,7 @@ from pipeline.weights.manifest import (
 )
 
 from .evaluation.headlines import figure_name, words
+from .evaluation.under_shift import WIDE_PANEL, panels, shift_note
 
 CARD, TRIED, NOTICE = "README.md", "tried.json", "NOTICE.md"
 SHOWN = ("auc", "average_precision", "accuracy", "balanced_accuracy", "sensitivity", "specificity",
@@ -67,10 +68,17 @@ def write_cards(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters |= {"figure": _figure, "named": figure_name}
+    under_shift = (measured or {}).get("shifts")
     notice = weights / NOTICE
+    acquisitions = [row for row in tried or () if row.get("left_out")]
     shared = {
+        "acquisitions": acquisitions,
         "shown": SHOWN, "grave": GRAVE, "evaluation": measured, "kinds": Kind,
         "any_region": ANY_REGION,
+        "shift_panels": list(panels(under_shift, WIDE_PANEL)) if under_shift else [],
+        "shift_note": shift_note(under_shift, measured["facts"]["pictures"])
+        if measured and under_shift
+        else "",
         "notice": notice.read_text(encoding="utf-8").rstrip() if notice.is_file() else "",
     }  # fmt: skip
     ensembles = {member: name for name, (spec, _) in found.items() for member in spec.members}

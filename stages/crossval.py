@@ -1,25 +1,23 @@
-"""Grouped cross-validation: K ordinary runs, and what they say of pictures they never saw.
+"""Cross-validation: K ordinary runs, and what they say of pictures they never saw.
 
-The pictures are divided into K parts by group, stratified. In fold k part k tests, the next part
-validates (it chooses the epoch, the calibration and the thresholds), and the others train; so no
-figure comes from a picture that had any influence on the network that read it. The table's own
-test split stays out: what is chosen by cross-validation can still be tested on it.
+The pictures are divided by group or by acquisition (:mod:`.folds`). In each fold one part tests,
+another validates (it chooses the epoch, the calibration and the thresholds), and the others train;
+so no figure comes from a picture that had any influence on the network that read it. The table's
+own test split stays out: what is chosen by cross-validation can still be tested on it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline.bundle import Kind, write_json
+from pipeline.bundle import write_json
 from pipeline.domain import REGIONS
 from pipeline.errors import ConfigError, UsageError
 from pipeline.progress import Progress
@@ -27,7 +25,8 @@ from pipeline.progress import Progress
 from .assess import PREDICTIONS
 from .calibrate import probabilities
 from .config import FractureConfig, RegionConfig
-from .data.index import NONE, UNKNOWN, Index, Split, assign_parts
+from .data.index import NONE, UNKNOWN, Index
+from .folds import By, Folds
 from .metrics import auc, auc_estimate, share
 from .recipe import RESULT, train_fracture, train_region
 from .spec import TARGETS
@@ -38,39 +37,8 @@ log = logging.getLogger(__name__)
 Train = Callable[[Path, Index, bool, Progress], None]
 
 
-def fold_tables(index: Index, folds: int, seed: int, splits: Sequence[Split]) -> list[Index]:
-    """The table of each fold: the same rows with other splits.
-
-    Args:
-        index: Checked table.
-        folds: Number of parts, at least 3.
-        seed: Same seed and rows, same parts.
-        splits: Splits of the table whose pictures take part; the others are left out.
-
-    Raises:
-        ConfigError: No picture is in these splits.
-    """
-    pool = [
-        sample if sample.split in splits else replace(sample, split="excluded")
-        for sample in index.samples
-    ]
-    if all(sample.split == "excluded" for sample in pool):
-        raise ConfigError(f"{index.source}: no picture in {' or '.join(splits)}")
-    parts = assign_parts(pool, seed, folds)
-    tables = []
-    for fold in range(folds):
-        names: dict[int | None, Split] = {None: "excluded", fold: "test", (fold + 1) % folds: "val"}
-        samples = tuple(
-            replace(sample, split=names.get(part, "train"))
-            for sample, part in zip(pool, parts, strict=True)
-        )
-        name = f"{index.digest} {folds} {seed} {' '.join(splits)} {fold}"
-        tables.append(Index(index.source, hashlib.sha256(name.encode()).hexdigest(), samples))
-    return tables
-
-
 def crossval_region(
-    folder: Path, tables: Sequence[Index], config: RegionConfig, only: Sequence[int],
+    folder: Path, folds: Folds, config: RegionConfig, only: Sequence[int],
     progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     """Cross-validate the region stage with its auxiliary fracture output.
@@ -78,7 +46,7 @@ def crossval_region(
     Args:
         folder: Gets ``fold-1`` …, ``predictions.csv`` and ``result.json``; finished folds in it
             are kept, an unfinished one goes on after its last epoch.
-        tables: One a fold.
+        folds: Their tables.
         config: Settings of every fold.
         only: Numbers, from 1, of the folds to train now.
         progress: Advanced once a batch.
@@ -93,11 +61,11 @@ def crossval_region(
     def train(run: Path, table: Index, resume: bool, progress: Progress) -> None:
         train_region(run, table, config, resume, progress)
 
-    return _crossval(folder, tables, train, only, progress)
+    return _crossval(folder, folds, train, only, progress)
 
 
 def crossval_fracture(
-    folder: Path, tables: Sequence[Index], config: FractureConfig, only: Sequence[int],
+    folder: Path, folds: Folds, config: FractureConfig, only: Sequence[int],
     progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     """Cross-validate a specialist; each fold starts from the region network of the same fold.
@@ -106,7 +74,7 @@ def crossval_fracture(
 
     Args:
         folder: As for :func:`crossval_region`.
-        tables: The tables with which the region stage was cross-validated.
+        folds: Those with which the region stage was cross-validated.
         config: Settings; ``region_run`` is the folder of the region's cross-validation.
         only: As for :func:`crossval_region`.
         progress: Advanced once a batch.
@@ -117,9 +85,9 @@ def crossval_fracture(
     """
     parents = {
         table.digest: config.region_run if config.independent else fold_folder(config.region_run, n)
-        for n, table in enumerate(tables, 1)
+        for n, table in enumerate(folds.tables, 1)
     }
-    for number, table in enumerate(tables, 1):
+    for number, table in enumerate(folds.tables, 1):
         if number in only and not config.independent:
             _check_parent(parents[table.digest], table)
 
@@ -127,7 +95,7 @@ def crossval_fracture(
         mine = config.model_copy(update={"region_run": parents[table.digest]})
         train_fracture(run, table, mine, resume, progress)
 
-    return _crossval(folder, tables, train, only, progress)
+    return _crossval(folder, folds, train, only, progress)
 
 
 def fold_folder(folder: Path, number: int) -> Path:
@@ -136,7 +104,7 @@ def fold_folder(folder: Path, number: int) -> Path:
 
 
 def _check_parent(run: Path, table: Index) -> None:
-    hint = "run `fxpipe crossval region` first, with the same --folds and --seed"
+    hint = "run `fxpipe crossval region` first, with the same --by, --folds and --seed"
     if not (run / RESULT).is_file():
         raise ConfigError(f"{run}: no finished region run of this fold", hint)
     described = json.loads((run / CONFIG).read_text(encoding="utf-8"))
@@ -147,9 +115,11 @@ def _check_parent(run: Path, table: Index) -> None:
 
 
 def _crossval(
-    folder: Path, tables: Sequence[Index], train: Train, only: Sequence[int], progress: Progress
+    folder: Path, folds: Folds, train: Train, only: Sequence[int], progress: Progress
 ) -> dict[str, Any]:
-    for number, table in enumerate(tables, 1):
+    if folds.note:
+        log.info("%s", folds.note)
+    for number, table in enumerate(folds.tables, 1):
         run = fold_folder(folder, number)
         if number not in only:
             continue
@@ -159,20 +129,28 @@ def _crossval(
                 raise UsageError(f"{run}: is a fold of another table; name another --output")
             log.info("%s: finished before", run)
             continue
-        log.info("%s: fold %d of %d", run, number, len(tables))
+        log.info("%s: fold %d of %d", run, number, len(folds))
         train(run, table, (run / CONFIG).is_file(), progress)
-    return summarise(folder, len(tables))
+    return summarise(folder, folds.names, folds.by, folds.note)
 
 
-def summarise(folder: Path, folds: int) -> dict[str, Any]:
+def summarise(
+    folder: Path, names: Sequence[str], by: By = "group", note: str = ""
+) -> dict[str, Any]:
     """Pool the out-of-fold predictions of the finished folds; written beside them.
+
+    Args:
+        folder: Of the folds.
+        names: Of all folds, finished or not.
+        by: What tells the parts apart; each acquisition has figures with intervals of its own.
+        note: What was done to groups.
 
     Raises:
         ConfigError: No fold is finished.
     """
     frames, by_fold = [], []
     described: dict[str, Any] = {}
-    for number in range(1, folds + 1):
+    for number, name in enumerate(names, 1):
         run = fold_folder(folder, number)
         if not (run / RESULT).is_file():
             continue
@@ -186,22 +164,27 @@ def summarise(folder: Path, folds: int) -> dict[str, Any]:
             np.array(result["temperature"], np.float32),
             np.array(result["bias"], np.float32),
         )
-        for k, name in enumerate(described["labels"]):
-            frame[f"probability_{name}"] = calibrated[:, k]
+        for k, label in enumerate(described["labels"]):
+            frame[f"probability_{label}"] = calibrated[:, k]
         frames.append(frame)
-        by_fold.append({"fold": number, "best_epoch": result["best_epoch"], **_plain(frame)})
+        fold = {"fold": number, "name": name, "best_epoch": result["best_epoch"], **_plain(frame)}
+        if by == "acquisition":
+            fold |= {"pictures": len(frame), "figures": figures_of(frame)}
+        by_fold.append(fold)
     if not frames:
         raise ConfigError(f"{folder}: no finished fold")
     pooled = pd.concat(frames)
     pooled.to_csv(folder / PREDICTIONS, index=False, lineterminator="\n")
-    kind = Kind(described["kind"])
     summary = {
         "stage": described["stage"],
-        "folds": folds,
+        "folds": len(names),
+        "by": by,
+        "names": list(names),
+        "note": note,
         "finished": [row["fold"] for row in by_fold],
         "config": described["config"],
         "pictures": len(pooled),
-        "pooled": region_summary(pooled) if kind is Kind.REGION else fracture_summary(pooled),
+        "pooled": figures_of(pooled),
         "by_fold": by_fold,
     }
     write_json(folder / RESULT, summary)
@@ -230,6 +213,12 @@ def ranking(table: pd.DataFrame) -> str | None:
     """
     names = [f"{kind}_{target}" for kind in ("probability", "logit") for target in TARGETS]
     return next((name for name in names if name in table.columns), None)
+
+
+def figures_of(table: pd.DataFrame) -> dict[str, Any]:
+    """:func:`region_summary` of what a router says, :func:`fracture_summary` of a specialist."""
+    routed = f"probability_{REGIONS[0]}" in table
+    return region_summary(table) if routed else fracture_summary(table)
 
 
 def region_summary(table: pd.DataFrame) -> dict[str, Any]:

@@ -89,7 +89,26 @@ def bootstrap(
     return Estimate(value=value, low=float(low), high=float(high))
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A figure, and its values when groups are drawn anew.
+
+    Attributes:
+        estimate: The value with its interval.
+        draws: (:data:`BOOTSTRAPS`,) its value in each draw, NaN where undefined; empty where the
+            figure itself is.
+    """
+
+    estimate: Estimate
+    draws: Numbers
+
+
 def share(hits: NDArray[np.bool_], groups: Sequence[str]) -> Estimate:
+    """:func:`drawn_share` without its draws."""
+    return drawn_share(hits, groups).estimate
+
+
+def drawn_share(hits: NDArray[np.bool_], groups: Sequence[str]) -> Drawn:
     """A proportion with its 95 % interval over groups.
 
     By bootstrap; but where all or none are hits it sees no spread, and Wilson's interval for as
@@ -100,13 +119,15 @@ def share(hits: NDArray[np.bool_], groups: Sequence[str]) -> Estimate:
         groups: (N,) group of each row.
     """
     if len(hits) == 0:
-        return Estimate(value=None, note="no cases")
+        return Drawn(Estimate(value=None, note="no cases"), np.zeros(0))
     if hits.all() or not hits.any():
         independent = len(set(groups))
-        return rate(independent if hits.all() else 0, independent)
+        estimate = rate(independent if hits.all() else 0, independent)
+        return Drawn(estimate, np.full(BOOTSTRAPS, hits.mean()))
     drawn = [block @ hits / block.sum(1) for block in drawn_weights(groups, BOOTSTRAPS)]
-    low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5])
-    return Estimate(value=float(hits.mean()), low=float(low), high=float(high))
+    draws = np.concatenate(drawn)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return Drawn(Estimate(value=float(hits.mean()), low=float(low), high=float(high)), draws)
 
 
 def rate(hits: int, of: int) -> Estimate:
@@ -156,6 +177,14 @@ class Cases:
 def binary_figures(
     cases: Cases, prevalences: Sequence[float] = (), seed: int = 0
 ) -> dict[str, Estimate]:
+    """:func:`drawn_binary_figures` without their draws."""
+    drawn = drawn_binary_figures(cases, prevalences, seed)
+    return {name: figure.estimate for name, figure in drawn.items()}
+
+
+def drawn_binary_figures(
+    cases: Cases, prevalences: Sequence[float] = (), seed: int = 0
+) -> dict[str, Drawn]:
     """Everything that is said of a yes-or-no stage, each with its 95 % interval.
 
     The values are scikit-learn's where it has them; the intervals are percentiles over
@@ -184,12 +213,14 @@ def binary_figures(
         parts = binary_draws(cases.labels, cases.scores, cases.calls, weights, bins, prevalences)
         for name in values:
             drawn[name].append(parts[name])
-    return {
-        name: Estimate(value=None, note=reason)
-        if name not in values
-        else _with_interval(name, values[name], np.concatenate(drawn[name]), cases)
-        for name, reason in reasons.items()
-    }
+    figures = {}
+    for name, reason in reasons.items():
+        estimate, draws = Estimate(value=None, note=reason), np.zeros(0)
+        if name in values:
+            draws = np.concatenate(drawn[name])
+            estimate = _with_interval(name, values[name], draws, cases)
+        figures[name] = Drawn(estimate, draws)
+    return figures
 
 
 def expected_calibration_error(labels: Flags, scores: Numbers) -> float:

@@ -52,18 +52,29 @@ def describe_crossval(folder: Path) -> str:
         f" {summary['pictures']} pictures out of fold:"
     ]
     for name, part in summary["pooled"].items():
-        if "auc" not in part:
-            lines.append(f"  {name} {_figure(part)}")
-            continue
-        folds = [row.get(name) for row in summary["by_fold"]]
-        shown = ", ".join("–" if value is None else f"{value:.3f}" for value in folds)
-        known = [value for value in folds if value is not None]
-        mean = f"{statistics.mean(known):.3f}" if known else "–"
-        lines.append(
-            f"  {name} ({part['pictures']} pictures, {part['positives']} positive):"
-            f" AUC {_figure(part['auc'])} (chance 0.5); by fold {shown}, mean {mean}"
-        )
-    return "\n".join(lines)
+        words = _part(name, part)
+        if "auc" in part:
+            folds = [row.get(name) for row in summary["by_fold"]]
+            shown = ", ".join("–" if value is None else f"{value:.3f}" for value in folds)
+            known = [value for value in folds if value is not None]
+            mean = f"{statistics.mean(known):.3f}" if known else "–"
+            words += f"; by fold {shown}, mean {mean}"
+        lines.append(words)
+    for row in summary["by_fold"]:
+        if "figures" in row:
+            lines.append(f"left out: {row['name']}, fold {row['fold']}, {row['pictures']} pictures")
+            lines += [_part(name, part) for name, part in row["figures"].items()]
+    return "\n".join([*lines, *filter(None, [summary["note"]])])
+
+
+def _part(name: str, part: dict[str, Any]) -> str:
+    """A line for one figure of a cross-validation."""
+    if "auc" not in part:
+        return f"  {name} {_figure(part)}"
+    return (
+        f"  {name} ({part['pictures']} pictures, {part['positives']} positive):"
+        f" AUC {_figure(part['auc'])} (chance 0.5)"
+    )
 
 
 def _figure(estimate: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from pipeline.bundle import Estimate
 from pipeline.errors import ConfigError
 
 from .assess import PREDICTIONS
-from .crossval import ranking, subsets
+from .crossval import figures_of, fracture_summary, ranking, subsets
 from .metrics import auc, auc_estimate, bootstrap
 from .recipe import RESULT
 
@@ -27,6 +27,9 @@ def side_by_side(folders: Sequence[Path]) -> list[dict[str, Any]]:
     Only pictures that both have out of fold enter a difference; its interval comes from
     resampling groups, the same ones for both, so that what is hard for both cancels out. A
     specialist beside a region stage is compared, on its own region, with the auxiliary output.
+    A cross-validation that left acquisitions out also has ``left_out``: of each its name and
+    figures, and those of the baseline on the same pictures (``home``: where the baseline knew
+    other pictures of that acquisition).
 
     Args:
         folders: Of cross-validations; the first is the baseline.
@@ -41,14 +44,16 @@ def side_by_side(folders: Sequence[Path]) -> list[dict[str, Any]]:
         same = summary["stage"] == first["stage"]
         shown = SHOWN if same else (f"{summary['config']['region']} in view",)
         both = base.merge(table, on="path", suffixes=("_base", ""), validate="one_to_one")
+        changed = dict(_changes(first["config"], summary["config"])) if same else {}
+        if _by(summary) != _by(first):
+            changed["by"] = _by(summary)
         rows.append(
             {
                 "name": folder.name,
                 "stage": summary["stage"],
-                "folds": f"{len(summary['finished'])} of {summary['folds']}",
-                "changed": dict(_changes(first["config"], summary["config"]))
-                if same
-                else _specialist(summary),
+                "folds": _folds(summary),
+                "changed": changed if same else _specialist(summary) | changed,
+                "left_out": list(_left_out(summary, table, base, _by(first) == "group")),
                 "figures": {
                     name: _compared(both, part, _ranking(table), _ranking(base), table is base)
                     for name, part in subsets(both).items()
@@ -67,6 +72,49 @@ def _load(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
         raise ConfigError(
             f"{folder}: no finished cross-validation: {error}", "make it with `fxpipe crossval`"
         ) from error
+
+
+def _by(summary: Mapping[str, Any]) -> str:
+    """What told the parts apart; older results know of groups only."""
+    return str(summary.get("by", "group"))
+
+
+def _folds(summary: Mapping[str, Any]) -> str:
+    """How many are finished, and the acquisitions that these left out."""
+    count = f"{len(summary['finished'])} of {summary['folds']}"
+    if _by(summary) == "group":
+        return count
+    return f"{count}: {', '.join(row['name'] for row in summary['by_fold'])}"
+
+
+def _left_out(
+    summary: Mapping[str, Any], table: pd.DataFrame, base: pd.DataFrame, has_home: bool
+) -> Iterator[dict[str, Any]]:
+    """Each acquisition that was left out, beside the baseline on the pictures of both."""
+    if _by(summary) == "group":
+        return
+    for fold in summary["by_fold"]:
+        mine = table[table["fold"] == fold["fold"]]
+        home: dict[str, Any] = {}
+        if has_home:
+            mine = mine[mine["path"].isin(base["path"])]
+            same = base[base["path"].isin(mine["path"])]
+            home = (figures_of if summary["stage"] == "region" else fracture_summary)(same)
+        yield {
+            "name": fold["name"],
+            "pictures": len(mine),
+            "figures": _shown(figures_of(mine)),
+            "home": _shown(home),
+        }
+
+
+def _shown(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Estimates by name: the accuracy of the region, and the AUCs that :data:`SHOWN` names."""
+    return {
+        name: part.get("auc", part)
+        for name, part in figures.items()
+        if "auc" not in part or name in SHOWN
+    }
 
 
 def _specialist(summary: Mapping[str, Any]) -> dict[str, Any]:

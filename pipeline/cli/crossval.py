@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,13 @@ from .training import (
 
 _OWN = (
     click.option(
+        "--by", type=click.Choice(["group", "acquisition"]), default="group", show_default=True,
+        help="acquisition: leave one out in turn; the ratio of a picture's sides tells which.",
+    ),
+    click.option(
         "--folds", type=click.IntRange(min=3), default=5, show_default=True,
-        help="Parts: one tests, one validates, the others train, in turn.",
+        help="Parts: one tests, one validates, the others train, in turn. By acquisition: of the "
+        "others, one of which validates.",
     ),
     click.option(
         "--only", multiple=True, type=click.IntRange(min=1), metavar="FOLD",
@@ -42,7 +48,9 @@ _OWN = (
 
 @click.group(name="crossval")
 def command() -> None:
-    """Cross-validate a recipe by group; the same command goes on where it was stopped."""
+    """Cross-validate a recipe by group, or leave one acquisition out; the same command goes on
+    where it was stopped.
+    """
 
 
 @command.command(name="region")
@@ -74,28 +82,34 @@ def fracture(
 
 
 def _crossval(
-    stage: str, index: Path, folds: int, only: tuple[int, ...], seed: int, with_test: bool,
+    stage: str, index: Path, by: str, folds: int, only: tuple[int, ...], seed: int, with_test: bool,
     output: Path | None, file: Path | None, settings: tuple[str, ...], allow_leaks: bool,
     quiet: bool,
 ) -> None:  # fmt: skip
     folder = output or Path("runs") / f"crossval-{stage}"
-    chosen = only or tuple(range(1, folds + 1))
-    if max(chosen) > folds:
-        raise click.UsageError(f"--only {max(chosen)}: there are {folds} folds")
     config = settings_of(stage, file, settings, quiet)
     with needs("train"):
         from stages.config import RegionConfig
-        from stages.crossval import crossval_fracture, crossval_region, fold_tables
+        from stages.crossval import crossval_fracture, crossval_region
+        from stages.folds import folds_by_acquisition, folds_by_group
         from stages.report import describe_crossval
     table = read_training_table(index, allow_leaks)
-    tables = fold_tables(table, folds, seed, ("train", "val", *(("test",) if with_test else ())))
+    splits = ("train", "val", *(("test",) if with_test else ()))
+    if by == "group":
+        parts = folds_by_group(table, folds, seed, splits)
+    else:
+        watch = partial(on_stderr, quiet=quiet, unit="pictures")
+        parts = folds_by_acquisition(table, folds, seed, splits, watch)
+    chosen = only or tuple(range(1, len(parts) + 1))
+    if max(chosen) > len(parts):
+        raise click.UsageError(f"--only {max(chosen)}: there are {len(parts)} folds")
     try:
-        refuse_leaks(tables, config.data.cache, allow_leaks, quiet)
+        refuse_leaks(list(parts.tables), config.data.cache, allow_leaks, quiet)
         with on_stderr(None, quiet, "batches") as progress:
             if isinstance(config, RegionConfig):
-                crossval_region(folder, tables, config, chosen, progress)
+                crossval_region(folder, parts, config, chosen, progress)
             else:
-                crossval_fracture(folder, tables, config, chosen, progress)
+                crossval_fracture(folder, parts, config, chosen, progress)
     except KeyboardInterrupt:
         click.echo(f"\ninterrupted; the same command goes on ({folder})", err=True)
         raise

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -80,6 +81,21 @@ _PATH = click.Path(path_type=Path)
 )
 @STUDY_BY
 @click.option(
+    "--shifts", is_flag=True,
+    help="Measure under every shift of a fixed suite too: crop, turn, blur, print …",
+)  # fmt: skip
+@click.option(
+    "--only-shifts", multiple=True, metavar="NAME", help="Of the suite only this; repeatable."
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N",
+    help="Under shift only the N pictures whose SHA-256 come first.",
+)  # fmt: skip
+@click.option(
+    "--show", type=click.Path(path_type=Path, dir_okay=False), metavar="PNG",
+    help="Draw the suite on four pictures of the split into this file, and measure nothing.",
+)  # fmt: skip
+@click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting; repeatable."
 )
 @click.option("--quiet", is_flag=True, help="No progress and no figures; warnings remain.")
@@ -95,6 +111,10 @@ def command(
     prevalences: tuple[float, ...],
     seed: int,
     study_by: Any,
+    shifts: bool,
+    only_shifts: tuple[str, ...],
+    limit: int | None,
+    show: Path | None,
     settings: tuple[str, ...],
     quiet: bool,
     **options: Any,
@@ -108,25 +128,36 @@ def command(
     not be read; they count as failed.
     """
     log.configure()
+    if not shifts and (only_shifts or limit or show):
+        raise click.UsageError("--only-shifts, --limit and --show need --shifts")
     with needs("train"):
         from stages.data.index import read_index
+        from stages.evaluation.contact_sheet import draw_contact_sheet
         from stages.evaluation.evaluate import Asked, chosen_rows, evaluate
+        from stages.evaluation.under_shift import ask_shifts
     given = [
         f"{key}={json.dumps(value, ensure_ascii=False)}"
         for key, value in options.items()
         if value is not None
     ]
     config = load(RunConfig, None, [*settings, *given])
-    asked = Asked(split, with_excluded, tuple(dict.fromkeys(prevalences)), seed, study_by)
+    suite = ask_shifts(only_shifts, limit) if shifts else None
+    asked = Asked(split, with_excluded, tuple(dict.fromkeys(prevalences)), seed, study_by, suite)
     index = read_index(source)
-    rows = len(chosen_rows(index, asked))
+    samples = chosen_rows(index, asked)
+    if show:
+        click.echo(f"{show}: every shift of {draw_contact_sheet(samples, show)} pictures")
+        return
+    rows = len(samples)
+    under_shift = len(suite.names) * min(rows, suite.limit or rows) if suite else 0
     networks = load_bundles(weights or default_weights(), config)
     _prepare(output)
     if not quiet:
         others = Counter(sample.split for sample in index.samples)
         told = ", ".join(f"{count} {name}" for name, count in others.items())
         click.echo(f"{source}: {rows} pictures of split {split}; the table has {told}")
-    with on_stderr(rows + len(index.of("train")), quiet, "pictures") as progress:
+    every = rows + len(index.of("train")) + under_shift
+    with on_stderr(every, quiet, "pictures") as progress:
         evaluation = evaluate(index, networks, config, asked, output, progress)
     if not quiet:
         _print(evaluation, output)
@@ -166,6 +197,8 @@ def _print(evaluation: Evaluation, output: Path) -> None:
         console.print(_by_study(evaluation))
     console.print(Text(study_note(evaluation.facts)), soft_wrap=True)
     console.print(_by_gate(evaluation))
+    if evaluation.figures["shifts"] is not None:
+        _print_shifts(console, evaluation)
     ends = evaluation.figures["end_to_end"]["all"]
     counts = ", ".join(f"{count} {name}" for name, count in ends["counts"].items())
     refused = ", ".join(f"{count} {worth}" for worth, count in ends["refused"].items() if count)
@@ -198,6 +231,24 @@ def _by_gate(evaluation: Evaluation) -> Table | Text:
     for key, name in SCORES.items():
         table.add_row(Text(f"AUC by {name}"), Text(words(figures["auc"][key])), "")
     return table
+
+
+def _print_shifts(console: Console, evaluation: Evaluation) -> None:
+    """Shifts below each other, home first and their mean last, in tables of few figures."""
+    from stages.evaluation.headlines import words
+    from stages.evaluation.under_shift import panels, shift_note
+
+    for heads, lines in panels(evaluation.figures["shifts"]):
+        table = Table(box=box.SIMPLE, show_edge=False, padding=0)  # fits into 80 characters
+        table.add_column("shift", no_wrap=True)
+        for head in heads:
+            table.add_column(head, justify="right")
+        for name, estimates in lines:
+            cells = (words(each) if each.value is not None else "–" for each in estimates)
+            table.add_row(name, *(Text(cell) for cell in cells), end_section=name == lines[-2][0])
+        console.print(table, "")
+    note = shift_note(evaluation.figures["shifts"], evaluation.facts["pictures"])
+    console.print(Text(note), soft_wrap=True)
 
 
 def _by_study(evaluation: Evaluation) -> Table:

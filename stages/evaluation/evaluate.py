@@ -44,12 +44,14 @@ from .routing import end_to_end_figures, region_figures
 from .studies import study_figures
 from .tables import write_tables
 from .truth import add_truth
+from .under_shift import AskedShifts, predict_shifts, shift_figures
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
 """Of ``evaluation.json``; raised when a name in it changes its meaning."""
 PREDICTIONS = "predictions.csv"
+SHIFTED = "predictions_shifts.csv"
 RESULT = "evaluation.json"
 PAGE = "index.html"
 
@@ -66,6 +68,7 @@ class Asked:
         prevalences: Shares of fractures in (0, 1) for which PPV and NPV are wanted.
         seed: Of the bootstrap.
         study_by: The column that tells which pictures are one study.
+        shifts: What of the suite of shifts; None for nothing of it.
     """
 
     split: Choice = "test"
@@ -73,6 +76,7 @@ class Asked:
     prevalences: tuple[float, ...] = ()
     seed: int = 0
     study_by: StudyBy = "study"
+    shifts: AskedShifts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,8 @@ def evaluate(
         config: What they were opened with.
         asked: Rows and figures.
         output: Existing folder for all files.
-        progress: Advanced once for each row and each training picture that is looked up.
+        progress: Advanced once for each row, each training picture that is looked up, and each
+            row under each shift.
 
     Raises:
         UsageError: The table has no rows of the split.
@@ -122,8 +127,8 @@ def evaluate(
     """
     samples = chosen_rows(index, asked)
     facts = describe(index, weights, samples, asked)
-    table, prints = predict(samples, index.source.parent, weights, config, progress)
-    table, no_twins = add_twins(table, prints, index, config, progress)
+    home, prints = predict(samples, index.source.parent, weights, config, progress)
+    table, no_twins = add_twins(home, prints, index, config, progress)
     write_predictions(add_truth(table), output / PREDICTIONS)
     # From the file, so that what a reader computes from it is what was computed here.
     table = read_predictions(output / PREDICTIONS)
@@ -131,7 +136,15 @@ def evaluate(
         asked.prevalences, asked.seed, no_twins, facts["no_region_stage"], facts["no_gate"],
         asked.study_by,
     )  # fmt: skip
-    figures = all_figures(table, settings)
+    (output / SHIFTED).unlink(missing_ok=True)
+    under_shift = None
+    if asked.shifts:
+        under_shift = predict_shifts(
+            samples, home, index.source.parent, weights, config, asked.shifts, progress
+        )
+        write_predictions(under_shift, output / SHIFTED)
+        under_shift = read_predictions(output / SHIFTED)
+    figures = all_figures(table, settings, under_shift)
     facts |= {
         "labelled": int(table["label"].notna().sum()),
         "failed": int((table["status"] == "failed").sum()),
@@ -147,12 +160,14 @@ def evaluate(
     return Evaluation(facts, figures)
 
 
-def all_figures(table: pd.DataFrame, settings: Settings) -> Figures:
+def all_figures(
+    table: pd.DataFrame, settings: Settings, under_shift: pd.DataFrame | None = None
+) -> Figures:
     """Every figure, by chapter, from predictions with truth and twins.
 
     Without a region stage the chapters ``region``, ``gate``, ``header`` and ``cross_region`` are
     None; so are ``gate`` without a density gate, ``studies`` without studies and ``header``
-    without headers; the facts say why.
+    without headers; the facts say why. Without predictions under shift ``shifts`` is None.
     """
     return {
         "end_to_end": end_to_end_figures(table, settings),
@@ -165,6 +180,7 @@ def all_figures(table: pd.DataFrame, settings: Settings) -> Figures:
         "risk_coverage": risk_figures(table, settings),
         "pointing": pointing_figures(table, settings),
         "studies": study_figures(table, settings),
+        "shifts": None if under_shift is None else shift_figures(under_shift, settings),
     }
 
 

@@ -130,12 +130,38 @@ def question(table: pd.DataFrame, region: str, rows: Flags) -> Question:
 def _question(
     table: pd.DataFrame, scores: Numbers, calls: Flags, margin: Numbers, rows: Flags
 ) -> Question:
-    groups = table["group"].to_numpy(str)
-    cases = Cases((table["label"] == 1).to_numpy(bool), scores, calls, groups)
     twins, likeness = (
         table[name].to_numpy(np.float64)[rows] for name in ("twin_label", "labelled_twin_likeness")
     )
-    return Question(cases[rows], twins, likeness, margin[rows])
+    return Question(_cases(table, scores, calls)[rows], twins, likeness, margin[rows])
+
+
+def _cases(table: pd.DataFrame, scores: Numbers, calls: Flags) -> Cases:
+    """All rows as cases, those without a label among them."""
+    labels = (table["label"] == 1).to_numpy(bool)
+    return Cases(labels, scores, calls, table["group"].to_numpy(str))
+
+
+def cases_in_view(table: pd.DataFrame, region: str, bound: str = "threshold") -> Cases:
+    """The cases of :func:`ask` for pictures with a region in view, called from another bound on.
+
+    Args:
+        table: Predictions; neither truth nor twins are needed.
+        region: A region, :data:`POOLED` (one case a picture and region), or ``all``.
+        bound: Beginning of the columns from whose values on a case is called.
+    """
+    parts = []
+    for name in REGIONS if region == POOLED else (region,):
+        scores = table[f"fracture_{name}"].to_numpy(np.float64)
+        calls = scores >= table[f"{bound}_{name}"].to_numpy(np.float64)
+        rows = members(table, name, IN_VIEW) & labelled(table) & ~np.isnan(scores)
+        parts.append(_cases(table, scores, calls)[rows])
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[Cases]) -> Cases:
+    fields = ("labels", "scores", "calls", "groups")
+    return Cases(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
 
 
 def members(table: pd.DataFrame, region: str, name: str) -> Flags:
@@ -161,13 +187,11 @@ def ask(table: pd.DataFrame, region: str, name: str) -> Question:
     if region != POOLED:
         return question(table, region, members(table, region, name))
     parts = [question(table, each, members(table, each, name)) for each in REGIONS]
-    fields = ("labels", "scores", "calls", "groups")
-    joined = [np.concatenate([getattr(part.cases, field) for part in parts]) for field in fields]
     beside = ("twins", "likeness", "margin")
     return Question(
-        Cases(*joined), *(np.concatenate([getattr(part, field) for part in parts])
-                          for field in beside),
-    )  # fmt: skip
+        _joined([part.cases for part in parts]),
+        *(np.concatenate([getattr(part, field) for part in parts]) for field in beside),
+    )
 
 
 def fracture_figures(table: pd.DataFrame, settings: Settings) -> Figures:

@@ -25,6 +25,7 @@ from .headlines import (
     words,
 )
 from .routing import SEEN, TAKEN
+from .under_shift import WIDE_PANEL, panels, shift_note
 
 TEMPLATE = "evaluation.html"
 
@@ -47,12 +48,15 @@ def write_page(
     environment.filters |= {
         "words": words, "number": number, "bounds": bounds, "figure_name": figure_name,
     }  # fmt: skip
+    chapter = figures["shifts"]
     page = environment.get_template(TEMPLATE).render(
         facts=facts, figures=figures, headlines=list(headlines(figures)),
         footnote=FOOTNOTE, study_lines=list(study_lines(figures)), study_note=study_note(facts),
         header_lines=list(header_lines(figures)), header_note=header_note(figures, facts),
         header_by=BY, regions=REGIONS,
         refusers=WHO, scores=SCORES,
+        shift_panels=list(panels(chapter, WIDE_PANEL)) if chapter else [],
+        shift_note=shift_note(chapter, facts["pictures"]) if chapter else "",
         any_region=ANY_REGION, sets=SETS, seen=SEEN, taken=TAKEN,
         plots={plot.stem: _data_uri(plot) for plot in plots},
     )  # fmt: skip

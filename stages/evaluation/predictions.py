@@ -7,8 +7,8 @@ what a misroute costs. The decisions are those of :mod:`pipeline.decision`, on t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -28,6 +28,7 @@ from pipeline.domain import (
     RegionCall,
     StageOutput,
     Status,
+    XrayImage,
 )
 from pipeline.errors import ImageError, NotAPictureError, UnreadableImageError
 from pipeline.heatmap import peak
@@ -40,7 +41,7 @@ from pipeline.report.record import path_text, plain
 from pipeline.runtime.network import Batch, Stage
 from pipeline.runtime.session import Weights
 
-from ..data.index import Sample
+from ..data.index import Box, Sample
 from ..data.likeness import fingerprint
 
 SPOKEN = (
@@ -74,8 +75,12 @@ and ``verdict``, each ending in ``_all``; a verdict stands only there."""
 
 VERDICT_OF_ALL = f"verdict_{ANY_REGION}"
 
-ADDED_TEXTS = ("category", "refusal", "pointing_region", "twin", "labelled_twin")
-"""Columns of text that :mod:`.truth` and :mod:`.baselines` add; all others they add are numbers."""
+ADDED_TEXTS = ("category", "refusal", "pointing_region", "twin", "labelled_twin", "shift")
+"""Columns of text that :mod:`.truth`, :mod:`.baselines` and :mod:`.under_shift` add; all others
+they add are numbers."""
+
+Change = Callable[[XrayImage, tuple[Box, ...]], tuple[Array, tuple[Box, ...]]]
+"""A picture and its fracture boxes (fractions) to (H, W) float32 in [0, 1] and where they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ class _Read:
         arrays: (1, H, W) float32 for each preprocessing; empty when it could not be read.
         placements: Where the picture lies on each of them.
         shape: (H, W) of the source in px.
-        fingerprint: (D,) float32; None when it could not be read.
+        fingerprint: (D,) float32; None when it could not be read, or was changed.
         error: What went wrong.
         header: See :class:`pipeline.domain.XrayImage`.
     """
@@ -102,8 +107,9 @@ class _Read:
 
 
 def predict(
-    samples: Sequence[Sample], root: Path, weights: Weights, config: RunConfig, progress: Progress
-) -> tuple[pd.DataFrame, list[Array | None]]:
+    samples: Sequence[Sample], root: Path, weights: Weights, config: RunConfig, progress: Progress,
+    change: Change | None = None,
+) -> tuple[pd.DataFrame, list[Array | None]]:  # fmt: skip
     """Ask every network about every picture.
 
     Args:
@@ -112,11 +118,12 @@ def predict(
         weights: Opened bundles.
         config: Batch size and number of worker threads.
         progress: Advanced once a row.
+        change: Of every source picture, before preprocessing.
 
     Returns:
         One row for each sample, in their order, with the columns :data:`TEXTS` and
         :data:`NUMBERS`, and those of a specialist for all regions if there is one; and the
-        fingerprint of each picture, None where it could not be read.
+        fingerprint of each picture, None where it could not be read or was changed.
 
     Raises:
         DeviceError: The device gave up.
@@ -124,7 +131,7 @@ def predict(
     specs = weights.preprocessings
     rows: list[dict[str, Any]] = []
     prints: list[Array | None] = []
-    items = _read_ahead(samples, specs, config)
+    items = _read_ahead(samples, specs, config, change)
     batches = iter(lambda: list(islice(items, config.batch_size)), [])
     tasks = (partial(_answer, batch, weights, config) for batch in batches)
     for batch, answers in in_order(tasks, config.lanes, 2 * config.lanes, "fxpipe-lane"):
@@ -154,10 +161,11 @@ def read_fingerprints(
 
 
 def _read_ahead(
-    samples: Iterable[Sample], specs: Sequence[PreprocessSpec], config: RunConfig
-) -> Iterator[_Read]:
+    samples: Iterable[Sample], specs: Sequence[PreprocessSpec], config: RunConfig,
+    change: Change | None = None,
+) -> Iterator[_Read]:  # fmt: skip
     """Read on worker threads, a bounded number of files ahead of the consumer, in order."""
-    tasks = (partial(_read, sample, specs) for sample in samples)
+    tasks = (partial(_read, sample, specs, change) for sample in samples)
     return in_order(tasks, config.reader_threads, 2 * config.reader_threads, "fxpipe-read")
 
 
@@ -170,7 +178,7 @@ def _answer(
     return batch, [_failed(item.error) if item.error else next(answers) for item in batch]
 
 
-def _read(sample: Sample, specs: Sequence[PreprocessSpec]) -> _Read:
+def _read(sample: Sample, specs: Sequence[PreprocessSpec], change: Change | None) -> _Read:
     try:
         content, digest = read_file(sample.path)
         image = next(decode(content, sample.path, digest), None)
@@ -178,12 +186,17 @@ def _read(sample: Sample, specs: Sequence[PreprocessSpec]) -> _Read:
             raise UnreadableImageError(f"{sample.path.name}: found a file without a picture")
     except ImageError as error:
         return _Read(sample, {}, {}, None, None, error)
-    placed = {spec: preprocess(image.pixels, spec) for spec in specs}
+    pixels, look = image.pixels, None
+    if change is None:
+        look = fingerprint(pixels)
+    else:
+        pixels, boxes = change(image, sample.boxes)
+        sample = replace(sample, boxes=boxes)
+    placed = {spec: preprocess(pixels, spec) for spec in specs}
     arrays = {spec: array for spec, (array, _) in placed.items()}
     placements = {spec: placement for spec, (_, placement) in placed.items()}
-    shape = (image.pixels.shape[0], image.pixels.shape[1])
-    found = fingerprint(image.pixels)
-    return _Read(sample, arrays, placements, shape, found, None, image.dicom)
+    shape = (pixels.shape[0], pixels.shape[1])
+    return _Read(sample, arrays, placements, shape, look, None, image.dicom)
 
 
 def _ask(items: Sequence[_Read], weights: Weights, config: RunConfig) -> Iterator[dict[str, Any]]:

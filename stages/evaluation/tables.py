@@ -11,6 +11,7 @@ import pandas as pd
 from .figures import Figures, measured, risk_curve, risk_question
 from .header import BY
 from .routing import confusion
+from .under_shift import MEAN
 
 _COUNTS = ("pictures", "positives", "groups", "looked_up")
 
@@ -20,8 +21,8 @@ def write_tables(figures: Figures, table: pd.DataFrame, folder: Path) -> None:
 
     Args:
         figures: Under ``region``, ``gate``, ``header``, ``fracture``, ``cross_region``,
-            ``end_to_end``,
-            ``subgroups``, ``risk_coverage``, ``pointing`` and ``studies``.
+            ``end_to_end``, ``subgroups``, ``risk_coverage``, ``pointing``, ``studies`` and
+            ``shifts``.
         table: The predictions that they come from.
         folder: Where to. Of a chapter that is None an older table is taken out.
     """
@@ -38,6 +39,7 @@ def write_tables(figures: Figures, table: pd.DataFrame, folder: Path) -> None:
         "end_to_end": pd.DataFrame(_ends(figures["end_to_end"])),
         "pointing": pd.DataFrame(_pointing(figures["pointing"])),
         "studies": pd.DataFrame(_studies(figures["studies"])) if figures["studies"] else None,
+        "shifts": pd.DataFrame(_shifts(figures["shifts"])) if figures["shifts"] else None,
         "risk_coverage": _curves(table),
     }
     for name, frame in tables.items():
@@ -156,6 +158,13 @@ def _studies(figures: Figures) -> Iterator[dict[str, Any]]:
                         **where, "threshold": threshold, "of": of, "figure": figure,
                         **estimate.model_dump(), **beside,
                     }  # fmt: skip
+
+
+def _shifts(chapter: Figures) -> Iterator[dict[str, Any]]:
+    """Rows of :func:`.under_shift.shift_figures`; the last ones are means over the shifts."""
+    for name, figures in (*chapter["by_shift"].items(), (MEAN, chapter[MEAN])):
+        for figure, estimate in figures.items():
+            yield {"shift": name, "figure": figure, **estimate.model_dump()}
 
 
 def _curves(table: pd.DataFrame) -> pd.DataFrame:

@@ -6,10 +6,14 @@ import json
 
 import pandas as pd
 import pytest
+from bundles import write_bundles
 from click.testing import CliRunner
 from conftest import TINY
+from PIL import Image
+from tables import fracatlas_folder
 
 from pipeline.cli import main
+from pipeline.domain import REGIONS
 
 
 def fxpipe(*words):
@@ -20,6 +24,21 @@ def fxpipe(*words):
 def home(data, tmp_path_factory):
     home = tmp_path_factory.mktemp("crossval")
     assert fxpipe("index", "--input", data, "--output", home / "index.csv").exit_code == 0
+    return home
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory):
+    """A folder as above whose pictures of every other group come from a machine of its own."""
+    home = tmp_path_factory.mktemp("machines")
+    source = fracatlas_folder(home / "fracatlas", per_cell=20)
+    for _, row in pd.read_csv(source / "labels.csv").iterrows():
+        if int(row["group"][-3:] if row["truncated"] == 0 else 0) % 2:
+            file = source / "images" / row["image_id"]
+            with Image.open(file) as picture:
+                lower = picture.crop((0, 6, 64, 57))
+            lower.save(file, quality=95)
+    assert fxpipe("index", "--input", source, "--output", home / "index.csv").exit_code == 0
     return home
 
 
@@ -61,3 +80,44 @@ def test_a_fold_that_is_not_there_is_wrong_usage(home):
     result = crossval(home, "region", "--only", "4")
     assert result.exit_code == 2
     assert "there are 3 folds" in result.output
+
+
+def test_an_acquisition_is_left_out_and_its_figures_stand_in_the_cards(machines, tmp_path):
+    size = [w for s in TINY if "preprocess" in s for w in ("--set", s)]
+    region = ("region", "--init", "none", "--output", machines / "region", *size)
+    result = crossval(machines, *region, "--by", "acquisition", "--only", "2")
+    assert result.exit_code == 0, result.output
+    assert "folds 2 of 2" in result.output
+    assert "left out: fracatlas 1.25, fold 2" in result.output
+    assert "0 group(s) of several acquisitions" in result.output
+    summary = json.loads((machines / "region/result.json").read_text())
+    assert (summary["by"], summary["names"]) == (
+        "acquisition", ["fracatlas 1.00", "fracatlas 1.25"],
+    )  # fmt: skip
+    pooled = pd.read_csv(machines / "region/predictions.csv")
+    for path in pooled["path"]:
+        with Image.open(machines / path) as picture:
+            assert picture.size == (64, 51)
+    too_many = crossval(machines, *region, "--by", "acquisition", "--only", "3")
+    assert too_many.exit_code == 2
+    assert "there are 2 folds" in too_many.output
+
+    for name in ("trunk", "region", *(f"fracture-{name}" for name in REGIONS)):
+        (tmp_path / "weights" / name).mkdir(parents=True)
+    write_bundles(tmp_path / "weights")
+    cards = fxpipe("cards", "--weights", tmp_path / "weights", "--tried", machines / "region")
+    assert cards.exit_code == 0, cards.output
+    accuracy = summary["by_fold"][0]["figures"]["region accuracy"]
+    for name in ("README.md", "fracture-hand/README.md", "region/README.md"):
+        card = (tmp_path / "weights" / name).read_text()
+        assert "## Leave one acquisition out" in card
+        line = f"| region | fracatlas 1.25 | {len(pooled)} | region accuracy | "
+        assert f"{line}{accuracy['value']:.3f} [" in card
+    assert "acquisition" not in (tmp_path / "weights/trunk/README.md").read_text()
+
+
+def test_pictures_of_one_machine_cannot_be_divided_by_acquisition(home):
+    result = crossval(home, "region", "--init", "none", "--by", "acquisition")
+    assert result.exit_code == 2
+    assert "found 1 acquisition(s)" in result.output
+    assert "fracatlas 1.00" in result.output

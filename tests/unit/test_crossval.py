@@ -9,8 +9,10 @@ import pytest
 from pipeline.errors import ConfigError, UsageError
 from pipeline.progress import Silent
 from stages.config import FractureConfig
-from stages.crossval import crossval_fracture, fold_tables, summarise
+from stages.crossval import crossval_fracture, summarise
 from stages.data.index import Index, Sample
+from stages.folds import folds_by_group
+from stages.report import describe_crossval
 from stages.tried import side_by_side
 
 
@@ -29,7 +31,7 @@ def table(count=60):
 
 
 def test_every_picture_outside_the_test_split_tests_in_exactly_one_fold():
-    folds = fold_tables(table(), 4, 7, ("train", "val"))
+    folds = folds_by_group(table(), 4, 7, ("train", "val")).tables
     tested = [s.path for fold in folds for s in fold.of("test")]
     assert sorted(tested) == sorted(s.path for s in table().samples if s.split != "test")
     assert len({fold.digest for fold in folds}) == 4
@@ -37,7 +39,7 @@ def test_every_picture_outside_the_test_split_tests_in_exactly_one_fold():
 
 def test_no_group_is_divided_and_the_test_split_stays_out():
     held = {s.path for s in table().of("test")}
-    for fold in fold_tables(table(), 4, 7, ("train", "val")):
+    for fold in folds_by_group(table(), 4, 7, ("train", "val")).tables:
         seen: dict[str, set[str]] = {}
         for sample in fold.samples:
             if sample.path in held:
@@ -49,7 +51,9 @@ def test_no_group_is_divided_and_the_test_split_stays_out():
 
 
 def test_folds_repeat_with_their_seed():
-    first, again, other = (fold_tables(table(), 4, seed, ("train", "val")) for seed in (7, 7, 8))
+    first, again, other = (
+        folds_by_group(table(), 4, seed, ("train", "val")).tables for seed in (7, 7, 8)
+    )
     assert [f.samples for f in first] == [f.samples for f in again]
     assert [f.samples for f in first] != [f.samples for f in other]
 
@@ -57,7 +61,7 @@ def test_folds_repeat_with_their_seed():
 def test_a_table_without_such_rows_is_refused():
     bare = replace(table(), samples=table().of("test"))
     with pytest.raises(ConfigError, match="no picture in train or val"):
-        fold_tables(bare, 4, 7, ("train", "val"))
+        folds_by_group(bare, 4, 7, ("train", "val"))
 
 
 def fold(folder, number, scores, labels, first=0):
@@ -84,8 +88,9 @@ def test_predictions_of_finished_folds_are_pooled_calibrated(tmp_path, monkeypat
     monkeypatch.setattr("stages.metrics.BOOTSTRAPS", 100)
     fold(tmp_path, 1, [2.0, -2.0, 1.0, -1.0], [1, 0, 1, 0])
     fold(tmp_path, 3, [-1.0, 1.0, 0.5, -3.0], [1, 0, 1, 0], first=4)
-    summary = summarise(tmp_path, 5)
+    summary = summarise(tmp_path, list("12345"))
     assert summary["finished"] == [1, 3]
+    assert summary["names"] == list("12345")
     pooled = pd.read_csv(tmp_path / "predictions.csv")
     assert len(pooled) == 8  # the validation rows are not out of fold
     np.testing.assert_allclose(
@@ -105,7 +110,7 @@ def test_recipes_are_compared_on_the_same_pictures(tmp_path, monkeypatch):
     fold(tmp_path / "base", 1, list(np.linspace(1, -1, 20)), labels)
     fold(tmp_path / "better", 1, [x * 2.0 - 1 for x in labels], labels)
     for name in ("base", "better"):
-        summarise(tmp_path / name, 3)
+        summarise(tmp_path / name, list("123"))
     described = json.loads((tmp_path / "better/result.json").read_text())
     described["config"]["optim"]["epochs"] = 9
     described["config"]["data"]["workers"] = 0
@@ -120,12 +125,50 @@ def test_recipes_are_compared_on_the_same_pictures(tmp_path, monkeypatch):
     assert base["figures"]["hand in view"]["difference"]["value"] is None
 
 
+def test_acquisitions_that_were_left_out_stand_beside_home(tmp_path, monkeypatch):
+    monkeypatch.setattr("stages.metrics.BOOTSTRAPS", 100)
+    labels = [1, 0] * 4
+    good, poor = [2.0, -2.0] * 4, [1.0, -1.0, -1.0, 1.0] * 2
+    for name, second in (("home", good), ("away", poor)):
+        fold(tmp_path / name, 1, good, labels)
+        fold(tmp_path / name, 2, second, labels, first=8)
+    summarise(tmp_path / "home", ["1", "2"])
+    summarise(tmp_path / "away", ["set 1.22", "set 1.25"], "acquisition", "1 group(s) kept whole")
+    home, away = side_by_side([tmp_path / "home", tmp_path / "away"])
+    assert (home["left_out"], home["folds"]) == ([], "2 of 2")
+    assert away["changed"] == {"by": "acquisition"}
+    assert away["folds"] == "2 of 2: set 1.22, set 1.25"
+    first, second = away["left_out"]
+    assert (second["name"], second["pictures"]) == ("set 1.25", 8)
+    assert second["figures"]["hand in view"]["value"] == 0.5
+    assert second["home"]["hand in view"]["value"] == 1.0
+    assert first["figures"] == first["home"]
+    text = describe_crossval(tmp_path / "away")
+    assert "left out: set 1.25, fold 2, 8 pictures\n" in text
+    assert text.endswith("1 group(s) kept whole")
+    assert "left out" not in describe_crossval(tmp_path / "home")
+    (alone,) = side_by_side([tmp_path / "away"])
+    assert (alone["changed"], alone["left_out"][1]["home"]) == ({}, {})
+
+
+def test_results_from_before_there_were_acquisitions_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("stages.metrics.BOOTSTRAPS", 100)
+    fold(tmp_path, 1, [2.0, -2.0], [1, 0])
+    summarise(tmp_path, ["1"])
+    summary = json.loads((tmp_path / "result.json").read_text())
+    for name in ("by", "names", "note"):
+        del summary[name]
+    (tmp_path / "result.json").write_text(json.dumps(summary))
+    (row,) = side_by_side([tmp_path])
+    assert (row["folds"], row["left_out"]) == ("1 of 1", [])
+
+
 def test_a_specialist_stands_beside_the_auxiliary_output_on_its_region(tmp_path, monkeypatch):
     monkeypatch.setattr("stages.metrics.BOOTSTRAPS", 100)
     labels = [1, 0] * 10
     for name, stage in (("joint", "region"), ("hand", "fracture-hand")):
         fold(tmp_path / name, 1, list(np.linspace(1, -1, 20)), labels)
-        summarise(tmp_path / name, 3)
+        summarise(tmp_path / name, list("123"))
         described = json.loads((tmp_path / name / "result.json").read_text())
         described["stage"] = stage
         described["config"] |= {"region": "hand", "train": {"trainable_from": "layer4"}}
@@ -138,7 +181,7 @@ def test_a_specialist_stands_beside_the_auxiliary_output_on_its_region(tmp_path,
 
 
 def test_a_specialist_needs_the_region_networks_of_the_same_folds(tmp_path):
-    folds = fold_tables(table(), 4, 7, ("train", "val"))
+    folds = folds_by_group(table(), 4, 7, ("train", "val"))
     config = FractureConfig(region="hand", region_run=tmp_path / "region")
     with pytest.raises(ConfigError, match="fold-1: no finished region run"):
         crossval_fracture(tmp_path / "hand", folds, config, [1], Silent())
@@ -148,12 +191,12 @@ def test_a_specialist_needs_the_region_networks_of_the_same_folds(tmp_path):
 
 
 def test_finished_folds_of_another_table_are_not_taken_for_these(tmp_path):
-    folds = fold_tables(table(), 4, 7, ("train", "val"))
+    folds = folds_by_group(table(), 4, 7, ("train", "val"))
     parent = tmp_path / "region"
     fold(parent, 1, [1.0], [1])
     described = json.loads((parent / "fold-1/config.json").read_text())
     (parent / "fold-1/config.json").write_text(
-        json.dumps(described | {"index_digest": folds[0].digest})
+        json.dumps(described | {"index_digest": folds.tables[0].digest})
     )
     fold(tmp_path / "hand", 1, [1.0], [1])
     config = FractureConfig(region="hand", region_run=parent)
