@@ -39,6 +39,8 @@ def right_aligned(
     container = frame.dtype.itemsize * 8
     stored = min(int(ds.BitsStored), container)
     said = 0 if decoded else int(ds.get("HighBit", stored - 1)) + 1 - stored
+    if stored == container:
+        return _small(frame), ""
     padding = header_number(ds.get("PixelPaddingValue"))
     for shift in dict.fromkeys((said, 0, container - stored)):
         if 0 <= shift <= container - stored and _fits(frame, stored, shift, padding):
@@ -63,7 +65,7 @@ def _fits(frame: Frame, stored: int, shift: int, padding: float | None) -> bool:
             values = part[part != np.array(int(padding)).astype(frame.dtype)]
         if values.size == 0:
             continue
-        shifted = values >> shift
+        shifted = values >> shift if shift else values
         if shifted.min() < low or shifted.max() >= 2**stored or (values & below).any():
             return False
     return True
@@ -71,7 +73,7 @@ def _fits(frame: Frame, stored: int, shift: int, padding: float | None) -> bool:
 
 def _taken_out(frame: Frame, stored: int, shift: int, *, masked: bool = False) -> Frame:
     container, signed = frame.dtype.itemsize * 8, frame.dtype.kind == "i"
-    if stored == container or (shift == 0 and not signed and not masked):
+    if shift == 0 and not signed and not masked:
         return _small(frame)
     taken = np.empty_like(frame)
     for part, out in zip(_parts(frame), _parts(taken), strict=True):

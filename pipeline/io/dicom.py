@@ -156,10 +156,7 @@ def picture_header(content: bytes, name: str, room: Room = UNLIMITED) -> tuple[D
     ds = parse(content, name, room)
     notes = mend(ds)
     if "PixelData" not in ds and _is_cut(content):
-        raise UnreadableImageError(
-            f"{name}: found a file that ends in the middle of a data element: it is truncated, "
-            "wanted a whole one"
-        )
+        raise _cut(name)
     _check_radiograph(ds, name)
     _check_pixels(ds, name)
     return ds, notes + agree_on_size(ds)
@@ -179,7 +176,10 @@ def parse(content: bytes, name: str, room: Room = UNLIMITED) -> Dataset:
     """
     room.hold(_inflated_size(content, name))
     # The content was sniffed, so a missing preamble is a flaw and not a sign of something else.
-    ds = dcmread(BytesIO(content), force=True, defer_size=_DEFER_BYTES)
+    try:
+        ds = dcmread(BytesIO(content), force=True, defer_size=_DEFER_BYTES)
+    except struct.error as error:  # half a number
+        raise _cut(name) from error
     if "TransferSyntaxUID" not in ds.file_meta:
         implicit, little = ds.original_encoding
         ds.file_meta.TransferSyntaxUID = (
@@ -228,15 +228,23 @@ def _is_cut(content: bytes) -> bool:
         return False  # inflated whole, or refused
     implicit, little = start.original_encoding
     at = file.tell()
+    if at == len(content):  # nothing follows the meta information
+        return True
     try:
         for element in data_element_generator(file, bool(implicit), bool(little)):
             at = file.tell()
             if len(element.value or b"") < element.length != 0xFFFFFFFF:
                 return True
-    # pydicom's word for it, and what it says of half a number.
     except (EOFError, struct.error):
         return True
     return at < len(content)
+
+
+def _cut(name: str) -> UnreadableImageError:
+    return UnreadableImageError(
+        f"{name}: found a file that ends in the middle of a data element: it is truncated, wanted "
+        "a whole one"
+    )
 
 
 def _check_radiograph(ds: Dataset, name: str) -> None:
@@ -353,5 +361,6 @@ def _spacing_mm(
     """(row, column) at the detector, else as calibrated, after the pixels were made square."""
     for keyword in ("ImagerPixelSpacing", "PixelSpacing"):
         if pair := view.get(keyword):
-            return float(pair[0]) * stored[0] / shape[0], float(pair[1]) * stored[1] / shape[1]
+            row, column = float(pair[0]), float(pair[1])
+            return row * (stored[0] / shape[0]), column * (stored[1] / shape[1])
     return None

@@ -7,7 +7,7 @@ says of itself is held against the header, which is often wrong.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -19,8 +19,9 @@ from pydicom.uid import UID, RLELossless
 
 from ..errors import UnreadableImageError
 from .bits import right_aligned
-from .codestream import CodeStream, read_codestream
+from .codestream import CodeStream, Coding, read_codestream
 from .decoders import CODINGS, decode_stream, why_undecoded
+from .rle import rows_end_at
 
 COMPRESSIONS = (*CODINGS, RLELossless)
 """The compressed transfer syntaxes that are read."""
@@ -65,11 +66,18 @@ def agree_on_size(ds: Dataset) -> list[str]:
         Exception: Whatever pydicom raises on malformed pixel data; the caller translates.
     """
     syntax = UID(ds.file_meta.TransferSyntaxUID)
-    if syntax not in COMPRESSIONS or not _is_encapsulated(ds.PixelData):
-        return []
-    code = read_codestream(next(_streams(ds), b""))
     rows, columns = int(ds.Rows), int(ds.Columns)
-    if code is None or rows == columns or (code.rows, code.columns) != (columns, rows):
+    if syntax not in COMPRESSIONS or not _is_encapsulated(ds.PixelData) or rows == columns:
+        return []
+    stream = next(_streams(ds), b"")
+    code = read_codestream(stream)
+    if code is not None:
+        exchanged = (code.rows, code.columns) == (columns, rows)
+    else:
+        exchanged = (
+            syntax == RLELossless and not rows_end_at(stream, columns) and rows_end_at(stream, rows)
+        )
+    if not exchanged:
         return []
     ds.Rows, ds.Columns = columns, rows
     return ["Rows and Columns were exchanged: the code stream has them the other way round"]
@@ -192,6 +200,9 @@ def _decoded(stream: bytes, code: CodeStream, ds: Dataset, syntax: UID, name: st
     notes = []
     if code.coding is not CODINGS.get(syntax):
         notes.append(f"transfer syntax {syntax.name} holds {code.coding.value}")
+    if code.coding is Coding.JPEG and code.bits > 12:
+        # What GDCM writes into streams of 12 bits, against the standard.
+        code = replace(code, bits=int(ds.BitsStored))
     frame, photometric = decode_stream(stream, code, ds, name)
     if frame.ndim == 2:
         # A decoder counts from bit 0, unless more bits were compressed than the header knows.

@@ -179,7 +179,8 @@ def _mend_numbers(ds: Dataset, keyword: str) -> Iterator[str]:
         value = ds[keyword].value
         values = list(value) if isinstance(value, MultiValue | list | tuple) else [value]
         texts = ["" if each is None else str(each).strip() for each in values]
-        if not any(texts):
+        if not any(texts):  # pydicom reads some of these as None and some as a text
+            del ds[keyword]
             return
         numbers = [float(text.replace(",", ".")) for text in _meant(keyword, texts)]
         legal = _legal(keyword, numbers)
