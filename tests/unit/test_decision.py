@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.decision import decide, examiners, refusal, route
-from pipeline.domain import OperatingPoint, Verdict
+from pipeline.decision import decide, examiners, refusal, route, unjudged
+from pipeline.domain import Flag, OperatingPoint, Verdict
 
 HALF = {"elbow": 0.5, "hand": 0.5, "shoulder": 0.5}
 POINT = OperatingPoint("balanced", threshold=0.6, doubt_below=0.4)
@@ -82,3 +82,10 @@ def test_what_is_no_probability_is_refused(bad):
         route({"elbow": bad, "hand": 0.9, "shoulder": 0.2}, HALF)
     with pytest.raises(ValueError, match="wanted a number in"):
         decide("hand", "fracture", bad, POINT)
+
+
+def test_only_a_picture_without_contrast_is_refused_for_a_flag():
+    blank, other = Flag("blank", "nothing there"), Flag("too-small", "few pixels")
+    assert unjudged([other, blank]) == "blank: nothing there"
+    assert unjudged([other]) is None
+    assert unjudged([]) is None
