@@ -163,8 +163,8 @@ def _encapsulated() -> Iterator[Case]:
         ("private", UID("1.2.840.113619.5.2"), whole, "which fxpipe does not read"),
         ("unknown", UID("1.2.3.4.5"), whole, "transfer syntax that is not registered"),
         ("video", UID("1.2.840.10008.1.2.4.102"), whole, "which fxpipe does not read"),
-        ("empty", JPEGBaseline8Bit, _fragments(b""), "cannot be decoded"),
-        ("nothing", JPEGBaseline8Bit, _fragments(), "cannot be decoded"),
+        ("empty", JPEGBaseline8Bit, _fragments(b""), "wanted a JPEG Baseline"),
+        ("nothing", JPEGBaseline8Bit, _fragments(), "wanted a JPEG Baseline"),
         ("noise", RLELossless, encapsulate([b"\xff" * 64]), "cannot be decoded"),
         ("pieces", JPEGBaseline8Bit, _fragments(jpeg[:half], jpeg[half:]), PICTURE),
         ("endless", JPEGBaseline8Bit, whole[:-8] + b"\xfe\xff\x00\xe0\xff\xff\xff\xff", "found "),
@@ -178,7 +178,7 @@ def _encapsulated() -> Iterator[Case]:
     bomb.PixelData = encapsulate([factories.raster(np.zeros((8_000, 9_000), np.uint8), "JPEG")])
     bomb["PixelData"].VR, bomb["PixelData"].is_undefined_length = "OB", True
     bomb.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
-    yield "other-size.dcm", factories.dicom_file(bomb), "cannot be decoded"
+    yield "other-size.dcm", factories.dicom_file(bomb), "a code stream of 9000 x 8000 px"
 
 
 def _nested() -> Iterator[Case]:

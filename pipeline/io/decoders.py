@@ -101,20 +101,20 @@ def _by_pillow(
         raise UnreadableImageError(
             f"{name}: found colour of {code.bits} bits a sample in {code.coding.value}, wanted 8"
         )
+    options: dict[str, Any] = {
+        "rows": code.rows,
+        "columns": code.columns,
+        "number_of_frames": 1,
+        "samples_per_pixel": code.samples,
+        "planar_configuration": 0,
+        "bits_allocated": 8 if code.bits <= 8 else 16,
+        "bits_stored": code.bits,
+        "pixel_representation": int(ds.PixelRepresentation),
+        "photometric_interpretation": str(ds.PhotometricInterpretation),
+        "pixel_keyword": "PixelData",
+    }
     frame, facts = get_decoder(syntax).as_array(
-        encapsulate([stream]),
-        index=0,
-        decoding_plugin="pillow",
-        rows=code.rows,
-        columns=code.columns,
-        number_of_frames=1,
-        samples_per_pixel=code.samples,
-        planar_configuration=0,
-        bits_allocated=8 if code.bits <= 8 else 16,
-        bits_stored=code.bits,
-        pixel_representation=int(ds.PixelRepresentation),
-        photometric_interpretation=str(ds.PhotometricInterpretation),
-        pixel_keyword="PixelData",
+        encapsulate([stream]), index=0, decoding_plugin="pillow", **options
     )
     return frame, str(facts["photometric_interpretation"])
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import PIL.ImageFile
 from numpy.typing import NDArray
 from PIL.ImageFile import ImageFile
 
@@ -48,10 +47,10 @@ def read_deep(high: ImageFile, low: ImageFile) -> Array:
     """
     rawmode = _rawmode(high)
     if rawmode == _GREY_ALPHA:
-        _unpack_as(high, "RGBA")  # four bytes too: both bytes of grey, both of alpha
+        unpack_as(high, lambda _: "RGBA")  # four bytes too: both bytes of grey, both of alpha
         high.load()
         return shown(lambda: _words(high), (high.height, high.width), 16)
-    _unpack_as(low, rawmode[:-1] + _OTHER_ORDER[rawmode[-1]])
+    unpack_as(low, lambda mode: mode[:-1] + _OTHER_ORDER[mode[-1]])
     high.load()
     low.load()
     opacity = rawmode.startswith("RGBA")
@@ -103,13 +102,26 @@ def _words(image: ImageFile) -> Strips:
         yield rows, numbers[..., :1], numbers[..., 1]
 
 
+def unpack_as(image: ImageFile, change: Callable[[str], str]) -> None:
+    """Have a picture that is opened and not loaded unpacked in another of Pillow's raw modes.
+
+    Args:
+        image: Changed in place.
+        change: From the raw mode of a tile to the wanted one.
+    """
+    tiles: list[Any] = image.tile
+    for number, tile in enumerate(tiles):
+        arguments = tile[3]
+        if isinstance(arguments, str):
+            changed: Any = change(arguments)
+        else:
+            changed = (change(arguments[0]), *arguments[1:])
+        # Tiles are named tuples only since Pillow 11.
+        named = hasattr(tile, "_replace")
+        tiles[number] = tile._replace(args=changed) if named else (*tile[:3], changed)
+
+
 def _rawmode(image: ImageFile) -> str:
     """How the decoder is to unpack the picture, in Pillow's words."""
-    arguments = image.tile[0][3] if image.tile else ""
-    return str(arguments if isinstance(arguments, str) else arguments[0])
-
-
-def _unpack_as(image: ImageFile, rawmode: str) -> None:
-    for number, (*place, arguments) in enumerate(image.tile):
-        changed = rawmode if isinstance(arguments, str) else (rawmode, *arguments[1:])
-        image.tile[number] = PIL.ImageFile._Tile(*place, changed)
+    arguments: Any = image.tile[0][3] if image.tile else ""
+    return arguments if isinstance(arguments, str) else str(arguments[0])

@@ -233,7 +233,8 @@ def _is_cut(content: bytes) -> bool:
     try:
         for element in data_element_generator(file, bool(implicit), bool(little)):
             at = file.tell()
-            if len(element.value or b"") < element.length != 0xFFFFFFFF:
+            length = getattr(element, "length", 0)  # a parsed sequence has none
+            if length != 0xFFFFFFFF and len(element.value or b"") < length:
                 return True
     except (EOFError, struct.error):
         return True

@@ -144,9 +144,9 @@ def _by_pydicom(ds: Dataset, index: int, syntax: UID, name: str) -> Stored:
     grey = int(ds.SamplesPerPixel) == 1
     # Not iter_array: its frames are read-only, and its own sign correction fails on them. Unused
     # bits of grey values are our affair: pydicom believes BitsStored and not HighBit.
-    frame, facts = get_decoder(syntax).as_array(
-        ds, index=index, decoding_plugin=_plugin(syntax), correct_unused_bits=not grey
-    )
+    options: dict[str, Any] = {"correct_unused_bits": not grey}
+    plugin = "pydicom" if syntax == RLELossless else ""
+    frame, facts = get_decoder(syntax).as_array(ds, index=index, decoding_plugin=plugin, **options)
     photometric = str(facts["photometric_interpretation"])
     if not grey:
         if int(ds.get("HighBit", ds.BitsStored - 1)) != int(ds.BitsStored) - 1:
@@ -157,10 +157,6 @@ def _by_pydicom(ds: Dataset, index: int, syntax: UID, name: str) -> Stored:
         return Stored(frame, photometric)
     values, note = right_aligned(frame, ds, name)
     return Stored(values, photometric, (note,) if note else ())
-
-
-def _plugin(syntax: UID) -> str:
-    return "pydicom" if syntax == RLELossless else ""
 
 
 # ---------------------------------------------------------------------------------- compressed

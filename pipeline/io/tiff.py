@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from ..bands import bands
 from ..domain import Array
 from ..errors import UnreadableImageError
-from .deep_colour import Strips, shown
+from .deep_colour import Strips, shown, unpack_as
 
 _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _EXTRA = 258, 262, 277, 284, 338
 _STRIPS, _TILES = (273, 279), (324, 325)
@@ -41,11 +40,8 @@ def put_in_native_order(image: TiffImageFile) -> None:
 
     Pillow does so for unsigned numbers of 16 bits only.
     """
-    for number, tile in enumerate(image.tile):
-        if tile[0] == "libtiff":
-            rawmode, *others = tile[3]
-            native = re.sub(r"(;\d+)B([SF]?)$", r"\1N\2", rawmode)
-            image.tile[number] = ImageFile._Tile(*tile[:3], (native, *others))
+    if image.tile and image.tile[0][0] == "libtiff":
+        unpack_as(image, lambda mode: re.sub(r"(;\d+)B([SF]?)$", r"\1N\2", mode))
 
 
 def has_planes(image: TiffImageFile) -> bool:

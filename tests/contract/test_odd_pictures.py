@@ -109,11 +109,7 @@ def refused(folder: Path) -> dict[str, tuple[bytes, str, str]]:
         ),
         "jpeg-xl.dcm": (xl, "failed", "JPEG XL"),
         "other-size.dcm": (odd_size, "failed", "a code stream of"),
-        "more-bits.dcm": (
-            dicom_file(dicom(TWELVE << 4, bits=10)),
-            "failed",
-            "more bits than the 10",
-        ),
+        "more-bits.dcm": (too_much, "failed", "more bits than the 10"),
         "blank.png": (raster(grey, "PNG"), "unsupported", "blank"),
         "blank.dcm": (dicom_file(dicom(grey)), "unsupported", "blank"),
     }
