@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from .domain import (
     ANY_REGION,
+    Flag,
     FractureCall,
     HeaderEffect,
     HeaderUse,
@@ -17,6 +18,7 @@ from .domain import (
     RegionCall,
     StudyCall,
 )
+from .flags import BLANK
 from .io.body_parts import body_part
 from .io.terms import PROJECTIONS
 
@@ -121,6 +123,17 @@ def examiners(call: RegionCall | None, specialists: Collection[str]) -> tuple[st
         return tuple(specialists)
     wanted = (region if region in specialists else ANY_REGION for region in call.fired)
     return tuple(name for name in dict.fromkeys(wanted) if name in specialists)
+
+
+def unjudged(flags: Iterable[Flag]) -> str | None:
+    """Why nothing is said of a picture, whatever a network would say; None when something is.
+
+    Networks answer to a picture of one grey value too, and it means nothing.
+
+    Args:
+        flags: Of the picture.
+    """
+    return next((f"{flag.name}: {flag.reason}" for flag in flags if flag.name == BLANK), None)
 
 
 def refusal(call: RegionCall | None, specialists: Collection[str]) -> str | None:

@@ -86,12 +86,14 @@ class XrayImage:
     """One radiograph, ready for preprocessing.
 
     Attributes:
-        pixels: (H, W) float32 in [0, 1], bone bright.
+        pixels: (H, W) float32 in [0, 1], bone bright; square pixels, whatever those of the file
+            are.
         source: The file (and frame) that it was read from.
         bit_depth: Bits stored for each pixel in the source.
-        spacing_mm: (row, column) distance of pixel centres at the detector, or None.
+        spacing_mm: (row, column) distance of the centres of these pixels at the detector, or None.
         dicom: Header values that the pipeline uses (never identifiers), or None.
         identity: Identifiers of patient, study, series and instance by DICOM keyword, or None.
+        flags: What was mended while it was read, and may have been mended wrongly.
     """
 
     pixels: Array
@@ -100,6 +102,7 @@ class XrayImage:
     spacing_mm: tuple[float, float] | None = None
     dicom: Mapping[str, str] | None = None
     identity: Mapping[str, str] | None = field(default=None, repr=False)
+    flags: tuple[Flag, ...] = ()
 
     def __post_init__(self) -> None:
         _check(

@@ -1,10 +1,12 @@
 """Doubts about one picture, raised before its verdict is trusted: quality, and the header's word.
 
-A flag changes no verdict. Each rule is one function with its limit beside it; README.md tells them
-to users. The limits were set on the 1,984 readable radiographs of FracAtlas at hand, without their
-labels, by looking at what is found: ``several-exposures`` in 165, of which 91 with an upper limb,
-and 81 of those show two exposures or two limbs; ``inverted`` in none, in 1,926 of their negatives,
-and, wrongly, in 23 of 61 chest radiographs, whose rim is bright; the others in none but one.
+A flag changes no verdict, but for ``blank``: of a picture without contrast, nothing can be said.
+``header-mended`` and ``not-square`` come from :mod:`pipeline.io`, which knows what it mended. Each
+other rule is one function with its limit beside it; README.md tells all of them to users. The
+limits were set on the 1,984 readable radiographs of FracAtlas at hand, without their labels, by
+looking at what is found: ``several-exposures`` in 165, of which 91 with an upper limb, and 81 of
+those show two exposures or two limbs; ``inverted`` in none, in 1,926 of their negatives, and,
+wrongly, in 23 of 61 chest radiographs, whose rim is bright; the others in none but one.
 """
 
 from __future__ import annotations
@@ -19,9 +21,14 @@ from PIL import Image
 from .domain import Array, Flag
 from .io.body_parts import body_part
 
+BLANK = "blank"
+"""A picture with this flag gets no verdict."""
+
 NAMES = (
+    "header-mended",
+    "not-square",
     "too-small",
-    "blank",
+    BLANK,
     "inverted",
     "mostly-collimation",
     "several-exposures",
@@ -71,7 +78,7 @@ def _quality(pixels: Array) -> Iterator[Flag]:
     small = _small(pixels)
     contrast = _contrast(small)
     if contrast < LEAST_CONTRAST:
-        yield Flag("blank", f"found contrast {contrast:.3f}, wanted {LEAST_CONTRAST} or more")
+        yield Flag(BLANK, f"found contrast {contrast:.3f}, wanted {LEAST_CONTRAST} or more")
         return  # nothing else can be said of it
     rim, middle = _brightness(small)
     if min(rim, middle) > MOST_BRIGHT:

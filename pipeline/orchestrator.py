@@ -20,7 +20,7 @@ import numpy as np
 from .bundle import Density
 from .clock import Clock
 from .config import RunConfig
-from .decision import combine, decide, examiners, refusal, route
+from .decision import combine, decide, examiners, refusal, route, unjudged
 from .domain import (
     FractureCall,
     Heatmap,
@@ -162,8 +162,8 @@ def _judge(prepared: Sequence[Prepared], job: _Job) -> list[Outcome]:
         ]
         faults = [None if call else "the region stage gave no number for it" for call in calls]
     looking = [
-        examiners(call, weights.fracture) if fault is None else ()
-        for call, fault in zip(calls, faults, strict=True)
+        examiners(call, weights.fracture) if fault is None and not unjudged(item.flags) else ()
+        for item, call, fault in zip(prepared, calls, faults, strict=True)
     ]
     findings: list[list[FractureCall]] = [[] for _ in prepared]
     for region, specialist in weights.fracture.items():
@@ -222,7 +222,10 @@ def _outcome(
     weights: Weights,
 ) -> Outcome:
     """Put together what is known about one picture."""
-    error = fault or refusal(call, weights.fracture)
+    blank = unjudged(item.flags)
+    if blank is not None:  # then what the router says means nothing either
+        call, fault = None, None
+    error = blank or fault or refusal(call, weights.fracture)
     status = Status.OK
     if error is not None:
         status = Status.UNSUPPORTED if fault is None else Status.FAILED

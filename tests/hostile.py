@@ -163,8 +163,8 @@ def _encapsulated() -> Iterator[Case]:
         ("private", UID("1.2.840.113619.5.2"), whole, "which fxpipe does not read"),
         ("unknown", UID("1.2.3.4.5"), whole, "transfer syntax that is not registered"),
         ("video", UID("1.2.840.10008.1.2.4.102"), whole, "which fxpipe does not read"),
-        ("empty", JPEGBaseline8Bit, _fragments(b""), "cannot be decoded"),
-        ("nothing", JPEGBaseline8Bit, _fragments(), "cannot be decoded"),
+        ("empty", JPEGBaseline8Bit, _fragments(b""), "wanted a JPEG Baseline"),
+        ("nothing", JPEGBaseline8Bit, _fragments(), "wanted a JPEG Baseline"),
         ("noise", RLELossless, encapsulate([b"\xff" * 64]), "cannot be decoded"),
         ("pieces", JPEGBaseline8Bit, _fragments(jpeg[:half], jpeg[half:]), PICTURE),
         ("endless", JPEGBaseline8Bit, whole[:-8] + b"\xfe\xff\x00\xe0\xff\xff\xff\xff", "found "),
@@ -173,12 +173,12 @@ def _encapsulated() -> Iterator[Case]:
         ds.PixelData = data
         ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
         ds.file_meta.TransferSyntaxUID = syntax
-        yield f"{name}.dcm", _private_file(ds), words
+        yield f"{name}.dcm", private_file(ds), words
     bomb = factories.dicom(_GREY)
     bomb.PixelData = encapsulate([factories.raster(np.zeros((8_000, 9_000), np.uint8), "JPEG")])
     bomb["PixelData"].VR, bomb["PixelData"].is_undefined_length = "OB", True
     bomb.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
-    yield "other-size.dcm", factories.dicom_file(bomb), "cannot be decoded"
+    yield "other-size.dcm", factories.dicom_file(bomb), "a code stream of 9000 x 8000 px"
 
 
 def _nested() -> Iterator[Case]:
@@ -201,14 +201,17 @@ def _header(**attributes: object) -> bytes:
     return factories.dicom_file(factories.dicom(_DEEP, **attributes))
 
 
-def _private_file(ds: FileDataset) -> bytes:
+def private_file(ds: FileDataset) -> bytes:
     """Written as explicit little endian, whatever its transfer syntax says."""
     wanted = ds.file_meta.TransferSyntaxUID
-    stand_in = UID("1.2.840.10008.1.2.4.50")
-    ds.file_meta.TransferSyntaxUID = stand_in
-    content = factories.dicom_file(ds)
-    at = content.index(stand_in.encode()) - 2
-    value = wanted.encode() + b"\0" * (len(wanted) % 2)
+    ds.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.4.50")
+    return with_syntax(factories.dicom_file(ds), wanted)
+
+
+def with_syntax(content: bytes, syntax: UID) -> bytes:
+    """A file that claims another transfer syntax than it was written in."""
+    at = content.index(b"\x02\0\x10\0UI") + 6
+    value = syntax.encode() + b"\0" * (len(syntax) % 2)
     old = struct.unpack_from("<H", content, at)[0]
     group = struct.unpack_from("<I", content, 140)[0] + len(value) - old
     body = content[:at] + struct.pack("<H", len(value)) + value + content[at + 2 + old :]

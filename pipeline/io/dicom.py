@@ -7,6 +7,8 @@ patient identifiers must not.
 from __future__ import annotations
 
 import itertools
+import math
+import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.filereader import data_element_generator, read_partial
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import (
     UID,
@@ -27,12 +30,15 @@ from pydicom.uid import (
 )
 
 from ..bands import bands
-from ..domain import Array, ImageRef, XrayImage
+from ..domain import Array, Flag, ImageRef, XrayImage
 from ..errors import NotARadiographError, UnreadableImageError
-from .frames import stored_frames
+from .depth import white
+from .frames import Stored, agree_on_size, stored_frames
 from .grey import display_values
+from .header import SPACINGS, header_text, mend, of_frame
 from .limits import MAX_INFLATED_BYTES, MAX_PICTURES, MAX_PIXELS
 from .room import UNLIMITED, Room
+from .square import square_shape, squared
 from .terms import PROJECTIONS, known
 
 MODALITIES = (*PROJECTIONS, "OT", "SC")
@@ -67,6 +73,7 @@ _NEEDED = (
 )
 # Larger values than this are copied out of the file only when there is room for them.
 _DEFER_BYTES = 2**24
+_MENDED = "header-mended"
 # ITU-R 601, as in Pillow.
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -81,7 +88,7 @@ def read_dicom(content: bytes, ref: ImageRef, room: Room) -> Iterator[XrayImage]
 
     Yields:
         Images; only ``MONOCHROME`` frames go through LUTs and windows, colour becomes luminance.
-        Windows in functional groups of enhanced objects are not looked at.
+        A header that was mended, and pixels that were not square, are flagged.
 
     Raises:
         NotARadiographError: No picture, another modality, or raw detector data.
@@ -89,29 +96,32 @@ def read_dicom(content: bytes, ref: ImageRef, room: Room) -> Iterator[XrayImage]
         Exception: pydicom raises nearly anything on hostile input; the caller translates.
     """
     name = ref.path.name
-    ds = parse(content, name, room)
-    _check_radiograph(ds, name)
-    _check_pixels(ds, name)
+    ds, notes = picture_header(content, name, room)
     header = _header(ds)
-    identity = {keyword: str(ds.get(keyword) or "").strip() for keyword in _IDENTITY}
-    spacing_mm = _spacing_mm(ds)
+    identity = {keyword: header_text(ds, keyword) for keyword in _IDENTITY}
     several = int(ds.get("NumberOfFrames") or 1) > 1
-    size = int(ds.Rows) * int(ds.Columns) * int(ds.SamplesPerPixel)
     frames = stored_frames(ds, name)
     for index in itertools.count():
-        with room.for_picture(size):
-            pixels = next((_pixels(*frame, ds, name) for frame in frames), None)
-            if pixels is None:
+        view = of_frame(ds, index)
+        aspect = pixel_aspect(view)
+        stored_shape = int(ds.Rows), int(ds.Columns)
+        size = max(math.prod(stored_shape), math.prod(square_shape(stored_shape, aspect)))
+        with room.for_picture(size * int(ds.SamplesPerPixel)):
+            found = next((_shown(frame, view, ds, name) for frame in frames), None)
+            if found is None:
                 return
+            pixels, flags = squared(found[0], aspect)
+            mended = "; ".join((*notes, *found[1]))
             yield XrayImage(
                 pixels=pixels,
                 source=replace(ref, frame=index) if several else ref,
                 bit_depth=int(ds.BitsStored),
-                spacing_mm=spacing_mm,
+                spacing_mm=_spacing_mm(view, stored_shape, pixels.shape),
                 dicom=header,
                 identity=identity,
+                flags=((Flag(_MENDED, f"Header mended: {mended}"),) if mended else ()) + flags,
             )
-            del pixels
+            del pixels, found
 
 
 def read_study_uid(content: bytes) -> str | None:
@@ -124,7 +134,32 @@ def read_study_uid(content: bytes) -> str | None:
     ds = dcmread(
         BytesIO(content), force=True, stop_before_pixels=True, specific_tags=["StudyInstanceUID"]
     )
-    return str(ds.get("StudyInstanceUID") or "").strip() or None
+    return header_text(ds, "StudyInstanceUID") or None
+
+
+def picture_header(content: bytes, name: str, room: Room = UNLIMITED) -> tuple[Dataset, list[str]]:
+    """Read the header of a radiograph and mend it where that is sure; pixel data stay encoded.
+
+    Args:
+        content: The whole file, with or without preamble.
+        name: File name, for errors.
+        room: Told how large deflated content is.
+
+    Returns:
+        The header, and what was found and mended or left out, as words for a flag.
+
+    Raises:
+        NotARadiographError: No picture, another modality, or raw detector data.
+        UnreadableImageError: Truncated, too large, or without what pixels need.
+        Exception: Whatever pydicom raises on hostile input; the caller translates.
+    """
+    ds = parse(content, name, room)
+    notes = mend(ds)
+    if "PixelData" not in ds and _is_cut(content):
+        raise _cut(name)
+    _check_radiograph(ds, name)
+    _check_pixels(ds, name)
+    return ds, notes + agree_on_size(ds)
 
 
 def parse(content: bytes, name: str, room: Room = UNLIMITED) -> Dataset:
@@ -141,7 +176,10 @@ def parse(content: bytes, name: str, room: Room = UNLIMITED) -> Dataset:
     """
     room.hold(_inflated_size(content, name))
     # The content was sniffed, so a missing preamble is a flaw and not a sign of something else.
-    ds = dcmread(BytesIO(content), force=True, defer_size=_DEFER_BYTES)
+    try:
+        ds = dcmread(BytesIO(content), force=True, defer_size=_DEFER_BYTES)
+    except struct.error as error:  # half a number
+        raise _cut(name) from error
     if "TransferSyntaxUID" not in ds.file_meta:
         implicit, little = ds.original_encoding
         ds.file_meta.TransferSyntaxUID = (
@@ -174,7 +212,40 @@ def _inflated_size(content: bytes, name: str) -> int:
                     f"{name}: found a deflated file that grows beyond {MAX_INFLATED_BYTES} bytes, "
                     "wanted a smaller one"
                 )
+    if not inflate.eof:
+        raise UnreadableImageError(
+            f"{name}: found deflated content without an end: the file is truncated, wanted a whole "
+            "one"
+        )
     return size
+
+
+def _is_cut(content: bytes) -> bool:
+    """Whether the last data element is shorter than it says, or the file ends within its head."""
+    file = BytesIO(content)
+    start = read_partial(file, stop_when=lambda *_: True, force=True)
+    if start.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        return False  # inflated whole, or refused
+    implicit, little = start.original_encoding
+    at = file.tell()
+    if at == len(content):  # nothing follows the meta information
+        return True
+    try:
+        for element in data_element_generator(file, bool(implicit), bool(little)):
+            at = file.tell()
+            length = getattr(element, "length", 0)  # a parsed sequence has none
+            if length != 0xFFFFFFFF and len(element.value or b"") < length:
+                return True
+    except (EOFError, struct.error):
+        return True
+    return at < len(content)
+
+
+def _cut(name: str) -> UnreadableImageError:
+    return UnreadableImageError(
+        f"{name}: found a file that ends in the middle of a data element: it is truncated, wanted "
+        "a whole one"
+    )
 
 
 def _check_radiograph(ds: Dataset, name: str) -> None:
@@ -218,16 +289,15 @@ def _check_pixels(ds: Dataset, name: str) -> None:
         raise UnreadableImageError(f"{name}: found {frames} frames, wanted at most {MAX_PICTURES}")
 
 
-def _pixels(frame: NDArray[Any], photometric: str, ds: Dataset, name: str) -> Array:
-    """One decoded frame to (H, W) float32 in [0, 1]."""
+def _shown(stored: Stored, view: Dataset, ds: Dataset, name: str) -> tuple[Array, tuple[str, ...]]:
+    """One decoded frame to (H, W) float32 in [0, 1], and what was mended."""
+    frame, photometric = stored.values, stored.photometric
     if frame.ndim == 2 and photometric in ("MONOCHROME1", "MONOCHROME2"):
-        big_endian = ds.file_meta.TransferSyntaxUID == ExplicitVRBigEndian
-        return display_values(frame, ds, big_endian=big_endian)
+        return display_values(frame, view, big_endian=is_big_endian(ds)), stored.notes
     if frame.ndim == 2 and photometric == "PALETTE COLOR":
-        colours = apply_color_lut(frame, ds)[..., :3]
-        return _luminance(colours, np.iinfo(colours.dtype).max)
+        return _luminance(apply_color_lut(frame, _palette(ds))[..., :3]), stored.notes
     if frame.ndim == 3 and photometric == "RGB":
-        return _luminance(frame, 2 ** int(ds.BitsStored) - 1)
+        return _luminance(frame, int(ds.BitsStored)), stored.notes
     found = known("PhotometricInterpretation", photometric) or "an illegal value"
     raise UnreadableImageError(
         f"{name}: found photometric interpretation {found} with {frame.ndim} axes, "
@@ -235,10 +305,34 @@ def _pixels(frame: NDArray[Any], photometric: str, ds: Dataset, name: str) -> Ar
     )
 
 
-def _luminance(colours: NDArray[Any], white: int) -> Array:
+def is_big_endian(ds: Dataset) -> bool:
+    """Whether look-up tables in a file have their high bytes first."""
+    return bool(ds.file_meta.TransferSyntaxUID == ExplicitVRBigEndian)
+
+
+def _palette(ds: Dataset) -> Dataset:
+    """The palette with its first input signed as the pixels are (C.7.6.3.1.5), low bytes first."""
+    palette = Dataset()
+    palette.file_meta = ds.file_meta  # tells pydicom the byte order of segmented tables
+    for colour in ("Red", "Green", "Blue"):
+        keyword = f"{colour}PaletteColorLookupTableDescriptor"
+        entries, first, bits = (int(word) & 0xFFFF for word in ds[keyword].value)
+        signed = int(ds.PixelRepresentation) and first >= 2**15
+        palette.add_new(keyword, "SS", [entries, first - 2**16 if signed else first, bits])
+        keyword = f"{colour}PaletteColorLookupTableData"
+        if keyword in ds:
+            words = np.frombuffer(ds[keyword].value, ">u2" if is_big_endian(ds) else "<u2")
+            palette.add_new(keyword, "OW", words.astype("<u2").tobytes())
+        elif f"Segmented{keyword}" in ds:
+            palette.add(ds[f"Segmented{keyword}"])
+    return palette
+
+
+def _luminance(colours: NDArray[Any], most_bits: int = 16) -> Array:
+    weights = _LUMINANCE / np.float32(white(colours.max(), most_bits))
     grey = np.empty(colours.shape[:2], np.float32)
     for rows in bands(*colours.shape[:2]):
-        np.clip(colours[rows] @ (_LUMINANCE / np.float32(white)), 0.0, 1.0, out=grey[rows])
+        np.clip(colours[rows] @ weights, 0.0, 1.0, out=grey[rows])
     return grey
 
 
@@ -250,10 +344,24 @@ def _header(ds: Dataset) -> dict[str, str]:
     return {keyword: value for keyword, value in values.items() if value}
 
 
-def _spacing_mm(ds: Dataset) -> tuple[float, float] | None:
-    """(row, column) at the detector, else as calibrated; None when there is no legal value."""
+def pixel_aspect(view: Dataset) -> float | None:
+    """Height of a pixel divided by its width; None where the header does not say.
+
+    Args:
+        view: Of a frame, mended (:func:`.header.of_frame`).
+    """
+    for keyword in (*SPACINGS, "PixelAspectRatio"):
+        if pair := view.get(keyword):
+            return float(pair[0]) / float(pair[1])
+    return None
+
+
+def _spacing_mm(
+    view: Dataset, stored: tuple[int, int], shape: tuple[int, ...]
+) -> tuple[float, float] | None:
+    """(row, column) at the detector, else as calibrated, after the pixels were made square."""
     for keyword in ("ImagerPixelSpacing", "PixelSpacing"):
-        values = ds.get(keyword)
-        if values and len(values) == 2 and all(0.0 < float(value) < 100.0 for value in values):
-            return float(values[0]), float(values[1])
+        if pair := view.get(keyword):
+            row, column = float(pair[0]), float(pair[1])
+            return row * (stored[0] / shape[0]), column * (stored[1] / shape[1])
     return None

@@ -1,197 +1,250 @@
 """DICOM pixel data to arrays of stored values, whatever the compression.
 
-Decoders, all under permissive licences: Pillow for JPEG baseline and JPEG 2000, pydicom's own for
-RLE and uncompressed data, and python-gdcm for JPEG lossless, 12-bit JPEG and JPEG-LS. GDCM runs in
-a process of its own (see :mod:`pipeline.io.gdcm_worker`), about 0.2 s a frame.
+Uncompressed and RLE data are read by pydicom, code streams by :mod:`.decoders`. What a code stream
+says of itself is held against the header, which is often wrong.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import subprocess
-import sys
 from collections.abc import Iterator
-from io import BytesIO
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
-from pydicom.pixels.decoders.base import Decoder, get_decoder
-from pydicom.pixels.processing import convert_color_space
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import get_expected_length
-from pydicom.uid import (
-    JPEG2000,
-    UID,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
-)
+from pydicom.uid import UID, RLELossless
 
 from ..errors import UnreadableImageError
+from .bits import right_aligned
+from .codestream import CodeStream, Coding, read_codestream
+from .decoders import CODINGS, decode_stream, why_undecoded
+from .rle import rows_end_at
 
-# Named, so that pydicom never picks GDCM inside this process.
-_PLUGINS = {
-    JPEGBaseline8Bit: "pillow",
-    JPEGExtended12Bit: "pillow",  # 8 bit; deeper pictures go to GDCM
-    JPEG2000Lossless: "pillow",
-    JPEG2000: "pillow",
-    RLELossless: "pydicom",
-}
-_BY_GDCM = (JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless)
-COMPRESSIONS = (*_PLUGINS, *_BY_GDCM)
+COMPRESSIONS = (*CODINGS, RLELossless)
 """The compressed transfer syntaxes that are read."""
-_GDCM_PACKAGE = "python-gdcm"
-_WORKER = Path(__file__).with_name("gdcm_worker.py")
-_WORKER_TIMEOUT_S = 60.0
-_COMPLAINTS = (b"premature end of data", b"bad Huffman code", b"instead of RST")
+_NEWER = {
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+    "1.2.840.10008.1.2.8.1": "Deflated Image Frame Compression",
+}
+"""Transfer syntaxes of the standard that are newer than pydicom's table of them."""
+_ALLOCATED = (1, 8, 16, 32)
+_ITEM, _ITEM_HEAD = b"\xfe\xff\x00\xe0", 8
+
+Frame = NDArray[Any]
 
 
-def stored_frames(ds: Dataset, name: str) -> Iterator[tuple[NDArray[Any], str]]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """One decoded frame.
+
+    Attributes:
+        values: (H, W) or (H, W, 3) integers; signed ones with their sign.
+        photometric: Their photometric interpretation; YBR arrives as RGB.
+        notes: What was found and mended, as words for a flag.
+    """
+
+    values: Frame
+    photometric: str
+    notes: tuple[str, ...] = ()
+
+
+def agree_on_size(ds: Dataset) -> list[str]:
+    """Exchange Rows and Columns of a header where the code stream of its first frame has them so.
+
+    Args:
+        ds: A header with pixel data and a transfer syntax; changed in place.
+
+    Returns:
+        What was found, as words for a flag.
+
+    Raises:
+        Exception: Whatever pydicom raises on malformed pixel data; the caller translates.
+    """
+    syntax = UID(ds.file_meta.TransferSyntaxUID)
+    rows, columns = int(ds.Rows), int(ds.Columns)
+    if syntax not in COMPRESSIONS or not _is_encapsulated(ds.PixelData) or rows == columns:
+        return []
+    stream = next(_streams(ds), b"")
+    code = read_codestream(stream)
+    if code is not None:
+        exchanged = (code.rows, code.columns) == (columns, rows)
+    else:
+        exchanged = (
+            syntax == RLELossless and not rows_end_at(stream, columns) and rows_end_at(stream, rows)
+        )
+    if not exchanged:
+        return []
+    ds.Rows, ds.Columns = columns, rows
+    return ["Rows and Columns were exchanged: the code stream has them the other way round"]
+
+
+def stored_frames(ds: Dataset, name: str) -> Iterator[Stored]:
     """Decode frame by frame.
 
     Args:
-        ds: A header with pixel data and a transfer syntax.
+        ds: A header with pixel data and a transfer syntax, after :func:`agree_on_size`.
         name: File name, for errors.
 
-    Yields:
-        (H, W) or (H, W, 3) integers and their photometric interpretation; YBR arrives as RGB.
-
     Raises:
-        UnreadableImageError: No decoder for the compression, damaged data, or less than promised.
+        UnreadableImageError: No decoder for the compression, damaged data, less than promised, or
+            a header that the data contradict.
         Exception: Whatever pydicom raises on malformed headers; the caller translates.
     """
     syntax = UID(ds.file_meta.TransferSyntaxUID)
-    deep = syntax == JPEGExtended12Bit and int(ds.BitsStored) > 8
-    if syntax in _BY_GDCM or deep:
-        yield from _gdcm_frames(ds, syntax, name)
-        return
-    plugin = _PLUGINS.get(syntax, "")
-    if not syntax.is_transfer_syntax or (syntax.is_encapsulated and not plugin):
+    if syntax in COMPRESSIONS:
+        yield from _compressed_frames(ds, syntax, name)
+    elif syntax.is_transfer_syntax and not syntax.is_encapsulated:
+        yield from _native_frames(ds, syntax, name)
+    else:
         raise UnreadableImageError(
             f"{name}: found pixels in transfer syntax {_name(syntax)}, which fxpipe does not "
             "read, wanted uncompressed, RLE, JPEG, JPEG-LS or JPEG 2000"
         )
-    decoder = get_decoder(syntax)
-    if plugin and plugin not in decoder.available_plugins:
-        raise _decoder_missing(syntax, name, plugin)
-    if not syntax.is_encapsulated:
-        found, wanted = len(ds.PixelData), get_expected_length(ds, unit="bytes")
-        if found < wanted:
-            raise UnreadableImageError(
-                f"{name}: found {found} bytes of pixel data, wanted {wanted}: the file is truncated"
-            )
+
+
+# ---------------------------------------------------------------------------------- uncompressed
+
+
+def _native_frames(ds: Dataset, syntax: UID, name: str) -> Iterator[Stored]:
+    _check_not_compressed(ds.PixelData, syntax, name)
+    allocated, stored = int(ds.BitsAllocated), int(ds.BitsStored)
+    if allocated not in _ALLOCATED or stored > allocated:
+        raise UnreadableImageError(
+            f"{name}: found {stored} bits stored in {allocated} allocated, wanted them to fit into "
+            f"{', '.join(map(str, _ALLOCATED))}"
+        )
+    found, wanted = len(ds.PixelData), get_expected_length(ds, unit="bytes")
+    if found < wanted:
+        raise UnreadableImageError(
+            f"{name}: found {found} bytes of pixel data, wanted {wanted}: the file is truncated"
+        )
     for index in range(int(ds.get("NumberOfFrames") or 1)):
-        yield _frame(decoder, ds, index, plugin)
+        yield _by_pydicom(ds, index, syntax, name)
 
 
-def _frame(decoder: Decoder, ds: Dataset, index: int, plugin: str) -> tuple[NDArray[Any], str]:
-    """One frame by pydicom; a function, so that the generator above keeps no frame."""
-    # Not iter_array: its frames are read-only, and its own sign correction fails on them.
-    frame, facts = decoder.as_array(ds, index=index, decoding_plugin=plugin)
-    return frame, str(facts["photometric_interpretation"])
+def _check_not_compressed(data: bytes, syntax: UID, name: str) -> None:
+    encapsulated = _is_encapsulated(data)
+    start = _offsets_end(data) + _ITEM_HEAD if encapsulated else 0
+    code = read_codestream(data[start:] if start else data)
+    if encapsulated or code:
+        found = code.coding.value if code else "encapsulated"
+        raise UnreadableImageError(
+            f"{name}: found compressed pixel data ({found}) in transfer syntax {_name(syntax)}, "
+            "wanted uncompressed ones, or the transfer syntax of the compression"
+        )
+
+
+def _by_pydicom(ds: Dataset, index: int, syntax: UID, name: str) -> Stored:
+    """One frame, uncompressed or RLE; a function, so that its caller keeps no frame."""
+    grey = int(ds.SamplesPerPixel) == 1
+    # Not iter_array: its frames are read-only, and its own sign correction fails on them. Unused
+    # bits of grey values are our affair: pydicom believes BitsStored and not HighBit.
+    options: dict[str, Any] = {"correct_unused_bits": not grey}
+    plugin = "pydicom" if syntax == RLELossless else ""
+    frame, facts = get_decoder(syntax).as_array(ds, index=index, decoding_plugin=plugin, **options)
+    photometric = str(facts["photometric_interpretation"])
+    if not grey:
+        if int(ds.get("HighBit", ds.BitsStored - 1)) != int(ds.BitsStored) - 1:
+            raise UnreadableImageError(
+                f"{name}: found colour whose HighBit is not BitsStored - 1, wanted right-aligned "
+                "values"
+            )
+        return Stored(frame, photometric)
+    values, note = right_aligned(frame, ds, name)
+    return Stored(values, photometric, (note,) if note else ())
+
+
+# ---------------------------------------------------------------------------------- compressed
+
+
+def _compressed_frames(ds: Dataset, syntax: UID, name: str) -> Iterator[Stored]:
+    if not _is_encapsulated(ds.PixelData):
+        raise UnreadableImageError(
+            f"{name}: found pixel data that are not encapsulated, wanted those of transfer syntax "
+            f"{_name(syntax)}, which are compressed"
+        )
+    for index, stream in enumerate(_streams(ds)):
+        code = read_codestream(stream)
+        if code is None and syntax == RLELossless:
+            yield _by_pydicom(ds, index, syntax, name)
+        elif code is None:
+            raise UnreadableImageError(
+                f"{name}: found damaged or foreign data, wanted a {syntax.name} code stream"
+            )
+        else:
+            yield _decoded(stream, code, ds, syntax, name)
+
+
+def _streams(ds: Dataset) -> Iterator[bytes]:
+    """The compressed frames."""
+    offsets = ds.get("ExtendedOffsetTable"), ds.get("ExtendedOffsetTableLengths")
+    return generate_frames(
+        ds.PixelData,
+        number_of_frames=int(ds.get("NumberOfFrames") or 1),
+        extended_offsets=offsets if all(offsets) else None,
+    )
+
+
+def _decoded(stream: bytes, code: CodeStream, ds: Dataset, syntax: UID, name: str) -> Stored:
+    """One frame of the JPEG families, by the decoder for what it is."""
+    _check_code(stream, code, ds, name)
+    notes = []
+    if code.coding is not CODINGS.get(syntax):
+        notes.append(f"transfer syntax {syntax.name} holds {code.coding.value}")
+    if code.coding is Coding.JPEG and code.bits > 12:
+        # What GDCM writes into streams of 12 bits, against the standard.
+        code = replace(code, bits=int(ds.BitsStored))
+    frame, photometric = decode_stream(stream, code, ds, name)
+    if frame.ndim == 2:
+        # A decoder counts from bit 0, unless more bits were compressed than the header knows.
+        fits = code.bits <= int(ds.BitsStored)
+        frame, note = right_aligned(frame, ds, name, decoded=fits)
+        notes += [note] if note else []
+    return Stored(frame, photometric, tuple(notes))
+
+
+def _check_code(stream: bytes, code: CodeStream, ds: Dataset, name: str) -> None:
+    rows, columns, samples = int(ds.Rows), int(ds.Columns), int(ds.SamplesPerPixel)
+    for found, wanted, unit in (
+        (f"{code.columns} x {code.rows}", f"{columns} x {rows}", "px"),
+        (f"{code.samples}", f"{samples}", "samples a pixel"),
+    ):
+        if found != wanted:
+            raise UnreadableImageError(
+                f"{name}: found a code stream of {found} {unit}, wanted the {wanted} of its header"
+            )
+    # Some decoders fill what a cut stream lacks with grey.
+    if not stream[: code.end].rstrip(b"\0\xff").endswith(b"\xff\xd9"):
+        raise UnreadableImageError(
+            f"{name}: found a {code.coding.value} frame without an end: the file is truncated, "
+            "wanted a whole one"
+        )
 
 
 def why_unreadable(syntax: UID) -> str:
     """Why pictures in a compression cannot be decoded here; empty if they can.
 
-    For GDCM a tiny JPEG is decoded, as only that shows whether its library can be loaded.
+    Args:
+        syntax: One of :data:`COMPRESSIONS`.
     """
-    if syntax in _PLUGINS:
-        available = get_decoder(syntax).available_plugins
-        return "" if _PLUGINS[syntax] in available else f"{_PLUGINS[syntax]} has no decoder for it"
-    if importlib.util.find_spec("gdcm") is None:
-        return f"{_GDCM_PACKAGE} is not installed"
-    return _why_no_gdcm()
+    return "" if syntax == RLELossless else why_undecoded(syntax)
 
 
-@functools.cache
-def _why_no_gdcm() -> str:
-    stream = BytesIO()
-    Image.new("L", (8, 8), 128).save(stream, "JPEG")
-    numbers = ("8", "8", "1", "8", "8", "0")
-    arguments = [str(JPEGBaseline8Bit), "MONOCHROME2", *numbers]
-    try:
-        done = _run_worker(arguments, stream.getvalue(), JPEGBaseline8Bit, "sample")
-    except UnreadableImageError as error:
-        return f"{_GDCM_PACKAGE} is installed and does not work: {error}"
-    return "" if len(done) == 64 else f"{_GDCM_PACKAGE} gave {len(done)} bytes, wanted 64"
+def _is_encapsulated(data: bytes) -> bool:
+    """Whether pixel data begin with a table of offsets and an item (PS3.5 A.4)."""
+    end = _offsets_end(data)
+    return data[:4] == _ITEM and data[end : end + 4] in (_ITEM, b"")
 
 
-def _gdcm_frames(ds: Dataset, syntax: UID, name: str) -> Iterator[tuple[NDArray[Any], str]]:
-    """Like :func:`stored_frames`, by GDCM."""
-    if importlib.util.find_spec("gdcm") is None:
-        raise _decoder_missing(syntax, name, _GDCM_PACKAGE)
-    rows, columns, samples = int(ds.Rows), int(ds.Columns), int(ds.SamplesPerPixel)
-    signed = int(ds.PixelRepresentation)
-    photometric = str(ds.PhotometricInterpretation)
-    numbers = rows, columns, samples, int(ds.BitsAllocated), int(ds.BitsStored), signed
-    arguments = [str(syntax), photometric, *(str(number) for number in numbers)]
-    for stream in generate_frames(
-        ds.PixelData, number_of_frames=int(ds.get("NumberOfFrames") or 1)
-    ):
-        # GDCM fills what a cut stream lacks with grey.
-        if not stream.rstrip(b"\0\xff").endswith(b"\xff\xd9"):
-            raise UnreadableImageError(
-                f"{name}: found a {syntax.name} frame without an end, wanted a whole one"
-            )
-        data = _run_worker(arguments, stream, syntax, name)
-        itemsize, rest = divmod(len(data), rows * columns * samples)
-        if rest or itemsize not in (1, 2):
-            raise UnreadableImageError(
-                f"{name}: found {len(data)} bytes in a decoded frame of {columns} x {rows} px, "
-                "wanted 1 or 2 for each sample"
-            )
-        frame = np.frombuffer(data, f"<{'i' if signed else 'u'}{itemsize}")
-        if samples == 1:
-            yield frame.reshape(rows, columns), photometric
-        else:
-            colours = frame.reshape(rows, columns, samples)
-            yield convert_color_space(colours, photometric, "RGB"), "RGB"
-
-
-def _run_worker(arguments: list[str], stream: bytes, syntax: UID, name: str) -> bytes:
-    """Decode one frame in a process that may die of it."""
-    # -P: this folder's modules must not shadow installed ones.
-    command = [sys.executable, "-P", str(_WORKER), *arguments]
-    try:
-        done = subprocess.run(
-            command, input=stream, capture_output=True, timeout=_WORKER_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise UnreadableImageError(
-            f"{name}: found a {syntax.name} frame that keeps GDCM busy for more than "
-            f"{_WORKER_TIMEOUT_S:.0f} s, wanted a valid one"
-        ) from error
-    if done.returncode != 0:
-        raise UnreadableImageError(
-            f"{name}: found damaged {syntax.name} data (GDCM ended with {done.returncode}), "
-            "wanted a valid frame"
-        )
-    # libjpeg fills what it cannot read with grey, and only says so.
-    if any(complaint in done.stderr for complaint in _COMPLAINTS):
-        raise UnreadableImageError(
-            f"{name}: found damaged {syntax.name} data, wanted a whole frame"
-        )
-    return done.stdout
-
-
-def _decoder_missing(syntax: UID, name: str, package: str) -> UnreadableImageError:
-    return UnreadableImageError(
-        f"{name}: found pixels in transfer syntax {_name(syntax)}, wanted a decoder for it, "
-        f"which {package} has",
-        f"pip install {package}",
-    )
+def _offsets_end(data: bytes) -> int:
+    return _ITEM_HEAD + int.from_bytes(data[4:8], "little")
 
 
 def _name(syntax: UID) -> str:
-    return f"{syntax.name} ({syntax})" if syntax.name != syntax else "that is not registered"
+    name = _NEWER.get(syntax, syntax.name)
+    return f"{name} ({syntax})" if name != syntax else "that is not registered"

@@ -2,7 +2,7 @@
 
 On a damaged stream GDCM ends its process (C++ exceptions that Python never sees, segmentation
 faults), and one bad file must not end a run. So this file is run as a script, by path and with
-nothing of fxpipe imported, by :mod:`pipeline.io.frames`: the stream comes in on stdin, the pixels
+nothing of fxpipe imported, by :mod:`pipeline.io.decoders`: the stream comes in on stdin, the pixels
 leave on stdout, both as raw bytes. Exit 0 means that all pixels were written.
 """
 
@@ -11,15 +11,14 @@ from __future__ import annotations
 import signal
 import sys
 
-JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
-
 
 def main(arguments: list[str]) -> int:
     """Decode stdin to stdout.
 
     Args:
         arguments: Transfer syntax UID, photometric interpretation, then as decimal numbers rows,
-            columns, samples a pixel, bits allocated, bits stored, pixel representation.
+            columns, samples a pixel, bits allocated, bits stored, pixel representation; as the
+            code stream has them, which may differ from the header.
     """
     import gdcm
 
@@ -29,10 +28,6 @@ def main(arguments: list[str]) -> int:
     syntax, photometric = arguments[:2]
     rows, columns, samples, allocated, stored, signed = (int(number) for number in arguments[2:])
     stream = sys.stdin.buffer.read()
-    if syntax in JPEG_LS:
-        # GDCM wants the precision of the stream, which may differ from the header's.
-        stored = stream[stream.index(b"\xff\xf7") + 4]
-        allocated = 8 if stored <= 8 else 16
 
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(stream)

@@ -10,28 +10,30 @@ against each other where pydicom is right.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 
 from ..bands import bands
 from ..domain import Array
+from .depth import bits_used
+from .header import first_item, header_number, window
 
 Values = NDArray[np.float64]
+Table = tuple[Values, int, int]
+"""Entries of a look-up table, the input of the first one, and the bits that they use."""
 
 
 def display_values(stored: NDArray[Any], ds: Dataset, *, big_endian: bool) -> Array:
     """Bring one monochrome frame to the grey values that a viewer would show first.
 
     Args:
-        stored: (H, W) integers of at most 16 bits, as decoded.
-        ds: The header. Of several VOI LUTs or windows the first is used; a VOI LUT goes before a
-            window. With neither, the smallest value of the frame (padding aside) becomes black
-            and the largest white.
+        stored: (H, W) integers of at most 16 bits, signed ones with their sign.
+        ds: The header of this frame (:func:`.header.of_frame`). Of several VOI LUTs or windows the
+            first is used; a VOI LUT goes before a window. With neither, the smallest value of the
+            frame (padding aside) becomes black and the largest white.
         big_endian: Byte order of LUT data in the file.
 
     Returns:
@@ -47,7 +49,7 @@ def display_values(stored: NDArray[Any], ds: Dataset, *, big_endian: bool) -> Ar
         shown = 1.0 - shown
     table = np.clip(shown, 0.0, 1.0).astype(np.float32)
     for rows in bands(*stored.shape):
-        values = _sign_extended(stored[rows], ds)
+        values = stored[rows]
         pixels[rows] = table[np.clip(values.astype(np.intp) - first, 0, last - first)]
         padding = _padding(values, ds)
         if padding is not None:
@@ -65,7 +67,6 @@ def modality_extremes(
         ds: The header.
         big_endian: Byte order of LUT data in the file.
     """
-    stored = _sign_extended(stored, ds)
     padding = _padding(stored, ds)
     picture = stored if padding is None or padding.all() else stored[~padding]
     first, last = int(picture.min()), int(picture.max())
@@ -85,8 +86,7 @@ def modality_values(values: Values, ds: Dataset, big_endian: bool) -> Values:
         ValueError: The table is malformed.
     """
     if item := first_item(ds, "ModalityLUTSequence"):
-        table, first, _ = look_up_table(item, big_endian)
-        return _look_up(values, table, first)
+        return _look_up(values, *modality_table(item, ds, big_endian)[:2])
     slope, intercept = (
         header_number(ds.get("RescaleSlope")),
         header_number(ds.get("RescaleIntercept")),
@@ -111,21 +111,18 @@ def voi_values(values: Values, ds: Dataset, big_endian: bool) -> Values:
         ValueError: The table is malformed.
     """
     if item := first_item(ds, "VOILUTSequence"):
-        table, first, bits = look_up_table(item, big_endian)
-        white = max(2.0**bits - 1.0, float(table.max()))
-        return _look_up(values, table, first) / white
-    centre, width = header_number(ds.get("WindowCenter")), header_number(ds.get("WindowWidth"))
-    function = str(ds.get("VOILUTFunction") or "LINEAR").strip().upper()
-    if centre is not None and width is not None:
-        if function == "LINEAR" and width > 1:
-            return np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0.0, 1.0)
-        if function == "LINEAR" and width == 1:
-            return (values > centre - 0.5).astype(np.float64)
-        if function == "LINEAR_EXACT" and width > 0:
+        table, first, bits = voi_table(item, ds, big_endian)
+        return _look_up(values, table, first) / (2.0**bits - 1.0)
+    if found := window(ds):
+        centre, width, function = found
+        if function == "LINEAR":
+            if width == 1.0:
+                return (values > centre - 0.5).astype(np.float64)
+            return np.clip((values - (centre - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0)
+        if function == "LINEAR_EXACT":
             return np.clip((values - centre) / width + 0.5, 0.0, 1.0)
-        if function == "SIGMOID" and width > 0:
-            # The exponent is bounded because exp overflows beyond 709.
-            return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - centre) / width, -700.0, 700.0)))
+        # SIGMOID; the exponent is bounded because exp overflows beyond 709.
+        return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - centre) / width, -700.0, 700.0)))
     low, high = float(values.min()), float(values.max())
     return (values - low) / (high - low) if high > low else np.zeros_like(values)
 
@@ -134,7 +131,7 @@ def _extremes(stored: NDArray[Any], ds: Dataset) -> tuple[int, int]:
     """The smallest and the largest value that is no padding; (1, 0) when there is none."""
     found: list[int] = []
     for rows in bands(*stored.shape):
-        values = _sign_extended(stored[rows], ds)
+        values = stored[rows]
         padding = _padding(values, ds)
         picture = values if padding is None else values[~padding]
         if picture.size:
@@ -147,16 +144,8 @@ def is_inverted(ds: Dataset) -> bool:
 
     MONOCHROME1 and INVERSE say the same thing twice (PS3.3 C.8.11.3.1.2): they do not cancel.
     """
-    shape = str(ds.get("PresentationLUTShape") or "").strip().upper()
-    return ds.PhotometricInterpretation == "MONOCHROME1" or shape == "INVERSE"
-
-
-def _sign_extended(stored: NDArray[Any], ds: Dataset) -> NDArray[Any]:
-    """Repeat the sign bit of signed values upwards: some decoders leave the unused bits empty."""
-    spare = stored.dtype.itemsize * 8 - int(ds.BitsStored)
-    if stored.dtype.kind != "i" or spare <= 0:
-        return stored
-    return (stored << spare) >> spare
+    shape = ds.get("PresentationLUTShape")
+    return bool(ds.PhotometricInterpretation == "MONOCHROME1" or shape == "INVERSE")
 
 
 def _padding(stored: NDArray[Any], ds: Dataset) -> NDArray[np.bool_] | None:
@@ -173,19 +162,62 @@ def _padding(stored: NDArray[Any], ds: Dataset) -> NDArray[np.bool_] | None:
     return np.asarray((stored >= min(ends)) & (stored <= max(ends)))
 
 
-def first_item(ds: Dataset, keyword: str) -> Dataset | None:
-    """The first item of a LUT sequence that has a table; None when there is none."""
-    items = ds.get(keyword)
-    if not items or items[0].get("LUTData") is None or items[0].get("LUTDescriptor") is None:
-        return None
-    item: Dataset = items[0]
-    return item
+def modality_table(item: Dataset, ds: Dataset, big_endian: bool) -> Table:
+    """The modality LUT: entries, the stored value of the first one, and the bits of an entry.
+
+    Args:
+        item: Of the ModalityLUTSequence.
+        ds: The header of the frame.
+        big_endian: Byte order of LUT data.
+
+    Raises:
+        ValueError: The table is malformed.
+    """
+    return look_up_table(item, big_endian, _stored_range(ds))
 
 
-def look_up_table(item: Dataset, big_endian: bool) -> tuple[Values, int, int]:
-    """The table, the input value of its first entry, and the bits of an entry."""
-    entries, first, bits = (int(part) for part in item.LUTDescriptor)
-    entries = entries % 2**16 or 2**16  # may be read as signed; 0 stands for 65536
+def voi_table(item: Dataset, ds: Dataset, big_endian: bool) -> Table:
+    """The VOI LUT: entries, the value of the first one behind the modality LUT, and the bits.
+
+    Args:
+        item: Of the VOILUTSequence.
+        ds: The header of the frame.
+        big_endian: Byte order of LUT data.
+
+    Raises:
+        ValueError: The table is malformed.
+    """
+    if first_item(ds, "ModalityLUTSequence"):
+        return look_up_table(item, big_endian, (0.0, 65535.0))
+    ends = modality_values(np.array(_stored_range(ds)), ds, big_endian)
+    return look_up_table(item, big_endian, (float(ends.min()), float(ends.max())))
+
+
+def _stored_range(ds: Dataset) -> tuple[float, float]:
+    """The least and the greatest number that can be stored."""
+    span = 2.0 ** int(ds.BitsStored)
+    return (-span / 2, span / 2 - 1) if int(ds.PixelRepresentation) else (0.0, span - 1)
+
+
+def look_up_table(item: Dataset, big_endian: bool, inputs: tuple[float, float]) -> Table:
+    """A table of 16-bit words, whatever the file said of their sign.
+
+    Args:
+        item: With LUTDescriptor and LUTData.
+        big_endian: Byte order of LUT data.
+        inputs: The least and the greatest number that the table can be asked for. Where it can be
+            negative, so can the first input of the table be (PS3.3 C.11.1.1.1, C.11.2.1.1), and
+            else not; unless the table, so read, begins beyond all of them.
+
+    Returns:
+        The entries; the input of the first one; the bits that the entries use, at least 8: many
+        descriptors say 16 of tables with fewer.
+
+    Raises:
+        ValueError: The table is malformed.
+    """
+    entries, word, bits = _descriptor(item.LUTDescriptor, big_endian)
+    entries = entries or 2**16
     data = item.LUTData
     if isinstance(data, bytes):
         # 8-bit entries may be packed, two to a word.
@@ -198,20 +230,27 @@ def look_up_table(item: Dataset, big_endian: bool) -> tuple[Values, int, int]:
             table = table.astype(">u2" if big_endian else "<u2").view("u1")[:entries]
     if len(table) != entries or not 1 <= bits <= 16:
         raise ValueError(f"LUT has {len(table)} entries of {bits} bits, descriptor says {entries}")
-    return table.astype(np.float64), first, bits
+    return table.astype(np.float64), _first_input(word, entries, inputs), bits_used(table.max())
+
+
+def _descriptor(value: Any, big_endian: bool) -> tuple[int, int, int]:
+    """Number of entries, first input and bits as unsigned words."""
+    if isinstance(value, bytes):  # of unknown representation
+        value = np.frombuffer(value, ">u2" if big_endian else "<u2").tolist()
+    entries, first, bits = (int(part) & 0xFFFF for part in value)
+    return entries, first, bits
+
+
+def _first_input(word: int, entries: int, inputs: tuple[float, float]) -> int:
+    """The sign of a table's first input, from what the table can be asked for."""
+    low, high = inputs
+    signed = word - 2**16 if word >= 2**15 else word
+    wanted, other = (signed, word) if low < 0 else (word, signed)
+    meets = [first <= high and first + entries > low for first in (wanted, other)]
+    return other if meets == [False, True] else wanted
 
 
 def _look_up(values: Values, table: Values, first: int) -> Values:
     """Values before the table take its first entry, values behind it the last."""
     found: Values = table[np.clip(np.rint(values) - first, 0, len(table) - 1).astype(np.intp)]
     return found
-
-
-def header_number(value: Any) -> float | None:
-    """The first of one or several header numbers; None when there is no finite one."""
-    if isinstance(value, MultiValue | list | tuple):
-        value = value[0] if len(value) else None
-    if value is None or value == "":
-        return None
-    number = float(value)
-    return number if math.isfinite(number) else None

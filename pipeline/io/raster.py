@@ -1,6 +1,6 @@
 """JPEG, PNG, TIFF, WebP and BMP to grey values in [0, 1], by Pillow.
 
-Known limits, all Pillow's: colour with 16 bits a channel keeps the upper 8; 64-bit and
+Known limits, all Pillow's: CMYK with 16 bits a channel keeps the upper 8; 64-bit and
 half-precision TIFF is refused.
 
 Draft mode is not used: of 291 test pictures 28 are large enough for JPEG to be scaled while it is
@@ -10,13 +10,14 @@ decoded; that would save a tenth of their decoding and change probabilities by u
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -25,11 +26,15 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from ..bands import bands
-from ..domain import Array, ImageRef, XrayImage
+from ..domain import Array, Flag, ImageRef, XrayImage
 from ..errors import UnreadableImageError
+from .deep_colour import is_deep, read_deep
+from .depth import white
 from .limits import MAX_PICTURES, MAX_PIXELS
 from .room import Room
 from .sniff import Kind
+from .square import square_shape, squared
+from .tiff import has_planes, put_in_native_order, read_planes
 
 # The plugins by name and not Image.open: the format is known from the content, and Image.open
 # warns about large pictures by a process-wide limit before the size can be looked at.
@@ -41,9 +46,20 @@ _OPENERS: Mapping[Kind, Callable[[BytesIO], ImageFile]] = {
     Kind.BMP: BmpImageFile,
 }
 
-_ORIENTATION = 0x0112
+_ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION = 0x0112, 0x011A, 0x011B
 _SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 254, 258, 262, 339
 _SIGNED = 2
+# EXIF orientation to what turns a picture upright.
+_TURNS: Mapping[int, Callable[[Array], Array]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.T,
+    6: lambda pixels: pixels.T[:, ::-1],
+    7: lambda pixels: pixels[::-1, ::-1].T,
+    8: lambda pixels: pixels.T[::-1],
+}
+_SIDEWAYS = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +71,28 @@ class _Coding:
     white_is_zero: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file in memory, which may be opened more than once."""
+
+    content: bytes
+    kind: Kind
+    name: str
+
+    def open(self, page: int = 0) -> ImageFile:
+        image = _OPENERS[self.kind](BytesIO(self.content))
+        if page:
+            image.seek(page)
+        return image
+
+
 def read_raster(
     content: bytes, kind: Kind, ref: ImageRef, room: Room
 ) -> Generator[XrayImage, None, None]:
     """Decode every page of a TIFF, the first picture of any other format.
 
-    EXIF orientation is applied, colour becomes luminance, transparent parts become black.
+    EXIF orientation is applied, colour becomes luminance, transparent parts become black. Pixels
+    that are not square by the file's density are resampled to square ones, and flagged.
 
     Args:
         content: The whole file.
@@ -69,28 +101,31 @@ def read_raster(
         room: Taken for each page until the next one is asked for.
 
     Yields:
-        Images; 8 bit is divided by 255, 16 bit by 65535. Floats outside [0, 1] and 32-bit integers
-        have no agreed white: their smallest value becomes 0 and their largest 1.
+        Images; 8 bit is divided by 255, 16 bit by 65535, or by 4095 and the like where all values
+        are smaller (:mod:`.depth`). Floats outside [0, 1], 32-bit and signed integers have no
+        agreed white: their smallest value becomes 0 and their largest 1.
 
     Raises:
         UnreadableImageError: Broken, truncated, too large, or with values that are no numbers.
     """
+    file = _File(content, kind, ref.path.name)
     try:
-        image = _OPENERS[kind](BytesIO(content))
-        pages = _pages(image, ref.path.name) if isinstance(image, TiffImageFile) else [0]
+        image = file.open()
+        pages = _pages(image, file.name) if isinstance(image, TiffImageFile) else [0]
         for page in pages:
             if isinstance(image, TiffImageFile):
                 image.seek(page)
-            _check_size(image, ref.path.name)
-            with room.for_picture(image.width * image.height):
-                pixels, bit_depth = _grey(image, ref.path.name)
+            _check_size(image, file.name)
+            shape = square_shape((image.height, image.width), _aspect(image))
+            with room.for_picture(max(image.width * image.height, math.prod(shape))):
+                pixels, flags, bit_depth = _upright(image, file, page)
                 source = replace(ref, frame=page) if len(pages) > 1 else ref
-                yield XrayImage(pixels=pixels, source=source, bit_depth=bit_depth)
+                yield XrayImage(pixels=pixels, source=source, bit_depth=bit_depth, flags=flags)
                 del pixels
     # Pillow's words for a broken file; its parsers use SyntaxError for "not this format".
     except (OSError, SyntaxError) as error:
         raise UnreadableImageError(
-            f"{ref.path.name}: found a {kind} file that cannot be decoded ({error}), "
+            f"{file.name}: found a {kind} file that cannot be decoded ({error}), "
             "wanted a whole and valid one"
         ) from error
 
@@ -118,24 +153,85 @@ def _check_size(image: Image.Image, name: str) -> None:
         )
 
 
-def _grey(image: ImageFile, name: str) -> tuple[Array, int]:
+def _upright(image: ImageFile, file: _File, page: int) -> tuple[Array, tuple[Flag, ...], int]:
+    """Decode the current page, make its pixels square and turn it upright.
+
+    Returns:
+        (H, W) float32 in [0, 1], a flag if the pixels were not square, and the bits of a source
+        pixel.
+    """
+    aspect = _aspect(image)
+    turn = _orientation(image) if isinstance(image, TiffImageFile) else 1
+    pixels, bits, still_to_turn = _grey(image, file, page)
+    if aspect is not None and turn in _SIDEWAYS and still_to_turn == 1:
+        aspect = 1.0 / aspect
+    pixels, flags = squared(pixels, aspect)
+    if still_to_turn in _TURNS:
+        pixels = np.ascontiguousarray(_TURNS[still_to_turn](pixels))
+    return pixels, flags, bits
+
+
+def _grey(image: ImageFile, file: _File, page: int) -> tuple[Array, int, int]:
     """Decode the current page.
 
     Returns:
-        (H, W) float32 in [0, 1], upright, and the bits of a source pixel.
+        (H, W) float32 in [0, 1], the bits of a source pixel, and its orientation: Pillow turns
+        TIFF pages by itself.
     """
-    coding = _coding(image) if isinstance(image, TiffImageFile) else _Coding()
+    coding = _Coding()
+    if isinstance(image, TiffImageFile):
+        if has_planes(image):
+            return *read_planes(image, file.content, file.name), _orientation(image)
+        coding = _coding(image)
+        put_in_native_order(image)
+    if is_deep(image):
+        return read_deep(image, file.open(page)), 16, _orientation(image)
     image.load()
-    turned = image.getexif().get(_ORIENTATION, 1) != 1
-    upright = ImageOps.exif_transpose(image) if turned else image
-    pixels = np.empty((upright.height, upright.width), np.float32)
-    if upright.mode == "F" or upright.mode.startswith("I"):
-        return pixels, _deep(upright, coding, name, out=pixels)
+    pixels = np.empty((image.height, image.width), np.float32)
+    if image.mode == "F" or image.mode.startswith("I"):
+        return pixels, _deep(image, coding, file.name, out=pixels), _orientation(image)
     if coding.signed:
-        raise UnreadableImageError(f"{name}: found signed 8-bit values, wanted unsigned ones")
-    for rows, strip in _strips(upright):
-        np.divide(np.asarray(_luminance(strip)), np.float32(255), out=pixels[rows])
-    return pixels, 1 if upright.mode == "1" else 8
+        raise UnreadableImageError(f"{file.name}: found signed 8-bit values, wanted unsigned ones")
+    opaque = _is_hidden(image)
+    for rows, strip in _strips(image):
+        grey = strip.convert("RGB").convert("L") if opaque else _luminance(strip)
+        np.divide(np.asarray(grey), np.float32(255), out=pixels[rows])
+    return pixels, 1 if image.mode == "1" else 8, _orientation(image)
+
+
+def _is_hidden(image: Image.Image) -> bool:
+    """Whether nothing of a picture is visible, so that its transparency cannot be meant."""
+    return image.has_transparency_data and not any(
+        strip.convert("RGBA").getchannel("A").getbbox() for _, strip in _strips(image)
+    )
+
+
+def _orientation(image: ImageFile) -> int:
+    """By EXIF; 1, upright, where there is none that can be read."""
+    return int(_exif(image, _ORIENTATION) or 1)
+
+
+def _aspect(image: ImageFile) -> float | None:
+    """Height of a pixel divided by its width, by the density of the file; None without one."""
+    densities = [image.info.get(name) for name in ("jfif_density", "aspect")]
+    if isinstance(image, PngImageFile | BmpImageFile):
+        densities.append(image.info.get("dpi"))
+    else:  # reading the EXIF block of a PNG would load the picture
+        densities.append((_exif(image, _X_RESOLUTION), _exif(image, _Y_RESOLUTION)))
+    for across, down in filter(None, densities):
+        if across and down and min(across, down) > 0 and across != down:
+            return float(across) / float(down)
+    return None
+
+
+def _exif(image: ImageFile, tag: int) -> float | None:
+    """A number; None where it cannot be read, which must not cost the picture."""
+    try:
+        value = image.getexif().get(tag)
+        return None if value is None else float(value)
+    # As in decode: Pillow raises nearly anything on a broken block.
+    except Exception:  # noqa: BLE001
+        return None
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
@@ -167,10 +263,8 @@ def _deep(image: Image.Image, coding: _Coding, name: str, out: Array) -> int:
 def _range(image: Image.Image, coding: _Coding, name: str) -> tuple[float, float, int]:
     """The number that becomes 0, the distance from it to the one that becomes 1, and the bits."""
     first = np.asarray(image.crop((0, 0, 1, 1))).dtype
-    if first.kind == "u" and first.itemsize == 2:  # in either byte order
-        bits = coding.bits or 16
-        return 0.0, 2.0**bits - 1.0, bits
-    bits = coding.bits or 32
+    unsigned = first.kind == "u" and first.itemsize == 2  # in either byte order
+    bits = coding.bits or (16 if unsigned else 32)
     low, high, bad = np.inf, -np.inf, 0
     for _, strip in _strips(image):
         numbers = _numbers(strip, coding)
@@ -180,8 +274,8 @@ def _range(image: Image.Image, coding: _Coding, name: str) -> tuple[float, float
         raise UnreadableImageError(
             f"{name}: found {bad} pixels that are NaN or infinite, wanted numbers"
         )
-    if bits == 16:
-        return -(2.0**15), 2.0**16 - 1.0, bits
+    if unsigned or (bits == 16 and low >= 0.0):
+        return 0.0, float(white(high, bits)), bits
     if image.mode == "F" and low >= 0.0 and high <= 1.0:
         return 0.0, 1.0, bits
     return low, (high - low) or 1.0, bits

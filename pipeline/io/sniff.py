@@ -104,32 +104,39 @@ def claims_picture(name: str) -> bool:
 def _is_bare_dicom(content: bytes) -> bool:
     """Whether content starts with two well-formed elements of group 0002 or 0008, ascending.
 
-    Little endian, explicit or implicit. No text starts so: the second byte is a zero.
+    Little endian, explicit or implicit, or big endian, which is always explicit. No text starts
+    so: one of the first two bytes is a zero.
     """
-    first = _element(content, 0)
+    return any(_are_elements(content, order) for order in "<>")
+
+
+def _are_elements(content: bytes, order: str) -> bool:
+    first = _element(content, 0, order)
     if first is None:
         return False
-    second = _element(content, first[1])
+    second = _element(content, first[1], order)
     return second is not None and second[0] > first[0]
 
 
-def _element(content: bytes, start: int) -> tuple[tuple[int, int], int] | None:
+def _element(content: bytes, start: int, order: str) -> tuple[tuple[int, int], int] | None:
     """Tag and end offset of the DICOM element at ``start``; None when it is none."""
     head = content[start : start + 12]
     if len(head) < 8:
         return None
-    group, number = struct.unpack_from("<HH", head)
+    group, number = struct.unpack_from(f"{order}HH", head)
     if group not in (0x0002, 0x0008) or number > 0x3010:
         return None
     vr = head[4:6]
     if vr in _LONG_VRS:
         if len(head) < 12 or head[6:8] != b"\0\0":
             return None
-        length, begin = struct.unpack_from("<I", head, 8)[0], start + 12
+        length, begin = struct.unpack_from(f"{order}I", head, 8)[0], start + 12
     elif vr in _SHORT_VRS:
-        length, begin = struct.unpack_from("<H", head, 6)[0], start + 8
-    else:
+        length, begin = struct.unpack_from(f"{order}H", head, 6)[0], start + 8
+    elif order == "<":
         length, begin = struct.unpack_from("<I", head, 4)[0], start + 8
+    else:
+        return None
     end = begin + length
     return None if length % 2 or end > len(content) else ((group, number), end)
 

@@ -101,7 +101,7 @@ def _resized(image: XrayImage, wanted: Wanted, started: float) -> Prepared:
         header=image.dicom,
         identity=image.identity if wanted.identity else None,
         rendered=render(image.pixels) if wanted.rendered else None,
-        flags=quality(image.pixels) + framing(framed),
+        flags=image.flags + quality(image.pixels) + framing(framed),
         elapsed_ms=_since(started),
     )
 

@@ -14,6 +14,7 @@ from bundles import paint, write_bundles, write_png
 from click.testing import CliRunner, Result
 from factories import IDENTIFIERS, bone, dicom, dicom_file
 from judged import DIGESTS, judged
+from judges import need
 from PIL import Image
 from pydicom import dcmread
 from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage
@@ -201,11 +202,10 @@ def everything(request, tmp_path_factory) -> list[Path]:
 
 
 def tool(name: str, *arguments: object) -> str:
-    """What a tool of another toolkit says, or a skip where it is not installed."""
-    if shutil.which(name) is None:
-        pytest.skip(f"{name} is not installed (Debian: dcmtk, dicom3tools)")
+    """What a tool of another toolkit says; see :mod:`judges` for where it is not installed."""
+    program = need(name, "dcmtk, dicom3tools")
     found = subprocess.run(
-        [name, *map(str, arguments)], capture_output=True, check=False, timeout=60
+        [program, *map(str, arguments)], capture_output=True, check=False, timeout=60
     )
     return (found.stdout + found.stderr).decode("utf-8", "replace")
 

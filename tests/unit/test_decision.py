@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.decision import combine, decide, examiners, refusal, route
-from pipeline.domain import OperatingPoint, Verdict
+from pipeline.decision import combine, decide, examiners, refusal, route, unjudged
+from pipeline.domain import Flag, OperatingPoint, Verdict
 from pipeline.flags import reconcile
 
 HALF = {"elbow": 0.5, "hand": 0.5, "shoulder": 0.5}
@@ -238,3 +238,10 @@ def test_a_header_opens_at_most_the_region_that_it_names_and_agrees_with_the_fla
         assert flags == ()
     if call.header_effect == "vetoed":
         assert [flag.name for flag in flags] == ["body-part-differs"]
+
+
+def test_only_a_picture_without_contrast_is_refused_for_a_flag():
+    blank, other = Flag("blank", "nothing there"), Flag("too-small", "few pixels")
+    assert unjudged([other, blank]) == "blank: nothing there"
+    assert unjudged([other]) is None
+    assert unjudged([]) is None

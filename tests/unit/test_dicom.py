@@ -220,9 +220,9 @@ def test_frames_are_images_with_a_number_and_single_ones_have_none() -> None:
 
 
 def test_spacing_at_the_detector_goes_before_calibrated_spacing() -> None:
-    both = dicom(_RAMP, ImagerPixelSpacing=[0.2, 0.1], PixelSpacing=[0.4, 0.3])
-    assert _one(dicom_file(both)).spacing_mm == (0.2, 0.1)
-    assert _one(dicom_file(dicom(_RAMP, PixelSpacing=[0.4, 0.3]))).spacing_mm == (0.4, 0.3)
+    both = dicom(_RAMP, ImagerPixelSpacing=[0.2, 0.2], PixelSpacing=[0.3, 0.3])
+    assert _one(dicom_file(both)).spacing_mm == (0.2, 0.2)
+    assert _one(dicom_file(dicom(_RAMP, PixelSpacing=[0.3, 0.3]))).spacing_mm == (0.3, 0.3)
     assert _one(dicom_file(dicom(_RAMP, PixelSpacing=[0, 0]))).spacing_mm is None
     assert _one(dicom_file(dicom(_RAMP))).spacing_mm is None
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from factories import (
-    lut,
-    ramp,
-)
+from factories import compressed, dicom, lut, ramp
 from highdicom import sr
 from judged import DIGESTS, KINDS, PIXELS, judged, objects, original
+from odd import changed, item, with_value
+from odd import groups as functional_groups
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     ExplicitVRBigEndian,
+    JPEGLosslessSV1,
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
 )
 
@@ -202,6 +202,72 @@ def test_marks_lie_on_the_contours_of_the_source_whatever_was_reduced(tmp_path, 
     assert text.UnformattedTextValue == caption(outcome.findings[0])
     (area,) = state.DisplayedAreaSelectionSequence
     assert area.DisplayedAreaBottomRightHandCorner == [pixels.shape[1], pixels.shape[0]]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "header", "square", "aspect"),
+    [
+        (PIXELS[::2], {"PixelAspectRatio": [2, 1]}, (96, 80), [2, 1]),
+        (PIXELS[:, ::2], {"ImagerPixelSpacing": [0.1, 0.2]}, (96, 80), [1, 2]),
+        (PIXELS, {"PixelSpacing": [0.15, 0.1]}, (144, 80), [3, 2]),
+        (PIXELS, {}, (96, 80), [1, 1]),
+    ],
+)
+def test_marks_count_in_the_pixels_of_the_original_also_where_they_are_not_square(
+    tmp_path, pixels, header, square, aspect
+):
+    (outcome,) = judged(original(tmp_path, pixels, **header))
+    made = objects(tmp_path, [outcome], contour=0.6)
+    state, placement = made["marks"], outcome.findings[0].heatmap.placement
+    assert placement.source_shape == square
+    (area,) = state.DisplayedAreaSelectionSequence
+    assert area.PresentationPixelAspectRatio == aspect
+    assert area.DisplayedAreaBottomRightHandCorner == [pixels.shape[1], pixels.shape[0]]
+    factor = np.divide(pixels.shape, square)
+    lines = contours(outcome.findings[0].heatmap, 0.6)
+    found = state.GraphicAnnotationSequence[0].GraphicObjectSequence
+    for graphic, line in zip(found, lines, strict=True):
+        points = np.reshape(graphic.GraphicData, (-1, 2))
+        assert np.allclose(points, (line * factor)[:, ::-1], atol=1e-3)
+    # The overlay is a picture of its own, with square pixels.
+    capture = made["hand-overlay"]
+    assert capture.Columns == square[1]
+    assert capture.Rows > square[0]  # and its caption below
+    assert "PixelAspectRatio" not in capture
+
+
+def test_marks_of_a_header_with_exchanged_sides_fit_the_picture(tmp_path):
+    path = original(tmp_path, PIXELS)
+    content = compressed(dcmread(path), JPEGLosslessSV1, tmp_path)
+    path.write_bytes(changed(content, Rows=80, Columns=96))
+    (outcome,) = judged(path)
+    assert outcome.findings[0].heatmap.placement.source_shape == (96, 80)
+    (area,) = objects(tmp_path, [outcome])["marks"].DisplayedAreaSelectionSequence
+    assert area.DisplayedAreaBottomRightHandCorner == [80, 96]
+
+
+def test_marks_show_the_window_of_their_frame(tmp_path):
+    frames = np.stack([PIXELS, PIXELS])
+    windows = [item(WindowCenter=1000, WindowWidth=800), item(WindowCenter=2000, WindowWidth=300)]
+    per_frame = [functional_groups(FrameVOILUTSequence=window)[0] for window in windows]
+    header = {"PerFrameFunctionalGroupsSequence": per_frame, "WindowCenter": 5, "WindowWidth": 9}
+    made = objects(tmp_path, judged(original(tmp_path, frames, **header)))
+    shown = [made[f"{frame}-marks"].SoftcopyVOILUTSequence[0] for frame in (0, 1)]
+    assert [(voi.WindowCenter, voi.WindowWidth) for voi in shown] == [(1000, 800), (2000, 300)]
+
+
+def test_a_table_of_fewer_bits_than_it_says_is_copied_with_those_that_it_uses(tmp_path):
+    table = lut(list(range(4096)), first=0, bits=16)
+    state = objects(tmp_path, judged(original(tmp_path, VOILUTSequence=table)))["marks"]
+    (copy,) = state.SoftcopyVOILUTSequence[0].VOILUTSequence
+    assert copy.LUTDescriptor == [4096, 0, 12]
+
+
+def test_a_bad_value_that_no_object_needs_prevents_none(tmp_path):
+    path = tmp_path / "x.dcm"
+    ds = dicom(PIXELS, bits=12)
+    path.write_bytes(with_value(ds, "ImagerPixelSpacing", "DS", b"0,143\\0,143"))
+    assert set(objects(tmp_path, judged(path))) == {*KINDS}
 
 
 def test_a_line_of_very_many_points_stays_closed(monkeypatch, tmp_path):

@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 from bundles import standard_specs, write_bundles
 from click.testing import CliRunner
+from pydicom.uid import JPEGLossless
 
 from pipeline import doctor
 from pipeline.cli import main
 from pipeline.doctor import Plan, Verdict, examine
 from pipeline.errors import DeviceError
-from pipeline.io import frames
+from pipeline.io import decoders, frames
 from pipeline.runtime import providers
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +46,7 @@ def told(plan, check, topic):
 
 
 def test_all_is_well_and_ends_with_0(weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(frames, "_why_no_gdcm", lambda: "")
+    monkeypatch.setattr(decoders, "_why_no_gdcm", lambda: "")
     result = CliRunner().invoke(
         main, ["doctor", "--weights", str(weights), "--output", str(tmp_path / "r"), "--json"]
     )
@@ -163,7 +164,7 @@ def test_memory(plan, monkeypatch, free, verdict):
 
 
 def test_a_decoder_that_is_missing_is_named(plan, monkeypatch):
-    monkeypatch.setattr(frames, "_why_no_gdcm", lambda: "python-gdcm is broken")
+    monkeypatch.setattr(decoders, "_why_no_gdcm", lambda: "python-gdcm is broken")
     ok, lost = told(plan, doctor._decoders, "DICOM")
     assert (ok.verdict, lost.verdict) == (Verdict.OK, Verdict.WARNING)
     assert "RLE Lossless" in ok.found
@@ -173,11 +174,11 @@ def test_a_decoder_that_is_missing_is_named(plan, monkeypatch):
 
 
 def test_gdcm_is_really_asked(monkeypatch):
-    assert frames._why_no_gdcm.__wrapped__() == ""
-    monkeypatch.setattr(frames, "_WORKER", Path("no_such_worker.py"))
-    assert "does not work" in frames._why_no_gdcm.__wrapped__()
+    assert decoders._why_no_gdcm.__wrapped__() == ""
+    monkeypatch.setattr(decoders, "_WORKER", Path("no_such_worker.py"))
+    assert "does not work" in decoders._why_no_gdcm.__wrapped__()
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    assert frames.why_unreadable(frames.JPEGLossless) == "python-gdcm is not installed"
+    assert frames.why_unreadable(JPEGLossless) == "python-gdcm is not installed"
 
 
 def test_missing_packages(plan, monkeypatch):

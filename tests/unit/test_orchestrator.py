@@ -20,6 +20,7 @@ from bundles import (
     write_png,
 )
 from factories import dicom, dicom_file
+from PIL import Image
 
 from pipeline.bundle import BundleSpec, Kind
 from pipeline.clock import Clock
@@ -87,6 +88,17 @@ def test_no_region_gets_no_verdict(weights, tmp_path):
     assert (outcome.status, outcome.findings) == (Status.UNSUPPORTED, ())
     assert "no supported region recognised" in str(outcome.error)
     assert set(outcome.bundle_digests) == {"trunk", "region"}
+
+
+@pytest.mark.parametrize("grey", [0, 128, 255])
+@pytest.mark.parametrize("noise", [0, 6])
+def test_a_picture_without_contrast_gets_no_verdict(weights, tmp_path, grey, noise):
+    rough = np.random.default_rng(0).integers(-noise, noise + 1, (320, 300))
+    Image.fromarray(np.clip(rough + grey, 0, 255).astype(np.uint8)).save(tmp_path / "a.png")
+    (outcome,) = judge([tmp_path / "a.png"], weights)
+    assert (outcome.status, outcome.findings, outcome.region) == (Status.UNSUPPORTED, (), None)
+    assert str(outcome.error).startswith("blank: ")
+    assert [flag.name for flag in outcome.flags] == ["blank"]
 
 
 def test_missing_specialists_are_told_and_never_silent(tmp_path):

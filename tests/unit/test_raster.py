@@ -54,19 +54,6 @@ def test_colour_becomes_luminance() -> None:
     np.testing.assert_allclose(_one(factories.raster(colours, "PNG")).pixels, wanted, atol=0.003)
 
 
-def test_16_bit_colour_keeps_the_upper_8_bits() -> None:
-    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
-    body = zlib.compress(b"\0" + struct.pack(">HHH", 0x80FF, 0x80FF, 0x80FF))
-    chunks = [(b"IHDR", header), (b"IDAT", body), (b"IEND", b"")]
-    content = b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks
-    )
-    image = _one(content)
-    assert image.pixels[0, 0] == pytest.approx(0x80 / 255)
-    assert image.bit_depth == 8
-
-
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 def test_transparent_parts_are_black(mode: str) -> None:
     picture = Image.new("L", (3, 2), 200).convert(mode)

@@ -7,7 +7,7 @@ from pathlib import Path
 import factories
 import numpy as np
 import pytest
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from pipeline.errors import NotAPictureError, UnreadableImageError
 from pipeline.io import decode
@@ -36,6 +36,15 @@ def test_dicom_without_preamble_decodes() -> None:
     np.testing.assert_allclose(image.pixels, _GREY / 63, atol=1e-6)
 
 
+def test_big_endian_dicom_without_preamble_is_dicom() -> None:
+    deep = factories.ramp(8, 8, 0, 4095)
+    content = factories.dicom_file(factories.dicom(deep), ExplicitVRBigEndian)
+    bare = content[144 + int.from_bytes(content[140:144], "little") :]
+    assert sniff(bare) is Kind.DICOM
+    (image,) = decode(bare, Path("IM0001"), "")
+    np.testing.assert_allclose(image.pixels, deep / 4095, atol=1e-6)
+
+
 def test_a_dicom_whose_preamble_is_a_tiff_header_is_dicom() -> None:
     content = factories.dicom_file(factories.dicom(_GREY))
     assert sniff(b"II*\0" + content[4:]) is Kind.DICOM
@@ -49,6 +58,8 @@ def test_a_dicom_whose_preamble_is_a_tiff_header_is_dicom() -> None:
         b"\x08\0",
         b"\x08\0\x05\0CS\xff\xff",
         b"\x08\0\x05\0" * 40,
+        b"\0\x08\0\x05" * 40,
+        b"\0\x08\0\x05\0\0\0\x02AB\0\x08\0\x16\0\0\0\x02AB",  # implicit big endian is none
         "näme,weiß\n".encode("utf-16-le"),
         b"RIFF1234WAVE",
         bytes(4096),

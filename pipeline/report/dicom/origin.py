@@ -12,7 +12,7 @@ from pydicom.uid import UID
 from ...domain import ImageRef
 from ...errors import ImageError
 from ...io import read_file
-from ...io.dicom import parse
+from ...io.dicom import picture_header
 
 _LINKS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 _NAMING = (
@@ -95,7 +95,7 @@ def read_origin(image: ImageRef) -> Origin:
     name = image.path.name
     if sha256 != image.sha256:
         raise OriginError(f"{name}: found another content than was judged")
-    header = parse(content, name)
+    header, _ = picture_header(content, name)
     for keyword in _LINKS:
         value = header.get(keyword)
         if not value:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from highdicom import pr
 from highdicom.color import CIELabColor
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRBigEndian
 
 from ...domain import FractureCall, Heatmap, Outcome
 from ...heatmap import CONTOUR_COLOUR, Contour, contours
+from ...io.dicom import is_big_endian, pixel_aspect
 from ...io.frames import stored_frames
 from ...io.grey import (
-    first_item,
-    header_number,
+    Table,
     is_inverted,
-    look_up_table,
     modality_extremes,
+    modality_table,
+    voi_table,
 )
+from ...io.header import first_item, header_number, of_frame, window
 from ..record import caption
 from .origin import Origin
 from .provenance import Kind, Run, complete, identification, tracking_uid
@@ -28,6 +30,8 @@ from .provenance import Kind, Run, complete, identification, tracking_uid
 _MOST_POINTS = 8000
 _LINE_SHARE = 0.05
 """Height of a line of text, as a share of the displayed area."""
+_MOST_ASPECT_TERM = 10_000
+"""Of the whole numbers that tell the proportions of a pixel."""
 
 
 def presentation_state(
@@ -65,7 +69,7 @@ def presentation_state(
             pr.GraphicAnnotation(
                 referenced_images=[origin.reference],
                 graphic_layer=layer,
-                graphic_objects=_graphics(finding, heatmap, outcome, run) or None,
+                graphic_objects=_graphics(finding, heatmap, outcome, origin, run) or None,
                 text_objects=[_text(finding, line)],
             )
             for line, (finding, heatmap) in enumerate(shown)
@@ -75,23 +79,30 @@ def presentation_state(
     # Also where there are frames: see Origin.mention.
     for holder in (*made.ReferencedSeriesSequence, *made.GraphicAnnotationSequence):
         holder.ReferencedImageSequence = [origin.mention(outcome.image.frame)]
-    _set_greys(made, origin.header, outcome)
+    view = of_frame(origin.header, outcome.image.frame or 0)
+    _set_greys(made, view, origin.header, outcome)
+    aspect = Fraction(pixel_aspect(view) or 1.0).limit_denominator(_MOST_ASPECT_TERM)
+    (area,) = made.DisplayedAreaSelectionSequence
+    area.PresentationPixelAspectRatio = [aspect.numerator, aspect.denominator]
     made.Laterality = ""  # of a series, which may have both sides; wanted as type 2C
     complete(made, origin, run)
     return made
 
 
 def _graphics(
-    finding: FractureCall, heatmap: Heatmap, outcome: Outcome, run: Run
+    finding: FractureCall, heatmap: Heatmap, outcome: Outcome, origin: Origin, run: Run
 ) -> list[pr.GraphicObject]:
-    """The contours of one finding.
+    """The contours of one finding, in the pixels of the original, which need not be square.
 
     Both count from the outer corner of the first pixel, which is 0.0 (PS3.3 C.10.5.1.2).
     """
+    stored = int(origin.reference.Rows), int(origin.reference.Columns)
+    stored_px = np.divide(stored, heatmap.placement.source_shape)
     return [
         pr.GraphicObject(
             graphic_type="POLYLINE",
-            graphic_data=_thinned(line)[:, ::-1].copy(),  # (row, column) to (column, row)
+            # (row, column) to (column, row)
+            graphic_data=(_thinned(line) * stored_px)[:, ::-1].copy(),
             units="PIXEL",
             tracking_id=f"{finding.region} {finding.target}",
             tracking_uid=tracking_uid(finding, outcome),
@@ -117,34 +128,34 @@ def _text(finding: FractureCall, line: int) -> pr.TextObject:
     )
 
 
-def _set_greys(made: Dataset, header: Dataset, outcome: Outcome) -> None:
+def _set_greys(made: Dataset, view: Dataset, header: Dataset, outcome: Outcome) -> None:
     """Modality LUT, window and direction that the picture was judged with (:mod:`..io.grey`).
 
     A presentation state overrules the original's own: without them a viewer would show it flat,
     and MONOCHROME1 upside down.
     """
-    big_endian = header.file_meta.TransferSyntaxUID == ExplicitVRBigEndian
-    slope = header_number(header.get("RescaleSlope"))
-    intercept = header_number(header.get("RescaleIntercept"))
-    if item := first_item(header, "ModalityLUTSequence"):
-        modality = _lut_item(item, big_endian)
+    big_endian = is_big_endian(header)
+    slope = header_number(view.get("RescaleSlope"))
+    intercept = header_number(view.get("RescaleIntercept"))
+    if item := first_item(view, "ModalityLUTSequence"):
+        modality = _lut_item(modality_table(item, view, big_endian))
         modality.ModalityLUTType = "US"
         made.ModalityLUTSequence = [modality]
     elif slope and intercept is not None:
-        made.RescaleSlope, made.RescaleIntercept = header.RescaleSlope, header.RescaleIntercept
+        made.RescaleSlope, made.RescaleIntercept = view.RescaleSlope, view.RescaleIntercept
         made.RescaleType = "US"
-    if item := first_item(header, "VOILUTSequence"):
+    if item := first_item(view, "VOILUTSequence"):
         voi = Dataset()
-        voi.VOILUTSequence = [_lut_item(item, big_endian)]
+        voi.VOILUTSequence = [_lut_item(voi_table(item, view, big_endian))]
     else:
-        voi = _window(header, outcome, big_endian)
+        voi = _window(view, header, outcome)
     made.SoftcopyVOILUTSequence = [voi]
-    made.PresentationLUTShape = "INVERSE" if is_inverted(header) else "IDENTITY"
+    made.PresentationLUTShape = "INVERSE" if is_inverted(view) else "IDENTITY"
 
 
-def _lut_item(item: Dataset, big_endian: bool) -> Dataset:
+def _lut_item(found: Table) -> Dataset:
     """A table of the original without its explanation, which is free text."""
-    table, first, bits = look_up_table(item, big_endian)
+    table, first, bits = found
     copy = Dataset()
     descriptor = [len(table) % 2**16, first, bits]
     copy.add_new("LUTDescriptor", "SS" if first < 0 else "US", descriptor)
@@ -152,28 +163,26 @@ def _lut_item(item: Dataset, big_endian: bool) -> Dataset:
     return copy
 
 
-def _window(header: Dataset, outcome: Outcome, big_endian: bool) -> Dataset:
+def _window(view: Dataset, header: Dataset, outcome: Outcome) -> Dataset:
     """The original's first window; the one that fills the picture where it has none."""
     voi = Dataset()
-    centre = header_number(header.get("WindowCenter"))
-    width = header_number(header.get("WindowWidth"))
-    function = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
-    least = 1.0 if function == "LINEAR" else 0.0
-    if centre is None or width is None or width < least or width == 0.0:
-        low, high = _extremes(header, outcome, big_endian)
-        centre, width, function = (low + high) / 2 + 0.5, high - low + 1.0, "LINEAR"
+    found = window(view)
+    if found is None:
+        low, high = _extremes(view, header, outcome)
+        found = (low + high) / 2 + 0.5, high - low + 1.0, "LINEAR"
+    centre, width, function = found
     voi.WindowCenter, voi.WindowWidth = _decimal(centre), _decimal(width)
     if function != "LINEAR":
         voi.VOILUTFunction = function
     return voi
 
 
-def _extremes(header: Dataset, outcome: Outcome, big_endian: bool) -> tuple[float, float]:
+def _extremes(view: Dataset, header: Dataset, outcome: Outcome) -> tuple[float, float]:
     """The least and the greatest value of the frame that was judged, padding aside."""
-    for index, (frame, _) in enumerate(stored_frames(header, outcome.image.path.name)):
+    for index, frame in enumerate(stored_frames(header, outcome.image.path.name)):
         if index == (outcome.image.frame or 0):
-            return modality_extremes(frame, header, big_endian=big_endian)
-    return 0.0, 2.0 ** int(header.BitsStored) - 1.0
+            return modality_extremes(frame.values, view, big_endian=is_big_endian(header))
+    return 0.0, 2.0 ** int(view.BitsStored) - 1.0
 
 
 def _decimal(value: float) -> Any:
