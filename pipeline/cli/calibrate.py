@@ -78,7 +78,7 @@ def command(
     rows = sum(sample.label is not None for sample in table.samples if sample.split == split)
     with on_stderr(rows, quiet, "pictures") as progress:
         found = recalibrate(
-            table, weights or default_weights(), output, wanted, load(RunConfig, None, ()), progress
+            table, weights or default_weights(), output, wanted, load(RunConfig), progress
         )
     for region, new in found.items():
         tell(region, new)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from .training import (
     PATH,
     REGION,
     fracture_settings,
+    initial_settings,
     options,
     read_training_table,
     refuse_leaks,
-    setting,
     settings_of,
 )
 
@@ -48,11 +49,9 @@ def command() -> None:
 @command.command(name="region")
 @INIT
 @options(*_OWN)
-def region(init: str | None, settings: tuple[str, ...], **rest: Any) -> None:
+def region(init: str | None, **rest: Any) -> None:
     """Cross-validate the router with its auxiliary fracture output."""
-    if init is not None:
-        settings = (*settings, setting("model.init", init))
-    _crossval("region", settings=settings, **rest)
+    _crossval("region", given=initial_settings(init), **rest)
 
 
 @command.command(name="fracture")
@@ -63,26 +62,23 @@ def region(init: str | None, settings: tuple[str, ...], **rest: Any) -> None:
 )  # fmt: skip
 @INIT
 @options(*_OWN)
-def fracture(
-    name: str, parents: Path | None, init: str | None, settings: tuple[str, ...], **rest: Any
-) -> None:
+def fracture(name: str, parents: Path | None, init: str | None, **rest: Any) -> None:
     """Cross-validate one region's specialist."""
     if parents is None and init is None and name != ANY_REGION:
         parents = Path("runs/crossval-region")
-    settings = (*settings, *fracture_settings(name, parents, init))
-    _crossval(f"fracture-{name}", settings=settings, **rest)
+    _crossval(f"fracture-{name}", given=fracture_settings(name, parents, init), **rest)
 
 
 def _crossval(
-    stage: str, index: Path, folds: int, only: tuple[int, ...], seed: int, with_test: bool,
-    output: Path | None, file: Path | None, settings: tuple[str, ...], allow_leaks: bool,
-    quiet: bool,
+    stage: str, given: Mapping[str, object], index: Path, folds: int, only: tuple[int, ...],
+    seed: int, with_test: bool, output: Path | None, file: Path | None,
+    settings: tuple[str, ...], allow_leaks: bool, quiet: bool,
 ) -> None:  # fmt: skip
     folder = output or Path("runs") / f"crossval-{stage}"
     chosen = only or tuple(range(1, folds + 1))
     if max(chosen) > folds:
         raise click.UsageError(f"--only {max(chosen)}: there are {folds} folds")
-    config = settings_of(stage, file, settings, quiet)
+    config = settings_of(stage, file, settings, given, quiet)
     with needs("train"):
         from stages.config import RegionConfig
         from stages.crossval import crossval_fracture, crossval_region, fold_tables

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -111,12 +110,8 @@ def command(
     with needs("train"):
         from stages.data.index import read_index
         from stages.evaluation.evaluate import Asked, chosen_rows, evaluate
-    given = [
-        f"{key}={json.dumps(value, ensure_ascii=False)}"
-        for key, value in options.items()
-        if value is not None
-    ]
-    config = load(RunConfig, None, [*settings, *given])
+    given = {key: value for key, value in options.items() if value is not None}
+    config = load(RunConfig, None, settings, given)
     asked = Asked(split, with_excluded, tuple(dict.fromkeys(prevalences)), seed, study_by)
     index = read_index(source)
     rows = len(chosen_rows(index, asked))

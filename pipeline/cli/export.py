@@ -107,9 +107,7 @@ def _export(
         from stages.data.index import read_index
         from stages.finished import load_runs
         from stages.ship import ExportConfig, export_runs, find_runs
-    if precisions:
-        settings = (*settings, f"precisions={list(precisions)}")
-    config = load(ExportConfig, None, settings)
+    config = load(ExportConfig, None, settings, {"precisions": precisions} if precisions else {})
     if folders is None:
         runs = load_again(weights)
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -137,13 +136,8 @@ def command(
     """
     log.configure()
     few_arenas()
-    # As TOML strings: an operating point that is called "1" stays a name.
-    given = [
-        f"{key}={json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)}"
-        for key, value in options.items()
-        if value is not None
-    ]
-    config = load(RunConfig, file, [*settings, *given])
+    given = {key: value for key, value in options.items() if value is not None}
+    config = load(RunConfig, file, settings, given)
     check_apart(source, output, config)
     root = source if source.is_dir() else source.parent
     studies = studies_by(config.studies, root)

@@ -77,7 +77,11 @@ def test_wrong_usage_is_2_and_says_what_is_wrong(words, code, message, tmp_path,
 
 @pytest.mark.parametrize(
     ("init", "message"),
-    [("missing.safetensors", "not a readable safetensors file"), ("text.txt", "not a readable")],
+    [
+        ("missing.safetensors", "not a readable safetensors file"),
+        ("it's missing.safetensors", "not a readable safetensors file"),
+        ("text.txt", "not a readable"),
+    ],
 )
 def test_initial_weights_that_cannot_be_read_are_named(project, tmp_path, init, message):
     (tmp_path / "text.txt").write_text("no weights")
@@ -93,9 +97,10 @@ def test_initial_weights_that_cannot_be_read_are_named(project, tmp_path, init, 
 def test_fracture_without_a_region_run_says_what_to_train_first(project, tmp_path):
     result = fxpipe(
         *("train-stage", "fracture", "--region", "hand", "--index", project / "index.csv"),
-        *("--from", tmp_path / "nothing", "--output", tmp_path / "run"),
+        *("--from", tmp_path / "o'brien/\"runs\"", "--output", tmp_path / "run"),
     )
     assert result.exit_code == 2
+    assert f"{tmp_path}/o'brien/\"runs\": not a trained run" in result.stderr
     assert "train-stage region" in result.stderr
 
 
