@@ -20,7 +20,7 @@ from ..report.summary import INTENDED_USE
 from ..runtime.session import load_bundles
 from .calibrate import STUDY_BY
 from .extras import needs
-from .run import default_weights, stdout_console
+from .run import default_weights, stdout_console, weights_line
 
 if TYPE_CHECKING:
     from stages.evaluation.evaluate import Evaluation
@@ -115,9 +115,11 @@ def command(
     asked = Asked(split, with_excluded, tuple(dict.fromkeys(prevalences)), seed, study_by)
     index = read_index(source)
     rows = len(chosen_rows(index, asked))
-    networks = load_bundles(weights or default_weights(), config)
+    folder = weights or default_weights()
+    networks = load_bundles(folder, config)
     _prepare(output)
     if not quiet:
+        click.echo(weights_line(folder, networks))
         others = Counter(sample.split for sample in index.samples)
         told = ", ".join(f"{count} {name}" for name, count in others.items())
         click.echo(f"{source}: {rows} pictures of split {split}; the table has {told}")

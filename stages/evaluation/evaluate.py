@@ -45,7 +45,7 @@ from .truth import add_truth
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
 """Of ``evaluation.json``; raised when a name in it changes its meaning."""
 PREDICTIONS = "predictions.csv"
 RESULT = "evaluation.json"

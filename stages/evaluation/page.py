@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.domain import ANY_REGION, REGIONS
 
-from .figures import SETS, Figures
+from .figures import POOLED, SETS, Figures
 from .headlines import (
     FOOTNOTE,
     bounds,
@@ -49,7 +49,7 @@ def write_page(
         facts=facts, figures=figures, headlines=list(headlines(figures)),
         footnote=FOOTNOTE, study_lines=list(study_lines(figures)), study_note=study_note(facts),
         regions=REGIONS,
-        any_region=ANY_REGION, sets=SETS, seen=SEEN, taken=TAKEN,
+        any_region=ANY_REGION, pooled=POOLED, sets=SETS, seen=SEEN, taken=TAKEN,
         plots={plot.stem: _data_uri(plot) for plot in plots},
     )  # fmt: skip
     partial = target.with_name(target.name + ".partial")

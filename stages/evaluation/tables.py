@@ -11,7 +11,7 @@ import pandas as pd
 from .figures import Figures, measured, risk_curve, risk_question
 from .routing import confusion
 
-_COUNTS = ("pictures", "positives", "groups", "looked_up")
+_COUNTS = ("pictures", "pairs", "positives", "groups", "looked_up")
 
 
 def write_tables(figures: Figures, table: pd.DataFrame, folder: Path) -> None:
