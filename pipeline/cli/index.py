@@ -62,6 +62,14 @@ LAYOUTS = ("auto", "fracatlas", "mura", "folders", "table", "dicom")
     help="Folder of pictures that show no supported region; repeatable.",
 )
 @click.option(
+    "--groups-from",
+    "pairs",
+    type=_FILE,
+    multiple=True,
+    help="pairs.csv of `fxpipe audit`: its twins become one group; strike out those that are none. "
+    "Its paths start from the folder of --output; repeatable.",
+)
+@click.option(
     "--output", type=_FILE, default=Path("index.csv"), show_default=True, help="The table."
 )
 @click.option(
@@ -90,6 +98,7 @@ def command(
     labels: Path | None,
     label_kind: str | None,
     negatives: tuple[Path, ...],
+    pairs: tuple[Path, ...],
     output: Path,
     split: str,
     allow_leaks: bool,
@@ -110,6 +119,7 @@ def command(
         from stages.data.adapters.columns import parse_columns
         from stages.data.adapters.layouts import read_layout, recognise
         from stages.data.adapters.negatives import read_negatives
+        from stages.data.confirmed import join_confirmed
         from stages.data.index import read_index, read_table, write_index
         from stages.data.twins import settle_twins
 
@@ -124,7 +134,9 @@ def command(
     samples = read_layout(layout, source, watch, options)
     others = [row for folder in negatives for row in read_negatives(folder, watch)]
     samples = settle_twins([*samples, *others])
-    samples = _split(samples, len(others), split, seed, parts)
+    samples = join_confirmed(samples, pairs, output.parent)
+    with needs("train"):
+        samples = _split(samples, len(others), split, seed, parts)
     allow_leaks |= split == "picture"
     leaks = _check_leaks(samples, output, allow_leaks)
     write_index(samples, output, allow_leaks)
