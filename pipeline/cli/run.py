@@ -27,7 +27,7 @@ from ..report.journal import Journal, read
 from ..report.resume import Done, keep
 from ..report.stream import Streaming
 from ..report.summary import Summary
-from ..runtime.session import load_bundles
+from ..runtime.session import Weights, load_bundles
 from ..studies import Studies, studies_by
 from .arenas import few_arenas
 from .outputs import (
@@ -144,7 +144,10 @@ def command(
     paths = discover(source, exclude=output)
     reader = ctx.with_resource(open_reader(config))  # it starts while the networks are opened
     first = next(paths)  # refuses an empty folder before anything is opened or written
-    networks = load_bundles(weights or default_weights(), config)
+    folder = weights or default_weights()
+    networks = load_bundles(folder, config)
+    if not quiet:
+        click.echo(weights_line(folder, networks))
 
     summary = Summary(root)
     total = sum(1 for _ in discover(source, exclude=output)) if visible() and not quiet else None
@@ -174,7 +177,7 @@ def command(
             left, networks, config, rendered=rendered, study_of=studies.key, reader=reader
         )
         _write_all(outcomes, [*writers, journal], progress)
-    studies.warn_unmet()
+    studies.warn()
     if not quiet:
         summary.print_to(stdout_console(), output / TABLE, by_study.told)
         if objects:
@@ -230,6 +233,18 @@ def default_weights() -> Path:
     here = Path("weights")
     beside = Path(__file__).resolve().parents[2] / "weights"
     return next((f for f in (here, beside) if (f / MANIFEST_NAME).exists()), here)
+
+
+def weights_line(folder: Path, networks: Weights) -> str:
+    """Whose word follows: the folder, and the training runs that its networks come from."""
+    runs: dict[str, list[str]] = {}
+    for network in networks.networks:
+        made = network.spec.provenance
+        names = runs.setdefault(made.created[:10], [])
+        if made.run not in names:
+            names.append(made.run)
+    told = "; ".join(f"{', '.join(names)} of {day}" for day, names in runs.items())
+    return f"weights: {folder}, {networks.precision} on {networks.device}, trained as {told}"
 
 
 def stdout_console() -> Console:
