@@ -27,6 +27,7 @@ from pipeline.runtime.providers import open_session
 from pipeline.weights.manifest import ManifestEntry, read_staged, write_manifest
 
 from .calibrate import probabilities
+from .checkpoint import CONFIG
 from .data.dataset import read_array
 from .data.index import Index, Sample
 from .export import STAGE_OUTPUTS, TRUNK_OUTPUTS, derive, stamp, to_onnx
@@ -35,7 +36,6 @@ from .model import Head, Trunk, digest
 from .parity import BATCH, Parity, compare, gate, reference_logits
 from .recipe import RESULT
 from .spec import StageSpec
-from .train import CONFIG
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +153,12 @@ def _export(run: Run, index: Index, built: Built, config: ExportConfig) -> Itera
     images = np.stack([read_array(sample, run.preprocess) for sample in others])
     columns = range(len(run.stage.labels))
     reference = reference_logits(run.network, images, columns)
+    if lost := int((~np.isfinite(reference)).any(1).sum()):
+        raise ConfigError(
+            f"{run.folder}: the trained network answers NaN or infinity for {lost} of "
+            f"{len(images)} pictures, wanted numbers",
+            "train again, with a lower optim.lr",
+        )
     temperature = np.array(run.result["temperature"], np.float32)
     bias = np.array(run.result["bias"], np.float32)
     reference_p = probabilities(reference, temperature, bias)
@@ -276,6 +282,8 @@ def _provenance(run: Run, index: Index) -> Provenance:
         recipe=_recipe(run.described["config"]),
         best_epoch=run.result["best_epoch"],
         architecture=run.network.arch,
+        # None in a run from before there were any.
+        warnings=tuple(run.result.get("warnings", ())),
     )
 
 

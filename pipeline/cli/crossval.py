@@ -82,8 +82,10 @@ def _crossval(
     with needs("train"):
         from stages.config import RegionConfig
         from stages.crossval import crossval_fracture, crossval_region, fold_tables
+        from stages.initial import check_start
         from stages.report import describe_crossval
     table = read_training_table(index, allow_leaks)
+    check_start(config)
     tables = fold_tables(table, folds, seed, ("train", "val", *(("test",) if with_test else ())))
     try:
         refuse_leaks(tables, config.data.cache, allow_leaks, quiet)

@@ -21,6 +21,7 @@ from .training import (
     read_training_table,
     refuse_leaks,
     settings_of,
+    warn_loudly,
 )
 
 _OWN = (
@@ -68,9 +69,11 @@ def _train(
     config = settings_of(stage, file, settings, given, quiet)
     with needs("train"):
         from stages.config import RegionConfig
+        from stages.initial import check_start
         from stages.recipe import train_fracture, train_region
-        from stages.report import describe_result
+        from stages.report import describe_result, warnings_of
     table = read_training_table(index, allow_leaks)
+    check_start(config)
     try:
         refuse_leaks([table], config.data.cache, allow_leaks, quiet)
         with on_stderr(None, quiet, "batches") as progress:
@@ -82,3 +85,4 @@ def _train(
         click.echo(f"\ninterrupted; go on with: the same command and --resume ({run})", err=True)
         raise
     click.echo(describe_result(run))
+    warn_loudly(warnings_of(run))

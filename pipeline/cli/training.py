@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +118,12 @@ def settings_of(
     if stage == "region":
         return load(RegionConfig, file, settings, given)
     return load(FractureConfig, file, settings, given)
+
+
+def warn_loudly(warnings: Iterable[str]) -> None:
+    """Print what must not be missed, below everything else."""
+    for words in warnings:
+        click.secho(f"WARNING: {words}", fg="red", bold=True, err=True)
 
 
 def read_training_table(source: Path, allow_leaks: bool) -> Index:

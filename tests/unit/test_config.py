@@ -87,10 +87,10 @@ def test_the_recipe_of_the_shipped_weights_is_legal_and_that_of_their_cards(file
 
 
 def test_what_options_give_is_taken_as_it_is_and_stands_above_overrides():
-    words = {"operating_point": "1", "dicom_out": Path("o'brien/\"out\""), "device": "cpu"}
+    words = {"operating_point": "1", "dicom_out": Path('o\'brien/"out"'), "device": "cpu"}
     config = load(RunConfig, None, ["device=cuda", "batch_size=4"], words)
     assert (config.operating_point, config.device, config.batch_size) == ("1", "cpu", 4)
-    assert config.dicom_out == Path("o'brien/\"out\"")
+    assert config.dicom_out == Path('o\'brien/"out"')
     nested = load(RegionConfig, None, ["model.init=none"], {"model.init": "o'brien/runs"})
     assert nested.model.init == "o'brien/runs"
     with pytest.raises(ConfigError, match=r"train\.seed\.deep: seed is a value"):
