@@ -153,6 +153,7 @@ class Provenance(Frozen):
         recipe: All settings of the run.
         best_epoch: Whose weights these are.
         architecture: The backbone, in timm's words.
+        warnings: Why it deserves little trust, a sentence each.
     """
 
     fxpipe_version: str
@@ -166,6 +167,7 @@ class Provenance(Frozen):
     recipe: Mapping[str, Any] = Field(default_factory=dict)
     best_epoch: int | None = None
     architecture: str = "resnet50"
+    warnings: tuple[str, ...] = ()
 
 
 class Contract(Frozen):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -136,8 +136,19 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def load(model: type[S], file: Path | None = None, overrides: Sequence[str] = ()) -> S:
-    """Build settings from the defaults, then a TOML file, then ``key.sub=value`` overrides.
+def load(
+    model: type[S],
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    given: Mapping[str, object] | None = None,
+) -> S:
+    """Build settings: defaults, then a TOML file, then overrides, then what options gave.
+
+    Args:
+        model: The settings.
+        file: TOML.
+        overrides: ``key.sub=value`` each, as a user writes them after ``--set``.
+        given: Values by dotted key, taken as they are: a text is never read as TOML.
 
     Raises:
         ConfigError: With one line for every fault found.
@@ -154,7 +165,9 @@ def load(model: type[S], file: Path | None = None, overrides: Sequence[str] = ()
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{file}: not TOML: {error}") from error
     for override in overrides:
-        _apply(values, override)
+        _set(values, *_parse(override), f"--set {override!r}")
+    for key, value in (given or {}).items():
+        _set(values, key, value, key)
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -173,20 +186,24 @@ def _merge(values: dict[str, Any], changes: dict[str, Any]) -> None:
             values[key] = change
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    """Set one dotted key; the value is TOML, or a plain string when it is not."""
+def _parse(override: str) -> tuple[str, Any]:
+    """Key and value of ``key.sub=value``; the value is TOML, or a plain string when it is not."""
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"--set {override!r}: wanted key=value")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        return key.strip(), tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text
-    *parents, last = key.strip().split(".")
+        return key.strip(), text
+
+
+def _set(values: dict[str, Any], key: str, value: object, source: str) -> None:
+    """Set one dotted key."""
+    *parents, last = key.split(".")
     for parent in parents:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"--set {override!r}: {parent} is a value, not a section")
+            raise ConfigError(f"{source}: {parent} is a value, not a section")
     values[last] = value
 
 

@@ -289,7 +289,7 @@ class RegionCall:
 
     @property
     def fired(self) -> tuple[str, ...]:
-        """The regions whose specialists are asked: those found, unless density or header forbid it."""
+        """The regions whose specialists are asked: all found, unless density or header forbid."""
         return () if self.unfamiliar or self.veto else self.found
 
     @property

@@ -95,14 +95,29 @@ class NotARadiographError(ImageError):
     """A readable image that is no projection radiograph (a CT slice, for one)."""
 
 
+MOST_FAULTS = 10
+"""That a message lists before it only counts."""
+
+
+def shortened(faults: Sequence[str]) -> list[str]:
+    """The first few faults, and how many more there are."""
+    more = len(faults) - MOST_FAULTS
+    return [*faults[:MOST_FAULTS], *([f"and {more} more"] if more > 0 else [])]
+
+
 class IndexFaultsError(FxpipeError):
-    """The table of samples has faults; all of them are listed at once."""
+    """The table of samples has faults; the first of them are listed at once.
+
+    Attributes:
+        faults: All of them.
+    """
 
     exit_code = 1
 
     def __init__(self, source: str, faults: Sequence[str]) -> None:
         super().__init__(
-            f"{source}: {len(faults)} fault(s)\n" + "\n".join(f"  - {fault}" for fault in faults)
+            f"{source}: {len(faults)} fault(s)\n"
+            + "\n".join(f"  - {fault}" for fault in shortened(faults))
         )
         self.faults = tuple(faults)
 

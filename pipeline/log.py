@@ -19,8 +19,8 @@ def configure(level: int = logging.WARNING) -> None:
     Args:
         level: The least grave level that is shown.
     """
-    handler = _Stderr()
-    handler.setFormatter(_Lowercase("%(levelname)s: %(message)s"))
+    handler = _Stderr(level)
+    handler.setFormatter(_Plain())
     for package in ("pipeline", "stages"):
         logger = logging.getLogger(package)
         logger.handlers[:] = [handler]
@@ -35,10 +35,9 @@ def configure(level: int = logging.WARNING) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-class _Lowercase(logging.Formatter):
-    """``warning: …``, in the manner of compilers."""
+class _Plain(logging.Formatter):
+    """``warning: …``, in the manner of compilers; what is no warning has no word in front."""
 
     def format(self, record: logging.LogRecord) -> str:
-        shown = logging.makeLogRecord(record.__dict__)
-        shown.levelname = record.levelname.lower()
-        return super().format(shown)
+        text = super().format(record)
+        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"

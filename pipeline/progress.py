@@ -10,11 +10,14 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as _RichProgress
+from rich.text import Text
 
 
 class Progress(Protocol):
@@ -24,6 +27,17 @@ class Progress(Protocol):
         """Count one unit."""
         ...
 
+    def expect(self, unit: str, total: int, done: int, each: int) -> None:
+        """Say what is counted from here on.
+
+        Args:
+            unit: In words.
+            total: How many there are.
+            done: How many of them lie behind.
+            each: How many a call of :meth:`advance` stands for.
+        """
+        ...
+
 
 class Silent:
     """Shows nothing."""
@@ -31,14 +45,30 @@ class Silent:
     def advance(self) -> None:
         """Count one unit."""
 
+    def expect(self, unit: str, total: int, done: int, each: int) -> None:
+        """Say what is counted from here on."""
+
+
+class _Rate(ProgressColumn):
+    """Units a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f}/s")
+
 
 class _Bar:
     def __init__(self, bar: _RichProgress, total: int | None, unit: str) -> None:
         self._bar = bar
         self._task = bar.add_task(unit, total=total)
+        self._each = 1
 
     def advance(self) -> None:
-        self._bar.advance(self._task)
+        self._bar.advance(self._task, self._each)
+
+    def expect(self, unit: str, total: int, done: int, each: int) -> None:
+        self._each = each
+        self._bar.update(self._task, description=unit, total=total, completed=done)
 
 
 @contextmanager
@@ -55,12 +85,14 @@ def on_stderr(total: int | None, quiet: bool, unit: str = "files") -> Iterator[P
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=None),
         MofNCompleteColumn(),
+        _Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with _RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with _RichProgress(*columns, console=console, transient=True, expand=True) as bar:
         yield _Bar(bar, total, unit)
 
 

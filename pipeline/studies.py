@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import logging
 import re
 from collections.abc import Iterator
@@ -16,14 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .config import STUDIES
-from .errors import ConfigError
+from .errors import ConfigError, shortened
 from .report.csv_table import cell
 from .report.record import path_text, plain
+from .spreadsheet import separator_of, text_of
 
 log = logging.getLogger(__name__)
 
 _MURA = re.compile(r"patient[0-9]{1,9}/study[0-9]{1,9}_[a-z]{1,20}/image[0-9]{1,9}\.[A-Za-z]{1,5}")
-_MOST_FAULTS = 10
+_MOST_VIEWS = 10
+"""Pictures above which a folder hardly holds a single study: a limb has two to six views."""
 
 
 @dataclass(slots=True)
@@ -40,6 +43,7 @@ class Studies:
     root: Path
     table: dict[str, str] | None = None
     _met: set[str] = field(default_factory=set)
+    _folders: dict[str, tuple[set[Path], set[str]]] = field(default_factory=dict)
 
     def key(self, path: Path, uid: str | None) -> str | None:
         """The study of a picture, as one printable line; None where it has none.
@@ -52,7 +56,13 @@ class Studies:
             return self._listed(path_text(path, self.root))
         if uid and self.how in ("auto", "dicom"):
             return pseudonym(uid)
-        if self.how == "folder" or (self.how in ("auto", "mura") and _is_mura(path)):
+        if self.how == "folder":
+            name = path_text(path.parent, self.root)
+            pictures, uids = self._folders.setdefault(name, (set(), set()))
+            pictures.add(path)
+            uids.update([uid] if uid else [])
+            return name
+        if self.how in ("auto", "mura") and _is_mura(path):
             return path_text(path.parent, self.root)
         return None
 
@@ -63,8 +73,20 @@ class Studies:
                 return self.table[name] or None
         return None
 
-    def warn_unmet(self) -> None:
-        """Log how many rows of the table name none of the files that were asked about."""
+    def warn(self) -> None:
+        """Log what makes the studies doubtful, now that all pictures were asked about.
+
+        Rows of the table that name none of them; folders that hold the pictures of several studies,
+        by their headers or by their number.
+        """
+        for name, (pictures, uids) in self._folders.items():
+            if len(uids) > 1 or len(pictures) > _MOST_VIEWS:
+                several = f", of {len(uids)} by their headers" if len(uids) > 1 else ""
+                log.warning(
+                    "folder %s: its %d pictures are one study%s; wanted a folder for each study, "
+                    "or --studies TABLE.csv: with several patients in one study, their findings "
+                    "are told as one", name, len(pictures), several,
+                )  # fmt: skip
         unmet = len(self.table or ()) - len(self._met)
         if unmet:
             log.warning(
@@ -100,26 +122,22 @@ def _is_mura(path: Path) -> bool:
 def _read_table(file: Path) -> dict[str, str]:
     """Study by path; empty for a picture of which the table says that it has none."""
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            rows = csv.reader(lines, strict=True)
-            head = next(rows, [])
-            if head.count("path") != 1 or head.count("study") != 1:
-                found = ", ".join(plain(name) for name in head) or "none"
-                raise ConfigError(
-                    f"{file}: found columns {found}, wanted path and study, once each"
-                )
-            table: dict[str, str] = {}
-            faults = list(_fill(table, rows, head))
+        text = text_of(file.read_bytes())
+        rows = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator_of(text))
+        head = next(rows, [])
+        if head.count("path") != 1 or head.count("study") != 1:
+            found = ", ".join(plain(name) for name in head) or "none"
+            raise ConfigError(f"{file}: found columns {found}, wanted path and study, once each")
+        table: dict[str, str] = {}
+        faults = list(_fill(table, rows, head))
     except OSError as error:
         raise ConfigError(
             f"{file}: cannot be read: {error.strerror}", "name a table with --studies"
         ) from error
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (ValueError, csv.Error) as error:
         raise ConfigError(f"{file}: not CSV in UTF-8: {error}") from error
     if faults:
-        more = len(faults) - _MOST_FAULTS
-        shown = faults[:_MOST_FAULTS] + ([f"and {more} more"] if more > 0 else [])
-        raise ConfigError("\n".join(f"{file}: {fault}" for fault in shown))
+        raise ConfigError("\n".join(f"{file}: {fault}" for fault in shortened(faults)))
     return table
 
 

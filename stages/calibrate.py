@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,6 +13,8 @@ from pipeline.bundle import StoredPoint
 from pipeline.domain import Array
 
 from .metrics import Labels, sensitivity, specificity
+
+log = logging.getLogger(__name__)
 
 PRIOR_SD = (0.3, 0.5)
 """Standard deviation of log temperature and of bias before any data is seen."""
@@ -85,7 +88,12 @@ def operating_points(
     prediction (Vovk et al. 2005; Lei et al. 2018, doi 10.1080/01621459.2017.1307116): a new
     fractured picture from the same source is called with at least the target's probability,
     on average over draws of the validation split. With fewer than 1 / (1 - target) cases no
-    threshold can promise that; then all of them are called, and the rule says so.
+    threshold can promise that; then all of them are called, and the rule says so. Without cases of
+    both labels no point is defined: 0.5 stands in, and the rule says that.
+
+    The thresholds rise from *sensitive* over *balanced* to *specific*. Where the labels are so well
+    apart that the quantiles lie the other way round, *sensitive* is lowered and *specific* raised
+    to *balanced*, which only strengthens what each promises.
 
     Below the threshold of its point and at or above that of *sensitive* a picture is
     *uncertain*: too suspicious to be called negative. So *negative* means the same at every
@@ -101,20 +109,30 @@ def operating_points(
     """
     positives, negatives = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
     if len(positives) == 0 or len(negatives) == 0:
-        chosen = dict.fromkeys(POINTS, (0.5, "0.5, for want of cases"))
+        undefined = (
+            f"undefined for want of cases ({len(positives)} positive, {len(negatives)} other)"
+        )
+        log.warning("operating points are %s in %s: 0.5 stands in for them", undefined, source)
+        chosen = dict.fromkeys(POINTS, (0.5, f"{undefined}: 0.5 stands in"))
     else:
         candidates = np.unique(scores)
         uneven = [abs(np.mean(positives >= t) - np.mean(negatives < t)) for t in candidates]
         missed, enough = _passed_over(len(positives), sensitivity_target)
         alarms, quiet = _passed_over(len(negatives), specificity_target)
         above = np.nextafter(negatives[len(negatives) - 1 - alarms], np.float32(1))
+        even = candidates[int(np.argmin(uneven))]
+        lowered = ", lowered to balanced" if positives[missed] > even else ""
+        raised = ", raised to balanced" if above < even else ""
         chosen = {
             "sensitive": (
-                positives[missed],
-                f"sensitivity {sensitivity_target:g} for a new {case}{enough}",
+                min(positives[missed], even),
+                f"sensitivity {sensitivity_target:g} for a new {case}{enough}{lowered}",
             ),
-            "balanced": (candidates[int(np.argmin(uneven))], "sensitivity nearest specificity"),
-            "specific": (above, f"specificity {specificity_target:g} for a new {case}{quiet}"),
+            "balanced": (even, "sensitivity nearest specificity"),
+            "specific": (
+                max(above, even),
+                f"specificity {specificity_target:g} for a new {case}{quiet}{raised}",
+            ),
         }
     doubt = float(chosen["sensitive"][0])
     return {

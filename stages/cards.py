@@ -2,14 +2,16 @@
 
 No figure in a card is typed. What a card says of data, recipe and thresholds comes from the
 contract inside the bundle; what it says of performance comes from the ``evaluation.json`` of
-``fxpipe evaluate``, and only if that evaluation was of these very files. Sections as in model
-cards (Mitchell et al. 2019, arXiv 1810.03993).
+``fxpipe evaluate``, and only if that evaluation was of these very files. What cards need of it is
+kept beside the manifest, so that they can be written again without it. Sections as in model cards
+(Mitchell et al. 2019, arXiv 1810.03993).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,17 @@ from pipeline.weights.manifest import (
     refresh_manifest,
 )
 
+from .evaluation.evaluate import SCHEMA
 from .evaluation.headlines import figure_name, words
 from .evaluation.under_shift import WIDE_PANEL, panels, shift_note
 
-CARD, TRIED, NOTICE = "README.md", "tried.json", "NOTICE.md"
+log = logging.getLogger(__name__)
+
+CARD, TRIED, MEASURED, NOTICE = "README.md", "tried.json", "evaluation.json", "NOTICE.md"
+NOT_KEPT = ("cross_region", "subgroups", "risk_coverage", "studies")
+"""Chapters of an evaluation that no card shows."""
+UNMEASURED = "Not measured yet"
+"""In place of figures."""
 SHOWN = ("auc", "average_precision", "accuracy", "balanced_accuracy", "sensitivity", "specificity",
          "ppv", "npv", "kappa", "brier", "ece")  # fmt: skip
 GRAVE = 20
@@ -45,8 +54,9 @@ def write_cards(
     Args:
         weights: Folder with a manifest. Its ``NOTICE.md``, if any, ends every card: licences and
             whatever else only people know.
-        evaluation: An ``evaluation.json`` of these weights; without it the cards say that nothing
-            was measured.
+        evaluation: An ``evaluation.json`` of these weights; without it the one that is kept beside
+            the manifest is used. Where there is none either, the cards say that nothing was
+            measured.
         tried: Rows of :func:`stages.tried.side_by_side`, kept in ``tried.json`` beside the
             manifest; without them the ones kept there are used.
 
@@ -55,14 +65,17 @@ def write_cards(
 
     Raises:
         BundleError: The weights folder is damaged, or holds a fused graph.
-        ConfigError: The evaluation is of other files, or unreadable.
+        ConfigError: The evaluation is of other files, or unreadable; or there is none, and the
+            cards would lose the figures that they hold.
     """
     found = dict(_contracts(weights))
     if tried is not None:
         write_json(weights / TRIED, list(tried))
     elif (weights / TRIED).is_file():
         tried = json.loads((weights / TRIED).read_text(encoding="utf-8"))
-    measured = _read(evaluation, weights) if evaluation else None
+    measured = _read(evaluation, weights) if evaluation else _kept(weights, found)
+    if evaluation:
+        write_json(weights / MEASURED, measured)
     environment = Environment(  # noqa: S701  (Markdown, not HTML)
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
@@ -74,7 +87,7 @@ def write_cards(
     shared = {
         "acquisitions": acquisitions,
         "shown": SHOWN, "grave": GRAVE, "evaluation": measured, "kinds": Kind,
-        "any_region": ANY_REGION,
+        "any_region": ANY_REGION, "unmeasured": UNMEASURED,
         "shift_panels": list(panels(under_shift, WIDE_PANEL)) if under_shift else [],
         "shift_note": shift_note(under_shift, measured["facts"]["pictures"])
         if measured and under_shift
@@ -85,7 +98,12 @@ def write_cards(
     written = []
     for name, (spec, entries) in found.items():
         text = environment.get_template("card.md.j2").render(
-            spec=spec, entries=entries, ensemble=ensembles.get(name), **shared
+            spec=spec,
+            entries=entries,
+            ensemble=ensembles.get(name),
+            calibrated=_calibrated_as(spec, found.values()),
+            recipe=_recipe(spec),
+            **shared,
         )
         written.append(weights / name / CARD)
         written[-1].write_text(text, encoding="utf-8")
@@ -110,14 +128,72 @@ def _contracts(weights: Path) -> Iterator[tuple[str, tuple[BundleSpec, list[Mani
         yield name, (BundleSpec.from_metadata(metadata, files[0].file), files)
 
 
+def _calibrated_as(
+    spec: BundleSpec, found: Iterable[tuple[BundleSpec, list[ManifestEntry]]]
+) -> list[str]:
+    """The regions whose specialists hold the very temperature and bias of this one, it included.
+
+    They are fitted numbers: none are equal but those that were fitted together.
+    """
+    pair = spec.temperature, spec.bias
+    if spec.kind is not Kind.FRACTURE or pair == ((1.0,), (0.0,)):
+        return []
+    return [str(other.region) for other, _ in found if (other.temperature, other.bias) == pair]
+
+
+def _recipe(spec: BundleSpec) -> dict[str, Any]:
+    """The settings of the run; what it took over from another one as the bundle has it."""
+    recipe = dict(spec.provenance.recipe)
+    if "preprocess" in recipe:
+        recipe["preprocess"] = spec.preprocess.model_dump(mode="json")
+    if "train" in recipe:
+        recipe["train"] = {**recipe["train"], "arch": spec.provenance.architecture}
+    return recipe
+
+
+def _kept(
+    weights: Path, found: Mapping[str, tuple[BundleSpec, list[ManifestEntry]]]
+) -> dict[str, Any] | None:
+    """The evaluation that earlier cards were made of; None when nothing was measured.
+
+    Raises:
+        ConfigError: It is of other files or lost, and the cards of these files hold figures.
+    """
+    reason = f"{weights}: there is no {MEASURED}, from which their figures could be written again"
+    if (weights / MEASURED).is_file():
+        try:
+            return _read(weights / MEASURED, weights)
+        except ConfigError as error:
+            reason = str(error)
+    for name, (_, entries) in found.items():
+        card = weights / name / CARD
+        text = card.read_text(encoding="utf-8") if card.is_file() else ""
+        of_these = any(entry.sha256[:16] in text for entry in entries)
+        if of_these and "\n## Figures\n" in text and UNMEASURED not in text:
+            raise ConfigError(
+                f"{reason}; the card of {name} would lose the figures that it holds",
+                "name the evaluation: --evaluation evaluation/evaluation.json (`fxpipe evaluate` "
+                "makes one)",
+            )
+    if (weights / MEASURED).is_file():
+        log.warning("%s; the cards hold no figures", reason)
+    return None
+
+
 def _read(evaluation: Path, weights: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(evaluation.read_text(encoding="utf-8"))
+        version = content["schema_version"]
         measured = {bundle["sha256"] for bundle in content["facts"]["bundles"].values()}
-    except (OSError, json.JSONDecodeError, KeyError) as error:
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{evaluation}: not an evaluation: {error}", "make it with `fxpipe evaluate`"
         ) from error
+    if version != SCHEMA:
+        raise ConfigError(
+            f"{evaluation}: schema_version is {version}, wanted {SCHEMA}",
+            "evaluate again: `fxpipe evaluate`",
+        )
     strange = measured - {entry.sha256 for entry in read_manifest(weights).bundles}
     if strange:
         raise ConfigError(
@@ -125,7 +201,7 @@ def _read(evaluation: Path, weights: Path) -> dict[str, Any]:
             f"({', '.join(sorted(digest[:12] for digest in strange))})",
             "evaluate these weights: `fxpipe evaluate --weights`",
         )
-    return content
+    return {name: chapter for name, chapter in content.items() if name not in NOT_KEPT}
 
 
 def _figure(estimate: Mapping[str, Any] | Estimate) -> str:

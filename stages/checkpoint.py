@@ -12,9 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, shortened
 
 _JSON_KEY = "fxpipe"
+CONFIG = "config.json"
+"""Describes the network of a run, beside its weights."""
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -37,6 +39,44 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {name: handle.get_tensor(name) for name in handle.keys()}, state  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ConfigError(f"{path}: not a readable checkpoint: {error}") from error
+
+
+def fill(network: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
+    """Put weights into a network that are all of its weights.
+
+    Args:
+        network: Changed in place.
+        weights: By name.
+        source: Where they come from, for the message.
+
+    Raises:
+        ConfigError: Some are missing, of another network, of another shape, or no numbers.
+    """
+    wanted = network.state_dict()
+    faults = [f"{name} is missing" for name in wanted if name not in weights]
+    faults += [f"{name} is no weight of this network" for name in weights if name not in wanted]
+    faults += [
+        f"{name} is {_shape(weights[name])}, wanted {_shape(value)}"
+        for name, value in wanted.items()
+        if name in weights and weights[name].shape != value.shape
+    ]
+    faults += [f"{name} holds NaN or infinity" for name in not_numbers(weights)]
+    if faults:
+        told = "".join(f"\n  - {fault}" for fault in shortened(faults))
+        raise ConfigError(
+            f"{source}: found broken weights, wanted those of the network in {CONFIG}:{told}",
+            "train again; where weights are no numbers, with a lower optim.lr",
+        )
+    network.load_state_dict(weights)
+
+
+def not_numbers(weights: Mapping[str, Tensor]) -> list[str]:
+    """Names of the weights in which NaN or infinity stands."""
+    return [name for name, value in weights.items() if not torch.isfinite(value).all()]
+
+
+def _shape(value: Tensor) -> str:
+    return " x ".join(map(str, value.shape)) or "one number"
 
 
 def pack(

@@ -19,7 +19,7 @@ from pipeline.runtime.session import Weights, load_bundles
 
 from .cost import count, speed
 from .data.index import Index, assign_splits
-from .evaluation.evaluate import RESULT, Asked, evaluate
+from .evaluation.evaluate import RESULT, SCHEMA, Asked, evaluate
 from .systems import SystemConfig, make_system
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,10 @@ def _is_of(evaluation: Path, networks: Weights, index: Index) -> bool:
     """Whether there is an evaluation of these very files on this very table."""
     if not evaluation.is_file():
         return False
-    facts = json.loads(evaluation.read_text(encoding="utf-8"))["facts"]
+    content = json.loads(evaluation.read_text(encoding="utf-8"))
+    if content["schema_version"] != SCHEMA:
+        return False
+    facts = content["facts"]
     measured = {name: bundle["sha256"] for name, bundle in facts["bundles"].items()}
     opened = {network.spec.name: network.digest for network in networks.networks}
     return bool(facts["table_digest"] == index.digest and measured == opened)
@@ -124,6 +127,7 @@ def _figures(content: Mapping[str, Any]) -> dict[str, Any]:
     baselines = ("majority", "look_up")
     return {
         "judged": pooled["pictures"],
+        "pairs": pooled["pairs"],
         "positives": pooled["positives"],
         "figures": {name: part["network"] for name, part in found.items()},
         "baselines": {
@@ -188,7 +192,8 @@ def _footnotes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     first = rows[0]
     notes = [
         f"{first['pictures']} pictures kept back, {first['judged']} of them with a region in view "
-        f"and a label ({first['positives']} positive); 95 % intervals by bootstrap over groups; "
+        f"and a label, which make {first['pairs']} pairs of a picture and a region "
+        f"({first['positives']} positive); 95 % intervals by bootstrap over groups; "
         f"{first['precision']} on {first['device']}, whole job from files."
     ]
     notes += [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,21 @@ Cut = Annotated[str, AfterValidator(_known_block)]
 
 Whose = Literal["elbow", "hand", "shoulder", "all"]
 """A specialist's region."""
+
+
+def differences(base: Any, other: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Settings that are not the same in two descriptions: dotted name, and both values.
+
+    Args:
+        base: Nested by section, as a settings model dumps itself.
+        other: Likewise; what one of them lacks is None there.
+        at: Name of the section.
+    """
+    if isinstance(base, Mapping) and isinstance(other, Mapping):
+        for key in sorted({*base, *other}):
+            yield from differences(base.get(key), other.get(key), f"{at}.{key}" if at else str(key))
+    elif base != other:
+        yield at, base, other
 
 
 class DataConfig(Settings):

@@ -24,13 +24,13 @@ from pipeline.progress import Progress
 
 from .assess import PREDICTIONS
 from .calibrate import probabilities
+from .checkpoint import CONFIG
 from .config import FractureConfig, RegionConfig
 from .data.index import NONE, UNKNOWN, Index
 from .folds import By, Folds
 from .metrics import auc, auc_estimate, share
 from .recipe import RESULT, train_fracture, train_region
 from .spec import TARGETS
-from .train import CONFIG
 
 log = logging.getLogger(__name__)
 

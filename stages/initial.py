@@ -21,11 +21,13 @@ from pipeline.errors import ConfigError
 from pipeline.weights.manifest import read_staged, read_verified
 
 from . import checkpoint
-from .config import RESNET50
+from .checkpoint import CONFIG
+from .config import RESNET50, FractureConfig, RegionConfig
+from .hub import HUB, check_hub, unavailable
 from .model import Network, StrideOn, make_backbone
 from .packaged import PREFIX, read_package
 from .spec import TARGETS
-from .train import BEST, CONFIG
+from .train import BEST
 
 FLOAT = (Precision.FP32, Precision.FP16)
 """Precisions from which training can go on; int8 has lost too much."""
@@ -77,6 +79,11 @@ class Initial:
                 f"model.init: {self.name}: {len(misfits)} weights do not belong to "
                 f"{network.arch}: {', '.join(misfits[:3])} …"
             )
+        if broken := checkpoint.not_numbers(self.weights):
+            raise ConfigError(
+                f"model.init: {self.name}: {len(broken)} weights hold NaN or infinity: "
+                f"{', '.join(broken[:3])} …"
+            )
         weights |= self._linear(network)
         network.load_state_dict(weights, strict=False)
         known = {*map(_meaning, self.rows)} >= {*map(_meaning, network.labels)}
@@ -120,7 +127,7 @@ def find_initial(
     """
     if init == "none":
         return Initial(init, "conv1" if stride_on == "conv1" else "conv2", {})
-    if init == "hub":
+    if init == HUB:
         found = Initial(init, "conv2", _from_hub(arch, canvas_px))
     elif init.startswith(PREFIX):
         found = _from_package(init.removeprefix(PREFIX))
@@ -137,19 +144,27 @@ def find_initial(
     return found
 
 
+def check_start(config: RegionConfig | FractureConfig) -> None:
+    """Make sure that weights which must be downloaded can be, before pictures are looked at.
+
+    Raises:
+        ConfigError: They cannot.
+    """
+    independent = isinstance(config, RegionConfig) or config.independent
+    if independent and config.model.init == HUB:
+        check_hub(config.train.arch)
+
+
 def _backbone(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"backbone.{name}": value for name, value in weights.items()}
 
 
 def _from_hub(arch: str, canvas_px: tuple[int, int]) -> dict[str, Tensor]:
+    check_hub(arch)
     try:
         source = make_backbone(arch, canvas_px, pretrained=True)
     except (OSError, RuntimeError) as error:
-        raise ConfigError(
-            f"model.init: timm's weights of {arch} cannot be had: {error}",
-            "without internet: --init shipped, --init FILE (safetensors), --init package:NAME, or "
-            "--init none",
-        ) from error
+        raise unavailable(arch, error) from error
     return _backbone(source.state_dict())
 
 

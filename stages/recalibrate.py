@@ -30,6 +30,7 @@ from .data.index import Index, Sample, Split
 from .evaluation.predictions import predict
 from .export import stamp
 from .new_folder import keep_notice, refuse_used
+from .seen import tell_seen
 from .studies import StudyBy, StudyPoints, fit_study_points
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,8 @@ class Recalibrated:
         pictures, positives: What they were fitted on.
         studies: Those for whole studies. Older ones go in any case: they hold for other
             probabilities, or for another site.
+        together: The regions, this one among them, on whose pictures temperature and bias were
+            fitted; none where they were not fitted.
     """
 
     temperature: float
@@ -72,6 +75,7 @@ class Recalibrated:
     pictures: int
     positives: int
     studies: StudyPoints
+    together: tuple[str, ...] = ()
 
 
 def recalibrate(
@@ -105,6 +109,8 @@ def recalibrate(
     networks = load_bundles(weights, config)
     if only is not None:
         networks = replace(networks, fracture={only: networks.fracture[only]})
+    asked = (part for stage in networks.fracture.values() for part in stage.networks)
+    tell_seen(index, wanted.split, [p.spec for p in (*networks.trunks.values(), *asked)])
     samples = labelled(index, wanted.split, only)
     for stage in networks.fracture.values():
         kinds = {s.label_kind for s in samples} - {stage.spec.target}
@@ -152,7 +158,9 @@ def _fit(
         for region, rows in chosen.items()
     }
     fitted: dict[str, tuple[float, float]] = {}
+    together: dict[str, tuple[str, ...]] = {}
     for family in [] if wanted.points_only else _alike(chosen, networks):
+        together |= dict.fromkeys(family, tuple(family))
         parts = (np.concatenate([part[region] for region in family]) for part in (labels, logits))
         fitted |= dict.fromkeys(family, fit_calibration(*parts))
     source = f"split {wanted.split} of {index.source.name} ({index.digest[:12]})"
@@ -169,7 +177,9 @@ def _fit(
             chosen[region][wanted.study_by].to_numpy(str), labels[region], scores,
             wanted.study_by, wanted.sensitivity, wanted.specificity, source,
         )  # fmt: skip
-        found[region] = Recalibrated(*pair, points, len(scores), positives, studies)
+        found[region] = Recalibrated(
+            *pair, points, len(scores), positives, studies, together.get(region, ())
+        )
     return found
 
 

@@ -1,9 +1,10 @@
 """One training run from settings to a described, finished folder.
 
 A run folder holds ``config.json`` (stage, settings, data and versions, written first),
-``metrics.json`` and ``curves.png`` by epoch, ``best.safetensors``, ``last.safetensors`` for
-resuming, and at the end ``result.json`` (calibration, thresholds, test figures) beside
-``predictions.csv``, and of a region run ``density.safetensors``, its density gate.
+``train.log``, ``batches.png`` (what the network is shown), ``metrics.json`` and ``curves.png`` by
+epoch, ``best.safetensors``, ``last.safetensors`` for resuming, and at the end ``result.json``
+(calibration, thresholds, test figures) beside ``predictions.csv``, and of a region run
+``density.safetensors``, its density gate.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,13 +26,23 @@ from pipeline.progress import Progress
 
 from . import checkpoint
 from .assess import assess
-from .config import RESNET50, FractureConfig, RegionConfig, StageConfig
+from .checkpoint import CONFIG
+from .config import (
+    RESNET50,
+    FractureConfig,
+    RegionConfig,
+    StageConfig,
+    StartConfig,
+    differences,
+)
 from .data.index import Index
 from .gather import check_supported, fit_gate
 from .initial import Initial, find_initial, read_shipped
 from .model import Network
 from .spec import StageSpec, fracture_stage, label_kind, region_stage
-from .train import BEST, CONFIG, train, versions
+from .thin_data import thin_data
+from .train import BEST, LAST, train, versions
+from .watch import kept_log
 
 log = logging.getLogger(__name__)
 RESULT = "result.json"
@@ -80,6 +92,7 @@ def train_fracture(
     else:
         initial, spec, named, parent = _parent(config, stage, index)
         arch = initial.arch or RESNET50
+        config = _inheriting(config, spec, arch, initial)
     network = _network(stage, config, initial, spec, arch, config.dropout)
     facts = {
         **_facts(network, named, spec),
@@ -143,6 +156,23 @@ def _parent(
     return initial, spec, named, digest
 
 
+INHERITED = ("preprocess.", "model.", "train.arch")
+"""Settings, by the beginning of their names, that a specialist takes over with a network."""
+
+
+def _inheriting(
+    config: FractureConfig, spec: PreprocessSpec, arch: str, initial: Initial
+) -> FractureConfig:
+    """The settings with those that the network which it goes on from brings."""
+    return config.model_copy(
+        update={
+            "preprocess": spec,
+            "model": StartConfig(init=str(config.region_run), stride_on=initial.stride_on),
+            "train": config.train.model_copy(update={"arch": arch}),
+        }
+    )
+
+
 def _network(
     stage: StageSpec, config: StageConfig, initial: Initial, spec: PreprocessSpec, arch: str,
     dropout: float,
@@ -174,15 +204,20 @@ def _train_and_assess(
     run: Path, stage: StageSpec, network: Network, fresh: Any, index: Index,
     preprocess: PreprocessSpec, config: StageConfig, progress: Progress,
 ) -> None:  # fmt: skip
-    train(run, stage, network, fresh, index, preprocess, config, progress)
-    best, saved = checkpoint.load(run / BEST)
-    network.load_state_dict(best)
-    log.info("%s: best epoch %d; calibrating and testing", run, saved["epoch"])
-    result = assess(run, stage, network, index, preprocess, config, progress)
-    if isinstance(config, RegionConfig):
-        log.info("%s: fitting the density gate", run)
-        result["density"] = fit_gate(run, network, index, preprocess, config, progress)
-    write_json(run / RESULT, {"best_epoch": saved["epoch"], **result})
+    chosen = ([s for s in index.of(split) if stage.selects(s)] for split in ("train", "val"))
+    with kept_log(run):
+        warnings = thin_data(stage, *chosen)
+        for warning in warnings:
+            log.warning("%s: %s", run, warning)
+        train(run, stage, network, fresh, index, preprocess, config, progress)
+        best, saved = checkpoint.load(run / BEST)
+        checkpoint.fill(network, best, run / BEST)
+        log.info("%s: best epoch %d; calibrating and testing", run, saved["epoch"])
+        result = assess(run, stage, network, index, preprocess, config, progress)
+        if isinstance(config, RegionConfig):
+            log.info("%s: fitting the density gate", run)
+            result["density"] = fit_gate(run, network, index, preprocess, config, progress)
+        write_json(run / RESULT, {"best_epoch": saved["epoch"], **result, "warnings": warnings})
 
 
 def open_run(
@@ -194,6 +229,8 @@ def open_run(
     resume: bool,
 ) -> None:
     """Describe a run in its folder before anything is computed, or check that it is the same.
+
+    A folder in which no epoch was ever finished is begun anew: nothing in it is lost.
 
     Raises:
         UsageError: The folder holds a run and ``resume`` is off, or another run than this one.
@@ -210,22 +247,34 @@ def open_run(
         "config": config.model_dump(mode="json"),
     }
     file = run / CONFIG
-    if file.is_file():
+    if (run / LAST).is_file() and file.is_file():
         if not resume:
             raise UsageError(
                 f"{run}: holds a run already", "add --resume, or name another --output"
             )
         found = json.loads(file.read_text(encoding="utf-8"))
-        changed = [key for key, value in described.items() if found.get(key) != value]
+        changed = list(changes({key: found.get(key) for key in described}, described))
         if changed:
-            differences = "; ".join(f"{k}: {found.get(k)!r} → {described[k]!r}" for k in changed)
-            raise UsageError(f"{run}: is another run, it cannot be resumed: {differences}")
+            told = "\n  ".join(changed)
+            raise UsageError(
+                f"{run}: is another run and cannot be resumed; what differs:\n  {told}",
+                "resume it with its own settings, or name another --output",
+            )
         return
-    if resume:
+    if resume and not file.is_file():
         raise UsageError(f"{run}: no run to resume")
     run.mkdir(parents=True, exist_ok=True)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(file, {**described, "created": created, "versions": versions()})
+
+
+def changes(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    """``optim.epochs: 14 → 20`` for each value that differs between two descriptions of a run."""
+    told = (
+        f"{name.removeprefix('config.')}: {old!r} → {new!r}"
+        for name, old, new in differences(found, wanted)
+    )
+    yield from dict.fromkeys(told)  # preprocessing is both a setting and a fact
 
 
 def read_run(run: Path) -> dict[str, Any]:
@@ -248,7 +297,7 @@ def load_network(run: Path) -> tuple[Network, dict[str, Any]]:
     """The best network of a run, ready to predict, and what the run says of itself.
 
     Raises:
-        ConfigError: It is no run, or it has no weights yet.
+        ConfigError: It is no run, it has no weights yet, or broken ones.
     """
     described = read_run(run)
     spec = described["preprocess"]
@@ -256,5 +305,5 @@ def load_network(run: Path) -> tuple[Network, dict[str, Any]]:
         described["outputs"], described["stride_on"], "stem",
         arch=described.get("arch", RESNET50), canvas_px=(spec["height_px"], spec["width_px"]),
     )  # fmt: skip
-    network.load_state_dict(checkpoint.load(run / BEST)[0])
+    checkpoint.fill(network, checkpoint.load(run / BEST)[0], run / BEST)
     return network.eval(), described

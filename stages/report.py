@@ -31,6 +31,14 @@ def describe_result(run: Path) -> str:
                 f" {_figure(gate['test']['supported_refused'])}"
             )
         return "\n".join(lines)
+    points = result["operating_points"]
+    told = (f"{name} {point['threshold']:.4f}" for name, point in points.items())
+    lines.append(f"  thresholds: {', '.join(told)}")
+    lines += [
+        f"  {name}: {point['rule']}"
+        for name, point in points.items()
+        if None in (point["sensitivity"]["value"], point["specificity"]["value"])
+    ]
     for name, part in test.items():
         lines.append(
             f"  {name.replace('_', ' ')} ({part['pictures']} pictures,"
@@ -41,6 +49,12 @@ def describe_result(run: Path) -> str:
             f" (majority {_figure(part['baseline_majority_accuracy'])})"
         )
     return "\n".join(lines)
+
+
+def warnings_of(run: Path) -> list[str]:
+    """Why what comes of a finished run deserves little trust."""
+    result = json.loads((run / RESULT).read_text(encoding="utf-8"))
+    return [f"{run}: {words}" for words in result["warnings"]]
 
 
 def describe_crossval(folder: Path) -> str:

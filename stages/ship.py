@@ -26,6 +26,7 @@ from pipeline.runtime.network import Network as OpenedNetwork
 from pipeline.runtime.providers import open_session
 from pipeline.weights.manifest import ManifestEntry, read_staged, write_manifest
 
+from .checkpoint import CONFIG
 from .data.dataset import read_array
 from .data.index import Index, Sample
 from .density import DensityGate
@@ -35,7 +36,6 @@ from .model import Head, Trunk, digest
 from .parity import BATCH, Parity, compare, gate, reference
 from .recipe import RESULT
 from .spec import StageSpec
-from .train import CONFIG
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +149,12 @@ def _export(run: Run, index: Index, built: Built, config: ExportConfig) -> Itera
     calibration = np.stack([read_array(sample, run.preprocess) for sample in learned])
     images = np.stack([read_array(sample, run.preprocess) for sample in others])
     wanted = reference(run, images)
+    if lost := int((~np.isfinite(wanted.logits)).any(1).sum()):
+        raise ConfigError(
+            f"{run.folder}: the trained network answers NaN or infinity for {lost} of "
+            f"{len(images)} pictures, wanted numbers",
+            "train again, with a lower optim.lr",
+        )
 
     cut = run.described["cut"]
     whole = run.network.position(cut) == 0
@@ -288,6 +294,8 @@ def _provenance(run: Run, index: Index) -> Provenance:
         recipe=_recipe(run.described["config"]),
         best_epoch=run.result["best_epoch"],
         architecture=run.network.arch,
+        # None in a run from before there were any.
+        warnings=tuple(run.result.get("warnings", ())),
     )
 
 

@@ -20,12 +20,12 @@ from pipeline.domain import ANY_REGION
 from pipeline.errors import ConfigError, UsageError
 from pipeline.progress import Progress
 
+from .checkpoint import CONFIG
 from .config import FractureConfig, RegionConfig, StageConfig, Whose
 from .data.index import Index
 from .finished import load_runs
-from .recipe import RESULT, train_fracture, train_region
+from .recipe import INHERITED, RESULT, changes, train_fracture, train_region
 from .ship import ExportConfig, export_runs
-from .train import CONFIG
 
 log = logging.getLogger(__name__)
 
@@ -127,13 +127,24 @@ def _train(
     if (run / RESULT).is_file():
         described = json.loads((run / CONFIG).read_text(encoding="utf-8"))
         same = {"index_digest": index.digest, "config": config.model_dump(mode="json")}
-        other = [key for key, value in same.items() if described[key] != value]
+        inherited = INHERITED if _goes_on(config) else ()
+        other = [
+            words
+            for words in changes({key: described[key] for key in same}, same)
+            if not words.startswith(inherited)
+        ]
         if other:
+            told = "\n  ".join(other)
             raise UsageError(
-                f"{run}: is finished, but with another {' and '.join(other)}",
+                f"{run}: is finished, but with other settings; what differs:\n  {told}",
                 "name another --output",
             )
         log.info("%s: finished before", run)
         return
     log.info("%s", run)
     train(run, index, config, (run / CONFIG).is_file(), progress)
+
+
+def _goes_on(config: StageConfig) -> bool:
+    """Whether it is a specialist that goes on from another network."""
+    return isinstance(config, FractureConfig) and not config.independent

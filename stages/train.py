@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ from pipeline.progress import Progress
 
 from . import checkpoint
 from .config import OptimConfig, StageConfig, TrainConfig
+from .contact_sheet import SHEET, draw_sheet
 from .data.dataset import RadiographDataset, Sources, batches
 from .data.index import Index, Sample
 from .data.mixup import mixup
@@ -35,9 +36,10 @@ from .metrics import auc
 from .model import Network
 from .plots import plot_curves
 from .spec import StageSpec
+from .watch import EpochTable
 
 log = logging.getLogger(__name__)
-BEST, LAST, CONFIG, METRICS = "best.safetensors", "last.safetensors", "config.json", "metrics.json"
+BEST, LAST, METRICS = "best.safetensors", "last.safetensors", "metrics.json"
 
 
 @dataclass
@@ -122,14 +124,36 @@ def train(
     if (run / LAST).is_file():
         state = resume(run, learner)
         log.info("%s: going on after epoch %d", run, state.epoch)
+    shown = len(learn) - len(learn) % optim.batch_size
+    device = device_name(fabric)
+    log.info(
+        "%s: %d training and %d validation pictures, at most %d epochs of %d batches of %d; %s in "
+        "%s", run, len(learn), len(check), optim.epochs, shown // optim.batch_size,
+        optim.batch_size, device, fabric._precision.precision,
+    )  # fmt: skip
+    if state.epoch == 0:
+        draws = torch.Generator().manual_seed(config.train.seed)
+        order = draw_order(learn, optim, draws)
+        data.sources = Sources(config.augment, config.train.seed, stage.speaks_of_fractures)
+        draw_sheet(run / SHEET, data, order, stage.outputs, config, draws)
+        log.info("look at %s: what training shows the network", run / SHEET)
+    table = EpochTable(stage.outputs, optim.epochs, shown, state.epoch)
+    for line in table.head():
+        log.info("%s", line)
     while state.epoch < optim.epochs and state.epoch - state.best_epoch < optim.patience:
+        progress.expect(
+            f"epoch {state.epoch + 1} of {optim.epochs}, {device}: pictures",
+            shown * optim.epochs, shown * state.epoch, optim.batch_size,
+        )  # fmt: skip
+        began_s = time.perf_counter()
         loss = train_epoch(state.epoch, learner, data, views, stage, config, fabric, progress)
+        trained_s = time.perf_counter() - began_s
         row = validate(learner.averaged, stage, check, preprocess, config, fabric, views)
         rate = learner.schedule.get_last_lr()[0]
         state.epoch += 1
-        finish_epoch(
-            run, state, {"epoch": state.epoch, "train_loss": loss, "lr": rate, **row}, learner
-        )
+        row = {"epoch": state.epoch, "train_loss": loss, "lr": rate, **row}
+        better = finish_epoch(run, state, row, learner)
+        log.info("%s", table.line(row, trained_s, better))
     return state
 
 
@@ -259,6 +283,13 @@ def make_fabric(config: TrainConfig) -> Fabric:
     return fabric
 
 
+def device_name(fabric: Fabric) -> str:
+    """Where a run computes, in words."""
+    if fabric.device.type == "cuda":
+        return str(torch.cuda.get_device_name(fabric.device))
+    return f"{fabric.device.type} ({torch.get_num_threads()} threads)"
+
+
 def cpu_has_bf16() -> bool:
     """Whether the processor multiplies bfloat16 itself; emulated it is slower than float32."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
@@ -340,15 +371,17 @@ def validate(
     return {"val_loss": float(loss), **scores, "score": float(np.mean(parts)) if parts else None}
 
 
-def finish_epoch(run: Path, state: State, row: dict[str, Any], learner: Learner) -> None:
-    """Note the figures, keep the weights if they are the best, make the run resumable."""
+def finish_epoch(run: Path, state: State, row: dict[str, Any], learner: Learner) -> bool:
+    """Note the figures, keep the weights if they are the best, make the run resumable.
+
+    Returns:
+        Whether they are the best.
+    """
     state.history.append(row)
     score = row["score"] if row["score"] is not None else -row["val_loss"]
     better = state.best is None or score > state.best
     if better:
         state.best, state.best_epoch = score, state.epoch
-    shown = {key: round(value, 4) for key, value in row.items() if value is not None}
-    log.info("epoch %d: %s", state.epoch, json.dumps(shown))
     average = learner.average.module
     if better:
         facts = {"epoch": state.epoch, "score": score}
@@ -358,6 +391,7 @@ def finish_epoch(run: Path, state: State, row: dict[str, Any], learner: Learner)
     checkpoint.save(run / LAST, tensors, extra)
     write_json(run / METRICS, state.history)
     plot_curves(state.history, run / "curves.png")
+    return better
 
 
 def resume(run: Path, learner: Learner) -> State:

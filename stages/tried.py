@@ -14,6 +14,7 @@ from pipeline.bundle import Estimate
 from pipeline.errors import ConfigError
 
 from .assess import PREDICTIONS
+from .config import differences
 from .crossval import figures_of, fracture_summary, ranking, subsets
 from .metrics import auc, auc_estimate, bootstrap
 from .recipe import RESULT
@@ -130,14 +131,10 @@ def _ranking(table: pd.DataFrame) -> str:
     return score
 
 
-def _changes(base: Any, other: Any, at: str = "") -> Iterator[tuple[str, Any]]:
+def _changes(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Settings, by dotted name, that differ from the baseline's."""
-    if isinstance(base, Mapping) and isinstance(other, Mapping):
-        for key in sorted({*base, *other}):
-            name = f"{at}.{key}" if at else str(key)
-            yield from _changes(base.get(key), other.get(key), name)
-    elif base != other and not at.startswith("data."):
-        yield at, other
+    found = differences(base, other)
+    return {name: value for name, _, value in found if not name.startswith("data.")}
 
 
 def _compared(

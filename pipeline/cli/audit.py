@@ -40,7 +40,7 @@ def command(ctx: click.Context, source: Path, output: Path, quiet: bool) -> None
     log.configure()
     with needs("train"):
         from stages.data.audit import audit
-        from stages.data.audit_page import PAGE, describe_audit, write_audit
+        from stages.data.audit_page import PAGE, TABLE, describe_audit, write_audit
         from stages.data.index import read_table
     index = read_table(source)
     with on_stderr(len(index.samples), quiet, "pictures") as progress:
@@ -48,5 +48,10 @@ def command(ctx: click.Context, source: Path, output: Path, quiet: bool) -> None
     write_audit(found, output)
     click.echo(describe_audit(found))
     click.echo(f"look at {output / PAGE}")
+    if found.ungrouped:
+        click.echo(
+            f"keep the twins together: `fxpipe index … --groups-from {output / TABLE}`; strike out "
+            "of that file what is no twin"
+        )
     if found.failures:
         ctx.exit(1)

@@ -95,8 +95,7 @@ def command(
     else runs on the machine. The contenders beside fxpipe need the training extras.
     """  # noqa: D301  (click's own mark)
     log.configure()
-    given = [] if device is None else [f"device={device}"]
-    config = load(RunConfig, None, [*settings, *given])
+    config = load(RunConfig, None, settings, {} if device is None else {"device": device})
     folder = weights or default_weights()
     manifest = read_manifest(folder)
     _check_writable(output)

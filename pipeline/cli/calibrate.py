@@ -78,7 +78,7 @@ def command(
     rows = sum(sample.label is not None for sample in table.samples if sample.split == split)
     with on_stderr(rows, quiet, "pictures") as progress:
         found = recalibrate(
-            table, weights or default_weights(), output, wanted, load(RunConfig, None, ()), progress
+            table, weights or default_weights(), output, wanted, load(RunConfig), progress
         )
     for region, new in found.items():
         tell(region, new)
@@ -87,9 +87,10 @@ def command(
 
 def tell(region: str, new: Recalibrated) -> None:
     """Print the calibration and the operating points of a region's specialist."""
+    shared = f" (one pair for {', '.join(new.together)})" if len(new.together) > 1 else ""
     click.echo(
         f"{region}: {new.pictures} pictures, {new.positives} positive; "
-        f"temperature {new.temperature:.3f}, bias {new.bias:.3f}"
+        f"temperature {new.temperature:.3f}, bias {new.bias:.3f}{shared}"
     )
     _tell_points(new.points, "")
     if new.studies.reason:
@@ -98,11 +99,11 @@ def tell(region: str, new: Recalibrated) -> None:
 
 
 def _tell_points(points: Mapping[str, StoredPoint], of: str) -> None:
+    from stages.evaluation.headlines import words
+
     for name, point in points.items():
         click.echo(
             f"  {name}{of}: threshold {point.threshold:.4f}, uncertain from "
-            f"{point.doubt_below:.4f}; there sensitivity {point.sensitivity.value:.3f} "
-            f"[{point.sensitivity.low:.3f}, {point.sensitivity.high:.3f}], specificity "
-            f"{point.specificity.value:.3f} [{point.specificity.low:.3f}, "
-            f"{point.specificity.high:.3f}] ({point.rule})"
+            f"{point.doubt_below:.4f}; there sensitivity {words(point.sensitivity)}, specificity "
+            f"{words(point.specificity)} ({point.rule})"
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from .. import log
 from .extras import needs
 
 
@@ -16,7 +17,8 @@ from .extras import needs
 )  # fmt: skip
 @click.option(
     "--evaluation", type=click.Path(path_type=Path, dir_okay=False),
-    help="An evaluation.json of these very weights; without it the cards hold no figures.",
+    help="An evaluation.json of these very weights, for the figures.  "
+    "[default: the one that is kept beside the manifest]",
 )  # fmt: skip
 @click.option(
     "--tried", multiple=True, type=click.Path(path_type=Path, file_okay=False),
@@ -27,8 +29,10 @@ def command(weights: Path, evaluation: Path | None, tried: tuple[Path, ...]) -> 
     """Write a model card beside each bundle, and the README.md that gathers them.
 
     The cards are made from the contracts in the bundles, an evaluation and cross-validations;
-    NOTICE.md in the weights folder, if there is one, ends each of them.
+    NOTICE.md in the weights folder, if there is one, ends each of them. Figures and the table of
+    what was tried are kept: to list a changed NOTICE.md, nothing needs to be named.
     """
+    log.configure()
     with needs("train"):
         from stages.cards import write_cards
         from stages.tried import side_by_side

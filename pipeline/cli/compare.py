@@ -76,7 +76,7 @@ def command(
     log.configure(logging.WARNING if quiet else logging.INFO)
     read = {file: read_system(file, words) for file, words in _by_system(systems, settings)}
     table = read_training_table(source, allow_leaks)
-    config = load(RunConfig, None, [f"device='{device}'"])
+    config = load(RunConfig, None, (), {"device": device})
     origin = {
         "table": f"{source.name} {table.digest[:12]}",
         "split": " and ".join(splits),

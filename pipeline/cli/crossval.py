@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from .training import (
     PATH,
     REGION,
     fracture_settings,
+    initial_settings,
     options,
     read_training_table,
     refuse_leaks,
-    setting,
     settings_of,
 )
 
@@ -56,11 +57,9 @@ def command() -> None:
 @command.command(name="region")
 @INIT
 @options(*_OWN)
-def region(init: str | None, settings: tuple[str, ...], **rest: Any) -> None:
+def region(init: str | None, **rest: Any) -> None:
     """Cross-validate the router with its auxiliary fracture output."""
-    if init is not None:
-        settings = (*settings, setting("model.init", init))
-    _crossval("region", settings=settings, **rest)
+    _crossval("region", given=initial_settings(init), **rest)
 
 
 @command.command(name="fracture")
@@ -71,29 +70,28 @@ def region(init: str | None, settings: tuple[str, ...], **rest: Any) -> None:
 )  # fmt: skip
 @INIT
 @options(*_OWN)
-def fracture(
-    name: str, parents: Path | None, init: str | None, settings: tuple[str, ...], **rest: Any
-) -> None:
+def fracture(name: str, parents: Path | None, init: str | None, **rest: Any) -> None:
     """Cross-validate one region's specialist."""
     if parents is None and init is None and name != ANY_REGION:
         parents = Path("runs/crossval-region")
-    settings = (*settings, *fracture_settings(name, parents, init))
-    _crossval(f"fracture-{name}", settings=settings, **rest)
+    _crossval(f"fracture-{name}", given=fracture_settings(name, parents, init), **rest)
 
 
 def _crossval(
-    stage: str, index: Path, by: str, folds: int, only: tuple[int, ...], seed: int, with_test: bool,
+    stage: str, given: Mapping[str, object], index: Path, by: str, folds: int, only: tuple[int, ...], seed: int, with_test: bool,
     output: Path | None, file: Path | None, settings: tuple[str, ...], allow_leaks: bool,
     quiet: bool,
 ) -> None:  # fmt: skip
     folder = output or Path("runs") / f"crossval-{stage}"
-    config = settings_of(stage, file, settings, quiet)
+    config = settings_of(stage, file, settings, given, quiet)
     with needs("train"):
         from stages.config import RegionConfig
         from stages.crossval import crossval_fracture, crossval_region
         from stages.folds import folds_by_acquisition, folds_by_group
+        from stages.initial import check_start
         from stages.report import describe_crossval
     table = read_training_table(index, allow_leaks)
+    check_start(config)
     splits = ("train", "val", *(("test",) if with_test else ()))
     if by == "group":
         parts = folds_by_group(table, folds, seed, splits)

@@ -62,7 +62,7 @@ def command(
     wanted = Wanted(sensitivity, specificity, split, True, study_by)  # type: ignore[arg-type]
     rows = len(labelled(table, wanted.split, region))
     with on_stderr(rows, quiet, "pictures") as progress:
-        made = make_ensemble(table, order, output, wanted, load(RunConfig, None, ()), progress)
+        made = make_ensemble(table, order, output, wanted, load(RunConfig), progress)
     click.echo(f"{made.name}: the mean of {len(made.members)} members")
     for name, source in made.members.items():
         click.echo(f"  {name}: {source}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -22,7 +21,7 @@ from ..report.summary import INTENDED_USE
 from ..runtime.session import load_bundles
 from .calibrate import STUDY_BY
 from .extras import needs
-from .run import default_weights, stdout_console
+from .run import default_weights, stdout_console, weights_line
 
 if TYPE_CHECKING:
     from stages.evaluation.evaluate import Evaluation
@@ -135,12 +134,8 @@ def command(
         from stages.evaluation.contact_sheet import draw_contact_sheet
         from stages.evaluation.evaluate import Asked, chosen_rows, evaluate
         from stages.evaluation.under_shift import ask_shifts
-    given = [
-        f"{key}={json.dumps(value, ensure_ascii=False)}"
-        for key, value in options.items()
-        if value is not None
-    ]
-    config = load(RunConfig, None, [*settings, *given])
+    given = {key: value for key, value in options.items() if value is not None}
+    config = load(RunConfig, None, settings, given)
     suite = ask_shifts(only_shifts, limit) if shifts else None
     asked = Asked(split, with_excluded, tuple(dict.fromkeys(prevalences)), seed, study_by, suite)
     index = read_index(source)
@@ -150,9 +145,11 @@ def command(
         return
     rows = len(samples)
     under_shift = len(suite.names) * min(rows, suite.limit or rows) if suite else 0
-    networks = load_bundles(weights or default_weights(), config)
+    folder = weights or default_weights()
+    networks = load_bundles(folder, config)
     _prepare(output)
     if not quiet:
+        click.echo(weights_line(folder, networks))
         others = Counter(sample.split for sample in index.samples)
         told = ", ".join(f"{count} {name}" for name, count in others.items())
         click.echo(f"{source}: {rows} pictures of split {split}; the table has {told}")

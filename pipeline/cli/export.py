@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -16,6 +17,10 @@ from ..progress import on_stderr
 from . import fusing
 from .extras import needs
 from .run import default_weights
+from .training import warn_loudly
+
+if TYPE_CHECKING:
+    from stages.finished import Run
 
 _PATH = click.Path(path_type=Path)
 
@@ -107,9 +112,7 @@ def _export(
         from stages.data.index import read_index
         from stages.finished import load_runs
         from stages.ship import ExportConfig, export_runs, find_runs
-    if precisions:
-        settings = (*settings, f"precisions={list(precisions)}")
-    config = load(ExportConfig, None, settings)
+    config = load(ExportConfig, None, settings, {"precisions": precisions} if precisions else {})
     if folders is None:
         runs = load_again(weights)
     else:
@@ -118,4 +121,17 @@ def _export(
         rows = export_runs(runs, read_index(index), weights, config, progress)
     for row in rows:
         click.echo(str(row))
+    for names in _pooled(runs):
+        click.echo(f"{', '.join(names)}: one temperature and bias, fitted on the pictures of all")
     click.echo(f"{weights}: {len(runs)} run(s) exported")
+    warn_loudly(f"{r.folder}: {words}" for r in runs for words in r.result.get("warnings", ()))
+
+
+def _pooled(runs: Iterable[Run]) -> list[list[str]]:
+    """Names of the specialists that share a calibration: fitted numbers are not equal by chance."""
+    pairs: dict[tuple[float, ...], list[str]] = {}
+    for run in runs:
+        if run.stage.region is not None:
+            pair = (*run.result["temperature"], *run.result["bias"])
+            pairs.setdefault(pair, []).append(run.stage.name)
+    return [names for pair, names in pairs.items() if len(names) > 1 and pair != (1.0, 0.0)]

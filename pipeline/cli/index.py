@@ -69,6 +69,14 @@ LAYOUTS = ("auto", "fracatlas", "mura", "folders", "table", "dicom")
     help="Rows of this origin (negatives/skimage) are for testing alone; repeatable.",
 )
 @click.option(
+    "--groups-from",
+    "pairs",
+    type=_FILE,
+    multiple=True,
+    help="pairs.csv of `fxpipe audit`: its twins become one group; strike out those that are none. "
+    "Its paths start from the folder of --output; repeatable.",
+)
+@click.option(
     "--output", type=_FILE, default=Path("index.csv"), show_default=True, help="The table."
 )
 @click.option(
@@ -98,6 +106,7 @@ def command(
     label_kind: str | None,
     negatives: tuple[Path, ...],
     hold_out: tuple[str, ...],
+    pairs: tuple[Path, ...],
     output: Path,
     split: str,
     allow_leaks: bool,
@@ -118,6 +127,7 @@ def command(
         from stages.data.adapters.columns import parse_columns
         from stages.data.adapters.layouts import read_layout, recognise
         from stages.data.adapters.negatives import read_negatives
+        from stages.data.confirmed import join_confirmed
         from stages.data.index import read_index, read_table, write_index
         from stages.data.split import held_out
         from stages.data.twins import settle_twins
@@ -133,8 +143,10 @@ def command(
     samples = read_layout(layout, source, watch, options)
     others = [row for folder in negatives for row in read_negatives(folder, watch)]
     samples = settle_twins([*samples, *others])
+    samples = join_confirmed(samples, pairs, output.parent)
     held = held_out(samples, hold_out)
-    samples = _split(samples, held, len(others), split, seed, parts)
+    with needs("train"):
+        samples = _split(samples, held, len(others), split, seed, parts)
     allow_leaks |= split == "picture"
     leaks = _check_leaks(samples, output, allow_leaks)
     write_index(samples, output, allow_leaks)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator
@@ -29,7 +28,7 @@ from ..report.journal import Journal, read
 from ..report.resume import Done, keep
 from ..report.stream import Streaming
 from ..report.summary import Summary
-from ..runtime.session import load_bundles
+from ..runtime.session import Weights, load_bundles
 from ..studies import Studies, studies_by
 from .arenas import few_arenas
 from .outputs import (
@@ -138,20 +137,18 @@ def command(
     """
     log.configure()
     few_arenas()
-    # As TOML strings: an operating point that is called "1" stays a name.
-    given = [
-        f"{key}={json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)}"
-        for key, value in options.items()
-        if value is not None
-    ]
-    config = load(RunConfig, file, [*settings, *given])
+    given = {key: value for key, value in options.items() if value is not None}
+    config = load(RunConfig, file, settings, given)
     check_apart(source, output, config)
     root = source if source.is_dir() else source.parent
     studies = studies_by(config.studies, root)
     paths = discover(source, exclude=output)
     reader = ctx.with_resource(open_reader(config))  # it starts while the networks are opened
     first = next(paths)  # refuses an empty folder before anything is opened or written
-    networks = load_bundles(weights or default_weights(), config)
+    folder = weights or default_weights()
+    networks = load_bundles(folder, config)
+    if not quiet:
+        click.echo(weights_line(folder, networks))
     if networks.ungated:
         logging.getLogger(__name__).warning("%s", networks.ungated)
 
@@ -183,7 +180,7 @@ def command(
             left, networks, config, rendered=rendered, study_of=studies.key, reader=reader
         )
         _write_all(outcomes, [*writers, journal], progress)
-    studies.warn_unmet()
+    studies.warn()
     if not quiet:
         summary.print_to(stdout_console(), output / TABLE, by_study.told, networks.ungated)
         if objects:
@@ -239,6 +236,18 @@ def default_weights() -> Path:
     here = Path("weights")
     beside = Path(__file__).resolve().parents[2] / "weights"
     return next((f for f in (here, beside) if (f / MANIFEST_NAME).exists()), here)
+
+
+def weights_line(folder: Path, networks: Weights) -> str:
+    """Whose word follows: the folder, and the training runs that its networks come from."""
+    runs: dict[str, list[str]] = {}
+    for network in networks.networks:
+        made = network.spec.provenance
+        names = runs.setdefault(made.created[:10], [])
+        if made.run not in names:
+            names.append(made.run)
+    told = "; ".join(f"{', '.join(names)} of {day}" for day, names in runs.items())
+    return f"weights: {folder}, {networks.precision} on {networks.device}, trained as {told}"
 
 
 def stdout_console() -> Console:

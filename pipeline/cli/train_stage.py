@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from .training import (
     PATH,
     REGION,
     fracture_settings,
+    initial_settings,
     options,
     read_training_table,
     refuse_leaks,
-    setting,
     settings_of,
+    warn_loudly,
 )
 
 _OWN = (
@@ -36,14 +38,12 @@ def command() -> None:
 @command.command(name="region")
 @INIT
 @options(*_OWN)
-def region(init: str | None, settings: tuple[str, ...], **rest: Any) -> None:
+def region(init: str | None, **rest: Any) -> None:
     """Train the router, and with it the trunk that every specialist shares.
 
     The whole network learns from pictures of all regions, with an auxiliary fracture output.
     """
-    if init is not None:
-        settings = (*settings, setting("model.init", init))
-    _train("region", settings=settings, **rest)
+    _train("region", given=initial_settings(init), **rest)
 
 
 @command.command(name="fracture")
@@ -51,30 +51,29 @@ def region(init: str | None, settings: tuple[str, ...], **rest: Any) -> None:
 @FROM
 @INIT
 @options(*_OWN)
-def fracture(
-    name: str, source: Path | None, init: str | None, settings: tuple[str, ...], **rest: Any
-) -> None:
+def fracture(name: str, source: Path | None, init: str | None, **rest: Any) -> None:
     """Fine-tune one region's specialist from the network of a region run.
 
     What lies before train.trainable_from is frozen: the trunk that all stages share. With --init
     it is a network of its own, as it is for --region all, which learns from every labelled
     picture and is for data without regions.
     """
-    settings = (*settings, *fracture_settings(name, source, init))
-    _train(f"fracture-{name}", settings=settings, **rest)
+    _train(f"fracture-{name}", given=fracture_settings(name, source, init), **rest)
 
 
 def _train(
-    stage: str, index: Path, output: Path | None, file: Path | None, settings: tuple[str, ...],
-    allow_leaks: bool, resume: bool, quiet: bool,
+    stage: str, given: Mapping[str, object], index: Path, output: Path | None, file: Path | None,
+    settings: tuple[str, ...], allow_leaks: bool, resume: bool, quiet: bool,
 ) -> None:  # fmt: skip
     run = output or Path("runs") / stage
-    config = settings_of(stage, file, settings, quiet)
+    config = settings_of(stage, file, settings, given, quiet)
     with needs("train"):
         from stages.config import RegionConfig
+        from stages.initial import check_start
         from stages.recipe import train_fracture, train_region
-        from stages.report import describe_result
+        from stages.report import describe_result, warnings_of
     table = read_training_table(index, allow_leaks)
+    check_start(config)
     try:
         refuse_leaks([table], config.data.cache, allow_leaks, quiet)
         with on_stderr(None, quiet, "batches") as progress:
@@ -86,3 +85,4 @@ def _train(
         click.echo(f"\ninterrupted; go on with: the same command and --resume ({run})", err=True)
         raise
     click.echo(describe_result(run))
+    warn_loudly(warnings_of(run))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,13 +65,18 @@ def options(*more: Callable[..., Any]) -> Callable[[Callable[..., None]], Callab
     return decorate
 
 
-def setting(key: str, value: object) -> str:
-    """``KEY='VALUE'``; the word shipped becomes the weights folder in use."""
-    return f"{key}='{default_weights() if str(value) == 'shipped' else value}'"
+def initial_settings(init: str | None) -> dict[str, object]:
+    """The setting that ``--init`` asks for, by its key."""
+    return {} if init is None else {"model.init": _place(init)}
 
 
-def fracture_settings(name: str, source: Path | None, init: str | None) -> list[str]:
-    """The settings of a specialist that the options ask for.
+def _place(source: str | Path) -> str:
+    """A setting that may name a weights folder; the word shipped becomes the one in use."""
+    return str(default_weights()) if str(source) == "shipped" else str(source)
+
+
+def fracture_settings(name: str, source: Path | None, init: str | None) -> dict[str, object]:
+    """The settings of a specialist that the options ask for, by key.
 
     Args:
         name: Its region, or all.
@@ -81,22 +86,28 @@ def fracture_settings(name: str, source: Path | None, init: str | None) -> list[
     Raises:
         click.UsageError: It is to go on from something and to start by itself.
     """
-    found = [setting("region", name)]
-    if init is not None:
-        if source is not None and str(source) != "none":
-            raise click.UsageError("--init starts a network of its own, --from goes on from one")
-        found.append(setting("model.init", init))
+    if init is not None and source is not None and str(source) != "none":
+        raise click.UsageError("--init starts a network of its own, --from goes on from one")
+    found = {"region": name, **initial_settings(init)}
     if init is not None or (source is None and name == ANY_REGION):
         source = Path("none")
     if source is not None:
-        found.append(setting("region_run", source))
+        found["region_run"] = _place(source)
     return found
 
 
 def settings_of(
-    stage: str, file: Path | None, settings: tuple[str, ...], quiet: bool
-) -> RegionConfig | FractureConfig:
+    stage: str, file: Path | None, settings: tuple[str, ...], given: Mapping[str, object],
+    quiet: bool,
+) -> RegionConfig | FractureConfig:  # fmt: skip
     """The checked settings of a stage; also sets up logging, after Lightning has done its own.
+
+    Args:
+        stage: ``region``, or a specialist's name.
+        file: TOML.
+        settings: Those of ``--set``.
+        given: Those of other options, by key; they stand above all.
+        quiet: Whether only warnings are logged.
 
     Raises:
         ConfigError: With every fault.
@@ -106,8 +117,14 @@ def settings_of(
         from stages.config import FractureConfig, RegionConfig
     log.configure(logging.WARNING if quiet else logging.INFO)
     if stage == "region":
-        return load(RegionConfig, file, settings)
-    return load(FractureConfig, file, settings)
+        return load(RegionConfig, file, settings, given)
+    return load(FractureConfig, file, settings, given)
+
+
+def warn_loudly(warnings: Iterable[str]) -> None:
+    """Print what must not be missed, below everything else."""
+    for words in warnings:
+        click.secho(f"WARNING: {words}", fg="red", bold=True, err=True)
 
 
 def read_training_table(source: Path, allow_leaks: bool) -> Index:

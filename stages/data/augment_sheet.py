@@ -43,7 +43,8 @@ ONE_BY_ONE: dict[str, dict[str, object]] = {
     "text": {"text": 1.0},
     "invert": {"invert": 1.0},
 }
-"""Each setting by itself: what it takes to see it. Without a value the configured range is drawn."""
+"""Each setting by itself: what it takes to see it. Without a value the
+configured range is drawn."""
 
 
 def sheet(

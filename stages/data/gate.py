@@ -53,7 +53,10 @@ def refuse_leaks(tables: Sequence[Index], cache: Path, allowed: bool, progress: 
         log.warning("%s: %d leak(s) or contradictions, allowed: %s", source, len(found), found[0])
         return
     error = IndexFaultsError(source, found)
-    error.hint = "look at them with `fxpipe audit`; --allow-leaks trains nevertheless"
+    error.hint = (
+        "look at them with `fxpipe audit`, and keep twins together with `fxpipe index … "
+        "--groups-from audit/pairs.csv`; --allow-leaks trains nevertheless"
+    )
     raise error
 
 

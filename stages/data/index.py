@@ -16,6 +16,8 @@ import pandas as pd
 from pipeline.domain import REGIONS, Array
 from pipeline.errors import IndexFaultsError, InputMissingError, UsageError
 
+from .adapters.columns import parse_csv
+
 Split = Literal["train", "val", "test", "excluded"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test", "excluded")
 SplitBy = Literal["patient", "picture"]
@@ -157,7 +159,7 @@ def _read(source: Path, needed: Sequence[str]) -> tuple[Index, list[str]]:
         raise InputMissingError(
             f"{source}: cannot be read: {error.strerror}", "make it with `fxpipe index`"
         ) from error
-    table = pd.read_csv(source, dtype=str, keep_default_na=False)
+    table = parse_csv(content, source)
     missing = [name for name in needed if name not in table.columns]
     if missing:
         raise IndexFaultsError(str(source), [f"no column {name!r}" for name in missing])

@@ -1,7 +1,7 @@
-"""Files of equal content within a data set: one patient, and one label or none.
+"""Pictures of one exposure within a data set: one patient, and one label or none.
 
-Only equal bytes are looked at, for they prove it; ``fxpipe audit`` finds copies that were turned,
-scaled or saved again.
+Equal bytes prove it. ``fxpipe audit`` finds copies that were turned, scaled or saved again; they
+are joined where its pairs are confirmed.
 """
 
 from __future__ import annotations
@@ -25,21 +25,27 @@ def settle_twins(samples: Sequence[Sample]) -> list[Sample]:
     Joined groups take the name of the one that comes first. Labels of different kinds do not
     contradict each other. What is no picture (an empty file, say) proves nothing and is left alone.
     """
-    rows = list(samples)
     contents: dict[str, list[int]] = defaultdict(list)
-    for i, row in enumerate(rows):
+    for i, row in enumerate(samples):
         if row.sha256 and not _NO_PICTURE & set(row.flags.split(";")):
             contents[row.sha256].append(i)
     twins = [members for members in contents.values() if len(members) > 1]
-    contradictory = 0
-    for members in twins:
-        if _contradict([rows[i] for i in members]):
-            contradictory += len(members)
-            for i in members:
-                rows[i] = flagged(rows[i], CONFLICT)
+    return _settle(samples, twins, "an identical file")
+
+
+def settle_pairs(samples: Sequence[Sample], pairs: Sequence[tuple[int, int]]) -> list[Sample]:
+    """The same for pictures of one exposure, of which an audit gives the row numbers by twos."""
+    return _settle(samples, pairs, "the same exposure")
+
+
+def _settle(samples: Sequence[Sample], twins: Sequence[Sequence[int]], shared: str) -> list[Sample]:
+    rows = list(samples)
+    contradictory = {i for m in twins if _contradict([rows[i] for i in m]) for i in m}
+    for i in contradictory:
+        rows[i] = flagged(rows[i], CONFLICT)
     if contradictory:
-        logger.warning("%d pictures have an identical file with another label", contradictory)
-    groups = _join(rows, twins)
+        logger.warning("%d pictures have %s with another label", len(contradictory), shared)
+    groups = _join(rows, twins, shared)
     return [replace(row, group=groups.get(row.group, row.group)) for row in rows]
 
 
@@ -56,7 +62,7 @@ def _contradict(rows: Sequence[Sample]) -> bool:
     return len({kind for kind, _ in labels}) < len(labels)
 
 
-def _join(rows: Sequence[Sample], twins: Sequence[Sequence[int]]) -> dict[str, str]:
+def _join(rows: Sequence[Sample], twins: Sequence[Sequence[int]], shared: str) -> dict[str, str]:
     """The new name of each group that has one: union-find, the earliest group is the root."""
     order: dict[str, int] = {}
     for row in rows:
@@ -75,8 +81,9 @@ def _join(rows: Sequence[Sample], twins: Sequence[Sequence[int]]) -> dict[str, s
     if parent:
         into = {root(group) for group in parent}
         logger.warning(
-            "%d groups became %d, because they hold identical files",
+            "%d groups became %d, because they have %s in common",
             len(parent) + len(into),
             len(into),
+            shared,
         )
     return {group: root(group) for group in parent}

@@ -48,7 +48,7 @@ from .under_shift import AskedShifts, predict_shifts, shift_figures
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
 """Of ``evaluation.json``; raised when a name in it changes its meaning."""
 PREDICTIONS = "predictions.csv"
 SHIFTED = "predictions_shifts.csv"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pipeline.bundle import Estimate
 from pipeline.domain import ANY_REGION, REGIONS, Verdict
@@ -74,20 +75,24 @@ class Question:
         twins: (N,) what the look-up says: 1, 0 or NaN.
         likeness: (N,) how alike the twin is, or NaN.
         margin: (N,) log odds of the answer above those of the threshold.
+        pictures: (N,) row of the picture that each case is of.
     """
 
     cases: Cases
     twins: Numbers
     likeness: Numbers
     margin: Numbers
+    pictures: NDArray[np.intp]
 
 
 def compare(question: Question, settings: Settings) -> Figures:
     """All figures of the network and of both baselines on the same cases.
 
     Returns:
-        ``pictures``, ``positives``, ``groups``, ``looked_up`` (cases with a twin), and under
-        ``network``, ``majority`` and ``look_up`` each figure's estimate.
+        ``pairs`` of a picture and a region, which are the cases; ``positives`` among them;
+        ``pictures`` and ``positive_pictures`` that they are of, each counted once; ``groups``,
+        ``looked_up`` (cases with a twin), and under ``network``, ``majority`` and ``look_up`` each
+        figure's estimate.
     """
     cases = question.cases
     answered = {
@@ -96,8 +101,10 @@ def compare(question: Question, settings: Settings) -> Figures:
         "look_up": look_up(cases, question.twins),
     }
     figures: Figures = {
-        "pictures": len(cases),
+        "pairs": len(cases),
         "positives": int(cases.labels.sum()),
+        "pictures": len(np.unique(question.pictures)),
+        "positive_pictures": len(np.unique(question.pictures[cases.labels])),
         "groups": len(set(cases.groups)),
         "looked_up": len(answered["look_up"]),
     }
@@ -133,7 +140,9 @@ def _question(
     twins, likeness = (
         table[name].to_numpy(np.float64)[rows] for name in ("twin_label", "labelled_twin_likeness")
     )
-    return Question(_cases(table, scores, calls)[rows], twins, likeness, margin[rows])
+    return Question(
+        _cases(table, scores, calls)[rows], twins, likeness, margin[rows], np.flatnonzero(rows)
+    )
 
 
 def _cases(table: pd.DataFrame, scores: Numbers, calls: Flags) -> Cases:
@@ -187,7 +196,7 @@ def ask(table: pd.DataFrame, region: str, name: str) -> Question:
     if region != POOLED:
         return question(table, region, members(table, region, name))
     parts = [question(table, each, members(table, each, name)) for each in REGIONS]
-    beside = ("twins", "likeness", "margin")
+    beside = ("twins", "likeness", "margin", "pictures")
     return Question(
         _joined([part.cases for part in parts]),
         *(np.concatenate([getattr(part, field) for part in parts]) for field in beside),

@@ -19,7 +19,8 @@ class Headline:
 
     Attributes:
         name: In words.
-        of: On how many pictures, and in brackets how many of them positive.
+        of: On how many pictures (of pooled regions: pairs of a picture and a region), and in
+            brackets how many of them positive.
         network, majority, look_up: Its value by whom; for the map the baselines are a cell
             anywhere and one in the middle.
     """
@@ -35,7 +36,7 @@ FOOTNOTE = (
     "* end to end: right or rightly refused, among all inputs; region: the most probable one, on "
     "single-region pictures; map: its highest cell touches a marked fracture, beside a cell "
     "anywhere (first baseline) and one in the middle of the picture (second); if called: of "
-    "true positives"
+    "true positives; pooled: pairs of a picture and a region in view in it"
 )
 
 
@@ -51,12 +52,12 @@ def headlines(figures: Figures) -> Iterator[Headline]:
         part = sets[IN_VIEW]
         if not part["pictures"] and ANY_REGION in figures["fracture"]:
             continue  # what one specialist for all regions is worth stands in a line of its own
-        of = f"{part['pictures']} ({part['positives']})"
+        of = f"{part['pairs']} ({part['positives']})"
         short = ("auc", "sensitivity", "specificity", "accuracy")
-        whole = name in (POOLED, ANY_REGION)
+        whole, mark = name in (POOLED, ANY_REGION), "*" if name == POOLED else ""
         for figure in (*short, "kappa", "brier", "ece") if whole else short:
             yield Headline(
-                f"{name}: {figure_name(figure)}", of, part["network"][figure],
+                f"{name}{mark}: {figure_name(figure)}", of, part["network"][figure],
                 part["majority"][figure], part["look_up"][figure],
             )  # fmt: skip
     for name, words in ((POOLED, "map at fracture*"), (CALLED, "map, if called*")):

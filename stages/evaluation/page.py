@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.domain import ANY_REGION, REGIONS
 
-from .figures import SETS, Figures
+from .figures import POOLED, SETS, Figures
 from .gate import SCORES, WHO
 from .header import BY, header_lines, header_note
 from .headlines import (
@@ -57,7 +57,7 @@ def write_page(
         refusers=WHO, scores=SCORES,
         shift_panels=list(panels(chapter, WIDE_PANEL)) if chapter else [],
         shift_note=shift_note(chapter, facts["pictures"]) if chapter else "",
-        any_region=ANY_REGION, sets=SETS, seen=SEEN, taken=TAKEN,
+        any_region=ANY_REGION, pooled=POOLED, sets=SETS, seen=SEEN, taken=TAKEN,
         plots={plot.stem: _data_uri(plot) for plot in plots},
     )  # fmt: skip
     partial = target.with_name(target.name + ".partial")

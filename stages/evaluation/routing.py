@@ -156,7 +156,8 @@ def _firing(table: pd.DataFrame, place: int, readable: Flags) -> Question:
     cases = Cases(view == 1, p, fired(table)[:, place], groups)[rows]
     likeness = table["twin_likeness"].to_numpy(np.float64)[rows]
     margin = (logit(p) - logit(threshold))[rows]
-    return Question(cases, columns(table, "twin_view")[rows, place], likeness, margin)
+    twins = columns(table, "twin_view")[rows, place]
+    return Question(cases, twins, likeness, margin, np.flatnonzero(rows))
 
 
 # ------------------------------------------------------------------------------- end to end

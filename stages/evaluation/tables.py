@@ -13,7 +13,7 @@ from .header import BY
 from .routing import confusion
 from .under_shift import MEAN
 
-_COUNTS = ("pictures", "positives", "groups", "looked_up")
+_COUNTS = ("pictures", "pairs", "positives", "groups", "looked_up")
 
 
 def write_tables(figures: Figures, table: pd.DataFrame, folder: Path) -> None:

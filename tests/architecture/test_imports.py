@@ -21,7 +21,7 @@ LAYERS = (
     {"weights"},
     {"bundle", "fused", "io"},
     {"preprocess"},
-    {"domain", "errors", "clock", "in_order", "bands", "lock"},
+    {"domain", "errors", "clock", "in_order", "bands", "lock", "spreadsheet"},
 )
 """Top first. The design puts bundle, io, preprocess and config on one floor; the steps between
 them here are those that exist, so that no circle can come in."""

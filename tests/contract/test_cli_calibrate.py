@@ -19,6 +19,7 @@ from pipeline.cli import main
 from pipeline.config import RunConfig
 from pipeline.runtime.session import load_bundles
 from pipeline.weights.manifest import read_manifest
+from stages.cards import UNMEASURED
 from stages.data.index import write_index
 from stages.evaluation.headlines import words
 
@@ -64,6 +65,42 @@ def test_thresholds_move_and_no_weight_does(project, calibrated):
             assert float(after["temperature"][0]) == pytest.approx(spec.temperature[0], rel=1e-3)
         else:
             assert spec == was
+
+
+def test_rows_that_were_seen_in_training_are_told(calibrated, project, tmp_path):
+    _, output = calibrated
+    assert output.count("warning: ") >= 1
+    for word in ("split train of this very table has been seen in training by trunk", "-hand"):
+        assert word in output
+    result = fxpipe(
+        *("calibrate", "--input", project / "index.csv", "--split", "test", "--quiet"),
+        *("--weights", project / "weights", "--output", tmp_path / "w"),
+    )
+    assert "is the test split of trunk" in result.stderr
+    other = tmp_path / "other.csv"
+    other.write_bytes((project / "index.csv").read_bytes() + b"\n")
+    result = fxpipe(
+        *("calibrate", "--input", other, "--split", "train", "--quiet"),
+        *("--weights", project / "weights", "--output", tmp_path / "w"),
+    )
+    assert "seen in training" not in result.output
+
+
+def test_a_calibration_of_several_regions_says_that_it_is_one(calibrated):
+    target, output = calibrated
+    shared = [line for line in output.splitlines() if "temperature" in line]
+    assert len(shared) > 1
+    assert all("(one pair for " in line for line in shared)
+    pairs = {
+        (spec.temperature, spec.bias)
+        for region in ("elbow", "hand", "shoulder")
+        for _, spec in [contract(target, f"fracture-{region}", "fp32")]
+        if f"{region}: " in output
+    }
+    assert len(pairs) == 1
+    assert fxpipe("cards", "--weights", target).exit_code == 0
+    card = (target / "fracture-hand/README.md").read_text()
+    assert "Temperature and bias are one pair for " in card
 
 
 def test_run_takes_the_new_folder(data, calibrated, tmp_path):
@@ -160,6 +197,9 @@ def test_every_bundle_gets_a_card_that_says_where_it_comes_from(project, weights
         assert spec.provenance.data in card
         assert spec.provenance.counts["train"] in card
         assert "| `optim.batch_size` | 8 |" in card
+        assert "| `preprocess.height_px` | 64 |" in card  # a specialist took it over
+        warned = any(f"> **Warning**: {words}." in card for words in spec.provenance.warnings)
+        assert warned == (spec.kind != "trunk")
         assert card.endswith("As the pictures allow.\n")
         if spec.kind != "trunk":
             assert "Not measured yet" in card
@@ -167,6 +207,7 @@ def test_every_bundle_gets_a_card_that_says_where_it_comes_from(project, weights
             assert f"{point.threshold:.4f}" in card
     gathered = (weights / "README.md").read_text()
     assert all(f"({name}/README.md)" in gathered for name in names)
+    assert "> **Warning**, fracture-hand: the validation split has " in gathered
 
 
 def test_the_figures_of_a_card_are_those_of_the_evaluation(project, weights, tmp_path):
@@ -182,8 +223,48 @@ def test_the_figures_of_a_card_are_those_of_the_evaluation(project, weights, tmp
     assert f"| AUC | {words(Estimate(**auc))} |" in card
     assert f"| AUC | {auc['value']:.3f} " in card
     assert "Few of them" in card
+    (weights / "NOTICE.md").write_text("## Licence\n\nAnother.\n")
+    again = fxpipe("cards", "--weights", weights)
+    assert again.exit_code == 0, again.output
+    kept = (weights / "fracture-hand/README.md").read_text()
+    assert kept == f"{card}\n## Licence\n\nAnother.\n"
+    assert UNMEASURED not in (weights / "README.md").read_text()
+    verified = CliRunner().invoke(main, ["weights", "verify", "--weights", str(weights)])
+    assert verified.exit_code == 0, verified.output
     figures["facts"]["bundles"]["region"]["sha256"] = "0" * 64
     file.write_text(json.dumps(figures))
     result = fxpipe("cards", "--weights", weights, "--evaluation", file)
     assert result.exit_code == 2
     assert "measures files that are not in" in result.output
+
+
+def test_cards_refuse_to_lose_figures_of_which_nothing_is_kept(project, weights, tmp_path):
+    fxpipe(
+        *("evaluate", "--index", project / "index.csv", "--weights", weights, "--quiet"),
+        *("--output", tmp_path / "evaluation"),
+    )
+    file = tmp_path / "evaluation/evaluation.json"
+    assert fxpipe("cards", "--weights", weights, "--evaluation", file).exit_code == 0
+    before = {path: path.read_bytes() for path in weights.rglob("README.md")}
+    (weights / "evaluation.json").unlink()
+    refused = fxpipe("cards", "--weights", weights)
+    assert refused.exit_code == 2
+    assert "would lose the figures that it holds" in refused.stderr
+    assert "hint: name the evaluation: --evaluation" in refused.stderr
+    assert before == {path: path.read_bytes() for path in weights.rglob("README.md")}
+
+
+def test_figures_of_files_that_were_replaced_go_with_a_warning(project, weights, tmp_path):
+    fxpipe(
+        *("evaluate", "--index", project / "index.csv", "--weights", weights, "--quiet"),
+        *("--output", tmp_path / "evaluation"),
+    )
+    shutil.copy(tmp_path / "evaluation/evaluation.json", tmp_path / "old.json")
+    target = tmp_path / "new"
+    words = ("calibrate", "--input", project / "index.csv", "--split", "train", "--quiet")
+    assert fxpipe(*words, "--weights", weights, "--output", target).exit_code == 0
+    shutil.copy(tmp_path / "old.json", target / "evaluation.json")
+    result = fxpipe("cards", "--weights", target)
+    assert result.exit_code == 0, result.output
+    assert "measures files that are not in" in result.stderr
+    assert UNMEASURED in (target / "fracture-hand/README.md").read_text()

@@ -59,7 +59,7 @@ def test_folds_are_trained_once_pooled_and_handed_to_the_specialist(home):
     assert "region accuracy" in first.output
     stamp = (home / "region/fold-1/best.safetensors").stat().st_mtime_ns
     again = crossval(home, *region, "--only", "1")
-    assert again.output == first.output
+    assert again.stdout == first.stdout
     assert (home / "region/fold-1/best.safetensors").stat().st_mtime_ns == stamp
     summary = json.loads((home / "region/result.json").read_text())
     pooled = pd.read_csv(home / "region/predictions.csv")

@@ -115,6 +115,9 @@ def test_every_file_is_there(place):
 
 def test_the_terminal_shows_figures_baselines_counts_and_intended_use(place):
     text = (place / "stdout").read_text()
+    assert text.splitlines()[0] == (
+        f"weights: {place / 'weights'}, fp32 on cpu, trained as test of 2026-01-01"
+    )
     for word in (
         "33 pictures of split test; the table has", "12 train", "1 excluded", "majority",
         "look-up", "end to end", "hand: AUC", "ECE", "[0.", "33 in all:", "1 wrong route",
@@ -243,7 +246,9 @@ def recomputed(y: pd.Series, p: pd.Series, calls: pd.Series) -> dict[str, float]
 
 
 def check(part: dict, y: pd.Series, p: pd.Series, calls: pd.Series) -> None:
-    assert (part["pictures"], part["positives"]) == (len(y), int(y.sum()))
+    assert (part["pairs"], part["positives"]) == (len(y), int(y.sum()))
+    assert part["pictures"] == len(set(y.index))
+    assert part["positive_pictures"] == len(set(y.index[y == 1]))
     for name, value in recomputed(y, p, calls).items():
         figure = part["network"][name]
         assert figure["value"] == pytest.approx(value, abs=1e-12), name
@@ -323,7 +328,7 @@ def test_the_page_stands_by_itself(place):
 def test_facts_name_everything_that_the_figures_depend_on(place, evaluation):
     facts = evaluation["facts"]
     digest = hashlib.sha256((place / "index.csv").read_bytes()).hexdigest()
-    assert (evaluation["schema_version"], facts["table_digest"]) == (1, digest)
+    assert (evaluation["schema_version"], facts["table_digest"]) == (2, digest)
     assert set(facts["bundles"]) == {"trunk", "region", *(f"fracture-{r}" for r in REGIONS)}
     assert facts["operating_points"]["hand"]["name"] == "balanced"
     assert (facts["precision"], facts["device"], facts["split"]) == ("fp32", "cpu", "test")

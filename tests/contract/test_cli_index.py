@@ -219,6 +219,67 @@ def test_twins_with_two_labels_are_excluded_and_twins_of_two_groups_joined(fxpip
     assert groups["another name.jpg"] == groups["3.jpg"]
 
 
+def test_a_table_without_a_known_column_of_labels_is_2_and_says_which_there_are(fxpipe, tmp_path):
+    names = [draw(tmp_path / "x" / f"{n}.png", n).name for n in range(3)]
+    rows = [["path", "Befund"], *([name, "Fraktur"] for name in names)]
+    result = fxpipe("--input", sheet(tmp_path / "x/my.csv", rows), code=2)
+    assert "no column of labels is known, found path, Befund" in result.stderr
+    assert "hint: say which it is: --columns label=COLUMN" in result.stderr
+    assert not (tmp_path / "index.csv").exists()
+
+
+def test_a_long_list_of_faults_is_shortened(fxpipe, tmp_path):
+    rows = [["path", "label"], *([f"{n}.png", "1"] for n in range(123))]
+    result = fxpipe("--input", sheet(tmp_path / "my.csv", rows), code=1)
+    assert "123 fault(s)" in result.stderr
+    assert result.stderr.count("no picture") == 10
+    assert result.stderr.rstrip().endswith("  - and 113 more")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_table_is_read_as_spreadsheets_save_it(fxpipe, tmp_path, encoding, separator):
+    names = [draw(tmp_path / "x" / f"Bild {n} ü.png", n).name for n in range(12)]
+    comma = "," if separator == ";" else "."
+    lines = ["path label group boxes".replace(" ", separator)]
+    for n, name in enumerate(names):
+        label, box = f"{n % 2}{comma}0", f"0{comma}25 0 0{comma}5 1"
+        lines.append(separator.join((name, label, f"Müller {n // 2}", box if n % 2 else "")))
+    source = tmp_path / "x/my.csv"
+    source.write_bytes("\r\n".join(lines).encode(encoding))
+    result = fxpipe("--input", source, "--parts", "3", "--label-kind", "fracture")
+    assert "labels: 12 fracture" in result.stdout
+    samples = read_index(tmp_path / "index.csv").samples
+    assert {s.group for s in samples} == {f"Müller {n}" for n in range(6)}
+    assert {s.boxes for s in samples if s.label} == {((0.25, 0.0, 0.5, 1.0),)}
+
+
+def test_a_table_in_another_encoding_says_how_to_save_it(fxpipe, tmp_path):
+    source = tmp_path / "my.csv"
+    source.write_bytes("path,label\nMüller.png,1\n".encode("latin-1"))
+    result = fxpipe("--input", source, code=1)
+    assert "found a byte that is no UTF-8 at 12, wanted UTF-8: save it as 'CSV UTF-8'" in (
+        result.stderr
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_its_own_table_may_have_been_saved_by_a_spreadsheet(fxpipe, tmp_path, encoding):
+    root = layouts.multi_region(tmp_path, leaking=False)
+    fxpipe("--input", root, "--parts", "3")
+    table = tmp_path / "index.csv"
+    wanted = read_index(table).samples
+    table.write_bytes(table.read_text().replace(",", ";").encode(encoding))
+    assert read_index(table).samples == wanted
+
+
+def test_one_region_of_mura_is_a_data_set(fxpipe, tmp_path):
+    root = layouts.mura(tmp_path, patients=12)
+    result = fxpipe("--input", root / "train/XR_ELBOW", "--parts", "3")
+    assert "read as mura" in result.stderr
+    assert {s.regions for s in read_index(tmp_path / "index.csv").samples} == {"elbow"}
+
+
 def test_what_is_no_data_set_is_2_and_says_what_there_is(fxpipe, tmp_path):
     draw(tmp_path / "odd" / "a.png", 1)
     result = fxpipe("--input", tmp_path / "odd", code=2)

@@ -48,6 +48,9 @@ def test_all_done_is_0(place):
         ("a.png", "positive"),
         ("sub/b.png", "negative"),
     ]
+    assert result.stdout.splitlines()[0] == (
+        "weights: weights, fp32 on cpu, trained as test of 2026-01-01"
+    )
     assert "2 in all: 1 positive, 1 negative" in result.stdout
     assert result.stdout.rstrip().endswith("A negative answer excludes nothing.")
     lines = (place / "results/results.jsonl").read_text(encoding="utf-8").splitlines()

@@ -128,6 +128,27 @@ def test_one_folder_a_study_and_whatever_lies_in_it(place):
     assert [r["study"] for r in rows("results")] == ["'=a", "'=a", "b", "c"]
 
 
+def test_a_folder_that_holds_no_single_study_is_told(place):
+    for n in range(30):
+        write_png(place / f"flat/{n}.png", {"hand": 0.9})
+    crowded = fxpipe("--input", "flat", "--studies", "folder")
+    assert "warning: folder .: its 30 pictures are one study; wanted a folder" in crowded.stderr
+    archive(place / "in")
+    mixed = fxpipe("--input", "in", "--studies", "folder", "--restart")
+    assert "folder .: its 5 pictures are one study, of 2 by their headers" in mixed.stderr
+    for n in range(6):
+        write_png(place / f"apart/{n // 3}/{n}.png", {"hand": 0.9})
+    assert "are one study" not in fxpipe("--input", "apart", "--studies", "folder").stderr
+
+
+def test_a_table_as_a_spreadsheet_saves_it(place):
+    archive(place / "in")
+    table = "path;study\r\n1.dcm;a\r\n2.dcm;a\r\n"
+    (place / "known.csv").write_bytes(table.encode("utf-16"))
+    fxpipe("--input", "in", "--studies", "known.csv")
+    assert [row["study"] for row in rows()] == ["a"]
+
+
 def test_a_table_says_it(place):
     for name, hand in (("a", 0.9), ("b", 0.1), ("c", 0.1)):
         write_png(place / f"in/{name}.png", {"hand": 0.9}, {"hand": hand})

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from conftest import TINY
 from tables import picture
 
 from pipeline.cli import main
@@ -77,7 +78,11 @@ def test_wrong_usage_is_2_and_says_what_is_wrong(words, code, message, tmp_path,
 
 @pytest.mark.parametrize(
     ("init", "message"),
-    [("missing.safetensors", "not a readable safetensors file"), ("text.txt", "not a readable")],
+    [
+        ("missing.safetensors", "not a readable safetensors file"),
+        ("it's missing.safetensors", "not a readable safetensors file"),
+        ("text.txt", "not a readable"),
+    ],
 )
 def test_initial_weights_that_cannot_be_read_are_named(project, tmp_path, init, message):
     (tmp_path / "text.txt").write_text("no weights")
@@ -90,12 +95,44 @@ def test_initial_weights_that_cannot_be_read_are_named(project, tmp_path, init, 
     assert init in result.stderr
 
 
+def test_a_hub_out_of_reach_is_told_before_pictures_are_looked_at(project, tmp_path, monkeypatch):
+    from stages import hub
+
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(hub.constants, "ENDPOINT", "http://nowhere.invalid")
+    result = fxpipe(
+        *("train-stage", "region", "--index", project / "index.csv", "--quiet"),
+        *("--output", tmp_path / "run", "--set", f"data.cache={tmp_path / 'cache'}"),
+    )
+    assert result.exit_code == 2
+    assert "timm's weights of resnet50 cannot be had: http://nowhere.invalid: " in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_deserves_little_trust_is_said_last_and_kept(project, tmp_path):
+    run = tmp_path / "run"
+    result = fxpipe(
+        *("train-stage", "region", "--index", project / "index.csv", "--quiet"),
+        *("--output", run, "--init", "none", "--set", "train.arch=cnn_gap"),
+        *("--set", "optim.epochs=1", "--set", f"data.cache={tmp_path / 'cache'}"),
+        *(word for setting in TINY for word in ("--set", setting)),
+    )
+    assert result.exit_code == 0, result.output
+    last = [line for line in result.output.splitlines() if line.strip()][-1]
+    assert last.startswith(f"WARNING: {run}: the validation split shows ")
+    log = (run / "train.log").read_text(encoding="utf-8")
+    assert "pictures/s in training; time left" in log
+    assert "INFO" in log  # though --quiet shows warnings alone
+    assert "time left" not in result.output
+
+
 def test_fracture_without_a_region_run_says_what_to_train_first(project, tmp_path):
     result = fxpipe(
         *("train-stage", "fracture", "--region", "hand", "--index", project / "index.csv"),
-        *("--from", tmp_path / "nothing", "--output", tmp_path / "run"),
+        *("--from", tmp_path / 'o\'brien/"runs"', "--output", tmp_path / "run"),
     )
     assert result.exit_code == 2
+    assert f'{tmp_path}/o\'brien/"runs": not a trained run' in result.stderr
     assert "train-stage region" in result.stderr
 
 

@@ -74,6 +74,43 @@ def test_the_audit_finds_what_names_do_not_tell(multi_region, tmp_path):
     assert counts["leaks"]["near duplicate"] >= 3
 
 
+def test_pairs_that_an_audit_confirmed_become_groups_and_the_table_leaks_no_more(
+    multi_region, tmp_path
+):
+    plain = shutil.copytree(multi_region, tmp_path / "plain")
+    for n, path in enumerate(sorted(plain.rglob("*rotated*"))):
+        path.rename(path.with_name(f"new{n}.jpg"))
+    # Turned, and with another label.
+    shutil.copy(plain / "test/fractured/new0.jpg", plain / "test/not fractured/other.jpg")
+    index, audit = tmp_path / "index.csv", tmp_path / "audit"
+    words = ("index", "--input", plain, "--parts", "3", "--output", index)
+    assert fxpipe(*words).exit_code == 0
+    checked = ("audit", "--index", index, "--output", audit, "--quiet")
+    first = fxpipe(*checked)
+    assert first.exit_code == 1, first.output
+    assert f"`fxpipe index … --groups-from {audit / 'pairs.csv'}`" in first.stdout
+    joined = fxpipe(*words, "--groups-from", audit / "pairs.csv")
+    assert joined.exit_code == 0, joined.output
+    assert "because they have the same exposure in common" in joined.output
+    groups = pd.read_csv(index).groupby("group")["path"].agg(set)
+    pairs = pd.read_csv(audit / "pairs.csv")
+    twins = pairs[pairs["kind"].isin(("same file", "near duplicate"))]
+    for one, other in zip(twins["path_1"], twins["path_2"], strict=True):
+        assert any({one, other} <= members for members in groups)
+    assert fxpipe(*checked).exit_code == 0
+
+
+def test_pairs_of_another_data_set_are_refused(multi_region, tmp_path):
+    (tmp_path / "pairs.csv").write_text("kind,path_1,path_2\nnear duplicate,x.jpg,y.jpg\n")
+    words = ("index", "--input", multi_region, "--output", tmp_path / "index.csv")
+    result = fxpipe(*words, "--groups-from", tmp_path / "pairs.csv")
+    assert result.exit_code == 1
+    assert f"line 2: no picture {tmp_path / 'x.jpg'} in the data set" in result.stderr
+    (tmp_path / "pairs.csv").write_text("path,label\n")
+    result = fxpipe(*words, "--groups-from", tmp_path / "pairs.csv")
+    assert "no column 'kind', wanted pairs.csv of an audit" in result.stderr
+
+
 def test_a_patient_of_two_regions_is_on_one_side_and_a_division_by_picture_is_not(tmp_path):
     root = mura(tmp_path)
     index = tmp_path / "index.csv"

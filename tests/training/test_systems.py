@@ -125,7 +125,7 @@ def test_what_is_finished_is_not_trained_again_and_not_mistaken(compared, projec
     assert make_system(output / "cnn-gap", system, index, Silent()) == output / "cnn-gap/weights"
     assert run.stat().st_mtime_ns == before
     other = read_system(file, (*SMALL, *INDEPENDENT, "fracture.optim.lr=0.5"))
-    with pytest.raises(UsageError, match="is finished, but with another config"):
+    with pytest.raises(UsageError, match=r"with other settings; .*\n  optim\.lr: 0\.\d+ → 0\.5$"):
         make_system(output / "cnn-gap", other, index, Silent())
 
 

@@ -176,6 +176,25 @@ def test_mura_is_found_from_its_root_its_parent_and_its_parts(mura, place):
     assert parts == ({place} if place in ("train", "valid") else {"train", "valid"})
 
 
+@pytest.mark.parametrize("part", ["train", "valid"])
+def test_one_region_of_mura_is_read_and_checked_by_itself(mura, part):
+    source = mura / part / "XR_ELBOW"
+    assert recognise(source) == "mura"
+    wanted = [r for r in read_mura(mura / part) if r.origin == "mura/XR_ELBOW"]
+    assert read_mura(source) == wanted
+    assert wanted
+
+
+def test_one_region_of_mura_taken_out_of_it_has_no_division(tmp_path, mura):
+    source = shutil.copytree(mura / "valid/XR_ELBOW", tmp_path / "XR_ELBOW")
+    assert recognise(source) == "mura"
+    found, wanted = read_mura(source), read_mura(mura / "valid/XR_ELBOW")
+    assert {row.split for row in found} == {"train"}
+    assert [(r.group, r.study, r.label) for r in found] == [
+        (r.group, r.study, r.label) for r in wanted
+    ]
+
+
 def test_mura_without_its_tables_reads_the_same(tmp_path, mura):
     bare = layouts.mura(tmp_path, tables=False)
     assert [replace(r, path=None) for r in read_mura(bare)] == [

@@ -212,6 +212,8 @@ def test_class_folders_that_contradict_are_a_fault(tmp_path):
             "7_flip-rotated1",
             "7 (2)",
             "7(1)",
+            "7-rotated2 (1)",
+            "7-rotated1-rotated3(2)",
         ),
     ],
 )

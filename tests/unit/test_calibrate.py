@@ -98,7 +98,32 @@ def test_what_lies_between_sensitive_and_the_point_is_uncertain():
     assert sensitive < points["balanced"].threshold
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_thresholds_rise_from_sensitive_to_specific_whatever_the_scores(seed):
+    """Also where the labels lie so far apart that the quantiles come the other way round."""
+    random = np.random.default_rng(seed)
+    labels = np.repeat([1, 0], random.integers(1, 60, 2)).astype(np.float32)
+    scores = random.normal(labels * random.uniform(0, 8), 1)
+    points = operating_points(labels, (1 / (1 + np.exp(-scores))).astype(np.float32))
+    sensitive, balanced, specific = (points[n] for n in ("sensitive", "balanced", "specific"))
+    assert sensitive.threshold <= balanced.threshold <= specific.threshold
+    assert sensitive.sensitivity.value >= 0.95
+    assert specific.specificity.value >= 0.95
+
+
+def test_points_that_would_cross_meet_at_balanced_and_say_so():
+    labels = np.repeat([0, 1], 60).astype(np.float32)
+    scores = np.concatenate([np.linspace(0.01, 0.13, 60), np.linspace(0.4, 0.9, 60)])
+    points = operating_points(labels, scores.astype(np.float32))
+    assert len({point.threshold for point in points.values()}) == 1
+    assert "lowered to balanced" in points["sensitive"].rule
+    assert "raised to balanced" in points["specific"].rule
+    assert points["specific"].specificity.value == points["sensitive"].sensitivity.value == 1.0
+
+
 def test_operating_points_say_when_there_were_no_cases():
     points = operating_points(np.zeros(4, np.float32), np.linspace(0, 1, 4, dtype=np.float32))
     assert points["balanced"].sensitivity.value is None
     assert points["balanced"].sensitivity.note == "no cases"
+    for point in points.values():
+        assert "undefined for want of cases (0 positive, 4 other): 0.5 stands in" in point.rule

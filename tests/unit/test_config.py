@@ -84,3 +84,14 @@ def test_a_file_that_is_not_toml_is_named(tmp_path):
 def test_the_recipe_of_the_next_weights_is_legal(file):
     model = FractureConfig if "fracture" in file.name else RegionConfig
     assert load(model, file) != model()
+
+
+def test_what_options_give_is_taken_as_it_is_and_stands_above_overrides():
+    words = {"operating_point": "1", "dicom_out": Path('o\'brien/"out"'), "device": "cpu"}
+    config = load(RunConfig, None, ["device=cuda", "batch_size=4"], words)
+    assert (config.operating_point, config.device, config.batch_size) == ("1", "cpu", 4)
+    assert config.dicom_out == Path('o\'brien/"out"')
+    nested = load(RegionConfig, None, ["model.init=none"], {"model.init": "o'brien/runs"})
+    assert nested.model.init == "o'brien/runs"
+    with pytest.raises(ConfigError, match=r"train\.seed\.deep: seed is a value"):
+        load(RegionConfig, None, ["train.seed=1"], {"train.seed.deep": 1})

@@ -180,6 +180,17 @@ def test_a_specialist_is_asked_about_its_region_alone_in_view_and_routed():
     assert len(ask(rows, "shoulder", "in view").cases) == 0
 
 
+def test_a_picture_of_two_regions_is_two_pairs_and_one_picture():
+    both = {"elbow": 0.9, "hand": 0.2}
+    rows = table(row("elbow;hand", label=1, fractures=both), row("hand", label=0))
+    figures = fracture_figures(rows, Settings())
+    pooled = figures[POOLED]["in view"]
+    assert (pooled["pairs"], pooled["positives"]) == (3, 2)
+    assert (pooled["pictures"], pooled["positive_pictures"]) == (2, 1)
+    hand = figures["hand"]["in view"]
+    assert (hand["pairs"], hand["pictures"], hand["positives"]) == (2, 2, 1)
+
+
 def test_fracture_figures_stand_beside_both_baselines():
     hand = fracture_figures(fracture_table(), Settings((0.1,)))["hand"]["in view"]
     assert (hand["pictures"], hand["positives"], hand["groups"], hand["looked_up"]) == (4, 3, 4, 3)

@@ -1,11 +1,17 @@
 import json
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import timm
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from pipeline.errors import ConfigError
+from stages import hub, initial
 from stages.config import BLOCKS
 from stages.initial import find_initial
 from stages.model import Head, Network, Trunk
@@ -69,6 +75,7 @@ def test_the_stride_changes_what_the_same_weights_compute():
 def test_hub_weights_cannot_stride_on_the_first_convolution(monkeypatch):
     whole = timm.create_model("resnet50", num_classes=0)
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: whole)
+    monkeypatch.setattr(initial, "check_hub", lambda arch: None)
     assert find_initial("hub", "auto", "region").stride_on == "conv2"
     with pytest.raises(ConfigError, match="need conv2"):
         find_initial("hub", "conv1", "region")
@@ -101,9 +108,55 @@ def test_without_internet_the_hub_says_what_to_do(monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(initial, "check_hub", lambda arch: None)
     with pytest.raises(ConfigError, match="no route to host") as caught:
         find_initial("hub", "auto", "region")
     assert "--init FILE" in caught.value.hint
+
+
+@pytest.fixture
+def nothing_cached(monkeypatch):
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_: None)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_hub_that_never_answers_is_told_within_five_seconds(monkeypatch, nothing_cached):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr(constants, "ENDPOINT", host)
+        started = time.perf_counter()
+        with pytest.raises(ConfigError, match=f"resnet50 cannot be had: {host}: ") as caught:
+            find_initial("hub", "auto", "region")
+        assert time.perf_counter() - started < 5
+    assert "--init shipped" in caught.value.hint
+
+
+def test_a_hub_that_refuses_is_told_and_one_that_answers_or_is_cached_is_not(
+    monkeypatch, nothing_cached
+):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        host = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setattr(constants, "ENDPOINT", host)
+    with pytest.raises(ConfigError, match="refused"):
+        hub.check_hub("resnet50")
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_: "model.safetensors")
+    hub.check_hub("resnet50")
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_: None)
+    hub.check_hub("cnn_plain")  # there are no weights of it anywhere
+
+    class Missing(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Missing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        hub.check_hub("resnet50")
+        server.shutdown()
 
 
 @pytest.mark.parametrize("cut", ["layer1", "layer3.2", "layer4", "layer4.2"])

@@ -175,7 +175,7 @@ def test_groups_with_equal_files_become_one(caplog):
     ]  # fmt: skip
     found = settle_twins(rows)
     assert [row.group for row in found] == ["g", "g", "g", "g", "g", "k", "k", "z"]
-    assert "3 groups became 1, because they hold identical files" in caplog.text
+    assert "3 groups became 1, because they have an identical file in common" in caplog.text
     assert find_faults(found) == []
 
 

@@ -112,7 +112,7 @@ def test_a_table_says_the_study_and_counts_what_it_names_in_vain(tmp_path, caplo
     assert told == {"a.png": "one", "sub/b.png": "two", "=c.png": "one"}
     assert studies.key(ROOT / "d.png", UID) is None  # the table says that it has none
     assert studies.key(ROOT / "new.png", UID) is None
-    studies.warn_unmet()
+    studies.warn()
     (message,) = caplog.messages
     assert message.startswith(f"{tmp_path / 'studies.csv'}: 1 of 5 rows name no file of the input")
 
@@ -125,8 +125,8 @@ def test_a_study_of_a_table_stays_one_line(tmp_path):
 def test_a_table_that_names_everything_warns_of_nothing(tmp_path, caplog):
     studies = listed(tmp_path, "path,study\na.png,one\n")
     studies.key(ROOT / "a.png", None)
-    studies.warn_unmet()
-    studies_by("auto", ROOT).warn_unmet()
+    studies.warn()
+    studies_by("auto", ROOT).warn()
     assert caplog.messages == []
 
 
@@ -134,7 +134,7 @@ def test_a_table_that_names_everything_warns_of_nothing(tmp_path, caplog):
     ("text", "message"),
     [
         ("", "found columns none, wanted path and study, once each"),
-        ("path;study\na;b\n", "found columns path;study, wanted path and study"),
+        ("path|study\na|b\n", "found columns path|study, wanted path and study"),
         ("path,study,study\na,b,c\n", "found columns path, study, study"),
         ("path,study\na.png\n", "row 2: found 1 cells, wanted 2"),
         ("path,study\n,one\n", "row 2: found no path"),

@@ -6,31 +6,64 @@ import difflib
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 
 from pipeline.errors import IndexFaultsError, InputMissingError, UsageError
+from pipeline.spreadsheet import separator_of, text_of
 
 logger = logging.getLogger(__name__)
 
+_DECIMAL_COMMAS = re.compile(r"\s*-?\d+(,\d+)?([\s;]+-?\d+(,\d+)?)*\s*")
+"""One number, or several as boxes have them."""
+
 
 def read_csv(file: Path) -> pd.DataFrame:
-    """A CSV file, every value as its text.
+    """A CSV file, every value as its text; see :func:`parse_csv`.
 
     Raises:
         InputMissingError: It cannot be read.
         IndexFaultsError: It is no table.
     """
     try:
-        return pd.read_csv(file, dtype=str, keep_default_na=False)
+        content = file.read_bytes()
     except OSError as error:
         raise InputMissingError(f"{file}: cannot be read: {error.strerror}") from error
+    return parse_csv(content, file)
+
+
+def parse_csv(content: bytes, file: Path) -> pd.DataFrame:
+    """A table, every value as its text, as spreadsheet programs save it.
+
+    Comma, semicolon or tab between the columns, UTF-8 or UTF-16 with its mark. Where semicolons
+    part the columns, numbers with a decimal comma get a point.
+
+    Args:
+        content: The file.
+        file: Its name, for messages.
+
+    Raises:
+        IndexFaultsError: It is no table.
+    """
+    try:
+        text = text_of(content)
+    except ValueError as error:
+        raise IndexFaultsError(str(file), [str(error)]) from error
+    separator = separator_of(text)
+    try:
+        table = pd.read_csv(StringIO(text), sep=separator, dtype=str, keep_default_na=False)
     except (ValueError, pd.errors.ParserError) as error:
         # Not quoted: the error may repeat a line, and so an identifier.
         raise IndexFaultsError(
             str(file), [f"no CSV table with one header line ({type(error).__name__})"]
         ) from error
+    return table.map(_with_points) if separator == ";" else table
+
+
+def _with_points(text: str) -> str:
+    return text.replace(",", ".") if _DECIMAL_COMMAS.fullmatch(text) else text
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[tuple[int, dict[str, str]]]:

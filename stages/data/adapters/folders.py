@@ -30,6 +30,7 @@ _AUGMENTED = re.compile(
     (?: [-_ ]
         (?: rot (?: ated? )? | (?: h | v )? flip (?: ped )? | mirror (?: ed )? | aug (?: mented )? )
         [-_ ]? \d*                      # 10-rotated1-rotated3, a_flip, b_rot90, c_aug_2
+        (?: [ ]? \(\d+\) )?             # and downloaded twice: 10-rotated2 (1)
       | \.rf\. [0-9a-f]+                # Roboflow: d_jpg.rf.0a1b2c
       | [ ]-[ ]Copy (?: [ ]\(\d+\) )?   # Windows: e - Copy (2)
       | [-_ ]copy \d*

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import InputMissingError
+from pipeline.spreadsheet import separator_of, text_of
 
 from ..index import NONE, Sample, Split
 from ..twins import CONFLICT, flagged
@@ -37,7 +38,7 @@ _PLACE = re.compile(r"(patient\d+)/(study\d+)_(positive|negative)/[^/]+")
 
 
 def is_mura(source: Path) -> bool:
-    """Whether this is MURA, one of its parts, or has it directly inside."""
+    """Whether this is MURA, one of its parts or of their regions, or has it directly inside."""
     return _find(source) is not None
 
 
@@ -49,7 +50,8 @@ def read_mura(source: Path, watch: Watch = unwatched) -> list[Sample]:
     broken picture is flagged and excluded too.
 
     Args:
-        source: MURA's folder, the one that it lies in, or ``train/`` or ``valid/`` alone.
+        source: MURA's folder, the one that it lies in, ``train/`` or ``valid/`` alone, or a region
+            alone: ``train/XR_ELBOW/``, or ``XR_ELBOW/`` elsewhere.
         watch: Told of the progress.
 
     Raises:
@@ -60,20 +62,24 @@ def read_mura(source: Path, watch: Watch = unwatched) -> list[Sample]:
     found = _find(source)
     if found is None:
         raise InputMissingError(f"{source}: found no MURA there, wanted {WANTED}")
-    root, parts = found
+    root, places = found
     faults: list[str] = []
     rows: list[Sample] = []
-    for part in parts:
-        rows += _read_part(root, part, faults)
+    for place in places:
+        rows += _read_place(root, place, faults)
     refuse(source, faults)
     return looked_at(rows, watch)
 
 
 def _find(source: Path) -> tuple[Path, list[str]] | None:
-    """Its root, and the parts to read."""
+    """Its root, and the folders below it to read: parts, or one region of a part."""
     whole = source.resolve()
     if whole.name in PARTS and whole.name in _parts(whole.parent):
         return whole.parent, [whole.name]
+    if whole.name in REGIONS and any(whole.glob("patient*/study*_*")):
+        if whole.parent.name in PARTS:
+            return whole.parents[1], [f"{whole.parent.name}/{whole.name}"]
+        return whole.parent, [whole.name]  # taken out of its part: no division
     root = descend(source, lambda folder: bool(_parts(folder)))
     return (root, _parts(root)) if root else None
 
@@ -82,16 +88,27 @@ def _parts(root: Path) -> list[str]:
     return [part for part in PARTS if any((root / part / region).is_dir() for region in REGIONS)]
 
 
-def _read_part(root: Path, part: str, faults: list[str]) -> list[Sample]:
-    """Rows of ``train`` or ``valid``, checked against its CSV files."""
-    found = {path.relative_to(root).as_posix(): path for path in walk(root / part)}
-    listed = [place for _, place, _ in _lines(root / f"{part}_image_paths.csv", faults)]
+def _part(folder: str) -> str:
+    """``train`` or ``valid``, of a folder below the root; empty for a region outside of both."""
+    part = folder.partition("/")[0]
+    return part if part in PARTS else ""
+
+
+def _read_place(root: Path, folder: str, faults: list[str]) -> list[Sample]:
+    """Rows of ``train`` or ``valid``, or of a region in it, checked against its CSV files."""
+    part = _part(folder)
+    found = {path.relative_to(root).as_posix(): path for path in walk(root / folder)}
+    listed = [
+        place
+        for _, place, _ in _lines(root / f"{part}_image_paths.csv", faults)
+        if place.startswith(f"{folder}/")
+    ]
     lost = [place for place in listed if place not in found]
     faults += [f"{part}_image_paths.csv: no picture {root / place}" for place in lost]
     if listed and len(found) > len(listed) - len(lost):
         extra = sorted(set(found) - set(listed))
         logger.info("%s_image_paths.csv does not list %s", part, named(extra))
-    labels = _study_labels(root, part, faults)
+    labels = _study_labels(root, folder, faults)
     rows = []
     for place, path in found.items():
         row = _row(part, place, path)
@@ -121,18 +138,20 @@ def _row(part: str, place: str, path: Path) -> Sample | None:
         label_kind="abnormality",
         group=f"mura/{patient}",
         study=f"mura/{patient}/{region}/{study}",
-        split=PARTS[part],
+        split=PARTS.get(part, "train"),
         origin=f"mura/{region}",
         flags="",
         sha256="",
     )
 
 
-def _study_labels(root: Path, part: str, faults: list[str]) -> dict[str, int]:
-    """The label of each study by its folder; a study that is not there is a fault."""
-    file = root / f"{part}_labeled_studies.csv"
+def _study_labels(root: Path, folder: str, faults: list[str]) -> dict[str, int]:
+    """The label of each study by its place; a study that is not there is a fault."""
+    file = root / f"{_part(folder)}_labeled_studies.csv"
     labels = {}
     for line, place, rest in _lines(file, faults):
+        if not place.startswith(f"{folder}/"):
+            continue
         study = place.rstrip("/")
         if rest not in (["0"], ["1"]):
             faults.append(f"{file.name} line {line}: label is {','.join(rest)!r}, wanted 0 or 1")
@@ -148,13 +167,18 @@ def _lines(file: Path, faults: list[str]) -> Iterator[tuple[int, str, list[str]]
     part = file.name.partition("_")[0]
     if not file.is_file():
         return
-    with file.open(newline="", encoding="utf-8-sig") as lines:
-        for number, values in enumerate(csv.reader(lines), start=1):
-            if not values:
-                continue
-            # "MURA-v1.1/" in front, or whatever the folder was called when it was written.
-            _, slash, place = f"/{values[0]}".partition(f"/{part}/")
-            if slash:
-                yield number, f"{part}/{place}", values[1:]
-            else:
-                faults.append(f"{file.name} line {number}: no {part}/ in {values[0]!r}")
+    try:
+        text = text_of(file.read_bytes())
+    except ValueError as error:
+        faults.append(f"{file.name}: {error}")
+        return
+    rows = csv.reader(text.splitlines(), delimiter=separator_of(text))
+    for number, values in enumerate(rows, start=1):
+        if not values:
+            continue
+        # "MURA-v1.1/" in front, or whatever the folder was called when it was written.
+        _, slash, place = f"/{values[0]}".partition(f"/{part}/")
+        if slash:
+            yield number, f"{part}/{place}", values[1:]
+        else:
+            faults.append(f"{file.name} line {number}: no {part}/ in {values[0]!r}")

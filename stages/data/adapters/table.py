@@ -60,7 +60,7 @@ def read_listed(
 
     Raises:
         InputMissingError: No such file.
-        UsageError: ``columns`` names what is not there, or no column of paths is known.
+        UsageError: ``columns`` names what is not there, or no column of paths or labels is known.
         IndexFaultsError: Missing pictures, and words that are no label, split, kind or box.
     """
     if not source.is_file():
@@ -71,6 +71,12 @@ def read_listed(
         raise UsageError(
             f"{source}: no column of paths is known, found {', '.join(map(str, table.columns))}",
             "say which it is: --columns path=COLUMN",
+        )
+    if "label" not in chosen:
+        raise UsageError(
+            f"{source}: no column of labels is known, found {', '.join(map(str, table.columns))}",
+            "say which it is: --columns label=COLUMN; a table whose pictures have no labels has an "
+            "empty column label",
         )
     cells = [
         (line, {field: row[column].strip() for field, column in chosen.items()})

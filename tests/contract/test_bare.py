@@ -1,0 +1,136 @@
+"""Every command where none of the extras is installed: it works, or says which one it wants."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from bundles import write_bundles, write_png
+from layouts import draw
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from tables import sample
+
+from pipeline.cli import _COMMANDS
+from stages.data.index import write_index
+
+ROOT = Path(__file__).parents[2]
+HIDE = """
+import sys
+from importlib.machinery import PathFinder
+
+HIDDEN = frozenset({hidden!r})
+
+class Bare(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] in HIDDEN:
+            return None
+        return PathFinder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Bare if finder is PathFinder else finder for finder in sys.meta_path]
+"""
+WALK = """
+import json, sys
+from click.testing import CliRunner
+from pipeline.cli import main
+
+if __name__ == "__main__":
+    told = []
+    for words in json.load(sys.stdin):
+        result = CliRunner().invoke(main, words)
+        broken = result.exception is not None and not isinstance(result.exception, SystemExit)
+        told.append([result.exit_code, result.output, repr(result.exception) if broken else ""])
+    print(json.dumps(told))
+"""
+TABLE, WEIGHTS = ("--index", "index.csv"), ("--weights", "weights")
+WALKED = {
+    ("run", "--input", "in", "--device", "cpu"): "",
+    ("run", "--input", "in", "--device", "cpu", "--dicom-out", "objects"): "dicom",
+    ("index", "--input", "classes", "--parts", "3", "--output", "made.csv"): "train",
+    ("audit", *TABLE): "train",
+    ("train-stage", "region", *TABLE): "train",
+    ("train-stage", "fracture", "--region", "hand", *TABLE): "train",
+    ("crossval", "region", *TABLE): "train",
+    ("crossval", "fracture", "--region", "hand", *TABLE): "train",
+    ("calibrate", "--input", "index.csv", "--output", "new"): "train",
+    ("export", *TABLE): "train",
+    ("export", "--fused", "--input", "in"): "train",
+    ("ensemble", "--region", "hand", "--member", "weights", "--member", "weights"): "train",
+    ("evaluate", *TABLE): "train",
+    ("compare", "--weights", "weights", *TABLE): "train",
+    ("bench", "--input", "in", "--device", "cpu", "--rounds", "1", "--only", "torch"): "train",
+    ("cards", *WEIGHTS): "train",
+    ("weights", "list"): "",
+    ("weights", "verify"): "",
+    ("weights", "pack", "--output", "w.zip"): "",
+    ("weights", "pack", "--output", "w.zip", "--sign", "key.pem"): "sign",
+    ("weights", "install", "w.zip", "--to", "other", "--trust", "key.pem"): "sign",
+    ("doctor",): "",
+    ("schema",): "",
+}
+"""What each command wants; nothing where it works."""
+
+
+def modules_of(extras: tuple[str, ...]) -> list[str]:
+    """What the packages of some extras are imported as."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {
+        canonicalize_name(Requirement(text).name)
+        for extra in extras
+        for text in project["optional-dependencies"][extra]
+    }
+    return sorted(
+        module
+        for module, packages in packages_distributions().items()
+        if wanted & {canonicalize_name(package) for package in packages}
+    )
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> dict[tuple[str, ...], tuple[int, str, str]]:
+    """Exit code, output and what broke, of every line of the walk."""
+    home = tmp_path_factory.mktemp("bare")
+    hidden = modules_of(("train", "dicom", "sign"))
+    assert {"torch", "sklearn", "onnx", "highdicom", "cryptography"} <= set(hidden)
+    (home / "path").mkdir()
+    (home / "path/sitecustomize.py").write_text(HIDE.format(hidden=hidden))
+    (home / "walk.py").write_text(WALK)
+    (home / "key.pem").write_text("no key")
+    write_bundles(home / "weights")
+    picture = write_png(home / "in/a.png", {"hand": 0.9}, {"hand": 0.9})
+    write_index([sample(str(picture), label=1)], home / "index.csv")
+    for n in range(6):
+        draw(home / "classes" / ("fractured" if n % 2 else "normal") / f"{n}.png", n)
+    path = os.pathsep.join((str(home / "path"), str(ROOT)))
+    done = subprocess.run(
+        [sys.executable, "walk.py"], input=json.dumps(list(WALKED)), cwd=home,
+        env={**os.environ, "PYTHONPATH": path, "COLUMNS": "200"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    return {words: tuple(row) for words, row in zip(WALKED, said, strict=True)}
+
+
+def test_the_walk_leaves_no_command_out():
+    assert {words[0] for words in WALKED} == set(_COMMANDS)
+
+
+@pytest.mark.parametrize(("words", "extra"), WALKED.items(), ids=lambda x: " ".join(x[:2]) or "-")
+def test_it_works_or_names_the_extra(told, words, extra):
+    code, output, broken = told[words]
+    assert not broken, output
+    if extra:
+        assert code == 3, output
+        assert "is not installed" in output
+        assert f'pip install "fxpipe[{extra}]"' in output
+    else:
+        assert "is not installed" not in output
+        assert code in (0, 1), output

@@ -1,0 +1,224 @@
+"""What a run folder holds, says and refuses; with a network so small that nothing takes time."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import TINY
+from PIL import Image
+from tables import fracatlas_folder, sample
+
+from pipeline.config import load
+from pipeline.errors import ConfigError, UsageError
+from pipeline.progress import Silent
+from stages import checkpoint
+from stages.config import FractureConfig, RegionConfig
+from stages.contact_sheet import SHEET, caption
+from stages.data.adapters.fracatlas import read_fracatlas
+from stages.data.index import assign_splits, read_index, write_index
+from stages.recipe import RESULT, load_network, train_fracture, train_region
+from stages.report import describe_result, warnings_of
+from stages.spec import fracture_stage, region_stage
+from stages.thin_data import thin_data
+from stages.train import BEST, LAST
+from stages.watch import LOG
+
+SMALL = (*TINY, "model.init=none", "train.arch=cnn_gap", "optim.epochs=2")
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    home = tmp_path_factory.mktemp("few")
+    samples = read_fracatlas(fracatlas_folder(home / "data", per_cell=6))
+    splits = assign_splits(samples, seed=0, parts=3)
+    write_index(
+        [replace(s, split=x) for s, x in zip(samples, splits, strict=True)], home / "index.csv"
+    )
+    return read_index(home / "index.csv")
+
+
+def settings(*more):
+    return load(RegionConfig, None, [*SMALL, *more])
+
+
+class Watched(Silent):
+    """Remembers what was expected, and counts."""
+
+    def __init__(self):
+        self.expected, self.steps = [], 0
+
+    def advance(self):
+        self.steps += 1
+
+    def expect(self, unit, total, done, each):
+        self.expected.append((unit, total, done, each))
+
+
+@pytest.fixture(scope="module")
+def trained(index, tmp_path_factory):
+    """A region run, and a specialist that goes on from it."""
+    home, watched = tmp_path_factory.mktemp("runs"), Watched()
+    train_region(home / "region", index, settings(), False, watched)
+    own = [word for word in TINY if not word.startswith(("preprocess", "optim.batch_size"))]
+    config = load(
+        FractureConfig, None, [*own, "optim.epochs=1", "optim.batch_size=2"],
+        {"region_run": home / "region", "region": "hand"},
+    )  # fmt: skip
+    train_fracture(home / "hand", index, config, False, Silent())
+    return home, watched
+
+
+def test_a_start_that_fails_does_not_block_the_next_one(index, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(ConfigError, match="wanted at least 5000"):
+        train_region(run, index, settings("optim.batch_size=5000"), False, Silent())
+    train_region(run, index, settings("optim.epochs=1"), False, Silent())
+    described = json.loads((run / "config.json").read_text())
+    assert described["config"]["optim"]["batch_size"] == 8
+    with pytest.raises(UsageError, match="holds a run already"):
+        train_region(run, index, settings("optim.epochs=1"), False, Silent())
+
+
+def test_a_start_that_was_killed_may_be_begun_anew_or_resumed(index, tmp_path):
+    class Killed(Silent):
+        def advance(self):
+            raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train_region(run, index, settings("optim.epochs=1"), False, Killed())
+    assert not (run / LAST).exists()
+    train_region(run, index, settings("optim.epochs=1", "train.seed=8"), True, Silent())
+    assert json.loads((run / "config.json").read_text())["config"]["train"]["seed"] == 8
+
+
+def test_a_specialist_says_the_settings_that_it_took_over(trained):
+    home, _ = trained
+    region, hand = (json.loads((home / r / "config.json").read_text()) for r in ("region", "hand"))
+    assert hand["config"]["preprocess"] == region["config"]["preprocess"]
+    assert hand["config"]["preprocess"]["height_px"] == 64
+    assert hand["config"]["train"]["arch"] == "cnn_gap"
+    assert hand["config"]["model"]["init"] == str(home / "region")
+
+
+def test_the_log_tells_what_the_terminal_does(trained, index):
+    home, watched = trained
+    lines = (home / "region" / LOG).read_text(encoding="utf-8").splitlines()
+    told = "\n".join(lines)
+    learn, check = (len(index.of(split)) for split in ("train", "val"))
+    assert f"{learn} training and {check} validation pictures, at most 2 epochs of" in told
+    assert "cpu (" in told
+    assert "{" not in told
+    notes = [line.partition("INFO    ")[2] for line in lines]
+    head = next(i for i, note in enumerate(notes) if note.startswith("  epoch  train"))
+    for name in ("val", "elbow", "fracture", "score", "/s", "left"):
+        assert name in notes[head].split()
+    rows = notes[head + 1 : head + 3]
+    assert [len(row) for row in rows] == [len(notes[head])] * 2 == [79] * 2
+    assert [row.split()[0] for row in rows] == ["1/2", "2/2"]
+    assert "*" in rows[0]
+    history = json.loads((home / "region/metrics.json").read_text())
+    for row, was in zip(rows, history, strict=True):
+        assert f" {was['train_loss']:.3f} " in row
+    assert any("WARNING" in line and "validation split shows" in line for line in lines)
+    shown = learn - learn % 8
+    assert watched.steps == 2 * shown // 8
+    assert [(total, done, each) for _, total, done, each in watched.expected] == [
+        (2 * shown, 0, 8), (2 * shown, shown, 8),
+    ]  # fmt: skip
+    assert watched.expected[1][0].startswith("epoch 2 of 2, cpu (")
+
+
+def test_loggers_are_left_as_they_were(index, tmp_path):
+    loggers = [logging.getLogger(name) for name in ("stages", "pipeline")]
+    before = [(logger.level, list(logger.handlers)) for logger in loggers]
+    with pytest.raises(ConfigError):
+        train_region(tmp_path, index, settings("optim.batch_size=5000"), False, Silent())
+    assert before == [(logger.level, list(logger.handlers)) for logger in loggers]
+
+
+def test_the_contact_sheet_shows_two_batches(trained):
+    home, _ = trained
+    with Image.open(home / "region" / SHEET) as image:
+        pixels = np.asarray(image.convert("L"))
+    # Two rows of eight pictures each, and white between them.
+    for axis, count in ((0, 8), (1, 4)):  # down the page also two lines of captions
+        filled = (pixels < 250).any(axis=axis)
+        assert np.diff(filled.astype(int), prepend=0).clip(0).sum() == count
+
+
+def test_a_caption_says_what_is_said_and_what_is_not_known():
+    outputs = ("elbow", "hand", "shoulder", "fracture")
+    assert caption(np.array([0, 1, 0, 1.0]), outputs) == "hand, fracture"
+    assert caption(np.array([0.3, 0.7, 0, np.nan]), outputs) == "elbow 0.3, hand 0.7, fracture?"
+    assert caption(np.zeros(4), outputs) == "nothing"
+
+
+@pytest.mark.parametrize("fault", ["nan", "shape", "missing", "strange"])
+def test_broken_weights_are_told_by_name(trained, tmp_path, fault):
+    run = shutil.copytree(trained[0] / "region", tmp_path / "run")
+    weights, facts = checkpoint.load(run / BEST)
+    words = {
+        "nan": "fc.bias holds NaN or infinity",
+        "shape": "fc.bias is 5, wanted 4",
+        "missing": "fc.bias is missing",
+        "strange": "fc.more is no weight of this network",
+    }
+    if fault == "nan":
+        weights["fc.bias"][1] = np.nan
+    elif fault == "shape":
+        weights["fc.bias"] = weights["fc.bias"].new_zeros(5)
+    elif fault == "missing":
+        del weights["fc.bias"]
+    else:
+        weights["fc.more"] = weights["fc.bias"].clone()
+    checkpoint.save(run / BEST, weights, facts)
+    with pytest.raises(ConfigError) as caught:
+        load_network(run)
+    assert f"{run / BEST}: found broken weights" in str(caught.value)
+    assert words[fault] in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------- thin data
+
+
+def rows(**counts):
+    """So many rows of each kind; the names are regions, with _1 behind for positive ones."""
+    return [
+        sample(f"{name}{n}", regions=name.removesuffix("_1"), label=int(name.endswith("_1")))
+        for name, count in counts.items()
+        for n in range(count)
+    ]
+
+
+def test_a_router_that_has_nothing_to_refuse_with_is_told():
+    stage, enough = region_stage("fracture"), rows(hand=10, elbow=10, none=10)
+    alone = thin_data(stage, rows(hand=40), enough)
+    assert "nothing to refuse with: no training picture is known to be without hand" in alone[0]
+    assert any("a knee or a chest" in words for words in alone)
+    among = thin_data(stage, rows(hand=20, elbow=20), enough)
+    assert ["a knee or a chest" in words for words in among] == [True]
+    assert thin_data(stage, rows(hand=20, elbow=20, none=20), enough) == []
+
+
+def test_few_cases_in_validation_are_told():
+    stage, learn = region_stage("fracture"), rows(hand=20, elbow=20, none=20)
+    (words,) = thin_data(stage, learn, rows(hand=10, elbow=9, none=10))
+    assert "shows elbow in 9 pictures, wanted 10" in words
+    specialist = fracture_stage("hand", "fracture")
+    (words,) = thin_data(specialist, learn, rows(hand=30, hand_1=9))
+    assert "has 9 positive and 30 other pictures, wanted 10 of each" in words
+    assert thin_data(specialist, learn, rows(hand=10, hand_1=10)) == []
+
+
+def test_warnings_stand_in_the_result_and_thresholds_in_its_words(trained):
+    home, _ = trained
+    kept = json.loads((home / "hand" / RESULT).read_text())["warnings"]
+    assert any("positive and" in words for words in kept)
+    assert warnings_of(home / "hand") == [f"{home / 'hand'}: {words}" for words in kept]
+    assert "thresholds: sensitive 0." in describe_result(home / "hand")
