@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,14 @@ from pipeline.preprocess import PreprocessSpec
 from pipeline.progress import Progress
 
 from .config import RegionConfig
-from .data.augment import augment
-from .data.dataset import RadiographDataset, batches
+from .data.dataset import RadiographDataset, Sources, batches
 from .data.index import NONE, Index, Sample, Split
 from .density import fit_density, save, similarity
 from .metrics import share
 from .model import Network
 from .train import make_fabric
+
+_SEED = 2000
 
 
 def supported(index: Index, split: Split) -> list[Sample]:
@@ -73,16 +73,13 @@ def fit_gate(
     fabric = make_fabric(config.train)
     network.to(fabric.device).eval()
     cut, seed = network.place(config.model.cut), config.train.seed
-    random.seed(seed)  # RandAugment draws from both
-    np.random.seed(seed)
     torch.manual_seed(seed)
-    draws = torch.Generator().manual_seed(seed)
 
     def seen(samples: Sequence[Sample], views: range) -> Array:
         rows = [
             _depths(network, images, cut, fabric)
             for view in views
-            for images in _view(samples, view > 0, preprocess, config, draws, progress)
+            for images in _view(samples, view, preprocess, config, progress)
         ]
         return np.concatenate(rows) if rows else np.zeros((0, 1), np.float32)
 
@@ -109,18 +106,19 @@ def fit_gate(
 
 
 def _view(
-    samples: Sequence[Sample], changed: bool, preprocess: PreprocessSpec, config: RegionConfig,
-    draws: torch.Generator, progress: Progress,
+    samples: Sequence[Sample], view: int, preprocess: PreprocessSpec, config: RegionConfig,
+    progress: Progress,
 ) -> Iterator[Tensor]:  # fmt: skip
     """(B, 1, H, W) pictures in the order of the samples, as they are or as training changes them.
 
     The one place that asks for augmented pictures.
     """
     blank = np.zeros((len(samples), 1), np.float32)
-    magnitude = config.augment.randaugment if changed else 0
-    data = RadiographDataset(samples, blank, preprocess, magnitude)
-    for images, _, masks in batches(data, config.optim.batch_size, config.data.workers):
-        yield augment(images, masks, config.augment, draws)[0] if changed else images
+    # Not the views on which the router is calibrated.
+    sources = Sources(config.augment, config.train.seed + _SEED + view, (False,)) if view else None
+    data = RadiographDataset(samples, blank, preprocess, sources)
+    for images, *_ in batches(data, config.optim.batch_size, config.data.workers):
+        yield images
         progress.advance()
 
 

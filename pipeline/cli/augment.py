@@ -33,7 +33,7 @@ def command(
 
     Pictures are taken evenly from the training split. Every view must still deserve its label.
     """
-    config = settings_of("region", file, settings, quiet=False)
+    config = settings_of("region", file, settings, {}, quiet=False)
     with needs("train"):
         from stages.data.augment_sheet import sheet, sheet_by_setting
         from stages.data.index import read_index

@@ -78,9 +78,9 @@ def fracture(name: str, parents: Path | None, init: str | None, **rest: Any) -> 
 
 
 def _crossval(
-    stage: str, given: Mapping[str, object], index: Path, by: str, folds: int, only: tuple[int, ...], seed: int, with_test: bool,
-    output: Path | None, file: Path | None, settings: tuple[str, ...], allow_leaks: bool,
-    quiet: bool,
+    stage: str, given: Mapping[str, object], index: Path, by: str, folds: int,
+    only: tuple[int, ...], seed: int, with_test: bool, output: Path | None, file: Path | None,
+    settings: tuple[str, ...], allow_leaks: bool, quiet: bool,
 ) -> None:  # fmt: skip
     folder = output or Path("runs") / f"crossval-{stage}"
     config = settings_of(stage, file, settings, given, quiet)
