@@ -150,9 +150,9 @@ def fuse_weights(weights: Path, order: Order, progress: Progress) -> list[Parity
         folder = NewFolder(Path(staging) / NAME)
         folder.place.mkdir()
         for precision in precisions:
-            # Densities are compared like everything else; nobody is refused here.
+            # Densities are compared like everything else; nobody is refused here. One graph looks once.
             config = RunConfig(
-                device="cpu", precision=precision, intra_op_threads=cores(), gate="off"
+                device="cpu", precision=precision, intra_op_threads=cores(), gate="off", looks=1
             )
             staged = load_bundles(weights, config)
             _refuse_ensembles(staged)

@@ -22,7 +22,7 @@ import torch
 from pipeline.bundle import MANIFEST_NAME, write_json
 from pipeline.errors import ConfigError, UsageError
 from pipeline.preprocess import PreprocessSpec
-from pipeline.progress import Progress
+from pipeline.progress import Progress, Silent
 
 from . import checkpoint
 from .assess import assess
@@ -216,7 +216,7 @@ def _train_and_assess(
         result = assess(run, stage, network, index, preprocess, config, progress)
         if isinstance(config, RegionConfig):
             log.info("%s: fitting the density gate", run)
-            result["density"] = fit_gate(run, network, index, preprocess, config, progress)
+            result["density"] = fit_gate(run, network, index, preprocess, config, Silent())
         write_json(run / RESULT, {"best_epoch": saved["epoch"], **result, "warnings": warnings})
 
 

@@ -36,7 +36,11 @@ that were all turned by the same angles and filled with black."""
 
 CANVAS_PX = 128
 _CANVAS = PreprocessSpec(
-    height_px=CANVAS_PX, width_px=CANVAS_PX, fit=Fit.SQUASH, clip_percent=(0.0, 100.0)
+    frame="whole",
+    height_px=CANVAS_PX,
+    width_px=CANVAS_PX,
+    fit=Fit.SQUASH,
+    clip_percent=(0.0, 100.0),
 )
 _PRINT_PX = 16
 _DETAIL_PX = 64

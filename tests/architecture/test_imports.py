@@ -19,8 +19,9 @@ LAYERS = (
     {"runtime", "decision", "heatmap", "reading", "flags", "render"},
     {"config"},
     {"weights"},
-    {"bundle", "fused", "io"},
+    {"bundle", "fused", "io", "looks"},
     {"preprocess"},
+    {"framing"},
     {"domain", "errors", "clock", "in_order", "bands", "lock", "spreadsheet"},
 )
 """Top first. The design puts bundle, io, preprocess and config on one floor; the steps between

@@ -34,7 +34,7 @@ def pictures(project):
 
 @pytest.fixture(scope="module")
 def fp32(project):
-    return load_bundles(project / "weights", RunConfig(device="cpu", precision="fp32"))
+    return load_bundles(project / "weights", RunConfig(device="cpu", precision="fp32", looks=1))
 
 
 @pytest.mark.parametrize("stage", ["region", "elbow", "hand", "shoulder"])
@@ -88,7 +88,7 @@ def test_evidence_averages_to_the_logit_and_is_grad_cam(project, pictures, fp32)
 
 
 def test_fp16_stays_near_fp32(project, pictures, fp32):
-    half = load_bundles(project / "weights", RunConfig(device="cpu", precision="fp16"))
+    half = load_bundles(project / "weights", RunConfig(device="cpu", precision="fp16", looks=1))
     trunk = fp32.region.spec.trunk
     wanted = fp32.region.predict(fp32.trunks[trunk].features(pictures)).logits
     found = half.region.predict(half.trunks[trunk].features(pictures)).logits
@@ -366,7 +366,7 @@ def test_a_wholly_tuned_specialist_is_a_complete_network_that_runs_beside_heads(
     ):  # fmt: skip
         result = CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
         assert result.exit_code == 0, result.output
-    opened = load_bundles(weights, RunConfig(device="cpu", precision="fp32"))
+    opened = load_bundles(weights, RunConfig(device="cpu", precision="fp32", looks=1))
     hand, elbow = opened.fracture["hand"].spec, opened.fracture["elbow"].spec
     assert (hand.input, hand.trunk) == ("image", None)
     assert (elbow.input, elbow.trunk) == ("features", opened.region.spec.trunk)

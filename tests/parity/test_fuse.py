@@ -36,7 +36,7 @@ from pipeline.weights.manifest import Manifest, read_manifest, read_verified
 from stages import fuse
 from stages.fuse import Order, Parity, fuse_weights
 
-CPU = RunConfig(device="cpu", intra_op_threads=1)
+CPU = RunConfig(device="cpu", intra_op_threads=1, looks=1)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,9 @@ torch = pytest.importorskip("torch")
 def test_pillow_float_bilinear_is_torch_antialiased_bilinear(size: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).random(size, np.float32)
     # The percentiles 0 and 100 make the stretch an affine map that can be taken back.
-    spec = PreprocessSpec(height_px=64, width_px=64, fit=Fit.SQUASH, clip_percent=(0, 100))
+    spec = PreprocessSpec(
+        frame="whole", height_px=64, width_px=64, fit=Fit.SQUASH, clip_percent=(0, 100)
+    )
     ours, _ = preprocess(pixels, spec)
     theirs = torch.nn.functional.interpolate(
         torch.from_numpy(pixels)[None, None],

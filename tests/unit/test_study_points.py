@@ -15,7 +15,7 @@ from stages.evaluation.figures import Settings
 from stages.evaluation.headlines import study_lines, study_note
 from stages.evaluation.studies import NO_POINT, both, specificity_cost, study_figures
 from stages.evaluation.tables import write_tables
-from stages.finished import _recalibrated
+from stages.finished import _recalibrated, _Table
 from stages.metrics import Cases
 from stages.studies import NO_STUDIES, fit_study_points, join
 
@@ -127,11 +127,11 @@ def test_specialists_that_are_calibrated_together_have_points_of_the_new_probabi
     keys, labels, scores = drawn()
     logits = np.log(scores / (1 - scores))
     old = {"study_points": {"balanced": "stale"}, "best_epoch": 3}
-    result = _recalibrated(old, keys, labels, logits, 2.0, 0.0)
+    result = _recalibrated(old, _Table(keys, labels, logits, logits), 2.0, 0.0)
     p = 1 / (1 + np.exp(-logits / 2))
     wanted = fit_study_points(keys, labels, p.astype(np.float32)).points["balanced"].threshold
     assert result["study_points"]["balanced"]["threshold"] == pytest.approx(wanted, abs=1e-6)
-    none = _recalibrated(old, np.array([""] * len(keys)), labels, logits, 2.0, 0.0)
+    none = _recalibrated(old, _Table(np.array([""] * len(keys)), labels, logits, logits), 2.0, 0.0)
     assert (none["study_points"], none["no_study_points"]) == ({}, NO_STUDIES)
 
 
