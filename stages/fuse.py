@@ -150,7 +150,7 @@ def fuse_weights(weights: Path, order: Order, progress: Progress) -> list[Parity
         folder = NewFolder(Path(staging) / NAME)
         folder.place.mkdir()
         for precision in precisions:
-            # Densities are compared like everything else; nobody is refused here. One graph looks once.
+            # Densities are compared like everything else; nobody is refused. One graph looks once.
             config = RunConfig(
                 device="cpu", precision=precision, intra_op_threads=cores(), gate="off", looks=1
             )
