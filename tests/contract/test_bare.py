@@ -57,6 +57,7 @@ WALKED = {
     ("audit", *TABLE): "train",
     ("train-stage", "region", *TABLE): "train",
     ("train-stage", "fracture", "--region", "hand", *TABLE): "train",
+    ("augment", *TABLE, "--show", "sheet.png"): "train",
     ("crossval", "region", *TABLE): "train",
     ("crossval", "fracture", "--region", "hand", *TABLE): "train",
     ("calibrate", "--input", "index.csv", "--output", "new"): "train",
