@@ -106,7 +106,8 @@ def recalibrate(
     """
     refuse_used(target)
     read_staged(weights)
-    networks = load_bundles(weights, config)
+    # The first look alone: what is fitted here says nothing of closer ones.
+    networks = load_bundles(weights, config.model_copy(update={"looks": 1}))
     if only is not None:
         networks = replace(networks, fracture={only: networks.fracture[only]})
     asked = (part for stage in networks.fracture.values() for part in stage.networks)
@@ -228,7 +229,7 @@ def _with_contract(content: bytes, file: str, new: Recalibrated) -> bytes:
             raise ConfigError(f"{file}: no {name} in the graph, wanted one exported by fxpipe")
         kind = numpy_helper.to_array(held[0]).dtype
         held[0].CopyFrom(numpy_helper.from_array(np.array([value], kind), name))
-    update = {"temperature": (new.temperature,), "bias": (new.bias,)}
+    update = {"temperature": (new.temperature,), "bias": (new.bias,), "closer": None}
     points = {"operating_points": dict(new.points), "study_points": dict(new.studies.points)}
     changed = spec.model_copy(update={**update, **points})
     return stamp(graph, BundleSpec.model_validate(changed.model_dump()))

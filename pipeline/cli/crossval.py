@@ -91,7 +91,6 @@ def _crossval(
         from stages.initial import check_start
         from stages.report import describe_crossval
     table = read_training_table(index, allow_leaks)
-    check_start(config)
     splits = ("train", "val", *(("test",) if with_test else ()))
     if by == "group":
         parts = folds_by_group(table, folds, seed, splits)
@@ -101,6 +100,7 @@ def _crossval(
     chosen = only or tuple(range(1, len(parts) + 1))
     if max(chosen) > len(parts):
         raise click.UsageError(f"--only {max(chosen)}: there are {len(parts)} folds")
+    check_start(config)
     try:
         refuse_leaks(list(parts.tables), config.data.cache, allow_leaks, quiet)
         with on_stderr(None, quiet, "batches") as progress:

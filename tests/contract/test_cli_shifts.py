@@ -133,7 +133,8 @@ def test_a_shift_that_changes_nothing_has_the_figures_of_home(place, chapter):
 
 def test_inverted_pictures_are_routed_to_where_they_do_not_belong(chapter):
     inverted = {name: each["value"] for name, each in chapter["by_shift"]["inversion"].items()}
-    assert (inverted["region_accuracy"], inverted["let_in"]) == (0.0, 1.0)
+    assert inverted["region_accuracy"] == 0.0
+    assert inverted["let_in"] == 0.0  # the density gate refuses them
     home = {name: each["value"] for name, each in chapter["by_shift"]["none"].items()}
     assert (home["region_accuracy"], home["let_in"]) == (1.0, 0.0)
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -132,31 +133,19 @@ def test_the_cards_are_those_of_these_files_and_hold_measured_figures():
 
 @pytest.mark.parametrize("name", ["region", "fracture-hand", "fracture-elbow", "fracture-shoulder"])
 def test_the_configs_of_the_shipped_weights_are_their_recipe(name):
-    from pipeline.config import load
-    from stages.config import FractureConfig, RegionConfig
-
     weights = load_bundles(WEIGHTS, RunConfig(device="cpu"))
     stages = {stage.spec.name: stage.spec for stage in weights.stages}
-    folder = ROOT / "configs/shipped"
-    if name == "region":
-        model, file, words = RegionConfig, "2-region-384.toml", []
-    else:
-        model, file = FractureConfig, "3-fracture.toml"
-        words = [f"region='{name.removeprefix('fracture-')}'"]
-    wanted = load(model, folder / file, words)
-    # Places of one machine change no weight, and are not told; settings that are younger than
-    # the weights had their defaults.
+    file = "2-region-384.toml" if name == "region" else "3-fracture.toml"
+    written = tomllib.loads((ROOT / "configs/shipped" / file).read_text(encoding="utf-8"))
+    # Places of one machine change no weight, and are not told.
     told = json.loads(json.dumps(dict(stages[name].provenance.recipe)))
     assert "data" not in told
     assert "region_run" not in told
     assert "init" not in told.get("model", {})
-    told["data"] = wanted.data
-    if name == "region":
-        told["model"]["init"] = wanted.model.init
-    else:  # these come of the region run
-        told |= {"preprocess": wanted.preprocess, "model": wanted.model}
-        told["train"]["arch"] = wanted.train.arch
-    assert model.model_validate(told) == wanted
+    written.get("model", {}).pop("init", None)
+    for section, values in written.items():
+        for key, value in values.items():
+            assert told[section][key] == value, (section, key)
 
 
 def test_the_bundles_name_no_folder_of_one_machine():
