@@ -28,17 +28,14 @@ from pydicom.uid import (
 
 from ..bands import bands
 from ..domain import Array, ImageRef, XrayImage
-from ..errors import NotARadiographError, UnreadableImageError
+from ..errors import UnreadableImageError
+from .colour import Coloured
 from .frames import stored_frames
 from .grey import display_values
+from .kinds import check_judged
 from .limits import MAX_INFLATED_BYTES, MAX_PICTURES, MAX_PIXELS
 from .room import UNLIMITED, Room
 from .terms import known
-
-MODALITIES = ("CR", "DX", "DR", "RG", "OT", "SC")
-"""Projection radiographs and, as OT or SC, secondary captures of them. DR and SC are no terms of
-the standard but occur. Fluoroscopy (RF, XA), mammography (MG) and dental pictures (IO, PX) are
-projections too, but none that a supported model has learned: they are refused."""
 
 _HEADER = (
     "Modality",
@@ -84,20 +81,21 @@ def read_dicom(content: bytes, ref: ImageRef, room: Room) -> Iterator[XrayImage]
         Windows in functional groups of enhanced objects are not looked at.
 
     Raises:
-        NotARadiographError: No picture, another modality, or raw detector data.
+        UnsupportedError: What :func:`.kinds.check_judged` refuses.
         UnreadableImageError: Broken, too large, or no decoder for its compression.
         Exception: pydicom raises nearly anything on hostile input; the caller translates.
     """
     name = ref.path.name
     ds = parse(content, name, room)
-    _check_radiograph(ds, name)
+    check_judged(ds, name)
+    _check_picture(ds, name)
     _check_pixels(ds, name)
     header = _header(ds)
     identity = {keyword: str(ds.get(keyword) or "").strip() for keyword in _IDENTITY}
     spacing_mm = _spacing_mm(ds)
     several = int(ds.get("NumberOfFrames") or 1) > 1
     size = int(ds.Rows) * int(ds.Columns) * int(ds.SamplesPerPixel)
-    frames = stored_frames(ds, name)
+    frames = Coloured(stored_frames(ds, name))
     for index in itertools.count():
         with room.for_picture(size):
             pixels = next((_pixels(*frame, ds, name) for frame in frames), None)
@@ -110,6 +108,7 @@ def read_dicom(content: bytes, ref: ImageRef, room: Room) -> Iterator[XrayImage]
                 spacing_mm=spacing_mm,
                 dicom=header,
                 identity=identity,
+                colour=frames.share,
             )
             del pixels
 
@@ -177,27 +176,10 @@ def _inflated_size(content: bytes, name: str) -> int:
     return size
 
 
-def _check_radiograph(ds: Dataset, name: str) -> None:
-    modality = known("Modality", ds.get("Modality"))
+def _check_picture(ds: Dataset, name: str) -> None:
     if "PixelData" not in ds:
-        if "Rows" in ds and "FloatPixelData" not in ds and "DoubleFloatPixelData" not in ds:
-            raise UnreadableImageError(
-                f"{name}: found the header of a picture without its pixel data, wanted a whole file"
-            )
-        raise NotARadiographError(
-            f"{name}: found a DICOM object (modality {modality or 'not given'}) that holds no "
-            f"picture, wanted a radiograph ({', '.join(MODALITIES)})"
-        )
-    if ds.get("Modality") and modality not in MODALITIES:
-        raise NotARadiographError(
-            f"{name}: found modality {modality or 'with an illegal value'}, "
-            f"wanted a radiograph ({', '.join(MODALITIES)})"
-        )
-    intent = known("PresentationIntentType", ds.get("PresentationIntentType"))
-    if intent == "FOR PROCESSING":
-        raise NotARadiographError(
-            f"{name}: found raw detector data (FOR PROCESSING), wanted FOR PRESENTATION",
-            "export the processed picture",
+        raise UnreadableImageError(
+            f"{name}: found the header of a picture without its pixel data, wanted a whole file"
         )
 
 

@@ -26,8 +26,10 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from ..bands import bands
 from ..domain import Array, ImageRef, XrayImage
-from ..errors import UnreadableImageError
+from ..errors import OwnOutputError, UnreadableImageError
+from .colour import coloured_image
 from .limits import MAX_PICTURES, MAX_PIXELS
+from .own import MAKER
 from .room import Room
 from .sniff import Kind
 
@@ -74,9 +76,14 @@ def read_raster(
 
     Raises:
         UnreadableImageError: Broken, truncated, too large, or with values that are no numbers.
+        OwnOutputError: fxpipe wrote it.
     """
     try:
         image = _OPENERS[kind](BytesIO(content))
+        if image.info.get("Software") == MAKER:
+            raise OwnOutputError(
+                f"{ref.path.name}: found a picture that fxpipe made, wanted others"
+            )
         pages = _pages(image, ref.path.name) if isinstance(image, TiffImageFile) else [0]
         for page in pages:
             if isinstance(image, TiffImageFile):
@@ -85,7 +92,12 @@ def read_raster(
             with room.for_picture(image.width * image.height):
                 pixels, bit_depth = _grey(image, ref.path.name)
                 source = replace(ref, frame=page) if len(pages) > 1 else ref
-                yield XrayImage(pixels=pixels, source=source, bit_depth=bit_depth)
+                yield XrayImage(
+                    pixels=pixels,
+                    source=source,
+                    bit_depth=bit_depth,
+                    colour=coloured_image(image),
+                )
                 del pixels
     # Pillow's words for a broken file; its parsers use SyntaxError for "not this format".
     except (OSError, SyntaxError) as error:
