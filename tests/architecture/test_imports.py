@@ -21,6 +21,7 @@ LAYERS = (
     {"weights"},
     {"bundle", "fused", "io"},
     {"preprocess"},
+    {"tissue", "artificial"},
     {"domain", "errors", "clock", "in_order", "bands", "lock"},
 )
 """Top first. The design puts bundle, io, preprocess and config on one floor; the steps between
