@@ -21,19 +21,20 @@ from ..report.summary import INTENDED_USE
 from ..runtime.session import load_bundles
 from .calibrate import STUDY_BY
 from .extras import needs
-from .run import default_weights, stdout_console
+from .paths import PathOption
+from .run import default_weights, stdout_console, weights_line
 
 if TYPE_CHECKING:
     from stages.evaluation.evaluate import Evaluation
 
-_PATH = click.Path(path_type=Path)
+_PATH = PathOption()
 
 
 @click.command(name="evaluate")
 @click.option(
     "--index",
     "source",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=PathOption(dir_okay=False),
     default=Path("index.csv"),
     show_default=True,
     help="Table made by `fxpipe index`.",
@@ -120,9 +121,11 @@ def command(
     asked = Asked(split, with_excluded, tuple(dict.fromkeys(prevalences)), seed, study_by)
     index = read_index(source)
     rows = len(chosen_rows(index, asked))
-    networks = load_bundles(weights or default_weights(), config)
+    folder = weights or default_weights()
+    networks = load_bundles(folder, config)
     _prepare(output)
     if not quiet:
+        click.echo(weights_line(folder, networks))
         others = Counter(sample.split for sample in index.samples)
         told = ", ".join(f"{count} {name}" for name, count in others.items())
         click.echo(f"{source}: {rows} pictures of split {split}; the table has {told}")
@@ -147,6 +150,7 @@ def _prepare(output: Path) -> None:
 def _print(evaluation: Evaluation, output: Path) -> None:
     """The headlines, the ends and where the rest is."""
     from stages.evaluation.headlines import FOOTNOTE, headlines, number, study_note, words
+    from stages.evaluation.limb import limb_note
 
     console = stdout_console()
     table = Table(box=box.SIMPLE, pad_edge=False)
@@ -160,6 +164,7 @@ def _print(evaluation: Evaluation, output: Path) -> None:
     console.print(Text(FOOTNOTE), soft_wrap=True)
     if evaluation.figures["studies"] is not None:
         console.print(_by_study(evaluation))
+    console.print(Text(limb_note(evaluation.figures["limb"])), soft_wrap=True)
     console.print(Text(study_note(evaluation.facts)), soft_wrap=True)
     ends = evaluation.figures["end_to_end"]["all"]
     counts = ", ".join(f"{count} {name}" for name, count in ends["counts"].items())

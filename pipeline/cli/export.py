@@ -15,9 +15,10 @@ from ..errors import UsageError
 from ..progress import on_stderr
 from . import fusing
 from .extras import needs
+from .paths import PathOption
 from .run import default_weights
 
-_PATH = click.Path(path_type=Path)
+_PATH = PathOption()
 
 
 @click.command(name="export")
@@ -32,7 +33,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--index",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=PathOption(dir_okay=False),
     default=Path("index.csv"),
     show_default=True,
     help="The table that the runs were trained on.",
