@@ -35,6 +35,7 @@ from .figures import (
     risk_figures,
     subgroup_figures,
 )
+from .limb import limb_figures
 from .page import write_page
 from .plots import draw_all
 from .predictions import predict, read_predictions, write_predictions
@@ -156,6 +157,7 @@ def all_figures(table: pd.DataFrame, settings: Settings) -> Figures:
         "subgroups": subgroup_figures(table, settings),
         "risk_coverage": risk_figures(table, settings),
         "pointing": pointing_figures(table, settings),
+        "limb": limb_figures(table, settings),
         "studies": study_figures(table, settings),
     }
 

@@ -22,6 +22,7 @@ from .headlines import (
     study_note,
     words,
 )
+from .limb import limb_note
 from .routing import SEEN, TAKEN
 
 TEMPLATE = "evaluation.html"
@@ -48,6 +49,7 @@ def write_page(
     page = environment.get_template(TEMPLATE).render(
         facts=facts, figures=figures, headlines=list(headlines(figures)),
         footnote=FOOTNOTE, study_lines=list(study_lines(figures)), study_note=study_note(facts),
+        limb_note=limb_note(figures["limb"]),
         regions=REGIONS,
         any_region=ANY_REGION, sets=SETS, seen=SEEN, taken=TAKEN,
         plots={plot.stem: _data_uri(plot) for plot in plots},

@@ -20,7 +20,7 @@ from ...io.grey import (
     look_up_table,
     modality_extremes,
 )
-from ..record import caption
+from ..record import caption, subject
 from .origin import Origin
 from .provenance import Kind, Run, complete, identification, tracking_uid
 
@@ -93,7 +93,7 @@ def _graphics(
             graphic_type="POLYLINE",
             graphic_data=_thinned(line)[:, ::-1].copy(),  # (row, column) to (column, row)
             units="PIXEL",
-            tracking_id=f"{finding.region} {finding.target}",
+            tracking_id=subject(finding),
             tracking_uid=tracking_uid(finding, outcome),
         )
         for line in contours(heatmap, run.config.contour)
