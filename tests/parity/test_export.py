@@ -12,6 +12,7 @@ from pipeline.errors import BundleError, ConfigError, ExportRefusedError
 from pipeline.preprocess import PreprocessSpec
 from pipeline.runtime.session import load_bundles
 from pipeline.weights.manifest import read_manifest
+from stages.assess import SHIFTED
 from stages.calibrate import fit_calibration
 from stages.config import DensityConfig
 from stages.data.dataset import read_array
@@ -65,7 +66,8 @@ def test_probabilities_are_the_calibrated_logits(project, pictures, fp32):
 def test_specialists_exported_together_share_one_calibration(project, fp32):
     runs = [project / "runs" / region for region in ("elbow", "hand", "shoulder")]
     tables = [pd.read_csv(run / "predictions.csv") for run in runs]
-    rows = pd.concat([table[table["split"] == "val"] for table in tables])
+    # The validation pictures as they are and in random views.
+    rows = pd.concat([table[table["split"].isin(("val", SHIFTED))] for table in tables])
     labels, logits = (rows[c].to_numpy(np.float32) for c in ("label", "logit_fracture"))
     wanted = fit_calibration(labels, logits)
     for stage in fp32.fracture.values():
