@@ -92,8 +92,10 @@ def test_run_and_evaluate_agree_and_name_every_file(project, data, made, tmp_pat
         every = list(csv.DictReader(file))
     assert every
     assert {row["path"] for row in every} <= set(predicted)
-    # So short a training sends few pictures to the hand, or none.
-    for row in [row for row in every if row["verdict_hand"]]:
+    rows = [row for row in every if row["verdict_hand"]]
+    if not rows:
+        pytest.skip("the router of the tiny project sent no picture to the hand")
+    for row in rows:
         assert float(row["probability_hand"]) == pytest.approx(
             float(predicted[row["path"]]["fracture_hand"]), abs=1e-5
         )
