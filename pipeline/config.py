@@ -37,7 +37,15 @@ STUDIES = ("auto", "dicom", "mura", "folder", "none")
 def _study_source(text: str) -> str:
     if text not in STUDIES and not text.lower().endswith(".csv"):
         raise ValueError(f"wanted {', '.join(STUDIES)}, or a table, FILE.csv")
-    return text
+    return text if text in STUDIES else str(_expanded(Path(text)))
+
+
+def _expanded(path: Path) -> Path:
+    """The path with ``~`` replaced by the user's home, also where no shell has read it."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError("found no home folder for it") from error
 
 
 class RunConfig(Settings):
@@ -71,6 +79,8 @@ class RunConfig(Settings):
         fhir: Whether to write ``results.fhir.json``.
         dicom_out: Folder for DICOM objects; None for no such objects.
         opacity: Of a heatmap's colours where they are strongest, in [0, 1].
+        csv_bom: Whether CSV tables begin with a byte-order mark, as Excel wants it for names that
+            are not English.
         contour: Share of a heatmap's peak at which a line is drawn around it, in (0, 1).
         identifiers: Whether outputs tell patient, accession and DICOM UIDs.
         studies: Which pictures are one study: those of one DICOM study, else of one study folder
@@ -94,8 +104,9 @@ class RunConfig(Settings):
     heatmaps: Heatmaps | None = None
     report: bool = False
     fhir: bool = False
-    dicom_out: Path | None = None
+    dicom_out: Annotated[Path, AfterValidator(_expanded)] | None = None
     opacity: float = Field(default=0.6, ge=0.0, le=1.0)
+    csv_bom: bool = False
     contour: float = Field(default=0.5, gt=0.0, lt=1.0)
     identifiers: Literal["omit", "keep"] = "omit"
     studies: Annotated[str, AfterValidator(_study_source)] = "auto"

@@ -94,6 +94,7 @@ class XrayImage:
         dicom: Header values that the pipeline uses (never identifiers), or None.
         identity: Identifiers of patient, study, series and instance by DICOM keyword, or None.
         flags: What was mended while it was read, and may have been mended wrongly.
+        colour: Share of the file's picture in [0, 1] that is clearly coloured.
     """
 
     pixels: Array
@@ -103,6 +104,7 @@ class XrayImage:
     dicom: Mapping[str, str] | None = None
     identity: Mapping[str, str] | None = field(default=None, repr=False)
     flags: tuple[Flag, ...] = ()
+    colour: float = 0.0
 
     def __post_init__(self) -> None:
         _check(
@@ -120,7 +122,7 @@ class Flag:
 
     Attributes:
         name: One of :data:`pipeline.flags.NAMES`.
-        reason: What was found, and what was wanted.
+        reason: What was found, in a sentence for whoever reads the picture.
     """
 
     name: str
@@ -179,20 +181,24 @@ class Heatmap:
 
     Attributes:
         cells: (h, w) float32 in [0, 1], covering the canvas: the evidence for the finding as a
-            share of that in the strongest place; 0 where there is none, or some against it.
+            share of that in the strongest place; 0 where there is none, or some against it, or
+            where it lies off the limb.
         canvas_px: Height and width of the model's canvas.
         placement: Of the picture on the canvas.
+        hidden: Share in [0, 1] of all evidence for the finding that lies off the limb.
     """
 
     cells: Array
     canvas_px: tuple[int, int]
     placement: Placement
+    hidden: float = 0.0
 
     def __post_init__(self) -> None:
         _check(
             self.cells.ndim == 2 and self.cells.dtype == np.float32,
             f"cells are {self.cells.dtype} {self.cells.shape}, wanted float32 (h, w)",
         )
+        _check(0.0 <= self.hidden <= 1.0, f"hidden is {self.hidden}, wanted a number in [0, 1]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,12 @@
     │   ├── DeviceError
     │   └── MissingExtraError
     ├── OutputError           exit 3: a result cannot be written; the run can go on later
-    ├── ImageError            exit 1: one input could not be read; the others go on
-    │   ├── NotAPictureError      (not even claimed to be one: reported as unsupported)
-    │   ├── UnreadableImageError
-    │   └── NotARadiographError
+    ├── ImageError            one input got no verdict; the others go on
+    │   ├── UnreadableImageError  exit 1: reported as failed
+    │   └── UnsupportedError      exit 0: reported as unsupported
+    │       ├── NotAPictureError
+    │       ├── NotARadiographError
+    │       └── OwnOutputError
     ├── IndexFaultsError      exit 1: the data table has faults
     └── ExportRefusedError    exit 1: an exported model differs from the trained one
 """
@@ -83,16 +85,24 @@ class ImageError(FxpipeError):
     exit_code = 1
 
 
-class NotAPictureError(ImageError):
-    """A file that neither is a picture nor claims to be one by its name."""
-
-
 class UnreadableImageError(ImageError):
     """A file that claims to be a picture and cannot be decoded."""
 
 
-class NotARadiographError(ImageError):
-    """A readable image that is no projection radiograph (a CT slice, for one)."""
+class UnsupportedError(ImageError):
+    """A file that can be read as far as is needed to know that fxpipe does not judge it."""
+
+
+class NotAPictureError(UnsupportedError):
+    """A file that neither is a picture nor claims to be one by its name."""
+
+
+class NotARadiographError(UnsupportedError):
+    """A readable object that is no projection radiograph (a CT slice or a report, for one)."""
+
+
+class OwnOutputError(UnsupportedError):
+    """A file that fxpipe made itself."""
 
 
 MOST_FAULTS = 10

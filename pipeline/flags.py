@@ -18,6 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from PIL import Image
 
+from .artificial import MOST_GREY, constant, signs
 from .domain import Array, Flag
 from .io.body_parts import body_part
 
@@ -34,7 +35,12 @@ NAMES = (
     "several-exposures",
     "body-part-differs",
     "not-framed",
+    "not-a-radiograph",
+    "grey-block",
+    "own-output",
 )
+
+OWN_OUTPUT = Flag("own-output", "Made by fxpipe itself: an earlier result is not judged again")
 
 LEAST_SIDE_PX = 200
 """Of the shorter side; the networks have learned from pictures of 373 px and more."""
@@ -59,45 +65,57 @@ _PARTS = 12
 _NEAR_PX = 3
 
 
-def quality(pixels: Array) -> tuple[Flag, ...]:
+def quality(pixels: Array, colour: float = 0.0) -> tuple[Flag, ...]:
     """What is wrong with the picture itself.
 
     Args:
         pixels: (H, W) float32 in [0, 1], bone bright.
+        colour: Share of the picture that is coloured.
     """
-    return tuple(_quality(pixels))
+    return tuple(_quality(pixels, colour))
 
 
-def _quality(pixels: Array) -> Iterator[Flag]:
+def _quality(pixels: Array, colour: float) -> Iterator[Flag]:
     height, width = pixels.shape
     if min(height, width) < LEAST_SIDE_PX:
         yield Flag(
             "too-small",
-            f"found {width} x {height} px, wanted {LEAST_SIDE_PX} or more on the shorter side",
+            f"Few pixels: {width} x {height}, and fine fractures need {LEAST_SIDE_PX} or more on "
+            "the shorter side",
         )
     small = _small(pixels)
     contrast = _contrast(small)
     if contrast < LEAST_CONTRAST:
-        yield Flag(BLANK, f"found contrast {contrast:.3f}, wanted {LEAST_CONTRAST} or more")
+        yield Flag(
+            BLANK,
+            f"Hardly any contrast: {contrast:.3f}, where radiographs have {LEAST_CONTRAST} or more",
+        )
         return  # nothing else can be said of it
     rim, middle = _brightness(small)
     if min(rim, middle) > MOST_BRIGHT:
         yield Flag(
             "inverted",
-            f"found a bright rim ({rim:.2f}) and picture ({middle:.2f}), wanted air darker than "
-            f"{MOST_BRIGHT}: black and white may be exchanged",
+            f"Black and white may be exchanged: rim ({rim:.2f}) and picture ({middle:.2f}) are "
+            f"bright, where air is darker than {MOST_BRIGHT}",
         )
     black = float((small <= BLACK).mean())
     if black > MOST_BLACK:
         yield Flag(
             "mostly-collimation",
-            f"found {black:.0%} of the picture black, wanted {MOST_BLACK:.0%} or less",
+            f"Mostly black: {black:.0%} of the picture, where {MOST_BLACK:.0%} is usual at most",
         )
     if max(_divided(small), _divided(np.ascontiguousarray(small.T))) > LEAST_DIVIDED:
+        yield Flag("several-exposures", "Two exposures on one plate: one answer for both")
+    if found := ", ".join(signs(pixels, colour)):
         yield Flag(
-            "several-exposures",
-            "found two bodies on either side of a straight line, wanted one exposure: the answer "
-            "is one for both",
+            "not-a-radiograph",
+            f"Perhaps no radiograph but a photograph, a screenshot or a print: it has {found}",
+        )
+    if (grey := constant(pixels)) > MOST_GREY:
+        yield Flag(
+            "grey-block",
+            f"Part of the picture is missing: {grey:.0%} of it is one constant grey, as in damaged "
+            "files",
         )
 
 
@@ -126,7 +144,12 @@ def reconcile(header: Mapping[str, str] | None, found: Sequence[str] | None) -> 
     if part.regions & set(found) or not (part.regions or found):
         return ()
     seen = " and ".join(found) or "no supported region"
-    return (Flag("body-part-differs", f"found {seen}, the header says {part.said}"),)
+    return (
+        Flag(
+            "body-part-differs",
+            f"Another body part than the header says: {part.said}, found {seen}",
+        ),
+    )
 
 
 def _small(pixels: Array) -> Array:

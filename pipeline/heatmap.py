@@ -3,7 +3,8 @@
 The decision of a specialist is linear in the mean of its last feature map, so its evidence map is
 the class activation map of Zhou et al. (2016, arXiv:1512.04150) and needs no gradients; without
 the ReLU it is what Grad-CAM gives there. As there, what speaks for the finding is shown as a share
-of its strongest place; how strong that is in all, the probability says.
+of its strongest place; how strong that is in all, the probability says. What lies off the limb
+(:mod:`.tissue`) is no fracture, whatever it says of the network, and is not shown.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .bands import bands
 from .domain import Array, Heatmap, Placement, Rendered
 from .preprocess import PreprocessSpec
+from .tissue import Mask
 
 COLOURS = "inferno"
 """Perceptually uniform, by the name that matplotlib and cmap give it."""
@@ -27,23 +29,62 @@ Contour = NDArray[np.float64]
 _FINER = 6
 """Steps of a contour in a cell of the map, so that it follows the smooth colours."""
 
+_ON_LIMB = 0.125
+"""Share of a cell; a fracture at the skin's edge must not vanish."""
 
-def to_heatmap(evidence: Array, spec: PreprocessSpec, placement: Placement) -> Heatmap:
-    """Bring an evidence map to shares of its strongest place.
+
+def to_heatmap(
+    evidence: Array, spec: PreprocessSpec, placement: Placement, limb: Mask | None = None
+) -> Heatmap:
+    """Bring an evidence map to shares of its strongest place on the limb.
 
     Args:
         evidence: (h, w) float32, covering the canvas; what is above 0 speaks for the finding.
         spec: Of the canvas.
         placement: Of the picture on it.
+        limb: Of the picture, by :func:`pipeline.tissue.tissue`; None where that is not known.
 
     Returns:
-        Cells in [0, 1]: 1 at the peak, 0 where nothing speaks for the finding; all 0 when
-        nothing does anywhere.
+        Cells in [0, 1]: 1 at the peak, 0 where nothing speaks for the finding or no limb is; all
+        0 when nothing does anywhere.
     """
+    canvas_px = spec.height_px, spec.width_px
     speaking = np.maximum(evidence, 0.0)
-    highest = float(speaking.max())
-    cells = speaking / np.float32(highest) if highest > 0.0 else np.zeros_like(speaking)
-    return Heatmap(cells.astype(np.float32), (spec.height_px, spec.width_px), placement)
+    shown = speaking
+    if limb is not None:
+        shown = np.where(on_limb(limb, evidence.shape, canvas_px, placement), speaking, 0.0)
+    highest, whole = float(shown.max()), float(speaking.sum())
+    cells = shown / np.float32(highest) if highest > 0.0 else np.zeros_like(speaking)
+    hidden = 1.0 - float(shown.sum()) / whole if whole > 0.0 else 0.0
+    return Heatmap(cells.astype(np.float32), canvas_px, placement, min(max(hidden, 0.0), 1.0))
+
+
+def on_limb(
+    limb: Mask, shape: tuple[int, ...], canvas_px: tuple[int, int], placement: Placement
+) -> Mask:
+    """Which cells of a map lie on the limb, at least by an eighth.
+
+    Args:
+        limb: (h, w), covering the picture.
+        shape: Rows and columns of the map, which covers the canvas.
+        canvas_px: See :class:`pipeline.domain.Heatmap`.
+        placement: Likewise.
+    """
+    places = []
+    for axis, (cells, length_px) in enumerate(zip(shape, canvas_px, strict=True)):
+        centres_px = (np.arange(cells * _FINER) + 0.5) * length_px / (cells * _FINER)
+        scale = (placement.scale_y, placement.scale_x)[axis]
+        first_px = (placement.top_px, placement.left_px)[axis]
+        source_px = (centres_px - first_px) / scale
+        places.append(np.floor(source_px / placement.source_shape[axis] * limb.shape[axis]))
+    rows, columns = (place.astype(np.intp) for place in places)
+    there = ((rows >= 0) & (rows < limb.shape[0]))[:, None] & (
+        (columns >= 0) & (columns < limb.shape[1])
+    )
+    rows, columns = rows.clip(0, limb.shape[0] - 1), columns.clip(0, limb.shape[1] - 1)
+    found = limb[rows][:, columns] & there
+    shares = found.reshape(shape[0], _FINER, shape[1], _FINER).mean((1, 3))
+    return np.asarray(shares >= _ON_LIMB)
 
 
 def peak(

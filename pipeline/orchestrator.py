@@ -37,6 +37,7 @@ from .reading.opened import open_reader
 from .reading.prepared import Item, Prepared, Reader, Wanted
 from .runtime.network import Batch, Stage
 from .runtime.session import Weights
+from .tissue import tissue
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,8 @@ def _of_study(item: Item, job: _Job) -> Item:
     """The item with its study; identifiers go no further unless they are kept."""
     uid = (item.identity or {}).get("StudyInstanceUID") or None
     study = job.study_of(item.image.path, uid) if job.study_of else None
+    if isinstance(item, Outcome) and item.status is Status.UNSUPPORTED:
+        study = None  # a document or a CT slice is no picture that the study has lost
     kept = isinstance(item, Prepared) and job.config.identifiers == "keep"
     return replace(item, identity=item.identity if kept else None, study=study)
 
@@ -196,7 +199,8 @@ def _finding(
     shown = job.config.shown_heatmaps == "all" or point.verdict(probability) is not Verdict.NEGATIVE
     if output.evidence is not None and shown and np.isfinite(output.evidence[row, 0]).all():
         placement = item.placements[spec.preprocess]
-        heatmap = to_heatmap(output.evidence[row, 0], spec.preprocess, placement)
+        limb = None if item.rendered is None else tissue(item.rendered.pixels)
+        heatmap = to_heatmap(output.evidence[row, 0], spec.preprocess, placement, limb)
     return decide(region, str(spec.target), probability, point, heatmap)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from pipeline.io.own import MAKER
+
 
 def plot_curves(history: Sequence[Mapping[str, Any]], target: Path) -> None:
     """Losses and validation AUC by epoch, as PNG.
@@ -31,4 +33,4 @@ def plot_curves(history: Sequence[Mapping[str, Any]], target: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
         axes.xaxis.get_major_locator().set_params(integer=True)
-    figure.savefig(target, dpi=110)
+    figure.savefig(target, dpi=110, metadata={"Software": MAKER})

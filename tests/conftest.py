@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import pytest
+from dispositions import as_in_the_foreground
 from hypothesis import HealthCheck, settings
 from tables import fracatlas_folder
 
@@ -30,6 +31,13 @@ def _third_party_warnings():
     """Warnings of libraries about themselves, which no code of this project can mend."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _foreground():
+    """Signals are those of a suite that a user started, also where a script put it back."""
+    with as_in_the_foreground():
         yield
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from .. import DISTRIBUTION, version
-from ..errors import FxpipeError, StartError
+from ..errors import FxpipeError, OutputError, StartError
+from .streams import patient
 
 _COMMANDS = {
     "run": "Judge radiographs with exported bundles.",
@@ -54,6 +57,16 @@ class LazyGroup(click.Group):
         """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Run as the console script does, whatever becomes of stdout and stderr."""
+        try:
+            with patient():
+                return super().__call__(*args, **options)
+        except OutputError as error:  # of --help, or of what was printed last
+            with suppress(OSError):
+                click.echo(f"error: {error}", err=True)
+            sys.exit(error.exit_code)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an unexpected exception keeps its traceback."""
@@ -110,5 +123,5 @@ def main() -> None:
     """Find fractures in radiographs of elbow, hand and shoulder: a second reader for research.
 
     Exit codes: 0 all done; 1 some inputs failed, or a check refused; 2 wrong usage or
-    configuration; 3 could not start.
+    configuration; 3 could not start, or could not write.
     """

@@ -9,20 +9,21 @@ import click
 from .. import log
 from ..progress import on_stderr
 from .extras import needs
+from .paths import PathOption
 
 
 @click.command(name="audit")
 @click.option(
     "--index",
     "source",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=PathOption(dir_okay=False),
     default=Path("index.csv"),
     show_default=True,
     help="Table of training pictures.",
 )
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=PathOption(file_okay=False),
     default=Path("audit"),
     show_default=True,
     help="Folder for audit.html, pairs.csv and audit.json.",

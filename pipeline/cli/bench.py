@@ -28,10 +28,11 @@ from ..progress import on_stderr
 from ..runtime.providers import resolve_device
 from ..weights.manifest import Manifest, read_manifest
 from .contenders import Form, open_onnx, open_own, open_torch_batched, open_torch_loop, put_together
+from .paths import PathOption, only_one
 from .run import default_weights, stdout_console
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_PATH = click.Path(path_type=Path)
+_FILE = PathOption(dir_okay=False)
+_PATH = PathOption()
 
 _NAIVE: Mapping[str, Form] = {
     REFERENCE: "safetensors",
@@ -43,7 +44,7 @@ _NAIVE: Mapping[str, Form] = {
 
 @click.command(name="bench")
 @click.option(
-    "--input", "source", type=_PATH, required=True,
+    "--input", "source", type=_PATH, required=True, multiple=True, callback=only_one,
     help="A folder of radiographs; what cannot be decoded is left out.",
 )  # fmt: skip
 @click.option(

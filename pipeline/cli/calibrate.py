@@ -14,6 +14,7 @@ from ..bundle import StoredPoint
 from ..config import RunConfig, load
 from ..progress import on_stderr
 from .extras import needs
+from .paths import PathOption, only_one
 from .run import default_weights
 
 if TYPE_CHECKING:
@@ -40,17 +41,18 @@ STUDY_BY = click.option(
 
 @click.command(name="calibrate")
 @click.option(
-    "--input", "index", type=click.Path(path_type=Path, dir_okay=False), default=Path("index.csv"),
-    show_default=True, help="Table with labelled pictures that no network was trained on.",
+    "--input", "index", type=PathOption(dir_okay=False), default=[Path("index.csv")],
+    show_default=True, multiple=True, callback=only_one,
+    help="Table with labelled pictures that no network was trained on.",
 )  # fmt: skip
 @SPLIT
 @click.option(
-    "--weights", type=click.Path(path_type=Path, file_okay=False),
+    "--weights", type=PathOption(file_okay=False),
     help="Folder to start from; it stays as it is.  [env: FXPIPE_WEIGHTS; default: ./weights]",
     envvar="FXPIPE_WEIGHTS",
 )  # fmt: skip
 @click.option(
-    "--output", type=click.Path(path_type=Path, file_okay=False),
+    "--output", type=PathOption(file_okay=False),
     default=Path("weights-calibrated"), show_default=True, help="New weights folder.",
 )  # fmt: skip
 @SENSITIVITY

@@ -8,20 +8,21 @@ import click
 
 from .. import log
 from .extras import needs
+from .paths import PathOption
 
 
 @click.command(name="cards")
 @click.option(
-    "--weights", type=click.Path(path_type=Path, file_okay=False), default=Path("weights"),
+    "--weights", type=PathOption(file_okay=False), default=Path("weights"),
     show_default=True, help="Weights folder.",
 )  # fmt: skip
 @click.option(
-    "--evaluation", type=click.Path(path_type=Path, dir_okay=False),
+    "--evaluation", type=PathOption(dir_okay=False),
     help="An evaluation.json of these very weights, for the figures.  "
     "[default: the one that is kept beside the manifest]",
 )  # fmt: skip
 @click.option(
-    "--tried", multiple=True, type=click.Path(path_type=Path, file_okay=False),
+    "--tried", multiple=True, type=PathOption(file_okay=False),
     help="Folder of `fxpipe crossval`, for the table of what was tried; repeatable, the first is "
     "the baseline.  [default: the table that is kept beside the manifest]",
 )  # fmt: skip

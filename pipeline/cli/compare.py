@@ -12,9 +12,10 @@ from .. import log
 from ..config import RunConfig, load
 from ..progress import on_stderr
 from .extras import needs
+from .paths import PathOption
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_FOLDER = click.Path(path_type=Path, file_okay=False)
+_FILE = PathOption(dir_okay=False)
+_FOLDER = PathOption(file_okay=False)
 
 
 @click.command(name="compare")

@@ -11,8 +11,9 @@ import click
 from .. import log
 from ..doctor import Finding, Plan, Verdict, examine
 from ..errors import StartError
+from .paths import PathOption
 
-_FOLDER = click.Path(path_type=Path)
+_FOLDER = PathOption()
 _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAULT: "red"}
 _CANNOT_START = StartError.exit_code
 

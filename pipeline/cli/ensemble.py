@@ -13,6 +13,7 @@ from ..domain import ANY_REGION, REGIONS
 from ..progress import on_stderr
 from .calibrate import SENSITIVITY, SPECIFICITY, SPLIT, STUDY_BY, tell
 from .extras import needs
+from .paths import PathOption
 
 
 @click.command(name="ensemble")
@@ -26,16 +27,16 @@ from .extras import needs
     "region); twice or more.",
 )  # fmt: skip
 @click.option(
-    "--index", type=click.Path(path_type=Path, dir_okay=False), default=Path("index.csv"),
+    "--index", type=PathOption(dir_okay=False), default=Path("index.csv"),
     show_default=True, help="Table with labelled pictures that no member was trained on.",
 )  # fmt: skip
 @SPLIT
 @click.option(
-    "--weights", type=click.Path(path_type=Path, file_okay=False),
+    "--weights", type=PathOption(file_okay=False),
     help="Folder that gives everything else; it stays as it is.  [default: the first member's]",
 )  # fmt: skip
 @click.option(
-    "--output", type=click.Path(path_type=Path, file_okay=False),
+    "--output", type=PathOption(file_okay=False),
     default=Path("weights-ensemble"), show_default=True, help="New weights folder.",
 )  # fmt: skip
 @SENSITIVITY

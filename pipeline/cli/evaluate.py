@@ -21,19 +21,20 @@ from ..report.summary import INTENDED_USE
 from ..runtime.session import load_bundles
 from .calibrate import STUDY_BY
 from .extras import needs
+from .paths import PathOption
 from .run import default_weights, stdout_console, weights_line
 
 if TYPE_CHECKING:
     from stages.evaluation.evaluate import Evaluation
 
-_PATH = click.Path(path_type=Path)
+_PATH = PathOption()
 
 
 @click.command(name="evaluate")
 @click.option(
     "--index",
     "source",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=PathOption(dir_okay=False),
     default=Path("index.csv"),
     show_default=True,
     help="Table made by `fxpipe index`.",
@@ -176,6 +177,7 @@ def _print(evaluation: Evaluation, output: Path) -> None:
     """The headlines, the ends and where the rest is."""
     from stages.evaluation.header import header_note
     from stages.evaluation.headlines import FOOTNOTE, headlines, number, study_note, words
+    from stages.evaluation.limb import limb_note
 
     console = stdout_console()
     table = Table(box=box.SIMPLE, pad_edge=False)
@@ -192,6 +194,7 @@ def _print(evaluation: Evaluation, output: Path) -> None:
     console.print(Text(header_note(evaluation.figures, evaluation.facts)), soft_wrap=True)
     if evaluation.figures["studies"] is not None:
         console.print(_by_study(evaluation))
+    console.print(Text(limb_note(evaluation.figures["limb"])), soft_wrap=True)
     console.print(Text(study_note(evaluation.facts)), soft_wrap=True)
     console.print(_by_gate(evaluation))
     if evaluation.figures["shifts"] is not None:

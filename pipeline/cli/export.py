@@ -16,13 +16,14 @@ from ..errors import UsageError
 from ..progress import on_stderr
 from . import fusing
 from .extras import needs
+from .paths import PathOption
 from .run import default_weights
 from .training import warn_loudly
 
 if TYPE_CHECKING:
     from stages.finished import Run
 
-_PATH = click.Path(path_type=Path)
+_PATH = PathOption()
 
 
 @click.command(name="export")
@@ -37,7 +38,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--index",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=PathOption(dir_okay=False),
     default=Path("index.csv"),
     show_default=True,
     help="The table that the runs were trained on.",

@@ -13,11 +13,12 @@ from ..bundle import Precision
 from ..errors import UsageError
 from ..progress import on_stderr
 from .extras import needs
+from .paths import PathOption, only_one
 
 if TYPE_CHECKING:
     from stages.fuse import Order
 
-_FOLDER = click.Path(path_type=Path, file_okay=False)
+_FOLDER = PathOption(file_okay=False)
 _OPTIONS = (
     click.option(
         "--fused", is_flag=True,
@@ -28,7 +29,7 @@ _OPTIONS = (
         "--output", type=_FOLDER, help="With --fused: new weights folder.  [default: fused]"
     ),
     click.option(
-        "--input", "source", type=_FOLDER,
+        "--input", "source", type=_FOLDER, multiple=True, callback=only_one,
         help="With --fused: pictures on which the graph is compared with the stages.  "
         "[default: samples/ beside the weights folder]",
     ),

@@ -16,14 +16,15 @@ from .. import log
 from ..errors import IndexFaultsError
 from ..progress import Progress, on_stderr
 from .extras import needs
+from .paths import PathOption, only_one
 
 if TYPE_CHECKING:
     from stages.data.index import Sample
 
 logger = logging.getLogger(__name__)
 
-_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
-_FILE = click.Path(path_type=Path, dir_okay=False)
+_FOLDER = PathOption(exists=True, file_okay=False)
+_FILE = PathOption(dir_okay=False)
 LAYOUTS = ("auto", "fracatlas", "mura", "folders", "table", "dicom")
 
 
@@ -31,8 +32,10 @@ LAYOUTS = ("auto", "fracatlas", "mura", "folders", "table", "dicom")
 @click.option(
     "--input",
     "source",
-    type=click.Path(path_type=Path, exists=True),
+    type=PathOption(exists=True),
     required=True,
+    multiple=True,
+    callback=only_one,
     help="A data set: a folder, or a CSV file.",
 )
 @click.option(

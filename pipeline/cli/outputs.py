@@ -18,6 +18,7 @@ from ..report.resume import Kept
 from ..report.studies_table import StudiesWriter
 from ..runtime.session import Weights
 from .extras import needs
+from .inputs import Inputs
 
 if TYPE_CHECKING:
     from ..report.dicom.writer import DicomWriter
@@ -26,25 +27,26 @@ TABLE = "results.csv"
 STUDIES_TABLE = "studies.csv"
 
 
-def check_apart(source: Path, output: Path, config: RunConfig) -> None:
+def check_apart(inputs: Inputs, output: Path, config: RunConfig) -> None:
     """Results among the files that are read would be input of the next run.
 
     Raises:
-        UsageError: The output folder is the input folder, or DICOM objects would lie among the
+        UsageError: The output folder is an input folder, or DICOM objects would lie among the
             originals.
     """
-    if source.is_dir() and output.resolve() == source.resolve():
-        raise UsageError(f"--output {output} is the input folder", "name another --output")
-    if config.dicom_out is None:
-        return
-    objects = config.dicom_out.resolve()
-    inputs = source.resolve() if source.is_dir() else source.resolve().parent
-    if (source.is_dir() and objects.is_relative_to(inputs)) or objects == inputs:
-        raise UsageError(
-            f"--dicom-out {config.dicom_out} is in the input folder, wanted one apart from all "
-            "originals",
-            "name another --dicom-out",
-        )
+    for source in inputs.paths:
+        if source.is_dir() and output.resolve() == source.resolve():
+            raise UsageError(f"--output {output} is the input folder", "name another --output")
+        if config.dicom_out is None:
+            continue
+        objects = config.dicom_out.resolve()
+        folder = source.resolve() if source.is_dir() else source.resolve().parent
+        if (source.is_dir() and objects.is_relative_to(folder)) or objects == folder:
+            raise UsageError(
+                f"--dicom-out {config.dicom_out} is in the input folder, wanted one apart from all "
+                "originals",
+                "name another --dicom-out",
+            )
 
 
 def hold(stack: ExitStack, output: Path) -> None:
@@ -84,7 +86,7 @@ def open_writers(
 ) -> Iterator[ReportWriter]:
     """Those of the output folder, behind what is kept; their files are closed with the stack."""
     table = output / TABLE
-    yield stack.enter_context(CsvWriter(table, root, kept.after(table)))
+    yield stack.enter_context(CsvWriter(table, root, kept.after(table), bom=config.csv_bom))
     lines = table.with_suffix(".jsonl")
     yield stack.enter_context(JsonLinesWriter(lines, root, kept.after(lines)))
     if config.shown_heatmaps != "none":
@@ -101,9 +103,9 @@ def open_writers(
         yield stack.enter_context(FhirWriter(bundle, root, kept.after(bundle)))
 
 
-def studies_writer(output: Path, root: Path, networks: Weights) -> StudiesWriter:
+def studies_writer(output: Path, root: Path, networks: Weights, config: RunConfig) -> StudiesWriter:
     """The writer of the table of studies."""
-    return StudiesWriter(output / STUDIES_TABLE, root, networks.study_points)
+    return StudiesWriter(output / STUDIES_TABLE, root, networks.study_points, bom=config.csv_bom)
 
 
 def dicom_writer(networks: Weights, config: RunConfig) -> DicomWriter | None:

@@ -20,6 +20,7 @@ from ..report.journal import NAME, begin, read
 from ..report.record import RECORD_SCHEMA
 from ..report.resume import Kept
 from ..runtime.session import Weights
+from .inputs import Inputs
 
 _JOURNAL_SCHEMA = 1
 _HOW_FAST = {"batch_size", "workers", "megapixels", "intra_op_threads"}
@@ -34,7 +35,7 @@ class Stopped(KeyboardInterrupt):
     exit_code = 143
 
 
-def about(source: Path, weights: Weights, config: RunConfig) -> About:
+def about(inputs: Inputs, weights: Weights, config: RunConfig) -> About:
     """Everything that results depend on beside the files, by name, in JSON values."""
     settings = config.model_dump(mode="json") | {
         "device": weights.device,
@@ -42,7 +43,8 @@ def about(source: Path, weights: Weights, config: RunConfig) -> About:
         "heatmaps": config.shown_heatmaps,
         "dicom_out": None if config.dicom_out is None else str(config.dicom_out.resolve()),
     }
-    told = {"input": str(source.resolve()), "fxpipe": f"{version()} (rows {RECORD_SCHEMA})"}
+    sources = ", ".join(str(path.resolve()) for path in inputs.paths)
+    told = {"input": sources, "fxpipe": f"{version()} (rows {RECORD_SCHEMA})"}
     told |= {name: value for name, value in settings.items() if name not in _HOW_FAST}
     if config.studies not in STUDIES:
         told["studies"] = hashlib.sha256(Path(config.studies).read_bytes()).hexdigest()

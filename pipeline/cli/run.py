@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -19,7 +19,6 @@ from .. import log
 from ..bundle import MANIFEST_NAME
 from ..config import Device, Heatmaps, RunConfig, load
 from ..domain import Outcome
-from ..io.discover import discover
 from ..orchestrator import run
 from ..progress import Progress, on_stderr, visible
 from ..reading.opened import open_reader
@@ -31,6 +30,7 @@ from ..report.summary import Summary
 from ..runtime.session import Weights, load_bundles
 from ..studies import Studies, studies_by
 from .arenas import few_arenas
+from .inputs import inputs_of
 from .outputs import (
     TABLE,
     check_apart,
@@ -40,16 +40,24 @@ from .outputs import (
     open_writers,
     studies_writer,
 )
+from .paths import PathOption
 from .resuming import Stopped, about, plan, stoppable, stopped, told
 
 if TYPE_CHECKING:
     from ..report.dicom.writer import DicomWriter
 
-_FOLDER = click.Path(path_type=Path)
+_FOLDER = PathOption()
 
 
 @click.command(name="run")
-@click.option("--input", "source", type=_FOLDER, required=True, help="A file or a folder.")
+@click.option(
+    "--input",
+    "sources",
+    type=_FOLDER,
+    multiple=True,
+    required=True,
+    help="A file or a folder; repeatable, read in the order given.",
+)
 @click.option(
     "--output",
     type=_FOLDER,
@@ -120,7 +128,7 @@ _FOLDER = click.Path(path_type=Path)
 def command(
     ctx: click.Context,
     /,
-    source: Path,
+    sources: tuple[Path, ...],
     output: Path,
     weights: Path | None,
     file: Path | None,
@@ -139,12 +147,14 @@ def command(
     few_arenas()
     given = {key: value for key, value in options.items() if value is not None}
     config = load(RunConfig, file, settings, given)
-    check_apart(source, output, config)
-    root = source if source.is_dir() else source.parent
+    inputs = inputs_of(sources)
+    check_apart(inputs, output, config)
+    root = inputs.root
     studies = studies_by(config.studies, root)
-    paths = discover(source, exclude=output)
+    left_out: dict[Path, None] = {}
     reader = ctx.with_resource(open_reader(config))  # it starts while the networks are opened
-    first = next(paths)  # refuses an empty folder before anything is opened or written
+    # Refuses an empty folder before anything is opened or written.
+    paths = inputs.files(output, left_out)
     folder = weights or default_weights()
     networks = load_bundles(folder, config)
     if not quiet:
@@ -152,16 +162,16 @@ def command(
     if networks.ungated:
         logging.getLogger(__name__).warning("%s", networks.ungated)
 
-    summary = Summary(root)
-    total = sum(1 for _ in discover(source, exclude=output)) if visible() and not quiet else None
+    summary = Summary(root, left_out)
+    total = sum(1 for _ in inputs.files(output)) if visible() and not quiet else None
     objects = dicom_writer(networks, config)
     with ExitStack() as stack:
         hold(stack, output)
-        kept, unfinished = plan(output, about(source, networks, config), restart=not resume)
+        kept, unfinished = plan(output, about(inputs, networks, config), restart=not resume)
         check_writable(output)
-        by_study = studies_writer(output, root, networks)
+        by_study = studies_writer(output, root, networks, config)
         progress = stack.enter_context(on_stderr(total, quiet))
-        left: Iterator[Path] = chain([first], paths)
+        left = paths
         if unfinished:
             left = keep(
                 islice(read(output), 1, None), left, output, root, config.reader_threads,

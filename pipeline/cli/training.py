@@ -14,14 +14,15 @@ from ..config import load
 from ..domain import ANY_REGION, REGIONS
 from ..progress import on_stderr
 from .extras import needs
+from .paths import PathOption
 from .run import default_weights
 
 if TYPE_CHECKING:
     from stages.config import FractureConfig, RegionConfig
     from stages.data.index import Index
 
-PATH = click.Path(path_type=Path)
-FILE = click.Path(path_type=Path, dir_okay=False)
+PATH = PathOption()
+FILE = PathOption(dir_okay=False)
 
 INIT = click.option(
     "--init",

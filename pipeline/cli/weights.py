@@ -13,9 +13,10 @@ import click
 from .. import log
 from ..progress import on_stderr
 from .extras import needs
+from .paths import PathOption
 
-_FOLDER = click.Path(path_type=Path, file_okay=False)
-_FILE = click.Path(path_type=Path, dir_okay=False)
+_FOLDER = PathOption(file_okay=False)
+_FILE = PathOption(dir_okay=False)
 _WEIGHTS = click.option(
     "--weights", type=_FOLDER, envvar="FXPIPE_WEIGHTS",
     help="Folder with a manifest.json.  [env: FXPIPE_WEIGHTS; default: ./weights]",

@@ -16,6 +16,7 @@ from ..domain import ImageRef, XrayImage
 from ..errors import ImageError, NotAPictureError, UnreadableImageError
 from .discover import discover
 from .limits import MAX_FILE_BYTES
+from .medium import listed_study
 from .quiet import quiet
 from .raster import read_raster
 from .room import UNLIMITED, Room
@@ -98,9 +99,9 @@ def decode(
         One image for each picture, with a frame number only when the file holds several.
 
     Raises:
-        NotAPictureError: Neither content nor name is that of a picture.
+        UnsupportedError: Neither content nor name is that of a picture, or it is none that
+            fxpipe judges.
         UnreadableImageError: A picture that cannot be decoded.
-        NotARadiographError: A DICOM object that is no projection radiograph.
     """
     kind = sniff(content)
     with closing(_pictures(content, kind, ImageRef(source, sha256=sha256), room)) as pictures:
@@ -134,24 +135,27 @@ def decode(
             del picture  # not kept while the next one is decoded
 
 
-def study_uid(content: bytes) -> str | None:
+def study_uid(content: bytes, path: Path) -> str | None:
     """The StudyInstanceUID of a file, also of one whose picture cannot be decoded.
 
-    So a study knows of the pictures that it lost. None for what is no DICOM, or too broken.
+    So a study knows of the pictures that it lost. None for what is no DICOM, or too broken, unless
+    the directory of its medium lists it.
 
     Args:
         content: The whole file, or nothing when it could not be read.
+        path: Where it was read from.
     """
     if sniff(content) is not Kind.DICOM:
-        return None
+        return listed_study(path)
     from .dicom import read_study_uid
 
     try:
         with quiet():
-            return read_study_uid(content)
+            found = read_study_uid(content)
     # As in decode: hostile files raise nearly anything. The row tells already what is wrong.
     except Exception:  # noqa: BLE001
-        return None
+        found = None
+    return found or listed_study(path)
 
 
 def _pictures(

@@ -31,20 +31,17 @@ from pydicom.uid import (
 
 from ..bands import bands
 from ..domain import Array, Flag, ImageRef, XrayImage
-from ..errors import NotARadiographError, UnreadableImageError
+from ..errors import UnreadableImageError
+from .colour import Coloured
 from .depth import white
 from .frames import Stored, agree_on_size, stored_frames
 from .grey import display_values
 from .header import SPACINGS, header_text, mend, of_frame
+from .kinds import check_judged
 from .limits import MAX_INFLATED_BYTES, MAX_PICTURES, MAX_PIXELS
 from .room import UNLIMITED, Room
 from .square import square_shape, squared
-from .terms import PROJECTIONS, known
-
-MODALITIES = (*PROJECTIONS, "OT", "SC")
-"""Projection radiographs and, as OT or SC, secondary captures of them. SC is no term of the
-standard but occurs. Fluoroscopy (RF, XA), mammography (MG) and dental pictures (IO, PX) are
-projections too, but none that a supported model has learned: they are refused."""
+from .terms import known
 
 _HEADER = (
     "Modality",
@@ -91,7 +88,7 @@ def read_dicom(content: bytes, ref: ImageRef, room: Room) -> Iterator[XrayImage]
         A header that was mended, and pixels that were not square, are flagged.
 
     Raises:
-        NotARadiographError: No picture, another modality, or raw detector data.
+        UnsupportedError: What :func:`.kinds.check_judged` refuses.
         UnreadableImageError: Broken, too large, or no decoder for its compression.
         Exception: pydicom raises nearly anything on hostile input; the caller translates.
     """
@@ -100,7 +97,7 @@ def read_dicom(content: bytes, ref: ImageRef, room: Room) -> Iterator[XrayImage]
     header = _header(ds)
     identity = {keyword: header_text(ds, keyword) for keyword in _IDENTITY}
     several = int(ds.get("NumberOfFrames") or 1) > 1
-    frames = stored_frames(ds, name)
+    frames = Coloured(stored_frames(ds, name))
     for index in itertools.count():
         view = of_frame(ds, index)
         aspect = pixel_aspect(view)
@@ -120,6 +117,7 @@ def read_dicom(content: bytes, ref: ImageRef, room: Room) -> Iterator[XrayImage]
                 dicom=header,
                 identity=identity,
                 flags=((Flag(_MENDED, f"Header mended: {mended}"),) if mended else ()) + flags,
+                colour=frames.share,
             )
             del pixels, found
 
@@ -149,7 +147,7 @@ def picture_header(content: bytes, name: str, room: Room = UNLIMITED) -> tuple[D
         The header, and what was found and mended or left out, as words for a flag.
 
     Raises:
-        NotARadiographError: No picture, another modality, or raw detector data.
+        UnsupportedError: What :func:`.kinds.check_judged` refuses.
         UnreadableImageError: Truncated, too large, or without what pixels need.
         Exception: Whatever pydicom raises on hostile input; the caller translates.
     """
@@ -157,7 +155,8 @@ def picture_header(content: bytes, name: str, room: Room = UNLIMITED) -> tuple[D
     notes = mend(ds)
     if "PixelData" not in ds and _is_cut(content):
         raise _cut(name)
-    _check_radiograph(ds, name)
+    check_judged(ds, name)
+    _check_picture(ds, name)
     _check_pixels(ds, name)
     return ds, notes + agree_on_size(ds)
 
@@ -248,27 +247,10 @@ def _cut(name: str) -> UnreadableImageError:
     )
 
 
-def _check_radiograph(ds: Dataset, name: str) -> None:
-    modality = known("Modality", ds.get("Modality"))
+def _check_picture(ds: Dataset, name: str) -> None:
     if "PixelData" not in ds:
-        if "Rows" in ds and "FloatPixelData" not in ds and "DoubleFloatPixelData" not in ds:
-            raise UnreadableImageError(
-                f"{name}: found the header of a picture without its pixel data, wanted a whole file"
-            )
-        raise NotARadiographError(
-            f"{name}: found a DICOM object (modality {modality or 'not given'}) that holds no "
-            f"picture, wanted a radiograph ({', '.join(MODALITIES)})"
-        )
-    if ds.get("Modality") and modality not in MODALITIES:
-        raise NotARadiographError(
-            f"{name}: found modality {modality or 'with an illegal value'}, "
-            f"wanted a radiograph ({', '.join(MODALITIES)})"
-        )
-    intent = known("PresentationIntentType", ds.get("PresentationIntentType"))
-    if intent == "FOR PROCESSING":
-        raise NotARadiographError(
-            f"{name}: found raw detector data (FOR PROCESSING), wanted FOR PRESENTATION",
-            "export the processed picture",
+        raise UnreadableImageError(
+            f"{name}: found the header of a picture without its pixel data, wanted a whole file"
         )
 
 

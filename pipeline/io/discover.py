@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import InputMissingError
+from .own import OVERLAYS, without_results
 
 
-def discover(root: Path, exclude: Path | None = None) -> Iterator[Path]:
+def discover(
+    root: Path, exclude: Path | None = None, left_out: dict[Path, None] | None = None
+) -> Iterator[Path]:
     """Walk a folder lazily and yield every file in it, hidden ones and non-pictures included.
 
-    One row comes out for every file that goes in, so nothing is left out here. Entries are sorted
+    One row comes out for every file that goes in, so nothing is left out here but results of
+    fxpipe: the folder ``exclude``, and in a folder with a ``results.csv`` of fxpipe the files that
+    a run writes there, by their names. Whatever else lies in it is yielded. Entries are sorted
     by name (code points, files and folders together) in each folder: the same order on every
     platform. Symlinked files are followed; symlinked folders are not descended, for they may form
     loops. A folder that cannot be listed is yielded itself: reading it gives its failed row. So are
@@ -21,6 +26,7 @@ def discover(root: Path, exclude: Path | None = None) -> Iterator[Path]:
     Args:
         root: A file or a folder.
         exclude: A folder below ``root`` that is not entered (the output folder).
+        left_out: Filled with the folders of results that were met, in order.
 
     Raises:
         InputMissingError: At once when ``root`` does not exist; at the end of the walk when it
@@ -30,7 +36,9 @@ def discover(root: Path, exclude: Path | None = None) -> Iterator[Path]:
         raise InputMissingError(
             f"{root}: found nothing there, wanted a file or a folder", "check the spelling"
         )
-    return _walk(root, _below(root, exclude)) if root.is_dir() else iter((root,))
+    if not root.is_dir():
+        return iter((root,))
+    return _walk(root, _below(root, exclude), {} if left_out is None else left_out)
 
 
 def _below(root: Path, exclude: Path | None) -> Path | None:
@@ -43,10 +51,10 @@ def _below(root: Path, exclude: Path | None) -> Path | None:
     return root / real_exclude.relative_to(real_root)
 
 
-def _walk(root: Path, exclude: Path | None) -> Iterator[Path]:
+def _walk(root: Path, exclude: Path | None, left_out: dict[Path, None]) -> Iterator[Path]:
     found = False
     # A stack in place of recursion: nesting is limited by the disk, not by Python.
-    stack = [_entries(root)]
+    stack = [_entries(root, left_out)]
     while stack:
         entry = next(stack[-1], None)
         if entry is None:
@@ -55,23 +63,29 @@ def _walk(root: Path, exclude: Path | None) -> Iterator[Path]:
             found = True
             yield entry
         elif _is_folder(entry):
-            if Path(entry.path) != exclude:
-                stack.append(_entries(Path(entry.path)))
+            if Path(entry.path) == exclude:
+                left_out[Path(entry.path)] = None
+            else:
+                stack.append(_entries(Path(entry.path), left_out))
         elif _is_wanted(entry):
             found = True
             yield Path(entry.path)
     if not found:
-        raise InputMissingError(f"{root}: found a folder without files, wanted at least one file")
+        what = "nothing but results of fxpipe" if left_out else "a folder without files"
+        raise InputMissingError(f"{root}: found {what}, wanted at least one file")
 
 
-def _entries(folder: Path) -> Iterator[os.DirEntry[str] | Path]:
+def _entries(folder: Path, left_out: dict[Path, None]) -> Iterator[os.DirEntry[str] | Path]:
     """The entries of one folder by name; the folder itself when it cannot be listed."""
     try:
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
     except OSError:
         return iter((folder,))
-    return iter(entries)
+    others = without_results(folder, entries)
+    if len(others) < len(entries):
+        left_out[folder.parent if folder.name == OVERLAYS else folder] = None
+    return iter(others)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -27,10 +27,12 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from ..bands import bands
 from ..domain import Array, Flag, ImageRef, XrayImage
-from ..errors import UnreadableImageError
+from ..errors import OwnOutputError, UnreadableImageError
+from .colour import coloured_image
 from .deep_colour import is_deep, read_deep
 from .depth import white
 from .limits import MAX_PICTURES, MAX_PIXELS
+from .own import MAKER
 from .room import Room
 from .sniff import Kind
 from .square import square_shape, squared
@@ -107,10 +109,13 @@ def read_raster(
 
     Raises:
         UnreadableImageError: Broken, truncated, too large, or with values that are no numbers.
+        OwnOutputError: fxpipe wrote it.
     """
     file = _File(content, kind, ref.path.name)
     try:
         image = file.open()
+        if image.info.get("Software") == MAKER:
+            raise OwnOutputError(f"{file.name}: found a picture that fxpipe made, wanted others")
         pages = _pages(image, file.name) if isinstance(image, TiffImageFile) else [0]
         for page in pages:
             if isinstance(image, TiffImageFile):
@@ -120,7 +125,13 @@ def read_raster(
             with room.for_picture(max(image.width * image.height, math.prod(shape))):
                 pixels, flags, bit_depth = _upright(image, file, page)
                 source = replace(ref, frame=page) if len(pages) > 1 else ref
-                yield XrayImage(pixels=pixels, source=source, bit_depth=bit_depth, flags=flags)
+                yield XrayImage(
+                    pixels=pixels,
+                    source=source,
+                    bit_depth=bit_depth,
+                    flags=flags,
+                    colour=coloured_image(image),
+                )
                 del pixels
     # Pillow's words for a broken file; its parsers use SyntaxError for "not this format".
     except (OSError, SyntaxError) as error:

@@ -46,6 +46,7 @@ _LOOKS_LIKE = (
     (b"\0\0\0\x0cJXL ", "a JPEG XL picture"),
     (b"\xd0\xcf\x11\xe0", "an old Office document"),
     (b"{\\rtf", "an RTF document"),
+    (b"\0\x05\x16\x07", "attributes that macOS keeps beside a file (AppleDouble)"),
 )
 
 
@@ -93,8 +94,11 @@ def claims_picture(name: str) -> bool:
     """Whether a file name promises a picture: by its suffix, or by having none.
 
     DICOM files are often called ``IM000001`` or by a UID, whose last component is no suffix.
-    Dot files (``.DS_Store``) promise nothing.
+    Dot files (``.DS_Store``) promise nothing, and neither does what macOS puts beside a picture on
+    foreign disks (``._IM000001.jpg``).
     """
+    if name.startswith("._"):
+        return False
     suffix = PurePath(name).suffix.lower()
     if not suffix:
         return not name.startswith(".")

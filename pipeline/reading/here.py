@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
 from ..clock import Clock
 from ..domain import XrayImage
-from ..errors import ImageError, NotAPictureError
-from ..flags import framing, quality
+from ..errors import ImageError, OwnOutputError, UnsupportedError
+from ..flags import OWN_OUTPUT, framing, quality
 from ..io import Room, decode, read_file, study_uid
 from ..preprocess import preprocess
 from ..render import render
@@ -77,13 +77,13 @@ def prepare(
         if not done:
             raise ImageError(f"{path.name}: found a file without a picture, wanted at least one")
     except ImageError as error:
-        words, unsupported = str(error), isinstance(error, NotAPictureError)
+        unsupported = isinstance(error, UnsupportedError)
         # So a study knows of the pictures that it lost.
-        uid = study_uid(content) if wanted.identity else None
-        identity = {"StudyInstanceUID": uid} if uid else None
+        uid = study_uid(content, path) if wanted.identity and not unsupported else None
         yield unread(
-            path, done or None, sha256, words, _since(started),
-            unsupported=unsupported, identity=identity,
+            path, done or None, sha256, str(error), _since(started), unsupported=unsupported,
+            identity={"StudyInstanceUID": uid} if uid else None,
+            flags=(OWN_OUTPUT,) if isinstance(error, OwnOutputError) else (),
         )  # fmt: skip
     except MemoryError:
         words = f"{path.name}: found a picture that needs more memory than {room.memory}"
@@ -99,11 +99,18 @@ def _resized(image: XrayImage, wanted: Wanted, started: float) -> Prepared:
         arrays={spec: array for spec, (array, _) in placed.items()},
         placements={spec: placement for spec, (_, placement) in placed.items()},
         header=image.dicom,
-        identity=image.identity if wanted.identity else None,
+        identity=_identity(image) if wanted.identity else None,
         rendered=render(image.pixels) if wanted.rendered else None,
-        flags=image.flags + quality(image.pixels) + framing(framed),
+        flags=image.flags + quality(image.pixels, image.colour) + framing(framed),
         elapsed_ms=_since(started),
     )
+
+
+def _identity(image: XrayImage) -> Mapping[str, str] | None:
+    """Identifiers of a picture; its study by the directory of its medium, if not by its header."""
+    if image.identity is None or image.identity.get("StudyInstanceUID"):
+        return image.identity
+    return {**image.identity, "StudyInstanceUID": study_uid(b"", image.source.path) or ""}
 
 
 def _since(started: float) -> float:

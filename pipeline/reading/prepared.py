@@ -89,6 +89,7 @@ def unread(
     *,
     unsupported: bool = False,
     identity: Mapping[str, str] | None = None,
+    flags: tuple[Flag, ...] = (),
 ) -> Outcome:
     """The outcome of a picture that cannot be read.
 
@@ -98,13 +99,15 @@ def unread(
         sha256: Of the file's content, if it could be read.
         error: What was found, and what was wanted.
         elapsed_ms: Time spent on it.
-        unsupported: Whether it is nothing that claims to be a picture.
+        unsupported: Whether it is nothing that fxpipe judges.
         identity: What is known of its identifiers.
+        flags: What else is to be said of it.
     """
     return Outcome(
         image=ImageRef(path, frame, sha256),
         status=Status.UNSUPPORTED if unsupported else Status.FAILED,
         error=error,
         elapsed_ms=elapsed_ms,
+        flags=flags,
         identity=identity,
     )

@@ -127,7 +127,8 @@ def packed(item: Item) -> tuple[Message, Arrays]:
     facts = {"frame": item.image.frame, "sha256": item.image.sha256, "elapsed_ms": item.elapsed_ms}
     if isinstance(item, Outcome):
         why = {"status": item.status.value, "error": item.error, "identity": item.identity}
-        return {"kind": "unread", **facts, **why}, []
+        flags = [asdict(flag) for flag in item.flags]
+        return {"kind": "unread", **facts, **why, "flags": flags}, []
     arrays: Arrays = list(item.arrays.values())
     if item.rendered is not None:
         arrays.append(item.rendered.pixels)
@@ -155,7 +156,7 @@ def unpacked(message: Message, arrays: Sequence[NDArray[Any]], path: Path, wante
             status = Status(message["status"])
             return Outcome(
                 image, status, error=message["error"], elapsed_ms=message["elapsed_ms"],
-                identity=_texts(message["identity"]),
+                flags=_flags(message["flags"]), identity=_texts(message["identity"]),
             )  # fmt: skip
         specs = wanted.preprocessings
         rendered = None
@@ -172,7 +173,7 @@ def unpacked(message: Message, arrays: Sequence[NDArray[Any]], path: Path, wante
             header=_texts(message["header"]),
             identity=_texts(message["identity"]),
             rendered=rendered,
-            flags=tuple(Flag(flag["name"], flag["reason"]) for flag in message["flags"]),
+            flags=_flags(message["flags"]),
             elapsed_ms=message["elapsed_ms"],
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -182,6 +183,10 @@ def unpacked(message: Message, arrays: Sequence[NDArray[Any]], path: Path, wante
 def _placement(values: Sequence[Any]) -> Placement:
     scale_y, scale_x, top_px, left_px, (height, width), framed = values
     return Placement(scale_y, scale_x, top_px, left_px, (height, width), bool(framed))
+
+
+def _flags(values: Sequence[Any]) -> tuple[Flag, ...]:
+    return tuple(Flag(str(value["name"]), str(value["reason"])) for value in values)
 
 
 def _texts(values: Mapping[str, str] | None) -> dict[str, str] | None:

@@ -11,6 +11,9 @@ from ..domain import Outcome
 from .record import COLUMNS, digests_text, to_record
 from .stream import BEGINNING, Mark, Stream
 
+BOM = "\ufeff"
+"""The byte-order mark. Excel takes a table without it for one in the code page of its country."""
+
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
 
@@ -24,13 +27,17 @@ class CsvWriter:
         path: The file; replaced when it exists.
         root: See :func:`pipeline.report.record.to_record`.
         after: Where the table of an unfinished run goes on.
+        bom: Whether the file begins with a byte-order mark.
     """
 
-    def __init__(self, path: Path, root: Path, after: Mark = BEGINNING) -> None:
+    def __init__(
+        self, path: Path, root: Path, after: Mark = BEGINNING, *, bom: bool = False
+    ) -> None:
         self._root = root
         self.stream = Stream(path, after)
         self._writer = csv.DictWriter(self.stream, COLUMNS, lineterminator="\n")
         if not after.size:
+            self.stream.write(BOM if bom else "")
             self._writer.writeheader()
             self.stream.flush()
 

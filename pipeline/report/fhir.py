@@ -24,7 +24,7 @@ from ..errors import OutputError
 from .dicom import codes
 from .record import caption, path_text, plain
 from .stream import BEGINNING, Mark, Stream
-from .summary import INTENDED_USE
+from .summary import INTENDED_USE, MEANING
 
 Resource = dict[str, Any]
 
@@ -99,14 +99,15 @@ class FhirWriter:
         if outcome.image.frame is not None:
             name += f" (frame {outcome.image.frame})"
         said = [caption(finding) for finding in outcome.findings] or [plain(outcome.error or "")]
-        said += [f"{flag.name}: {flag.reason}" for flag in outcome.flags]
+        said += [flag.reason for flag in outcome.flags]
+        meaning = f"{MEANING} " if results else ""
         report: Resource = {
             "resourceType": "DiagnosticReport",
             "status": "preliminary" if results else "cancelled",
             "category": [_concept(*_RADIOLOGY)],
             "code": _coded(codes.PROCEDURE),
             "issued": _now(),
-            "conclusion": f"{name}: {'; '.join(said)}. Unverified. {INTENDED_USE}",
+            "conclusion": f"{name}: {'; '.join(said)}. {meaning}Unverified. {INTENDED_USE}",
         }
         if results:
             report["result"] = results

@@ -5,12 +5,15 @@ from __future__ import annotations
 from io import BytesIO
 from pathlib import Path
 
+from PIL.PngImagePlugin import PngInfo
+
 from ..domain import Outcome
 from ..heatmap import overlay
+from ..io.own import MAKER, OVERLAYS
 from .record import caption, heatmap_files
 from .stream import told, write_whole
 
-FOLDER = "heatmaps"
+FOLDER = OVERLAYS
 
 
 class HeatmapWriter:
@@ -36,5 +39,12 @@ class HeatmapWriter:
                 continue
             shown = overlay(outcome.rendered, finding.heatmap, *self._look, caption(finding))
             file = BytesIO()
-            shown.save(file, "PNG", compress_level=4)
+            shown.save(file, "PNG", compress_level=4, pnginfo=_made_by())
             write_whole(self._output / files[finding.region], file.getvalue())
+
+
+def _made_by() -> PngInfo:
+    """Words in the file by which a later run knows it again."""
+    info = PngInfo()
+    info.add_text("Software", MAKER)
+    return info

@@ -25,7 +25,7 @@ from ..runtime.session import Weights
 from .page_row import URGENCY, to_row, view
 from .provenance import about_run, time_text
 from .stream import BEGINNING, Mark, Stream
-from .summary import INTENDED_USE
+from .summary import INTENDED_USE, MEANING
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -118,6 +118,7 @@ def _head(weights: Weights, config: RunConfig) -> str:
             about=about,
             answers=URGENCY,
             intended_use=INTENDED_USE,
+            meaning=MEANING,
             facts=_safe(script_text(facts)),
             style=_safe(style),
             script=_safe(script),

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..domain import FractureCall, Heatmap, Outcome, RegionCall, Rendered, Status, Verdict
 from ..heatmap import Contour, contours
-from .record import IDENTITY, finding_record, plain, to_record
+from .record import IDENTITY, finding_record, plain, subject, to_record
 
 URGENCY = (*(str(verdict) for verdict in Verdict), str(Status.UNSUPPORTED), str(Status.FAILED))
 """Every answer, in the order of the worklist."""
@@ -76,7 +76,7 @@ def _gravest_first(outcome: Outcome) -> list[FractureCall]:
 
 
 def _finding(finding: FractureCall, rendered: Rendered | None, level: float) -> dict[str, Any]:
-    told = finding_record(finding)
+    told = finding_record(finding) | {"subject": subject(finding)}
     if finding.heatmap is not None and rendered is not None:
         told["layer"] = _layer(finding.heatmap, level)
     return told
@@ -97,6 +97,7 @@ def _layer(heatmap: Heatmap, level: float) -> dict[str, Any]:
         "width": right - left,
         "height": bottom - top,
         "contour": _path(contours(heatmap, level)),
+        "hidden": heatmap.hidden,
     }
 
 

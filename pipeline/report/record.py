@@ -8,7 +8,8 @@ import unicodedata
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..domain import ANY_REGION, REGIONS, FractureCall, Outcome
+from ..domain import ANY_REGION, REGIONS, FractureCall, Outcome, Verdict
+from ..io.own import OVERLAYS
 
 RECORD_SCHEMA = 3
 """Raised when a column changes its name, place or meaning."""
@@ -127,18 +128,35 @@ def heatmap_files(outcome: Outcome) -> dict[str, str]:
     """
     frame = "" if outcome.image.frame is None else f"-{outcome.image.frame}"
     return {
-        finding.region: f"heatmaps/{str(outcome.image.sha256)[:16]}{frame}-{finding.region}.png"
+        finding.region: f"{OVERLAYS}/{str(outcome.image.sha256)[:16]}{frame}-{finding.region}.png"
         for finding in outcome.findings
         if finding.heatmap is not None and outcome.rendered is not None
     }
 
 
+def subject(finding: FractureCall) -> str:
+    """What a finding is about: ``fracture, in a picture of the hand``.
+
+    The labels told of any bone in the picture, so the hand itself may be whole.
+    """
+    place = "any region" if finding.region == ANY_REGION else f"the {finding.region}"
+    return f"{finding.target}, in a picture of {place}"
+
+
+def compared(finding: FractureCall) -> str:
+    """The probability beside the threshold that it has to reach: ``0.142 >= 0.131``."""
+    sign = ">=" if finding.verdict is Verdict.POSITIVE else "<"
+    return f"{finding.probability:.3f} {sign} {finding.operating_point.threshold:.3f}"
+
+
 def caption(finding: FractureCall) -> str:
-    """A finding in one line: ``hand fracture: positive, 0.953 (balanced: from 0.410)``."""
-    place = "any" if finding.region == ANY_REGION else finding.region
+    """A finding in one line.
+
+    ``fracture, in a picture of the hand: positive, 0.953 (balanced: from 0.410)``
+    """
     point = finding.operating_point
     return (
-        f"{place} {finding.target}: {finding.verdict.value}, {finding.probability:.3f} "
+        f"{subject(finding)}: {finding.verdict.value}, {finding.probability:.3f} "
         f"({point.name}: from {point.threshold:.3f})"
     )
 

@@ -79,7 +79,7 @@ LineModel: type[BaseModel] = create_model(
     schema_version=_VERSION,
     **{name: _FIELDS[name] for name in COLUMNS},
     findings=(tuple[FindingModel, ...], Field(description="One for each specialist that looked.")),
-    flag_reasons=(dict[str, str], Field(description="Flag to what was found and wanted.")),
+    flag_reasons=(dict[str, str], Field(description="Flag to a sentence for the reader.")),
     header=(dict[str, str] | None, Field(description="DICOM values in use, no identifiers.")),
 )
 """A line of ``results.jsonl``, with every column of the table."""

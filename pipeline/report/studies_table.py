@@ -23,7 +23,7 @@ from ..domain import (
     Verdict,
     gravest,
 )
-from .csv_table import cell
+from .csv_table import BOM, cell
 from .record import Record, finding_record, path_text
 from .stream import write_whole
 
@@ -84,10 +84,14 @@ class StudiesWriter:
         path: The file; an older one is taken out at once.
         root: See :func:`pipeline.report.record.to_record`.
         points: Operating points for whole studies, by specialist.
+        bom: Whether the file begins with a byte-order mark.
     """
 
-    def __init__(self, path: Path, root: Path, points: Mapping[str, OperatingPoint]) -> None:
+    def __init__(
+        self, path: Path, root: Path, points: Mapping[str, OperatingPoint], *, bom: bool = False
+    ) -> None:
         self._path = path
+        self._begins = BOM if bom else ""
         self._root = root
         self._points = points
         self._studies: dict[str, _Study] = {}
@@ -122,6 +126,7 @@ class StudiesWriter:
 
     def _save(self) -> None:
         file = StringIO(newline="")
+        file.write(self._begins)
         writer = csv.DictWriter(file, STUDY_COLUMNS, lineterminator="\n")
         writer.writeheader()
         for key, study in self._studies.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +12,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..domain import ANY_REGION, FractureCall, Outcome, Status, Verdict
-from .record import path_text, plain
+from ..domain import Outcome, Status, Verdict
+from ..flags import OWN_OUTPUT
+from .record import compared, path_text, plain, subject
+
+MEANING = (
+    "The region is that of the picture: what was found may be in any bone in it. A heatmap points "
+    "at what looks like it, and may be wrong."
+)
+"""What every label and heatmap means, for outputs that leave the program without a page."""
 
 INTENDED_USE = (
     "A second reader for research; not a medical device. A negative answer excludes nothing."
 )
 
 _MOST_ROWS = 50
+_MOST_NAMES = 3
 _GRAVITY = (
     Verdict.POSITIVE,
     Verdict.UNCERTAIN,
@@ -40,6 +49,7 @@ class _Row:
     place: int
     answer: Verdict | Status
     probability: float
+    compared: str
     name: str
     about: str
 
@@ -49,10 +59,13 @@ class Summary:
 
     Args:
         root: See :func:`pipeline.report.record.to_record`.
+        left_out: Folders whose results of earlier runs were not read; may still be filled.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, left_out: Collection[Path] = ()) -> None:
         self._root = root
+        self._left_out = left_out
+        self._own = 0
         self._counts: Counter[Verdict | Status] = Counter()
         self._rows: list[_Row] = []
 
@@ -70,6 +83,7 @@ class Summary:
         """Count one outcome and keep its row while it is among the worst."""
         row = self._row(outcome)
         self._counts[row.answer] += 1
+        self._own += any(flag.name == OWN_OUTPUT.name for flag in outcome.flags)
         self._rows.append(row)
         if len(self._rows) >= 4 * _MOST_ROWS:  # now and then, so that memory stays constant
             self._rows = sorted(self._rows, key=_worst_first)[: _MOST_ROWS + 1]
@@ -89,17 +103,16 @@ class Summary:
         if self.total > _MOST_ROWS:
             rows = sorted(rows, key=_worst_first)[:_MOST_ROWS]
         table = Table(box=box.SIMPLE, pad_edge=False)
-        table.add_column("picture", overflow="fold", ratio=3)
+        table.add_column("picture", overflow="fold", ratio=1)
         table.add_column("answer", no_wrap=True)
-        table.add_column("p", justify="right", no_wrap=True)
-        table.add_column("about", overflow="fold", ratio=4)
+        table.add_column("p", no_wrap=True)
+        table.add_column("about", overflow="fold", ratio=2)
         for row in rows:
-            known = row.probability >= 0.0
             table.add_row(
                 # Text, not markup: a name like "[red]" is a name.
                 Text(row.name),
                 Text(row.answer.value, style=_STYLES[row.answer]),
-                Text(f"{row.probability:.3f}" if known else ""),
+                Text(row.compared),
                 Text(row.about),
             )
         console.print(table)
@@ -108,13 +121,29 @@ class Summary:
                 Text(f"… {self.total - len(rows)} more, less grave: see {plain(str(results))}"),
                 soft_wrap=True,
             )
+        if any(row.compared for row in rows):
+            console.print(Text("p: probability, and the threshold from which it is positive"))
         counts = [f"{n} {answer.value}" for answer in _GRAVITY if (n := self._counts[answer])]
         console.print(Text(f"{self.total} in all: {', '.join(counts)}"), soft_wrap=True)
+        if own := self._own_output():
+            console.print(Text(own), soft_wrap=True)
         if studies:
             console.print(Text(studies), soft_wrap=True)
         if warning:
             console.print(Text(warning, style="bold"), soft_wrap=True)
         console.print(Text(INTENDED_USE), soft_wrap=True)
+
+    def _own_output(self) -> str:
+        """What of fxpipe's own output lay in the input, in a line; empty without any."""
+        parts = []
+        if self._own:
+            parts.append(f"{self._own} {'file' if self._own == 1 else 'files'} among these rows")
+        if self._left_out:
+            names = [path_text(path, self._root) for path in self._left_out]
+            more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+            what = "the results in" if len(names) == 1 else f"the results in {len(names)} folders:"
+            parts.append(f"{what} {', '.join(names[:_MOST_NAMES])}{more}")
+        return f"Own output of fxpipe, not judged: {'; '.join(parts)}" if parts else ""
 
     def _row(self, outcome: Outcome) -> _Row:
         leading = outcome.leading
@@ -123,20 +152,17 @@ class Summary:
             name += f" (frame {outcome.image.frame})"
         if leading is None:
             about = [plain(outcome.error or "")]
-            about += [flag.name for flag in outcome.flags]
-            return _Row(self.total, outcome.status, -1.0, name, "; ".join(about))
+            about += [flag.reason for flag in outcome.flags]
+            return _Row(self.total, outcome.status, -1.0, "", name, "; ".join(about))
         others = [f for f in outcome.findings if f is not leading]
-        about = [_subject(leading)]
-        about += [f"{_subject(f)} {f.verdict.value} {f.probability:.3f}" for f in others]
+        about = [subject(leading)]
+        about += [f"{subject(f)}: {f.verdict.value} {compared(f)}" for f in others]
         about += [f"{region}: no specialist" for region in outcome.unexamined]
-        about += [flag.name for flag in outcome.flags]
-        return _Row(self.total, leading.verdict, leading.probability, name, "; ".join(about))
-
-
-def _subject(finding: FractureCall) -> str:
-    """``hand fracture``, or ``any fracture`` for a specialist of all regions."""
-    place = "any" if finding.region == ANY_REGION else finding.region
-    return f"{place} {finding.target}"
+        about += [flag.reason for flag in outcome.flags]
+        return _Row(
+            self.total, leading.verdict, leading.probability, compared(leading), name,
+            "; ".join(about),
+        )  # fmt: skip
 
 
 def _worst_first(row: _Row) -> tuple[int, float, int]:

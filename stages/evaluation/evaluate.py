@@ -37,6 +37,7 @@ from .figures import (
 )
 from .gate import gate_figures
 from .header import header_figures
+from .limb import limb_figures
 from .page import write_page
 from .plots import draw_all
 from .predictions import predict, read_predictions, write_predictions
@@ -179,6 +180,7 @@ def all_figures(
         "subgroups": subgroup_figures(table, settings),
         "risk_coverage": risk_figures(table, settings),
         "pointing": pointing_figures(table, settings),
+        "limb": limb_figures(table, settings),
         "studies": study_figures(table, settings),
         "shifts": None if under_shift is None else shift_figures(under_shift, settings),
     }

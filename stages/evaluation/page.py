@@ -24,6 +24,7 @@ from .headlines import (
     study_note,
     words,
 )
+from .limb import limb_note
 from .routing import SEEN, TAKEN
 from .under_shift import WIDE_PANEL, panels, shift_note
 
@@ -53,6 +54,7 @@ def write_page(
         facts=facts, figures=figures, headlines=list(headlines(figures)),
         footnote=FOOTNOTE, study_lines=list(study_lines(figures)), study_note=study_note(facts),
         header_lines=list(header_lines(figures)), header_note=header_note(figures, facts),
+        limb_note=limb_note(figures["limb"]),
         header_by=BY, regions=REGIONS,
         refusers=WHO, scores=SCORES,
         shift_panels=list(panels(chapter, WIDE_PANEL)) if chapter else [],

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pipeline.domain import ANY_REGION, REGIONS
+from pipeline.io.own import MAKER
 
 from ..metrics import BOOTSTRAPS, Cases, auc, probability_bins, rate
 from ..resample import Numbers, aurc, drawn_weights, roc_draws
@@ -55,7 +56,7 @@ def draw_all(table: pd.DataFrame, folder: Path, settings: Settings) -> tuple[Pat
     else:
         figures["confusion.png"] = draw_confusion(table)
     for name, figure in figures.items():
-        figure.savefig(folder / name, dpi=DPI)
+        figure.savefig(folder / name, dpi=DPI, metadata={"Software": MAKER})
     return tuple(folder / name for name in figures)
 
 

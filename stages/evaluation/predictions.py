@@ -30,8 +30,8 @@ from pipeline.domain import (
     Status,
     XrayImage,
 )
-from pipeline.errors import ImageError, NotAPictureError, UnreadableImageError
-from pipeline.heatmap import peak
+from pipeline.errors import ImageError, UnreadableImageError, UnsupportedError
+from pipeline.heatmap import on_limb, peak, to_heatmap
 from pipeline.in_order import in_order
 from pipeline.io import decode, read_file
 from pipeline.io.body_parts import body_part
@@ -40,13 +40,14 @@ from pipeline.progress import Progress
 from pipeline.report.record import path_text, plain
 from pipeline.runtime.network import Batch, Stage
 from pipeline.runtime.session import Weights
+from pipeline.tissue import Mask, tissue
 
 from ..data.index import Box, Sample
 from ..data.likeness import fingerprint
 
 SPOKEN = (
     *("fracture", "fracture_logit", "threshold", "doubt_below", "study_threshold"),
-    *("peak_x", "peak_y", "cell_x", "cell_y"),
+    *("peak_x", "peak_y", "cell_x", "cell_y", "off_limb", "hidden"),
 )
 """Beginnings of the columns of a specialist."""
 
@@ -69,9 +70,11 @@ NUMBERS = (
 without a region stage; ``density_threshold``: nothing where the gate is off) and what the
 specialist that looks at pictures of the region says (``fracture``: calibrated, ``peak``: where its
 map is highest, as fractions of the picture's width and height, outside [0, 1] for a peak in the
-padding; ``cell``: size of a cell of the map in the same fractions; ``study_threshold``: for whole
-studies, if there is one). A specialist for all regions has columns of its own too: :data:`SPOKEN`
-and ``verdict``, each ending in ``_all``; a verdict stands only there."""
+padding; ``cell``: size of a cell of the map in the same fractions; ``off_limb``: 1 where the map is
+highest off the limb, else 0, and ``hidden``: the share of its evidence that lies there; a reader is
+shown neither, and ``peak`` is that of what is shown; ``study_threshold``: for whole studies, if
+there is one). A specialist for all regions has columns of its own too: :data:`SPOKEN` and
+``verdict``, each ending in ``_all``; a verdict stands only there."""
 
 VERDICT_OF_ALL = f"verdict_{ANY_REGION}"
 
@@ -92,6 +95,7 @@ class _Read:
         arrays: (1, H, W) float32 for each preprocessing; empty when it could not be read.
         placements: Where the picture lies on each of them.
         shape: (H, W) of the source in px.
+        limb: Where in the picture the limb is; None when it could not be read, or nobody asks.
         fingerprint: (D,) float32; None when it could not be read, or was changed.
         error: What went wrong.
         header: See :class:`pipeline.domain.XrayImage`.
@@ -101,6 +105,7 @@ class _Read:
     arrays: Mapping[PreprocessSpec, Array]
     placements: Mapping[PreprocessSpec, Placement]
     shape: tuple[int, int] | None
+    limb: Mask | None
     fingerprint: Array | None
     error: ImageError | None
     header: Mapping[str, str] | None = None
@@ -185,7 +190,7 @@ def _read(sample: Sample, specs: Sequence[PreprocessSpec], change: Change | None
         if image is None:
             raise UnreadableImageError(f"{sample.path.name}: found a file without a picture")
     except ImageError as error:
-        return _Read(sample, {}, {}, None, None, error)
+        return _Read(sample, {}, {}, None, None, None, error)
     pixels, look = image.pixels, None
     if change is None:
         look = fingerprint(pixels)
@@ -196,7 +201,8 @@ def _read(sample: Sample, specs: Sequence[PreprocessSpec], change: Change | None
     arrays = {spec: array for spec, (array, _) in placed.items()}
     placements = {spec: placement for spec, (_, placement) in placed.items()}
     shape = (pixels.shape[0], pixels.shape[1])
-    return _Read(sample, arrays, placements, shape, look, None, image.dicom)
+    limb = tissue(pixels) if specs and change is None else None
+    return _Read(sample, arrays, placements, shape, limb, look, None, image.dicom)
 
 
 def _ask(items: Sequence[_Read], weights: Weights, config: RunConfig) -> Iterator[dict[str, Any]]:
@@ -251,7 +257,7 @@ def _spoken(i: int, item: _Read, answer: StageOutput, stage: Stage) -> dict[str,
     if answer.evidence is None:
         return said
     canvas = stage.spec.preprocess
-    return said | _pointed(answer.evidence[i, 0], canvas, item.placements[canvas])
+    return said | _pointed(answer.evidence[i, 0], canvas, item.placements[canvas], item.limb)
 
 
 def _decided(
@@ -298,16 +304,30 @@ def _decided(
     return fired | {"status": Status.OK.value, **verdicts}
 
 
-def _pointed(evidence: Array, spec: PreprocessSpec, placement: Placement) -> dict[str, float]:
-    """Where the map is highest and how large a cell is, in fractions of the picture."""
+def _pointed(
+    evidence: Array, spec: PreprocessSpec, placement: Placement, limb: Mask | None
+) -> dict[str, float]:
+    """Where the map that is shown is highest, how large a cell is, and what is not shown.
+
+    In fractions of the picture, and of the evidence.
+    """
     canvas_px = spec.height_px, spec.width_px
-    (y_px, x_px), (cell_height_px, cell_width_px) = peak(evidence, canvas_px, placement)
+    shown = to_heatmap(evidence, spec, placement, limb)
+    off_limb = False
+    if limb is not None:
+        on = on_limb(limb, evidence.shape, canvas_px, placement)
+        off_limb = not on.flat[int(evidence.argmax())]
+    # Where nothing is shown at all, the place that the network means counts, as a miss.
+    cells = shown.cells if shown.cells.any() else evidence
+    (y_px, x_px), (cell_height_px, cell_width_px) = peak(cells, canvas_px, placement)
     height, width = placement.source_shape
     return {
         "peak_x": x_px / width,
         "peak_y": y_px / height,
         "cell_x": cell_width_px / width,
         "cell_y": cell_height_px / height,
+        "off_limb": float(off_limb) if evidence.max() > 0.0 else float("nan"),
+        "hidden": shown.hidden,
     }
 
 
@@ -324,7 +344,7 @@ def _described(sample: Sample, root: Path) -> dict[str, Any]:
 
 
 def _failed(error: ImageError) -> dict[str, Any]:
-    unsupported = isinstance(error, NotAPictureError)
+    unsupported = isinstance(error, UnsupportedError)
     status = Status.UNSUPPORTED if unsupported else Status.FAILED
     return {"status": status.value, "error": plain(str(error))}
 

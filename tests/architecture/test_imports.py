@@ -22,6 +22,7 @@ LAYERS = (
     {"bundle", "fused", "io", "looks"},
     {"preprocess"},
     {"framing"},
+    {"tissue", "artificial"},
     {"domain", "errors", "clock", "in_order", "bands", "lock", "spreadsheet"},
 )
 """Top first. The design puts bundle, io, preprocess and config on one floor; the steps between

@@ -164,7 +164,7 @@ def test_one_for_all_regions_is_calibrated_by_itself_on_every_labelled_picture(t
     [
         (("--output", "{weights}"), 2, "not empty, wanted a new folder"),
         (("--split", "val", "--output", "{new}"), 2, "too few labelled pictures in split val"),
-        (("--input", "nowhere.csv", "--output", "{new}"), 2, "nowhere.csv: cannot be read"),
+        (("--output", "{new}", "--input", "nowhere.csv"), 2, "found 2 of them, wanted one"),
         (("--sensitivity", "1.5", "--output", "{new}"), 2, "1.5"),
     ],
 )
@@ -177,6 +177,12 @@ def test_wrong_usage_is_told(project, tmp_path, words, code, message):
     assert result.exit_code == code
     assert message in result.output
     assert not (tmp_path / "new").exists()
+
+
+def test_a_table_that_is_not_there_is_told(project, tmp_path):
+    result = fxpipe("calibrate", "--input", "nowhere.csv", "--weights", project / "weights")
+    assert result.exit_code == 2
+    assert "nowhere.csv: cannot be read" in result.output
 
 
 @pytest.fixture

@@ -36,8 +36,8 @@ def place(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def fxpipe(*arguments: object, output: str = "results") -> Result:
-    words = ["run", "--input", "in", "--device", "cpu", "--output", output, *map(str, arguments)]
+def fxpipe(*arguments: object, output: str = "results", source: str = "in") -> Result:
+    words = ["run", "--input", source, "--device", "cpu", "--output", output, *map(str, arguments)]
     return CliRunner().invoke(main, words, catch_exceptions=False)
 
 
@@ -176,9 +176,11 @@ def test_what_only_makes_it_faster_is_no_other_configuration(place):
 def test_other_files_and_other_weights_are_refused(place):
     break_off(6)
     write_png(place / "elsewhere/a.png", {"hand": 0.9})
-    refused = fxpipe("--input", "elsewhere")
+    refused = fxpipe(source="elsewhere")
     assert refused.exit_code == 2
     assert f"input: was {place / 'in'}, now {place / 'elsewhere'}" in refused.stderr
+    both = fxpipe("--input", "elsewhere")
+    assert f"now {place / 'in'}, {place / 'elsewhere'}" in both.stderr
     manifest = json.loads((place / "weights/manifest.json").read_text())
     digest = {entry["name"]: entry["sha256"] for entry in manifest["bundles"]}["fracture-hand"]
     other = spec("fracture-hand", Kind.FRACTURE, temperature=(2.0,))

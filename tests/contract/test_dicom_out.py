@@ -43,9 +43,9 @@ def place(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def fxpipe(*arguments: object) -> Result:
+def fxpipe(*arguments: object, source: str = "in") -> Result:
     words = [str(argument) for argument in arguments]
-    return CliRunner().invoke(main, ["run", "--input", "in", *words], catch_exceptions=False)
+    return CliRunner().invoke(main, ["run", "--input", source, *words], catch_exceptions=False)
 
 
 def test_every_judged_dicom_picture_gets_its_objects_and_the_rest_is_told(place):
@@ -103,9 +103,9 @@ def test_originals_and_objects_do_not_mix(place, folder):
 def test_nor_through_a_link_nor_beside_a_single_file(place):
     (place / "link").symlink_to(place / "in")
     assert fxpipe("--dicom-out", "link").exit_code == 2
-    assert fxpipe("--input", "in/a.dcm", "--dicom-out", "in").exit_code == 2
+    assert fxpipe("--dicom-out", "in", source="in/a.dcm").exit_code == 2
     assert len(list((place / "in").iterdir())) == 4
-    assert fxpipe("--input", "in/a.dcm", "--dicom-out", "dicom").exit_code == 0
+    assert fxpipe("--dicom-out", "dicom", source="in/a.dcm").exit_code == 0
 
 
 def test_a_folder_that_cannot_be_made_is_told(place):

@@ -16,7 +16,7 @@ from pydicom.uid import (
 
 from pipeline.domain import XrayImage
 from pipeline.errors import ImageError, NotARadiographError, UnreadableImageError
-from pipeline.io import decode
+from pipeline.io import decode, kinds
 from pipeline.io import dicom as reader
 from pipeline.io.grey import modality_values, voi_values
 
@@ -250,7 +250,7 @@ def test_a_name_in_a_coded_field_does_not_pass() -> None:
 # ------------------------------------------------------------------------ refusals
 
 
-@pytest.mark.parametrize("modality", reader.MODALITIES)
+@pytest.mark.parametrize("modality", kinds.MODALITIES)
 def test_radiographs_and_captures_of_them_are_accepted(modality: str) -> None:
     assert _one(dicom_file(dicom(_RAMP, Modality=modality))).pixels.shape == _RAMP.shape
 

@@ -132,7 +132,7 @@ def test_doubts_and_regions_without_a_specialist_are_comments(tmp_path):
         fired={"hand": 0.9, "elbow": 0.8},
     )
     words = texts(objects(tmp_path, outcomes)["report"])
-    assert "body-part-differs: the header says KNEE ? the picture looks like a hand" in words
+    assert "the header says KNEE ? the picture looks like a hand" in words
     assert "elbow: seen, but there is no specialist" in words
 
 

@@ -75,7 +75,9 @@ def test_two_exposures_put_beside_each_other():
 def test_a_reason_tells_what_was_found_and_what_was_wanted():
     (flag,) = quality(np.asarray(Image.fromarray(sample("IMG0000049")).resize((100, 120))))
     assert flag.name == "too-small"
-    assert flag.reason == "found 100 x 120 px, wanted 200 or more on the shorter side"
+    assert flag.reason == (
+        "Few pixels: 100 x 120, and fine fractures need 200 or more on the shorter side"
+    )
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**32 - 1), st.booleans())

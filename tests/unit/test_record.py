@@ -12,7 +12,7 @@ from rich.console import Console
 from pipeline.domain import FractureCall, ImageRef, OperatingPoint, Outcome, RegionCall, Status
 from pipeline.report.csv_table import CsvWriter
 from pipeline.report.json_lines import JsonLinesWriter
-from pipeline.report.record import COLUMNS, RECORD_SCHEMA, path_text, plain, to_record
+from pipeline.report.record import COLUMNS, RECORD_SCHEMA, caption, path_text, plain, to_record
 from pipeline.report.summary import INTENDED_USE, Summary
 
 ROOT = Path("in")
@@ -110,9 +110,10 @@ def test_the_finding_of_a_specialist_for_all_regions(tmp_path):
     assert [(f["region"], f["verdict"]) for f in findings] == [
         ("hand", "negative"), ("all", "positive"),
     ]  # fmt: skip
-    assert "any fracture; hand fracture negative 0.100" in " ".join(
-        shown_summary([outcome]).split()
-    )
+    words = " ".join(shown_summary([outcome]).split())
+    assert "0.800 >= 0.500" in words
+    assert "fracture, in a picture of any region" in words
+    assert caption(outcome.findings[0]).startswith("fracture, in a picture of the hand: negative")
 
 
 def test_without_a_region_stage_the_row_has_no_regions():
@@ -130,8 +131,9 @@ def test_an_abnormality_is_never_called_a_fracture(tmp_path):
         summary.write(outcome)
         summary.print_to(console, tmp_path / "a.csv")
     assert read_csv(tmp_path / "a.csv")[0]["target"] == "abnormality"
-    assert "hand abnormality" in shown.get()
-    assert "hand fracture" not in shown.get()
+    words = " ".join(shown.get().split())
+    assert "abnormality, in a picture" in words
+    assert "fracture" not in words
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from ...io.grey import (
     voi_table,
 )
 from ...io.header import first_item, header_number, of_frame, window
-from ..record import caption
+from ..record import caption, subject
 from .origin import Origin
 from .provenance import Kind, Run, complete, identification, tracking_uid
 
@@ -104,7 +104,7 @@ def _graphics(
             # (row, column) to (column, row)
             graphic_data=(_thinned(line) * stored_px)[:, ::-1].copy(),
             units="PIXEL",
-            tracking_id=f"{finding.region} {finding.target}",
+            tracking_id=subject(finding),
             tracking_uid=tracking_uid(finding, outcome),
         )
         for line in contours(heatmap, run.config.contour)

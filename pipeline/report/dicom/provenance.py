@@ -14,10 +14,9 @@ from highdicom import SOPClass
 
 from ...config import RunConfig
 from ...domain import FractureCall, Outcome
+from ...io.own import MAKER, SERIES
 from ..record import finding_record
 from .origin import Origin
-
-MAKER = "fxpipe"
 
 # Any fixed one will do: names below it are unique because they hold digests.
 _NAMESPACE = uuid.UUID("5f0e5b4e-6d0f-5a52-9b60-7a2d2f1c7f11")
@@ -37,7 +36,7 @@ class Kind(Enum):
     @property
     def series_number(self) -> int:
         """9001, 9002 and 9003."""
-        return 9001 + list(Kind).index(self)
+        return list(SERIES)[list(Kind).index(self)]
 
 
 @dataclass(frozen=True, slots=True)

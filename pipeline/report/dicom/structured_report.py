@@ -8,10 +8,12 @@ from pydicom.sr.codedict import codes as dicom_codes
 from pydicom.sr.coding import Code
 
 from ...domain import ANY_REGION, FractureCall, Outcome
-from ..summary import INTENDED_USE
+from ...io.own import MAKER
+from ..record import subject
+from ..summary import INTENDED_USE, MEANING
 from . import codes
 from .origin import Origin
-from .provenance import MAKER, Kind, Run, complete, identification, plain_text, tracking_uid, uid
+from .provenance import Kind, Run, complete, identification, plain_text, tracking_uid, uid
 
 
 def structured_report(
@@ -84,7 +86,7 @@ def _group(
         measured.append((codes.UNCERTAIN_FROM, point.doubt_below))
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
-            uid=tracking_uid(finding, outcome), identifier=f"{finding.region} {finding.target}"
+            uid=tracking_uid(finding, outcome), identifier=subject(finding)
         ),
         algorithm_id=sr.AlgorithmIdentification(
             name=f"{MAKER} {finding.target}-{finding.region}",
@@ -138,13 +140,13 @@ def laterality(outcome: Outcome) -> str | None:
 
 def _comments(outcome: Outcome) -> sr.ContainerContentItem:
     """Doubts about the picture, what nobody looked at, and what all this is meant for."""
-    comments = [f"{flag.name}: {flag.reason}" for flag in outcome.flags]
+    comments = [flag.reason for flag in outcome.flags]
     comments += [f"{region}: seen, but there is no specialist" for region in outcome.unexamined]
     container = sr.ContainerContentItem(
         name=codes.EVALUATIONS, relationship_type=sr.RelationshipTypeValues.CONTAINS
     )
     container.ContentSequence = sr.ContentSequence(
-        [_text(codes.COMMENT, comment) for comment in (*comments, INTENDED_USE)]
+        [_text(codes.COMMENT, comment) for comment in (*comments, MEANING, INTENDED_USE)]
     )
     return container
 

@@ -25,7 +25,7 @@ function bar(words, probability, threshold, doubt, className) {
 function findingBar(finding) {
   const { probability, threshold, doubt_below: doubt } = finding;
   const band = doubt < threshold ? `, uncertain from ${three(doubt)}` : "";
-  const words = `${subject(finding)}: probability ${three(probability)}, ` +
+  const words = `${finding.subject}: probability ${three(probability)}, ` +
     `positive from ${three(threshold)}${band}`;
   return bar(words, probability, threshold, doubt, finding.verdict);
 }

@@ -5,6 +5,9 @@ const IDENTITY_WORDS = {
   StudyInstanceUID: "Study UID", SeriesInstanceUID: "Series UID", SOPInstanceUID: "Instance UID",
 };
 
+/** Share of a map's evidence off the limb from which on a reader is told of it. */
+const MUCH_HIDDEN = 0.25;
+
 function panelOf(row, facts) {
   const parts = row.findings.map((finding, number) => findingCard(finding, number, facts));
   if (row.record.error) parts.push(card("Why there is no verdict", row.record.error));
@@ -25,7 +28,7 @@ function card(title, ...children) {
 function findingCard(finding, number, facts) {
   const { probability, threshold, doubt_below: doubt } = finding;
   const band = doubt < threshold ? ` · uncertain from ${three(doubt)}` : "";
-  const made = card(subject(finding),
+  const made = card(finding.subject,
     element("p", { className: "answer" }, badge(finding.verdict),
       element("b", { className: "figure" }, three(probability))),
     findingBar(finding),
@@ -49,17 +52,20 @@ function layerChoice(finding, number, facts) {
   const sample = drawn("svg", {
     class: `sample contour-${number}`, viewBox: "0 0 36 6", "aria-hidden": "true",
   }, drawn("path", { d: "M0 3H36" }));
+  const hidden = finding.layer.hidden >= MUCH_HIDDEN
+    ? ` ${Math.round(100 * finding.layer.hidden)} % of what speaks for the finding lies off the ` +
+      "limb and is not shown: trust the answer less." : "";
   return element("label", { className: "tick screen" },
     element("input", { type: "checkbox", checked: number === 0, "data-layer": number }),
     " Show where ", sample,
-    element("small", {}, finding.layer.contour
-      ? `brightest: the strongest place; line: ${Math.round(100 * facts.contour)} % of it`
-      : "no line: the strongest place lies outside the picture, or nothing speaks for the finding"));
+    element("small", {}, (finding.layer.contour
+      ? `Brightest: the strongest place; line: ${Math.round(100 * facts.contour)} % of it.`
+      : "No line: nothing in the limb speaks for the finding.") + hidden));
 }
 
 function flagCard(flags) {
   const list = element("dl", { className: "flags" }, ...flags.flatMap((flag) =>
-    [element("dt", {}, flag.name), element("dd", {}, flag.reason)]));
+    [element("dt", {}, flag.reason), element("dd", {}, element("code", {}, flag.name))]));
   return card("Doubts about the picture", list);
 }
 

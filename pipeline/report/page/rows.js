@@ -43,9 +43,6 @@ const jpeg = (base64) => "data:image/jpeg;base64," + base64;
 const viewOf = (row) =>
   row.block && row.block.classList.contains("view") ? jpeg(row.block.textContent) : null;
 
-const subject = (finding) =>
-  `${finding.region === "all" ? "any" : finding.region} ${finding.target}`;
-
 /** An element with properties; what stands in it is always text or other elements. */
 function element(name, properties = {}, ...children) {
   const made = document.createElement(name);

@@ -14,6 +14,7 @@ function start() {
   const list = new Worklist(rows, facts, (row) => viewer.open(row));
   document.getElementById("help-open").addEventListener("click", help);
   document.addEventListener("keydown", (event) => pageKey(event));
+  addEventListener("beforeprint", () => { document.getElementById("meaning").open = true; });
   document.documentElement.dataset.ready = String(Math.round(performance.now()));
 }
 

@@ -81,7 +81,8 @@ class Worklist {
     }
     const open = element("button", { type: "button", className: "open", tabIndex: -1 },
       element("bdi", {}, nameOf(row)));
-    const chance = lead ? [findingBar(lead), element("b", {}, three(lead.probability))] : [];
+    const chance = lead ? [findingBar(lead), element("b", {}, three(lead.probability)),
+      element("small", {}, `positive from ${three(lead.threshold)}`)] : [];
     const cell = (className, ...parts) => element("td", { className, role: "cell" }, ...parts);
     // Roles again, because the screen's grid takes those of a table away in some browsers.
     const line = element("tr", { className: row.answer, role: "row" },
@@ -95,13 +96,14 @@ class Worklist {
 
   #about(row) {
     const lines = row.findings.map((finding, i) => element("span", {}, i === 0
-      ? subject(finding)
-      : `${subject(finding)}: ${finding.verdict} ${three(finding.probability)}`));
+      ? finding.subject
+      : `${finding.subject}: ${finding.verdict} ${three(finding.probability)}, ` +
+        `positive from ${three(finding.threshold)}`));
     if (row.record.error) lines.push(element("span", { className: "reason" }, row.record.error));
     lines.push(...row.unexamined.map((region) =>
       element("span", { className: "reason" }, `${region}: no specialist, not judged`)));
     lines.push(...row.flags.map((flag) =>
-      element("span", { className: "flag" }, element("b", {}, flag.name), ` ${flag.reason}`)));
+      element("span", { className: "flag", title: flag.name }, flag.reason)));
     return lines;
   }
 

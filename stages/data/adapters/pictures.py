@@ -20,7 +20,7 @@ from pipeline.errors import (
     ImageError,
     IndexFaultsError,
     NotAPictureError,
-    NotARadiographError,
+    UnsupportedError,
 )
 from pipeline.io import decode, discover, read_file
 from pipeline.progress import Progress, Silent
@@ -121,7 +121,7 @@ def look_at(path: Path) -> Look:
 def _flag(error: ImageError, path: Path) -> str:
     if isinstance(error, NotAPictureError):
         return "not_a_picture"
-    if isinstance(error, NotARadiographError):
+    if isinstance(error, UnsupportedError):
         return "not_a_radiograph"
     # In the words of Pillow and of our own DICOM reader; the name in front may say anything.
     words = str(error).removeprefix(path.name).lower()

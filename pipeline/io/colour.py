@@ -1,0 +1,65 @@
+"""How much of a picture is coloured: a detector makes none, a camera and a scanner always do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .frames import Stored
+
+COLOURED = 10.0 / 255.0
+"""Distance of the channels from which a place is clearly coloured, as a share of white."""
+
+_LOOK_PX = 128
+_GREY_MODES = ("1", "L", "LA", "La", "I", "F")
+
+
+def coloured_image(image: Image.Image) -> float:
+    """Share of a picture in [0, 1] that is clearly coloured.
+
+    Args:
+        image: In any mode of Pillow's.
+    """
+    if image.mode in _GREY_MODES or image.mode.startswith("I;"):
+        return 0.0
+    step = max(1, max(image.size) // (4 * _LOOK_PX))
+    size = max(1, image.width // step), max(1, image.height // step)
+    # A few pixels of it first: to convert all of them would cost as much as the rest of reading.
+    few = image.resize(size, Image.Resampling.NEAREST).convert("RGB")
+    few.thumbnail((_LOOK_PX, _LOOK_PX), Image.Resampling.BOX, reducing_gap=None)
+    return _share(np.asarray(few), 255.0)
+
+
+class Coloured:
+    """Decoded frames of a DICOM file, as they come, and how much of the last one is coloured.
+
+    Args:
+        frames: Their stored values; only (H, W, 3) in RGB is coloured.
+    """
+
+    def __init__(self, frames: Iterator[Stored]) -> None:
+        self._frames = frames
+        self.share = 0.0
+
+    def __iter__(self) -> Coloured:
+        return self
+
+    def __next__(self) -> Stored:
+        stored = next(self._frames)
+        frame = stored.values
+        step = max(1, max(frame.shape) // _LOOK_PX)
+        self.share = 0.0
+        if frame.ndim == 3 and frame.shape[-1] == 3:
+            few = frame[::step, ::step]
+            self.share = _share(few, float(max(255, few.max())))
+        return stored
+
+
+def _share(colours: NDArray[Any], white: float) -> float:
+    """Of the places of an (H, W, 3) picture, those whose channels differ."""
+    values = colours.astype(np.float32)
+    return float((np.ptp(values, axis=-1) > COLOURED * white).mean())

@@ -1,0 +1,127 @@
+"""fxpipe never judges what it made itself, and says how much of that it met."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from bundles import paint, write_bundles, write_png
+from click.testing import CliRunner, Result
+from factories import dicom, dicom_file
+from pydicom import dcmread
+
+from pipeline.cli import main
+from pipeline.io.own import TABLE_BEGINS, without_results
+from pipeline.report.record import COLUMNS
+
+HAND = {"hand": 0.9}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """A working folder with weights and two positive hands, one of them DICOM."""
+    write_bundles(tmp_path / "weights")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FXPIPE_WEIGHTS", raising=False)
+    write_png(tmp_path / "in/a.png", HAND, HAND)
+    (tmp_path / "in/b.dcm").write_bytes(dicom_file(dicom(paint(HAND, HAND))))
+    return tmp_path
+
+
+def fxpipe(*arguments: object) -> Result:
+    words = ["run", "--device", "cpu", "--set", "isolate=false", *map(str, arguments)]
+    return CliRunner().invoke(main, words, catch_exceptions=False)
+
+
+def rows(output: str) -> list[dict[str, str]]:
+    with Path(output, "results.csv").open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_own_dicom_objects_are_unsupported_and_counted_and_no_part_of_the_study(place):
+    fxpipe("--input", "in", "--output", "first", "--dicom-out", "objects")
+    kinds = sorted(path.stem.rpartition("-")[2] for path in Path("objects").iterdir())
+    assert kinds == ["marks", "overlay", "report"]
+    shutil.copytree("objects", "in/back")
+    result = fxpipe("--input", "in", "--output", "second")
+    assert result.exit_code == 0, result.output
+    own = [row for row in rows("second") if row["path"].startswith("back/")]
+    assert [(row["status"], row["flags"], row["study"]) for row in own] == [
+        ("unsupported", "own-output", "")
+    ] * 3
+    assert all("that fxpipe made" in row["error"] for row in own)
+    assert "Own output of fxpipe, not judged: 3 files among these rows" in result.stdout
+    with Path("second/studies.csv").open(encoding="utf-8") as file:
+        (study,) = csv.DictReader(file)
+    assert (study["pictures"], study["ok"], study["unsupported"]) == ("1", "1", "0")
+    line = json.loads(Path("second/results.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    assert line["flag_reasons"]["own-output"].startswith("Made by fxpipe itself")
+
+
+@pytest.mark.parametrize(
+    ("changes", "own"),
+    [
+        ({"SeriesNumber": "17"}, True),  # an archive may number anew
+        ({"SeriesDescription": "KNOCHEN"}, True),
+        ({"SeriesNumber": "17", "SeriesDescription": "KNOCHEN"}, False),
+        ({"Manufacturer": "ACME"}, False),
+    ],
+)
+def test_an_object_is_known_by_its_maker_and_its_series(place, changes, own):
+    fxpipe("--input", "in", "--output", "first", "--dicom-out", "objects")
+    (overlay,) = Path("objects").glob("*-overlay.dcm")
+    ds = dcmread(overlay)
+    for keyword, value in changes.items():
+        setattr(ds, keyword, value)
+    ds.save_as("changed.dcm")
+    fxpipe("--input", "changed.dcm", "--output", "second")
+    assert [row["flags"] == "own-output" for row in rows("second")] == [own]
+
+
+def test_results_of_earlier_runs_are_left_out_and_named_and_nothing_else_is(place):
+    words = ("--input", "in", "--heatmaps", "all", "--report", "--fhir")
+    assert "Own output" not in fxpipe(*words, "--output", "in/monday").stdout
+    assert len(list(Path("in/monday/heatmaps").iterdir())) == 2
+    write_png(place / "in/monday/late.png", HAND, HAND)
+    write_png(place / "in/monday/heatmaps/drawn by hand.png", HAND, HAND)
+    result = fxpipe(*words, "--output", "in/tuesday", "--set", "csv_bom=true")
+    third = fxpipe(*words, "--output", "elsewhere")
+    names = ["a.png", "b.dcm", "monday/heatmaps/drawn by hand.png", "monday/late.png"]
+    for output in ("in/tuesday", "elsewhere"):
+        assert [row["path"] for row in rows(output)] == names
+    assert "Own output of fxpipe, not judged: the results in monday\n" in result.stdout
+    assert "not judged: the results in 2 folders: monday, tuesday\n" in third.stdout
+
+
+def test_a_folder_of_nothing_but_results_is_wrong_usage(place):
+    fxpipe("--input", "in", "--output", "first")
+    result = fxpipe("--input", "first", "--output", "second")
+    assert result.exit_code == 2
+    assert "first: found nothing but results of fxpipe" in result.stderr
+
+
+def test_an_overlay_alone_is_known_by_what_it_says(place):
+    fxpipe("--input", "in", "--output", "first", "--heatmaps", "all")
+    (place / "moved").mkdir()
+    for number, path in enumerate(sorted(Path("first/heatmaps").iterdir())):
+        path.rename(f"moved/{number}.png")
+    result = fxpipe("--input", "moved", "--output", "second")
+    assert result.exit_code == 0
+    assert {(row["status"], row["flags"]) for row in rows("second")} == {
+        ("unsupported", "own-output")
+    }
+    assert "2 files among these rows" in result.stdout
+
+
+def test_somebody_elses_table_of_the_same_name_hides_nothing(tmp_path):
+    (tmp_path / "results.csv").write_text("picture,verdict\n")
+    (tmp_path / "report.html").write_text("<p>")
+    entries = list(tmp_path.iterdir())
+    assert without_results(tmp_path, entries) == entries  # type: ignore[arg-type]
+
+
+def test_tables_begin_as_they_are_looked_for():
+    assert ",".join(COLUMNS).encode().startswith(TABLE_BEGINS)

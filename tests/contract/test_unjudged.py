@@ -1,0 +1,172 @@
+"""What is readable and no radiograph is unsupported: no failure, no picture that a study lost."""
+
+from __future__ import annotations
+
+import csv
+import struct
+from pathlib import Path
+
+import pytest
+from bundles import paint, write_bundles
+from click.testing import CliRunner, Result
+from factories import IDENTIFIERS, dicom, dicom_file
+from pydicom.fileset import FileSet
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    CTImageStorage,
+    DigitalXRayImageStorageForProcessing,
+    EncapsulatedPDFStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    KeyObjectSelectionDocumentStorage,
+)
+
+from pipeline.cli import main
+from pipeline.io.medium import listed_study, studies_of
+from pipeline.studies import pseudonym
+
+HAND = {"hand": 0.9}
+UIDS = ("1.2.826.0.1.3680043.77.1", "1.2.826.0.1.3680043.77.2")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """A working folder with weights."""
+    write_bundles(tmp_path / "weights")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FXPIPE_WEIGHTS", raising=False)
+    return tmp_path
+
+
+def fxpipe(*arguments: object) -> Result:
+    words = ["run", "--device", "cpu", "--set", "isolate=false", *map(str, arguments)]
+    return CliRunner().invoke(main, words, catch_exceptions=False)
+
+
+def rows(name: str = "results") -> dict[str, dict[str, str]]:
+    with Path(f"results/{name}.csv").open(encoding="utf-8", newline="") as file:
+        return {row["path" if name == "results" else "study"]: row for row in csv.DictReader(file)}
+
+
+def classed(uid: str, pixels: bool = False, **attributes: object) -> bytes:
+    picture = dicom(paint(HAND, HAND) if pixels else None, **attributes)
+    picture.SOPClassUID = picture.file_meta.MediaStorageSOPClassUID = uid
+    return dicom_file(picture)
+
+
+UNJUDGED = {
+    "report.dcm": classed("1.2.840.10008.5.1.4.1.1.88.33", Modality="SR"),
+    "state.dcm": classed(GrayscaleSoftcopyPresentationStateStorage, Modality="PR"),
+    "key.dcm": classed(KeyObjectSelectionDocumentStorage, Modality="KO"),
+    "letter.dcm": classed(EncapsulatedPDFStorage, Modality="DOC"),
+    # Rows do not make a picture of a document, and neither does a modality of pictures.
+    "letter-2.dcm": classed(EncapsulatedPDFStorage, Modality="OT", Rows=4, Columns=4),
+    "private.dcm": classed("1.2.3.4.5", Modality="PLAN"),
+    "ct.dcm": classed(CTImageStorage, True, Modality="CT"),
+    "ct-unnamed.dcm": classed(CTImageStorage, True, Modality=None),
+    "mammography.dcm": dicom_file(dicom(paint(HAND), Modality="MG")),
+    "fluoroscopy.dcm": dicom_file(dicom(paint(HAND), Modality="RF")),
+    "raw.dcm": dicom_file(dicom(paint(HAND), PresentationIntentType="FOR PROCESSING")),
+    "raw-class.dcm": classed(DigitalXRayImageStorageForProcessing, True),
+    "._b.jpg": struct.pack(">II", 0x00051607, 0x00020000) + bytes(90),
+    "._c.dcm": b"whatever else macOS may put there",
+}
+
+
+def test_readable_objects_are_unsupported_and_cost_no_study_a_picture(place):
+    folder = place / "in"
+    folder.mkdir()
+    (folder / "a.dcm").write_bytes(dicom_file(dicom(paint(HAND, HAND))))
+    for name, content in UNJUDGED.items():
+        (folder / name).write_bytes(content)
+    result = fxpipe("--input", "in")
+    assert result.exit_code == 0, result.output
+    found = rows()
+    assert found.pop("a.dcm")["status"] == "ok"
+    assert {name: row["status"] for name, row in found.items()} == dict.fromkeys(
+        UNJUDGED, "unsupported"
+    )
+    for name, row in found.items():
+        assert row["error"].startswith(f"{name}: found "), row
+        assert "wanted" in row["error"]
+        assert not any(word in row["error"] for word in IDENTIFIERS)
+        assert row["study"] == ""
+    (study,) = rows("studies").values()
+    assert (study["pictures"], study["ok"]) == ("1", "1")
+    assert "1 study: 1 positive" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        classed(ComputedRadiographyImageStorage, Modality="CR"),  # no pixel data, no rows
+        classed("1.2.3.4.5", Modality=None),
+        classed(ComputedRadiographyImageStorage, Modality="CR", Rows=4, Columns=4),
+    ],
+)
+def test_a_radiograph_that_lost_its_pixels_is_failed_and_lost(place, content):
+    (place / "in").mkdir()
+    (place / "in/a.dcm").write_bytes(content)
+    assert fxpipe("--input", "in").exit_code == 1
+    assert rows()["a.dcm"]["status"] == "failed"
+    (study,) = rows("studies").values()
+    assert study["failed"] == "1"
+
+
+# ---------------------------------------------------------------------------------- media
+
+
+def medium(folder: Path) -> list[Path]:
+    """A DICOM medium with two studies of two pictures; its picture files in order."""
+    files = FileSet()
+    for number in range(4):
+        picture = dicom(
+            paint(HAND, {"hand": 0.9 if number == 3 else 0.1}), StudyInstanceUID=UIDS[number // 2],
+            SOPInstanceUID=f"2.25.{number + 1}", SeriesInstanceUID=f"2.25.9{number // 2}",
+            StudyDate="20230101", StudyTime="101010", StudyID=str(number // 2), SeriesNumber=1,
+            InstanceNumber=number, AccessionNumber="", PatientName="Invented^Person",
+        )  # fmt: skip
+        files.add(picture)
+    files.write(folder)
+    files._stage["t"].cleanup()  # it has no other way to let go of its temporary folder
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "DICOMDIR")
+
+
+def test_a_run_over_a_medium_keeps_its_studies(place):
+    _, without_study, scratched, _ = medium(place / "in")
+    header = dicom(paint(HAND, HAND), StudyInstanceUID=None)
+    without_study.write_bytes(dicom_file(header))
+    scratched.write_bytes(b"\xff" * 4096)
+    result = fxpipe("--input", "in")
+    assert result.exit_code == 1  # the picture that the medium has lost
+    assert rows()["DICOMDIR"]["status"] == "unsupported"
+    told = rows("studies")
+    assert list(told) == [pseudonym(uid) for uid in UIDS]
+    first, second = told.values()
+    assert (first["pictures"], first["ok"], first["verdict"]) == ("2", "2", "positive")
+    assert (second["pictures"], second["ok"], second["failed"]) == ("2", "1", "1")
+    assert "2 studies: 2 positive" in result.stdout
+
+
+def test_names_may_have_been_changed_on_the_way_from_the_disc(tmp_path):
+    for path in [*medium(tmp_path), tmp_path / "DICOMDIR"]:
+        path.rename(path.with_name(path.name.lower()))
+    (tmp_path / "dicomdir").rename(tmp_path / "moved")
+    (tmp_path / "moved").rename(tmp_path / "dicomdir")
+    found = [listed_study(path) for path in sorted(tmp_path.rglob("im*"))]
+    assert sorted(found) == sorted(UIDS * 2)
+    assert listed_study(tmp_path / "other") is None
+
+
+def test_a_directory_that_runs_in_circles_ends(tmp_path):
+    from pydicom import dcmread
+
+    medium(tmp_path)
+    ds = dcmread(tmp_path / "DICOMDIR")
+    whole = studies_of(ds)
+    assert len(whole) == 4
+    first = ds.DirectoryRecordSequence[0]
+    for record in ds.DirectoryRecordSequence:
+        record.OffsetOfTheNextDirectoryRecord = first.seq_item_tell
+    assert set(studies_of(ds)) <= set(whole)
+    (tmp_path / "DICOMDIR").write_bytes((tmp_path / "DICOMDIR").read_bytes()[:600])
+    assert listed_study(tmp_path / "IM1") is None
