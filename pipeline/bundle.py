@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -123,6 +124,8 @@ class Density(Frozen):
         threshold: Below this similarity a picture is unsupported, whatever the router says.
         refused: Share of the supported validation pictures, as they are and augmented, that this
             threshold refuses.
+        far: Below this similarity a picture that is judged is far from the training pictures, and
+            *positive* only from the highest stored threshold; at least ``threshold``.
     """
 
     dimensions: int = Field(ge=1)
@@ -130,11 +133,14 @@ class Density(Frozen):
     neighbours: int = Field(ge=1)
     threshold: float = Field(ge=-1.0, le=1.0)
     refused: float = Field(ge=0.0, le=1.0)
+    far: float = Field(ge=-1.0, le=1.0)
 
     @model_validator(mode="after")
     def _enough(self) -> Self:
         if self.neighbours > self.references:
             raise ValueError(f"{self.neighbours} neighbours among {self.references} references")
+        if self.far < self.threshold:
+            raise ValueError(f"far is {self.far}, below the threshold {self.threshold}")
         return self
 
 
@@ -329,6 +335,19 @@ class BundleSpec(Contract):
             )
         stored = self.operating_points[chosen]
         return OperatingPoint(chosen, stored.threshold, stored.doubt_below)
+
+    def far_point(self, name: str | None) -> OperatingPoint:
+        """The same point for pictures that are far from the training pictures.
+
+        *Positive* begins at the highest threshold that is stored, and *negative* ends where it
+        always does: what lies between is uncertain.
+
+        Raises:
+            BundleError: The bundle has no point of that name.
+        """
+        highest = max(point.threshold for point in self.operating_points.values())
+        point = self.operating_point(name)
+        return replace(point, threshold=max(point.threshold, highest))
 
     def study_point(self, name: str | None) -> OperatingPoint | None:
         """The point of that name for whole studies; None where none is stored."""

@@ -72,6 +72,8 @@ class RunConfig(Settings):
         gate: Whether a picture that is far from all training pictures is unsupported, whatever
             the router says. ``off`` is for networks that were exported before there was a density
             gate, and for measuring what it does.
+        far: Whether a picture that is judged but far from the training pictures is *positive*
+            only from the highest stored threshold, and *uncertain* below it (``doubt``).
         heatmaps: For which pictures to show where a finding is seen: those with a positive or
             uncertain verdict, all that got one, or none. None: positive with a report or DICOM
             objects, else none.
@@ -101,6 +103,7 @@ class RunConfig(Settings):
     operating_point: str | None = None
     looks: int | None = Field(default=None, ge=1, le=17)
     gate: Literal["on", "off"] = "on"
+    far: Literal["doubt", "ignore"] = "doubt"
     heatmaps: Heatmaps | None = None
     report: bool = False
     fhir: bool = False

@@ -31,6 +31,7 @@ def route(
     thresholds: Mapping[str, float],
     density: float | None = None,
     density_threshold: float | None = None,
+    density_far: float | None = None,
 ) -> RegionCall:
     """Decide which regions a picture shows; several may fire, or none.
 
@@ -39,12 +40,15 @@ def route(
         thresholds: The probability from which each region fires.
         density: Similarity to the nearest training pictures, if the region stage tells it.
         density_threshold: The density below which no region fires; None for no density gate.
+        density_far: The density below which the picture is far from the training pictures.
 
     Raises:
         ValueError: The regions differ, a probability is no number in [0, 1], the density is no
             number, or there is a threshold for it and no density.
     """
-    return RegionCall(dict(probabilities), dict(thresholds), density, density_threshold)
+    return RegionCall(
+        dict(probabilities), dict(thresholds), density, density_threshold, density_far
+    )
 
 
 def combine(
@@ -161,6 +165,7 @@ def decide(
     probability: float,
     point: OperatingPoint,
     heatmap: Heatmap | None = None,
+    far: bool = False,
 ) -> FractureCall:
     """Apply an operating point to what a specialist says.
 
@@ -170,11 +175,12 @@ def decide(
         probability: Calibrated, in [0, 1].
         point: The rule.
         heatmap: Where it is seen.
+        far: Whether ``point`` is the one for pictures that are far from the training pictures.
 
     Raises:
         ValueError: The probability is no number in [0, 1].
     """
-    return FractureCall(region, target, probability, point, heatmap)
+    return FractureCall(region, target, probability, point, heatmap, far)
 
 
 def strongest(seen: Iterable[Seen]) -> dict[str, Seen]:
@@ -203,13 +209,21 @@ def decide_study(
     Args:
         best: From :func:`strongest`, over the pictures of the study that were sent to each.
         points: For whole studies, by specialist; where there is none, the point that decided on
-            the pictures decides on the study too.
+            the pictures decides on the study too. A picture that is far from the training
+            pictures makes no study positive below the threshold that holds for it.
     """
     return tuple(
         StudyCall(
-            replace(call, operating_point=points.get(region, call.operating_point)),
+            replace(call, operating_point=_of_study(call, points.get(region))),
             image,
             "study" if region in points else "picture",
         )
         for region, (image, call) in best.items()
     )
+
+
+def _of_study(call: FractureCall, point: OperatingPoint | None) -> OperatingPoint:
+    own = call.operating_point
+    if point is None:
+        return own
+    return replace(point, threshold=max(point.threshold, own.threshold)) if call.far else point

@@ -249,6 +249,8 @@ class RegionCall:
             stage does not tell it.
         density_threshold: The density below which no region fires, whatever the probabilities
             are; None where there is no density gate, or it is off.
+        density_far: The density below which a picture counts as far from the training pictures;
+            None where none does.
         header_effect: What the header's word did.
         veto: Why the header forbids what the router found; None when it does not.
     """
@@ -257,6 +259,7 @@ class RegionCall:
     thresholds: Mapping[str, float]
     density: float | None = None
     density_threshold: float | None = None
+    density_far: float | None = None
     header_effect: HeaderEffect = HeaderEffect.NOTHING
     veto: str | None = None
 
@@ -268,13 +271,13 @@ class RegionCall:
         )
         for region, probability in self.probabilities.items():
             _check_probability(f"probability of {region}", probability)
-        for name in ("density", "density_threshold"):
+        for name in ("density", "density_threshold", "density_far"):
             value = getattr(self, name)
             _check(value is None or math.isfinite(value), f"{name} is {value}, wanted a number")
-        _check(
-            self.density_threshold is None or self.density is not None,
-            f"density_threshold is {self.density_threshold}, but there is no density",
-        )
+            _check(
+                value is None or self.density is not None,
+                f"{name} is {value}, but there is no density",
+            )
 
     @property
     def unfamiliar(self) -> bool:
@@ -282,6 +285,15 @@ class RegionCall:
         if self.density is None or self.density_threshold is None:
             return False
         return self.density < self.density_threshold
+
+    @property
+    def far(self) -> bool:
+        """Whether the picture is far from the training pictures, judged or not."""
+        return (
+            self.density is not None
+            and self.density_far is not None
+            and self.density < self.density_far
+        )
 
     @property
     def ranking(self) -> tuple[str, ...]:
@@ -356,6 +368,7 @@ class FractureCall:
         probability: Calibrated, in [0, 1].
         operating_point: The rule that was applied.
         heatmap: Where it is seen; None when it was not asked for, or the network has none.
+        far: Whether the rule is the one for pictures that are far from the training pictures.
     """
 
     region: str
@@ -363,6 +376,7 @@ class FractureCall:
     probability: float
     operating_point: OperatingPoint
     heatmap: Heatmap | None = field(default=None, compare=False, repr=False)
+    far: bool = False
 
     def __post_init__(self) -> None:
         _check_probability(f"probability of {self.target} ({self.region})", self.probability)

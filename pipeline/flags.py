@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .artificial import MOST_GREY, constant, signs
-from .domain import Array, Flag
+from .domain import Array, Flag, RegionCall
 from .io.body_parts import body_part
 
 BLANK = "blank"
@@ -34,6 +34,7 @@ NAMES = (
     "mostly-collimation",
     "several-exposures",
     "body-part-differs",
+    "far-from-training",
     "not-framed",
     "not-a-radiograph",
     "grey-block",
@@ -148,6 +149,23 @@ def reconcile(header: Mapping[str, str] | None, found: Sequence[str] | None) -> 
         Flag(
             "body-part-differs",
             f"Another body part than the header says: {part.said}, found {seen}",
+        ),
+    )
+
+
+def distance(call: RegionCall | None) -> tuple[Flag, ...]:
+    """Say that a picture is judged although it is far from the training pictures.
+
+    Args:
+        call: The routing decision; None where there is none.
+    """
+    if call is None or not call.far or not call.fired:
+        return ()
+    return (
+        Flag(
+            "far-from-training",
+            f"Unlike most pictures that the networks learned from (similarity {call.density:.3f}, "
+            f"usual from {call.density_far:.3f}): positive only at a higher probability",
         ),
     )
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from .bundle import Density
 from .clock import Clock
 from .config import RunConfig
 from .decision import combine, decide, examiners, refusal, route, unjudged
@@ -30,7 +29,7 @@ from .domain import (
     Status,
     Verdict,
 )
-from .flags import reconcile
+from .flags import distance, reconcile
 from .heatmap import to_heatmap
 from .in_order import in_order
 from .reading.opened import open_reader
@@ -159,9 +158,7 @@ def _judge(prepared: Sequence[Prepared], job: _Job) -> list[Outcome]:
     if weights.region is not None:
         calls = [
             call and combine(call, item.header, job.config.header, job.config.header_margin)
-            for call, item in zip(
-                _route(weights.region, batch, weights.gate), prepared, strict=True
-            )
+            for call, item in zip(_route(weights.region, batch, weights), prepared, strict=True)
         ]
         faults = [None if call else "the region stage gave no number for it" for call in calls]
     looking = [
@@ -175,7 +172,9 @@ def _judge(prepared: Sequence[Prepared], job: _Job) -> list[Outcome]:
             continue
         output = specialist.look(batch, rows, evidence=job.config.shown_heatmaps != "none")
         for row, i in enumerate(rows):
-            finding = _finding(row, output, region, prepared[i], job)
+            call = calls[i]
+            far = call is not None and call.far
+            finding = _finding(row, output, region, prepared[i], far, job)
             if finding is None:
                 faults[i] = f"the {region} specialist gave no number for it"
             else:
@@ -188,32 +187,35 @@ def _judge(prepared: Sequence[Prepared], job: _Job) -> list[Outcome]:
 
 
 def _finding(
-    row: int, output: StageOutput, region: str, item: Prepared, job: _Job
+    row: int, output: StageOutput, region: str, item: Prepared, far: bool, job: _Job
 ) -> FractureCall | None:
     """What a specialist says of one of its rows; None where it gave something unusable."""
     probability = float(output.probabilities[row, 0])
     if not np.isfinite(probability):
         return None
-    spec, point = job.weights.fracture[region].spec, job.weights.points[region]
+    spec, point = job.weights.fracture[region].spec, job.weights.point(region, far)
     heatmap: Heatmap | None = None
     shown = job.config.shown_heatmaps == "all" or point.verdict(probability) is not Verdict.NEGATIVE
     if output.evidence is not None and shown and np.isfinite(output.evidence[row, 0]).all():
         placement = item.placements[spec.preprocess]
         limb = None if item.rendered is None else tissue(item.rendered.pixels)
         heatmap = to_heatmap(output.evidence[row, 0], spec.preprocess, placement, limb)
-    return decide(region, str(spec.target), probability, point, heatmap)
+    return decide(region, str(spec.target), probability, point, heatmap, far)
 
 
-def _route(region: Stage, batch: Batch, gate: Density | None) -> list[RegionCall | None]:
+def _route(region: Stage, batch: Batch, weights: Weights) -> list[RegionCall | None]:
     """A routing decision for each row; None where the network gave something unusable."""
     output = region.look(batch)
-    thresholds, wanted = region.spec.route_thresholds, None if gate is None else gate.threshold
+    thresholds = region.spec.route_thresholds
+    wanted = None if weights.gate is None else weights.gate.threshold
     densities = [None] * len(output) if output.density is None else output.density.tolist()
     calls: list[RegionCall | None] = []
     for row, density in zip(output.probabilities, densities, strict=True):
         usable = np.isfinite(row).all() and (density is None or np.isfinite(density))
         probabilities = dict(zip(output.labels, row.tolist(), strict=True))
-        calls.append(route(probabilities, thresholds, density, wanted) if usable else None)
+        calls.append(
+            route(probabilities, thresholds, density, wanted, weights.far) if usable else None
+        )
     return calls
 
 
@@ -246,7 +248,7 @@ def _outcome(
         elapsed_ms=item.elapsed_ms + share_ms,
         bundle_digests=weights.digests(spoke),
         header=item.header,
-        flags=item.flags + reconcile(item.header, seen),
+        flags=item.flags + reconcile(item.header, seen) + distance(call),
         study=item.study,
         identity=item.identity,
         rendered=item.rendered,

@@ -253,6 +253,8 @@ class DensityConfig(Settings):
         views: Augmented versions of each picture that are taken beside the picture itself.
         refused: Share of the supported validation pictures, as they are and augmented, that the
             gate refuses.
+        far: Share of them, those that are refused among them, that counts as far from the training
+            pictures.
     """
 
     dimensions: int = Field(default=128, ge=1, le=4096)
@@ -260,6 +262,7 @@ class DensityConfig(Settings):
     neighbours: int = Field(default=10, ge=1)
     views: int = Field(default=3, ge=0, le=64)
     refused: float = Field(default=0.01, ge=0.0, lt=1.0)
+    far: float = Field(default=0.1, ge=0.0, lt=1.0)
 
 
 class StageConfig(Settings):

@@ -85,8 +85,8 @@ def fit_density(
     training rows that lie evenly where any do (greedy k-centre, Gonzalez 1985, doi
     10.1016/0304-3975(85)90224-5): a random choice would hold rare kinds of pictures for less
     familiar than frequent ones. The share of the training rows that is least like the others is
-    left out before, or what augmentation spoilt would be chosen first. The threshold is a quantile
-    over the validation rows.
+    left out before, or what augmentation spoilt would be chosen first. The threshold, and from
+    where a picture is far, are quantiles over the validation rows.
 
     Args:
         training: (N, F) float32 pooled features of training pictures that show a supported
@@ -127,13 +127,14 @@ def fit_density(
     count = len(references)
     neighbours = min(config.neighbours, count)
     scores = _nearest(compared, references, neighbours)
-    threshold = float(np.quantile(scores, config.refused))
+    threshold, far = (float(np.quantile(scores, q)) for q in (config.refused, config.far))
     contract = Density(
         dimensions=dimensions,
         references=count,
         neighbours=neighbours,
         threshold=float(np.clip(threshold, -1.0, 1.0)),
         refused=float(np.mean(scores < threshold)),
+        far=float(np.clip(max(threshold, far), -1.0, 1.0)),
     )
     return FittedDensity(projection, offset, references, contract)
 

@@ -119,12 +119,13 @@ def train(
         )
     data = RadiographDataset(learn, stage.targets(learn), preprocess)
     views = find_views(network, stage, index, preprocess, config, fabric, progress)
-    learner = make_learner(network, fresh, optim, epoch_steps(learn, optim), fabric)
+    steps = epoch_steps(learn, optim)
+    learner = make_learner(network, fresh, optim, steps, fabric)
     state = State()
     if (run / LAST).is_file():
         state = resume(run, learner)
         log.info("%s: going on after epoch %d", run, state.epoch)
-    shown = len(learn) - len(learn) % optim.batch_size
+    shown = steps * optim.batch_size
     device = device_name(fabric)
     log.info(
         "%s: %d training and %d validation pictures, at most %d epochs of %d batches of %d; %s in "

@@ -35,7 +35,7 @@ SPEC = PreprocessSpec(
 )
 ROUTE_THRESHOLD = 0.5
 STRANGE_CELL = (3, 1)
-GATE = Density(dimensions=1, references=1, neighbours=1, threshold=0.25, refused=0.01)
+GATE = Density(dimensions=1, references=1, neighbours=1, threshold=0.25, refused=0.01, far=0.3)
 POINTS = {"balanced": (0.5, 0.3), "specific": (0.95, 0.95)}
 
 _NOBODY = Provenance(

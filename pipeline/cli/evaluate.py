@@ -228,6 +228,11 @@ def _by_gate(evaluation: Evaluation) -> Table | Text:
     for who in ("gate", "router", "both", "either"):
         counts = (f"{part['counts'][who]} of {part['pictures']}" for part in parts)
         table.add_row(Text(who), *(Text(count) for count in counts))
+    counts = (
+        f"{figures['far'][name]['count']} of {part['pictures']}"
+        for name, part in figures["refused"].items()
+    )
+    table.add_row(Text("nobody, but far from training"), *(Text(count) for count in counts))
     for key, name in SCORES.items():
         table.add_row(Text(f"AUC by {name}"), Text(words(figures["auc"][key])), "")
     return table

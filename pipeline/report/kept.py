@@ -55,7 +55,13 @@ def from_json(told: Json, path: Path) -> Outcome:
         status=Status(told["status"]),
         region=told["region"] and _call(told["region"]),
         findings=tuple(
-            FractureCall(one["region"], one["target"], one["probability"], _point(one["point"]))
+            FractureCall(
+                one["region"],
+                one["target"],
+                one["probability"],
+                _point(one["point"]),
+                far=one["far"],
+            )
             for one in told["findings"]
         ),
         error=told["error"],
@@ -74,6 +80,7 @@ def _region(call: RegionCall) -> Json:
         "thresholds": dict(call.thresholds),
         "density": call.density,
         "density_threshold": call.density_threshold,
+        "density_far": call.density_far,
         "header_effect": call.header_effect.value,
         "veto": call.veto,
     }
@@ -90,6 +97,7 @@ def _finding(finding: FractureCall) -> Json:
         "target": finding.target,
         "probability": finding.probability,
         "point": [point.name, point.threshold, point.doubt_below],
+        "far": finding.far,
     }
 
 

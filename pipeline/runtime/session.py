@@ -41,6 +41,9 @@ class Weights:
         precision: Of all of them.
         gate: The density gate that pictures must pass; None where there is no region stage, or
             the settings switch it off.
+        far: Density below which a picture is far from the training pictures; None where there is
+            no density, or the settings ignore it.
+        far_points: The operating point of each specialist for such pictures, by region.
     """
 
     trunks: Mapping[str, Network]
@@ -51,6 +54,17 @@ class Weights:
     precision: Precision
     study_points: Mapping[str, OperatingPoint] = field(default_factory=dict)
     gate: Density | None = None
+    far: float | None = None
+    far_points: Mapping[str, OperatingPoint] = field(default_factory=dict)
+
+    def point(self, region: str, far: bool) -> OperatingPoint:
+        """What decides on a picture that a specialist looks at.
+
+        Args:
+            region: The specialist.
+            far: Whether the picture is far from the training pictures.
+        """
+        return self.far_points[region] if far else self.points[region]
 
     @property
     def ungated(self) -> str:
@@ -247,6 +261,8 @@ def _complete(
         precision,
         _study_points(fracture, config.operating_point),
         _gate(region, config),
+        _far(region, config),
+        {name: s.spec.far_point(config.operating_point) for name, s in fracture.items()},
     )
 
 
@@ -267,6 +283,13 @@ def _gate(region: Stage | None, config: RunConfig) -> Density | None:
             "`bench` go without the gate when told `--set gate=off`",
         )
     return region.spec.density
+
+
+def _far(region: Stage | None, config: RunConfig) -> float | None:
+    """The density from which a picture is no longer far from the training pictures."""
+    if region is None or region.spec.density is None or config.far == "ignore":
+        return None
+    return region.spec.density.far
 
 
 def _specialists(judges: Mapping[str, Network]) -> dict[str, Stage]:

@@ -31,8 +31,10 @@ def gate_figures(table: pd.DataFrame, settings: Settings) -> Figures | None:
     Returns:
         None without a region stage or a density gate in force. ``refused``: of ``supported``
         pictures (a supported region is certainly in view) and ``unsupported`` ones (none is) the
-        number of ``pictures``, and by :data:`WHO` ``counts`` and ``shares``. ``auc``: of
-        supported against unsupported pictures, by :data:`SCORES`.
+        number of ``pictures``, and by :data:`WHO` ``counts`` and ``shares``. ``far``: of the same
+        pictures the ``count`` and ``share`` that the gate lets pass although they are far from the
+        training pictures, so that *positive* needs more. ``auc``: of supported against unsupported
+        pictures, by :data:`SCORES`.
     """
     if settings.no_gate or settings.no_region_stage:
         return None
@@ -45,6 +47,7 @@ def gate_figures(table: pd.DataFrame, settings: Settings) -> Figures | None:
     }
     refuses = _refusals(table, density)
     groups = table["group"].to_numpy(str)
+    far = ~refuses["gate"] & (density < table["density_far"].to_numpy(np.float64))
     refused: Figures = {}
     for name, rows in parts.items():
         refused[name] = {
@@ -59,6 +62,10 @@ def gate_figures(table: pd.DataFrame, settings: Settings) -> Figures | None:
     beside = groups[known].tolist()
     return {
         "refused": refused,
+        "far": {
+            name: {"count": int(far[rows].sum()), "share": share(far[rows], groups[rows].tolist())}
+            for name, rows in parts.items()
+        },
         "auc": {
             name: auc_estimate(labels, values.astype(np.float32), beside, settings.seed)
             for name, values in _scores(table[known], density[known]).items()

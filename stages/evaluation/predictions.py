@@ -63,11 +63,12 @@ a DICOM header about the body part, ``fired_alone`` the regions that fire by the
 NUMBERS = (
     *("label", *(f"view_{region}" for region in REGIONS), "width_px", "height_px"),
     *(f"{name}_{region}" for region in REGIONS for name in ("p", "logit", "route_threshold")),
-    *("density", "density_threshold"),
+    *("density", "density_threshold", "density_far"),
     *(f"{name}_{region}" for region in REGIONS for name in SPOKEN),
 )
 """Columns of numbers, NaN where unknown: truth, size, then routing (``p``: calibrated; nothing
-without a region stage; ``density_threshold``: nothing where the gate is off) and what the
+without a region stage; ``density_threshold``: nothing where the gate is off; ``density_far``:
+nothing where far pictures are judged like near ones) and what the
 specialist that looks at pictures of the region says (``fracture``: calibrated, ``peak``: where its
 map is highest, as fractions of the picture's width and height, outside [0, 1] for a peak in the
 padding; ``cell``: size of a cell of the map in the same fractions; ``off_limb``: 1 where the map is
@@ -222,12 +223,12 @@ def _ask(items: Sequence[_Read], weights: Weights, config: RunConfig) -> Iterato
             name = region if region in answers else ANY_REGION
             if name in answers:
                 said = _spoken(i, item, answers[name], weights.fracture[name])
-                said |= {
-                    "threshold": weights.points[name].threshold,
-                    "doubt_below": weights.points[name].doubt_below,
-                }
+                far = _is_far(row)
+                point = weights.point(name, far)
+                said |= {"threshold": point.threshold, "doubt_below": point.doubt_below}
                 if name in weights.study_points:
-                    said["study_threshold"] = weights.study_points[name].threshold
+                    of_study = weights.study_points[name].threshold
+                    said["study_threshold"] = max(of_study, point.threshold) if far else of_study
                 row |= {f"{key}_{region}": value for key, value in said.items()}
         row["header_says"] = body_part(item.header).said
         yield row | _decided(row, item.header, weights, config)
@@ -245,7 +246,14 @@ def _routed(i: int, routing: StageOutput, weights: Weights) -> dict[str, float]:
         row["density"] = float(routing.density[i])
     if weights.gate is not None:
         row["density_threshold"] = weights.gate.threshold
+    if weights.far is not None:
+        row["density_far"] = weights.far
     return row
+
+
+def _is_far(row: Mapping[str, Any]) -> bool:
+    """Whether the picture of a row is far from the training pictures."""
+    return "density_far" in row and bool(row["density"] < row["density_far"])
 
 
 def _spoken(i: int, item: _Read, answer: StageOutput, stage: Stage) -> dict[str, float]:
@@ -277,7 +285,9 @@ def _decided(
             error = "the region stage gave no number for it"
             return {"status": Status.FAILED.value, "error": error}
         thresholds = weights.region.spec.route_thresholds
-        alone = route(probabilities, thresholds, density, row.get("density_threshold"))
+        alone = route(
+            probabilities, thresholds, density, row.get("density_threshold"), row.get("density_far")
+        )
         call = combine(alone, header, config.header, config.header_margin)
         fired = {
             "fired_alone": ";".join(alone.fired),
@@ -292,7 +302,9 @@ def _decided(
             continue
         p = row[f"fracture_{region}"]
         if np.isfinite(p):
-            findings.append(decide(region, str(stage.spec.target), p, weights.points[region]))
+            far = call is not None and call.far
+            point = weights.point(region, far)
+            findings.append(decide(region, str(stage.spec.target), p, point, far=far))
         else:
             fault = f"the {region} specialist gave no number for it"
     if fault is not None:

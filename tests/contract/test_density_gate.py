@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from pipeline.bundle import Kind
 from pipeline.cli import main
+from pipeline.cli.inputs import inputs_of
 from pipeline.cli.resuming import about
 from pipeline.config import RunConfig
 from pipeline.runtime.session import load_bundles
@@ -114,7 +115,34 @@ def test_the_gate_is_on_or_off(place):
 
 def test_an_unfinished_run_with_the_gate_is_no_unfinished_run_without(place):
     on, off = (
-        about(place / "in", load_bundles(place / "weights", config), config)
+        about(inputs_of([place / "in"]), load_bundles(place / "weights", config), config)
         for config in (RunConfig(device="cpu"), RunConfig(device="cpu", gate="off"))
     )
     assert {key for key in on if on[key] != off[key]} == {"gate"}
+
+
+def test_a_far_picture_is_uncertain_where_a_near_one_is_positive(place):
+    write_png(Path("in/near.png"), {"hand": 0.9}, {"hand": 0.55})
+    write_png(Path("in/far.png"), {"hand": 0.9}, {"hand": 0.55}, strange=0.72)
+    write_png(Path("in/plain.png"), {"hand": 0.9}, {"hand": 0.95}, strange=0.72)
+    write_png(Path("in/whole.png"), {"hand": 0.9}, {"hand": 0.1}, strange=0.72)
+    result = fxpipe("--report", "--fhir")
+    assert result.exit_code == 0, result.output
+    told = rows()
+    assert {name: row["verdict"] for name, row in told.items() if row["verdict"]} == {
+        "near.png": "positive",
+        "far.png": "uncertain",
+        "plain.png": "positive",
+        "whole.png": "negative",
+    }
+    assert told["near.png"]["probability"] == told["far.png"]["probability"]
+    assert float(told["near.png"]["threshold"]) == 0.5
+    assert {float(told[f"{name}.png"]["threshold"]) for name in ("far", "plain", "whole")} == {0.95}
+    assert "far-from-training" not in told["near.png"]["flags"]
+    assert all("far-from-training" in told[f"{n}.png"]["flags"] for n in ("far", "plain", "whole"))
+    assert "far-from-training" not in told["strange.png"]["flags"]  # refused, not doubted
+    assert "positive only at a higher" in Path("results/report.html").read_text(encoding="utf-8")
+    result = fxpipe("--set", "far=ignore", "--restart")
+    assert result.exit_code == 0, result.output
+    assert rows()["far.png"]["verdict"] == "positive"
+    assert "far-from-training" not in rows()["far.png"]["flags"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.decision import combine, decide, examiners, refusal, route, unjudged
-from pipeline.domain import Flag, OperatingPoint, Verdict
+from pipeline.decision import combine, decide, decide_study, examiners, refusal, route, unjudged
+from pipeline.domain import Flag, ImageRef, OperatingPoint, Verdict
 from pipeline.flags import reconcile
 
 HALF = {"elbow": 0.5, "hand": 0.5, "shoulder": 0.5}
@@ -113,6 +114,18 @@ def test_an_unfamiliar_picture_is_refused_for_that_reason():
     wanted = "unlike anything that the networks were trained on: similarity 0.310, wanted 0.520"
     assert str(refusal(call, {"hand"})).startswith(wanted)
     assert examiners(call, {"hand"}) == ()
+
+
+def test_a_far_picture_makes_no_study_positive_that_it_would_not_make_itself() -> None:
+    near, far = OperatingPoint("balanced", 0.4, 0.2), OperatingPoint("balanced", 0.9, 0.2)
+    of_study = {"hand": OperatingPoint("balanced", 0.5, 0.3)}
+    image = ImageRef(Path("a.png"), "0" * 64)
+    for point, is_far, threshold in ((near, False, 0.5), (far, True, 0.9)):
+        call = decide("hand", "fracture", 0.7, point, far=is_far)
+        (study,) = decide_study({"hand": (image, call)}, of_study)
+        assert study.call.operating_point.threshold == threshold
+        (alone,) = decide_study({"hand": (image, call)}, {})
+        assert alone.call.operating_point == point
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,18 @@ def test_the_stated_share_of_the_validation_pictures_is_refused():
         assert refused == found.contract.refused == pytest.approx(share, abs=1 / 200)
 
 
+def test_the_stated_share_of_the_validation_pictures_is_far_and_what_is_refused_is_far():
+    random = np.random.default_rng(1)
+    training, validation = regions(random, 300), regions(random, 200)
+    for share in (0.0, 0.1, 0.3):
+        config = SMALL.model_copy(update={"refused": 0.1, "far": share})
+        contract = fit_density(training, validation, config).contract
+        found = fit_density(training, validation, config)
+        far = float(np.mean(similarity(validation, found) < contract.far))
+        assert contract.far >= contract.threshold
+        assert far == pytest.approx(max(share, 0.1), abs=1 / 200)
+
+
 def test_the_contract_tells_what_is_stored(fitted):
     told = fitted.contract
     assert (told.dimensions, told.references, told.neighbours) == (8, 64, 5)
@@ -181,4 +193,4 @@ def test_a_run_from_before_there_was_a_gate_is_refused(tmp_path):
 
 def test_a_contract_has_no_more_neighbours_than_references():
     with pytest.raises(ValueError, match="5 neighbours among 4 references"):
-        Density(dimensions=1, references=4, neighbours=5, threshold=0.5, refused=0.0)
+        Density(dimensions=1, references=4, neighbours=5, threshold=0.5, refused=0.0, far=0.5)

@@ -128,7 +128,7 @@ def test_several_values_of_a_text_stay_one_text_as_in_the_file(value: bytes) -> 
 
 def test_several_study_uids_are_one_text_for_a_lost_picture_too() -> None:
     content = with_value(dicom(_RAMP), "StudyInstanceUID", "UI", b"1.2\\1.3\0")
-    assert study_uid(content) == "1.2\\1.3"
+    assert study_uid(content, Path("lost.dcm")) == "1.2\\1.3"
 
 
 # ------------------------------------------------------------------------ functional groups

@@ -14,7 +14,7 @@ def seen(regions: str, density: float, fired: bool, logit: float) -> dict[str, o
     """A prediction whose router fires or not, whatever the gate says."""
     told = row(regions, fired=["hand"] if fired else [])
     logits = {"logit_elbow": -9.0, "logit_hand": logit, "logit_shoulder": -9.0}
-    return {**told, **logits, "density": density, "density_threshold": 0.5}
+    return {**told, **logits, "density": density, "density_threshold": 0.5, "density_far": 0.65}
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,12 @@ def test_counts_by_gate_router_both_and_either(predictions):
     assert refused["unsupported"]["pictures"] == 3
     assert refused["unsupported"]["counts"] == {"gate": 2, "router": 2, "both": 1, "either": 3}
     assert refused["unsupported"]["shares"]["either"].value == 1.0
+
+
+def test_what_passes_the_gate_may_still_be_far(predictions):
+    far = gate_figures(predictions, Settings())["far"]
+    assert (far["supported"]["count"], far["unsupported"]["count"]) == (1, 1)  # 0.6 and 0.55
+    assert far["supported"]["share"].value == 0.25
 
 
 def test_the_auc_of_each_score_and_of_both(predictions):
