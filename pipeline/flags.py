@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .artificial import MOST_GREY, constant, signs
-from .domain import Array, Flag, RegionCall
+from .domain import Array, Flag, HeaderEffect, RegionCall
 from .io.body_parts import body_part
 
 BLANK = "blank"
@@ -35,6 +35,7 @@ NAMES = (
     "several-exposures",
     "body-part-differs",
     "far-from-training",
+    "header-helped",
     "not-framed",
     "not-a-radiograph",
     "grey-block",
@@ -153,21 +154,28 @@ def reconcile(header: Mapping[str, str] | None, found: Sequence[str] | None) -> 
     )
 
 
-def distance(call: RegionCall | None) -> tuple[Flag, ...]:
-    """Say that a picture is judged although it is far from the training pictures.
+def routing(call: RegionCall | None) -> tuple[Flag, ...]:
+    """What is doubtful about a picture that is judged, by the routing decision.
 
     Args:
-        call: The routing decision; None where there is none.
+        call: None where there is none.
     """
-    if call is None or not call.far or not call.fired:
-        return ()
-    return (
-        Flag(
+    return () if call is None or not call.fired else tuple(_routing(call))
+
+
+def _routing(call: RegionCall) -> Iterator[Flag]:
+    if call.far:
+        yield Flag(
             "far-from-training",
             f"Unlike most pictures that the networks learned from (similarity {call.density:.3f}, "
             f"usual from {call.density_far:.3f}): positive only at a higher probability",
-        ),
-    )
+        )
+    if call.header_effect is HeaderEffect.HELPED:
+        yield Flag(
+            "header-helped",
+            "Judged with the help of the header: by the pixels alone, the region that it names "
+            "would not have been recognised",
+        )
 
 
 def _small(pixels: Array) -> Array:

@@ -29,7 +29,7 @@ from .domain import (
     Status,
     Verdict,
 )
-from .flags import distance, reconcile
+from .flags import reconcile, routing
 from .heatmap import to_heatmap
 from .in_order import in_order
 from .reading.opened import open_reader
@@ -248,7 +248,7 @@ def _outcome(
         elapsed_ms=item.elapsed_ms + share_ms,
         bundle_digests=weights.digests(spoke),
         header=item.header,
-        flags=item.flags + reconcile(item.header, seen) + distance(call),
+        flags=item.flags + reconcile(item.header, seen) + routing(call),
         study=item.study,
         identity=item.identity,
         rendered=item.rendered,

@@ -90,11 +90,8 @@ def test_run_and_evaluate_agree_and_name_every_file(project, data, made, tmp_pat
     )
     with (tmp_path / "run/results.csv").open(newline="") as file:
         every = list(csv.DictReader(file))
-    assert every
-    assert {row["path"] for row in every} <= set(predicted)
     rows = [row for row in every if row["verdict_hand"]]
-    if not rows:
-        pytest.skip("the router of the tiny project sent no picture to the hand")
+    assert rows
     for row in rows:
         assert float(row["probability_hand"]) == pytest.approx(
             float(predicted[row["path"]]["fracture_hand"]), abs=1e-5

@@ -178,6 +178,7 @@ def test_a_hand_by_its_header_needs_less_of_the_router(weights, tmp_path):
     path = write_dicom(tmp_path / "a.dcm", {"hand": 0.48}, BodyPartExamined="HAND")
     (outcome,) = judge([path], weights)
     assert [finding.region for finding in outcome.findings] == ["hand"]
+    assert "header-helped" in [flag.name for flag in outcome.flags]
     assert outcome.region is not None
     assert outcome.region.header_effect == "helped"
     for changes in ({"header": "ignore"}, {"header_margin": 0.2}):
