@@ -36,6 +36,7 @@ from .evaluation.under_shift import WIDE_PANEL, panels, shift_note
 log = logging.getLogger(__name__)
 
 CARD, TRIED, MEASURED, NOTICE = "README.md", "tried.json", "evaluation.json", "NOTICE.md"
+SINGLE_LOOK = "evaluation-single-look.json"
 NOT_KEPT = ("cross_region", "subgroups", "risk_coverage", "studies")
 """Chapters of an evaluation that no card shows."""
 UNMEASURED = "Not measured yet"
@@ -47,7 +48,10 @@ GRAVE = 20
 
 
 def write_cards(
-    weights: Path, evaluation: Path | None, tried: Sequence[Mapping[str, Any]] | None
+    weights: Path,
+    evaluation: Path | None,
+    tried: Sequence[Mapping[str, Any]] | None,
+    single_look: Path | None = None,
 ) -> list[Path]:
     """Write a card into each bundle's folder, and ``README.md``, which gathers them.
 
@@ -59,14 +63,17 @@ def write_cards(
             measured.
         tried: Rows of :func:`stages.tried.side_by_side`, kept in ``tried.json`` beside the
             manifest; without them the ones kept there are used.
+        single_look: An ``evaluation.json`` of the same pictures with one look each, kept and
+            used likewise.
 
     Returns:
         The files written.
 
     Raises:
         BundleError: The weights folder is damaged, or holds a fused graph.
-        ConfigError: The evaluation is of other files, or unreadable; or there is none, and the
-            cards would lose the figures that they hold.
+        ConfigError: An evaluation is of other files, or unreadable; or there is none, and the
+            cards would lose the figures that they hold; or ``single_look`` is of several looks, or
+            of other pictures.
     """
     found = dict(_contracts(weights))
     if tried is not None:
@@ -76,6 +83,7 @@ def write_cards(
     measured = _read(evaluation, weights) if evaluation else _kept(weights, found)
     if evaluation:
         write_json(weights / MEASURED, measured)
+    once = _once(weights, single_look, measured)
     environment = Environment(  # noqa: S701  (Markdown, not HTML)
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
@@ -86,7 +94,7 @@ def write_cards(
     acquisitions = [row for row in tried or () if row.get("left_out")]
     shared = {
         "acquisitions": acquisitions,
-        "shown": SHOWN, "grave": GRAVE, "evaluation": measured, "kinds": Kind,
+        "shown": SHOWN, "grave": GRAVE, "evaluation": measured, "once": once, "kinds": Kind,
         "any_region": ANY_REGION, "unmeasured": UNMEASURED,
         "shift_panels": list(panels(under_shift, WIDE_PANEL)) if under_shift else [],
         "shift_note": shift_note(under_shift, measured["facts"]["pictures"])
@@ -178,6 +186,38 @@ def _kept(
     if (weights / MEASURED).is_file():
         log.warning("%s; the cards hold no figures", reason)
     return None
+
+
+def _once(
+    weights: Path, single_look: Path | None, measured: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """The evaluation with a single look at each picture; None when there is none.
+
+    Raises:
+        ConfigError: It was named, and is no such evaluation.
+    """
+    kept = weights / SINGLE_LOOK
+    if single_look is None:
+        try:
+            return _read(kept, weights) if kept.is_file() else None
+        except ConfigError as error:
+            log.warning("%s; the cards hold no figures of a single look", error)
+            return None
+    once = _read(single_look, weights)
+    if any(count != 1 for count in once["facts"]["looks"].values()):
+        raise ConfigError(
+            f"{single_look}: an evaluation of several looks, wanted one of a single look",
+            "make it with `fxpipe evaluate --set looks=1`",
+        )
+    if measured is None or any(
+        once["facts"][key] != measured["facts"][key] for key in ("table_digest", "split")
+    ):
+        raise ConfigError(
+            f"{single_look}: not of the pictures that the figures of all looks are of",
+            "evaluate the same table and split twice",
+        )
+    write_json(kept, once)
+    return once
 
 
 def _read(evaluation: Path, weights: Path) -> dict[str, Any]:

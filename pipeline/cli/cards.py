@@ -22,11 +22,18 @@ from .paths import PathOption
     "[default: the one that is kept beside the manifest]",
 )  # fmt: skip
 @click.option(
+    "--single-look", type=PathOption(dir_okay=False),
+    help="Likewise one with `--set looks=1`, for specialists that look closer.  [default: the one "
+    "that is kept]",
+)  # fmt: skip
+@click.option(
     "--tried", multiple=True, type=PathOption(file_okay=False),
     help="Folder of `fxpipe crossval`, for the table of what was tried; repeatable, the first is "
     "the baseline.  [default: the table that is kept beside the manifest]",
 )  # fmt: skip
-def command(weights: Path, evaluation: Path | None, tried: tuple[Path, ...]) -> None:
+def command(
+    weights: Path, evaluation: Path | None, single_look: Path | None, tried: tuple[Path, ...]
+) -> None:
     """Write a model card beside each bundle, and the README.md that gathers them.
 
     The cards are made from the contracts in the bundles, an evaluation and cross-validations;
@@ -38,5 +45,5 @@ def command(weights: Path, evaluation: Path | None, tried: tuple[Path, ...]) -> 
         from stages.cards import write_cards
         from stages.tried import side_by_side
     rows = side_by_side(tried) if tried else None
-    for path in write_cards(weights, evaluation, rows):
+    for path in write_cards(weights, evaluation, rows, single_look):
         click.echo(path)

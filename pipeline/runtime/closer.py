@@ -32,6 +32,11 @@ class Closer:
         return self._looks.canvas
 
     @property
+    def count(self) -> int:
+        """How often it looks at a picture."""
+        return 1 + self._looks.count
+
+    @property
     def networks(self) -> tuple[Part, ...]:
         """See :class:`pipeline.runtime.network.Stage`."""
         return self._stage.networks

@@ -19,6 +19,7 @@ from pipeline.bundle import write_json
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
 from pipeline.progress import Progress
+from pipeline.runtime.closer import Closer
 from pipeline.runtime.session import Weights
 
 from ..data.index import SPLITS, Index, Sample
@@ -49,7 +50,7 @@ from .under_shift import AskedShifts, predict_shifts, shift_figures
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 2
+SCHEMA = 3
 """Of ``evaluation.json``; raised when a name in it changes its meaning."""
 PREDICTIONS = "predictions.csv"
 SHIFTED = "predictions_shifts.csv"
@@ -224,6 +225,10 @@ def describe(
                 "doubt_below": point.doubt_below,
             }
             for region, point in weights.points.items()
+        },
+        "looks": {
+            region: stage.count if isinstance(stage, Closer) else 1
+            for region, stage in weights.fracture.items()
         },
         "route_thresholds": {} if router is None else dict(router.spec.route_thresholds),
         "study_by": asked.study_by,

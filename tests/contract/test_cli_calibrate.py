@@ -244,6 +244,33 @@ def test_the_figures_of_a_card_are_those_of_the_evaluation(project, weights, tmp
     assert "measures files that are not in" in result.output
 
 
+def test_a_card_shows_all_looks_and_the_first_one_alone(project, weights, tmp_path):
+    index = project / "index.csv"
+    files = {}
+    for name, looks in (("all", []), ("first", ["--set", "looks=1"])):
+        asked = ("evaluate", "--index", index, "--weights", weights, "--quiet", *looks)
+        assert fxpipe(*asked, "--output", tmp_path / name).exit_code == 0
+        files[name] = tmp_path / name / "evaluation.json"
+    told = {name: json.loads(file.read_text()) for name, file in files.items()}
+    assert told["all"]["facts"]["looks"]["hand"] == 4
+    cards = ("cards", "--weights", weights, "--evaluation", files["all"], "--single-look")
+    refused = fxpipe(*cards, files["all"])
+    assert (refused.exit_code, "wanted one of a single look" in refused.output) == (2, True)
+    made = fxpipe(*cards, files["first"])
+    assert made.exit_code == 0, made.output
+    _, spec = contract(weights, "fracture-hand", "fp32")
+    card = (weights / "fracture-hand/README.md").read_text()
+    once = told["first"]["fracture"]["hand"]["in view"]["network"]["auc"]
+    part = card.partition("**With a single look**")[2]
+    assert f"| AUC | {words(Estimate(**once))} |" in part
+    assert f"the specialist looks {1 + spec.closer.count} times" in card
+    for point in spec.closer.operating_points.values():
+        assert f"| {point.threshold:.4f} |" in card
+    assert "| hand, in view |" in (weights / "README.md").read_text().partition("single look |")[2]
+    assert fxpipe("cards", "--weights", weights).exit_code == 0  # both are kept
+    assert (weights / "fracture-hand/README.md").read_text() == card
+
+
 def test_cards_refuse_to_lose_figures_of_which_nothing_is_kept(project, weights, tmp_path):
     fxpipe(
         *("evaluate", "--index", project / "index.csv", "--weights", weights, "--quiet"),
