@@ -162,10 +162,13 @@ def beat(eight: Bytes) -> float:
     ranked = (power * weight).ravel()
     best = 0.0
     for place in np.argpartition(ranked, -_PEAKS)[-_PEAKS:].tolist():
+        if ranked[place] <= 0.0:  # a constant part, or no frequency in which a beat is looked for
+            continue
         row, column = divmod(place, power.shape[1])
         around = power[row - 7 : row + 8, column - 7 : column + 8].copy()
         around[4:11, 4:11] = 0.0
-        best = max(best, float(power[row, column] / around.max()))
+        if (highest := float(around.max())) > 0.0:
+            best = max(best, float(power[row, column]) / highest)
     return best
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from typing import Literal
 
 from .domain import (
     ANY_REGION,
@@ -17,6 +18,7 @@ from .domain import (
     OperatingPoint,
     RegionCall,
     StudyCall,
+    gravest,
 )
 from .flags import BLANK
 from .io.body_parts import body_part
@@ -60,7 +62,8 @@ def combine(
       (CHEST, KNEE, a mortise view), nothing fires, whatever the router found.
     - *Help.* Where it names one supported region and nothing else (HAND, a scaphoid view), and its
       modality is that of a projection radiograph, it is a second witness: that region fires from
-      ``margin`` log odds below its threshold. All other thresholds stay.
+      ``margin`` log odds below its threshold, beside those that fired. All other thresholds
+      stay.
     - *Nothing else.* No header, words that say nothing, neighbours of a region (FOREARM, CLAVICLE)
       and words that contradict each other change nothing. Nor does a supported region other than
       the one found: routers confuse supported regions far more rarely than they let others in.
@@ -183,17 +186,19 @@ def decide(
     return FractureCall(region, target, probability, point, heatmap, far)
 
 
-def strongest(seen: Iterable[Seen]) -> dict[str, Seen]:
+def strongest(seen: Iterable[Seen]) -> tuple[Seen, ...]:
     """The call with the highest probability of each specialist, and its picture.
 
-    Among equals that of the first file by name, so that the order of the pictures plays no part.
+    That of a picture far from the training pictures has a threshold of its own, and so stands
+    beside the highest of the others. Among equals that of the first file by name, so that the
+    order of the pictures plays no part.
     """
-    best: dict[str, Seen] = {}
+    best: dict[tuple[str, bool], Seen] = {}
     for image, call in seen:
-        found = best.get(call.region)
+        found = best.get((call.region, call.far))
         if found is None or _before((image, call)) < _before(found):
-            best[call.region] = image, call
-    return best
+            best[call.region, call.far] = image, call
+    return tuple(best.values())
 
 
 def _before(seen: Seen) -> tuple[float, str, int]:
@@ -202,7 +207,7 @@ def _before(seen: Seen) -> tuple[float, str, int]:
 
 
 def decide_study(
-    best: Mapping[str, Seen], points: Mapping[str, OperatingPoint]
+    best: Iterable[Seen], points: Mapping[str, OperatingPoint]
 ) -> tuple[StudyCall, ...]:
     """What each specialist says of a study: its highest probability, and the point that decides.
 
@@ -212,14 +217,13 @@ def decide_study(
             the pictures decides on the study too. A picture that is far from the training
             pictures makes no study positive below the threshold that holds for it.
     """
-    return tuple(
-        StudyCall(
-            replace(call, operating_point=_of_study(call, points.get(region))),
-            image,
-            "study" if region in points else "picture",
-        )
-        for region, (image, call) in best.items()
-    )
+    calls: dict[str, list[StudyCall]] = {}
+    for image, call in best:
+        point = points.get(call.region)
+        decided = replace(call, operating_point=_of_study(call, point))
+        source: Literal["study", "picture"] = "study" if point else "picture"
+        calls.setdefault(call.region, []).append(StudyCall(decided, image, source))
+    return tuple(filter(None, map(gravest, calls.values())))
 
 
 def _of_study(call: FractureCall, point: OperatingPoint | None) -> OperatingPoint:

@@ -155,12 +155,12 @@ def reconcile(header: Mapping[str, str] | None, found: Sequence[str] | None) -> 
 
 
 def routing(call: RegionCall | None) -> tuple[Flag, ...]:
-    """What is doubtful about a picture that is judged, by the routing decision.
+    """What is doubtful about a picture that is judged, by the routing decision of it.
 
     Args:
         call: None where there is none.
     """
-    return () if call is None or not call.fired else tuple(_routing(call))
+    return () if call is None else tuple(_routing(call))
 
 
 def _routing(call: RegionCall) -> Iterator[Flag]:
@@ -168,7 +168,7 @@ def _routing(call: RegionCall) -> Iterator[Flag]:
         yield Flag(
             "far-from-training",
             f"Unlike most pictures that the networks learned from (similarity {call.density:.3f}, "
-            f"usual from {call.density_far:.3f}): positive only at a higher probability",
+            f"usual from {call.density_far:.3f}): positive only from the highest stored threshold",
         )
     if call.header_effect is HeaderEffect.HELPED:
         yield Flag(

@@ -248,7 +248,7 @@ def _outcome(
         elapsed_ms=item.elapsed_ms + share_ms,
         bundle_digests=weights.digests(spoke),
         header=item.header,
-        flags=item.flags + reconcile(item.header, seen) + routing(call),
+        flags=item.flags + reconcile(item.header, seen) + (routing(call) if found else ()),
         study=item.study,
         identity=item.identity,
         rendered=item.rendered,

@@ -97,36 +97,49 @@ def _decided(
     learned: Sequence[_Said], scores: Array, tested: _Said, test_scores: Array
 ) -> dict[str, Any]:
     """Operating points of a specialist, from validation, and its figures on the test split."""
-    labels, keys = _labels_and_studies(learned)
-    points = operating_points(labels, scores)
+    labels, keys, plain = _cases(learned)
+    points = operating_points(labels, scores, plain=plain)
     stored = {name: point.model_dump(mode="json") for name, point in points.items()}
     threshold = points[DEFAULT_POINT].threshold
     figures = fracture_figures(tested.samples, tested.targets[:, 0], test_scores, threshold)
     found = {"operating_points": stored, "default_point": DEFAULT_POINT, "test": figures}
-    return found | described(fit_study_points(keys, labels, scores))
+    return found | described(fit_study_points(keys, labels, scores, plain=plain))
 
 
 def _closer(
     canvas: PreprocessSpec, config: StageConfig, learned: Sequence[_Said], tested: _Said
 ) -> dict[str, Any]:
     """The same of all looks together."""
-    labels, keys = _labels_and_studies(learned)
+    labels, keys, plain = _cases(learned)
     first = np.concatenate([said.logits[:, 0] for said in learned])
     closest = np.concatenate([said.closest for said in learned])
     weighing = fit_weighing(labels, first, closest)
     count = config.closer.count  # type: ignore[attr-defined]
     scores = weighing.probabilities(first, closest)
-    contract = closer_contract(weighing, canvas, count, labels, scores, keys)
+    contract = closer_contract(weighing, canvas, count, labels, scores, keys, plain)
     threshold = contract["operating_points"][DEFAULT_POINT]["threshold"]
     together = weighing.probabilities(tested.logits[:, 0], tested.closest)
     figures = fracture_figures(tested.samples, tested.targets[:, 0], together, threshold)
     return {"closer": contract, "closer_test": figures}
 
 
-def _labels_and_studies(learned: Sequence[_Said]) -> tuple[Labels, NDArray[np.str_]]:
-    """(N,) labels and (N,) studies of validation pictures in all views."""
+def _cases(learned: Sequence[_Said]) -> tuple[Labels, NDArray[np.str_], NDArray[np.bool_]]:
+    """(N,) label and study of validation pictures in all views, and which are as they are."""
     labels = np.concatenate([said.targets[:, 0] for said in learned])
-    return labels, np.array([s.study for said in learned for s in said.samples], str)
+    views = np.concatenate([np.full(len(said.samples), said.view) for said in learned])
+    studies = np.array([s.study for said in learned for s in said.samples], str)
+    return labels, view_keys(studies, views), views == 0
+
+
+def view_keys(studies: NDArray[np.str_], views: NDArray[np.intp]) -> NDArray[np.str_]:
+    """A key for each view of each study, that of the study for the pictures as they are.
+
+    Args:
+        studies: (N,) study of each picture, empty where it has none.
+        views: (N,) number of the view, 0 for a picture as it is.
+    """
+    pairs = zip(studies.tolist(), views.tolist(), strict=True)
+    return np.array([f"{key} (view {view})" if key and view else key for key, view in pairs], str)
 
 
 class _Said(NamedTuple):
@@ -135,7 +148,7 @@ class _Said(NamedTuple):
     Attributes:
         split: Whose pictures.
         samples: N rows of the table.
-        targets: (N, K), NaN where unknown, in this view.
+        targets: (N, K), NaN where unknown.
         logits: (N, K).
         closest: (N,) highest logit of the closer looks; empty where there are none.
         view: 0 for the pictures as they are, else the number of a random view.
@@ -173,7 +186,14 @@ class _Asked:
         targets, config = self.stage.targets(samples), self.config
         data = RadiographDataset(samples, targets, self.preprocess)
         if view:
-            still = config.augment.model_copy(update={"zoom": 0.0})
+            # No close-up, no magnification, no shift: what is marked stays in view.
+            still = config.augment.model_copy(
+                update={
+                    "zoom": 0.0,
+                    "shift": 0.0,
+                    "scale": (min(config.augment.scale[0], 1.0), 1.0),
+                }
+            )
             seed = config.train.seed + 1000 + view
             data.sources = Sources(still, seed, self.stage.speaks_of_fractures)
         if self.canvas is not None:

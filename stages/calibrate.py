@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
@@ -80,7 +81,7 @@ def route_threshold(labels: Labels, scores: Array) -> float:
 def operating_points(
     labels: Labels, scores: Array, sensitivity_target: float = TARGET,
     specificity_target: float = TARGET, source: str = "the validation split",
-    case: str = "picture",
+    case: str = "picture", plain: NDArray[np.bool_] | None = None,
 ) -> Mapping[str, StoredPoint]:  # fmt: skip
     """*sensitive*, *balanced* and *specific*, with what they do on the pictures they come from.
 
@@ -106,7 +107,12 @@ def operating_points(
         specificity_target: Of *specific*, in (0, 1).
         source: Where the pictures come from, for the rule's words.
         case: What is judged, likewise.
+        plain: (N,) which rows are pictures as they are; the others are further views of the same
+            pictures. Thresholds are fitted to all rows, but views are no cases of their own: the
+            promises count pictures, and sensitivity and specificity are those of plain rows. None
+            where every row is plain.
     """
+    plain = np.ones(len(labels), bool) if plain is None else plain
     positives, negatives = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
     if len(positives) == 0 or len(negatives) == 0:
         undefined = (
@@ -117,8 +123,9 @@ def operating_points(
     else:
         candidates = np.unique(scores)
         uneven = [abs(np.mean(positives >= t) - np.mean(negatives < t)) for t in candidates]
-        missed, enough = _passed_over(len(positives), sensitivity_target)
-        alarms, quiet = _passed_over(len(negatives), specificity_target)
+        cases, others = (int((labels[plain] == value).sum()) for value in (1, 0))
+        missed, enough = _passed_over(len(positives), cases, sensitivity_target)
+        alarms, quiet = _passed_over(len(negatives), others, specificity_target)
         above = np.nextafter(negatives[len(negatives) - 1 - alarms], np.float32(1))
         even = candidates[int(np.argmin(uneven))]
         lowered = ", lowered to balanced" if positives[missed] > even else ""
@@ -140,16 +147,22 @@ def operating_points(
             threshold=min(float(threshold), 1.0),
             doubt_below=min(float(threshold), doubt, 1.0),
             rule=f"{rule}, from {source}",
-            sensitivity=sensitivity(labels, scores >= threshold),
-            specificity=specificity(labels, scores >= threshold),
+            sensitivity=sensitivity(labels[plain], scores[plain] >= threshold),
+            specificity=specificity(labels[plain], scores[plain] >= threshold),
         )
         for name, (threshold, rule) in chosen.items()
     }
 
 
-def _passed_over(cases: int, target: float) -> tuple[int, str]:
-    """How many of the cases nearest the other side may lie beyond a threshold, and a caveat."""
+def _passed_over(rows: int, cases: int, target: float) -> tuple[int, str]:
+    """How many of the rows nearest the other side may lie beyond a threshold, and a caveat.
+
+    Args:
+        rows: Of one label, each view of a case among them.
+        cases: Of that label.
+        target: Of all cases.
+    """
     allowed = int(np.floor((1 - target) * (cases + 1) + 1e-9))
     if allowed == 0:
         return 0, f" not promised by {cases} cases: none of them is missed"
-    return allowed - 1, ""
+    return round(allowed * rows / cases) - 1, ""

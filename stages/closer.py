@@ -144,7 +144,7 @@ def fit_weighing(labels: Labels, first: Array, highest: Array) -> Weighing:
 
 def closer_contract(
     weighing: Weighing, canvas: PreprocessSpec, count: int, labels: Labels, scores: Array,
-    studies: NDArray[np.str_],
+    studies: NDArray[np.str_], plain: NDArray[np.bool_],
 ) -> Mapping[str, Any]:  # fmt: skip
     """The contract of closer looks, as JSON for ``result.json``.
 
@@ -155,6 +155,7 @@ def closer_contract(
         labels: (N,) 0 or 1, of the validation pictures.
         scores: (N,) probabilities of all looks together.
         studies: (N,) study of each, or an empty text.
+        plain: (N,) which are as they are; the others are further views of them.
     """
     contract = CloserLooks(
         canvas=canvas,
@@ -162,7 +163,7 @@ def closer_contract(
         whole=weighing.whole,
         close=weighing.close,
         bias=weighing.bias,
-        operating_points=operating_points(labels, scores),
-        study_points=fit_study_points(studies, labels, scores).points,
+        operating_points=operating_points(labels, scores, plain=plain),
+        study_points=fit_study_points(studies, labels, scores, plain=plain).points,
     )
     return contract.model_dump(mode="json")

@@ -17,7 +17,7 @@ from pipeline.domain import ANY_REGION, Array
 from pipeline.errors import ConfigError
 from pipeline.preprocess import PreprocessSpec
 
-from .assess import CLOSEST, PREDICTIONS, SHIFTED, described
+from .assess import CLOSEST, PREDICTIONS, SHIFTED, described, view_keys
 from .calibrate import fit_calibration, operating_points, probabilities
 from .closer import Weighing, closer_contract, fit_weighing
 from .density import FittedDensity
@@ -119,13 +119,16 @@ class _Table(NamedTuple):
     """What a specialist said of its validation pictures, as they are and in random views.
 
     Attributes:
-        studies: (N,) study of each, empty in a run from before they were written down.
+        studies: (N,) a key for each view of each study, see :func:`.assess.view_keys`; empty in a
+            run from before they were written down.
+        plain: (N,) which are as they are.
         labels: (N,) 0 or 1.
         logits: (N,) of the first look.
         closest: (N,) the highest of the closer looks; NaN where there are none.
     """
 
     studies: NDArray[np.str_]
+    plain: NDArray[np.bool_]
     labels: Labels
     logits: Array
     closest: Array
@@ -144,13 +147,13 @@ def _recalibrated(
     """
     pair = [np.array([value], np.float32) for value in (temperature, bias)]
     scores = probabilities(table.logits, *pair)
-    points = operating_points(table.labels, scores)
+    points = operating_points(table.labels, scores, plain=table.plain)
     return {
         **result,
         "temperature": pair[0].tolist(),
         "bias": pair[1].tolist(),
         "operating_points": {name: p.model_dump(mode="json") for name, p in points.items()},
-        **described(fit_study_points(table.studies, table.labels, scores)),
+        **described(fit_study_points(table.studies, table.labels, scores, plain=table.plain)),
     }
 
 
@@ -159,7 +162,7 @@ def _weighed(result: Mapping[str, Any], table: _Table, weighing: Weighing) -> di
     before = CloserLooks.model_validate(result["closer"])
     scores = weighing.probabilities(table.logits, table.closest)
     contract = closer_contract(
-        weighing, before.canvas, before.count, table.labels, scores, table.studies
+        weighing, before.canvas, before.count, table.labels, scores, table.studies, table.plain
     )
     return {"closer": contract}
 
@@ -171,8 +174,12 @@ def _validation(run: Run) -> _Table:
     for name, missing in (("study", ""), (CLOSEST, np.nan)):
         if name not in table:
             table = table.assign(**{name: missing})
+    plain = (table["split"] == "val").to_numpy(bool)
+    # The views stand one after the other.
+    views = np.where(plain, 0, 1 + table.groupby(["split", "path"]).cumcount().to_numpy())
     return _Table(
-        table["study"].fillna("").to_numpy(str),
+        view_keys(table["study"].fillna("").to_numpy(str), views),
+        plain,
         table["label"].to_numpy(np.float32),
         table[f"logit_{run.stage.outputs[0]}"].to_numpy(np.float32),
         table[CLOSEST].to_numpy(np.float32),

@@ -244,8 +244,11 @@ def _contracts(staged: Weights, parts: Parts) -> tuple[BundleSpec, ...]:
     routers = [] if staged.region is None else [staged.region.spec]
     heatmaps = {spec.name: _grid(spec, parts) is not None for spec in routers}
     heatmaps |= {spec.name: mapped for spec in judges}
+    if any(spec.closer for spec in judges):
+        log.warning("a fused graph looks once: the specialists' closer looks are left out")
+    alone = {"input": "image", "trunk": None, "closer": None}
     return tuple(
-        spec.model_copy(update={"input": "image", "trunk": None, "heatmap": heatmaps[spec.name]})
+        spec.model_copy(update={**alone, "heatmap": heatmaps[spec.name]})
         for spec in (*routers, *judges)
     )
 

@@ -156,7 +156,8 @@ def _decisions(
             yield wanted.probabilities[:, k], found.probabilities[:, k], threshold, margin
     if spec.density and wanted.density is not None and found.density is not None:
         margin = DENSITY_TOLERANCE[spec.precision][1]
-        yield wanted.density, found.density, spec.density.threshold, margin
+        for threshold in (spec.density.threshold, spec.density.far):
+            yield wanted.density, found.density, threshold, margin
 
 
 def _density_difference(wanted: StageOutput, found: StageOutput) -> float | None:

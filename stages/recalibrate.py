@@ -121,7 +121,9 @@ def recalibrate(
                 f"{stage.spec.name} says {stage.spec.target}"
             )
     table, _ = predict(samples, index.source.parent, networks, config, progress)
-    table = table[table["status"] != "failed"]
+    # What was refused when it was read has no numbers.
+    answered = [f"fracture_logit_{region}" for region in networks.fracture]
+    table = table[table[answered].notna().all(axis=1)]
     chosen: dict[str, pd.DataFrame] = {}
     for region in networks.fracture:
         rows = table if region == ANY_REGION else table[table[f"view_{region}"] == 1]

@@ -69,7 +69,7 @@ class StudyPoints:
 def fit_study_points(
     keys: NDArray[np.str_], labels: Labels, scores: Array, by: StudyBy = "study",
     sensitivity_target: float = TARGET, specificity_target: float = TARGET,
-    source: str = "the validation split",
+    source: str = "the validation split", plain: NDArray[np.bool_] | None = None,
 ) -> StudyPoints:  # fmt: skip
     """The points of :func:`stages.calibrate.operating_points`, of studies in place of pictures.
 
@@ -77,20 +77,24 @@ def fit_study_points(
     one is fitted to that highest.
 
     Args:
-        keys: (N,) study of each picture; those with an empty one are left out.
+        keys: (N,) study of each picture; those with an empty one are left out. Another view of a
+            study has another key.
         labels: (N,) 0 or 1.
         scores: (N,) calibrated probabilities.
         by: Where the keys come from, for the rule's words.
         sensitivity_target: Of *sensitive*, in (0, 1).
         specificity_target: Of *specific*, in (0, 1).
         source: Where the pictures come from, for the rule's words.
+        plain: (N,) which rows are pictures as they are, and so which studies are cases; see
+            :func:`stages.calibrate.operating_points`.
     """
     named = keys != ""
     if not named.any():
         return StudyPoints(reason=NO_STUDIES)
     studies = join(keys[named], labels[named] == 1, scores[named])
-    count, positives = len(studies.labels), int(studies.labels.sum())
-    several = int((studies.pictures > 1).sum())
+    cases = np.ones(len(studies.first), bool) if plain is None else plain[named][studies.first]
+    count, positives = int(cases.sum()), int(studies.labels[cases].sum())
+    several = int((studies.pictures[cases] > 1).sum())
     noun = "studies" if by == "study" else "groups in place of studies"
     if min(positives, count - positives, several) < FEWEST:
         return StudyPoints(
@@ -100,7 +104,7 @@ def fit_study_points(
     points = operating_points(
         studies.labels.astype(np.float32), studies.scores, sensitivity_target, specificity_target,
         f"{source}: the highest probability in each of {count} {noun}, {several} of them with "
-        "several pictures", "study",
+        "several pictures", "study", cases,
     )  # fmt: skip
     return StudyPoints(
         {

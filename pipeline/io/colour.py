@@ -18,11 +18,13 @@ _LOOK_PX = 128
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 
 
-def coloured_image(image: Image.Image) -> float:
+def coloured_image(image: Image.Image, *, by_most: bool = False) -> float:
     """Share of a picture in [0, 1] that is clearly coloured.
 
     Args:
         image: In any mode of Pillow's.
+        by_most: Whether white is the picture's highest value, as in the upper bytes of 16-bit
+            colours, of which scanners often use 12 bits.
     """
     if image.mode in _GREY_MODES or image.mode.startswith("I;"):
         return 0.0
@@ -31,7 +33,8 @@ def coloured_image(image: Image.Image) -> float:
     # A few pixels of it first: to convert all of them would cost as much as the rest of reading.
     few = image.resize(size, Image.Resampling.NEAREST).convert("RGB")
     few.thumbnail((_LOOK_PX, _LOOK_PX), Image.Resampling.BOX, reducing_gap=None)
-    return _share(np.asarray(few), 255.0)
+    colours = np.asarray(few)
+    return _share(colours, float(max(1, colours.max())) if by_most else 255.0)
 
 
 class Coloured:

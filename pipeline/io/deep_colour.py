@@ -35,6 +35,11 @@ def is_deep(image: ImageFile) -> bool:
     return rawmode == _GREY_ALPHA or (rawmode[:-1] in _COLOURS and rawmode[-1] in _OTHER_ORDER)
 
 
+def is_deep_grey(image: ImageFile) -> bool:
+    """Whether a picture, opened and not loaded, has grey with alpha of 16 bits."""
+    return _rawmode(image) == _GREY_ALPHA
+
+
 def read_deep(high: ImageFile, low: ImageFile) -> Array:
     """Decode a picture of which :func:`is_deep` is true.
 

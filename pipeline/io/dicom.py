@@ -70,6 +70,7 @@ _NEEDED = (
 )
 # Larger values than this are copied out of the file only when there is room for them.
 _DEFER_BYTES = 2**24
+_ELEMENT_HEAD_BYTES = 8
 _MENDED = "header-mended"
 # ITU-R 601, as in Pillow.
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
@@ -237,7 +238,8 @@ def _is_cut(content: bytes) -> bool:
                 return True
     except (EOFError, struct.error):
         return True
-    return at < len(content)
+    rest = content[at:]  # too short for an element, or empty: what writers append
+    return len(rest) >= _ELEMENT_HEAD_BYTES and any(rest)
 
 
 def _cut(name: str) -> UnreadableImageError:

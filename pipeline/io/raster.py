@@ -29,7 +29,7 @@ from ..bands import bands
 from ..domain import Array, Flag, ImageRef, XrayImage
 from ..errors import OwnOutputError, UnreadableImageError
 from .colour import coloured_image
-from .deep_colour import is_deep, read_deep
+from .deep_colour import is_deep, is_deep_grey, read_deep
 from .depth import white
 from .limits import MAX_PICTURES, MAX_PIXELS
 from .own import MAKER
@@ -122,6 +122,7 @@ def read_raster(
                 image.seek(page)
             _check_size(image, file.name)
             shape = square_shape((image.height, image.width), _aspect(image))
+            deep, is_grey_alpha = is_deep(image), is_deep_grey(image)  # before it is loaded
             with room.for_picture(max(image.width * image.height, math.prod(shape))):
                 pixels, flags, bit_depth = _upright(image, file, page)
                 source = replace(ref, frame=page) if len(pages) > 1 else ref
@@ -130,7 +131,7 @@ def read_raster(
                     source=source,
                     bit_depth=bit_depth,
                     flags=flags,
-                    colour=coloured_image(image),
+                    colour=0.0 if is_grey_alpha else coloured_image(image, by_most=deep),
                 )
                 del pixels
     # Pillow's words for a broken file; its parsers use SyntaxError for "not this format".

@@ -14,7 +14,7 @@ from ..flags import OWN_OUTPUT, framing, quality
 from ..io import Room, decode, read_file, study_uid
 from ..preprocess import preprocess
 from ..render import render
-from .prepared import Item, Prepared, Wanted, unread
+from .prepared import Item, Prepared, Wanted, after, unread
 
 
 class Here:
@@ -52,7 +52,7 @@ def prepare(
         room: Taken for each picture until the next item is asked for.
         found: Told SHA-256 and size of the content, before it is decoded.
     """
-    done = 0
+    failed_at: int | None = None
     content, sha256 = b"", None
     started = time.perf_counter()
     try:
@@ -70,24 +70,24 @@ def prepare(
                 with clock.measure("resize"):
                     item = _resized(image, wanted, started)
                 del image  # not kept while the next one is decoded
+                failed_at = after(item.image)
                 yield item
                 del item
-                done += 1
                 started = time.perf_counter()
-        if not done:
+        if failed_at is None:
             raise ImageError(f"{path.name}: found a file without a picture, wanted at least one")
     except ImageError as error:
         unsupported = isinstance(error, UnsupportedError)
         # So a study knows of the pictures that it lost.
         uid = study_uid(content, path) if wanted.identity and not unsupported else None
         yield unread(
-            path, done or None, sha256, str(error), _since(started), unsupported=unsupported,
+            path, failed_at, sha256, str(error), _since(started), unsupported=unsupported,
             identity={"StudyInstanceUID": uid} if uid else None,
             flags=(OWN_OUTPUT,) if isinstance(error, OwnOutputError) else (),
         )  # fmt: skip
     except MemoryError:
         words = f"{path.name}: found a picture that needs more memory than {room.memory}"
-        yield unread(path, done or None, sha256, f"{words}, wanted a smaller one", _since(started))
+        yield unread(path, failed_at, sha256, f"{words}, wanted a smaller one", _since(started))
 
 
 def _resized(image: XrayImage, wanted: Wanted, started: float) -> Prepared:

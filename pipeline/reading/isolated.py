@@ -19,7 +19,7 @@ from ..clock import Clock
 from ..io import Room
 from ..render import MOST_PX
 from . import wire
-from .prepared import Item, Prepared, Wanted, unread
+from .prepared import Item, Prepared, Wanted, after, unread
 from .process import Process
 
 _WORKER = f"{__package__}.worker"
@@ -144,7 +144,7 @@ class _Reading:
     clock: Clock
     timeout_s: float
     sha256: str | None = None
-    done: int = 0
+    failed_at: int | None = None
 
     def steps(self) -> Iterator[Item | int]:
         """Its pictures; and before each the number of pixels for which it wants room.
@@ -170,8 +170,8 @@ class _Reading:
                     held = wire.unpacked(message, arrays, self.path, self.wanted)
                 elif kind in ("room", "end", "fault"):
                     if held is not None:
+                        self.failed_at = after(held.image)
                         yield held
-                        self.done += 1
                         held, started = None, time.perf_counter()
                     if kind == "room":
                         yield max(0, int(message["pixels"]))
@@ -186,8 +186,8 @@ class _Reading:
         except (wire.WireError, KeyError, TypeError, ValueError):
             ending = self.worker.ending(self.timeout_s)
             if held is not None:
+                self.failed_at = after(held.image)
                 yield held
-                self.done += 1
             yield self._unread(ending, started)
 
     def go_on(self) -> None:
@@ -208,7 +208,7 @@ class _Reading:
     def _unread(self, what: str, started: float) -> Item:
         words = f"{self.path.name}: found a file that {what}, wanted a valid one"
         elapsed_ms = (time.perf_counter() - started) * 1000.0
-        return unread(self.path, self.done or None, self.sha256, words, elapsed_ms)
+        return unread(self.path, self.failed_at, self.sha256, words, elapsed_ms)
 
 
 def _most_bytes(wanted: Wanted) -> int:

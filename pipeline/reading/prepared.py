@@ -80,6 +80,11 @@ class Reader(Protocol):
         ...
 
 
+def after(image: ImageRef) -> int:
+    """Number of the picture that follows another one in its file."""
+    return (image.frame or 0) + 1
+
+
 def unread(
     path: Path,
     frame: int | None,

@@ -63,13 +63,13 @@ class _Study:
 
     ends: Counter[Status] = field(default_factory=Counter)
     fired: set[str] = field(default_factory=set)
-    best: Mapping[str, Seen] = field(default_factory=dict)
+    best: tuple[Seen, ...] = ()
 
     def add(self, outcome: Outcome) -> None:
         self.ends[outcome.status] += 1
         self.fired.update(outcome.region.fired if outcome.region else ())
         new = ((outcome.image, replace(call, heatmap=None)) for call in outcome.findings)
-        self.best = strongest([*self.best.values(), *new])
+        self.best = strongest([*self.best, *new])
 
     @property
     def status(self) -> Status:

@@ -241,7 +241,9 @@ def _looking_closer(stage: Stage, looks: int | None) -> Stage:
 
 
 def _take_apart(fused: Fused, device: Device, config: RunConfig) -> Weights:
-    """The stages of a fused graph."""
+    """The stages of a fused graph, which looks once."""
+    if config.looks not in (None, 1):
+        raise UsageError(f"looks is {config.looks}, but a fused graph looks once: wanted 1")
     region, fracture = fused.region, fused.fracture
     _check_regions(region, fracture)
     return _complete({}, region, fracture, device, fused.spec.precision, config)

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import RunConfig
-from pipeline.decision import combine, decide, examiners, refusal, route
+from pipeline.decision import combine, decide, examiners, refusal, route, unjudged
 from pipeline.domain import (
     ANY_REGION,
     REGIONS,
@@ -31,6 +31,7 @@ from pipeline.domain import (
     XrayImage,
 )
 from pipeline.errors import ImageError, UnreadableImageError, UnsupportedError
+from pipeline.flags import quality
 from pipeline.heatmap import on_limb, peak, to_heatmap
 from pipeline.in_order import in_order
 from pipeline.io import decode, read_file
@@ -100,6 +101,7 @@ class _Read:
         fingerprint: (D,) float32; None when it could not be read, or was changed.
         error: What went wrong.
         header: See :class:`pipeline.domain.XrayImage`.
+        unjudged: See :func:`pipeline.decision.unjudged`.
     """
 
     sample: Sample
@@ -110,6 +112,7 @@ class _Read:
     fingerprint: Array | None
     error: ImageError | None
     header: Mapping[str, str] | None = None
+    unjudged: str | None = None
 
 
 def predict(
@@ -203,7 +206,8 @@ def _read(sample: Sample, specs: Sequence[PreprocessSpec], change: Change | None
     placements = {spec: placement for spec, (_, placement) in placed.items()}
     shape = (pixels.shape[0], pixels.shape[1])
     limb = tissue(pixels) if specs and change is None else None
-    return _Read(sample, arrays, placements, shape, limb, look, None, image.dicom)
+    blank = unjudged(quality(pixels)) if specs else None
+    return _Read(sample, arrays, placements, shape, limb, look, None, image.dicom, blank)
 
 
 def _ask(items: Sequence[_Read], weights: Weights, config: RunConfig) -> Iterator[dict[str, Any]]:
@@ -231,7 +235,10 @@ def _ask(items: Sequence[_Read], weights: Weights, config: RunConfig) -> Iterato
                     said["study_threshold"] = max(of_study, point.threshold) if far else of_study
                 row |= {f"{key}_{region}": value for key, value in said.items()}
         row["header_says"] = body_part(item.header).said
-        yield row | _decided(row, item.header, weights, config)
+        decided = _decided(row, item.header, weights, config)
+        if item.unjudged:
+            decided = {"status": Status.UNSUPPORTED.value, "error": item.unjudged}
+        yield row | decided
 
 
 def _routed(i: int, routing: StageOutput, weights: Weights) -> dict[str, float]:

@@ -61,10 +61,8 @@ def both(table: pd.DataFrame, region: str, name: str, column: str, by: str) -> B
     with np.errstate(invalid="ignore"):
         pictures = Cases(labels, scores, scores >= thresholds, groups)
     joined = join(keys, labels, scores)
-    # One threshold a region, and so one a study: that of its first picture.
-    first = thresholds[joined.first]
-    with np.errstate(invalid="ignore"):
-        calls = joined.scores >= first
+    # A picture that is far from the training pictures has a threshold of its own.
+    calls = join(keys, pictures.calls, scores).labels
     studies = Cases(joined.labels, joined.scores, calls, groups[joined.first])
     return Both(pictures, studies, joined.pictures, bool(np.isnan(thresholds).any()))
 

@@ -196,11 +196,12 @@ def _routing(table: pd.DataFrame, settings: Settings) -> dict[str, _Of]:
     single = judged & table["regions"].isin(REGIONS).to_numpy(bool)
     none = judged & (table["regions"] == NONE).to_numpy(bool)
     verdict = (table["status"] == Status.OK.value).to_numpy(bool)
+    routed = ~np.isnan(columns(table, "p")).all(1)
     best = np.nan_to_num(columns(table, "p"), nan=-1.0).argmax(1)
     right = columns(table, "view")[np.arange(len(table)), best] == 1
     figures = {
         "answered": _share(table, single, verdict),
-        "region_accuracy": _share(table, single, right),
+        "region_accuracy": _share(table, single & routed, right),
         "let_in": _share(table, none, verdict),
     }
     if settings.no_region_stage:

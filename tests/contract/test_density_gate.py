@@ -141,7 +141,9 @@ def test_a_far_picture_is_uncertain_where_a_near_one_is_positive(place):
     assert "far-from-training" not in told["near.png"]["flags"]
     assert all("far-from-training" in told[f"{n}.png"]["flags"] for n in ("far", "plain", "whole"))
     assert "far-from-training" not in told["strange.png"]["flags"]  # refused, not doubted
-    assert "positive only at a higher" in Path("results/report.html").read_text(encoding="utf-8")
+    assert "positive only from the highest" in Path("results/report.html").read_text(
+        encoding="utf-8"
+    )
     result = fxpipe("--set", "far=ignore", "--restart")
     assert result.exit_code == 0, result.output
     assert rows()["far.png"]["verdict"] == "positive"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +13,7 @@ from artificial import photographed_film, photographed_screen, scanned_print, sc
 from factories import dicom, dicom_file
 from PIL import Image
 
-from pipeline.artificial import MOST_GREY, constant, signs
+from pipeline.artificial import MOST_BEAT, MOST_GREY, beat, constant, signs
 from pipeline.flags import quality
 from pipeline.io import decode
 
@@ -108,6 +109,15 @@ def test_constant_air_and_constant_white_are_no_damage():
     picture[:60] = 231
     picture[100:300, 150:250] = np.random.default_rng(0).integers(60, 200, (200, 100))
     assert "grey-block" not in flags(picture, "PNG")
+
+
+@pytest.mark.parametrize("size", [(600, 600), (1200, 800), (500, 373)])
+def test_a_constant_part_has_no_beat(size):
+    picture = np.full(size, 140, np.uint8)
+    picture[: size[0] // 3] = np.random.default_rng(0).integers(0, 256, (size[0] // 3, size[1]))
+    with warnings.catch_warnings(action="error"):
+        assert beat(picture) < MOST_BEAT
+        assert beat(np.full(size, 9, np.uint8)) == 0.0
 
 
 def test_tiny_pictures_have_no_signs():

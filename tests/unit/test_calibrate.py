@@ -71,6 +71,24 @@ def test_the_sensitive_threshold_holds_on_new_pictures_on_average():
     assert np.mean(called) == pytest.approx(0.95, abs=0.012)
 
 
+def test_views_of_a_picture_are_no_cases_of_their_own():
+    random = np.random.default_rng(3)
+    labels = np.repeat([1.0, 0.0], [7, 60]).astype(np.float32)
+    scores = random.uniform(0.2, 0.8, 67).astype(np.float32)
+    views = np.tile(labels, 3), np.concatenate([scores, scores - 0.1, scores + 0.1])
+    plain = np.arange(3 * 67) < 67
+    once, thrice = operating_points(labels, scores), operating_points(*views, plain=plain)
+    assert "not promised by 7 cases" in once["sensitive"].rule
+    assert "not promised by 7 cases" in thrice["sensitive"].rule
+    assert thrice["sensitive"].threshold <= views[1][views[0] == 1].min()
+    for name, point in thrice.items():
+        called = scores[labels == 1] >= np.float32(point.threshold)
+        assert point.sensitivity.value == pytest.approx(called.mean()), name
+        assert point.sensitivity.high - point.sensitivity.low > 0.3
+    copies = operating_points(np.tile(labels, 3), np.tile(scores, 3), plain=plain)
+    assert copies == once
+
+
 def test_targets_move_the_points_and_the_rule_names_them():
     labels, logits = drawn(1.0, 0.0)
     scores = probabilities(logits[:, None], np.ones(1), np.zeros(1))[:, 0]

@@ -122,9 +122,9 @@ def test_a_far_picture_makes_no_study_positive_that_it_would_not_make_itself() -
     image = ImageRef(Path("a.png"), "0" * 64)
     for point, is_far, threshold in ((near, False, 0.5), (far, True, 0.9)):
         call = decide("hand", "fracture", 0.7, point, far=is_far)
-        (study,) = decide_study({"hand": (image, call)}, of_study)
+        (study,) = decide_study([(image, call)], of_study)
         assert study.call.operating_point.threshold == threshold
-        (alone,) = decide_study({"hand": (image, call)}, {})
+        (alone,) = decide_study([(image, call)], {})
         assert alone.call.operating_point == point
 
 

@@ -158,8 +158,10 @@ def test_who_leaves_in_the_middle_leaves_nothing_behind(tmp_path):
     path.write_text("hang")
     thread = threading.Thread(target=lambda: list(reader.read(path, WANTED, Clock())))
     thread.start()
-    time.sleep(1.0)
     (worker,) = reader._workers
+    while not worker.busy:
+        time.sleep(0.05)
+    time.sleep(0.5)  # it hangs
     started = time.perf_counter()
     reader.stop()
     thread.join(10.0)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.bundle import Estimate
+from stages.assess import view_keys
 from stages.calibrate import operating_points
 from stages.evaluation.evaluate import all_figures
 from stages.evaluation.figures import Settings
@@ -114,6 +115,23 @@ def test_too_few_studies_give_no_points_and_the_reason(counts, reason):
     assert fitted.reason.endswith("wanted 10 of each")
 
 
+def test_views_of_a_study_are_no_studies_and_make_none_of_single_pictures():
+    keys, labels, scores = drawn(30, 30, 1)
+    views = np.repeat([0, 1, 2], len(keys))
+    thrice = view_keys(np.tile(keys, 3), views), np.tile(labels, 3), np.tile(scores, 3)
+    fitted = fit_study_points(*thrice, plain=views == 0)
+    assert fitted.reason.startswith("30 positive and 30 other studies, 0 of all with several")
+    keys, labels, scores = drawn(30, 30, 2)
+    views = np.repeat([0, 1, 2], len(keys))
+    thrice = view_keys(np.tile(keys, 3), views), np.tile(labels, 3), np.tile(scores, 3)
+    once, found = (
+        fit_study_points(keys, labels, scores),
+        fit_study_points(*thrice, plain=views == 0),
+    )
+    assert found.points["balanced"] == once.points["balanced"]
+    assert found.points["sensitive"].rule == once.points["sensitive"].rule
+
+
 def test_pictures_without_a_study_are_left_out():
     keys, labels, scores = drawn()
     more = np.concatenate([keys, [""] * 50])
@@ -127,11 +145,14 @@ def test_specialists_that_are_calibrated_together_have_points_of_the_new_probabi
     keys, labels, scores = drawn()
     logits = np.log(scores / (1 - scores))
     old = {"study_points": {"balanced": "stale"}, "best_epoch": 3}
-    result = _recalibrated(old, _Table(keys, labels, logits, logits), 2.0, 0.0)
+    plain = np.ones(len(keys), bool)
+    result = _recalibrated(old, _Table(keys, plain, labels, logits, logits), 2.0, 0.0)
     p = 1 / (1 + np.exp(-logits / 2))
     wanted = fit_study_points(keys, labels, p.astype(np.float32)).points["balanced"].threshold
     assert result["study_points"]["balanced"]["threshold"] == pytest.approx(wanted, abs=1e-6)
-    none = _recalibrated(old, _Table(np.array([""] * len(keys)), labels, logits, logits), 2.0, 0.0)
+    none = _recalibrated(
+        old, _Table(np.array([""] * len(keys)), plain, labels, logits, logits), 2.0, 0.0
+    )
     assert (none["study_points"], none["no_study_points"]) == ({}, NO_STUDIES)
 
 

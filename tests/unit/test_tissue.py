@@ -16,7 +16,7 @@ from pipeline.preprocess import PreprocessSpec, preprocess
 from pipeline.tissue import LOOK_PX, tissue
 
 SAMPLES = Path(__file__).parents[2] / "samples"
-SPEC = PreprocessSpec(height_px=384, width_px=384)
+SPEC = PreprocessSpec(height_px=384, width_px=384, frame="whole")
 KEY, EDGE, LIMB = (60, 60), (590, 60), (300, 250)
 """Places (y, x) in the picture below."""
 
