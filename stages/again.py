@@ -49,7 +49,11 @@ def _load(weights: Path, name: str, trunks: dict[str | None, ManifestEntry]) -> 
     stage = region_stage(None)
     if spec.kind is Kind.FRACTURE:
         stage = fracture_stage(str(spec.region), spec.target or "fracture")
-    result = {"temperature": list(spec.temperature), "bias": list(spec.bias)}
+    result = {
+        "temperature": list(spec.temperature),
+        "bias": list(spec.bias),
+        "closer": spec.closer and spec.closer.model_dump(mode="json"),
+    }
     density = _density(weights, spec)
     return Run(weights, stage, network, {"cut": cut}, result, spec.preprocess, density, contracts)
 

@@ -7,7 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,21 @@ import onnx
 from pydantic import Field
 from torch import nn
 
-from pipeline.bundle import MANIFEST_NAME, BundleSpec, Kind, Precision, Provenance
+from pipeline.bundle import (
+    MANIFEST_NAME,
+    BundleSpec,
+    CloserLooks,
+    Kind,
+    Precision,
+    Provenance,
+)
 from pipeline.config import Settings
 from pipeline.domain import Array, StageOutput
 from pipeline.errors import ConfigError
+from pipeline.preprocess import PreprocessSpec
 from pipeline.progress import Progress
+from pipeline.runtime.closer import Closer
+from pipeline.runtime.network import Batch
 from pipeline.runtime.network import Network as OpenedNetwork
 from pipeline.runtime.providers import open_session
 from pipeline.weights.manifest import ManifestEntry, read_staged, write_manifest
@@ -46,11 +56,14 @@ class ExportConfig(Settings):
     Attributes:
         precisions: Which are written; float32 is always made, as the reference between.
         pictures: Real pictures outside the training split on which each stage is compared.
+        closer_pictures: As many of them, at most, are also compared in all looks of a specialist
+            that looks closer: each costs several passes.
         calibration_pictures: Training pictures that set the ranges of int8.
     """
 
     precisions: tuple[Precision, ...] = (Precision.INT8, Precision.FP16)
     pictures: int = Field(default=200, ge=1)
+    closer_pictures: int = Field(default=48, ge=1)
     calibration_pictures: int = Field(default=128, ge=1)
 
 
@@ -156,6 +169,8 @@ def _export(run: Run, index: Index, built: Built, config: ExportConfig) -> Itera
             "train again, with a lower optim.lr",
         )
 
+    closer = _closer_pictures(run, others, config)
+    all_looks: StageOutput | None = None
     cut = run.described["cut"]
     whole = run.network.position(cut) == 0
     head = _head(run, cut)
@@ -178,6 +193,29 @@ def _export(run: Run, index: Index, built: Built, config: ExportConfig) -> Itera
         stage = built.open(spec.name, precision)
         answers = [stage.predict(compared[i : i + BATCH]) for i in range(0, len(compared), BATCH)]
         yield compare(spec, wanted, _joined(answers))
+        if spec.closer is not None:
+            trunks = {} if identity is None else {identity: opened}
+            looked = Closer(stage, spec.closer)
+            batches = (closer[i : i + BATCH] for i in range(0, len(closer), BATCH))
+            found = _joined([looked.look(Batch(batch, trunks)) for batch in batches])
+            # float32 comes first, and was just compared with the trained network.
+            all_looks = all_looks or found
+            yield replace(
+                compare(looked.spec, all_looks, found),
+                name=f"{spec.name} in {looked.count} looks",
+            )
+
+
+def _closer_pictures(
+    run: Run, samples: Sequence[Sample], config: ExportConfig
+) -> list[dict[PreprocessSpec, Array]]:
+    """What a specialist that looks closer takes of each picture; nothing for any other."""
+    told = run.result.get("closer")
+    if told is None:
+        return []
+    canvases = run.preprocess, CloserLooks.model_validate(told).canvas
+    chosen = _evenly(samples, config.closer_pictures)
+    return [{canvas: read_array(sample, canvas) for canvas in canvases} for sample in chosen]
 
 
 def _head(run: Run, cut: str) -> Head:

@@ -212,11 +212,13 @@ def said(spec, probabilities, density=None):
 
 
 def test_the_decisions_of_the_density_gate_are_compared_too(fp32):
-    spec = fp32.region.spec.model_copy(update={"precision": Precision.INT8})
+    gate = fp32.region.spec.density
+    gate = gate.model_copy(update={"far": gate.threshold})
+    spec = fp32.region.spec.model_copy(update={"precision": Precision.INT8, "density": gate})
     threshold, (limit, margin) = spec.density.threshold, DENSITY_TOLERANCE[Precision.INT8]
     wanted = said(spec, [0.99, 0.99], [threshold + 1.1 * margin, threshold + 0.9 * margin])
     found = compare(spec, wanted, said(spec, [0.99, 0.99], [threshold - 0.1 * margin] * 2))
-    assert (found.flips, found.near_flips, found.decisions) == (1, 1, 8)
+    assert (found.flips, found.near_flips, found.decisions) == (2, 2, 10)  # refused, and far
     assert found.max_density_difference == pytest.approx(1.2 * margin, abs=1e-5)
     assert not found.passed
     far = said(spec, [0.99], [threshold + 3 * limit])
@@ -310,7 +312,10 @@ def test_a_head_exported_alone_shares_the_trunk_that_is_there(project, tmp_path)
     before = read_manifest(weights)
     config = ExportConfig(precisions=("fp32",), pictures=2, calibration_pictures=2)
     index = read_index(project / "index.csv")
-    export_runs(load_runs([project / "runs/hand"]), index, weights, config, Silent())
+    rows = export_runs(load_runs([project / "runs/hand"]), index, weights, config, Silent())
+    names = [(row.name, str(row.precision)) for row in rows]
+    assert names[:2] == [("fracture-hand", "fp32"), ("fracture-hand in 4 looks", "fp32")]
+    assert all(row.passed and row.decisions for row in rows)
     after = read_manifest(weights)
     gone = {(e.name, e.precision) for e in before.bundles} - {
         (e.name, e.precision) for e in after.bundles
