@@ -21,6 +21,7 @@ def test_the_shipped_weights_beat_the_naive_loop(tmp_path):
         *("bench", "--input", ROOT / "samples", "--weights", ROOT / "weights"),
         *("--pictures", 24, "--rounds", 2, "--device", "cpu", "--output", output, "--quiet"),
         *("--set", "batch_size=4"),  # so that every lane has something to do
+        *("--set", "looks=1"),  # as often as the loop looks
         *("--only", "fxpipe-int8-cpu", "--only", "torch-loop-cpu"),
     ]
     result = CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)

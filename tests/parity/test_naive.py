@@ -52,7 +52,7 @@ def whole(weights, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def outcomes(weights):
-    config = RunConfig(device="cpu", precision=Precision.FP16)
+    config = RunConfig(device="cpu", precision=Precision.FP16, looks=1)
     return list(run(PICTURES, load_bundles(weights, config), config))
 
 
