@@ -13,7 +13,7 @@ import onnx
 
 from pipeline.bundle import BundleSpec, Kind, Precision
 from pipeline.config import RunConfig
-from pipeline.orchestrator import run
+from pipeline.engine import run
 from pipeline.runtime.session import load_bundles
 from pipeline.weights.manifest import ManifestEntry, read_manifest, read_verified
 

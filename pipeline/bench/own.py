@@ -18,8 +18,8 @@ import numpy as np
 from ..clock import Clock
 from ..config import RunConfig
 from ..domain import Array, Outcome
+from ..engine import run
 from ..io import decode, read_file
-from ..orchestrator import run
 from ..preprocess import PreprocessSpec, preprocess
 from ..reading.opened import open_reader
 from ..report.csv_table import CsvWriter

@@ -19,7 +19,7 @@ from .. import log
 from ..bundle import MANIFEST_NAME
 from ..config import Device, Heatmaps, RunConfig, load
 from ..domain import Outcome
-from ..orchestrator import run
+from ..engine import run
 from ..progress import Progress, on_stderr, visible
 from ..reading.opened import open_reader
 from ..report import ReportWriter

@@ -68,7 +68,7 @@ def prepare(
                 if image is None:
                     break
                 with clock.measure("resize"):
-                    item = _resized(image, wanted, started)
+                    item = prepared(image, wanted, started)
                 del image  # not kept while the next one is decoded
                 failed_at = after(item.image)
                 yield item
@@ -90,8 +90,14 @@ def prepare(
         yield unread(path, failed_at, sha256, f"{words}, wanted a smaller one", _since(started))
 
 
-def _resized(image: XrayImage, wanted: Wanted, started: float) -> Prepared:
-    """What is kept of a picture."""
+def prepared(image: XrayImage, wanted: Wanted, started: float) -> Prepared:
+    """What is kept of a picture.
+
+    Args:
+        image: The picture.
+        wanted: What to make of it.
+        started: ``time.perf_counter`` when it began to be read.
+    """
     placed = {spec: preprocess(image.pixels, spec) for spec in wanted.preprocessings}
     framed = all(p.framed for spec, (_, p) in placed.items() if spec.frame == "limb")
     return Prepared(

@@ -2,15 +2,15 @@
 
 ``fxpipe run`` asks a specialist only about pictures that are routed to it. Here all of them are
 asked about all pictures: what a specialist would have said of a picture that went elsewhere is
-what a misroute costs. The decisions are those of :mod:`pipeline.decision`, on the same numbers.
+what a misroute costs. Pictures are prepared and judged by :mod:`pipeline.engine`, as in a run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +18,27 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import RunConfig
-from pipeline.decision import combine, decide, examiners, refusal, route, unjudged
 from pipeline.domain import (
     ANY_REGION,
     REGIONS,
     Array,
-    FractureCall,
+    Outcome,
     Placement,
-    RegionCall,
     StageOutput,
-    Status,
     XrayImage,
 )
+from pipeline.engine import Engine
 from pipeline.errors import ImageError, UnreadableImageError, UnsupportedError
-from pipeline.flags import quality
+from pipeline.flow import Flow
 from pipeline.heatmap import on_limb, peak, to_heatmap
 from pipeline.in_order import in_order
 from pipeline.io import decode, read_file
 from pipeline.io.body_parts import body_part
-from pipeline.preprocess import PreprocessSpec, preprocess
+from pipeline.preprocess import PreprocessSpec
 from pipeline.progress import Progress
+from pipeline.reading.here import prepared
+from pipeline.reading.prepared import Item, Prepared, Wanted, unread
 from pipeline.report.record import path_text, plain
-from pipeline.runtime.network import Batch, Stage
 from pipeline.runtime.session import Weights
 from pipeline.tissue import Mask, tissue
 
@@ -94,25 +93,20 @@ class _Read:
 
     Attributes:
         sample: Its row of the table.
-        arrays: (1, H, W) float32 for each preprocessing; empty when it could not be read.
-        placements: Where the picture lies on each of them.
-        shape: (H, W) of the source in px.
-        limb: Where in the picture the limb is; None when it could not be read, or nobody asks.
-        fingerprint: (D,) float32; None when it could not be read, or was changed.
-        error: What went wrong.
-        header: See :class:`pipeline.domain.XrayImage`.
-        unjudged: See :func:`pipeline.decision.unjudged`.
+        item: The picture as a run has it, or the outcome of one that cannot be read.
+        shape: (H, W) of the source in px; None when it could not be read.
+        limb: Where in the picture the limb is; None when it could not be read, or was changed.
+        fingerprint: (D,) float32; likewise.
     """
 
     sample: Sample
-    arrays: Mapping[PreprocessSpec, Array]
-    placements: Mapping[PreprocessSpec, Placement]
-    shape: tuple[int, int] | None
-    limb: Mask | None
-    fingerprint: Array | None
-    error: ImageError | None
-    header: Mapping[str, str] | None = None
-    unjudged: str | None = None
+    item: Item
+    shape: tuple[int, int] | None = None
+    limb: Mask | None = None
+    fingerprint: Array | None = None
+
+
+Row = dict[str, Any]
 
 
 def predict(
@@ -137,17 +131,21 @@ def predict(
     Raises:
         DeviceError: The device gave up.
     """
-    specs = weights.preprocessings
-    rows: list[dict[str, Any]] = []
+    engine, wanted = Engine(weights, config), Wanted(weights.preprocessings)
+    rows: list[Row] = []
     prints: list[Array | None] = []
-    items = _read_ahead(samples, specs, config, change)
-    batches = iter(lambda: list(islice(items, config.batch_size)), [])
-    tasks = (partial(_answer, batch, weights, config) for batch in batches)
-    for batch, answers in in_order(tasks, config.lanes, 2 * config.lanes, "fxpipe-lane"):
-        for item, answer in zip(batch, answers, strict=True):
-            rows.append(_described(item.sample, root) | answer)
-            prints.append(item.fingerprint)
-            progress.advance()
+
+    def read(sample: Sample) -> list[_Read]:
+        return [_read(sample, wanted, change)]
+
+    def judge(items: Sequence[_Read]) -> list[tuple[_Read, Row]]:
+        return list(zip(items, _answers(items, engine, weights), strict=True))
+
+    flow = Flow(read, judge, engine.limits)
+    for item, answer in flow.results(samples):
+        rows.append(_described(item.sample, root) | answer)
+        prints.append(item.fingerprint)
+        progress.advance()
     for_all = ANY_REGION in weights.fracture
     text_names = (*TEXTS, VERDICT_OF_ALL) if for_all else TEXTS
     added = [f"{name}_{ANY_REGION}" for name in SPOKEN] if for_all else []
@@ -162,71 +160,61 @@ def read_fingerprints(
     samples: Iterable[Sample], config: RunConfig, progress: Progress
 ) -> list[Array | None]:
     """The fingerprint of each sample's picture; None for one that cannot be read."""
+    tasks = (partial(_read, sample, Wanted(()), None) for sample in samples)
     prints = []
-    for item in _read_ahead(samples, (), config):
+    for item in in_order(tasks, config.reader_threads, 2 * config.reader_threads, "fxpipe-read"):
         prints.append(item.fingerprint)
         progress.advance()
     return prints
 
 
-def _read_ahead(
-    samples: Iterable[Sample], specs: Sequence[PreprocessSpec], config: RunConfig,
-    change: Change | None = None,
-) -> Iterator[_Read]:  # fmt: skip
-    """Read on worker threads, a bounded number of files ahead of the consumer, in order."""
-    tasks = (partial(_read, sample, specs, change) for sample in samples)
-    return in_order(tasks, config.reader_threads, 2 * config.reader_threads, "fxpipe-read")
-
-
-def _answer(
-    batch: list[_Read], weights: Weights, config: RunConfig
-) -> tuple[list[_Read], list[dict[str, Any]]]:
-    """What the networks say of the readable pictures, and why there is nothing of the others."""
-    readable = [item for item in batch if item.error is None]
-    answers = iter(_ask(readable, weights, config) if readable else ())
-    return batch, [_failed(item.error) if item.error else next(answers) for item in batch]
-
-
-def _read(sample: Sample, specs: Sequence[PreprocessSpec], change: Change | None) -> _Read:
+def _read(sample: Sample, wanted: Wanted, change: Change | None) -> _Read:
+    started = time.perf_counter()
+    digest: str | None = None
     try:
         content, digest = read_file(sample.path)
         image = next(decode(content, sample.path, digest), None)
         if image is None:
             raise UnreadableImageError(f"{sample.path.name}: found a file without a picture")
     except ImageError as error:
-        return _Read(sample, {}, {}, None, None, None, error)
-    pixels, look = image.pixels, None
+        unsupported = isinstance(error, UnsupportedError)
+        return _Read(
+            sample, unread(sample.path, None, digest, str(error), 0.0, unsupported=unsupported)
+        )
+    look = limb = None
     if change is None:
-        look = fingerprint(pixels)
+        look = fingerprint(image.pixels)
+        limb = tissue(image.pixels) if wanted.preprocessings else None
     else:
         pixels, boxes = change(image, sample.boxes)
-        sample = replace(sample, boxes=boxes)
-    placed = {spec: preprocess(pixels, spec) for spec in specs}
-    arrays = {spec: array for spec, (array, _) in placed.items()}
-    placements = {spec: placement for spec, (_, placement) in placed.items()}
-    shape = (pixels.shape[0], pixels.shape[1])
-    limb = tissue(pixels) if specs and change is None else None
-    blank = unjudged(quality(pixels)) if specs else None
-    return _Read(sample, arrays, placements, shape, limb, look, None, image.dicom, blank)
+        image, sample = replace(image, pixels=pixels), replace(sample, boxes=boxes)
+    height, width = image.pixels.shape
+    return _Read(sample, prepared(image, wanted, started), (height, width), limb, look)
 
 
-def _ask(items: Sequence[_Read], weights: Weights, config: RunConfig) -> Iterator[dict[str, Any]]:
+def _answers(items: Sequence[_Read], engine: Engine, weights: Weights) -> list[Row]:
+    """What the networks say of the readable pictures of a batch, and how each one ends."""
+    readable = [item for item in items if isinstance(item.item, Prepared)]
+    answers = iter(_ask(readable, engine, weights) if readable else ())
+    return [_ended(x.item) if isinstance(x.item, Outcome) else next(answers) for x in items]
+
+
+def _ask(items: Sequence[_Read], engine: Engine, weights: Weights) -> Iterator[Row]:
     """What every network says of each picture of a batch, and what follows from it."""
-    batch = Batch([item.arrays for item in items], weights.trunks)
-    routing = None if weights.region is None else weights.region.look(batch)
-    answers = {
-        region: stage.look(batch, evidence=True) for region, stage in weights.fracture.items()
-    }
-    for i, item in enumerate(items):
-        row: dict[str, Any] = {}
+    pictures = [item.item for item in items if isinstance(item.item, Prepared)]
+    look = engine.look(pictures, everyone=True)
+    outcomes = engine.conclude(pictures, look)
+    for i, (item, picture, outcome) in enumerate(zip(items, pictures, outcomes, strict=True)):
+        row: Row = {}
         if item.shape:
             row["height_px"], row["width_px"] = item.shape
-        row |= {} if routing is None else _routed(i, routing, weights)
+        row |= {} if look.routing is None else _routed(i, look.routing, weights)
         for region in (*REGIONS, ANY_REGION):
             # Who looks where only this region fires, whoever did.
-            name = region if region in answers else ANY_REGION
-            if name in answers:
-                said = _spoken(i, item, answers[name], weights.fracture[name])
+            name = region if region in look.answers else ANY_REGION
+            if name in look.answers:
+                canvas = weights.fracture[name].spec.preprocess
+                said = _spoken(i, look.answers[name], canvas, picture.placements[canvas], item.limb)
                 far = _is_far(row)
                 point = weights.point(name, far)
                 said |= {"threshold": point.threshold, "doubt_below": point.doubt_below}
@@ -234,11 +222,19 @@ def _ask(items: Sequence[_Read], weights: Weights, config: RunConfig) -> Iterato
                     of_study = weights.study_points[name].threshold
                     said["study_threshold"] = max(of_study, point.threshold) if far else of_study
                 row |= {f"{key}_{region}": value for key, value in said.items()}
-        row["header_says"] = body_part(item.header).said
-        decided = _decided(row, item.header, weights, config)
-        if item.unjudged:
-            decided = {"status": Status.UNSUPPORTED.value, "error": item.unjudged}
-        yield row | decided
+        row["header_says"] = body_part(picture.header).said
+        alone = look.alone[i]
+        if outcome.region is not None and alone is not None:
+            row["fired_alone"] = ";".join(alone.fired)
+            row["header_effect"] = outcome.region.header_effect.value
+            row["fired"] = ";".join(outcome.region.fired)
+        yield row | _ended(outcome)
+
+
+def _ended(outcome: Outcome) -> Row:
+    """Status, reason and verdicts."""
+    verdicts = {f"verdict_{finding.region}": finding.verdict.value for finding in outcome.findings}
+    return {"status": outcome.status.value, "error": plain(outcome.error or ""), **verdicts}
 
 
 def _routed(i: int, routing: StageOutput, weights: Weights) -> dict[str, float]:
@@ -258,12 +254,14 @@ def _routed(i: int, routing: StageOutput, weights: Weights) -> dict[str, float]:
     return row
 
 
-def _is_far(row: Mapping[str, Any]) -> bool:
+def _is_far(row: Row) -> bool:
     """Whether the picture of a row is far from the training pictures."""
     return "density_far" in row and bool(row["density"] < row["density_far"])
 
 
-def _spoken(i: int, item: _Read, answer: StageOutput, stage: Stage) -> dict[str, float]:
+def _spoken(
+    i: int, answer: StageOutput, canvas: PreprocessSpec, placement: Placement, limb: Mask | None
+) -> dict[str, float]:
     """What a specialist says of picture ``i``."""
     said = {
         "fracture": float(answer.probabilities[i, 0]),
@@ -271,56 +269,7 @@ def _spoken(i: int, item: _Read, answer: StageOutput, stage: Stage) -> dict[str,
     }
     if answer.evidence is None:
         return said
-    canvas = stage.spec.preprocess
-    return said | _pointed(answer.evidence[i, 0], canvas, item.placements[canvas], item.limb)
-
-
-def _decided(
-    row: Mapping[str, Any],
-    header: Mapping[str, str] | None,
-    weights: Weights,
-    config: RunConfig,
-) -> dict[str, Any]:
-    """Status, regions that fired and verdicts, as :func:`pipeline.orchestrator.run` has them."""
-    call: RegionCall | None = None
-    fired: dict[str, Any] = {}
-    if weights.region is not None:
-        probabilities = {region: row[f"p_{region}"] for region in weights.region.spec.labels}
-        density = row.get("density")
-        told = [*probabilities.values(), *([] if density is None else [density])]
-        if not np.isfinite(told).all():
-            error = "the region stage gave no number for it"
-            return {"status": Status.FAILED.value, "error": error}
-        thresholds = weights.region.spec.route_thresholds
-        alone = route(
-            probabilities, thresholds, density, row.get("density_threshold"), row.get("density_far")
-        )
-        call = combine(alone, header, config.header, config.header_margin)
-        fired = {
-            "fired_alone": ";".join(alone.fired),
-            "header_effect": call.header_effect.value,
-            "fired": ";".join(call.fired),
-        }
-    looking = examiners(call, weights.fracture)
-    findings: list[FractureCall] = []
-    fault = None
-    for region, stage in weights.fracture.items():
-        if region not in looking:
-            continue
-        p = row[f"fracture_{region}"]
-        if np.isfinite(p):
-            far = call is not None and call.far
-            point = weights.point(region, far)
-            findings.append(decide(region, str(stage.spec.target), p, point, far=far))
-        else:
-            fault = f"the {region} specialist gave no number for it"
-    if fault is not None:
-        return fired | {"status": Status.FAILED.value, "error": fault}
-    refused = refusal(call, weights.fracture)
-    if refused is not None:
-        return fired | {"status": Status.UNSUPPORTED.value, "error": refused}
-    verdicts = {f"verdict_{finding.region}": finding.verdict.value for finding in findings}
-    return fired | {"status": Status.OK.value, **verdicts}
+    return said | _pointed(answer.evidence[i, 0], canvas, placement, limb)
 
 
 def _pointed(
@@ -360,12 +309,6 @@ def _described(sample: Sample, root: Path) -> dict[str, Any]:
         "label": sample.label,
         **{f"view_{region}": seen for region, seen in zip(REGIONS, view, strict=True)},
     }
-
-
-def _failed(error: ImageError) -> dict[str, Any]:
-    unsupported = isinstance(error, UnsupportedError)
-    status = Status.UNSUPPORTED if unsupported else Status.FAILED
-    return {"status": status.value, "error": plain(str(error))}
 
 
 def write_predictions(table: pd.DataFrame, target: Path) -> None:

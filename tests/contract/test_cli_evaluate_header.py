@@ -14,7 +14,7 @@ from tables import sample
 
 from pipeline.cli import main
 from pipeline.config import RunConfig
-from pipeline.orchestrator import run
+from pipeline.engine import run
 from pipeline.runtime.session import load_bundles
 from stages.data.index import write_index
 

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from pipeline.cli import main
 from pipeline.config import RunConfig
 from pipeline.domain import Outcome
+from pipeline.engine import run
 from pipeline.heatmap import contours
-from pipeline.orchestrator import run
 from pipeline.report.page_row import URGENCY
 from pipeline.runtime.session import load_bundles
 

@@ -25,9 +25,9 @@ from pydantic import ValidationError
 from pipeline.bundle import Kind, Precision
 from pipeline.config import RunConfig
 from pipeline.domain import REGIONS
+from pipeline.engine import run
 from pipeline.errors import BundleError, ConfigError, ExportRefusedError, UsageError
 from pipeline.fused import FusedSpec, columns_of
-from pipeline.orchestrator import run
 from pipeline.progress import Silent
 from pipeline.runtime.graph import Graph
 from pipeline.runtime.network import Batch

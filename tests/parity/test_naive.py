@@ -12,9 +12,9 @@ from pipeline.bench.two_pass import FILE, TwoPass
 from pipeline.bundle import Precision
 from pipeline.cli.contenders import open_onnx, open_torch_batched, open_torch_loop, put_together
 from pipeline.config import RunConfig
+from pipeline.engine import run
 from pipeline.errors import BundleError, ConfigError
 from pipeline.io import decode, read_file
-from pipeline.orchestrator import run
 from pipeline.preprocess import preprocess
 from pipeline.runtime.session import load_bundles
 from pipeline.weights.manifest import read_manifest, write_manifest

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from pipeline.bundle import BundleSpec, CloserLooks, Kind
 from pipeline.config import RunConfig
+from pipeline.engine import run
 from pipeline.errors import UsageError
 from pipeline.looks import part, places
-from pipeline.orchestrator import run
 from pipeline.runtime.closer import Closer
 from pipeline.runtime.network import Batch
 from pipeline.runtime.session import load_bundles

@@ -23,8 +23,8 @@ from hypothesis.extra import numpy as hnp
 from pipeline.bundle import BundleSpec, Kind
 from pipeline.config import RunConfig
 from pipeline.domain import Outcome, StageOutput, Status
+from pipeline.engine import run
 from pipeline.errors import BundleError
-from pipeline.orchestrator import run
 from pipeline.preprocess import Fit, preprocess
 from pipeline.runtime.ensemble import onto_grid, why_no_heatmap
 from pipeline.runtime.network import Batch, Network

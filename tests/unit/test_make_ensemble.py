@@ -23,8 +23,8 @@ from tables import sample
 
 from pipeline.bundle import BundleSpec, Kind, Precision
 from pipeline.config import RunConfig
+from pipeline.engine import run
 from pipeline.errors import BundleError, ConfigError, UsageError
-from pipeline.orchestrator import run
 from pipeline.runtime.session import Weights, load_bundles
 from pipeline.weights.intact import check_all
 from pipeline.weights.manifest import read_manifest

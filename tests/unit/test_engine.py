@@ -26,10 +26,11 @@ from pipeline.bundle import BundleSpec, Kind
 from pipeline.clock import Clock
 from pipeline.config import RunConfig
 from pipeline.domain import ImageRef, Outcome, Status, Verdict, XrayImage
+from pipeline.engine import Engine, run
 from pipeline.errors import DeviceError, UnreadableImageError
 from pipeline.io import Room
-from pipeline.orchestrator import run
 from pipeline.reading import here
+from pipeline.reading.prepared import Wanted
 from pipeline.runtime.network import Network
 from pipeline.runtime.session import Weights, load_bundles
 
@@ -149,7 +150,7 @@ def test_one_for_all_regions_behind_a_region_stage(tmp_path, monkeypatch):
     assert looked == [["hand"], ["all"], ["all"], ["all", "hand"], []]
     assert [outcome.unexamined for outcome in outcomes] == [()] * 5
     assert outcomes[4].status is Status.UNSUPPORTED
-    assert sorted(seen) == [("fracture-all", 3), ("fracture-hand", 2), ("region", 5), ("trunk", 5)]
+    assert summed(seen) == {"fracture-all": 3, "fracture-hand": 2, "region": 5, "trunk": 5}
 
 
 def write_dicom(path: Path, regions: dict[str, float], **header: str) -> Path:
@@ -191,6 +192,14 @@ def test_a_header_has_no_say_where_nothing_routes(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", {}, BodyPartExamined="KNEE")
     (outcome,) = judge([path], bundles(tmp_path / "w", for_all()))
     assert (outcome.status, outcome.region) == (Status.OK, None)
+
+
+def summed(seen: list[tuple[str, int]]) -> dict[str, int]:
+    """Rows by network, however the pictures were put together."""
+    rows: dict[str, int] = {}
+    for name, count in seen:
+        rows[name] = rows.get(name, 0) + count
+    return rows
 
 
 def many(folder: Path, count: int) -> list[Path]:
@@ -262,7 +271,7 @@ def test_the_trunk_looks_once_and_specialists_only_at_their_rows(weights, tmp_pa
     regions = [{"hand": 0.9}, {"hand": 0.9, "elbow": 0.9}, {}, {"hand": 0.9}]
     paths = [write_png(tmp_path / f"{i}.png", r, {}) for i, r in enumerate(regions)]
     judge(paths, weights)
-    assert seen == [("trunk", 4), ("region", 4), ("fracture-elbow", 1), ("fracture-hand", 3)]
+    assert summed(seen) == {"trunk": 4, "region": 4, "fracture-elbow": 1, "fracture-hand": 3}
 
 
 def frames(good: int, then_fail: bool):
@@ -400,3 +409,61 @@ def test_the_clock_knows_every_kind_of_work(weights, tmp_path):
     assert list(run(many(tmp_path, 9), weights, CPU, clock))
     assert set(clock.seconds) == {"read", "decode", "resize", "trunk", "heads"}
     assert all(seconds > 0.0 for seconds in clock.seconds.values())
+
+
+def test_an_endless_source_gets_its_answers_as_the_pictures_come(weights, tmp_path):
+    """One picture, and a source that then waits: nothing else is needed for its answer."""
+    more, path = threading.Event(), write_png(tmp_path / "a.png", {"hand": 0.9}, {"hand": 0.9})
+
+    def source() -> Iterator[Path]:
+        yield path
+        assert more.wait(30.0)
+        yield path
+
+    outcomes = run(source(), weights, CPU)
+    first = next(outcomes)
+    assert (first.status, more.is_set()) == (Status.OK, False)
+    more.set()
+    assert next(outcomes).findings == first.findings
+    assert next(outcomes, None) is None
+
+
+def test_out_of_order_an_answer_waits_for_no_other_file(weights, tmp_path):
+    go_on = threading.Event()
+
+    class Slow(here.Here):
+        def read(self, path, wanted, clock):
+            if path.name == "slow.png":
+                assert go_on.wait(30.0)
+            return super().read(path, wanted, clock)
+
+    paths = [write_png(tmp_path / name, {"hand": 0.9}, {}) for name in ("slow.png", "quick.png")]
+    engine = Engine(weights, CPU, Slow(Room(10**6)))
+    outcomes = engine.outcomes(paths, ordered=False)
+    assert next(outcomes).image.path.name == "quick.png"
+    go_on.set()
+    assert [outcome.image.path.name for outcome in outcomes] == ["slow.png"]
+
+
+def test_pictures_that_others_have_read_are_judged_at_once(weights, tmp_path):
+    path = write_png(tmp_path / "a.png", {"hand": 0.9}, {"hand": 0.9})
+    wanted = Wanted(weights.preprocessings)
+    items = list(here.Here(Room(10**6)).read(path, wanted, Clock()))
+    (outcome,) = Engine(weights, CPU).judge(items)
+    (same,) = judge([path], weights)
+    assert (outcome.findings, outcome.image) == (same.findings, same.image)
+    assert Engine(weights, CPU).judge([]) == []
+
+
+def test_what_a_source_raises_ends_the_run_in_its_place(weights, tmp_path):
+    path = write_png(tmp_path / "a.png", {"hand": 0.9}, {})
+
+    def source() -> Iterator[Path]:
+        yield from [path] * 3
+        raise OSError("the medium is gone")
+
+    outcomes = run(source(), weights, CPU)
+    assert [next(outcomes).status for _ in range(3)] == [Status.OK] * 3
+    with pytest.raises(OSError, match="the medium is gone"):
+        next(outcomes)
+    assert not [t for t in threading.enumerate() if t.name.startswith("fxpipe-")]

@@ -1,0 +1,284 @@
+"""Files through threads: read ahead, judged as soon as a lane is free, handed out in order or not.
+
+Reader threads read files. Each picture waits until a lane takes it, together with what else is
+waiting at that moment: no picture waits for another one that would fill a batch, so an endless
+source gets its answers as its pictures come. The number of files and of pictures in flight is
+bounded.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+S = TypeVar("S")  # a source, such as a path
+T = TypeVar("T")  # what is read from it and has to be judged
+R = TypeVar("R")  # a result
+
+_JOIN_S = 2.0
+"""How long the end waits for a source that gives nothing; its thread ends with the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Generic[R]):
+    """What a reader has instead of an item that has to be judged: it is a result already."""
+
+    value: R
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is in flight at the same time, at most.
+
+    Attributes:
+        readers: Threads that read.
+        lanes: Threads that judge.
+        batch: Items that one lane judges together.
+        files: Sources that were taken and whose results were not all handed out.
+        items: Items that were read and not handed out. Those of the source that is handed out
+            next are counted apart, so that it never waits for the others.
+    """
+
+    readers: int
+    lanes: int
+    batch: int
+    files: int
+    items: int
+
+
+@dataclass(slots=True)
+class _File(Generic[R]):
+    """One source.
+
+    Attributes:
+        done: Results, or the error that takes the place of one, by number of the item.
+        read: Items that were read.
+        taken: Results that were handed out.
+        ended: Whether there are no more items.
+    """
+
+    done: dict[int, R | BaseException] = field(default_factory=dict)
+    read: int = 0
+    taken: int = 0
+    ended: bool = False
+
+    @property
+    def finished(self) -> bool:
+        return self.ended and self.taken == self.read
+
+
+class Flow(Generic[S, T, R]):
+    """One pass of sources through readers and lanes.
+
+    Args:
+        read: From a source to its items, in order; called on reader threads.
+        judge: From items to their results, in the same order; called on lanes.
+        limits: See :class:`Limits`.
+        ordered: Whether results come in the order of the sources, or as soon as they are there.
+        give_up: Called when the results are left early, so that no reader keeps the end waiting.
+        name: Beginning of the threads' names.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[S], Iterable[T | Result[R]]],
+        judge: Callable[[Sequence[T]], Sequence[R]],
+        limits: Limits,
+        *,
+        ordered: bool = True,
+        give_up: Callable[[], None] = lambda: None,
+        name: str = "fxpipe",
+    ) -> None:
+        self._read, self._judge, self._limits = read, judge, limits
+        self._ordered, self._give_up, self._name = ordered, give_up, name
+        self._changed = threading.Condition()
+        self._files: dict[int, _File[R]] = {}
+        self._to_read: deque[tuple[int, S]] = deque()
+        self._to_judge: deque[tuple[int, int, T]] = deque()
+        self._there: deque[tuple[int, int]] = deque()
+        self._in_flight = 0
+        self._head = 0
+        self._count: int | None = None
+        self._stopped = False
+
+    def results(self, sources: Iterable[S]) -> Generator[R, None, None]:
+        """The results of all sources.
+
+        Args:
+            sources: Taken one by one, on a thread of its own, when there is room.
+
+        Raises:
+            Exception: What ``sources``, ``read`` or ``judge`` raised, in the place of the result.
+        """
+        work: list[tuple[str, Callable[[], None]]] = [("feed", lambda: self._feed(iter(sources)))]
+        work += [("read", self._run_reader)] * self._limits.readers
+        work += [("lane", self._run_lane)] * self._limits.lanes
+        threads = [
+            threading.Thread(target=target, name=f"{self._name}-{part}", daemon=True)
+            for part, target in work
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            while (found := self._next()) is not None:
+                if isinstance(found[0], BaseException):
+                    raise found[0]
+                yield found[0]
+        except BaseException:
+            self._stop()
+            self._give_up()
+            raise
+        finally:
+            self._stop()
+            for thread in threads[1:]:
+                thread.join()
+            threads[0].join(_JOIN_S)
+
+    def _stop(self) -> None:
+        """Begin nothing more; what is being read or judged ends first."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    # ------------------------------------------------------------------------- the caller
+
+    def _next(self) -> tuple[R | BaseException] | None:
+        """The next result; None at the end."""
+        with self._changed:
+            while True:
+                place = self._available()
+                if place is not None:
+                    number, item = place
+                    file = self._files[number]
+                    found = file.done.pop(item)
+                    file.taken += 1
+                    self._in_flight -= 1
+                    self._tidy(number)
+                    self._changed.notify_all()
+                    return (found,)
+                if self._count is not None and self._head >= self._count and not self._files:
+                    return None
+                self._changed.wait()
+
+    def _available(self) -> tuple[int, int] | None:
+        """Source and item of a result that may be handed out."""
+        if not self._ordered:
+            return self._there.popleft() if self._there else None
+        file = self._files.get(self._head)
+        return (self._head, file.taken) if file and file.taken in file.done else None
+
+    def _tidy(self, number: int) -> None:
+        """Forget a source of which everything was handed out."""
+        if self._ordered:
+            while (file := self._files.get(self._head)) and file.finished:
+                del self._files[self._head]
+                self._head += 1
+        elif self._files[number].finished:
+            del self._files[number]
+            self._head += 1  # here the number of sources that are finished
+
+    # ------------------------------------------------------------------------- the threads
+
+    def _feed(self, sources: Iterator[S]) -> None:
+        """Take sources while there is room."""
+        number = 0
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._stopped or len(self._files) < self._limits.files
+                )
+                if self._stopped:
+                    return
+            fault: BaseException | None = None
+            try:
+                source = next(sources)
+            except StopIteration:
+                break
+            except BaseException as error:  # noqa: BLE001  (raised where the caller waits)
+                fault = error
+            with self._changed:
+                self._files[number] = _File()
+                if fault is None:
+                    self._to_read.append((number, source))
+                number += 1
+                self._changed.notify_all()
+            if fault is not None:
+                self._put(number - 1, Result(fault))
+                self._end(number - 1)
+                break
+        with self._changed:
+            self._count = number
+            self._changed.notify_all()
+
+    def _run_reader(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopped or self._to_read)
+                if self._stopped:
+                    return
+                number, source = self._to_read.popleft()
+            try:
+                for item in self._read(source):
+                    if not self._put(number, item):
+                        return
+                    del item  # not kept while the next one is read
+            except BaseException as error:  # noqa: BLE001  (raised where the caller waits)
+                self._put(number, Result(error))
+            self._end(number)
+
+    def _put(self, number: int, item: T | Result[R] | Result[BaseException]) -> bool:
+        """Take one item in when there is room; False when all is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._has_room(number))
+            if self._stopped:
+                return False
+            file = self._files[number]
+            place = number, file.read
+            file.read += 1
+            self._in_flight += 1
+            if isinstance(item, Result):
+                self._done(place, item.value)
+            else:
+                self._to_judge.append((*place, item))
+            self._changed.notify_all()
+            return True
+
+    def _has_room(self, number: int) -> bool:
+        most = self._limits.items
+        if self._in_flight < most:
+            return True
+        file = self._files[number]
+        return self._ordered and number == self._head and file.read - file.taken < most
+
+    def _end(self, number: int) -> None:
+        """There are no more items of a source."""
+        with self._changed:
+            self._files[number].ended = True
+            self._tidy(number)
+            self._changed.notify_all()
+
+    def _run_lane(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopped or self._to_judge)
+                if self._stopped:
+                    return
+                size = min(self._limits.batch, len(self._to_judge))
+                taken = [self._to_judge.popleft() for _ in range(size)]
+            results: Sequence[R | BaseException]
+            try:
+                results = self._judge([item for _, _, item in taken])
+            except BaseException as error:  # noqa: BLE001  (raised where the caller waits)
+                results = [error] * size
+            with self._changed:
+                for (number, item, _), result in zip(taken, results, strict=True):
+                    self._done((number, item), result)
+                self._changed.notify_all()
+
+    def _done(self, place: tuple[int, int], result: R | BaseException) -> None:
+        self._files[place[0]].done[place[1]] = result
+        if not self._ordered:
+            self._there.append(place)
