@@ -27,9 +27,10 @@ from ..errors import DeviceError, FxpipeError, StartError, UsageError
 from ..progress import on_stderr
 from ..runtime.providers import resolve_device
 from ..weights.manifest import Manifest, read_manifest
+from .console import stdout_console
 from .contenders import Form, open_onnx, open_own, open_torch_batched, open_torch_loop, put_together
 from .paths import PathOption, only_one
-from .run import default_weights, stdout_console
+from .weights_folder import default_weights
 
 _FILE = PathOption(dir_okay=False)
 _PATH = PathOption()

@@ -15,7 +15,7 @@ from ..config import RunConfig, load
 from ..progress import on_stderr
 from .extras import needs
 from .paths import PathOption, only_one
-from .run import default_weights
+from .weights_folder import default_weights
 
 if TYPE_CHECKING:
     from stages.recalibrate import Recalibrated

@@ -55,7 +55,7 @@ def _print(findings: list[Finding]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from .run import stdout_console
+    from .console import stdout_console
 
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("", "what", "found"):
@@ -69,7 +69,7 @@ def _print(findings: list[Finding]) -> None:
 
 def _default() -> Path:
     try:
-        from .run import default_weights
+        from .weights_folder import default_weights
     except ImportError:  # told by the checks
         return Path("weights")
     return default_weights()

@@ -20,9 +20,10 @@ from ..progress import on_stderr
 from ..report.summary import INTENDED_USE
 from ..runtime.session import load_bundles
 from .calibrate import STUDY_BY
+from .console import stdout_console
 from .extras import needs
 from .paths import PathOption
-from .run import default_weights, stdout_console, weights_line
+from .weights_folder import default_weights, weights_line
 
 if TYPE_CHECKING:
     from stages.evaluation.evaluate import Evaluation

@@ -17,8 +17,8 @@ from ..progress import on_stderr
 from . import fusing
 from .extras import needs
 from .paths import PathOption
-from .run import default_weights
 from .training import warn_loudly
+from .weights_folder import default_weights
 
 if TYPE_CHECKING:
     from stages.finished import Run

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -13,10 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
-from rich.console import Console
 
 from .. import log
-from ..bundle import MANIFEST_NAME
 from ..config import Device, Heatmaps, RunConfig, load
 from ..domain import Outcome
 from ..engine import run
@@ -27,9 +23,10 @@ from ..report.journal import Journal, read
 from ..report.resume import Done, keep
 from ..report.stream import Streaming
 from ..report.summary import Summary
-from ..runtime.session import Weights, load_bundles
+from ..runtime.session import load_bundles
 from ..studies import Studies, studies_by
 from .arenas import few_arenas
+from .console import stdout_console
 from .inputs import inputs_of
 from .outputs import (
     TABLE,
@@ -42,6 +39,7 @@ from .outputs import (
 )
 from .paths import PathOption
 from .resuming import Stopped, about, plan, stoppable, stopped, told
+from .weights_folder import default_weights, weights_line
 
 if TYPE_CHECKING:
     from ..report.dicom.writer import DicomWriter
@@ -239,29 +237,3 @@ def _write_all(
         if outcome.image.path != last:  # the frames of one file count once
             last = outcome.image.path
             progress.advance()
-
-
-def default_weights() -> Path:
-    """``./weights``, or the folder beside the packages of a source checkout."""
-    here = Path("weights")
-    beside = Path(__file__).resolve().parents[2] / "weights"
-    return next((f for f in (here, beside) if (f / MANIFEST_NAME).exists()), here)
-
-
-def weights_line(folder: Path, networks: Weights) -> str:
-    """Whose word follows: the folder, and the training runs that its networks come from."""
-    runs: dict[str, list[str]] = {}
-    for network in networks.networks:
-        made = network.spec.provenance
-        names = runs.setdefault(made.created[:10], [])
-        if made.run not in names:
-            names.append(made.run)
-    told = "; ".join(f"{', '.join(names)} of {day}" for day, names in runs.items())
-    return f"weights: {folder}, {networks.precision} on {networks.device}, trained as {told}"
-
-
-def stdout_console() -> Console:
-    """A console that prints any file name, whatever the terminal's encoding."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    return Console()

@@ -15,7 +15,7 @@ from ..domain import ANY_REGION, REGIONS
 from ..progress import on_stderr
 from .extras import needs
 from .paths import PathOption
-from .run import default_weights
+from .weights_folder import default_weights
 
 if TYPE_CHECKING:
     from stages.config import FractureConfig, RegionConfig

@@ -36,7 +36,8 @@ def command() -> None:
 def list_bundles(weights: Path | None, as_json: bool) -> None:
     """One row a bundle: what it is, what it was trained on, its operating points."""
     from ..weights.listing import rows
-    from .run import default_weights, stdout_console
+    from .console import stdout_console
+    from .weights_folder import default_weights
 
     found = rows(weights or default_weights())
     if as_json:
@@ -73,7 +74,7 @@ def verify(weights: Path | None) -> None:
     from ..runtime.session import try_bundles
     from ..weights.intact import check_all, unlisted
     from ..weights.manifest import read_manifest
-    from .run import default_weights
+    from .weights_folder import default_weights
 
     folder = weights or default_weights()
     manifest = read_manifest(folder)
@@ -103,7 +104,7 @@ def pack(weights: Path | None, output: Path, key: Path | None) -> None:
     Only what the manifest lists goes along.
     """
     from ..weights.pack import write_pack
-    from .run import default_weights
+    from .weights_folder import default_weights
 
     with needs("sign"):
         digest = write_pack(weights or default_weights(), output, key)
