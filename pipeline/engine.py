@@ -138,9 +138,9 @@ class Engine:
             return []
         started = time.perf_counter()
         with self._clock.measure("heads"):
-            look = self.look(pictures)
-            elapsed_ms = _since(started) / len(pictures)
-            return self.conclude(pictures, look, elapsed_ms)
+            outcomes = self.conclude(pictures, self.look(pictures))
+        share_ms = _since(started) / len(pictures)
+        return [replace(each, elapsed_ms=each.elapsed_ms + share_ms) for each in outcomes]
 
     def look(self, pictures: Sequence[Prepared], *, everyone: bool = False) -> Look:
         """Ask the networks, and decide who looks.
@@ -172,15 +172,12 @@ class Engine:
                 rows[region] = chosen
         return Look(routing, answers, rows, alone, calls)
 
-    def conclude(
-        self, pictures: Sequence[Prepared], look: Look, elapsed_ms: float = 0.0
-    ) -> list[Outcome]:
+    def conclude(self, pictures: Sequence[Prepared], look: Look) -> list[Outcome]:
         """What follows from what the networks said.
 
         Args:
             pictures: Those of ``look``.
             look: From :meth:`look`.
-            elapsed_ms: Spent on each picture since it was read.
         """
         faults: list[str | None] = [None] * len(pictures)
         if self._weights.region is not None:
@@ -201,7 +198,7 @@ class Engine:
                 else:
                     findings[i].append(finding)
         return [
-            _outcome(item, call, tuple(found), fault, elapsed_ms, self._weights)
+            _outcome(item, call, tuple(found), fault, self._weights)
             for item, call, found, fault in zip(pictures, look.calls, findings, faults, strict=True)
         ]
 
@@ -300,7 +297,6 @@ def _outcome(
     call: RegionCall | None,
     found: tuple[FractureCall, ...],
     fault: str | None,
-    share_ms: float,
     weights: Weights,
 ) -> Outcome:
     """Put together what is known about one picture."""
@@ -321,7 +317,7 @@ def _outcome(
         region=call,
         findings=found,
         error=error,
-        elapsed_ms=item.elapsed_ms + share_ms,
+        elapsed_ms=item.elapsed_ms,
         bundle_digests=weights.digests(spoke),
         header=item.header,
         flags=item.flags + reconcile(item.header, seen) + (routing(call) if found else ()),

@@ -2,11 +2,11 @@
 
 A flag changes no verdict, but for ``blank``: of a picture without contrast, nothing can be said.
 ``header-mended`` and ``not-square`` come from :mod:`pipeline.io`, which knows what it mended. Each
-other rule is one function with its limit beside it; README.md tells all of them to users. The
-limits were set on the 1,984 readable radiographs of FracAtlas at hand, without their labels, by
-looking at what is found: ``several-exposures`` in 165, of which 91 with an upper limb, and 81 of
-those show two exposures or two limbs; ``inverted`` in none, in 1,926 of their negatives, and,
-wrongly, in 23 of 61 chest radiographs, whose rim is bright; the others in none but one.
+other rule is one function with its limit beside it; docs/reading-results.md lists them. The limits
+were set on the 1,984 readable radiographs of FracAtlas at hand, without their labels, by looking at
+what is found: ``several-exposures`` in 165, of which 91 with an upper limb, and 81 of those show
+two exposures or two limbs; ``inverted`` in none, in 1,926 of their negatives, and, wrongly, in 23 of 61
+chest radiographs, whose rim is bright; the others in none but one.
 """
 
 from __future__ import annotations

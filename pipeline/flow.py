@@ -120,9 +120,9 @@ class Flow(Generic[S, T, R]):
             threading.Thread(target=target, name=f"{self._name}-{part}", daemon=True)
             for part, target in work
         ]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             while (found := self._next()) is not None:
                 if isinstance(found[0], BaseException):
                     raise found[0]
@@ -133,9 +133,10 @@ class Flow(Generic[S, T, R]):
             raise
         finally:
             self._stop()
-            for thread in threads[1:]:
+            for thread in filter(threading.Thread.is_alive, threads[1:]):
                 thread.join()
-            threads[0].join(_JOIN_S)
+            if threads[0].is_alive():
+                threads[0].join(_JOIN_S)
 
     def _stop(self) -> None:
         """Begin nothing more; what is being read or judged ends first."""
@@ -271,6 +272,8 @@ class Flow(Generic[S, T, R]):
             results: Sequence[R | BaseException]
             try:
                 results = self._judge([item for _, _, item in taken])
+                if len(results) != size:
+                    raise RuntimeError(f"{len(results)} results for {size} items")
             except BaseException as error:  # noqa: BLE001  (raised where the caller waits)
                 results = [error] * size
             with self._changed:

@@ -76,14 +76,14 @@ def write_cards(
             of other pictures.
     """
     found = dict(_contracts(weights))
-    if tried is not None:
-        write_json(weights / TRIED, list(tried))
-    elif (weights / TRIED).is_file():
+    if tried is None and (weights / TRIED).is_file():
         tried = json.loads((weights / TRIED).read_text(encoding="utf-8"))
     measured = _read(evaluation, weights) if evaluation else _kept(weights, found)
-    if evaluation:
-        write_json(weights / MEASURED, measured)
     once = _once(weights, single_look, measured)
+    # Written when everything was found in order: a listed file that changed is refused by a run.
+    for name, content in ((TRIED, tried), (MEASURED, measured), (SINGLE_LOOK, once)):
+        if content is not None:
+            write_json(weights / name, content)
     environment = Environment(  # noqa: S701  (Markdown, not HTML)
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
@@ -194,29 +194,44 @@ def _once(
     """The evaluation with a single look at each picture; None when there is none.
 
     Raises:
-        ConfigError: It was named, and is no such evaluation.
+        ConfigError: It was named, and is not an evaluation of a single look, or not of the pictures
+            and settings of the figures of all looks.
     """
-    kept = weights / SINGLE_LOOK
-    if single_look is None:
-        try:
-            return _read(kept, weights) if kept.is_file() else None
-        except ConfigError as error:
-            log.warning("%s; the cards hold no figures of a single look", error)
-            return None
-    once = _read(single_look, weights)
-    if any(count != 1 for count in once["facts"]["looks"].values()):
+    source = single_look or weights / SINGLE_LOOK
+    if single_look is None and not source.is_file():
+        return None
+    try:
+        return _checked_once(source, weights, measured)
+    except ConfigError as error:
+        if single_look is not None:
+            raise
+        log.warning("%s; the cards hold no figures of a single look", error)
+        return None
+
+
+def _checked_once(
+    source: Path, weights: Path, measured: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    once = _read(source, weights)
+    facts = once["facts"]
+    if any(count != 1 for count in facts.get("looks", {"": 0}).values()):
         raise ConfigError(
-            f"{single_look}: an evaluation of several looks, wanted one of a single look",
+            f"{source}: an evaluation of several looks, wanted one of a single look",
             "make it with `fxpipe evaluate --set looks=1`",
         )
-    if measured is None or any(
-        once["facts"][key] != measured["facts"][key] for key in ("table_digest", "split")
-    ):
+    other = {} if measured is None else measured["facts"]
+    differ = [key for key in ("table_digest", "split", "precision") if facts[key] != other.get(key)]
+    points = [
+        {region: point["name"] for region, point in each.get("operating_points", {}).items()}
+        for each in (facts, other)
+    ]
+    if points[0] != points[1]:
+        differ.append("operating_points")
+    if differ:
         raise ConfigError(
-            f"{single_look}: not of the pictures that the figures of all looks are of",
-            "evaluate the same table and split twice",
+            f"{source}: {', '.join(differ)} differ from those of the figures of all looks",
+            "evaluate the same table and split twice, with and without `--set looks=1`",
         )
-    write_json(kept, once)
     return once
 
 

@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -80,10 +80,11 @@ class Own:
         with (
             CsvWriter(output / "results.csv", self._root) as table,
             JsonLinesWriter(output / "results.jsonl", self._root) as lines,
+            ExitStack() as opened,
         ):
-            for outcome in run(
-                paths, self._weights, self._config, clock=clock, reader=self._reader
-            ):
+            outcomes = run(paths, self._weights, self._config, clock=clock, reader=self._reader)
+            opened.enter_context(closing(outcomes))
+            for outcome in outcomes:
                 with clock.measure("writing"):
                     table.write(outcome)
                     lines.write(outcome)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -187,6 +187,8 @@ def command(
         outcomes = run(
             left, networks, config, rendered=rendered, study_of=studies.key, reader=reader
         )
+        # Before the writers: what stops the run must find no thread at work when it ends.
+        stack.enter_context(closing(outcomes))
         _write_all(outcomes, [*writers, journal], progress)
     studies.warn()
     if not quiet:

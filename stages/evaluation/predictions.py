@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -142,10 +143,11 @@ def predict(
         return list(zip(items, _answers(items, engine, weights), strict=True))
 
     flow = Flow(read, judge, engine.limits)
-    for item, answer in flow.results(samples):
-        rows.append(_described(item.sample, root) | answer)
-        prints.append(item.fingerprint)
-        progress.advance()
+    with closing(flow.results(samples)) as results:
+        for item, answer in results:
+            rows.append(_described(item.sample, root) | answer)
+            prints.append(item.fingerprint)
+            progress.advance()
     for_all = ANY_REGION in weights.fracture
     text_names = (*TEXTS, VERDICT_OF_ALL) if for_all else TEXTS
     added = [f"{name}_{ANY_REGION}" for name in SPOKEN] if for_all else []
@@ -160,31 +162,49 @@ def read_fingerprints(
     samples: Iterable[Sample], config: RunConfig, progress: Progress
 ) -> list[Array | None]:
     """The fingerprint of each sample's picture; None for one that cannot be read."""
-    tasks = (partial(_read, sample, Wanted(()), None) for sample in samples)
+    tasks = (partial(_fingerprint, sample) for sample in samples)
+    threads = config.reader_threads
     prints = []
-    for item in in_order(tasks, config.reader_threads, 2 * config.reader_threads, "fxpipe-read"):
-        prints.append(item.fingerprint)
-        progress.advance()
+    with closing(in_order(tasks, threads, 2 * threads, "fxpipe-read")) as found:
+        for look in found:
+            prints.append(look)
+            progress.advance()
     return prints
+
+
+def _fingerprint(sample: Sample) -> Array | None:
+    try:
+        return fingerprint(_first_picture(sample)[0].pixels)
+    except ImageError:
+        return None
+
+
+def _first_picture(sample: Sample) -> tuple[XrayImage, str]:
+    """The picture of a file, the first if there are several, and the digest of the file.
+
+    Raises:
+        ImageError: It cannot be read.
+    """
+    content, digest = read_file(sample.path)
+    image = next(decode(content, sample.path, digest), None)
+    if image is None:
+        raise UnreadableImageError(f"{sample.path.name}: found a file without a picture")
+    return image, digest
 
 
 def _read(sample: Sample, wanted: Wanted, change: Change | None) -> _Read:
     started = time.perf_counter()
-    digest: str | None = None
     try:
-        content, digest = read_file(sample.path)
-        image = next(decode(content, sample.path, digest), None)
-        if image is None:
-            raise UnreadableImageError(f"{sample.path.name}: found a file without a picture")
+        image, _ = _first_picture(sample)
     except ImageError as error:
         unsupported = isinstance(error, UnsupportedError)
         return _Read(
-            sample, unread(sample.path, None, digest, str(error), 0.0, unsupported=unsupported)
+            sample, unread(sample.path, None, None, str(error), 0.0, unsupported=unsupported)
         )
     look = limb = None
     if change is None:
         look = fingerprint(image.pixels)
-        limb = tissue(image.pixels) if wanted.preprocessings else None
+        limb = tissue(image.pixels)
     else:
         pixels, boxes = change(image, sample.boxes)
         image, sample = replace(image, pixels=pixels), replace(sample, boxes=boxes)

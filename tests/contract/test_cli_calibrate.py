@@ -256,6 +256,8 @@ def test_a_card_shows_all_looks_and_the_first_one_alone(project, weights, tmp_pa
     cards = ("cards", "--weights", weights, "--evaluation", files["all"], "--single-look")
     refused = fxpipe(*cards, files["all"])
     assert (refused.exit_code, "wanted one of a single look" in refused.output) == (2, True)
+    verified = CliRunner().invoke(main, ["weights", "verify", "--weights", str(weights)])
+    assert verified.exit_code == 0, verified.output  # a refusal changes no file
     made = fxpipe(*cards, files["first"])
     assert made.exit_code == 0, made.output
     _, spec = contract(weights, "fracture-hand", "fp32")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bundles import write_bundles, write_png
 from dispositions import as_in_the_foreground
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +87,34 @@ def test_a_full_disk_under_stdout_is_3_with_a_message_for_every_command():
 def test_a_message_that_nobody_gets_changes_no_exit_code():
     with Path("/dev/full").open("w") as full:
         assert python(FXPIPE, "run", "--nonsense", stderr=full).returncode == 2
+
+
+STOPPED_WHILE_WRITING = """
+import os, signal, sys
+from pipeline.cli import main
+from pipeline.report.csv_table import CsvWriter
+write, count = CsvWriter.write, 0
+def stopped(self, outcome):
+    global count
+    count += 1
+    if count == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+    write(self, outcome)
+CsvWriter.write = stopped
+main(sys.argv[1:])
+"""
+
+
+def test_a_run_that_is_stopped_while_it_writes_leaves_no_thread_at_work(tmp_path):
+    write_bundles(tmp_path / "weights")
+    for n in range(40):
+        write_png(tmp_path / f"in/{n:02}.png", {"hand": 0.9}, {"hand": 0.9})
+    words = ["run", "--input", str(tmp_path / "in"), "--weights", str(tmp_path / "weights")]
+    words += ["--output", str(tmp_path / "out"), "--device", "cpu", "--quiet"]
+    with as_in_the_foreground():
+        result = python(STOPPED_WHILE_WRITING, *words, capture_output=True)
+    assert result.returncode == 143, result.stderr
+    assert "the same command goes on from there" in result.stderr
 
 
 def test_without_a_stdout_there_is_nothing_to_print():

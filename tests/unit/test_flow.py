@@ -93,6 +93,11 @@ def test_an_error_is_raised_where_the_caller_waits_and_readers_are_told(where, o
     assert told.is_set()
 
 
+def test_a_lane_that_loses_an_item_is_an_error_and_no_endless_wait():
+    with pytest.raises(RuntimeError, match="0 results for"):
+        list(Flow(split, lambda items: [], LIMITS).results(["ab"]))
+
+
 def test_a_source_that_never_gives_another_item_holds_up_no_end():
     never = threading.Event()
 
