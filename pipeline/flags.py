@@ -5,8 +5,8 @@ A flag changes no verdict, but for ``blank``: of a picture without contrast, not
 other rule is one function with its limit beside it; docs/reading-results.md lists them. The limits
 were set on the 1,984 readable radiographs of FracAtlas at hand, without their labels, by looking at
 what is found: ``several-exposures`` in 165, of which 91 with an upper limb, and 81 of those show
-two exposures or two limbs; ``inverted`` in none, in 1,926 of their negatives, and, wrongly, in 23 of 61
-chest radiographs, whose rim is bright; the others in none but one.
+two exposures or two limbs; ``inverted`` in none, in 1,926 of their negatives, and, wrongly, in 23
+of 61 chest radiographs, whose rim is bright; the others in none but one.
 """
 
 from __future__ import annotations
