@@ -114,8 +114,8 @@ class Density(Frozen):
     """How a region stage tells a picture that is far from all training pictures.
 
     Its ``density`` output is the mean cosine similarity to the nearest of some reference pictures
-    (training pictures that show a supported region, as they are and augmented), in a projection
-    of the pooled feature maps (deep nearest neighbours, Sun et al. 2022, arXiv 2204.06507).
+    (training pictures that show a supported region), in a projection of the pooled feature maps
+    (deep nearest neighbours, Sun et al. 2022, arXiv 2204.06507).
 
     Attributes:
         dimensions: Of the projection.

@@ -250,7 +250,8 @@ class DensityConfig(Settings):
         dimensions: Of the projection in which pictures are compared.
         references: Training pictures that a picture is compared with.
         neighbours: How many of them, the nearest, decide.
-        views: Augmented versions of each picture that are taken beside the picture itself.
+        views: Augmented versions of each validation picture that are taken beside the picture
+            itself: the thresholds have to hold for pictures of other hospitals.
         refused: Share of the supported validation pictures, as they are and augmented, that the
             gate refuses.
         far: Share of them, those that are refused among them, that counts as far from the training
@@ -260,9 +261,9 @@ class DensityConfig(Settings):
     dimensions: int = Field(default=128, ge=1, le=4096)
     references: int = Field(default=1024, ge=1, le=100_000)
     neighbours: int = Field(default=10, ge=1)
-    views: int = Field(default=3, ge=0, le=64)
-    refused: float = Field(default=0.01, ge=0.0, lt=1.0)
-    far: float = Field(default=0.1, ge=0.0, lt=1.0)
+    views: int = Field(default=2, ge=0, le=64)
+    refused: float = Field(default=0.05, ge=0.0, lt=1.0)
+    far: float = Field(default=0.15, ge=0.0, lt=1.0)
 
 
 class StageConfig(Settings):

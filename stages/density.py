@@ -2,8 +2,15 @@
 
 The pooled feature maps of a picture are compared with those of training pictures that show a
 supported region: the mean cosine similarity to the nearest of them (deep nearest neighbours, Sun
-et al. 2022, arXiv 2204.06507) in a projection of two depths of the network, because strangers that
-one depth misses are seen at another (arXiv 2309.01488).
+et al. 2022, arXiv 2204.06507), at two depths of the network together, because strangers that one
+depth misses are seen at another (arXiv 2309.01488).
+
+The references are stored in a projection on their main directions, but a picture's length counts
+whole: what a picture has outside of these directions makes it less similar to all of them. So the
+values are nearly those in all directions. Features are neither centred nor standardised: on the
+first network that was trained with random sources, the similarity of centred or standardised ones
+told unsupported validation pictures from supported ones, all in random views, with AUC .949 to .959,
+that of plain ones with .963, and the length of what lies outside of the projection with .88.
 
 :func:`fit_density` and :func:`similarity` take and give arrays and know nothing of pictures and
 networks; :class:`DensityGate` is the same computation inside an exported graph.
@@ -19,7 +26,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from sklearn.decomposition import PCA
+from sklearn.utils.extmath import randomized_svd
 from torch import Tensor, nn
 
 from pipeline.bundle import Density
@@ -30,10 +37,12 @@ from . import checkpoint
 from .config import DensityConfig
 
 FILE = "density.safetensors"
-_ARRAYS = ("projection", "offset", "references")
-SCALE_FLOOR = 0.05
-"""Channels that vary less than this share of the typical channel are not magnified further: what
-they tell is the rounding of the network."""
+_ARRAYS = ("projection", "references")
+LEFT_OUT = 0.01
+"""Share of the training rows that are no references."""
+
+SCALE = 1.0 / 16.0
+"""Of features inside the graph, so that the sum of their squares fits into half precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +50,13 @@ class FittedDensity:
     """A fitted density gate.
 
     Attributes:
-        projection: (F, D) float32, from pooled features to the projection.
-        offset: (D,) float32, taken off after it.
-        references: (R, D) float32, of length 1: projected training pictures.
+        projection: (F, D) float32, from pooled features to their main directions; its columns
+            are orthonormal.
+        references: (R, D) float32: training pictures, of length 1 before the projection.
         contract: What goes into the bundle.
     """
 
     projection: Array
-    offset: Array
     references: Array
     contract: Density
 
@@ -57,23 +65,22 @@ class DensityGate(nn.Module):
     """:func:`similarity` as a module, for the graph of a region stage."""
 
     projection: Tensor
-    offset: Tensor
     references: Tensor
 
     def __init__(self, fitted: FittedDensity) -> None:
         super().__init__()
         self.neighbours = fitted.contract.neighbours
-        for name in ("projection", "offset"):
-            self.register_buffer(name, torch.tensor(getattr(fitted, name)))
+        self.register_buffer("projection", torch.tensor(fitted.projection))
         # (D, R): so that the graph multiplies by it as it is.
         self.register_buffer("references", torch.from_numpy(fitted.references.T.copy()))
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, F) pooled features → (N,) mean similarity to the nearest references."""
-        projected = features @ self.projection - self.offset
+        scaled = features * SCALE
+        length = scaled.square().sum(1, keepdim=True).sqrt()
         # No guard against a length of 0: what is no number is refused.
-        unit = projected / projected.square().sum(1, keepdim=True).sqrt()
-        return torch.topk(unit @ self.references, self.neighbours, dim=1).values.mean(1)
+        placed = (scaled @ self.projection) / length
+        return torch.topk(placed @ self.references, self.neighbours, dim=1).values.mean(1)
 
 
 def fit_density(
@@ -81,17 +88,16 @@ def fit_density(
 ) -> FittedDensity:
     """Fit projection, references and threshold.
 
-    Features are standardised and projected on their principal components. The references are
-    training rows that lie evenly where any do (greedy k-centre, Gonzalez 1985, doi
-    10.1016/0304-3975(85)90224-5): a random choice would hold rare kinds of pictures for less
-    familiar than frequent ones. The share of the training rows that is least like the others is
-    left out before, or what augmentation spoilt would be chosen first. The threshold, and from
-    where a picture is far, are quantiles over the validation rows.
+    The references are training rows that lie evenly where any do (greedy k-centre, Gonzalez 1985,
+    doi 10.1016/0304-3975(85)90224-5): a random choice would hold rare kinds of pictures for less
+    familiar than frequent ones. The training rows that are least like the others are left out
+    before, or odd pictures would be chosen first. The threshold, and from where a picture is far,
+    are quantiles over the validation rows.
 
     Args:
         training: (N, F) float32 pooled features of training pictures that show a supported
-            region, as they are and augmented.
-        validation: (M, F) likewise of validation pictures.
+            region.
+        validation: (M, F) likewise of validation pictures, as they are and augmented.
         config: Sizes, and the share to refuse and to leave out. Where there are too few rows for
             what it asks, the dimensions, references and neighbours are as many as there can be.
         seed: Of the projection and of the first reference.
@@ -108,21 +114,16 @@ def fit_density(
             )
         if not np.isfinite(rows).all():
             raise ConfigError(f"density gate: features of {name} pictures are no numbers")
-    mean = training.mean(0, dtype=np.float64)
-    spread = training.std(0, dtype=np.float64)
-    if not spread.any():
+    if not training.std(0).any():
         raise ConfigError("density gate: the network gives the same features for every picture")
-    scale = np.maximum(spread, SCALE_FLOOR * float(np.sqrt(np.mean(spread**2))))
-    dimensions = min(config.dimensions, training.shape[1], len(training) - 1)
-    components = PCA(dimensions, svd_solver="randomized", random_state=seed).fit(
-        ((training - mean) / scale).astype(np.float32)
-    )
-    projection = (components.components_.T / scale[:, None]).astype(np.float32)
-    offset = (mean @ projection).astype(np.float32)
-    projected, compared = (_unit(rows, projection, offset) for rows in (training, validation))
-    if not (np.isfinite(projected).all() and np.isfinite(compared).all()):
+    lengths = np.linalg.norm(training, axis=1, keepdims=True)
+    if not (lengths.all() and np.linalg.norm(validation, axis=1).all()):
         raise ConfigError("density gate: the features of a picture have no direction")
-    typical = _typical(projected, config.neighbours, config.refused)
+    dimensions = min(config.dimensions, training.shape[1], len(training))
+    _, _, directions = randomized_svd(training / lengths, dimensions, random_state=seed)
+    projection = np.ascontiguousarray(directions.T, np.float32)
+    projected, compared = (_placed(rows, projection) for rows in (training, validation))
+    typical = _typical(projected, config.neighbours, LEFT_OUT)
     references = _spread(typical, config.references, seed)
     count = len(references)
     neighbours = min(config.neighbours, count)
@@ -136,15 +137,15 @@ def fit_density(
         refused=float(np.mean(scores < threshold)),
         far=float(np.clip(max(threshold, far), -1.0, 1.0)),
     )
-    return FittedDensity(projection, offset, references, contract)
+    return FittedDensity(projection, references, contract)
 
 
 def similarity(features: Array, fitted: FittedDensity) -> Array:
     """(N, F) pooled features → (N,) float32 mean similarity to the nearest references.
 
-    What is no number in the features, or has no direction in the projection, gives no number.
+    What is no number in the features, or has no direction, gives no number.
     """
-    projected = _unit(features, fitted.projection, fitted.offset)
+    projected = _placed(features, fitted.projection)
     return _nearest(projected, fitted.references, fitted.contract.neighbours)
 
 
@@ -208,7 +209,7 @@ def density_in(graph: onnx.ModelProto, contract: Density) -> FittedDensity:
 
 
 def _typical(rows: Array, neighbours: int, left_out: float) -> Array:
-    """The (N, D) rows of length 1 without the share that is least like its nearest others."""
+    """The (N, D) rows without the share that is least like its nearest others."""
     nearest = min(neighbours + 1, len(rows))  # each is its own nearest
     parts = [_nearest(part, rows, nearest) for part in np.array_split(rows, len(rows) // 512 + 1)]
     likeness = np.concatenate(parts)
@@ -218,7 +219,7 @@ def _typical(rows: Array, neighbours: int, left_out: float) -> Array:
 
 
 def _spread(rows: Array, count: int, seed: int) -> Array:
-    """``count`` of (N, D) rows of length 1, each the least like those chosen before it."""
+    """``count`` of (N, D) rows, each the least like those chosen before it."""
     chosen = [int(np.random.default_rng(seed).integers(len(rows)))]
     likeness = rows @ rows[chosen[0]]
     while len(chosen) < min(count, len(rows)):
@@ -229,12 +230,12 @@ def _spread(rows: Array, count: int, seed: int) -> Array:
     return spread
 
 
-def _unit(features: Array, projection: Array, offset: Array) -> Array:
-    """(N, D) float32 of length 1."""
+def _placed(features: Array, projection: Array) -> Array:
+    """(N, D) float32: of length 1 before the projection."""
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        projected = features @ projection - offset
-        unit: Array = projected / np.linalg.norm(projected, axis=1, keepdims=True)
-    return unit
+        lengths = np.linalg.norm(features, axis=1, keepdims=True)
+        placed: Array = ((features @ projection) / lengths).astype(np.float32)
+    return placed
 
 
 def _nearest(rows: Array, references: Array, neighbours: int) -> Array:

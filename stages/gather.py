@@ -85,7 +85,7 @@ def fit_gate(
 
     views = range(1 + config.density.views)
     fitted = fit_density(
-        seen(supported(index, "train"), views), seen(supported(index, "val"), views),
+        seen(supported(index, "train"), range(1)), seen(supported(index, "val"), views),
         config.density, seed,
     )  # fmt: skip
     save(run, fitted, cut)

@@ -99,9 +99,10 @@ def test_run_gives_the_same_rows(shipped, tmp_path):
                 assert value == other[name], (path, name)
 
 
-def test_the_lines_of_the_readme_run_and_print_what_it_shows(shipped, tmp_path):
+def test_the_lines_of_the_page_run_and_print_what_it_shows(shipped, tmp_path):
     home, _ = shipped
-    told = (ROOT / "docs/weights.md").read_text(encoding="utf-8").split(SECTION)[1].split("\n## ")[0]
+    page = (ROOT / "docs/weights.md").read_text(encoding="utf-8")
+    told = page.split(SECTION)[1].split("\n## ")[0]
     code, shown = re.search(r"```python\n(.*?)```\s+```\n(.*?)```", told, re.DOTALL).groups()
     assert len([line for line in code.splitlines() if line]) == 10
     (tmp_path / "fused").symlink_to(home / "fused")
