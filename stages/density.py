@@ -9,8 +9,8 @@ The references are stored in a projection on their main directions, but a pictur
 whole: what a picture has outside of these directions makes it less similar to all of them. So the
 values are nearly those in all directions. Features are neither centred nor standardised: on the
 first network that was trained with random sources, the similarity of centred or standardised ones
-told unsupported validation pictures from supported ones, all in random views, with AUC .949 to .959,
-that of plain ones with .963, and the length of what lies outside of the projection with .88.
+told unsupported validation pictures from supported ones, all in random views, with AUC .949 to
+.959, that of plain ones with .963, and the length of what lies outside of the projection with .88.
 
 :func:`fit_density` and :func:`similarity` take and give arrays and know nothing of pictures and
 networks; :class:`DensityGate` is the same computation inside an exported graph.
