@@ -21,10 +21,13 @@ BATCH = 16
 TOLERANCE = {
     Precision.FP32: (1e-3, 0.001),
     Precision.FP16: (0.1, 0.01),
-    Precision.INT8: (1.0, 0.05),
+    Precision.INT8: (2.0, 0.05),
 }
 """Largest |Δlogit|, and the margin: a decision may differ from the trained network's only where
-that network's probability is nearer than this to the threshold."""
+that network's probability is nearer than this to the threshold. The margin is the promise; the
+largest |Δlogit| finds graphs that are broken. In eight bits it is reached by pictures of nothing
+supported, whose logits lie far from every threshold: 1.45 in the first network that learned from
+such pictures, beside 0.12 on average."""
 
 DENSITY_TOLERANCE = {
     Precision.FP32: (1e-3, 1e-4),
