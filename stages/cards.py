@@ -89,7 +89,9 @@ def write_cards(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters |= {"figure": _figure, "named": figure_name}
-    under_shift = (measured or {}).get("shifts")
+    # Many passes a picture are long under many shifts: those of a single look stand in.
+    shifted = next((each for each in (measured, once) if each and each.get("shifts")), None)
+    under_shift = shifted and shifted["shifts"]
     notice = weights / NOTICE
     acquisitions = [row for row in tried or () if row.get("left_out")]
     shared = {
@@ -97,9 +99,7 @@ def write_cards(
         "shown": SHOWN, "grave": GRAVE, "evaluation": measured, "once": once, "kinds": Kind,
         "any_region": ANY_REGION, "unmeasured": UNMEASURED,
         "shift_panels": list(panels(under_shift, WIDE_PANEL)) if under_shift else [],
-        "shift_note": shift_note(under_shift, measured["facts"]["pictures"])
-        if measured and under_shift
-        else "",
+        "shift_note": _shift_note(shifted, measured) if shifted else "",
         "notice": notice.read_text(encoding="utf-8").rstrip() if notice.is_file() else "",
     }  # fmt: skip
     ensembles = {member: name for name, (spec, _) in found.items() for member in spec.members}
@@ -257,6 +257,11 @@ def _read(evaluation: Path, weights: Path) -> dict[str, Any]:
             "evaluate these weights: `fxpipe evaluate --weights`",
         )
     return {name: chapter for name, chapter in content.items() if name not in NOT_KEPT}
+
+
+def _shift_note(shifted: Mapping[str, Any], measured: Mapping[str, Any] | None) -> str:
+    note = shift_note(shifted["shifts"], shifted["facts"]["pictures"])
+    return note if shifted is measured else f"With a single look at each picture. {note}"
 
 
 def _figure(estimate: Mapping[str, Any] | Estimate) -> str:

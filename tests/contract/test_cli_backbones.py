@@ -48,7 +48,7 @@ def transformer(without_regions):
     told = [
         done(
             *("train-stage", "fracture", "--region", "all", "--init", "none", "--index", index),
-            *("--output", home / "runs/all", *settings(f"train.arch={VIT}")),
+            *("--output", home / "runs/all", *settings(f"train.arch={VIT}", "closer.count=0")),
         ),
         done(
             *("export", "--run", home / "runs", "--index", index, "--weights", home / "weights"),
