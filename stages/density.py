@@ -38,6 +38,10 @@ from .config import DensityConfig
 
 FILE = "density.safetensors"
 _ARRAYS = ("projection", "references")
+STEPS = 10_000
+"""Of the similarity inside the graph: its last digits depend on the number of pictures that are
+compared at once, and rows shall not."""
+
 LEFT_OUT = 0.01
 """Share of the training rows that are no references."""
 
@@ -80,7 +84,8 @@ class DensityGate(nn.Module):
         length = scaled.square().sum(1, keepdim=True).sqrt()
         # No guard against a length of 0: what is no number is refused.
         placed = (scaled @ self.projection) / length
-        return torch.topk(placed @ self.references, self.neighbours, dim=1).values.mean(1)
+        found = torch.topk(placed @ self.references, self.neighbours, dim=1).values.mean(1)
+        return (found * STEPS).round() / STEPS
 
 
 def fit_density(

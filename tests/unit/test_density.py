@@ -174,7 +174,7 @@ def test_the_module_computes_what_the_arrays_do(fitted):
         [regions(np.random.default_rng(5), 20), strangers(np.random.default_rng(5), 20)]
     )
     found = DensityGate(fitted)(torch.from_numpy(rows)).numpy()
-    np.testing.assert_allclose(found, similarity(rows, fitted), atol=1e-5)
+    np.testing.assert_allclose(found, similarity(rows, fitted), atol=6e-5)
 
 
 def test_a_run_folder_gives_back_what_was_saved(fitted, tmp_path):
