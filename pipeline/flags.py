@@ -82,7 +82,7 @@ def _quality(pixels: Array, colour: float) -> Iterator[Flag]:
     if min(height, width) < LEAST_SIDE_PX:
         yield Flag(
             "too-small",
-            f"Few pixels: {width} x {height}, and fine fractures need {LEAST_SIDE_PX} or more on "
+            f"Few pixels: {width} x {height}, and fine detail needs {LEAST_SIDE_PX} or more on "
             "the shorter side",
         )
     small = _small(pixels)

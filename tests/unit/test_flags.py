@@ -76,7 +76,7 @@ def test_a_reason_tells_what_was_found_and_what_was_wanted():
     (flag,) = quality(np.asarray(Image.fromarray(sample("IMG0000049")).resize((100, 120))))
     assert flag.name == "too-small"
     assert flag.reason == (
-        "Few pixels: 100 x 120, and fine fractures need 200 or more on the shorter side"
+        "Few pixels: 100 x 120, and fine detail needs 200 or more on the shorter side"
     )
 
 
