@@ -158,10 +158,13 @@ def test_members_look_only_at_their_rows_and_trunks_once(weights, tmp_path, monk
     monkeypatch.setattr(Network, "_run", counted)
     shown = [{"hand": 0.9}, {"elbow": 0.9}, {"hand": 0.9}, {}]
     judge([write_png(tmp_path / f"{i}.png", r, {}) for i, r in enumerate(shown)], weights)
-    assert seen == [
-        ("trunk", 4), ("region", 4), ("fracture-elbow", 1),
-        *((f"fracture-hand-{k}", 2) for k in (1, 2, 3)), ("fracture-hand", 2),
-    ]  # fmt: skip
+    rows: dict[str, int] = {}
+    for name, count in seen:
+        rows[name] = rows.get(name, 0) + count
+    assert rows == {
+        "trunk": 4, "region": 4, "fracture-elbow": 1,
+        **{f"fracture-hand-{k}": 2 for k in (1, 2, 3)}, "fracture-hand": 2,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("wrong", ["fracture-hand-2", "fracture-hand"])
