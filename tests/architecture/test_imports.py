@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,3 +140,9 @@ def test_planted_violations_are_caught(file, text, rule):
 )
 def test_what_is_allowed_passes(file, text):
     assert faults(Path(file), text) == []
+
+
+def test_the_documentation_shows_these_layers():
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \d+ \| (.+) \|$", page, re.MULTILINE)
+    assert [set(re.findall(r"`(\w+)`", row)) for row in rows] == list(LAYERS)
