@@ -79,7 +79,6 @@ class Flow(Generic[S, T, R]):
         limits: See :class:`Limits`.
         ordered: Whether results come in the order of the sources, or as soon as they are there.
         give_up: Called when the results are left early, so that no reader keeps the end waiting.
-        name: Beginning of the threads' names.
     """
 
     def __init__(
@@ -90,10 +89,9 @@ class Flow(Generic[S, T, R]):
         *,
         ordered: bool = True,
         give_up: Callable[[], None] = lambda: None,
-        name: str = "fxpipe",
     ) -> None:
         self._read, self._judge, self._limits = read, judge, limits
-        self._ordered, self._give_up, self._name = ordered, give_up, name
+        self._ordered, self._give_up = ordered, give_up
         self._changed = threading.Condition()
         self._files: dict[int, _File[R]] = {}
         self._to_read: deque[tuple[int, S]] = deque()
@@ -117,7 +115,7 @@ class Flow(Generic[S, T, R]):
         work += [("read", self._run_reader)] * self._limits.readers
         work += [("lane", self._run_lane)] * self._limits.lanes
         threads = [
-            threading.Thread(target=target, name=f"{self._name}-{part}", daemon=True)
+            threading.Thread(target=target, name=f"fxpipe-{part}", daemon=True)
             for part, target in work
         ]
         try:

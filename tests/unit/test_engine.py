@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from asked import count_rows
 from bundles import (
     SPEC,
     for_all,
@@ -132,14 +133,7 @@ def test_one_for_all_regions_behind_a_region_stage(tmp_path, monkeypatch):
         tmp_path / "w",
         [*standard_specs()[:2], spec("fracture-hand", Kind.FRACTURE), for_all()[1]],
     )
-    seen: list[tuple[str, int]] = []
-    original = Network._run
-
-    def counted(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
-        seen.append((self.spec.name, len(inputs)))
-        return original(self, names, inputs)
-
-    monkeypatch.setattr(Network, "_run", counted)
+    seen = count_rows(monkeypatch)
     shown = [
         {"hand": 0.9}, {"elbow": 0.9}, {"elbow": 0.9, "shoulder": 0.9},
         {"hand": 0.9, "elbow": 0.9}, {},
@@ -150,7 +144,7 @@ def test_one_for_all_regions_behind_a_region_stage(tmp_path, monkeypatch):
     assert looked == [["hand"], ["all"], ["all"], ["all", "hand"], []]
     assert [outcome.unexamined for outcome in outcomes] == [()] * 5
     assert outcomes[4].status is Status.UNSUPPORTED
-    assert summed(seen) == {"fracture-all": 3, "fracture-hand": 2, "region": 5, "trunk": 5}
+    assert seen == {"fracture-all": 3, "fracture-hand": 2, "region": 5, "trunk": 5}
 
 
 def write_dicom(path: Path, regions: dict[str, float], **header: str) -> Path:
@@ -192,14 +186,6 @@ def test_a_header_has_no_say_where_nothing_routes(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", {}, BodyPartExamined="KNEE")
     (outcome,) = judge([path], bundles(tmp_path / "w", for_all()))
     assert (outcome.status, outcome.region) == (Status.OK, None)
-
-
-def summed(seen: list[tuple[str, int]]) -> dict[str, int]:
-    """Rows by network, however the pictures were put together."""
-    rows: dict[str, int] = {}
-    for name, count in seen:
-        rows[name] = rows.get(name, 0) + count
-    return rows
 
 
 def many(folder: Path, count: int) -> list[Path]:
@@ -260,18 +246,11 @@ def test_complete_networks_mix_with_heads(weights, tmp_path, changes, tolerance)
 
 
 def test_the_trunk_looks_once_and_specialists_only_at_their_rows(weights, tmp_path, monkeypatch):
-    seen: list[tuple[str, int]] = []
-    original = Network._run
-
-    def counted(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
-        seen.append((self.spec.name, len(inputs)))
-        return original(self, names, inputs)
-
-    monkeypatch.setattr(Network, "_run", counted)
+    seen = count_rows(monkeypatch)
     regions = [{"hand": 0.9}, {"hand": 0.9, "elbow": 0.9}, {}, {"hand": 0.9}]
     paths = [write_png(tmp_path / f"{i}.png", r, {}) for i, r in enumerate(regions)]
     judge(paths, weights)
-    assert summed(seen) == {"trunk": 4, "region": 4, "fracture-elbow": 1, "fracture-hand": 3}
+    assert seen == {"trunk": 4, "region": 4, "fracture-elbow": 1, "fracture-hand": 3}
 
 
 def frames(good: int, then_fail: bool):

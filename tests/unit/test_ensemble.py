@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from asked import count_rows
 from bundles import (
     SPEC,
     ensemble,
@@ -148,20 +149,10 @@ def test_a_claimed_member_is_no_specialist(weights):
 
 
 def test_members_look_only_at_their_rows_and_trunks_once(weights, tmp_path, monkeypatch):
-    seen: list[tuple[str, int]] = []
-    original = Network._run
-
-    def counted(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
-        seen.append((self.spec.name, len(inputs)))
-        return original(self, names, inputs)
-
-    monkeypatch.setattr(Network, "_run", counted)
+    seen = count_rows(monkeypatch)
     shown = [{"hand": 0.9}, {"elbow": 0.9}, {"hand": 0.9}, {}]
     judge([write_png(tmp_path / f"{i}.png", r, {}) for i, r in enumerate(shown)], weights)
-    rows: dict[str, int] = {}
-    for name, count in seen:
-        rows[name] = rows.get(name, 0) + count
-    assert rows == {
+    assert seen == {
         "trunk": 4, "region": 4, "fracture-elbow": 1,
         **{f"fracture-hand-{k}": 2 for k in (1, 2, 3)}, "fracture-hand": 2,
     }  # fmt: skip
