@@ -59,10 +59,12 @@ def probabilities(logits: Array, temperature: Array, bias: Array) -> Array:
 
 
 def route_threshold(labels: Labels, scores: Array) -> float:
-    """The probability from which a region fires: fewest errors on validation.
+    """The probability from which a region fires: smallest sum of the two error rates.
 
-    A region that does not fire where it should costs as much as one that fires where it
-    should not. Among equally good thresholds the middle of the widest gap (in logit) is taken.
+    That is the largest of Youden's index (Youden 1950). The rates do not depend on how many
+    pictures of each kind there are, so a table with many pictures to refuse does not make the
+    router refuse more of the others. Among equally good thresholds the middle of the widest gap
+    (in logit) is taken.
 
     Args:
         labels: (N,) 0, 1 or NaN.
@@ -73,8 +75,9 @@ def route_threshold(labels: Labels, scores: Array) -> float:
     edges = np.unique(np.concatenate([[1e-6], values, [1 - 1e-6]]))
     logit = np.log(edges / (1 - edges))
     middles = 1 / (1 + np.exp(-(logit[1:] + logit[:-1]) / 2))
-    errors = np.array([np.sum((values >= t) != wanted) for t in middles])
-    gaps = np.where(errors == errors.min(), np.diff(logit), -1.0)
+    weight = 1 / np.where(wanted, max(wanted.sum(), 1), max((~wanted).sum(), 1))
+    errors = np.array([weight[(values >= t) != wanted].sum() for t in middles])
+    gaps = np.where(errors <= errors.min() + 1e-9, np.diff(logit), -1.0)
     return float(np.clip(middles[gaps.argmax()], 0.05, 0.95))
 
 

@@ -47,6 +47,14 @@ def test_the_route_threshold_lies_in_the_middle_of_the_gap():
     assert route_threshold(labels, scores) == pytest.approx(0.5, abs=1e-6)
 
 
+def test_the_route_threshold_does_not_depend_on_how_many_pictures_are_to_be_refused():
+    supported, refusable = [0.35, 0.8, 0.9], [0.05, 0.1, 0.2, 0.4]
+    for times in (1, 100):
+        labels = np.array([1.0] * 3 + [0.0] * 4 * times)
+        threshold = route_threshold(labels, np.array(supported + refusable * times))
+        assert 0.2 < threshold < 0.35, "a third missed is worse than a quarter of false alarms"
+
+
 def test_operating_points_reach_their_targets_on_their_own_split():
     labels, logits = drawn(1.0, -0.5)
     scores = probabilities(logits[:, None], np.ones(1), np.full(1, -0.5, np.float32))[:, 0]
