@@ -36,8 +36,8 @@ def reference() -> str:
     lines = [
         "# Reference",
         "",
-        "`make reference` writes this page from the code. Settings go into a TOML file (`--config`)",
-        "or on the command line (`--set key=value`); keys of a section are written with a dot.",
+        "`make reference` writes this page from the code. Settings go into a TOML file,",
+        "`--config FILE`, or on the command line, `--set key=value`, with a dot after a section.",
         "",
     ]
     context = click.Context(main, info_name="fxpipe")
