@@ -252,9 +252,6 @@ def _memory(_: Plan) -> Findings:
 
     needed = _BASE_BYTES + _LANE_BYTES * RunConfig().lanes
     free = free_memory()
-    if free is None:
-        yield Finding("memory", Verdict.OK, f"about {needed / 1e9:.1f} GB needed; free: unknown")
-        return
     told = f"{free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed"
     if free >= needed:
         yield Finding("memory", Verdict.OK, told)
@@ -263,20 +260,19 @@ def _memory(_: Plan) -> Findings:
     yield Finding("memory", Verdict.WARNING, told, advice)
 
 
-def free_memory() -> int | None:
-    """Bytes that a new process could get, also below the limit of a container; None if unknown."""
-    free: list[int] = []
+def free_memory() -> int:
+    """Bytes that a new process could get, also below the limit of a container."""
+    import psutil
+
+    free = [int(psutil.virtual_memory().available)]
     try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                free.append(int(line.split()[1]) * 1024)
         limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
         if limit.isdecimal():
             used = Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii")
             free.append(max(0, int(limit) - int(used)))
     except (OSError, ValueError):
         pass  # not Linux, or another kind of container
-    return min(free, default=None)
+    return min(free)
 
 
 def _cores(_: Plan) -> Findings:

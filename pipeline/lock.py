@@ -1,4 +1,9 @@
-"""One process at a time in one folder, by a lock that dies with its process."""
+"""One process at a time in one folder, by a lock that ends with its process.
+
+The package filelock would wait for ever, or report another process, on network file systems that
+have no locks (flock fails with ENOLCK or EOPNOTSUPP). Hospitals use such shares; here the run goes
+ahead with a warning.
+"""
 
 from __future__ import annotations
 

@@ -154,9 +154,7 @@ def test_an_output_that_cannot_be_written(plan, monkeypatch, tmp_path):
     assert told(through, doctor._output, "output")[0].verdict is Verdict.FAULT
 
 
-@pytest.mark.parametrize(
-    ("free", "verdict"), [(8 << 30, "ok"), (100 << 20, "warning"), (None, "ok")]
-)
+@pytest.mark.parametrize(("free", "verdict"), [(8 << 30, "ok"), (100 << 20, "warning")])
 def test_memory(plan, monkeypatch, free, verdict):
     monkeypatch.setattr(doctor, "free_memory", lambda: free)
     (found,) = told(plan, doctor._memory, "memory")
