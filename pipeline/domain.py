@@ -213,6 +213,8 @@ class StageOutput:
             is the logit, of an ensemble it is the mean of its members' evidence / temperature.
         density: (N,) float32 or None; of a region stage with a density gate the similarity to the
             nearest training pictures, see :class:`pipeline.bundle.Density`.
+        types: Of a specialist that tells types of fracture what it says of them, one column a type,
+            or None; see :class:`pipeline.bundle.FractureTypes`.
     """
 
     labels: tuple[str, ...]
@@ -220,6 +222,7 @@ class StageOutput:
     probabilities: Array
     evidence: Array | None = None
     density: Array | None = None
+    types: StageOutput | None = None
 
     def __post_init__(self) -> None:
         wanted = (self.logits.shape[0], len(self.labels))
@@ -232,6 +235,8 @@ class StageOutput:
         if self.density is not None:
             found = self.density.shape
             _check(found == wanted[:1], f"density is {found}, wanted {wanted[:1]}")
+        if self.types is not None:
+            _check(len(self.types) == len(self), f"types of {len(self.types)} pictures")
 
     def __len__(self) -> int:
         return int(self.logits.shape[0])

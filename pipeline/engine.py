@@ -31,7 +31,7 @@ from .flow import Flow, Limits, Result
 from .heatmap import to_heatmap
 from .reading.opened import open_reader
 from .reading.prepared import Item, Prepared, Reader, Wanted
-from .runtime.network import Batch, Stage
+from .runtime.network import Batch, Router
 from .runtime.session import Weights
 from .tissue import tissue
 
@@ -247,7 +247,7 @@ class Engine:
             placement = item.placements[spec.preprocess]
             limb = None if item.rendered is None else tissue(item.rendered.pixels)
             heatmap = to_heatmap(output.evidence[row, 0], spec.preprocess, placement, limb)
-        return decide(region, str(spec.target), probability, point, heatmap, far)
+        return decide(region, spec.target, probability, point, heatmap, far)
 
 
 def run(
@@ -277,7 +277,7 @@ def run(
         yield from stack.enter_context(closing(engine.outcomes(paths)))
 
 
-def _route(region: Stage, output: StageOutput, weights: Weights) -> list[RegionCall | None]:
+def _route(region: Router, output: StageOutput, weights: Weights) -> list[RegionCall | None]:
     """A routing decision for each row; None where the network gave something unusable."""
     thresholds = region.spec.route_thresholds
     wanted = None if weights.gate is None else weights.gate.threshold
