@@ -108,8 +108,17 @@ class TrunkSpec(NetworkSpec):
     input: Literal["image"] = "image"
     trunk: Digest
 
+    @property
+    def features_of(self) -> None:
+        """None: it takes pictures."""
 
-class StageSpec(NetworkSpec):
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The outputs of the graph."""
+        return ("features",)
+
+
+class AnswerSpec(NetworkSpec):
     """A network that answers.
 
     Attributes:
@@ -137,7 +146,7 @@ class StageSpec(NetworkSpec):
         return ("logits", "probabilities", *(("evidence",) if self.heatmap else ()))
 
 
-class TrainedSpec(StageSpec):
+class TrainedSpec(AnswerSpec):
     """A network that answers, and was trained: a head behind a trunk, or a complete one.
 
     Attributes:
@@ -156,7 +165,7 @@ class TrainedSpec(StageSpec):
 
     @property
     def features_of(self) -> Digest | None:
-        """See :class:`StageSpec`."""
+        """See :class:`AnswerSpec`."""
         return self.trunk if self.input == "features" else None
 
 
@@ -174,7 +183,7 @@ class RegionSpec(TrainedSpec):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """See :class:`StageSpec`."""
+        """See :class:`AnswerSpec`."""
         return (*super().outputs, *((DENSITY,) if self.density else ()))
 
     @model_validator(mode="after")
@@ -186,7 +195,7 @@ class RegionSpec(TrainedSpec):
         return self
 
 
-class JudgeSpec(StageSpec):
+class JudgeSpec(AnswerSpec):
     """A network that says of a region's pictures whether they are positive.
 
     Attributes:
@@ -265,7 +274,7 @@ class FractureSpec(JudgeSpec, TrainedSpec):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """See :class:`StageSpec`."""
+        """See :class:`AnswerSpec`."""
         return (*super().outputs, *(TYPE_PORTS if self.types else ()))
 
     @model_validator(mode="after")
@@ -315,7 +324,7 @@ class EnsembleSpec(JudgeSpec):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """See :class:`StageSpec`; the evidence is its members'."""
+        """See :class:`AnswerSpec`; the evidence is its members'."""
         return ("logits", "probabilities")
 
     @model_validator(mode="after")

@@ -94,7 +94,8 @@ class CloserLooks(Frozen):
             the size of the stage's own canvas.
         count: How many parts.
         whole, close, bias: See above.
-        operating_points, study_points: See :class:`pipeline.bundle.JudgeSpec`; of all looks together.
+        operating_points, study_points: Of all looks together; see
+            :class:`pipeline.bundle.JudgeSpec`.
     """
 
     canvas: PreprocessSpec

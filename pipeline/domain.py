@@ -374,6 +374,8 @@ class FractureCall:
         operating_point: The rule that was applied.
         heatmap: Where it is seen; None when it was not asked for, or the network has none.
         far: Whether the rule is the one for pictures that are far from the training pictures.
+        types: Calibrated probability of each type of fracture, given that there is one; empty
+            where the specialist tells none, and where the verdict is negative.
     """
 
     region: str
@@ -382,9 +384,12 @@ class FractureCall:
     operating_point: OperatingPoint
     heatmap: Heatmap | None = field(default=None, compare=False, repr=False)
     far: bool = False
+    types: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         _check_probability(f"probability of {self.target} ({self.region})", self.probability)
+        for name, probability in self.types.items():
+            _check_probability(f"probability of {name} ({self.region})", probability)
 
     @property
     def verdict(self) -> Verdict:

@@ -247,7 +247,8 @@ class Engine:
             placement = item.placements[spec.preprocess]
             limb = None if item.rendered is None else tissue(item.rendered.pixels)
             heatmap = to_heatmap(output.evidence[row, 0], spec.preprocess, placement, limb)
-        return decide(region, spec.target, probability, point, heatmap, far)
+        types = _types(row, output.types)
+        return decide(region, spec.target, probability, point, heatmap, far, types)
 
 
 def run(
@@ -275,6 +276,13 @@ def run(
         reader = reader or stack.enter_context(open_reader(config))
         engine = Engine(weights, config, reader, clock, rendered=rendered, study_of=study_of)
         yield from stack.enter_context(closing(engine.outcomes(paths)))
+
+
+def _types(row: int, said: StageOutput | None) -> dict[str, float] | None:
+    """Probability of each type of fracture in one row; None where there is nothing usable."""
+    if said is None or not np.isfinite(said.probabilities[row]).all():
+        return None
+    return dict(zip(said.labels, said.probabilities[row].tolist(), strict=True))
 
 
 def _route(region: Router, output: StageOutput, weights: Weights) -> list[RegionCall | None]:

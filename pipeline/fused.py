@@ -112,7 +112,6 @@ class FusedSpec(Contract):
 
 def columns_of(stages: Sequence[Part]) -> dict[Group, tuple[str, ...]]:
     """What :attr:`FusedSpec.columns` says of some stages."""
-    columns: dict[Group, tuple[str, ...]] = {
-        "region": stage.labels for stage in stages if isinstance(stage, RegionSpec)
-    }
-    return columns | {"fracture": tuple(s.region for s in stages if isinstance(s, FractureSpec))}
+    routed = next((stage.labels for stage in stages if isinstance(stage, RegionSpec)), None)
+    judged = tuple(stage.region for stage in stages if isinstance(stage, FractureSpec))
+    return {"fracture": judged} if routed is None else {"region": routed, "fracture": judged}

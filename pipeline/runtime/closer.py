@@ -82,7 +82,8 @@ class Closer:
 
 def _deciding(first: StageOutput, near: StageOutput, count: int) -> StageOutput | None:
     """The types of the look that decides on each of N pictures, from its first look and the N ×
-    count closer ones."""
+    count closer ones.
+    """
     if first.types is None or near.types is None:
         return None
     near_logits = near.logits.reshape(len(first), count)

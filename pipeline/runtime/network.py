@@ -10,12 +10,12 @@ import numpy as np
 from ..bundle import (
     DENSITY,
     TYPE_PORTS,
+    AnswerSpec,
     BundleSpec,
     EnsembleSpec,
     FractureSpec,
     JudgeSpec,
     RegionSpec,
-    StageSpec,
     TrunkSpec,
 )
 from ..clock import Clock
@@ -23,10 +23,9 @@ from ..domain import Array, StageOutput
 from ..preprocess import PreprocessSpec
 from .graph import Graph, Sizes
 
-
 N = TypeVar("N", bound=TrunkSpec | RegionSpec | FractureSpec | EnsembleSpec)
 S = TypeVar("S", bound=RegionSpec | FractureSpec | EnsembleSpec)
-S_co = TypeVar("S_co", bound=StageSpec, covariant=True)
+S_co = TypeVar("S_co", bound=AnswerSpec, covariant=True)
 
 
 class Part(Protocol):
@@ -104,7 +103,7 @@ class Batch:
         self._features: dict[str, Array] = {}
         self._answers: dict[object, Mapping[str, Array]] = {}
 
-    def inputs(self, spec: StageSpec, rows: Sequence[int] | None = None) -> Array:
+    def inputs(self, spec: AnswerSpec, rows: Sequence[int] | None = None) -> Array:
         """What a network takes of some rows: (R, 1, H, W) pictures or (R, C, h, w) features."""
         trunk = spec.features_of
         taken = self._stacked(spec.preprocess) if trunk is None else self._featured(trunk)
@@ -229,7 +228,7 @@ class Network(Opened[S]):
         )
 
 
-def _types(spec: StageSpec, values: Mapping[str, Array]) -> StageOutput | None:
+def _types(spec: AnswerSpec, values: Mapping[str, Array]) -> StageOutput | None:
     if not isinstance(spec, FractureSpec) or spec.types is None:
         return None
     return StageOutput(spec.types.labels, *(values[port] for port in TYPE_PORTS))
@@ -247,7 +246,7 @@ def _taken(spec: BundleSpec) -> tuple[str, Sizes]:
 def _given(spec: BundleSpec) -> dict[str, Sizes]:
     """The outputs that a contract promises."""
     if isinstance(spec, TrunkSpec):
-        return {"features": (None,) * 4}
+        return dict.fromkeys(spec.outputs, (None,) * 4)
     labels = len(spec.labels)
     sizes: dict[str, Sizes] = {"evidence": (None, labels, None, None), DENSITY: (None,)}
     if isinstance(spec, FractureSpec) and spec.types is not None:

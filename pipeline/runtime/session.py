@@ -92,6 +92,12 @@ class Weights:
         return (*([self.region] if self.region else []), *self.fracture.values())
 
     @property
+    def tell_types(self) -> bool:
+        """Whether any specialist tells types of fracture."""
+        specs = (stage.spec for stage in self.fracture.values())
+        return any(isinstance(spec, FractureSpec) and spec.types is not None for spec in specs)
+
+    @property
     def networks(self) -> tuple[Part, ...]:
         """Every network, each once: the trunks, then those of the stages."""
         asked = (network for stage in self.stages for network in stage.networks)

@@ -47,7 +47,7 @@ class Listed(Frozen):
 
 
 class ManifestEntry(Listed):
-    """One bundle; ``trunk`` as in its contract. Older manifests list an ensemble as ``fracture``."""
+    """One bundle; ``trunk`` as in its contract. Older manifests call an ensemble ``fracture``."""
 
     name: Name
     kind: Kind
