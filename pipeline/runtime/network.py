@@ -172,6 +172,9 @@ class Opened(Generic[N]):
         """Fixed channel count of an input or output; None when the graph leaves it open."""
         return self._graph.channels(port)
 
+    def _run(self, names: Sequence[str], inputs: Array) -> list[Array]:
+        return self._graph.run(names, inputs)
+
 
 class Trunk(Opened[TrunkSpec]):
     """An opened trunk."""
@@ -188,7 +191,7 @@ class Trunk(Opened[TrunkSpec]):
         Raises:
             DeviceError: The device gave up, for want of memory above all.
         """
-        return self._graph.run(["features"], images)[0]
+        return self._run(["features"], images)[0]
 
 
 class Network(Opened[S]):
@@ -217,7 +220,7 @@ class Network(Opened[S]):
             DeviceError: The device gave up, for want of memory above all.
         """
         names = [name for name in self.spec.outputs if evidence or name != "evidence"]
-        values = dict(zip(names, self._graph.run(names, inputs), strict=True))
+        values = dict(zip(names, self._run(names, inputs), strict=True))
         return StageOutput(
             self.spec.labels,
             values["logits"],

@@ -28,7 +28,7 @@ from pipeline.engine import run
 from pipeline.errors import BundleError
 from pipeline.preprocess import Fit, preprocess
 from pipeline.runtime.ensemble import onto_grid, why_no_heatmap
-from pipeline.runtime.network import Batch, Network
+from pipeline.runtime.network import Batch, Network, Opened
 from pipeline.runtime.providers import open_session
 from pipeline.runtime.session import Weights, load_bundles
 from stages.ensemble import mean_graph
@@ -160,13 +160,13 @@ def test_members_look_only_at_their_rows_and_trunks_once(weights, tmp_path, monk
 
 @pytest.mark.parametrize("wrong", ["fracture-hand-2", "fracture-hand"])
 def test_a_member_without_a_number_fails_closed(weights, tmp_path, monkeypatch, wrong):
-    original = Network._run
+    original = Opened._run
 
-    def broken(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
+    def broken(self: Opened, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
         values = original(self, names, inputs)
         return [v * np.nan for v in values] if self.spec.name == wrong else values
 
-    monkeypatch.setattr(Network, "_run", broken)
+    monkeypatch.setattr(Opened, "_run", broken)
     (outcome,) = judge(painted(tmp_path, 1), weights)
     assert (outcome.status, outcome.findings) == (Status.FAILED, ())
     assert "hand specialist gave no number" in str(outcome.error)

@@ -14,7 +14,8 @@ from pipeline.errors import ConfigError
 from stages import hub, initial
 from stages.config import BLOCKS
 from stages.initial import find_initial
-from stages.model import Head, Network, Trunk
+from stages.head import Head
+from stages.model import Network, Trunk
 
 
 def weights_file(path, drop=("layer4",), **metadata):
