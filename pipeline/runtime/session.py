@@ -11,12 +11,9 @@ from typing import Any, TypeVar
 from ..bundle import (
     BundleSpec,
     Density,
-    EnsembleSpec,
     FractureSpec,
     Kind,
     Precision,
-    RegionSpec,
-    TrunkSpec,
     read_contract,
 )
 from ..config import Device, RunConfig
@@ -27,9 +24,9 @@ from ..preprocess import PreprocessSpec
 from ..weights.intact import verified
 from ..weights.manifest import Manifest, ManifestEntry, read_manifest
 from .closer import Closer
-from .ensemble import Ensemble
 from .fused import Fused
-from .network import Network, Opened, Part, Router, Specialist, Trunk
+from .network import Opened, Part, Router, Specialist, Trunk
+from .parts import Parts, check_trunk, specialists
 from .providers import check_opset, open_session, resolve_device
 
 log = logging.getLogger(__name__)
@@ -166,7 +163,7 @@ def _load(weights: Path, manifest: Manifest, device: Device, config: RunConfig) 
             (entry,) = used
             opened = _open(*read(entry), entry, FusedSpec.from_metadata, device, config)
             return _take_apart(Fused(*opened), device, config)
-        parts = _Parts()
+        parts = Parts()
         for entry in used:
             parts.add(*_open(*read(entry), entry, read_contract, device, config))
         return _assemble(parts, device, precision, config)
@@ -213,60 +210,16 @@ def _choose_precision(manifest: Manifest, device: Device, asked: str) -> Precisi
     return next(p for p in (best, Precision.FP32, *complete) if p in complete)
 
 
-@dataclass(slots=True)
-class _Parts:
-    """Opened networks, sorted by what they are; ``judged`` has all specialists in their order."""
-
-    trunks: dict[str, Trunk] = field(default_factory=dict)
-    routers: list[Network[RegionSpec]] = field(default_factory=list)
-    single: dict[str, Network[FractureSpec]] = field(default_factory=dict)
-    means: dict[str, Network[EnsembleSpec]] = field(default_factory=dict)
-    judged: list[FractureSpec | EnsembleSpec] = field(default_factory=list)
-
-    def add(self, spec: BundleSpec, digest: str, session: Any) -> None:
-        """Put one in its place."""
-        match spec:
-            case TrunkSpec():
-                self.trunks[spec.trunk] = Trunk(spec, digest, session)
-            case RegionSpec():
-                self.routers.append(Network(spec, digest, session))
-            case FractureSpec():
-                self.single[spec.name] = Network(spec, digest, session)
-                self.judged.append(spec)
-            case EnsembleSpec():
-                self.means[spec.name] = Network(spec, digest, session)
-                self.judged.append(spec)
-
-
-def _assemble(parts: _Parts, device: Device, precision: Precision, config: RunConfig) -> Weights:
+def _assemble(parts: Parts, device: Device, precision: Precision, config: RunConfig) -> Weights:
     """Refuse a set that does not fit together."""
-    fracture = _specialists(parts, config.looks)
+    fracture = specialists(parts, config.looks)
     if len(parts.routers) > 1:
         raise BundleError(f"{len(parts.routers)} region stages in the weights folder, wanted one")
     region = parts.routers[0] if parts.routers else None
     for network in (*parts.routers, *parts.single.values()):
-        _check_trunk(network, parts.trunks)
+        check_trunk(network, parts.trunks)
     _check_regions(region, fracture)
     return _complete(parts.trunks, region, fracture, device, precision, config)
-
-
-def _looking_closer(stage: Network[FractureSpec], looks: int | None) -> Specialist:
-    """The specialist with its closer looks, or as it is.
-
-    Raises:
-        UsageError: It was not made for so many.
-    """
-    closer = stage.spec.closer
-    _check_looks(stage.spec.name, 1 + (closer.count if closer else 0), looks)
-    return stage if closer is None or looks == 1 else Closer(stage, closer)
-
-
-def _check_looks(name: str, made_for: int, looks: int | None) -> None:
-    if looks not in (None, 1, made_for):
-        raise UsageError(
-            f"looks is {looks}, but {name} was made for {made_for}: wanted 1"
-            + (f" or {made_for}" if made_for > 1 else "")
-        )
 
 
 def _take_apart(fused: Fused, device: Device, config: RunConfig) -> Weights:
@@ -321,58 +274,6 @@ def _far(region: Router | None, config: RunConfig) -> float | None:
     if region is None or region.spec.density is None or config.far == "ignore":
         return None
     return region.spec.density.far
-
-
-def _specialists(parts: _Parts, looks: int | None) -> dict[str, Specialist]:
-    """The specialists by region: the fracture bundles that are no ensemble's member."""
-    claimed = {name for mean in parts.means.values() for name in mean.spec.members}
-    fracture: dict[str, Specialist] = {}
-    for spec in parts.judged:
-        if spec.name in claimed:
-            if isinstance(spec, EnsembleSpec):
-                raise BundleError(
-                    f"bundle {spec.name} is an ensemble itself, wanted single fracture networks "
-                    "as members of another",
-                    "make the ensemble again: `fxpipe ensemble`",
-                )
-            continue
-        if spec.region in fracture:
-            raise BundleError(
-                f"two specialists for {spec.region}: {fracture[spec.region].spec.name} and "
-                f"{spec.name}",
-                "make one of them with `fxpipe ensemble`, or take one out",
-            )
-        if isinstance(spec, FractureSpec):
-            fracture[spec.region] = _looking_closer(parts.single[spec.name], looks)
-        else:
-            _check_looks(spec.name, 1, looks)
-            fracture[spec.region] = Ensemble(parts.means[spec.name], parts.single)
-    if not fracture:
-        raise BundleError("no fracture stage in the weights folder, wanted one or more")
-    return fracture
-
-
-def _check_trunk(
-    network: Network[RegionSpec] | Network[FractureSpec], trunks: Mapping[str, Trunk]
-) -> None:
-    spec = network.spec
-    if spec.features_of is None:
-        return
-    trunk = trunks.get(spec.features_of)
-    if trunk is None:
-        there = ", ".join(digest[:12] for digest in trunks) or "none"
-        raise BundleError(
-            f"bundle {spec.name} belongs to trunk {spec.features_of[:12]}, the weights folder "
-            f"has {there}",
-            "export the stage and its trunk again, together",
-        )
-    if trunk.spec.preprocess != spec.preprocess:
-        raise BundleError(f"bundle {spec.name} wants other preprocessing than its trunk")
-    given, taken = trunk.channels("features"), network.channels("features")
-    if given is not None and taken is not None and given != taken:
-        raise BundleError(
-            f"bundle {spec.name} takes {taken} feature channels, its trunk gives {given}"
-        )
 
 
 def _check_regions(region: Router | None, fracture: Mapping[str, Specialist]) -> None:

@@ -95,10 +95,8 @@ class Sample:
 
 COLUMNS = tuple(field.name for field in fields(Sample))
 NEEDED = COLUMNS[:-3]
-"""Columns without which a table is refused: all but boxes, licence and types, which few data sets
-have."""
-_RARE = ("licence", "types")
-"""Columns that are not written where they are empty."""
+"""Columns without which a table is refused: all but boxes, licence, types, which are rare."""
+_RARE = ("licence", "types")  # left out of a file where they are empty
 _TYPE = re.compile("[a-z0-9][a-z0-9-]*")
 UNSAID = {"regions": UNKNOWN}
 """What a column that is left out means where it is not the empty text."""
@@ -279,16 +277,11 @@ def find_illegal(samples: Sequence[Sample]) -> list[str]:
 
 def _illegal_types(sample: Sample) -> list[str]:
     names = sample.types.split(";") if sample.types else []
+    told = f"{sample.path}: types are {sample.types!r}"
     if len(names) > len(set(names)) or not all(map(_TYPE.fullmatch, names)):
-        return [
-            f"{sample.path}: types are {sample.types!r}, wanted different names like transverse"
-            ", joined by ;"
-        ]
+        return [f"{told}, wanted different names like transverse, joined by ;"]
     if names and sample.label != 1:
-        return [
-            f"{sample.path}: types are {sample.types!r}, but the label is {sample.label}: only "
-            "fractures have types"
-        ]
+        return [f"{told}, but the label is {sample.label}: only fractures have types"]
     return []
 
 
