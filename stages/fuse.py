@@ -225,9 +225,9 @@ def _fuse(
     """Make the graph of one precision."""
     specs = {network.bundle: network.spec for network in staged.networks}
     parts = {
-        entry.name: (spec, onnx.load_from_string(read_verified(weights, entry)))
+        entry.name: (own, onnx.load_from_string(read_verified(weights, entry)))
         for entry in entries
-        if isinstance(spec := specs[entry.name], TrunkSpec | RegionSpec | FractureSpec)
+        if isinstance(own := specs[entry.name], TrunkSpec | RegionSpec | FractureSpec)
     }
     stages = _contracts(staged, parts)
     spec = FusedSpec(

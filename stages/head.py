@@ -51,13 +51,13 @@ class Head(nn.Module):
         self._takes_features = start > 0
         self.grid = network.grid
         self.heatmap = network.heatmap
-        self.fc = _rows(network.fc, columns)
+        self.fc = rows_of(network.fc, columns)
         self.register_buffer("temperature", torch.tensor(temperature))
         self.register_buffer("bias", torch.tensor(bias))
         self.density = density
         self.types: nn.Linear | None = None
         if types is not None:
-            self.types = _rows(network.fc, [network.labels.index(name) for name in types.labels])
+            self.types = rows_of(network.fc, [network.labels.index(name) for name in types.labels])
             self.register_buffer("type_temperature", torch.tensor(types.temperature))
             self.register_buffer("type_bias", torch.tensor(types.bias))
             self.exclusive = types.activation == "softmax"
@@ -88,7 +88,7 @@ class Head(nn.Module):
         return logits, torch.softmax(scaled, 1) if self.exclusive else torch.sigmoid(scaled)
 
 
-def _rows(linear: nn.Linear, rows: Sequence[int]) -> nn.Linear:
+def rows_of(linear: nn.Linear, rows: Sequence[int]) -> nn.Linear:
     """A layer with some outputs of another."""
     chosen = nn.Linear(linear.in_features, len(rows))
     chosen.load_state_dict({"weight": linear.weight[list(rows)], "bias": linear.bias[list(rows)]})

@@ -171,20 +171,23 @@ def _decisions(
 ) -> Iterator[tuple[Array, Array, float, float]]:
     """What both say of every decision, its threshold, and the margin around it.
 
-    A type of fracture counts as decided from one half on.
+    A type of fracture counts as decided from one half on, where the picture is not negative at
+    every operating point.
     """
     margin = TOLERANCE[spec.precision][1]
     for k, label in enumerate(spec.labels):
         for threshold in _thresholds(spec, label):
             yield wanted.probabilities[:, k], found.probabilities[:, k], threshold, margin
-    if wanted.types is not None and found.types is not None:
-        pairs = zip(wanted.types.probabilities.T, found.types.probabilities.T, strict=True)
-        for trained, exported in pairs:
-            yield trained, exported, 0.5, margin
-    gate = spec.density if isinstance(spec, RegionSpec) else None
-    if gate and wanted.density is not None and found.density is not None:
+    if isinstance(spec, FractureSpec):
+        if wanted.types is not None and found.types is not None:
+            least = min(point.doubt_below for point in spec.operating_points.values())
+            told = wanted.probabilities[:, 0] >= least
+            pairs = wanted.types.probabilities[told].T, found.types.probabilities[told].T
+            for trained, exported in zip(*pairs, strict=True):
+                yield trained, exported, 0.5, margin
+    elif spec.density and wanted.density is not None and found.density is not None:
         margin = DENSITY_TOLERANCE[spec.precision][1]
-        for threshold in (gate.threshold, gate.far):
+        for threshold in (spec.density.threshold, spec.density.far):
             yield wanted.density, found.density, threshold, margin
 
 

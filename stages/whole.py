@@ -16,6 +16,7 @@ from pipeline.weights.manifest import read_staged
 
 from . import checkpoint
 from .export import to_onnx
+from .head import rows_of
 from .initial import shipped_network
 
 Form = Literal["safetensors", "onnx"]
@@ -43,6 +44,7 @@ def write_whole(weights: Path, folder: Path, forms: Collection[Form]) -> None:
     fracture: dict[str, Whole] = {}
     for name in kinds:
         network, contract = shipped_network(weights, name)
+        network.fc = rows_of(network.fc, range(len(contract.labels)))  # without fracture types
         whole = Whole(
             name=name,
             labels=contract.labels,

@@ -94,10 +94,8 @@ def _member(
     return member
 
 
-def why_not_together(spec: EnsembleSpec, member: FractureSpec | EnsembleSpec) -> str | None:
-    """Why a specialist cannot be a member of an ensemble; None when it can."""
-    if isinstance(member, EnsembleSpec):
-        return f"{member.name} is an ensemble itself, wanted single fracture networks"
+def why_not_together(spec: EnsembleSpec, member: FractureSpec) -> str | None:
+    """Why a fracture network cannot be a member of an ensemble; None when it can."""
     if member.region not in (spec.region, ANY_REGION):
         return f"{member.name} looks at {member.region}, wanted {spec.region} or {ANY_REGION}"
     if (member.target, member.labels) != (spec.target, spec.labels):

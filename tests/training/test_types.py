@@ -143,6 +143,13 @@ def test_the_exported_network_is_put_together_again_with_its_types(trained):
     assert outputs == ["logits", "probabilities", *mapped, "type_logits", "type_probabilities"]
 
 
+def test_the_card_names_the_types(trained):
+    home, activation = trained
+    fxpipe("cards", "--weights", home / "weights")
+    (card,) = home.glob("weights/*/README.md")
+    assert f"**Types of fracture** ({activation}): transverse, oblique;" in card.read_text()
+
+
 def test_types_that_no_training_picture_shows_are_refused(tmp_path):
     index = table(tmp_path, both=False)
     result = CliRunner().invoke(
