@@ -31,7 +31,7 @@ from .flow import Flow, Limits, Result
 from .heatmap import to_heatmap
 from .reading.opened import open_reader
 from .reading.prepared import Item, Prepared, Reader, Wanted
-from .runtime.network import Batch, Router
+from .runtime.network import Batch, Router, Specialist
 from .runtime.session import Weights
 from .tissue import tissue
 
@@ -317,8 +317,8 @@ def _outcome(
         status = Status.UNSUPPORTED if fault is None else Status.FAILED
         found = ()
     seen = None if call is None else call.found if call.veto else call.fired
-    routers = [] if weights.region is None else [weights.region]
-    spoke = [*routers, *(weights.fracture[finding.region] for finding in found)]
+    spoke: list[Router | Specialist] = [] if weights.region is None else [weights.region]
+    spoke += [weights.fracture[finding.region] for finding in found]
     return Outcome(
         image=item.image,
         status=status,

@@ -54,7 +54,7 @@ class Types:
 
 def types_of(told: Mapping[str, Any] | None) -> Types | None:
     """The types in JSON that names labels and activation; None for None."""
-    return told and Types(tuple(told["labels"]), told["activation"])
+    return None if told is None else Types(tuple(told["labels"]), told["activation"])
 
 
 @dataclass(frozen=True, slots=True)

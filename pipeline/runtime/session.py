@@ -86,7 +86,9 @@ class Weights:
     @property
     def stages(self) -> tuple[Router | Specialist, ...]:
         """The region stage, if there is one, then the specialists."""
-        return (*([self.region] if self.region else []), *self.fracture.values())
+        stages: list[Router | Specialist] = [self.region] if self.region else []
+        stages.extend(self.fracture.values())
+        return tuple(stages)
 
     @property
     def tell_types(self) -> bool:
