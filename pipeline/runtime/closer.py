@@ -81,8 +81,12 @@ class Closer:
 
 
 def _deciding(first: StageOutput, near: StageOutput, count: int) -> StageOutput | None:
-    """The types of the look that decides on each of N pictures, from its first look and the N ×
-    count closer ones.
+    """The types of the look that decides on each picture; None where there are none.
+
+    Args:
+        first: Of N pictures.
+        near: Of their parts, ``count`` of each in a row.
+        count: How many parts.
     """
     if first.types is None or near.types is None:
         return None

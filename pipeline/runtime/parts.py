@@ -50,15 +50,15 @@ def specialists(parts: Parts, looks: int | None) -> dict[str, Specialist]:
         UsageError: One was not made for so many looks.
     """
     claimed = {name for mean in parts.means.values() for name in mean.spec.members}
+    if inner := sorted(claimed & parts.means.keys()):
+        raise BundleError(
+            f"bundle {inner[0]} is an ensemble itself, wanted single fracture networks as members "
+            "of another",
+            "make the ensemble again: `fxpipe ensemble`",
+        )
     fracture: dict[str, Specialist] = {}
     for spec in parts.judged:
         if spec.name in claimed:
-            if isinstance(spec, EnsembleSpec):
-                raise BundleError(
-                    f"bundle {spec.name} is an ensemble itself, wanted single fracture networks "
-                    "as members of another",
-                    "make the ensemble again: `fxpipe ensemble`",
-                )
             continue
         if spec.region in fracture:
             raise BundleError(
