@@ -18,6 +18,7 @@ from .domain import (
     OperatingPoint,
     RegionCall,
     StudyCall,
+    Verdict,
     gravest,
 )
 from .flags import BLANK
@@ -169,6 +170,7 @@ def decide(
     point: OperatingPoint,
     heatmap: Heatmap | None = None,
     far: bool = False,
+    types: Mapping[str, float] | None = None,
 ) -> FractureCall:
     """Apply an operating point to what a specialist says.
 
@@ -179,11 +181,15 @@ def decide(
         point: The rule.
         heatmap: Where it is seen.
         far: Whether ``point`` is the one for pictures that are far from the training pictures.
+        types: Probability of each type of fracture, given that there is one; kept where the
+            picture is not negative.
 
     Raises:
-        ValueError: The probability is no number in [0, 1].
+        ValueError: A probability is no number in [0, 1].
     """
-    return FractureCall(region, target, probability, point, heatmap, far)
+    if types is None or point.verdict(probability) is Verdict.NEGATIVE:
+        types = {}
+    return FractureCall(region, target, probability, point, heatmap, far, types)
 
 
 def strongest(seen: Iterable[Seen]) -> tuple[Seen, ...]:

@@ -213,6 +213,8 @@ class StageOutput:
             is the logit, of an ensemble it is the mean of its members' evidence / temperature.
         density: (N,) float32 or None; of a region stage with a density gate the similarity to the
             nearest training pictures, see :class:`pipeline.bundle.Density`.
+        types: Of a specialist that tells types of fracture what it says of them, one column a type,
+            or None; see :class:`pipeline.bundle.FractureTypes`.
     """
 
     labels: tuple[str, ...]
@@ -220,6 +222,7 @@ class StageOutput:
     probabilities: Array
     evidence: Array | None = None
     density: Array | None = None
+    types: StageOutput | None = None
 
     def __post_init__(self) -> None:
         wanted = (self.logits.shape[0], len(self.labels))
@@ -232,6 +235,8 @@ class StageOutput:
         if self.density is not None:
             found = self.density.shape
             _check(found == wanted[:1], f"density is {found}, wanted {wanted[:1]}")
+        if self.types is not None:
+            _check(len(self.types) == len(self), f"types of {len(self.types)} pictures")
 
     def __len__(self) -> int:
         return int(self.logits.shape[0])
@@ -369,6 +374,8 @@ class FractureCall:
         operating_point: The rule that was applied.
         heatmap: Where it is seen; None when it was not asked for, or the network has none.
         far: Whether the rule is the one for pictures that are far from the training pictures.
+        types: Calibrated probability of each type of fracture, given that there is one; empty
+            where the specialist tells none, and where the verdict is negative.
     """
 
     region: str
@@ -377,9 +384,12 @@ class FractureCall:
     operating_point: OperatingPoint
     heatmap: Heatmap | None = field(default=None, compare=False, repr=False)
     far: bool = False
+    types: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         _check_probability(f"probability of {self.target} ({self.region})", self.probability)
+        for name, probability in self.types.items():
+            _check_probability(f"probability of {name} ({self.region})", probability)
 
     @property
     def verdict(self) -> Verdict:

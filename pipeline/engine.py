@@ -31,7 +31,7 @@ from .flow import Flow, Limits, Result
 from .heatmap import to_heatmap
 from .reading.opened import open_reader
 from .reading.prepared import Item, Prepared, Reader, Wanted
-from .runtime.network import Batch, Stage
+from .runtime.network import Batch, Router, Specialist
 from .runtime.session import Weights
 from .tissue import tissue
 
@@ -247,7 +247,8 @@ class Engine:
             placement = item.placements[spec.preprocess]
             limb = None if item.rendered is None else tissue(item.rendered.pixels)
             heatmap = to_heatmap(output.evidence[row, 0], spec.preprocess, placement, limb)
-        return decide(region, str(spec.target), probability, point, heatmap, far)
+        types = _types(row, output.types)
+        return decide(region, spec.target, probability, point, heatmap, far, types)
 
 
 def run(
@@ -277,7 +278,14 @@ def run(
         yield from stack.enter_context(closing(engine.outcomes(paths)))
 
 
-def _route(region: Stage, output: StageOutput, weights: Weights) -> list[RegionCall | None]:
+def _types(row: int, said: StageOutput | None) -> dict[str, float] | None:
+    """Probability of each type of fracture in one row; None where there is nothing usable."""
+    if said is None or not np.isfinite(said.probabilities[row]).all():
+        return None
+    return dict(zip(said.labels, said.probabilities[row].tolist(), strict=True))
+
+
+def _route(region: Router, output: StageOutput, weights: Weights) -> list[RegionCall | None]:
     """A routing decision for each row; None where the network gave something unusable."""
     thresholds = region.spec.route_thresholds
     wanted = None if weights.gate is None else weights.gate.threshold
@@ -309,8 +317,8 @@ def _outcome(
         status = Status.UNSUPPORTED if fault is None else Status.FAILED
         found = ()
     seen = None if call is None else call.found if call.veto else call.fired
-    routers = [] if weights.region is None else [weights.region]
-    spoke = [*routers, *(weights.fracture[finding.region] for finding in found)]
+    spoke: list[Router | Specialist] = [] if weights.region is None else [weights.region]
+    spoke += [weights.fracture[finding.region] for finding in found]
     return Outcome(
         image=item.image,
         status=status,

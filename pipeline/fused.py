@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
-from .bundle import DENSITY, BundleSpec, Contract, Digest, Kind, Precision
+from .bundle import (
+    Contract,
+    Digest,
+    FractureSpec,
+    Kind,
+    Name,
+    Precision,
+    RegionSpec,
+    contract_in,
+)
+from .older_bundles import in_present_form
 from .preprocess import PreprocessSpec
 
 Group = Literal["region", "fracture"]
-PORTS = ("logits", "probabilities", "evidence")
+Part = RegionSpec | FractureSpec
+"""What can be a part of a fused graph."""
+_Part = Annotated[Annotated[Part, Field(discriminator="kind")], BeforeValidator(in_present_form)]
 
 
 class FusedSpec(Contract):
@@ -23,10 +35,10 @@ class FusedSpec(Contract):
 
     Attributes:
         schema_version, kind: Of this model.
-        name, precision, preprocess: See :class:`pipeline.bundle.BundleSpec`.
+        name, precision, preprocess: See :class:`pipeline.bundle.NetworkSpec`.
         stages: The region stage, if there is one, then the specialists. Each contract is that of
-            the bundle it was made of, except that it takes the image, and that it speaks of a
-            heatmap only if this graph gives the evidence.
+            the bundle it was made of, except that it takes the image, looks once, tells no types,
+            and speaks of a heatmap only if this graph gives the evidence.
         columns: Of the outputs: the regions that the region stage tells, and the region whose
             specialist each column of ``fracture`` is. For readers that know JSON only.
         sources: SHA-256 of the file of each bundle that it was made of, by name.
@@ -34,10 +46,10 @@ class FusedSpec(Contract):
 
     schema_version: Literal[1] = 1
     kind: Literal[Kind.FUSED] = Kind.FUSED
-    name: str = Field(pattern="^[a-z0-9][a-z0-9-]*$")
+    name: Name
     precision: Precision
     preprocess: PreprocessSpec
-    stages: tuple[BundleSpec, ...]
+    stages: tuple[_Part, ...]
     columns: Mapping[Group, tuple[str, ...]]
     sources: Mapping[str, Digest]
 
@@ -46,11 +58,20 @@ class FusedSpec(Contract):
         """None, as in a complete network: the trunks are inside."""
 
     @property
-    def groups(self) -> dict[Group, tuple[BundleSpec, ...]]:
+    def router(self) -> RegionSpec | None:
+        """The stage that routes, if there is one."""
+        return next((stage for stage in self.stages if isinstance(stage, RegionSpec)), None)
+
+    @property
+    def specialists(self) -> tuple[FractureSpec, ...]:
+        """The others, in the order of their columns."""
+        return tuple(stage for stage in self.stages if isinstance(stage, FractureSpec))
+
+    @property
+    def groups(self) -> dict[Group, tuple[Part, ...]]:
         """The stages that share their outputs."""
-        routers = tuple(stage for stage in self.stages if stage.kind is Kind.REGION)
-        judges = tuple(stage for stage in self.stages if stage.kind is not Kind.REGION)
-        return {"region": routers, "fracture": judges} if routers else {"fracture": judges}
+        specialists: dict[Group, tuple[Part, ...]] = {"fracture": self.specialists}
+        return {"region": (self.router,), **specialists} if self.router else specialists
 
     @property
     def outputs(self) -> dict[str, tuple[Group, str]]:
@@ -58,18 +79,23 @@ class FusedSpec(Contract):
         return {
             f"{group}_{port}": (group, port)
             for group, stages in self.groups.items()
-            for port in _ports(stages[0])
+            for port in stages[0].outputs
         }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], source: str) -> FusedSpec:
+        """Read the contract back; see :func:`pipeline.bundle.read_contract`."""
+        return contract_in(metadata, source, TypeAdapter(cls))
 
     @model_validator(mode="after")
     def _complete(self) -> FusedSpec:
         """A spec that is built is one that can be run."""
-        judges = self.groups["fracture"]
+        judges = self.specialists
         if self.stages[-len(judges) :] != judges or len(self.stages) > len(judges) + 1:
             raise ValueError("the stages are at most one router, then one specialist or more")
         faults = []
-        if any(len(stage.labels) != 1 or stage.kind is not Kind.FRACTURE for stage in judges):
-            faults.append("a specialist is a fracture stage with one label")
+        if any(stage.closer or stage.types for stage in judges):
+            faults.append("a specialist looks once and tells no types")
         for field in ("precision", "preprocess"):
             if any(getattr(stage, field) != getattr(self, field) for stage in self.stages):
                 faults.append(f"every stage has the {field} of the whole")
@@ -84,13 +110,8 @@ class FusedSpec(Contract):
         return self
 
 
-def _ports(stage: BundleSpec) -> tuple[str, ...]:
-    mapped = PORTS if stage.heatmap else PORTS[:-1]
-    return mapped if stage.density is None else (*mapped, DENSITY)
-
-
-def columns_of(stages: tuple[BundleSpec, ...]) -> dict[Group, tuple[str, ...]]:
+def columns_of(stages: Sequence[Part]) -> dict[Group, tuple[str, ...]]:
     """What :attr:`FusedSpec.columns` says of some stages."""
-    routers = [stage for stage in stages if stage.kind is Kind.REGION]
-    judged = tuple(str(stage.region) for stage in stages if stage.kind is not Kind.REGION)
-    return {"region": routers[0].labels, "fracture": judged} if routers else {"fracture": judged}
+    routed = next((stage.labels for stage in stages if isinstance(stage, RegionSpec)), None)
+    judged = tuple(stage.region for stage in stages if isinstance(stage, FractureSpec))
+    return {"fracture": judged} if routed is None else {"region": routed, "fracture": judged}

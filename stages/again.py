@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnx
 
-from pipeline.bundle import BundleSpec, Kind
+from pipeline.bundle import BundleSpec, Kind, RegionSpec, read_contract
 from pipeline.weights.manifest import ManifestEntry, read_staged, read_verified
 
 from .density import FittedDensity, density_in
 from .finished import Run
 from .initial import FLOAT, shipped_network
-from .spec import fracture_stage, region_stage
+from .spec import fracture_stage, region_stage, types_of
 
 
 def load_again(weights: Path) -> list[Run]:
@@ -36,30 +37,30 @@ def load_again(weights: Path) -> list[Run]:
 
 def _load(weights: Path, name: str, trunks: dict[str | None, ManifestEntry]) -> Run:
     network, spec = shipped_network(weights, name)
-    contracts = {name: spec}
+    contracts: dict[str, BundleSpec] = {name: spec}
     cut = network.blocks[0]
     if spec.trunk is not None:
         entry = trunks[spec.trunk]
         graph = onnx.load_from_string(read_verified(weights, entry))
         metadata = {prop.key: prop.value for prop in graph.metadata_props}
-        contracts[entry.name] = BundleSpec.from_metadata(metadata, entry.file)
+        contracts[entry.name] = read_contract(metadata, entry.file)
         # layer4.1.conv2.weight is of the block layer4.1
         held = {".".join(i.name.split(".")[:2]) for i in graph.graph.initializer}
         cut = next(block for block in network.blocks[1:] if block not in held)
-    stage = region_stage(None)
-    if spec.kind is Kind.FRACTURE:
-        stage = fracture_stage(str(spec.region), spec.target or "fracture")
-    result = {
-        "temperature": list(spec.temperature),
-        "bias": list(spec.bias),
-        "closer": spec.closer and spec.closer.model_dump(mode="json"),
-    }
-    density = _density(weights, spec)
+    result: dict[str, Any] = {"temperature": list(spec.temperature), "bias": list(spec.bias)}
+    density = None
+    if isinstance(spec, RegionSpec):
+        stage = region_stage(None)
+        density = _density(weights, spec)
+    else:
+        told = spec.model_dump(mode="json")
+        result |= {"closer": told["closer"], "types": told["types"]}
+        stage = fracture_stage(spec.region, spec.target, types_of(told["types"]))
     return Run(weights, stage, network, {"cut": cut}, result, spec.preprocess, density, contracts)
 
 
-def _density(weights: Path, spec: BundleSpec) -> FittedDensity | None:
-    """The density gate of a bundle; None where there is none."""
+def _density(weights: Path, spec: RegionSpec) -> FittedDensity | None:
+    """The density gate of a router; None where there is none."""
     if spec.density is None:
         return None
     entry = next(e for p in FLOAT for e in read_staged(weights).of(p) if e.name == spec.name)

@@ -12,7 +12,7 @@ import pandas as pd
 from lightning.fabric import Fabric
 from numpy.typing import NDArray
 
-from pipeline.bundle import Kind
+from pipeline.bundle import FractureTypes, Kind
 from pipeline.domain import REGIONS, Array
 from pipeline.preprocess import PreprocessSpec
 from pipeline.progress import Progress
@@ -21,9 +21,11 @@ from pipeline.report.record import path_text
 from .calibrate import (
     DEFAULT_POINT,
     fit_calibration,
+    fit_types,
     operating_points,
     probabilities,
     route_threshold,
+    type_probabilities,
 )
 from .closer import closer_canvas, closer_contract, fit_weighing, look_closer
 from .config import StageConfig
@@ -76,6 +78,13 @@ def assess(
     if stage.kind is Kind.REGION:
         return result | _routed(stage, targets, scores, tested, test_scores)
     result |= _decided(learned, scores[:, 0], tested, test_scores[:, 0])
+    if stage.types is not None:
+        rows = slice(len(stage.labels), None)
+        types = fit_types(stage.types, targets[:, rows], logits[:, rows])
+        result |= {
+            "types": types.model_dump(mode="json"),
+            "types_test": _type_figures(types, tested),
+        }
     if asked.canvas is not None:
         result |= _closer(asked.canvas, config, learned, tested)
     return result
@@ -104,6 +113,22 @@ def _decided(
     figures = fracture_figures(tested.samples, tested.targets[:, 0], test_scores, threshold)
     found = {"operating_points": stored, "default_point": DEFAULT_POINT, "test": figures}
     return found | described(fit_study_points(keys, labels, scores, plain=plain))
+
+
+def _type_figures(types: FractureTypes, tested: _Said) -> dict[str, Any]:
+    """AUC of each type on the test pictures of fractures whose types are known."""
+    count = len(types.labels)
+    scores = type_probabilities(types, tested.logits[:, -count:])
+    groups = [sample.group for sample in tested.samples]
+    figures = {}
+    for name, wanted, given in zip(
+        types.labels, tested.targets[:, -count:].T, scores.T, strict=True
+    ):
+        rows = np.flatnonzero(~np.isnan(wanted))
+        auc = auc_estimate(wanted[rows], given[rows], [groups[i] for i in rows])
+        positives = int((wanted[rows] == 1).sum())
+        figures[name] = {"pictures": len(rows), "positives": positives, "auc": auc.model_dump()}
+    return figures
 
 
 def _closer(
@@ -201,7 +226,7 @@ class _Asked:
             first, closest = look_closer(
                 self.network, data, self.canvas, count, config.data.workers, self.fabric
             )
-            return _Said(split, samples, targets, first[:, None], closest, view)
+            return _Said(split, samples, targets, first, closest, view)
         logits = predict(
             self.network, data, config.optim.batch_size, config.data.workers, self.fabric,
             None if view else views,

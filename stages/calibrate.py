@@ -8,12 +8,13 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import expit, log_softmax, softmax
 
-from pipeline.bundle import StoredPoint
+from pipeline.bundle import FractureTypes, StoredPoint
 from pipeline.domain import Array
 
 from .metrics import Labels, sensitivity, specificity
+from .spec import Types
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,44 @@ def fit_calibration(labels: Labels, logits: Array) -> tuple[float, float]:
 def probabilities(logits: Array, temperature: Array, bias: Array) -> Array:
     """(N, K) logits → (N, K) calibrated probabilities, as the exported graph computes them."""
     calibrated: Array = expit(logits / temperature + bias).astype(np.float32)
+    return calibrated
+
+
+def fit_types(types: Types, targets: Array, logits: Array) -> FractureTypes:
+    """The calibration of fracture types.
+
+    For sigmoid each type has a temperature and a bias, see :func:`fit_calibration`; for softmax
+    all have one temperature (Guo et al. 2017, arXiv 1706.04599), with the same prior, and no bias.
+
+    Args:
+        types: Names and activation.
+        targets: (N, T) 0, 1 or NaN.
+        logits: (N, T) raw.
+    """
+    if types.activation == "sigmoid":
+        pairs = [fit_calibration(targets[:, k], logits[:, k]) for k in range(len(types.labels))]
+    else:
+        known = ~np.isnan(targets).any(1)
+        pairs = [(_temperature(targets[known], logits[known]), 0.0)] * len(types.labels)
+    temperature, bias = zip(*pairs, strict=True)
+    return FractureTypes(
+        labels=types.labels, activation=types.activation, temperature=temperature, bias=bias
+    )
+
+
+def _temperature(targets: Array, logits: Array) -> float:
+    def loss(parameters: np.ndarray) -> float:
+        scaled = log_softmax(logits.astype(float) * np.exp(-parameters[0]), axis=1)
+        return float(-(targets * scaled).sum() + (parameters[0] / PRIOR_SD[0]) ** 2 / 2)
+
+    return float(np.exp(minimize(loss, np.zeros(1), method="Nelder-Mead").x[0]))
+
+
+def type_probabilities(types: FractureTypes, logits: Array) -> Array:
+    """(N, T) logits → (N, T) calibrated probabilities, as the exported graph computes them."""
+    scaled = logits / np.array(types.temperature, np.float32) + np.array(types.bias, np.float32)
+    told = softmax(scaled, axis=1) if types.activation == "softmax" else expit(scaled)
+    calibrated: Array = told.astype(np.float32)
     return calibrated
 
 

@@ -18,7 +18,15 @@ from typing import Any
 import onnx
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.bundle import BundleSpec, Estimate, Kind, write_json
+from pipeline.bundle import (
+    BundleSpec,
+    EnsembleSpec,
+    Estimate,
+    FractureSpec,
+    Kind,
+    read_contract,
+    write_json,
+)
 from pipeline.domain import ANY_REGION
 from pipeline.errors import ConfigError
 from pipeline.weights.manifest import (
@@ -102,7 +110,12 @@ def write_cards(
         "shift_note": _shift_note(shifted, measured) if shifted else "",
         "notice": notice.read_text(encoding="utf-8").rstrip() if notice.is_file() else "",
     }  # fmt: skip
-    ensembles = {member: name for name, (spec, _) in found.items() for member in spec.members}
+    ensembles = {
+        member: name
+        for name, (spec, _) in found.items()
+        if isinstance(spec, EnsembleSpec)
+        for member in spec.members
+    }
     written = []
     for name, (spec, entries) in found.items():
         text = environment.get_template("card.md.j2").render(
@@ -133,7 +146,7 @@ def _contracts(weights: Path) -> Iterator[tuple[str, tuple[BundleSpec, list[Mani
     for name, files in sorted(entries.items(), key=lambda x: (order.index(x[1][0].kind), x[0])):
         graph = onnx.load_from_string(read_verified(weights, files[0]))
         metadata = {prop.key: prop.value for prop in graph.metadata_props}
-        yield name, (BundleSpec.from_metadata(metadata, files[0].file), files)
+        yield name, (read_contract(metadata, files[0].file), files)
 
 
 def _calibrated_as(
@@ -143,10 +156,17 @@ def _calibrated_as(
 
     They are fitted numbers: none are equal but those that were fitted together.
     """
-    pair = spec.temperature, spec.bias
-    if spec.kind is not Kind.FRACTURE or pair == ((1.0,), (0.0,)):
+    if not isinstance(spec, FractureSpec | EnsembleSpec):
         return []
-    return [str(other.region) for other, _ in found if (other.temperature, other.bias) == pair]
+    pair = spec.temperature, spec.bias
+    if pair == ((1.0,), (0.0,)):
+        return []
+    return [
+        other.region
+        for other, _ in found
+        if isinstance(other, FractureSpec | EnsembleSpec)
+        and (other.temperature, other.bias) == pair
+    ]
 
 
 def _recipe(spec: BundleSpec) -> dict[str, Any]:

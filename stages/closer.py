@@ -67,7 +67,7 @@ def look_closer(
     """Ask a network about pictures as :class:`pipeline.runtime.closer.Closer` does.
 
     Args:
-        network: A fracture network with a heatmap and one output.
+        network: A fracture network with a heatmap; its first output decides.
         data: The pictures.
         canvas: See :func:`closer_canvas`.
         count: How many parts.
@@ -75,7 +75,7 @@ def look_closer(
         fabric: Device and precision.
 
     Returns:
-        (N,) float32 logits of the first looks, and (N,) the highest of the closer ones.
+        (N, K) float32 logits of the first looks, and (N,) the highest of the closer ones.
     """
     network.eval()
     own = data.spec
@@ -88,7 +88,7 @@ def look_closer(
             for place in places(evidence[0], count, canvas, own)
         ]
         near, _ = _ask(network, torch.from_numpy(np.stack(parts)), fabric)
-        firsts.append(logits[:, 0])
+        firsts.append(logits)
         highest.append(near[:, 0].reshape(-1, count).max(1))
     return np.concatenate(firsts), np.concatenate(highest)
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import onnx
 from onnx import TensorProto, compose, helper
 
-from pipeline.bundle import DENSITY, BundleSpec, Kind
+from pipeline.bundle import DENSITY, FractureSpec, RegionSpec, TrunkSpec
 from pipeline.errors import BundleError
 from pipeline.fused import FusedSpec
 
 IMAGE, BATCH = "image", "batch"
-Parts = Mapping[str, tuple[BundleSpec, onnx.ModelProto]]
+Parts = Mapping[str, tuple[TrunkSpec | RegionSpec | FractureSpec, onnx.ModelProto]]
 """Contract and graph of trunks, heads and complete networks, by bundle name."""
 
 
@@ -29,15 +29,15 @@ def fuse_graphs(parts: Parts, spec: FusedSpec) -> bytes:
     Raises:
         BundleError: The graphs were written in different versions of the operators.
     """
-    names = [name for name, (own, _) in parts.items() if own.kind is Kind.TRUNK]
-    trunks = {parts[name][0].trunk: name for name in names}
+    trunks = {own.trunk: n for n, (own, _) in parts.items() if isinstance(own, TrunkSpec)}
+    names = list(trunks.values())
     ordered = [*names, *(name for name in parts if name not in names)]  # no edge points back
     nodes: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []
     for name in ordered:
         own, model = parts[name]
         graph = compose.add_prefix(model, f"{name}/").graph
-        source = IMAGE if own.input == "image" else f"{trunks[own.trunk]}/features"
+        source = f"{trunks[own.features_of]}/features" if own.features_of else IMAGE
         _rename(graph.node, {f"{name}/{own.input}": source})
         nodes += graph.node
         weights += graph.initializer

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
+from pipeline.bundle import Name
 from pipeline.config import Settings
 from pipeline.preprocess import PreprocessSpec
 
@@ -309,6 +310,11 @@ class FractureConfig(StageConfig):
         preprocess, model, train.arch: Of a network of its own.
         closer: How it looks closer; a network without a heatmap does not.
         dropout: Before the last linear layer.
+        types: The types of fracture that it learns too, from the table's column ``types``; none
+            for the decision alone.
+        types_activation: ``sigmoid`` where a fracture may be of several types, ``softmax`` where
+            it is of one.
+        types_weight: Of their loss against that of the decision.
     """
 
     region: Whose = "hand"
@@ -319,6 +325,17 @@ class FractureConfig(StageConfig):
     train: TrainConfig = TrainConfig(trainable_from="layer4.2")
     closer: CloserConfig = CloserConfig()
     dropout: float = Field(default=0.3, ge=0.0, lt=1.0)
+    types: tuple[Name, ...] = ()
+    types_activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    types_weight: float = Field(default=1.0, ge=0.0)
+
+    @model_validator(mode="after")
+    def _different_types(self) -> Self:
+        if len({*self.types, "fracture", "abnormality"}) < len(self.types) + 2:
+            raise ValueError("types are different names, none of them fracture or abnormality")
+        if self.types_activation == "softmax" and len(self.types) == 1:
+            raise ValueError("softmax tells two types or more apart, found one")
+        return self
 
     @property
     def independent(self) -> bool:

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from pipeline.bundle import BundleSpec, Kind, Precision
+from pipeline.bundle import Kind, Precision, read_contract
 from pipeline.config import RunConfig
 from pipeline.engine import run
 from pipeline.runtime.session import load_bundles
 from pipeline.weights.manifest import ManifestEntry, read_manifest, read_verified
+
+from .shelf import members_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +68,13 @@ def _specialists(
 ) -> dict[str, list[str]]:
     """Each specialist with the networks that speak for it: itself, or an ensemble's members."""
     contracts = {
-        name: BundleSpec.from_metadata({p.key: p.value for p in graph.metadata_props}, name)
+        name: read_contract({p.key: p.value for p in graph.metadata_props}, name)
         for name, graph in graphs.items()
-        if entries[name].kind is Kind.FRACTURE
+        if entries[name].kind.judges
     }
-    members = {member for spec in contracts.values() for member in spec.members}
-    return {
-        name: [name, *spec.members] for name, spec in contracts.items() if name not in members
-    }  # fmt: skip
+    asked = {name: members_of(spec) for name, spec in contracts.items()}
+    claimed = {name for names in asked.values() for name in names}
+    return {name: [name, *names] for name, names in asked.items() if name not in claimed}
 
 
 def _with_trunks(names: Sequence[str], entries: Mapping[str, ManifestEntry]) -> Iterator[str]:

@@ -196,7 +196,7 @@ def density_in(graph: onnx.ModelProto, contract: Density) -> FittedDensity:
     """The density gate inside the exported float graph of a region stage.
 
     Args:
-        graph: With the names that :class:`DensityGate` has in a :class:`stages.model.Head`.
+        graph: With the names that :class:`DensityGate` has in a :class:`stages.head.Head`.
         contract: Of the stage.
 
     Raises:

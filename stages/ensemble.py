@@ -21,7 +21,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.bundle import BundleSpec, Estimate, Kind, Precision, Provenance, StoredPoint
+from pipeline.bundle import (
+    EnsembleSpec,
+    Estimate,
+    FractureSpec,
+    Precision,
+    Provenance,
+    StoredPoint,
+    TrunkSpec,
+)
 from pipeline.config import RunConfig
 from pipeline.domain import ANY_REGION
 from pipeline.errors import BundleError, ConfigError, UsageError
@@ -34,7 +42,16 @@ from .data.index import Index
 from .export import stamp
 from .new_folder import NewFolder, keep_notice, refuse_used
 from .recalibrate import Recalibrated, Wanted, recalibrate
-from .shelf import Bundle, Shelf, common_precisions, read_shelf, specialist, trunk_of
+from .shelf import (
+    Bundle,
+    Shelf,
+    common_precisions,
+    judges,
+    members_of,
+    read_shelf,
+    specialist,
+    trunk_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -160,10 +177,13 @@ def make_ensemble(
     base = order.base or order.members[0].weights
     shelves = {folder: read_shelf(folder) for folder in {base, *(p.weights for p in order.members)}}
     chosen = [_picked(shelves[pick.weights], pick, order.region) for pick in order.members]
-    name = f"{chosen[0].spec.target}-{order.region}"
+    specs = [_single(pick, bundle) for pick, bundle in zip(order.members, chosen, strict=True)]
+    name = f"{specs[0].target}-{order.region}"
     members = {f"{name}-{place}": bundle for place, bundle in enumerate(chosen, start=1)}
-    spec = _contract(name, order.region, members, index)
-    _refuse_strangers(spec, order, chosen)
+    spec = _contract(name, order.region, dict(zip(members, specs, strict=True)), index)
+    _refuse_strangers(spec, order, chosen, specs)
+    if any(member.types for member in specs):
+        log.warning("an ensemble tells no types of fracture: its members' are left out")
     for pick, bundle in zip(order.members, chosen, strict=True):
         if bundle.spec.provenance.index_digest != index.digest:
             log.warning(
@@ -183,19 +203,34 @@ def make_ensemble(
             index, folder.place, target, points_only, config, progress, only=order.region
         )
     sources = dict(zip(members, _sources(chosen, order), strict=True))
-    reason = why_no_heatmap([bundle.spec for bundle in chosen])
-    return Made(name, sources, precisions, reason, found[order.region])
+    return Made(name, sources, precisions, why_no_heatmap(specs), found[order.region])
 
 
-def _refuse_strangers(spec: BundleSpec, order: Order, chosen: Sequence[Bundle]) -> None:
+def _single(pick: Pick, bundle: Bundle) -> FractureSpec:
+    """The contract of what can be a member.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if isinstance(bundle.spec, FractureSpec):
+        return bundle.spec
+    raise ConfigError(
+        f"--member {pick.weights}: {bundle.spec.name} is an ensemble itself, wanted single "
+        "fracture networks"
+    )
+
+
+def _refuse_strangers(
+    spec: EnsembleSpec, order: Order, chosen: Sequence[Bundle], specs: Sequence[FractureSpec]
+) -> None:
     """Members answer the question of the ensemble, and each brings an answer of its own.
 
     Raises:
         ConfigError: They do not.
     """
     seen: set[str] = set()
-    for pick, bundle in zip(order.members, chosen, strict=True):
-        if reason := why_not_together(spec, bundle.spec):
+    for pick, bundle, own in zip(order.members, chosen, specs, strict=True):
+        if reason := why_not_together(spec, own):
             raise ConfigError(f"--member {pick.weights}: {reason}")
         digests = {entry.sha256 for entry, _ in bundle.files.values()}
         if seen & digests:
@@ -216,39 +251,37 @@ def _picked(shelf: Shelf, pick: Pick, region: str) -> Bundle:
     Raises:
         BundleError: There is none.
     """
-    judges = {name: b for name, b in shelf.items() if b.spec.kind is Kind.FRACTURE}
+    there = judges(shelf)
     name = pick.bundle or specialist(shelf, region) or specialist(shelf, ANY_REGION)
-    if name not in judges:
+    if name not in there:
         raise BundleError(
             f"{pick.weights}: no {name or f'specialist for {region}'} there; fracture bundles "
-            f"are {', '.join(judges) or 'none'}",
+            f"are {', '.join(there) or 'none'}",
             "name one with `--member WEIGHTS:BUNDLE`",
         )
-    return judges[name]
+    return shelf[name]
 
 
-def _contract(name: str, region: str, members: Mapping[str, Bundle], index: Index) -> BundleSpec:
+def _contract(
+    name: str, region: str, specs: Mapping[str, FractureSpec], index: Index
+) -> EnsembleSpec:
     """The ensemble's contract, but for its precision, its members' files and its thresholds."""
-    specs = {key: bundle.spec for key, bundle in members.items()}
     first = next(iter(specs.values()))
     unknown = Estimate(value=None, note="not measured yet")
     half = StoredPoint(
         threshold=0.5, doubt_below=0.5, rule="none yet", sensitivity=unknown, specificity=unknown
     )
-    return BundleSpec(
+    return EnsembleSpec(
         name=name,
-        kind=Kind.FRACTURE,
         precision=Precision.FP32,
-        input="members",
-        trunk=None,
         preprocess=first.preprocess,
-        members=dict.fromkeys(members, "0" * 64),
+        members=dict.fromkeys(specs, "0" * 64),
         labels=first.labels,
         heatmap=why_no_heatmap(list(specs.values())) is None,
         region=region,
         target=first.target,
-        temperature=(1.0,) * len(first.labels),
-        bias=(0.0,) * len(first.labels),
+        temperature=(1.0,),
+        bias=(0.0,),
         operating_points={DEFAULT_POINT: half},
         default_point=DEFAULT_POINT,
         provenance=Provenance(
@@ -281,18 +314,19 @@ def _gathered(
     shelf = shelves[base]
     old = specialist(shelf, order.region)
     left = {name: b for name, b in shelf.items() if name != old}
-    serving = {name for b in left.values() for name in b.spec.members}
-    gone = set(shelf[old].spec.members) - serving if old else set()
+    serving = {name for b in left.values() for name in members_of(b.spec)}
+    gone = set(members_of(shelf[old].spec)) - serving if old else set()
     left = {name: b for name, b in left.items() if name not in gone}
-    used = {b.spec.trunk for b in left.values() if b.spec.kind is not Kind.TRUNK}
-    left = {n: b for n, b in left.items() if b.spec.kind is not Kind.TRUNK or b.spec.trunk in used}
+    trunks = {n: b.spec.trunk for n, b in left.items() if isinstance(b.spec, TrunkSpec)}
+    used = {b.spec.trunk for name, b in left.items() if name not in trunks}
+    left = {n: b for n, b in left.items() if n not in trunks or trunks[n] in used}
     added = list(members.items())
-    there = {b.spec.trunk for b in left.values() if b.spec.kind is Kind.TRUNK}
+    there = {trunks[name] for name in left if name in trunks}
     for name, bundle in members.items():
         trunk = bundle.spec.trunk
         if trunk is None or trunk in there:
             continue
-        brought = trunk_of(bundle, shelves[bundle.folder])
+        brought = trunk_of(trunk, bundle, shelves[bundle.folder])
         taken = {*left, *(key for key, _ in added)}
         own = brought.spec.name
         added.append((own if own not in taken else f"trunk-{name}", brought))
@@ -305,7 +339,7 @@ def _gathered(
 
 
 def _write(
-    folder: NewFolder, bundles: Mapping[str, Bundle], spec: BundleSpec,
+    folder: NewFolder, bundles: Mapping[str, Bundle], spec: EnsembleSpec,
     members: Iterable[str], precision: Precision,
 ) -> None:  # fmt: skip
     """Write everything of one precision, the ensemble last: it names its members' files."""
@@ -314,5 +348,5 @@ def _write(
         for name, bundle in bundles.items()
     }
     held = {name: digests[name] for name in members}
-    own = BundleSpec.model_validate({**spec.model_dump(), "precision": precision, "members": held})
+    own = spec.changed(precision=precision, members=held)
     folder.add(own, own.name, precision, stamp(mean_graph(len(held)), own))

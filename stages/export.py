@@ -14,22 +14,13 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from onnxscript.optimizer import fold_constants, remove_unused_nodes
 from torch import nn
 
-from pipeline.bundle import DENSITY, BundleSpec, Kind, Precision
+from pipeline.bundle import DENSITY, BundleSpec, Precision
 from pipeline.domain import Array
 
 from .int8 import only_for, to_int8
 from .quiet import quiet_loggers
 
 OPSET = 20
-
-
-def outputs_of(spec: BundleSpec) -> tuple[str, ...]:
-    """The outputs that a contract promises, in the order of a module's results."""
-    if spec.kind is Kind.TRUNK:
-        return ("features",)
-    mapped = ("evidence",) if spec.heatmap else ()
-    gated = (DENSITY,) if spec.density else ()
-    return ("logits", "probabilities", *mapped, *gated)
 
 
 def to_onnx(

@@ -25,7 +25,7 @@ from .density import load as density_of
 from .metrics import Labels
 from .model import Network
 from .recipe import RESULT, load_network
-from .spec import StageSpec, fracture_stage, region_stage
+from .spec import StageSpec, fracture_stage, region_stage, types_of
 from .studies import fit_study_points
 
 
@@ -75,7 +75,8 @@ def _load(folder: Path) -> Run:
     target = described["target"]
     # A region run of a table without labels learned nothing but regions.
     known = target if len(described["outputs"]) > len(described["labels"]) else None
-    stage = fracture_stage(region, target) if region else region_stage(known)
+    types = types_of(described.get("types"))
+    stage = fracture_stage(region, target, types) if region else region_stage(known)
     preprocess = PreprocessSpec.model_validate(described["preprocess"])
     density = None if region else density_of(folder, described["cut"])
     return Run(folder, stage, network, described, result, preprocess, density)
@@ -142,7 +143,7 @@ def _recalibrated(
     Args:
         result: As in ``result.json``.
         table: Its validation pictures.
-        temperature: See :class:`pipeline.bundle.BundleSpec`.
+        temperature: See :class:`pipeline.bundle.AnswerSpec`.
         bias: Likewise.
     """
     pair = [np.array([value], np.float32) for value in (temperature, bias)]

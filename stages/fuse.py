@@ -17,11 +17,18 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx
 
-from pipeline.bundle import BundleSpec, Precision
+from pipeline.bundle import (
+    EnsembleSpec,
+    FractureSpec,
+    JudgeSpec,
+    Precision,
+    RegionSpec,
+    TrunkSpec,
+)
 from pipeline.config import RunConfig, cores
 from pipeline.domain import Array, StageOutput
 from pipeline.errors import BundleError, ConfigError, ExportRefusedError, ImageError
-from pipeline.fused import FusedSpec, columns_of
+from pipeline.fused import FusedSpec, Part, columns_of
 from pipeline.io import decode, discover, read_file
 from pipeline.preprocess import PreprocessSpec, preprocess
 from pipeline.progress import Progress
@@ -185,7 +192,7 @@ def _refuse_ensembles(staged: Weights) -> None:
         BundleError: There is an ensemble.
     """
     for stage in staged.stages:
-        if stage.spec.members:
+        if isinstance(stage.spec, EnsembleSpec):
             raise BundleError(
                 f"bundle {stage.spec.name} is an ensemble of {', '.join(stage.spec.members)}, "
                 "wanted single networks in a fused graph",
@@ -218,8 +225,9 @@ def _fuse(
     """Make the graph of one precision."""
     specs = {network.bundle: network.spec for network in staged.networks}
     parts = {
-        entry.name: (specs[entry.name], onnx.load_from_string(read_verified(weights, entry)))
+        entry.name: (own, onnx.load_from_string(read_verified(weights, entry)))
         for entry in entries
+        if isinstance(own := specs[entry.name], TrunkSpec | RegionSpec | FractureSpec)
     }
     stages = _contracts(staged, parts)
     spec = FusedSpec(
@@ -233,27 +241,29 @@ def _fuse(
     folder.add(spec, NAME, staged.precision, fuse_graphs(parts, spec))
 
 
-def _contracts(staged: Weights, parts: Parts) -> tuple[BundleSpec, ...]:
+def _contracts(staged: Weights, parts: Parts) -> tuple[Part, ...]:
     """The contract of each stage inside the graph, in the order of the columns."""
-    judges = [stage.spec for stage in staged.fracture.values()]
+    given = (stage.spec for stage in staged.fracture.values())
+    judges = [spec for spec in given if isinstance(spec, FractureSpec)]
     grids = {spec.name: _grid(spec, parts) for spec in judges}
     mapped = len(set(grids.values())) == 1 and None not in grids.values()
     if not mapped and any(grids.values()):
         told = ", ".join(f"{name} {cells or 'none'}" for name, cells in grids.items())
         log.warning("no fracture_evidence: the specialists' maps are not alike (%s)", told)
-    routers = [] if staged.region is None else [staged.region.spec]
-    heatmaps = {spec.name: _grid(spec, parts) is not None for spec in routers}
-    heatmaps |= {spec.name: mapped for spec in judges}
     if any(spec.closer for spec in judges):
         log.warning("a fused graph looks once: the specialists' closer looks are left out")
-    alone = {"input": "image", "trunk": None, "closer": None}
-    return tuple(
-        spec.model_copy(update={**alone, "heatmap": heatmaps[spec.name]})
-        for spec in (*routers, *judges)
+    if any(spec.types for spec in judges):
+        log.warning("a fused graph tells no types of fracture: the specialists' are left out")
+    routers = [] if staged.region is None else [staged.region.spec]
+    alone = {"input": "image", "trunk": None}
+    once = {**alone, "heatmap": mapped, "closer": None, "types": None}
+    return (
+        *(s.changed(**alone, heatmap=_grid(s, parts) is not None) for s in routers),
+        *(spec.changed(**once) for spec in judges),
     )
 
 
-def _grid(spec: BundleSpec, parts: Parts) -> tuple[int, int] | None:
+def _grid(spec: Part, parts: Parts) -> tuple[int, int] | None:
     return grid(parts[spec.name][1]) if spec.heatmap else None
 
 
@@ -336,18 +346,24 @@ def _dense(wanted: StageOutput, found: StageOutput) -> float:
 
 
 def _decisions(
-    spec: BundleSpec, wanted: StageOutput, found: StageOutput
+    spec: RegionSpec | JudgeSpec, wanted: StageOutput, found: StageOutput
 ) -> Iterator[tuple[Array, Array, float]]:
     """What both say, and the threshold, of every decision that a stage makes."""
     for column, label in enumerate(spec.labels):
         said = wanted.probabilities[:, column], found.probabilities[:, column]
-        if label in spec.route_thresholds:
-            yield *said, spec.route_thresholds[label]
-        points = (*spec.operating_points.values(), *spec.study_points.values())
-        for edge in sorted({edge for p in points for edge in (p.threshold, p.doubt_below)}):
+        for edge in _edges(spec, label):
             yield *said, edge
-    if spec.density and wanted.density is not None and found.density is not None:
-        yield wanted.density, found.density, spec.density.threshold
+    gate = spec.density if isinstance(spec, RegionSpec) else None
+    if gate and wanted.density is not None and found.density is not None:
+        yield wanted.density, found.density, gate.threshold
+
+
+def _edges(spec: RegionSpec | JudgeSpec, label: str) -> list[float]:
+    """The probabilities at which something is decided on a label."""
+    if isinstance(spec, RegionSpec):
+        return [spec.route_thresholds[label]]
+    points = (*spec.operating_points.values(), *spec.study_points.values())
+    return sorted({edge for p in points for edge in (p.threshold, p.doubt_below)})
 
 
 def _gate(rows: Sequence[Parity]) -> None:

@@ -16,7 +16,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.bundle import MANIFEST_NAME, BundleSpec, Kind, Precision
+from pipeline.bundle import (
+    MANIFEST_NAME,
+    EnsembleSpec,
+    FractureSpec,
+    Kind,
+    Precision,
+    RegionSpec,
+    TrunkSpec,
+    read_contract,
+)
 from pipeline.errors import ConfigError
 from pipeline.weights.manifest import read_staged, read_verified
 
@@ -201,7 +210,7 @@ def _from_run(run: Path) -> Initial:
     return Initial(name, described["stride_on"], weights, tuple(described["outputs"]), arch)
 
 
-def read_shipped(weights: Path, stage: str) -> tuple[Initial, BundleSpec]:
+def read_shipped(weights: Path, stage: str) -> tuple[Initial, RegionSpec | FractureSpec]:
     """The float form of a stage in a weights folder: its trunk and its head, and its contract.
 
     Args:
@@ -226,12 +235,14 @@ def read_shipped(weights: Path, stage: str) -> tuple[Initial, BundleSpec]:
     parts = [e for e in entries.values() if e.kind is Kind.TRUNK and e.trunk == head.trunk]
     graphs = [onnx.load_from_string(read_verified(weights, entry)) for entry in (*parts, head)]
     metadata = {prop.key: prop.value for prop in graphs[-1].metadata_props}
-    spec = BundleSpec.from_metadata(metadata, head.file)
-    if spec.members:
+    spec = read_contract(metadata, head.file)
+    if isinstance(spec, EnsembleSpec):
         raise ConfigError(
             f"{head.file}: is the mean of {', '.join(spec.members)}, which cannot be trained",
             "go on from the weights folder of one member",
         )
+    if isinstance(spec, TrunkSpec):
+        raise ConfigError(f"{head.file}: is a trunk, wanted a stage")
     found: dict[str, Tensor] = {}
     for graph in graphs:
         for initializer in graph.graph.initializer:
@@ -239,15 +250,23 @@ def read_shipped(weights: Path, stage: str) -> tuple[Initial, BundleSpec]:
             part = name.split(".")[0]
             if part in _PARTS:
                 value = torch.from_numpy(np.array(numpy_helper.to_array(initializer), np.float32))
-                found[name if part in ("fc", "backbone") else f"backbone.{name}"] = value
-    if found.get("fc.weight", torch.empty(0)).shape[:1] != (len(spec.labels),):
+                found[name if part in _OWN else f"backbone.{name}"] = value
+    rows = spec.labels
+    if isinstance(spec, FractureSpec) and spec.types is not None:
+        rows = (*rows, *spec.types.labels)
+        for name in ("weight", "bias"):
+            told = [
+                found.pop(f"{part}.{name}") for part in ("fc", "types") if f"{part}.{name}" in found
+            ]
+            found[f"fc.{name}"] = torch.cat(told) if told else torch.empty(0)
+    if found.get("fc.weight", torch.empty(0)).shape[:1] != (len(rows),):
         raise ConfigError(f"{head.file}: its weights do not carry their names: export it again")
     name = f"{head.name} of fxpipe weights, run {spec.provenance.run} {spec.provenance.created}"
     arch = spec.provenance.architecture
-    return Initial(name, _stride(graphs[0]), found, spec.labels, arch), spec
+    return Initial(name, _stride(graphs[0]), found, rows, arch), spec
 
 
-def shipped_network(weights: Path, stage: str) -> tuple[Network, BundleSpec]:
+def shipped_network(weights: Path, stage: str) -> tuple[Network, RegionSpec | FractureSpec]:
     """A stage of a weights folder, put together from trunk and head to one float network.
 
     Args:
@@ -263,7 +282,7 @@ def shipped_network(weights: Path, stage: str) -> tuple[Network, BundleSpec]:
     """
     initial, spec = read_shipped(weights, stage)
     network = Network(
-        spec.labels,
+        initial.rows,
         initial.stride_on,
         "stem",
         arch=spec.provenance.architecture,
@@ -278,7 +297,8 @@ def shipped_network(weights: Path, stage: str) -> tuple[Network, BundleSpec]:
     return network.eval(), spec
 
 
-_PARTS = ("backbone", "conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc")
+_OWN = ("backbone", "fc", "types")
+_PARTS = (*_OWN, "conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 
 
 def _stride(graph: onnx.ModelProto) -> StrideOn:

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from pipeline.domain import Array
 
-from .config import OptimConfig, StageConfig
-from .spec import StageSpec
+from .config import FractureConfig, OptimConfig, StageConfig
+from .spec import TARGETS, StageSpec
 
 FOCUS = 2.0
 """Exponent of the focal loss, as its authors advise."""
@@ -27,13 +27,15 @@ class Criterion:
         optim: Its settings.
         pos_weight: (K,) weight of the positives of each output.
         scale: (K,) weight of each output.
-        is_fracture: (K,) bool: which output speaks of fractures.
+        decides: (K,) bool: which output says whether there is a fracture.
+        exclusive: See :func:`masked_loss`.
     """
 
     optim: OptimConfig
     pos_weight: Tensor
     scale: Tensor
-    is_fracture: Tensor
+    decides: Tensor
+    exclusive: int = 0
 
     @classmethod
     def of(cls, targets: Array, stage: StageSpec, config: StageConfig, fabric: Fabric) -> Criterion:
@@ -52,7 +54,8 @@ class Criterion:
             optim,
             loss_weights(targets, power).to(fabric.device),
             torch.tensor(output_weights(stage, config), device=fabric.device),
-            torch.tensor(stage.speaks_of_fractures, device=fabric.device),
+            torch.tensor([name in TARGETS for name in stage.outputs], device=fabric.device),
+            stage.types.exclusive if stage.types else 0,
         )
 
     def __call__(
@@ -62,13 +65,13 @@ class Criterion:
 
         Args:
             logits: (N, K).
-            evidence: (N, K, h, w), see :class:`stages.model.Head`; None without a heatmap.
+            evidence: (N, K, h, w), see :class:`stages.head.Head`; None without a heatmap.
             targets: (N, K) in [0, 1], NaN where unknown.
             masks: (N, 1, H, W) in [0, 1]: where the fractures are.
         """
-        loss = masked_loss(logits, targets, self.pos_weight, self.scale, self.optim)
+        loss = masked_loss(logits, targets, self.pos_weight, self.scale, self.optim, self.exclusive)
         if self.optim.box_weight and evidence is not None:
-            loss = loss + self.optim.box_weight * box_loss(evidence[:, self.is_fracture], masks)
+            loss = loss + self.optim.box_weight * box_loss(evidence[:, self.decides], masks)
         return loss
 
 
@@ -80,16 +83,22 @@ def loss_weights(targets: Array, power: float) -> Tensor:
 
 
 def output_weights(stage: StageSpec, config: StageConfig) -> list[float]:
-    """(K,) weight of each output in the loss; the auxiliary one has its own."""
+    """(K,) weight of each output in the loss; the auxiliary one has its own, types share theirs."""
+    if stage.types is not None and isinstance(config, FractureConfig):
+        count = len(stage.types.labels)
+        shared = config.types_weight / (1 if stage.types.exclusive else count)
+        return [1.0, *[shared] * count]
     auxiliary = getattr(config, "fracture_weight", 1.0)
     return [1.0 if label in stage.labels else auxiliary for label in stage.outputs]
 
 
 def masked_loss(
     logits: Tensor, targets: Tensor, pos_weight: Tensor, scale: Tensor,
-    optim: OptimConfig | None = None,
+    optim: OptimConfig | None = None, exclusive: int = 0,
 ) -> Tensor:  # fmt: skip
     """Cross-entropy or focal loss, mean over the known targets of each output, summed over outputs.
+
+    Outputs that exclude each other have one softmax cross-entropy together.
 
     Args:
         logits: (N, K).
@@ -97,8 +106,17 @@ def masked_loss(
         pos_weight: (K,) weight of the positives.
         scale: (K,) weight of each output.
         optim: Kind of loss and smoothing; plain binary cross-entropy without it.
+        exclusive: So many of the last outputs exclude each other; known together or not at all,
+            they have one weight.
     """
     optim = optim or OptimConfig()
+    if exclusive:
+        first = slice(0, logits.shape[1] - exclusive)
+        last = slice(first.stop, None)
+        rest = masked_loss(
+            logits[:, first], targets[:, first], pos_weight[first], scale[first], optim
+        )
+        return rest + scale[-1] * _exclusive_loss(logits[:, last], targets[:, last], optim)
     known = ~torch.isnan(targets)
     logits = logits.float()
     wanted = torch.where(known, targets, 0.0)
@@ -110,6 +128,15 @@ def masked_loss(
         losses = losses * (torch.sigmoid(logits) - wanted).abs() ** FOCUS
     means = (losses * known).sum(0) / known.sum(0).clamp_min(1)
     return (means * scale).sum()
+
+
+def _exclusive_loss(logits: Tensor, targets: Tensor, optim: OptimConfig) -> Tensor:
+    """Softmax cross-entropy, mean over the pictures whose (N, T) targets are known."""
+    known = ~torch.isnan(targets).any(1)
+    wanted = torch.where(known[:, None], targets, 0.0)
+    smooth = wanted * (1 - optim.label_smoothing) + optim.label_smoothing / targets.shape[1]
+    losses = -(smooth * functional.log_softmax(logits.float(), 1)).sum(1)
+    return (losses * known).sum() / known.sum().clamp_min(1)
 
 
 def box_loss(evidence: Tensor, masks: Tensor) -> Tensor:

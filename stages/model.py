@@ -224,8 +224,8 @@ class Network(nn.Module):
             maps: What :meth:`prefix` gave.
 
         Returns:
-            Logits (N, K), and evidence (N, K, h, w) as :class:`Head` describes it; None without
-            a heatmap.
+            Logits (N, K), and evidence (N, K, h, w) as :class:`stages.head.Head` describes it; None
+            without a heatmap.
         """
         learning = self.blocks[self.position(self.trainable_from) :]
         maps = self.grid(self._through(learning, maps))
@@ -302,7 +302,7 @@ def block_modules(backbone: nn.Module, name: str) -> OrderedDict[str, nn.Module]
     return OrderedDict((n, backbone.get_submodule(n)) for n in names)
 
 
-def _part(backbone: nn.Module, names: Sequence[str]) -> OrderedDict[str, nn.Module]:
+def part_of(backbone: nn.Module, names: Sequence[str]) -> OrderedDict[str, nn.Module]:
     """Blocks under timm's own names, so that exported weights keep them."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     for name in names:
@@ -319,70 +319,8 @@ class Trunk(nn.Sequential):
     """Everything before the cut: images → feature map."""
 
     def __init__(self, network: Network, cut: str) -> None:
-        blocks = _part(network.backbone, network.blocks[: network.position(cut)])
+        blocks = part_of(network.backbone, network.blocks[: network.position(cut)])
         super().__init__(OrderedDict(normalise=network.normalise, **blocks))
-
-
-class Head(nn.Module):
-    """Everything from the cut on, with calibration: feature map (or image) → decisions.
-
-    Args:
-        network: The trained network; its modules are shared, not copied.
-        cut: First block of the head.
-        columns: Which outputs of the network this stage speaks for.
-        temperature, bias: One value a column: probability = sigmoid(logit / temperature + bias).
-        density: From (N, F) :func:`pooled_depths` to (N,), if this stage has a density gate.
-    """
-
-    temperature: Tensor
-    bias: Tensor
-
-    def __init__(
-        self,
-        network: Network,
-        cut: str,
-        columns: Sequence[int],
-        temperature: Sequence[float],
-        bias: Sequence[float],
-        density: nn.Module | None = None,
-    ) -> None:
-        super().__init__()
-        start = network.position(cut)
-        blocks = _part(network.backbone, network.blocks[start:])
-        if start == 0:
-            blocks = OrderedDict(normalise=network.normalise, **blocks)
-        for name, module in blocks.items():
-            self.add_module(name, module)
-        self._order = tuple(blocks)
-        self._takes_features = start > 0
-        self.grid = network.grid
-        self.heatmap = network.heatmap
-        self.fc = nn.Linear(network.grid.features, len(columns))
-        self.fc.load_state_dict(
-            {"weight": network.fc.weight[list(columns)], "bias": network.fc.bias[list(columns)]}
-        )
-        self.register_buffer("temperature", torch.tensor(temperature))
-        self.register_buffer("bias", torch.tensor(bias))
-        self.density = density
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Run the head.
-
-        Returns:
-            Logits (N, K), calibrated probabilities (N, K), and, of a network with a heatmap,
-            evidence (N, K, h, w), whose mean over h and w plus the linear layer's bias is the
-            logit (class activation map, Zhou et al. 2016, arXiv 1512.04150); of a stage with a
-            density gate density (N,) too.
-        """
-        taken = x if self._takes_features else None
-        for name in self._order:
-            x = self.get_submodule(name)(x)
-        x = self.grid(x)
-        logits = self.fc(pooled(x))
-        probabilities = torch.sigmoid(logits / self.temperature + self.bias)
-        evidence = (evidence_of(x, self.fc),) if self.heatmap else ()
-        density = () if self.density is None else (self.density(pooled_depths(taken, x)),)
-        return logits, probabilities, *evidence, *density
 
 
 def digest(part: nn.Module, preprocess_json: str) -> str:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipeline.bundle import BundleSpec, Kind, Precision
+from pipeline.bundle import FractureSpec, FractureTypes, Precision, RegionSpec
 from pipeline.domain import Array, StageOutput
 from pipeline.errors import ExportRefusedError
 
-from .calibrate import probabilities
+from .calibrate import probabilities, type_probabilities
 from .density import similarity
 from .finished import Run
 
@@ -46,7 +46,7 @@ class Parity:
     Attributes:
         name, precision: The bundle.
         pictures: How many were compared.
-        max_logit_difference, mean_logit_difference: |Δlogit| over pictures and labels.
+        max_logit_difference, mean_logit_difference: |Δlogit| over pictures, labels and types.
         decisions: How many thresholds were applied in all.
         flips: Decisions that differ where the trained network is at least a margin from the
             threshold.
@@ -103,18 +103,33 @@ def reference(run: Run, images: Array) -> StageOutput:
     network = run.network.eval()
     batches = [torch.from_numpy(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
     columns = list(range(len(run.stage.labels)))
-    logits = torch.cat([network(batch) for batch in batches]).float().numpy()[:, columns]
+    all_logits = torch.cat([network(batch) for batch in batches]).float().numpy()
+    logits = all_logits[:, columns]
     calibration = (np.array(run.result[name], np.float32) for name in ("temperature", "bias"))
     density = None
     if run.density is not None:
         depths = [network.depths(batch, run.described["cut"]) for batch in batches]
         density = similarity(torch.cat(depths).numpy(), run.density)
+    types = _types(run, all_logits[:, len(columns) :])
     return StageOutput(
-        run.stage.labels, logits, probabilities(logits, *calibration), density=density
+        run.stage.labels,
+        logits,
+        probabilities(logits, *calibration),
+        density=density,
+        types=types,
     )
 
 
-def compare(spec: BundleSpec, wanted: StageOutput, found: StageOutput) -> Parity:
+def _types(run: Run, logits: Array) -> StageOutput | None:
+    """What the trained network says of fracture types, from its (N, T) other logits."""
+    told = run.result.get("types")
+    if told is None:
+        return None
+    types = FractureTypes.model_validate(told)
+    return StageOutput(types.labels, logits, type_probabilities(types, logits))
+
+
+def compare(spec: RegionSpec | FractureSpec, wanted: StageOutput, found: StageOutput) -> Parity:
     """Compare an exported stage with the trained network.
 
     Args:
@@ -130,7 +145,7 @@ def compare(spec: BundleSpec, wanted: StageOutput, found: StageOutput) -> Parity
         flips += int((differ & ~close).sum())
         near += int((differ & close).sum())
         decisions += len(value)
-    difference = np.abs(wanted.logits - found.logits)
+    difference = np.abs(_logits(wanted) - _logits(found))
     return Parity(
         name=spec.name,
         precision=spec.precision,
@@ -146,21 +161,41 @@ def compare(spec: BundleSpec, wanted: StageOutput, found: StageOutput) -> Parity
     )
 
 
+def _logits(said: StageOutput) -> Array:
+    """(N, K + T) of labels and types."""
+    return said.logits if said.types is None else np.hstack([said.logits, said.types.logits])
+
+
 def _decisions(
-    spec: BundleSpec, wanted: StageOutput, found: StageOutput
+    spec: RegionSpec | FractureSpec, wanted: StageOutput, found: StageOutput
 ) -> Iterator[tuple[Array, Array, float, float]]:
-    """What both say of every decision, its threshold, and the margin around it."""
+    """What both say of every decision, its threshold, and the margin around it.
+
+    A type of fracture counts as decided from one half on, where the picture is not negative at
+    every operating point.
+    """
     margin = TOLERANCE[spec.precision][1]
     for k, label in enumerate(spec.labels):
-        points = (*spec.operating_points.values(), *spec.study_points.values())
-        of_points = [point.threshold for point in points]
-        of_route = [spec.route_thresholds[label]] if spec.kind is Kind.REGION else []
-        for threshold in (*of_route, *of_points):
+        for threshold in _thresholds(spec, label):
             yield wanted.probabilities[:, k], found.probabilities[:, k], threshold, margin
-    if spec.density and wanted.density is not None and found.density is not None:
+    if isinstance(spec, FractureSpec):
+        if wanted.types is not None and found.types is not None:
+            least = min(point.doubt_below for point in spec.operating_points.values())
+            told = wanted.probabilities[:, 0] >= least
+            pairs = wanted.types.probabilities[told].T, found.types.probabilities[told].T
+            for trained, exported in zip(*pairs, strict=True):
+                yield trained, exported, 0.5, margin
+    elif spec.density and wanted.density is not None and found.density is not None:
         margin = DENSITY_TOLERANCE[spec.precision][1]
         for threshold in (spec.density.threshold, spec.density.far):
             yield wanted.density, found.density, threshold, margin
+
+
+def _thresholds(spec: RegionSpec | FractureSpec, label: str) -> list[float]:
+    if isinstance(spec, RegionSpec):
+        return [spec.route_thresholds[label]]
+    points = (*spec.operating_points.values(), *spec.study_points.values())
+    return [point.threshold for point in points]
 
 
 def _density_difference(wanted: StageOutput, found: StageOutput) -> float | None:

@@ -11,13 +11,20 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pandas as pd
 from onnx import numpy_helper
 
-from pipeline.bundle import BundleSpec, Precision, StoredPoint
+from pipeline.bundle import (
+    EnsembleSpec,
+    FractureSpec,
+    Precision,
+    StoredPoint,
+    read_contract,
+)
 from pipeline.config import RunConfig
 from pipeline.domain import ANY_REGION, REGIONS
 from pipeline.errors import ConfigError
@@ -60,7 +67,7 @@ class Recalibrated:
     """The new contract of a region's specialist.
 
     Attributes:
-        temperature, bias: See :class:`pipeline.bundle.BundleSpec`.
+        temperature, bias: See :class:`pipeline.bundle.AnswerSpec`.
         points: By name.
         pictures, positives: What they were fitted on.
         studies: Those for whole studies. Older ones go in any case: they hold for other
@@ -111,7 +118,8 @@ def recalibrate(
     if only is not None:
         networks = replace(networks, fracture={only: networks.fracture[only]})
     asked = (part for stage in networks.fracture.values() for part in stage.networks)
-    tell_seen(index, wanted.split, [p.spec for p in (*networks.trunks.values(), *asked)])
+    trunks = (trunk.spec for trunk in networks.trunks.values())
+    tell_seen(index, wanted.split, [*trunks, *(part.spec for part in asked)])
     samples = labelled(index, wanted.split, only)
     for stage in networks.fracture.values():
         kinds = {s.label_kind for s in samples} - {stage.spec.target}
@@ -194,7 +202,8 @@ def _alike(regions: Iterable[str], networks: Weights) -> list[list[str]]:
     """
     families: dict[str, list[str]] = {}
     for region in regions:
-        single = region != ANY_REGION and not networks.fracture[region].spec.members
+        own = networks.fracture[region].spec
+        single = region != ANY_REGION and not isinstance(own, EnsembleSpec)
         families.setdefault("" if single else region, []).append(region)
     return list(families.values())
 
@@ -224,14 +233,19 @@ def _rewrite(weights: Path, target: Path, found: Mapping[str, Recalibrated]) -> 
 def _with_contract(content: bytes, file: str, new: Recalibrated) -> bytes:
     graph = onnx.load_from_string(content)
     metadata = {prop.key: prop.value for prop in graph.metadata_props}
-    spec = BundleSpec.from_metadata(metadata, file)
+    spec = read_contract(metadata, file)
     for name, value in (("temperature", new.temperature), ("bias", new.bias)):
         held = [i for i in graph.graph.initializer if i.name == name]
         if len(held) != 1:
             raise ConfigError(f"{file}: no {name} in the graph, wanted one exported by fxpipe")
         kind = numpy_helper.to_array(held[0]).dtype
         held[0].CopyFrom(numpy_helper.from_array(np.array([value], kind), name))
-    update = {"temperature": (new.temperature,), "bias": (new.bias,), "closer": None}
-    points = {"operating_points": dict(new.points), "study_points": dict(new.studies.points)}
-    changed = spec.model_copy(update={**update, **points})
-    return stamp(graph, BundleSpec.model_validate(changed.model_dump()))
+    changes: dict[str, Any] = {
+        "temperature": (new.temperature,),
+        "bias": (new.bias,),
+        "operating_points": new.points,
+        "study_points": new.studies.points,
+    }
+    if isinstance(spec, FractureSpec):
+        changes["closer"] = None  # fitted to other pictures
+    return stamp(graph, spec.changed(**changes))

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from .data.index import Index
 from .gather import check_supported, fit_gate
 from .initial import Initial, find_initial, read_shipped
 from .model import Network
-from .spec import StageSpec, fracture_stage, label_kind, region_stage
+from .spec import StageSpec, Types, check_types, fracture_stage, label_kind, region_stage
 from .thin_data import thin_data
 from .train import BEST, LAST, train, versions
 from .watch import kept_log
@@ -85,7 +86,9 @@ def train_fracture(
     """
     seen = [s for s in index.of("train") if fracture_stage(config.region, "fracture").selects(s)]
     target = label_kind(seen, config.mix_label_kinds)
-    stage = fracture_stage(config.region, target)
+    types = Types(config.types, config.types_activation) if config.types else None
+    stage = fracture_stage(config.region, target, types)
+    check_types(stage, index)
     if config.independent:
         (initial, spec), arch = _independent(config, stage), config.train.arch
         named, parent = initial.name, None
@@ -97,6 +100,7 @@ def train_fracture(
     facts = {
         **_facts(network, named, spec),
         "target": target,
+        "types": types and asdict(types),
         "cut": network.trainable_from,
         "region_run_digest": parent,
     }
@@ -253,6 +257,8 @@ def open_run(
                 f"{run}: holds a run already", "add --resume, or name another --output"
             )
         found = json.loads(file.read_text(encoding="utf-8"))
+        # A setting that did not exist when the run began has its default.
+        found["config"] = {**type(config)().model_dump(mode="json"), **found["config"]}
         changed = list(changes({key: found.get(key) for key in described}, described))
         if changed:
             told = "\n  ".join(changed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from pipeline.bundle import BundleSpec
+from pipeline.bundle import BundleSpec, EnsembleSpec
 
 from .data.index import Index, Split
 
@@ -23,7 +23,7 @@ def tell_seen(index: Index, split: Split, specs: Iterable[BundleSpec]) -> None:
     learned = [
         spec.name
         for spec in specs
-        if not spec.members and spec.provenance.index_digest == index.digest
+        if not isinstance(spec, EnsembleSpec) and spec.provenance.index_digest == index.digest
     ]
     if not learned:
         return

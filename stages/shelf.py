@@ -9,7 +9,14 @@ from pathlib import Path
 
 import onnx
 
-from pipeline.bundle import BundleSpec, Kind, Precision
+from pipeline.bundle import (
+    BundleSpec,
+    EnsembleSpec,
+    FractureSpec,
+    Precision,
+    TrunkSpec,
+    read_contract,
+)
 from pipeline.errors import BundleError, ConfigError
 from pipeline.weights.manifest import ManifestEntry, read_staged, read_verified
 
@@ -41,8 +48,7 @@ class Bundle:
         content = read_verified(self.folder, entry)
         if name == entry.name:
             return content
-        renamed = BundleSpec.model_validate({**spec.model_dump(), "name": name})
-        return stamp(onnx.load_from_string(content), renamed)
+        return stamp(onnx.load_from_string(content), spec.changed(name=name))
 
 
 Shelf = Mapping[str, Bundle]
@@ -59,27 +65,41 @@ def read_shelf(folder: Path) -> Shelf:
     for entry in read_staged(folder).bundles:
         graph = onnx.load_from_string(read_verified(folder, entry))
         metadata = {prop.key: prop.value for prop in graph.metadata_props}
-        spec = BundleSpec.from_metadata(metadata, str(folder / entry.file))
+        spec = read_contract(metadata, str(folder / entry.file))
         found.setdefault(entry.name, {})[entry.precision] = entry, spec
     return {name: Bundle(folder, files) for name, files in found.items()}
 
 
+def judges(shelf: Shelf) -> dict[str, FractureSpec | EnsembleSpec]:
+    """The contracts of all that say whether a picture is positive."""
+    specs = {name: bundle.spec for name, bundle in shelf.items()}
+    return {n: spec for n, spec in specs.items() if isinstance(spec, FractureSpec | EnsembleSpec)}
+
+
+def members_of(spec: BundleSpec) -> tuple[str, ...]:
+    """Names of the members of an ensemble; none of any other bundle."""
+    return tuple(spec.members) if isinstance(spec, EnsembleSpec) else ()
+
+
 def specialist(shelf: Shelf, region: str) -> str:
     """Name of the bundle that speaks for a region in its folder; empty without one."""
-    claimed = {member for bundle in shelf.values() for member in bundle.spec.members}
-    return next(
-        (name for name, b in shelf.items() if b.spec.region == region and name not in claimed), ""
-    )
+    there = judges(shelf)
+    claimed = {member for spec in there.values() for member in members_of(spec)}
+    return next((n for n, s in there.items() if s.region == region and n not in claimed), "")
 
 
-def trunk_of(head: Bundle, shelf: Shelf) -> Bundle:
+def trunk_of(identity: str, head: Bundle, shelf: Shelf) -> Bundle:
     """The trunk that a head belongs to.
+
+    Args:
+        identity: Of the trunk.
+        head: Whose trunk it is, for messages.
+        shelf: Where the head was found.
 
     Raises:
         BundleError: It is not in the folder.
     """
-    identity = str(head.spec.trunk)
-    trunks = (b for b in shelf.values() if b.spec.kind is Kind.TRUNK)
+    trunks = (b for b in shelf.values() if isinstance(b.spec, TrunkSpec))
     found = next((b for b in trunks if b.spec.trunk == identity), None)
     if found is None:
         raise BundleError(

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,12 @@ from pipeline.bundle import (
     MANIFEST_NAME,
     BundleSpec,
     CloserLooks,
+    FractureSpec,
+    FractureTypes,
     Kind,
     Precision,
-    Provenance,
+    RegionSpec,
+    TrunkSpec,
 )
 from pipeline.config import Settings
 from pipeline.domain import Array, StageOutput
@@ -31,18 +32,20 @@ from pipeline.errors import ConfigError
 from pipeline.preprocess import PreprocessSpec
 from pipeline.progress import Progress
 from pipeline.runtime.closer import Closer
-from pipeline.runtime.network import Batch
-from pipeline.runtime.network import Network as OpenedNetwork
+from pipeline.runtime.network import Batch, Network
+from pipeline.runtime.network import Trunk as OpenedTrunk
 from pipeline.runtime.providers import open_session
 from pipeline.weights.manifest import ManifestEntry, read_staged, write_manifest
 
 from .checkpoint import CONFIG
+from .contracts import stage_contract, trunk_contract
 from .data.dataset import read_array
 from .data.index import Index, Sample
 from .density import DensityGate
-from .export import derive, outputs_of, stamp, to_onnx
+from .export import derive, stamp, to_onnx
 from .finished import Run
-from .model import Head, Trunk, digest
+from .head import Head
+from .model import Trunk, digest
 from .parity import BATCH, Parity, compare, gate, reference
 from .recipe import RESULT
 from .spec import StageSpec
@@ -81,7 +84,9 @@ class Built:
     graphs: dict[str, onnx.ModelProto] = field(default_factory=dict)
     bundles: dict[tuple[str, Precision], tuple[BundleSpec, bytes]] = field(default_factory=dict)
 
-    def add(self, spec: BundleSpec, module: nn.Module, arrays: Array) -> None:
+    def add(
+        self, spec: TrunkSpec | RegionSpec | FractureSpec, module: nn.Module, arrays: Array
+    ) -> None:
         """Build one bundle.
 
         Args:
@@ -90,7 +95,7 @@ class Built:
             arrays: (N, C, H, W) float32 inputs of real pictures; they calibrate int8.
         """
         if spec.name not in self.graphs:
-            self.graphs[spec.name] = to_onnx(module, arrays[:1], spec.input, outputs_of(spec))
+            self.graphs[spec.name] = to_onnx(module, arrays[:1], spec.input, spec.outputs)
         singles = (arrays[i : i + 1] for i in range(len(arrays)))
         graph = derive(self.graphs[spec.name], spec.input, singles, spec.precision)
         self.bundles[spec.name, spec.precision] = spec, stamp(graph, spec)
@@ -102,11 +107,11 @@ class Built:
             self.trunks[identity] = proposed
         return self.trunks[identity]
 
-    def open(self, name: str, precision: Precision) -> OpenedNetwork:
-        """Open a bundle on the CPU, just as ``fxpipe run`` will."""
-        spec, content = self.bundles[name, precision]
+    def opened(self, name: str, precision: Precision) -> tuple[str, Any]:
+        """Digest and session of a bundle on the CPU, just as ``fxpipe run`` opens it."""
+        _, content = self.bundles[name, precision]
         session, _ = open_session(content, "cpu", 0, f"{name} ({precision})")
-        return OpenedNetwork(spec, hashlib.sha256(content).hexdigest(), session)
+        return hashlib.sha256(content).hexdigest(), session
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -180,24 +185,26 @@ def _export(run: Run, index: Index, built: Built, config: ExportConfig) -> Itera
         taken, compared = calibration, images
         if trunk is not None and identity is not None:
             name = built.trunk_name(identity, _trunk_name(run))
+            trunk_spec = trunk_contract(run, index, name, precision, identity)
             if (name, precision) not in built.bundles:
-                trunk_spec = _spec(run, index, name, Kind.TRUNK, precision, identity)
                 built.add(trunk_spec, trunk, calibration)
-            opened = built.open(name, precision)
+            opened = OpenedTrunk(trunk_spec, *built.opened(name, precision))
             compared = _batched(opened.features, images)
             # Only int8 needs ranges; the others take one picture as an example of the shape.
             needed = calibration if precision is Precision.INT8 else calibration[:1]
             taken = _batched(opened.features, needed)
-        spec = _spec(run, index, run.stage.name, run.stage.kind, precision, identity)
+        spec = stage_contract(run, index, precision, identity)
         built.add(spec, head, taken)
-        stage = built.open(spec.name, precision)
+        stage = Network(spec, *built.opened(spec.name, precision))
         answers = [stage.predict(compared[i : i + BATCH]) for i in range(0, len(compared), BATCH)]
         yield compare(spec, wanted, _joined(answers))
-        if spec.closer is not None:
+        if isinstance(spec, FractureSpec) and spec.closer is not None:
             trunks = {} if identity is None else {identity: opened}
-            looked = Closer(stage, spec.closer)
+            looked = Closer(Network(spec, *built.opened(spec.name, precision)), spec.closer)
             batches = (closer[i : i + BATCH] for i in range(0, len(closer), BATCH))
             found = _joined([looked.look(Batch(batch, trunks)) for batch in batches])
+            # Of two looks that are alike either may decide; each look's types were compared above.
+            found = replace(found, types=None)
             # float32 comes first, and was just compared with the trained network.
             all_looks = all_looks or found
             yield replace(
@@ -224,7 +231,10 @@ def _head(run: Run, cut: str) -> Head:
         np.array(run.result[name], np.float32).tolist() for name in ("temperature", "bias")
     )
     gated = None if run.density is None else DensityGate(run.density)
-    return Head(run.network, cut, range(len(run.stage.labels)), temperature, bias, gated).eval()
+    told = run.result.get("types")
+    types = None if told is None else FractureTypes.model_validate(told)
+    columns = range(len(run.stage.labels))
+    return Head(run.network, cut, columns, temperature, bias, gated, types).eval()
 
 
 def _joined(answers: Sequence[StageOutput]) -> StageOutput:
@@ -234,13 +244,14 @@ def _joined(answers: Sequence[StageOutput]) -> StageOutput:
         batches = [getattr(answer, name) for answer in answers]
         if batches[0] is not None:
             parts[name] = np.concatenate(batches)
-    return StageOutput(answers[0].labels, **parts)
+    types = [answer.types for answer in answers if answer.types is not None]
+    return StageOutput(answers[0].labels, **parts, types=_joined(types) if types else None)
 
 
 def _identity(run: Run, trunk: Trunk) -> str:
     """That of the trunk's weights; half precision has rounded them, but they are the same."""
-    known = [spec.trunk for spec in run.contracts.values() if spec.kind is Kind.TRUNK]
-    return known[0] if known and known[0] else digest(trunk, run.preprocess.model_dump_json())
+    known = [spec.trunk for spec in run.contracts.values() if isinstance(spec, TrunkSpec)]
+    return known[0] if known else digest(trunk, run.preprocess.model_dump_json())
 
 
 def _batched(function: Callable[[Array], Array], arrays: Array) -> Array:
@@ -273,83 +284,6 @@ def _evenly(samples: Sequence[Sample], count: int) -> list[Sample]:
 def _trunk_name(run: Run) -> str:
     """The shared trunk belongs to the region run; another cut or a tuned trunk has its own."""
     return "trunk" if run.stage.kind is Kind.REGION else f"trunk-{run.stage.name}"
-
-
-def _spec(
-    run: Run, index: Index, name: str, kind: Kind, precision: Precision, identity: str | None
-) -> BundleSpec:
-    """The contract of a bundle of this run."""
-    if name in run.contracts:
-        return run.contracts[name].model_copy(update={"precision": precision})
-    speaks: dict[str, Any] = {}
-    if kind is not Kind.TRUNK:
-        speaks = {
-            "labels": run.stage.labels,
-            "heatmap": run.network.heatmap,
-            "temperature": run.result["temperature"],
-            "bias": run.result["bias"],
-        }
-    if kind is Kind.REGION:
-        speaks["route_thresholds"] = run.result["route_thresholds"]
-        speaks["density"] = run.density and run.density.contract
-    if kind is Kind.FRACTURE:
-        speaks |= {
-            "region": run.stage.region,
-            "target": run.described["target"],
-            "operating_points": run.result["operating_points"],
-            "default_point": run.result["default_point"],
-            # None in a run from before studies had any.
-            "study_points": run.result.get("study_points", {}),
-            "closer": run.result.get("closer"),
-        }
-    return BundleSpec(
-        name=name,
-        kind=kind,
-        precision=precision,
-        input="image" if kind is Kind.TRUNK or identity is None else "features",
-        trunk=identity,
-        preprocess=run.preprocess,
-        provenance=_provenance(run, index),
-        **speaks,
-    )
-
-
-def _provenance(run: Run, index: Index) -> Provenance:
-    seen = {
-        split: [s for s in index.of(split) if run.stage.selects(s)]
-        for split in ("train", "val", "test")
-    }
-    origins = Counter(sample.origin.split("/")[0] for sample in seen["train"])
-    return Provenance(
-        fxpipe_version=version("fxpipe"),
-        run=run.folder.name,
-        created=run.described["created"],
-        index_digest=run.described["index_digest"],
-        data=", ".join(f"{origin}: {count} training pictures" for origin, count in origins.items()),
-        initial_weights=run.described["initial_weights"],
-        versions=run.described["versions"],
-        counts={split: _counted(samples) for split, samples in seen.items()},
-        recipe=_recipe(run.described["config"]),
-        best_epoch=run.result["best_epoch"],
-        architecture=run.network.arch,
-        # None in a run from before there were any.
-        warnings=tuple(run.result.get("warnings", ())),
-    )
-
-
-def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without the places of one machine, which change no weight."""
-    recipe = {key: value for key, value in config.items() if key not in ("data", "region_run")}
-    if "model" in recipe:
-        recipe["model"] = {k: v for k, v in recipe["model"].items() if k != "init"}
-    return recipe
-
-
-def _counted(samples: Sequence[Sample]) -> str:
-    """``443 pictures, 132 positive, in 210 groups``."""
-    positives = sum(sample.label == 1 for sample in samples)
-    groups = len({sample.group for sample in samples})
-    return f"{len(samples)} pictures, {positives} positive, in {groups} groups"
 
 
 def _write(
@@ -413,9 +347,7 @@ def _fitting(
     left = {
         key: entry
         for key, entry in entries.items()
-        if entry.name in exported
-        or entry.kind is not Kind.FRACTURE
-        or _place(entry.name) not in filled
+        if entry.name in exported or not entry.kind.judges or _place(entry.name) not in filled
     }
     left = {
         key: entry

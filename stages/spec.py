@@ -3,22 +3,58 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
-from pipeline.bundle import Kind
+from pipeline.bundle import Kind, Target
 from pipeline.domain import ANY_REGION, REGIONS, Array
 from pipeline.errors import ConfigError
 
-from .data.index import Sample
+from .data.index import Index, Sample
 
-Target = Literal["fracture", "abnormality"]
-TARGETS: tuple[Target, ...] = ("fracture", "abnormality")
+TARGETS: tuple[Target, ...] = get_args(Target)
 """What labels may mean, and so the name of the output that learns them."""
 UNKNOWN_KIND = "unknown"
+Activation = Literal["sigmoid", "softmax"]
+
+
+@dataclass(frozen=True, slots=True)
+class Types:
+    """The types of fracture that a specialist learns; see :class:`pipeline.bundle.FractureTypes`.
+
+    Attributes:
+        labels: T names.
+        activation: ``softmax`` where a fracture is of one type, ``sigmoid`` where of several.
+    """
+
+    labels: tuple[str, ...]
+    activation: Activation
+
+    def targets(self, samples: Sequence[Sample]) -> Array:
+        """(N, T) float32: 1 yes, 0 no, NaN unknown.
+
+        Types are learned from pictures of fractures whose types are known, whatever others they
+        are of; for ``softmax`` those of exactly one of the types.
+        """
+        found = np.full((len(samples), len(self.labels)), np.nan, np.float32)
+        for row, sample in enumerate(samples):
+            shown = [name in sample.type_names for name in self.labels]
+            if sample.type_names and (self.activation == "sigmoid" or sum(shown) == 1):
+                found[row] = shown
+        return found
+
+    @property
+    def exclusive(self) -> int:
+        """How many of them exclude each other: all or none."""
+        return len(self.labels) if self.activation == "softmax" else 0
+
+
+def types_of(told: Mapping[str, Any] | None) -> Types | None:
+    """The types in JSON that names labels and activation; None for None."""
+    return None if told is None else Types(tuple(told["labels"]), told["activation"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +67,7 @@ class StageSpec:
         region: Of a fracture stage.
         outputs: All labels that the network learns.
         labels: The labels that its bundle speaks for: the first of ``outputs``.
+        types: Of a fracture stage that learns types of fracture; they are the last of ``outputs``.
     """
 
     name: str
@@ -38,11 +75,12 @@ class StageSpec:
     region: str | None
     outputs: tuple[str, ...]
     labels: tuple[str, ...]
+    types: Types | None = None
 
     @property
     def speaks_of_fractures(self) -> tuple[bool, ...]:
         """(K,) which outputs do, and not of regions."""
-        return tuple(name in TARGETS for name in self.outputs)
+        return tuple(self.kind is Kind.FRACTURE or name in TARGETS for name in self.outputs)
 
     def selects(self, sample: Sample) -> bool:
         """Whether the stage learns from a sample, or is measured on it."""
@@ -55,7 +93,7 @@ class StageSpec:
         """(N, K) float32: 1 yes, 0 no, NaN unknown."""
         label = np.array([[np.nan if s.label is None else s.label] for s in samples], np.float32)
         if self.kind is Kind.FRACTURE:
-            return label
+            return label if self.types is None else np.hstack([label, self.types.targets(samples)])
         regions = np.stack([sample.region_vector() for sample in samples])
         return np.hstack([regions, label])[:, : len(self.outputs)]
 
@@ -66,9 +104,32 @@ def region_stage(target: Target | None) -> StageSpec:
     return StageSpec("region", Kind.REGION, None, outputs, REGIONS)
 
 
-def fracture_stage(region: str, target: Target) -> StageSpec:
+def fracture_stage(region: str, target: Target, types: Types | None = None) -> StageSpec:
     """The specialist of one region, or of all; named by what it says: ``abnormality-hand``."""
-    return StageSpec(f"{target}-{region}", Kind.FRACTURE, region, (target,), (target,))
+    outputs = (target, *(types.labels if types else ()))
+    return StageSpec(f"{target}-{region}", Kind.FRACTURE, region, outputs, (target,), types)
+
+
+def check_types(stage: StageSpec, index: Index) -> None:
+    """Make sure that there is something to learn each type of fracture from.
+
+    Raises:
+        ConfigError: A type is in no training picture, or in all whose types are known.
+    """
+    if stage.types is None:
+        return
+    samples = [sample for sample in index.of("train") if stage.selects(sample)]
+    targets = stage.types.targets(samples)
+    counts = [(int((column == 1).sum()), int((column == 0).sum())) for column in targets.T]
+    told = dict(zip(stage.types.labels, counts, strict=True))
+    if lacking := [name for name, pair in told.items() if 0 in pair]:
+        known = Counter(name for sample in samples for name in sample.type_names)
+        there = ", ".join(f"{count} {name}" for name, count in sorted(known.items())) or "none"
+        raise ConfigError(
+            f"{index.source}: types: the training fractures are not both with and without "
+            f"{', '.join(lacking)}; found {there}",
+            "name types that are in the column types of the table",
+        )
 
 
 def label_kind(samples: Sequence[Sample], mix: bool) -> Target:

@@ -354,7 +354,8 @@ def validate(
 ) -> dict[str, Any]:  # fmt: skip
     """AUC of each output on the validation split, and their mean, which selects the epoch.
 
-    A region run weighs routing and the auxiliary output alike: the trunk serves both.
+    A region run weighs routing and the auxiliary output alike: the trunk serves both. Types of
+    fracture select nothing.
     """
     targets = stage.targets(samples)
     dataset = RadiographDataset(samples, targets, preprocess)
@@ -363,12 +364,17 @@ def validate(
         f"auc_{name}": auc(targets[:, k], logits[:, k]) for k, name in enumerate(stage.outputs)
     }
     main = [scores[f"auc_{name}"] for name in stage.labels]
-    extra = [scores[f"auc_{name}"] for name in stage.outputs if name not in stage.labels]
+    types = stage.types.labels if stage.types else ()
+    known = {*stage.labels, *types}
+    extra = [scores[f"auc_{name}"] for name in stage.outputs if name not in known]
     parts = [
-        np.mean(known) for part in (main, extra) if (known := [v for v in part if v is not None])
+        np.mean(there) for part in (main, extra) if (there := [v for v in part if v is not None])
     ]
     ones = torch.ones(len(stage.outputs))
-    loss = masked_loss(torch.from_numpy(logits), torch.from_numpy(targets), ones, ones)
+    exclusive = stage.types.exclusive if stage.types else 0
+    loss = masked_loss(
+        torch.from_numpy(logits), torch.from_numpy(targets), ones, ones, exclusive=exclusive
+    )
     return {"val_loss": float(loss), **scores, "score": float(np.mean(parts)) if parts else None}
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import onnx
 
 from pipeline.bench.two_pass import FILE, TwoPass, Whole
-from pipeline.bundle import Kind
+from pipeline.bundle import Kind, RegionSpec
 from pipeline.errors import ConfigError
 from pipeline.weights.manifest import read_staged
 
 from . import checkpoint
 from .export import to_onnx
+from .head import rows_of
 from .initial import shipped_network
 
 Form = Literal["safetensors", "onnx"]
@@ -40,10 +41,11 @@ def write_whole(weights: Path, folder: Path, forms: Collection[Form]) -> None:
         raise ConfigError(
             f"{weights}: {len(routers)} region stages, wanted one: two passes begin with it"
         )
-    wholes = {}
+    fracture: dict[str, Whole] = {}
     for name in kinds:
         network, contract = shipped_network(weights, name)
-        wholes[contract.region] = Whole(
+        network.fc = rows_of(network.fc, range(len(contract.labels)))  # without fracture types
+        whole = Whole(
             name=name,
             labels=contract.labels,
             temperature=contract.temperature,
@@ -58,6 +60,9 @@ def write_whole(weights: Path, folder: Path, forms: Collection[Form]) -> None:
             spec = contract.preprocess
             example = np.zeros((1, 1, spec.height_px, spec.width_px), np.float32)
             onnx.save(to_onnx(network, example, "image", ["logits"]), folder / f"{name}.onnx")
-    first = wholes.pop(None)
-    passes = TwoPass(region=first, fracture={str(k): whole for k, whole in wholes.items()})
+        if isinstance(contract, RegionSpec):
+            region = whole
+        else:
+            fracture[contract.region] = whole
+    passes = TwoPass(region=region, fracture=fracture)
     (folder / FILE).write_text(passes.model_dump_json(), encoding="utf-8")

@@ -24,7 +24,7 @@ from ..preprocess import PreprocessSpec, preprocess
 from ..reading.opened import open_reader
 from ..report.csv_table import CsvWriter
 from ..report.json_lines import JsonLinesWriter
-from ..runtime.network import Batch, Network, Stage
+from ..runtime.network import Batch, Router, Specialist, Trunk
 from ..runtime.session import Weights, load_bundles
 from .contest import Tally
 
@@ -136,9 +136,7 @@ class _Stacked(Batch):
         trunks: By the identity of their weights.
     """
 
-    def __init__(
-        self, arrays: Mapping[PreprocessSpec, Array], trunks: Mapping[str, Network]
-    ) -> None:
+    def __init__(self, arrays: Mapping[PreprocessSpec, Array], trunks: Mapping[str, Trunk]) -> None:
         super().__init__((), trunks)
         self._in_memory = arrays
 
@@ -156,8 +154,8 @@ class _Turn:
     """
 
     arrays: Mapping[PreprocessSpec, Array]
-    trunks: Mapping[str, Network]
-    looks: Sequence[tuple[Stage, Sequence[int]]]
+    trunks: Mapping[str, Trunk]
+    looks: Sequence[tuple[Router | Specialist, Sequence[int]]]
 
     def ask(self) -> None:
         """Run every network; what it says is dropped."""
@@ -194,7 +192,9 @@ def _preprocessed(
             yield {spec: preprocess(image.pixels, spec)[0] for spec in specs}
 
 
-def _looks(outcomes: Sequence[Outcome], weights: Weights) -> Iterator[tuple[Stage, Sequence[int]]]:
+def _looks(
+    outcomes: Sequence[Outcome], weights: Weights
+) -> Iterator[tuple[Router | Specialist, Sequence[int]]]:
     """Every stage that looked, with the rows that it looked at."""
     if weights.region is not None:
         yield weights.region, range(len(outcomes))

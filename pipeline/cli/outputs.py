@@ -86,7 +86,9 @@ def open_writers(
 ) -> Iterator[ReportWriter]:
     """Those of the output folder, behind what is kept; their files are closed with the stack."""
     table = output / TABLE
-    yield stack.enter_context(CsvWriter(table, root, kept.after(table), bom=config.csv_bom))
+    types = networks.tell_types
+    after = kept.after(table)
+    yield stack.enter_context(CsvWriter(table, root, after, bom=config.csv_bom, types=types))
     lines = table.with_suffix(".jsonl")
     yield stack.enter_context(JsonLinesWriter(lines, root, kept.after(lines)))
     if config.shown_heatmaps != "none":

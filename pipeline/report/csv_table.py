@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..domain import Outcome
-from .record import COLUMNS, digests_text, to_record
+from .record import COLUMNS, TYPES, digests_text, to_record, types_text
 from .stream import BEGINNING, Mark, Stream
 
 BOM = "\ufeff"
@@ -28,14 +28,22 @@ class CsvWriter:
         root: See :func:`pipeline.report.record.to_record`.
         after: Where the table of an unfinished run goes on.
         bom: Whether the file begins with a byte-order mark.
+        types: Whether the weights tell types of fracture: then the table has their column.
     """
 
     def __init__(
-        self, path: Path, root: Path, after: Mark = BEGINNING, *, bom: bool = False
+        self,
+        path: Path,
+        root: Path,
+        after: Mark = BEGINNING,
+        *,
+        bom: bool = False,
+        types: bool = False,
     ) -> None:
-        self._root = root
+        self._root, self._types = root, types
         self.stream = Stream(path, after)
-        self._writer = csv.DictWriter(self.stream, COLUMNS, lineterminator="\n")
+        columns = (*COLUMNS, TYPES) if types else COLUMNS
+        self._writer = csv.DictWriter(self.stream, columns, lineterminator="\n")
         if not after.size:
             self.stream.write(BOM if bom else "")
             self._writer.writeheader()
@@ -45,6 +53,8 @@ class CsvWriter:
         """Append one row."""
         record = to_record(outcome, self._root)
         record["bundle_digests"] = digests_text(record["bundle_digests"])
+        if self._types:
+            record[TYPES] = types_text(outcome)
         self._writer.writerow({key: cell(value) for key, value in record.items()})
         self.stream.flush()
 

@@ -115,10 +115,11 @@ class FhirWriter:
 
     def _observation(self, outcome: Outcome, finding: FractureCall) -> Resource:
         point = finding.operating_point
-        values = [
+        values: list[tuple[Resource, float]] = [
             (_coded(codes.PROBABILITY), finding.probability),
             ({"text": f"positive from ({point.name})"}, point.threshold),
             ({"text": f"uncertain from ({point.name})"}, point.doubt_below),
+            *(({"text": f"if fractured: {name}"}, p) for name, p in finding.types.items()),
         ]
         observation: Resource = {
             "resourceType": "Observation",

@@ -61,6 +61,7 @@ def from_json(told: Json, path: Path) -> Outcome:
                 one["probability"],
                 _point(one["point"]),
                 far=one["far"],
+                types=one.get("types", {}),
             )
             for one in told["findings"]
         ),
@@ -98,6 +99,7 @@ def _finding(finding: FractureCall) -> Json:
         "probability": finding.probability,
         "point": [point.name, point.threshold, point.doubt_below],
         "far": finding.far,
+        **({"types": dict(finding.types)} if finding.types else {}),
     }
 
 

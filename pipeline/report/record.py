@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,7 +51,7 @@ COLUMNS = (
     "bundle_digests",
     *(column for column, _ in IDENTITY),
 )
-"""The columns of the table, in order.
+"""The columns of the table, in order; :data:`TYPES` follows where the weights tell types.
 
 ``regions`` are those that fired, ``header_effect`` is what the header did to that (nothing, agreed,
 vetoed, helped, ignored), and ``unexamined`` are those that fired and no specialist looked at;
@@ -60,6 +61,9 @@ a specialist for every region, which has no columns of its own among those by re
 says what its labels meant, so an abnormality is never reported as a fracture. ``flags`` are names
 of doubts, ``heatmap`` the files of overlays below the output folder.
 """
+
+TYPES = "fracture_types"
+"""Column of the gravest finding's types of fracture, in tables of weights that tell any."""
 
 Record = dict[str, Any]
 
@@ -158,6 +162,7 @@ def caption(finding: FractureCall) -> str:
     return (
         f"{subject(finding)}: {finding.verdict.value}, {finding.probability:.3f} "
         f"({point.name}: from {point.threshold:.3f})"
+        + "".join(f", {name} {probability:.3f}" for name, probability in finding.types.items())
     )
 
 
@@ -172,7 +177,21 @@ def finding_record(finding: FractureCall) -> Record:
         "threshold": round(point.threshold, _DECIMALS),
         "doubt_below": round(point.doubt_below, _DECIMALS),
         "operating_point": point.name,
+        **({"types": _rounded(finding.types)} if finding.types else {}),
     }
+
+
+def types_text(outcome: Outcome) -> str | None:
+    """The types of fracture of the gravest finding, the most probable first:
+    ``transverse=0.812;oblique=0.104``; None without any.
+    """
+    types = outcome.leading.types if outcome.leading else {}
+    ranked = sorted(_rounded(types).items(), key=lambda pair: -pair[1])
+    return ";".join(f"{name}={probability:g}" for name, probability in ranked) or None
+
+
+def _rounded(types: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(probability, _DECIMALS) for name, probability in types.items()}
 
 
 def digests_text(digests: dict[str, str]) -> str:

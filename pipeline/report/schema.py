@@ -27,6 +27,11 @@ class FindingModel(BaseModel):
     threshold: float = Field(ge=0.0, le=1.0, description="Positive from here.")
     doubt_below: float = Field(ge=0.0, le=1.0, description="Negative below; uncertain between.")
     operating_point: str
+    types: dict[str, float] = Field(
+        default_factory=dict,
+        description="Probability of each type of fracture, given that there is one; left out where "
+        "the specialist tells none, and where the verdict is negative.",
+    )
 
 
 def _text(description: str) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..bundle import BundleSpec, CloserLooks
+from ..bundle import CloserLooks, FractureSpec
 from ..domain import Array, StageOutput
 from ..looks import Place, part, places
 from ..preprocess import PreprocessSpec
@@ -17,14 +17,17 @@ from .network import Batch, Part, Stage
 class Closer:
     """A fracture stage with its closer looks.
 
+    The types of fracture, if it tells any, are those of the look that decides: the one with the
+    highest logit of the decision, the first look among equals.
+
     Args:
         stage: The stage, whose contract has closer looks.
         looks: How.
     """
 
-    def __init__(self, stage: Stage, looks: CloserLooks) -> None:
+    def __init__(self, stage: Stage[FractureSpec], looks: CloserLooks) -> None:
         self._stage, self._looks = stage, looks
-        self.spec: BundleSpec = stage.spec.looking_closer()
+        self.spec: FractureSpec = stage.spec.looking_closer()
 
     @property
     def canvas(self) -> PreprocessSpec:
@@ -71,7 +74,36 @@ class Closer:
             maps = first.evidence.copy()
             for i, (row, place) in enumerate(_owners(chosen)):
                 _lay_in(maps[row], near.evidence[i], place, looks.canvas, own)
-        return StageOutput(first.labels, logits.astype(np.float32), probabilities, maps)
+        types = _deciding(first, near, looks.count)
+        return StageOutput(
+            first.labels, logits.astype(np.float32), probabilities, maps, types=types
+        )
+
+
+def _deciding(first: StageOutput, near: StageOutput, count: int) -> StageOutput | None:
+    """The types of the look that decides on each picture; None where there are none.
+
+    Args:
+        first: Of N pictures.
+        near: Of their parts, ``count`` of each in a row.
+        count: How many parts.
+    """
+    if first.types is None or near.types is None:
+        return None
+    near_logits = near.logits.reshape(len(first), count)
+    deciding = np.concatenate([first.logits, near_logits], axis=1).argmax(1)
+    rows = np.arange(len(first))
+
+    def chosen(whole: Array, close: Array) -> Array:
+        looks = np.concatenate([whole[:, None], close.reshape(len(first), count, -1)], axis=1)
+        picked: Array = looks[rows, deciding]
+        return picked
+
+    return StageOutput(
+        first.types.labels,
+        chosen(first.types.logits, near.types.logits),
+        chosen(first.types.probabilities, near.types.probabilities),
+    )
 
 
 def _owners(chosen: Sequence[Sequence[Place]]) -> list[tuple[int, Place]]:

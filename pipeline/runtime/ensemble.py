@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import numpy as np
 
-from ..bundle import BundleSpec, Kind
+from ..bundle import EnsembleSpec, FractureSpec
 from ..domain import ANY_REGION, Array, StageOutput
 from ..errors import BundleError
-from .network import Batch, Network
+from .network import Batch, Network, Part
 
 
 class Ensemble:
@@ -29,7 +28,9 @@ class Ensemble:
             made, or answers another question.
     """
 
-    def __init__(self, mean: Network, there: Mapping[str, Network]) -> None:
+    def __init__(
+        self, mean: Network[EnsembleSpec], there: Mapping[str, Network[FractureSpec]]
+    ) -> None:
         self.spec = mean.spec
         self._mean = mean
         self._members = tuple(_member(mean.spec, name, there) for name in mean.spec.members)
@@ -43,7 +44,7 @@ class Ensemble:
             raise BundleError(f"bundle {self.spec.name} promises a heatmap, but {reason}")
 
     @property
-    def networks(self) -> tuple[Network, ...]:
+    def networks(self) -> tuple[Part, ...]:
         """The mean, then the members: all that have a part in the answer."""
         return (self._mean, *self._members)
 
@@ -61,15 +62,18 @@ class Ensemble:
         if not mapped:
             return said
         maps = [
-            cast(Array, answer.evidence) / np.float32(member.spec.temperature[0])
+            answer.evidence / np.float32(member.spec.temperature[0])
             for answer, member in zip(answers, self._members, strict=True)
+            if answer.evidence is not None  # all have it: the constructor saw to that
         ]
         finest = max((part.shape[2:] for part in maps), key=math.prod)
         mean: Array = np.mean([onto_grid(part, finest) for part in maps], axis=0)
         return StageOutput(said.labels, said.logits, said.probabilities, mean)
 
 
-def _member(spec: BundleSpec, name: str, there: Mapping[str, Network]) -> Network:
+def _member(
+    spec: EnsembleSpec, name: str, there: Mapping[str, Network[FractureSpec]]
+) -> Network[FractureSpec]:
     """One member of an ensemble, found and compared with its contract."""
     hint = "make the ensemble again: `fxpipe ensemble`"
     if name not in there:
@@ -90,11 +94,8 @@ def _member(spec: BundleSpec, name: str, there: Mapping[str, Network]) -> Networ
     return member
 
 
-def why_not_together(spec: BundleSpec, member: BundleSpec) -> str | None:
-    """Why a bundle cannot be a member of an ensemble; None when it can."""
-    if member.kind is not Kind.FRACTURE or member.members:
-        what = "an ensemble itself" if member.members else f"a {member.kind} bundle"
-        return f"{member.name} is {what}, wanted single fracture networks"
+def why_not_together(spec: EnsembleSpec, member: FractureSpec) -> str | None:
+    """Why a fracture network cannot be a member of an ensemble; None when it can."""
     if member.region not in (spec.region, ANY_REGION):
         return f"{member.name} looks at {member.region}, wanted {spec.region} or {ANY_REGION}"
     if (member.target, member.labels) != (spec.target, spec.labels):
@@ -105,7 +106,7 @@ def why_not_together(spec: BundleSpec, member: BundleSpec) -> str | None:
     return None
 
 
-def why_no_heatmap(members: Sequence[BundleSpec]) -> str | None:
+def why_no_heatmap(members: Sequence[FractureSpec]) -> str | None:
     """Why the maps of some networks cannot be laid on one another; None when they can."""
     if blind := [member.name for member in members if not member.heatmap]:
         return f"{', '.join(blind)} gives no evidence"

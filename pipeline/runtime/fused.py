@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from ..bundle import DENSITY, BundleSpec
+from ..bundle import DENSITY, FractureSpec, RegionSpec
 from ..domain import Array, StageOutput
 from ..fused import FusedSpec, Group
 from .graph import Graph, Sizes
 from .network import Batch
+
+S = TypeVar("S", bound=RegionSpec | FractureSpec)
 
 
 class Fused:
@@ -36,17 +38,17 @@ class Fused:
         self._graph = Graph(spec.name, session, ("image", takes), gives)
 
     @property
-    def region(self) -> FusedStage | None:
+    def region(self) -> FusedStage[RegionSpec] | None:
         """The stage that routes, if there is one."""
-        routers = self.spec.groups.get("region", ())
-        return FusedStage(self, routers[0], "region", slice(None)) if routers else None
+        router = self.spec.router
+        return FusedStage(self, router, "region", slice(None)) if router else None
 
     @property
-    def fracture(self) -> dict[str, FusedStage]:
+    def fracture(self) -> dict[str, FusedStage[FractureSpec]]:
         """The specialists, by region."""
         return {
-            str(spec.region): FusedStage(self, spec, "fracture", slice(column, column + 1))
-            for column, spec in enumerate(self.spec.groups["fracture"])
+            spec.region: FusedStage(self, spec, "fracture", slice(column, column + 1))
+            for column, spec in enumerate(self.spec.specialists)
         }
 
     def ask(self, images: Array) -> dict[str, Array]:
@@ -69,7 +71,7 @@ def _sizes(port: str, columns: int) -> Sizes:
     return (None, columns, None, None) if port == "evidence" else (None, columns)
 
 
-class FusedStage:
+class FusedStage(Generic[S]):
     """A :class:`~pipeline.runtime.network.Stage` that is some columns of a fused graph.
 
     Args:
@@ -79,7 +81,7 @@ class FusedStage:
         columns: Which columns of them are its own.
     """
 
-    def __init__(self, fused: Fused, spec: BundleSpec, group: Group, columns: slice) -> None:
+    def __init__(self, fused: Fused, spec: S, group: Group, columns: slice) -> None:
         self.spec = spec
         self._fused = fused
         self._group = group
@@ -96,7 +98,7 @@ class FusedStage:
         return self._fused.digest
 
     @property
-    def networks(self) -> tuple[FusedStage, ...]:
+    def networks(self) -> tuple[FusedStage[S], ...]:
         """Itself, which has its trunk inside."""
         return (self,)
 
@@ -111,7 +113,7 @@ class FusedStage:
             self._own(said, "logits", rows),
             self._own(said, "probabilities", rows),
             self._own(said, "evidence", rows) if mapped else None,
-            self._own(said, DENSITY, rows) if self.spec.density is not None else None,
+            self._own(said, DENSITY, rows) if DENSITY in self.spec.outputs else None,
         )
 
     def _own(self, said: Mapping[str, Array], port: str, rows: Sequence[int] | None) -> Array:

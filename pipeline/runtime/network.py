@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from ..bundle import DENSITY, BundleSpec, Kind
+from ..bundle import (
+    DENSITY,
+    TYPE_PORTS,
+    AnswerSpec,
+    BundleSpec,
+    EnsembleSpec,
+    FractureSpec,
+    JudgeSpec,
+    RegionSpec,
+    TrunkSpec,
+)
 from ..clock import Clock
 from ..domain import Array, StageOutput
 from ..preprocess import PreprocessSpec
 from .graph import Graph, Sizes
+
+N = TypeVar("N", bound=TrunkSpec | RegionSpec | FractureSpec | EnsembleSpec)
+S = TypeVar("S", bound=RegionSpec | FractureSpec | EnsembleSpec)
+S_co = TypeVar("S_co", bound=AnswerSpec, covariant=True)
 
 
 class Part(Protocol):
@@ -33,11 +47,11 @@ class Part(Protocol):
         ...
 
 
-class Stage(Protocol):
+class Stage(Protocol[S_co]):
     """Anything that answers for the pictures of a batch: one network, or several as one."""
 
     @property
-    def spec(self) -> BundleSpec:
+    def spec(self) -> S_co:
         """What it promises."""
         ...
 
@@ -62,6 +76,10 @@ class Stage(Protocol):
         ...
 
 
+Router = Stage[RegionSpec]
+Specialist = Stage[JudgeSpec]
+
+
 class Batch:
     """N pictures, with what is made of them once: arrays by preprocessing, features by trunk, and
     the answers of fused graphs.
@@ -75,7 +93,7 @@ class Batch:
     def __init__(
         self,
         pictures: Sequence[Mapping[PreprocessSpec, Array]],
-        trunks: Mapping[str, Network],
+        trunks: Mapping[str, Trunk],
         clock: Clock | None = None,
     ) -> None:
         self._pictures = pictures
@@ -85,9 +103,10 @@ class Batch:
         self._features: dict[str, Array] = {}
         self._answers: dict[object, Mapping[str, Array]] = {}
 
-    def inputs(self, network: Network, rows: Sequence[int] | None = None) -> Array:
+    def inputs(self, spec: AnswerSpec, rows: Sequence[int] | None = None) -> Array:
         """What a network takes of some rows: (R, 1, H, W) pictures or (R, C, h, w) features."""
-        taken = self._all_inputs(network)
+        trunk = spec.features_of
+        taken = self._stacked(spec.preprocess) if trunk is None else self._featured(trunk)
         return taken if rows is None or len(rows) == len(taken) else taken[rows]
 
     def pictures(self, spec: PreprocessSpec, rows: Sequence[int] | None = None) -> Array:
@@ -114,10 +133,7 @@ class Batch:
                 self._answers[asked] = ask(self._stacked(spec))
         return self._answers[asked]
 
-    def _all_inputs(self, network: Network) -> Array:
-        if network.spec.input == "image":
-            return self._stacked(network.spec.preprocess)
-        identity = str(network.spec.trunk)
+    def _featured(self, identity: str) -> Array:
         if identity not in self._features:
             trunk = self._trunks[identity]
             with self._clock.measure("trunk"):
@@ -130,7 +146,7 @@ class Batch:
         return self._arrays[spec]
 
 
-class Network:
+class Opened(Generic[N]):
     """One opened bundle.
 
     Args:
@@ -142,29 +158,29 @@ class Network:
         BundleError: The graph does not have the inputs and outputs of its contract.
     """
 
-    def __init__(self, spec: BundleSpec, digest: str, session: Any) -> None:
+    def __init__(self, spec: N, digest: str, session: Any) -> None:
         self.spec = spec
         self.digest = digest
-        self._graph = Graph(spec.name, session, *_ports(spec))
+        self._graph = Graph(spec.name, session, _taken(spec), _given(spec))
 
     @property
     def bundle(self) -> str:
         """See :class:`Part`."""
         return self.spec.name
 
-    @property
-    def networks(self) -> tuple[Network, ...]:
-        """Itself: see :class:`Stage`."""
-        return (self,)
+    def channels(self, port: str) -> int | None:
+        """Fixed channel count of an input or output; None when the graph leaves it open."""
+        return self._graph.channels(port)
 
-    def look(
-        self, batch: Batch, rows: Sequence[int] | None = None, *, evidence: bool = False
-    ) -> StageOutput:
-        """See :meth:`Stage.look`."""
-        return self.predict(batch.inputs(self, rows), evidence=evidence)
+    def _run(self, names: Sequence[str], inputs: Array) -> list[Array]:
+        return self._graph.run(names, inputs)
+
+
+class Trunk(Opened[TrunkSpec]):
+    """An opened trunk."""
 
     def features(self, images: Array) -> Array:
-        """Run a trunk.
+        """Run it.
 
         Args:
             images: (N, 1, H, W) float32 in [0, 1], preprocessed as the contract says.
@@ -177,6 +193,21 @@ class Network:
         """
         return self._run(["features"], images)[0]
 
+
+class Network(Opened[S]):
+    """An opened stage, or an opened mean of an ensemble."""
+
+    @property
+    def networks(self) -> tuple[Network[S], ...]:
+        """Itself: see :class:`Stage`."""
+        return (self,)
+
+    def look(
+        self, batch: Batch, rows: Sequence[int] | None = None, *, evidence: bool = False
+    ) -> StageOutput:
+        """See :meth:`Stage.look`."""
+        return self.predict(batch.inputs(self.spec, rows), evidence=evidence)
+
     def predict(self, inputs: Array, *, evidence: bool = False) -> StageOutput:
         """Run a stage.
 
@@ -188,35 +219,39 @@ class Network:
         Raises:
             DeviceError: The device gave up, for want of memory above all.
         """
-        names = ["logits", "probabilities"]
-        if evidence and self._graph.has("evidence"):
-            names.append("evidence")
-        if self.spec.density is not None:
-            names.append(DENSITY)
+        names = [name for name in self.spec.outputs if evidence or name != "evidence"]
         values = dict(zip(names, self._run(names, inputs), strict=True))
-        return StageOutput(self.spec.labels, **values)
+        return StageOutput(
+            self.spec.labels,
+            values["logits"],
+            values["probabilities"],
+            values.get("evidence"),
+            values.get(DENSITY),
+            _types(self.spec, values),
+        )
 
-    def channels(self, port: str) -> int | None:
-        """Fixed channel count of an input or output; None when the graph leaves it open."""
-        return self._graph.channels(port)
 
-    def _run(self, names: Sequence[str], inputs: Array) -> list[Array]:
-        return self._graph.run(names, inputs)
+def _types(spec: AnswerSpec, values: Mapping[str, Array]) -> StageOutput | None:
+    if not isinstance(spec, FractureSpec) or spec.types is None:
+        return None
+    return StageOutput(spec.types.labels, *(values[port] for port in TYPE_PORTS))
 
 
-def _ports(spec: BundleSpec) -> tuple[tuple[str, Sizes], dict[str, Sizes]]:
-    """The input and the outputs that a contract promises."""
+def _taken(spec: BundleSpec) -> tuple[str, Sizes]:
+    """The input that a contract promises."""
+    if isinstance(spec, EnsembleSpec):
+        return spec.input, (None, len(spec.members))
+    if spec.input == "features":
+        return spec.input, (None,) * 4
+    return spec.input, (None, 1, spec.preprocess.height_px, spec.preprocess.width_px)
+
+
+def _given(spec: BundleSpec) -> dict[str, Sizes]:
+    """The outputs that a contract promises."""
+    if isinstance(spec, TrunkSpec):
+        return dict.fromkeys(spec.outputs, (None,) * 4)
     labels = len(spec.labels)
-    takes: dict[str, Sizes] = {
-        "image": (None, 1, spec.preprocess.height_px, spec.preprocess.width_px),
-        "features": (None,) * 4,
-        "members": (None, len(spec.members)),
-    }
-    gives: dict[str, Sizes] = {"features": (None,) * 4}
-    if spec.kind is not Kind.TRUNK:
-        gives = {"logits": (None, labels), "probabilities": (None, labels)}
-        if spec.heatmap and not spec.members:
-            gives["evidence"] = (None, labels, None, None)
-    if spec.density is not None:
-        gives[DENSITY] = (None,)
-    return (spec.input, takes[spec.input]), gives
+    sizes: dict[str, Sizes] = {"evidence": (None, labels, None, None), DENSITY: (None,)}
+    if isinstance(spec, FractureSpec) and spec.types is not None:
+        sizes |= dict.fromkeys(TYPE_PORTS, (None, len(spec.types.labels)))
+    return {name: sizes.get(name, (None, labels)) for name in spec.outputs}

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..bundle import BundleSpec, Density, Kind, Precision
+from ..bundle import (
+    BundleSpec,
+    Density,
+    FractureSpec,
+    Kind,
+    Precision,
+    read_contract,
+)
 from ..config import Device, RunConfig
 from ..domain import ANY_REGION, REGIONS, OperatingPoint
 from ..errors import BundleError, DeviceError, UsageError
@@ -17,13 +24,13 @@ from ..preprocess import PreprocessSpec
 from ..weights.intact import verified
 from ..weights.manifest import Manifest, ManifestEntry, read_manifest
 from .closer import Closer
-from .ensemble import Ensemble
 from .fused import Fused
-from .network import Network, Part, Stage
+from .network import Opened, Part, Router, Specialist, Trunk
+from .parts import Parts, check_trunk, specialists
 from .providers import check_opset, open_session, resolve_device
 
 log = logging.getLogger(__name__)
-S = TypeVar("S", BundleSpec, FusedSpec)
+C = TypeVar("C", bound=BundleSpec | FusedSpec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +53,9 @@ class Weights:
         far_points: The operating point of each specialist for such pictures, by region.
     """
 
-    trunks: Mapping[str, Network]
-    region: Stage | None
-    fracture: Mapping[str, Stage]
+    trunks: Mapping[str, Trunk]
+    region: Router | None
+    fracture: Mapping[str, Specialist]
     points: Mapping[str, OperatingPoint]
     device: Device
     precision: Precision
@@ -77,9 +84,17 @@ class Weights:
         )
 
     @property
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[Router | Specialist, ...]:
         """The region stage, if there is one, then the specialists."""
-        return (*([self.region] if self.region else []), *self.fracture.values())
+        stages: list[Router | Specialist] = [self.region] if self.region else []
+        stages.extend(self.fracture.values())
+        return tuple(stages)
+
+    @property
+    def tell_types(self) -> bool:
+        """Whether any specialist tells types of fracture."""
+        specs = (stage.spec for stage in self.fracture.values())
+        return any(isinstance(spec, FractureSpec) and spec.types is not None for spec in specs)
 
     @property
     def networks(self) -> tuple[Part, ...]:
@@ -93,10 +108,10 @@ class Weights:
         closer = (stage.canvas for stage in self.stages if isinstance(stage, Closer))
         return tuple(dict.fromkeys([*(n.spec.preprocess for n in self.networks), *closer]))
 
-    def digests(self, stages: Iterable[Stage]) -> dict[str, str]:
+    def digests(self, stages: Iterable[Router | Specialist]) -> dict[str, str]:
         """Bundle name to SHA-256 of every file that has a part in the answers of some stages."""
         spoke = [network for stage in stages for network in stage.networks]
-        trunks = [self.trunks[str(n.spec.trunk)] for n in spoke if n.spec.input == "features"]
+        trunks = [self.trunks[n.spec.features_of] for n in spoke if n.spec.features_of]
         return {network.bundle: network.digest for network in (*spoke, *trunks)}
 
 
@@ -139,7 +154,7 @@ def try_bundles(weights: Path, manifest: Manifest, precision: Precision) -> None
     used = manifest.of(precision)
     with verified(weights, manifest, used) as read:
         for entry in used:
-            Network(*_open(*read(entry), entry, BundleSpec, "cpu", config))
+            Opened(*_open(*read(entry), entry, read_contract, "cpu", config))
 
 
 def _load(weights: Path, manifest: Manifest, device: Device, config: RunConfig) -> Weights:
@@ -148,29 +163,31 @@ def _load(weights: Path, manifest: Manifest, device: Device, config: RunConfig) 
     with verified(weights, manifest, used) as read:
         if manifest.fused:
             (entry,) = used
-            fused = Fused(*_open(*read(entry), entry, FusedSpec, device, config))
-            return _take_apart(fused, device, config)
-        networks = [
-            Network(*_open(*read(entry), entry, BundleSpec, device, config)) for entry in used
-        ]
-        return _assemble(networks, device, precision, config)
+            opened = _open(*read(entry), entry, FusedSpec.from_metadata, device, config)
+            return _take_apart(Fused(*opened), device, config)
+        parts = Parts()
+        for entry in used:
+            parts.add(*_open(*read(entry), entry, read_contract, device, config))
+        return _assemble(parts, device, precision, config)
 
 
 def _open(
     content: bytes,
     opset: int,
     entry: ManifestEntry,
-    model: type[S],
+    contract: Callable[[Mapping[str, str], str], C],
     device: Device,
     config: RunConfig,
-) -> tuple[S, str, Any]:
+) -> tuple[C, str, Any]:
     """Contract, digest and session of one file, whose bytes were compared with its digest."""
     check_opset(opset, entry.file)
     session, _ = open_session(content, device, config.threads, entry.file)
     metadata = session.get_modelmeta().custom_metadata_map
-    spec = model.from_metadata(metadata, entry.file)
+    spec = contract(metadata, entry.file)
     for name in ("name", "kind", "precision", "trunk"):
         found, listed = getattr(spec, name), getattr(entry, name)
+        if (found, listed) == (Kind.ENSEMBLE, Kind.FRACTURE):
+            continue  # what older manifests call it
         if found != listed:
             raise BundleError(f"{entry.file}: {name} is {found}, the manifest says {listed}")
     return spec, entry.sha256, session
@@ -195,49 +212,16 @@ def _choose_precision(manifest: Manifest, device: Device, asked: str) -> Precisi
     return next(p for p in (best, Precision.FP32, *complete) if p in complete)
 
 
-def _assemble(
-    networks: Iterable[Network], device: Device, precision: Precision, config: RunConfig
-) -> Weights:
-    """Sort networks by what they are, and refuse a set that does not fit together."""
-    trunks: dict[str, Network] = {}
-    routers: list[Network] = []
-    judges: dict[str, Network] = {}
-    for network in networks:
-        spec = network.spec
-        if spec.kind is Kind.TRUNK:
-            if spec.input != "image":
-                raise BundleError(f"bundle {spec.name}: a trunk that takes {spec.input!r}")
-            trunks[str(spec.trunk)] = network
-        elif spec.kind is Kind.REGION:
-            routers.append(network)
-        else:
-            judges[spec.name] = network
-    fracture = {
-        name: _looking_closer(stage, config.looks) for name, stage in _specialists(judges).items()
-    }
-    if len(routers) > 1:
-        raise BundleError(f"{len(routers)} region stages in the weights folder, wanted one")
-    region = routers[0] if routers else None
-    for network in (*routers, *judges.values()):
-        _check_trunk(network, trunks)
+def _assemble(parts: Parts, device: Device, precision: Precision, config: RunConfig) -> Weights:
+    """Refuse a set that does not fit together."""
+    fracture = specialists(parts, config.looks)
+    if len(parts.routers) > 1:
+        raise BundleError(f"{len(parts.routers)} region stages in the weights folder, wanted one")
+    region = parts.routers[0] if parts.routers else None
+    for network in (*parts.routers, *parts.single.values()):
+        check_trunk(network, parts.trunks)
     _check_regions(region, fracture)
-    return _complete(trunks, region, fracture, device, precision, config)
-
-
-def _looking_closer(stage: Stage, looks: int | None) -> Stage:
-    """The specialist with its closer looks, or as it is.
-
-    Raises:
-        UsageError: It was not made for so many.
-    """
-    closer = stage.spec.closer
-    made_for = 1 + (closer.count if closer else 0)
-    if looks not in (None, 1, made_for):
-        raise UsageError(
-            f"looks is {looks}, but {stage.spec.name} was made for {made_for}: wanted 1"
-            + (f" or {made_for}" if closer else "")
-        )
-    return stage if closer is None or looks == 1 else Closer(stage, closer)
+    return _complete(parts.trunks, region, fracture, device, precision, config)
 
 
 def _take_apart(fused: Fused, device: Device, config: RunConfig) -> Weights:
@@ -250,7 +234,7 @@ def _take_apart(fused: Fused, device: Device, config: RunConfig) -> Weights:
 
 
 def _complete(
-    trunks: Mapping[str, Network], region: Stage | None, fracture: Mapping[str, Stage],
+    trunks: Mapping[str, Trunk], region: Router | None, fracture: Mapping[str, Specialist],
     device: Device, precision: Precision, config: RunConfig,
 ) -> Weights:  # fmt: skip
     """Stages that fit each other, with the decision rules that the settings ask for."""
@@ -268,7 +252,7 @@ def _complete(
     )
 
 
-def _gate(region: Stage | None, config: RunConfig) -> Density | None:
+def _gate(region: Router | None, config: RunConfig) -> Density | None:
     """The density gate in force; a region stage without one fails closed.
 
     Only contracts of the first schema run without: they are from before there was a gate.
@@ -287,57 +271,14 @@ def _gate(region: Stage | None, config: RunConfig) -> Density | None:
     return region.spec.density
 
 
-def _far(region: Stage | None, config: RunConfig) -> float | None:
+def _far(region: Router | None, config: RunConfig) -> float | None:
     """The density from which a picture is no longer far from the training pictures."""
     if region is None or region.spec.density is None or config.far == "ignore":
         return None
     return region.spec.density.far
 
 
-def _specialists(judges: Mapping[str, Network]) -> dict[str, Stage]:
-    """The specialists by region: the fracture bundles (by name) that are no ensemble's member."""
-    claimed = {name for network in judges.values() for name in network.spec.members}
-    fracture: dict[str, Stage] = {}
-    for name, network in judges.items():
-        spec = network.spec
-        if len(spec.labels) != 1:
-            raise BundleError(f"bundle {name}: {len(spec.labels)} labels, wanted one")
-        if name in claimed:
-            continue
-        region = str(spec.region)
-        if region in fracture:
-            raise BundleError(
-                f"two specialists for {region}: {fracture[region].spec.name} and {name}",
-                "make one of them with `fxpipe ensemble`, or take one out",
-            )
-        fracture[region] = Ensemble(network, judges) if spec.members else network
-    if not fracture:
-        raise BundleError("no fracture stage in the weights folder, wanted one or more")
-    return fracture
-
-
-def _check_trunk(network: Network, trunks: Mapping[str, Network]) -> None:
-    spec = network.spec
-    if spec.input != "features":
-        return
-    trunk = trunks.get(str(spec.trunk))
-    if trunk is None:
-        there = ", ".join(digest[:12] for digest in trunks) or "none"
-        raise BundleError(
-            f"bundle {spec.name} belongs to trunk {str(spec.trunk)[:12]}, the weights folder "
-            f"has {there}",
-            "export the stage and its trunk again, together",
-        )
-    if trunk.spec.preprocess != spec.preprocess:
-        raise BundleError(f"bundle {spec.name} wants other preprocessing than its trunk")
-    given, taken = trunk.channels("features"), network.channels("features")
-    if given is not None and taken is not None and given != taken:
-        raise BundleError(
-            f"bundle {spec.name} takes {taken} feature channels, its trunk gives {given}"
-        )
-
-
-def _check_regions(region: Stage | None, fracture: Mapping[str, Stage]) -> None:
+def _check_regions(region: Router | None, fracture: Mapping[str, Specialist]) -> None:
     """Every specialist gets its pictures, and every picture that is let in its specialist."""
     if region is None:
         if set(fracture) != {ANY_REGION}:
@@ -365,7 +306,7 @@ def _check_regions(region: Stage | None, fracture: Mapping[str, Stage]) -> None:
         log.warning("no specialist for %s: such pictures get no verdict on it", unserved)
 
 
-def _points(fracture: Mapping[str, Stage], name: str | None) -> dict[str, OperatingPoint]:
+def _points(fracture: Mapping[str, Specialist], name: str | None) -> dict[str, OperatingPoint]:
     """The operating point of every specialist; a name must be known to all of them."""
     offered = [list(stage.spec.operating_points) for stage in fracture.values()]
     common = [point for point in offered[0] if all(point in others for others in offered)]
@@ -377,7 +318,9 @@ def _points(fracture: Mapping[str, Stage], name: str | None) -> dict[str, Operat
     return {region: s.spec.operating_point(name) for region, s in fracture.items()}
 
 
-def _study_points(fracture: Mapping[str, Stage], name: str | None) -> dict[str, OperatingPoint]:
+def _study_points(
+    fracture: Mapping[str, Specialist], name: str | None
+) -> dict[str, OperatingPoint]:
     """The point for whole studies of every specialist that has one."""
     points = {region: stage.spec.study_point(name) for region, stage in fracture.items()}
     return {region: point for region, point in points.items() if point}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bundle import BundleSpec, Kind
+from ..bundle import BundleSpec, JudgeSpec, Kind, read_contract
 from ..fused import FusedSpec
 from .manifest import ManifestEntry, read_manifest, read_verified
 from .screen import metadata_of
@@ -44,10 +44,11 @@ def rows(weights: Path) -> list[Row]:
 
 def _row(weights: Path, entry: ManifestEntry) -> Row:
     metadata = metadata_of(read_verified(weights, entry), entry.file)
+    stages: tuple[BundleSpec, ...]
     if entry.kind is Kind.FUSED:
         stages = FusedSpec.from_metadata(metadata, entry.file).stages
     else:
-        stages = (BundleSpec.from_metadata(metadata, entry.file),)
+        stages = (read_contract(metadata, entry.file),)
     origins = dict.fromkeys(stage.provenance.data for stage in stages)
     return Row(
         entry.name,
@@ -58,10 +59,12 @@ def _row(weights: Path, entry: ManifestEntry) -> Row:
         entry.sha256,
         "; ".join(origins),
         max(stage.provenance.created for stage in stages),
-        tuple(dict.fromkeys(name for stage in stages for name in _points(stage))),
+        tuple(
+            dict.fromkeys(name for s in stages if isinstance(s, JudgeSpec) for name in _points(s))
+        ),
     )
 
 
-def _points(spec: BundleSpec) -> list[str]:
+def _points(spec: JudgeSpec) -> list[str]:
     """The default one first."""
     return sorted(spec.operating_points, key=lambda name: name != spec.default_point)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from ..bundle import MANIFEST_NAME, Digest, Frozen, Kind, Precision
+from ..bundle import MANIFEST_NAME, Digest, Frozen, Kind, Name, Precision
 from ..errors import BundleError
 
 SCHEMA_VERSION: Final = 2
@@ -47,9 +47,9 @@ class Listed(Frozen):
 
 
 class ManifestEntry(Listed):
-    """One bundle; ``trunk`` as in :class:`pipeline.bundle.BundleSpec`."""
+    """One bundle; ``trunk`` as in its contract. Older manifests call an ensemble ``fracture``."""
 
-    name: str = Field(pattern="^[a-z0-9][a-z0-9-]*$")
+    name: Name
     kind: Kind
     precision: Precision
     trunk: Digest | None

@@ -121,7 +121,7 @@ def in_view(
     """The targets that still hold in an augmented view, NaN for the others.
 
     A close-up of a picture with several regions may show any of them, and a fracture may lie
-    outside.
+    outside, and with it its types.
 
     Args:
         wanted: (K,) targets of the picture.
@@ -133,8 +133,9 @@ def in_view(
     speaks = torch.tensor(fracture)
     regions = wanted[~speaks]
     several = close and int((regions != 0).sum()) > 1  # NaN counts: it may be there
-    gone = (wanted == 1) & (not marked) & (bool(sample.boxes) or close)
-    lost = torch.where(speaks, gone, torch.tensor(several))
+    fractured = bool((speaks & (wanted == 1)).any())
+    gone = fractured and not marked and (bool(sample.boxes) or close)
+    lost = torch.where(speaks, torch.tensor(gone), torch.tensor(several))
     return torch.where(lost, torch.nan, wanted)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -49,6 +50,8 @@ class Sample:
             column may be left out.
         licence: Of the picture, in its source's words; empty where it is not stated, and the
             column is left out where it never is.
+        types: Of a fracture: names joined by ``;``, or empty where they are not known. The column
+            may be left out.
     """
 
     path: Path
@@ -63,6 +66,12 @@ class Sample:
     sha256: str
     boxes: tuple[Box, ...] = ()
     licence: str = ""
+    types: str = ""
+
+    @property
+    def type_names(self) -> tuple[str, ...]:
+        """The types of its fracture; none where they are not known."""
+        return tuple(filter(None, self.types.split(";")))
 
     def region_vector(self) -> Array:
         """(3,) float32 in the order of ``REGIONS``: 1 in view, 0 not, NaN unknown."""
@@ -85,8 +94,10 @@ class Sample:
 
 
 COLUMNS = tuple(field.name for field in fields(Sample))
-NEEDED = COLUMNS[:-2]
-"""Columns without which a table is refused: all but boxes and licence, which few data sets have."""
+NEEDED = COLUMNS[:-3]
+"""Columns without which a table is refused: all but boxes, licence, types, which are rare."""
+_RARE = ("licence", "types")  # left out of a file where they are empty
+_TYPE = re.compile("[a-z0-9][a-z0-9-]*")
 UNSAID = {"regions": UNKNOWN}
 """What a column that is left out means where it is not the empty text."""
 
@@ -218,7 +229,8 @@ def write_index(samples: Sequence[Sample], target: Path, allow_leaks: bool = Fal
     if faults:
         raise IndexFaultsError(str(target), faults)
     folder = target.parent.resolve()
-    columns = COLUMNS if any(sample.licence for sample in samples) else COLUMNS[:-1]
+    empty = {name for name in _RARE if not any(getattr(sample, name) for sample in samples)}
+    columns = [name for name in COLUMNS if name not in empty]
     rows = [
         {
             **{name: getattr(sample, name) for name in columns},
@@ -230,7 +242,7 @@ def write_index(samples: Sequence[Sample], target: Path, allow_leaks: bool = Fal
     ]
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
-    pd.DataFrame(rows, columns=list(columns)).to_csv(partial, index=False, lineterminator="\n")
+    pd.DataFrame(rows, columns=columns).to_csv(partial, index=False, lineterminator="\n")
     partial.replace(target)
 
 
@@ -259,7 +271,18 @@ def find_illegal(samples: Sequence[Sample]) -> list[str]:
             faults.append(f"{sample.path}: split is {sample.split!r}, wanted one of {SPLITS}")
         if sample.label_kind not in LABEL_KINDS or (sample.label is None and sample.label_kind):
             faults.append(f"{sample.path}: label {sample.label} of kind {sample.label_kind!r}")
+        faults += _illegal_types(sample)
     return faults
+
+
+def _illegal_types(sample: Sample) -> list[str]:
+    names = sample.types.split(";") if sample.types else []
+    told = f"{sample.path}: types are {sample.types!r}"
+    if len(names) > len(set(names)) or not all(map(_TYPE.fullmatch, names)):
+        return [f"{told}, wanted different names like transverse, joined by ;"]
+    if names and sample.label != 1:
+        return [f"{told}, but the label is {sample.label}: only fractures have types"]
+    return []
 
 
 def find_incomplete(samples: Sequence[Sample]) -> list[str]:

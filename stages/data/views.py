@@ -112,6 +112,7 @@ def find_views(
         "seed": config.train.seed,
         "precision": fabric._precision.precision,
         "outputs": list(stage.outputs),
+        **({"types": stage.types.activation} if stage.types else {}),
         "pictures": pictures,
     }
     name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]

@@ -195,7 +195,7 @@ def describe(
     status, words = seen_before(index, weights, asked)
     if status == "yes":
         log.warning("%s", words)
-    targets = sorted({str(n.spec.target) for n in weights.fracture.values()})
+    targets = sorted({n.spec.target for n in weights.fracture.values()})
     if other := another_question(samples, targets):
         log.warning("%s", other)
     return {

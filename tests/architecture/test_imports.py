@@ -20,7 +20,7 @@ LAYERS = (
     {"runtime", "decision", "heatmap", "reading", "flags", "render"},
     {"config"},
     {"weights"},
-    {"bundle", "fused", "io", "looks"},
+    {"bundle", "bundle_parts", "fused", "io", "looks", "older_bundles"},
     {"preprocess"},
     {"framing"},
     {"tissue", "artificial"},

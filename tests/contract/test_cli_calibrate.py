@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 from tables import sample
 
-from pipeline.bundle import BundleSpec, Estimate
+from pipeline.bundle import Estimate, read_contract
 from pipeline.cli import main
 from pipeline.config import RunConfig
 from pipeline.runtime.session import load_bundles
@@ -31,7 +31,7 @@ def fxpipe(*words):
 def contract(weights, name, precision):
     graph = onnx.load(weights / name / f"{precision}.onnx")
     metadata = {prop.key: prop.value for prop in graph.metadata_props}
-    return graph, BundleSpec.from_metadata(metadata, name)
+    return graph, read_contract(metadata, name)
 
 
 @pytest.fixture(scope="module")

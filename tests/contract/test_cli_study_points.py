@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from sklearn import metrics
 from tables import sample
 
-from pipeline.bundle import BundleSpec
+from pipeline.bundle import BundleSpec, read_contract
 from pipeline.cli import main
 from pipeline.config import RunConfig
 from pipeline.runtime.session import load_bundles
@@ -30,7 +30,7 @@ def fxpipe(*words: object) -> Result:
 def contract(weights: Path, name: str) -> BundleSpec:
     (entry,) = (e for e in read_manifest(weights).bundles if e.name == name)
     metadata = {p.key: p.value for p in onnx.load(weights / entry.file).metadata_props}
-    return BundleSpec.from_metadata(metadata, name)
+    return read_contract(metadata, name)
 
 
 def write_table(folder: Path, studies: bool = True) -> Path:

@@ -64,6 +64,11 @@ def complete(name, kind=Kind.FRACTURE, **changes):
     return spec(name, kind, **{"input": "image", "trunk": None, **changes})
 
 
+def typed(name):
+    types = {"labels": ["a"], "activation": "sigmoid", "temperature": [1.0], "bias": [0.0]}
+    return spec(name, Kind.FRACTURE, types=types)
+
+
 def two_trunks():
     """The shoulder's head belongs to a trunk of its own, the elbow has a complete network."""
     trunk, region, _, hand, _ = standard_specs()
@@ -87,8 +92,18 @@ def only_complete():
 
 @pytest.mark.parametrize(
     "specs",
-    [standard_specs, two_trunks, only_complete, for_all, lambda: standard_specs()[:3]],
-    ids=["heads", "two trunks and a complete one", "complete", "no router", "one specialist"],
+    [
+        standard_specs,
+        two_trunks,
+        only_complete,
+        for_all,
+        lambda: standard_specs()[:3],
+        lambda: [*standard_specs()[:4], typed("fracture-shoulder")],
+    ],
+    ids=[
+        *("heads", "two trunks and a complete one", "complete", "no router", "one specialist"),
+        "types left out",
+    ],
 )
 def test_it_answers_as_the_stages_do(tmp_path, pictures, specs):
     weights, target, (row,) = fused(tmp_path, pictures, specs())
@@ -341,7 +356,8 @@ def contract(*stages, **changes):
     [
         (standard_specs()[2:0:-1], {}, "at most one router, then one specialist or more"),
         (standard_specs()[1:2], {}, "at most one router, then one specialist or more"),
-        ([], {"stages": (spec("trunk", Kind.TRUNK),)}, "a fracture stage with one label"),
+        ([], {"stages": (spec("trunk", Kind.TRUNK),)}, "does not match any of the expected"),
+        ([*standard_specs()[1:4], typed("fracture-shoulder")], {}, "tells no types"),
         (standard_specs()[1:], {"precision": "int8"}, "every stage has the precision"),
         (standard_specs()[1:], {"stages": tuple(standard_specs()[1:])}, "takes the image"),
         (

@@ -5,7 +5,8 @@ import timm
 import torch
 
 from pipeline.errors import ConfigError
-from stages.model import Head, Network, make_backbone
+from stages.head import Head
+from stages.model import Network, make_backbone
 
 CANVAS = (64, 96)
 WITH_MAP = {

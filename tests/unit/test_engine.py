@@ -32,7 +32,8 @@ from pipeline.errors import DeviceError, UnreadableImageError
 from pipeline.io import Room
 from pipeline.reading import here
 from pipeline.reading.prepared import Wanted
-from pipeline.runtime.network import Network
+from pipeline.report.record import caption
+from pipeline.runtime.network import Opened
 from pipeline.runtime.session import Weights, load_bundles
 
 CPU = RunConfig(device="cpu", intra_op_threads=1, workers=2, batch_size=4, isolate=False)
@@ -145,6 +146,26 @@ def test_one_for_all_regions_behind_a_region_stage(tmp_path, monkeypatch):
     assert [outcome.unexamined for outcome in outcomes] == [()] * 5
     assert outcomes[4].status is Status.UNSUPPORTED
     assert seen == {"fracture-all": 3, "fracture-hand": 2, "region": 5, "trunk": 5}
+
+
+def test_types_are_told_where_a_picture_is_not_negative(tmp_path):
+    types = {"labels": ["a", "b"], "activation": "softmax", "temperature": [2, 2], "bias": [0, 0]}
+    typed = spec("fracture-all", Kind.FRACTURE, types=types)
+    weights = bundles(tmp_path / "w", [for_all()[0], typed])
+    paths = []
+    for place, cell in enumerate((0.8, 0.47, 0.2)):  # positive, uncertain, negative
+        pixels = paint({}, {"all": cell})
+        pixels[16:24, 8:16], pixels[16:24, 16:24] = 153, 128  # the cells of both types
+        paths.append(tmp_path / f"{place}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    findings = [outcome.findings[0] for outcome in judge(paths, weights)]
+    assert [finding.verdict.value for finding in findings] == ["positive", "uncertain", "negative"]
+    wanted = 1 / (1 + np.exp(-20 * (153 - 128) / 255 / 2))
+    for finding in findings[:2]:
+        assert finding.types == pytest.approx({"a": wanted, "b": 1 - wanted}, abs=1e-4)
+    assert findings[2].types == {}
+    shown = caption(findings[0])
+    assert shown.endswith(f", a {wanted:.3f}, b {1 - wanted:.3f}")
 
 
 def write_dicom(path: Path, regions: dict[str, float], **header: str) -> Path:
@@ -296,13 +317,13 @@ def test_a_file_without_a_picture_still_gets_its_row(weights, tmp_path, monkeypa
 )
 def test_a_network_without_a_number_fails_closed(tmp_path, monkeypatch, wrong, specs, error):
     weights = bundles(tmp_path / "w", specs)
-    original = Network._run
+    original = Opened._run
 
-    def broken(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
+    def broken(self: Opened, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
         values = original(self, names, inputs)
         return [v * np.nan for v in values] if self.spec.name == wrong else values
 
-    monkeypatch.setattr(Network, "_run", broken)
+    monkeypatch.setattr(Opened, "_run", broken)
     (outcome,) = judge([write_png(tmp_path / "a.png", {"hand": 0.9}, {"hand": 0.9})], weights)
     assert outcome.status is Status.FAILED
     assert error in str(outcome.error)
@@ -313,13 +334,13 @@ def test_a_network_without_a_number_fails_closed(tmp_path, monkeypatch, wrong, s
 def test_a_density_that_is_no_number_fails_closed(tmp_path, monkeypatch, value, gate):
     config = CPU.model_copy(update={"gate": gate})
     weights = load_bundles(write_bundles(tmp_path / "w"), config)
-    original = Network._run
+    original = Opened._run
 
-    def broken(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
+    def broken(self: Opened, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
         told = zip(names, original(self, names, inputs), strict=True)
         return [np.full_like(v, value) if name == "density" else v for name, v in told]
 
-    monkeypatch.setattr(Network, "_run", broken)
+    monkeypatch.setattr(Opened, "_run", broken)
     (outcome,) = judge([write_png(tmp_path / "a.png", {"hand": 0.9}, {"hand": 0.9})], weights)
     assert (outcome.status, outcome.findings) == (Status.FAILED, ())
     assert "the region stage gave no number for it" in str(outcome.error)
@@ -374,10 +395,10 @@ def test_order_and_answers_do_not_depend_on_the_number_of_lanes(
 
 
 def test_what_a_lane_meets_ends_the_run(weights, tmp_path, monkeypatch):
-    def refuse(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
+    def refuse(self: Opened, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
         raise DeviceError("out of memory")
 
-    monkeypatch.setattr(Network, "_run", refuse)
+    monkeypatch.setattr(Opened, "_run", refuse)
     with pytest.raises(DeviceError, match="out of memory"):
         judge(many(tmp_path, 18), weights)
     assert not [t for t in threading.enumerate() if t.name.startswith("fxpipe-")]

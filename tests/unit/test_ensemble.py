@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from asked import count_rows
 from bundles import (
@@ -28,9 +31,10 @@ from pipeline.engine import run
 from pipeline.errors import BundleError
 from pipeline.preprocess import Fit, preprocess
 from pipeline.runtime.ensemble import onto_grid, why_no_heatmap
-from pipeline.runtime.network import Batch, Network
+from pipeline.runtime.network import Batch, Network, Opened
 from pipeline.runtime.providers import open_session
 from pipeline.runtime.session import Weights, load_bundles
+from pipeline.weights.manifest import read_manifest, write_manifest
 from stages.ensemble import mean_graph
 
 CPU = RunConfig(device="cpu", intra_op_threads=1, workers=2, batch_size=4)
@@ -160,13 +164,13 @@ def test_members_look_only_at_their_rows_and_trunks_once(weights, tmp_path, monk
 
 @pytest.mark.parametrize("wrong", ["fracture-hand-2", "fracture-hand"])
 def test_a_member_without_a_number_fails_closed(weights, tmp_path, monkeypatch, wrong):
-    original = Network._run
+    original = Opened._run
 
-    def broken(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
+    def broken(self: Opened, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
         values = original(self, names, inputs)
         return [v * np.nan for v in values] if self.spec.name == wrong else values
 
-    monkeypatch.setattr(Network, "_run", broken)
+    monkeypatch.setattr(Opened, "_run", broken)
     (outcome,) = judge(painted(tmp_path, 1), weights)
     assert (outcome.status, outcome.findings) == (Status.FAILED, ())
     assert "hand specialist gave no number" in str(outcome.error)
@@ -261,6 +265,35 @@ def test_an_ensemble_of_ensembles_is_refused(tmp_path):
     specs = [*standard_specs()[:2], head(), complete(), for_any(), inner, outer]
     with pytest.raises(BundleError, match="fracture-hand-4 is an ensemble itself"):
         load_bundles(write_bundles(tmp_path, specs), CPU)
+
+
+def test_an_ensemble_of_an_older_version_is_opened(tmp_path):
+    """Its manifest and its contract call it a fracture stage, with the fields of every kind."""
+    members = [head(), complete()]
+    place = write_bundles(
+        tmp_path, [*standard_specs()[:2], *members, ensemble("fracture-hand", members)]
+    )
+    entries = {(e.name, e.precision): e for e in read_manifest(place).bundles}
+    key, entry = next((k, e) for k, e in entries.items() if e.kind is Kind.ENSEMBLE)
+    model = onnx.load(place / entry.file)
+    told = json.loads(model.metadata_props[0].value)
+    told |= {"kind": "fracture", "schema_version": 2, "trunk": None, "closer": None}
+    told |= {"route_thresholds": {}, "density": None}
+    model.metadata_props[0].value = json.dumps(told)
+    content = model.SerializeToString()
+    (place / entry.file).write_bytes(content)
+    entries[key] = entry.model_copy(
+        update={
+            "kind": Kind.FRACTURE,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "size_bytes": len(content),
+        }
+    )
+    write_manifest(place, entries)
+    weights = load_bundles(place, CPU)
+    assert [part.bundle for part in weights.fracture["hand"].networks] == [
+        "fracture-hand", "fracture-hand-1", "fracture-hand-2",
+    ]  # fmt: skip
 
 
 def test_a_mean_of_another_number_of_members_is_refused():

@@ -64,6 +64,18 @@ def test_write_then_read_gives_the_same_rows(folder, tmp_path):
     assert "/" + str(tmp_path).strip("/") not in (tmp_path / "sub" / "index.csv").read_text()
 
 
+def test_types_are_written_where_there_are_any_and_read_again(tmp_path):
+    plain = [sample(str(tmp_path / name), label=1) for name in "ab"]
+    for one in plain:
+        one.path.write_bytes(b"x")
+    write_index(plain, tmp_path / "without.csv")
+    assert "types" not in (tmp_path / "without.csv").read_text()
+    assert [s.type_names for s in read_index(tmp_path / "without.csv").samples] == [(), ()]
+    write_index([replace(plain[0], types="oblique;avulsion"), plain[1]], tmp_path / "with.csv")
+    found = read_index(tmp_path / "with.csv").samples
+    assert [s.type_names for s in found] == [("oblique", "avulsion"), ()]
+
+
 def test_every_fault_of_a_folder_is_listed_at_once(tmp_path):
     folder = fracatlas_folder(tmp_path / "broken", per_cell=1)
     with (folder / "labels.csv").open(newline="") as file:
@@ -112,6 +124,9 @@ def test_negatives_show_no_region_and_each_is_its_own_group(tmp_path):
         ([sample("a", label=1, label_kind="")], "label 1 of kind ''"),
         ([sample("a", group="")], "no group"),
         ([sample("a"), sample("a")], "listed more than once"),
+        ([sample("a", label=1, types="oblique;oblique")], "types are 'oblique;oblique', wanted"),
+        ([sample("a", label=1, types="Not=one")], "types are 'Not=one', wanted different names"),
+        ([sample("a", label=0, types="oblique")], "but the label is 0: only fractures have types"),
     ],
 )
 def test_contradictions_are_named(rows, words):

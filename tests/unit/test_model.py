@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from pipeline.errors import ConfigError
 from stages import hub, initial
 from stages.config import BLOCKS
+from stages.head import Head
 from stages.initial import find_initial
-from stages.model import Head, Network, Trunk
+from stages.model import Network, Trunk
 
 
 def weights_file(path, drop=("layer4",), **metadata):

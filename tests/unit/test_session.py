@@ -21,16 +21,17 @@ from bundles import (
 from pipeline.bundle import BundleSpec, Kind, Precision
 from pipeline.config import RunConfig
 from pipeline.errors import BundleError, UsageError
-from pipeline.runtime.network import Network
+from pipeline.runtime.network import Network, Trunk
 from pipeline.runtime.providers import open_session
 from pipeline.runtime.session import load_bundles
 
 CPU = RunConfig(device="cpu", intra_op_threads=1)
 
 
-def opened(contract: BundleSpec, content: bytes | None = None) -> Network:
+def opened(contract: BundleSpec, content: bytes | None = None) -> Network | Trunk:
     session, _ = open_session(content or network(contract), "cpu", 1, contract.name)
-    return Network(contract, "0" * 64, session)
+    kind = Trunk if contract.kind is Kind.TRUNK else Network
+    return kind(contract, "0" * 64, session)
 
 
 def test_trunk_and_head_answer_what_the_cells_say():

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+from bundles import contract
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -317,21 +318,21 @@ def test_a_run_that_broke_off_says_nothing_of_studies(tmp_path):
 def test_a_bundle_from_before_has_no_study_points(hand):
     old = hand.model_dump(mode="json")
     del old["study_points"]
-    spec = BundleSpec.model_validate(old)
+    spec = contract(old)
     assert (spec.study_points, spec.study_point(None)) == ({}, None)
 
 
 def test_a_study_point_is_one_of_an_operating_point(hand):
     stored = hand.operating_points["balanced"].model_dump()
     point = {**stored, "threshold": 0.8, "aggregation": "max"}
-    spec = BundleSpec.model_validate({**hand.model_dump(), "study_points": {"balanced": point}})
+    spec = contract({**hand.model_dump(), "study_points": {"balanced": point}})
     assert spec.study_point(None) == OperatingPoint("balanced", 0.8, stored["doubt_below"])
     assert spec.study_point("specific") is None
     with pytest.raises(ValueError, match="no operating points"):
-        BundleSpec.model_validate({**hand.model_dump(), "study_points": {"own": point}})
+        contract({**hand.model_dump(), "study_points": {"own": point}})
     wrong = {"balanced": {**point, "aggregation": "lucky"}}
     with pytest.raises(ValueError, match="aggregation"):
-        BundleSpec.model_validate({**hand.model_dump(), "study_points": wrong})
+        contract({**hand.model_dump(), "study_points": wrong})
 
 
 @pytest.fixture

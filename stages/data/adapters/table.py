@@ -30,6 +30,7 @@ PLAIN = {
     "boxes": ("boxes",),
     "sha256": ("sha256",),
     "licence": ("licence", "license"),
+    "types": ("types", "fracture_types"),
 }
 """Fields of a row, and names by which a column is known to hold one."""
 
@@ -159,6 +160,7 @@ def _row(
         sha256="",
         boxes=boxes,
         licence=cell.get("licence", ""),
+        types=";".join(cell.get("types", "").lower().replace(";", " ").split()),
     )
 
 
