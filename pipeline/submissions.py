@@ -170,6 +170,7 @@ class Submissions(Generic[S, T, R]):
         except BaseException as error:
             with self._changed:
                 self._closed, left = True, [*self._jobs]
+            self._queue.put(None)  # the flow may still be waiting for the next source
             for job in left:
                 job.error = job.error or RuntimeError(f"the engine ended ({type(error).__name__})")
                 self._finish(job)
