@@ -25,7 +25,6 @@ from ..source import Source, bytes_in_memory
 from . import wire
 from .allowance import Allowance
 from .here import prepare
-from .prepared import Wanted
 
 _GRACE_S = 30
 """Beyond the time for a file, after which the worker ends itself: the run may be gone by then."""
@@ -75,10 +74,7 @@ class _Worker:
         while not last:
             # The memory for content that comes with the request is allowed before it is received.
             message, arrays = wire.receive(self._requests, MAX_FILE_BYTES, self.hold)
-            source, wanted = wire.requested(message, arrays)
-            del arrays
-            last = self._read(message, source, wanted)
-            del source  # not kept while the next one is received
+            last = self._read(message, arrays)
 
     def ask(self, pixels: int) -> None:
         """Wait until a picture may be decoded."""
@@ -93,9 +89,11 @@ class _Worker:
         self._file_bytes = content_bytes
         self.allowance.allow(content_bytes)
 
-    def _read(self, message: wire.Message, source: Source, wanted: Wanted) -> bool:
+    def _read(self, message: wire.Message, arrays: wire.Arrays) -> bool:
         """Answer one request; whether it was the last one."""
         self._most_s = math.ceil(message["timeout_s"]) + _GRACE_S
+        source, wanted = wire.requested(message, arrays)
+        arrays.clear()  # a copy of the content is kept no longer than it is needed
         clock = Clock(time.thread_time if message["cpu"] else time.perf_counter)
         _alarm(self._most_s)
         try:
@@ -110,6 +108,7 @@ class _Worker:
         except Exception as error:  # noqa: BLE001
             wire.send(self._answers, {"kind": "fault", "error": type(error).__name__})
         _alarm(0)
+        del source
         last = self.allowance.swollen
         wire.send(self._answers, {"kind": "end", "seconds": clock.seconds, "last": last})
         return last
