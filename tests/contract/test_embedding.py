@@ -49,9 +49,10 @@ def weights(folder) -> Weights:
 
 @pytest.fixture
 def engine(folder) -> Iterator[Engine]:
+    before = set(threading.enumerate())
     with Engine.open(folder, CONFIG) as opened:
         yield opened
-    assert not [t for t in threading.enumerate() if t.name.startswith("fxpipe-")]
+    assert not [t for t in set(threading.enumerate()) - before if t.name.startswith("fxpipe-")]
 
 
 @pytest.fixture(scope="module")
