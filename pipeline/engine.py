@@ -107,7 +107,8 @@ class Engine(Judge):
         """Read and judge one file in the background.
 
         No picture waits for another submission. Files are answered as soon as they are ready, in
-        any order; the order of the futures is that of the submissions.
+        any order; the order of the futures is that of the submissions. A callback of a future must
+        not wait here: it gives a timeout of 0.
 
         Args:
             source: A file, or content in memory with a name.
