@@ -1,7 +1,7 @@
 """Sources that callers submit one by one, each with a future of its results.
 
 All of them share one :class:`~pipeline.flow.Flow`, so items of several callers are judged together.
-What goes wrong with one source is raised by its own future, and the others go on. A caller waits
+An error with one source is raised by its own future, and the others continue. A caller waits
 while as many files or bytes are in flight as there may be.
 """
 

@@ -203,8 +203,8 @@ class _Reading:
     def _ask(self) -> None:
         message, content = wire.request(self.source, self.wanted)
         cpu = self.clock.timer is time.thread_time
-        told = {**message, "cpu": cpu, "timeout_s": self.timeout_s}
-        self.worker.send(told, content, self.timeout_s)
+        message |= {"cpu": cpu, "timeout_s": self.timeout_s}
+        self.worker.send(message, content, self.timeout_s)
 
     def _end(self, message: wire.Message) -> None:
         self.clock.add({str(name): float(s) for name, s in message["seconds"].items()})

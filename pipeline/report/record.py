@@ -184,7 +184,7 @@ def image_text(image: ImageRef, root: Path) -> str:
     """What rows call an image: its path below ``root``, or the name of content in memory.
 
     Args:
-        image: Its frame is not told.
+        image: The image; its frame is left out.
         root: See :func:`to_record`.
     """
     if image.path is not None:

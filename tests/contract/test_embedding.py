@@ -210,7 +210,7 @@ def test_too_much_at_once_is_refused_and_later_accepted(weights):
         assert engine.submit(NamedBytes("more", HAND), timeout=30.0).result(30.0)
 
 
-def test_what_the_device_does_wrong_is_raised_and_the_engine_goes_on(engine, monkeypatch):
+def test_what_the_device_does_wrong_is_raised_and_later_files_are_answered(engine, monkeypatch):
     def refuse(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
         raise DeviceError("out of memory")
 

@@ -231,7 +231,7 @@ def test_a_file_that_changed_or_went_gets_nothing(tmp_path, caplog):
 
 
 def test_content_that_was_in_memory_gets_nothing(tmp_path, caplog):
-    """Its name is no path: a file of this name is another one."""
+    """Its name must not be taken for a path: a file of this name is another one."""
     (outcome,) = judged(original(tmp_path))
     unnamed = replace(outcome, image=replace(outcome.image, path=None))
     assert objects(tmp_path, [unnamed]) == {}

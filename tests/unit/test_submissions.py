@@ -19,7 +19,7 @@ LIMITS = Limits(readers=3, lanes=2, batch=4, files=6, items=8)
 
 
 def split(text: str) -> Iterator[str | Result[str]]:
-    """Letters have to be judged; what is no letter is a result already."""
+    """Letters have to be judged; any other character is a result already."""
     return (c if c.isalpha() else Result(c) for c in text)
 
 
