@@ -209,7 +209,7 @@ def strongest(seen: Iterable[Seen]) -> tuple[Seen, ...]:
 
 def _before(seen: Seen) -> tuple[float, str, int]:
     image, call = seen
-    return -call.probability, str(image.path), image.frame or 0
+    return -call.probability, str(image.path or image.name), image.frame or 0
 
 
 def decide_study(

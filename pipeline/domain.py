@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .source import Source
+
 Array = NDArray[np.float32]
 
 REGIONS = ("elbow", "hand", "shoulder")
@@ -71,14 +73,33 @@ class ImageRef:
     """Where one image comes from.
 
     Attributes:
-        path: The file.
+        path: The file; None for content that was in memory.
         frame: Zero-based frame of a multi-frame file; None for a single image.
         sha256: Hex digest of the whole file; None when it could not be read.
+        name: What messages and reports call it; by default the file's name without its folder.
     """
 
-    path: Path
+    path: Path | None
     frame: int | None = None
     sha256: str | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            if self.path is None:
+                raise ValueError("found neither a path nor a name, wanted one of them")
+            object.__setattr__(self, "name", self.path.name)
+
+    @classmethod
+    def of(cls, source: Source, frame: int | None = None, sha256: str | None = None) -> ImageRef:
+        """The reference to an image of a source.
+
+        Args:
+            source: The file, or its content in memory.
+            frame: See the attributes.
+            sha256: Likewise.
+        """
+        return cls(source if isinstance(source, Path) else None, frame, sha256, source.name)
 
 
 @dataclass(frozen=True, slots=True)

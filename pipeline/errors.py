@@ -10,6 +10,7 @@
     │   ├── BundleError
     │   ├── DeviceError
     │   └── MissingExtraError
+    ├── BusyError             exit 3: a service has as many files in flight as it may have
     ├── OutputError           exit 3: a result cannot be written; the run can go on later
     ├── ImageError            one input got no verdict; the others go on
     │   ├── UnreadableImageError  exit 1: reported as failed
@@ -75,6 +76,12 @@ class MissingExtraError(StartError):
 
 class OutputError(FxpipeError):
     """A result cannot be written: the disk is full, the folder gone. What is there stays."""
+
+    exit_code = 3
+
+
+class BusyError(FxpipeError):
+    """As many files are in flight as there may be; a later try may be accepted."""
 
     exit_code = 3
 

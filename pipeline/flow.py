@@ -1,9 +1,9 @@
 """Files through threads: read ahead, judged as soon as a lane is free, handed out in order or not.
 
-Reader threads read files. Each picture waits until a lane takes it, together with what else is
-waiting at that moment: no picture waits for another one that would fill a batch, so an endless
-source gets its answers as its pictures come. The number of files and of pictures in flight is
-bounded.
+Reader threads read files, or contents in memory. Each picture waits until a lane takes it, together
+with what else is waiting at that moment: no picture waits for another one that would fill a batch,
+so an endless source gets its answers as its pictures come. The number of files and of pictures in
+flight is bounded.
 """
 
 from __future__ import annotations
@@ -202,6 +202,7 @@ class Flow(Generic[S, T, R]):
                 self._files[number] = _File()
                 if fault is None:
                     self._to_read.append((number, source))
+                    del source  # it may be the content of a file: not kept while waiting
                 number += 1
                 self._changed.notify_all()
             if fault is not None:
@@ -226,6 +227,7 @@ class Flow(Generic[S, T, R]):
                     del item  # not kept while the next one is read
             except BaseException as error:  # noqa: BLE001  (raised where the caller waits)
                 self._put(number, Result(error))
+            del source  # it may be the content of a file: not kept while waiting
             self._end(number)
 
     def _put(self, number: int, item: T | Result[R] | Result[BaseException]) -> bool:

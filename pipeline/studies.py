@@ -45,17 +45,19 @@ class Studies:
     _met: set[str] = field(default_factory=set)
     _folders: dict[str, tuple[set[Path], set[str]]] = field(default_factory=dict)
 
-    def key(self, path: Path, uid: str | None) -> str | None:
+    def key(self, path: Path | None, uid: str | None) -> str | None:
         """The study of a picture, as one printable line; None where it has none.
 
         Args:
-            path: Its file.
+            path: Its file; None for content that was in memory, which only its header can place.
             uid: The StudyInstanceUID of its header; None without one.
         """
         if self.table is not None:
-            return self._listed(path_text(path, self.root))
+            return self._listed(path_text(path, self.root)) if path else None
         if uid and self.how in ("auto", "dicom"):
             return pseudonym(uid)
+        if path is None:
+            return None
         if self.how == "folder":
             name = path_text(path.parent, self.root)
             pictures, uids = self._folders.setdefault(name, (set(), set()))

@@ -1,6 +1,7 @@
 """From files to X-ray images: find, read, tell the format, decode.
 
-``discover`` finds the files, ``read_file`` reads one, ``decode`` turns its content into pictures.
+``discover`` finds the files, ``read_source`` reads one or takes content in memory, ``decode`` turns
+it into pictures.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from ..domain import ImageRef, XrayImage
 from ..errors import ImageError, NotAPictureError, UnreadableImageError
+from ..source import NamedBytes, Source
 from .discover import discover
 from .limits import MAX_FILE_BYTES
 from .medium import listed_study
@@ -22,11 +24,27 @@ from .raster import read_raster
 from .room import UNLIMITED, Room
 from .sniff import Kind, claims_picture, refusal, sniff
 
-__all__ = ["Room", "decode", "discover", "read_file", "study_uid"]
+__all__ = ["Room", "check_size", "decode", "discover", "read_file", "read_source", "study_uid"]
 
 _TO_READ = os.O_RDONLY | sum(
     getattr(os, name, 0) for name in ("O_BINARY", "O_CLOEXEC", "O_NOCTTY", "O_NONBLOCK")
 )
+
+
+def read_source(source: Source) -> tuple[bytes, str]:
+    """The content of a file or of bytes in memory, under the same limits.
+
+    Returns:
+        The content and its SHA-256 as a hex digest.
+
+    Raises:
+        NotAPictureError: See :func:`read_file`.
+        UnreadableImageError: Likewise.
+    """
+    if not isinstance(source, NamedBytes):
+        return read_file(source)
+    check_size(len(source.content), source.name)
+    return source.content, hashlib.sha256(source.content).hexdigest()
 
 
 def read_file(path: Path) -> tuple[bytes, str]:
@@ -70,9 +88,23 @@ def _check_file(found: os.stat_result, name: str) -> None:
         )
     if not stat.S_ISREG(found.st_mode):
         raise UnreadableImageError(f"{name}: found a pipe, socket or device, wanted a regular file")
-    if found.st_size > MAX_FILE_BYTES:
+    check_size(found.st_size, name)
+
+
+def check_size(size: int, name: str) -> None:
+    """Refuse content that is too large to be read.
+
+    Args:
+        size: Its bytes.
+        name: Of the file, for the error.
+
+    Raises:
+        NotAPictureError: It is too large and its name claims no picture.
+        UnreadableImageError: It is too large and its name claims a picture.
+    """
+    if size > MAX_FILE_BYTES:
         error = UnreadableImageError if claims_picture(name) else NotAPictureError
-        raise error(f"{name}: found {found.st_size} bytes, wanted at most {MAX_FILE_BYTES}")
+        raise error(f"{name}: found {size} bytes, wanted at most {MAX_FILE_BYTES}")
 
 
 def _moment(found: os.stat_result) -> tuple[int, int]:
@@ -81,7 +113,7 @@ def _moment(found: os.stat_result) -> tuple[int, int]:
 
 
 def decode(
-    content: bytes, source: Path, sha256: str, room: Room = UNLIMITED
+    content: bytes, source: Source, sha256: str, room: Room = UNLIMITED
 ) -> Generator[XrayImage, None, None]:
     """Decode the pictures of one file, one at a time.
 
@@ -90,7 +122,7 @@ def decode(
 
     Args:
         content: The whole file.
-        source: Where it was read from.
+        source: Where it comes from; only its path and name are used.
         sha256: Hex digest of ``content``.
         room: Taken for each picture before it is decoded and until the next one is asked for or
             the generator is closed; see :class:`Room` for who may share one.
@@ -104,7 +136,7 @@ def decode(
         UnreadableImageError: A picture that cannot be decoded.
     """
     kind = sniff(content)
-    with closing(_pictures(content, kind, ImageRef(source, sha256=sha256), room)) as pictures:
+    with closing(_pictures(content, kind, ImageRef.of(source, sha256=sha256), room)) as pictures:
         while True:
             try:
                 with quiet():
@@ -135,7 +167,7 @@ def decode(
             del picture  # not kept while the next one is decoded
 
 
-def study_uid(content: bytes, path: Path) -> str | None:
+def study_uid(content: bytes, path: Path | None) -> str | None:
     """The StudyInstanceUID of a file, also of one whose picture cannot be decoded.
 
     So a study knows of the pictures that it lost. None for what is no DICOM, or too broken, unless
@@ -143,7 +175,7 @@ def study_uid(content: bytes, path: Path) -> str | None:
 
     Args:
         content: The whole file, or nothing when it could not be read.
-        path: Where it was read from.
+        path: Where it was read from; None for content that was in memory, which has no medium.
     """
     if sniff(content) is not Kind.DICOM:
         return listed_study(path)
@@ -162,7 +194,7 @@ def _pictures(
     content: bytes, kind: Kind, ref: ImageRef, room: Room
 ) -> Generator[XrayImage, None, None]:
     if kind is Kind.UNKNOWN:
-        raise refusal(content, ref.path.name)
+        raise refusal(content, ref.name)
     if kind is Kind.DICOM:
         # Here and not above: pydicom takes a third of a second to import, which a run that only
         # has its workers decode never needs.

@@ -93,7 +93,7 @@ def read_dicom(content: bytes, ref: ImageRef, room: Room) -> Iterator[XrayImage]
         UnreadableImageError: Broken, too large, or no decoder for its compression.
         Exception: pydicom raises nearly anything on hostile input; the caller translates.
     """
-    name = ref.path.name
+    name = ref.name
     ds, notes = picture_header(content, name, room)
     header = _header(ds)
     identity = {keyword: header_text(ds, keyword) for keyword in _IDENTITY}

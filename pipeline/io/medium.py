@@ -23,12 +23,15 @@ _MOST_COMPONENTS = 8
 _MOST_BYTES = 2**26
 
 
-def listed_study(path: Path) -> str | None:
+def listed_study(path: Path | None) -> str | None:
     """The StudyInstanceUID of a file by the DICOMDIR of its medium; None where there is none.
 
     Args:
-        path: The file; the DICOMDIR lies in its folder or above it.
+        path: The file; the DICOMDIR lies in its folder or above it. None for content that was in
+            memory, which is on no medium.
     """
+    if path is None:
+        return None
     whole = path.absolute()
     for folder in whole.parents[:_MOST_COMPONENTS]:
         for name in _NAMES:

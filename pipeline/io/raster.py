@@ -111,7 +111,7 @@ def read_raster(
         UnreadableImageError: Broken, truncated, too large, or with values that are no numbers.
         OwnOutputError: fxpipe wrote it.
     """
-    file = _File(content, kind, ref.path.name)
+    file = _File(content, kind, ref.name)
     try:
         image = file.open()
         if image.info.get("Software") == MAKER:

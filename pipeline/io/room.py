@@ -6,10 +6,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-_FILE_BYTES_A_PIXEL = 4
-"""Two raw 16-bit files for each picture that is decoded: its own and one that waits."""
+from ..source import NamedBytes, Source
+
+FILE_BYTES_A_PIXEL = 4
+"""Of the content of files, for each pixel that may be decoded at the same time: two raw 16-bit
+files for each picture, its own and one that waits."""
 
 
 class Room:
@@ -24,16 +26,12 @@ class Room:
 
     def __init__(self, pixels: int) -> None:
         self._pixels = _Share(pixels)
-        self._bytes = _Share(_FILE_BYTES_A_PIXEL * pixels)
+        self._bytes = _Share(FILE_BYTES_A_PIXEL * pixels)
 
     @contextmanager
-    def for_file(self, path: Path) -> Iterator[None]:
+    def for_file(self, source: Source) -> Iterator[None]:
         """Room for the content of a file; what has no size, as a missing file, needs none."""
-        try:
-            size = path.stat().st_size
-        except OSError:
-            size = 0
-        with self._bytes.taken(size):
+        with self._bytes.taken(_size(source)):
             yield
 
     @contextmanager
@@ -49,6 +47,15 @@ class Room:
     def memory(self) -> str:
         """How much memory a picture may take, for errors: "needs more than …"."""
         return "there is"
+
+
+def _size(source: Source) -> int:
+    if isinstance(source, NamedBytes):
+        return len(source.content)
+    try:
+        return source.stat().st_size
+    except OSError:
+        return 0
 
 
 class _Share:

@@ -97,6 +97,7 @@ def claims_picture(name: str) -> bool:
     Dot files (``.DS_Store``) promise nothing, and neither does what macOS puts beside a picture on
     foreign disks (``._IM000001.jpg``).
     """
+    name = PurePath(name).name
     if name.startswith("._"):
         return False
     suffix = PurePath(name).suffix.lower()

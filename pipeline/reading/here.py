@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from pathlib import Path
 
 from ..clock import Clock
-from ..domain import XrayImage
+from ..domain import ImageRef, XrayImage
 from ..errors import ImageError, OwnOutputError, UnsupportedError
 from ..flags import OWN_OUTPUT, framing, quality
-from ..io import Room, decode, read_file, study_uid
+from ..io import Room, decode, read_source, study_uid
 from ..preprocess import preprocess
 from ..render import render
+from ..source import Source
 from .prepared import Item, Prepared, Wanted, after, unread
 
 
@@ -27,17 +27,17 @@ class Here:
     def __init__(self, room: Room) -> None:
         self._room = room
 
-    def read(self, path: Path, wanted: Wanted, clock: Clock) -> list[Item]:
+    def read(self, source: Source, wanted: Wanted, clock: Clock) -> list[Item]:
         """See :class:`.prepared.Reader`; all pictures of the file at once."""
-        with self._room.for_file(path):
-            return list(prepare(path, wanted, clock, self._room))
+        with self._room.for_file(source):
+            return list(prepare(source, wanted, clock, self._room))
 
     def stop(self) -> None:
         """See :class:`.prepared.Reader`; what a thread has begun, it ends."""
 
 
 def prepare(
-    path: Path,
+    source: Source,
     wanted: Wanted,
     clock: Clock,
     room: Room,
@@ -46,7 +46,7 @@ def prepare(
     """Read one file and resize each of its pictures; see :class:`.prepared.Reader`.
 
     Args:
-        path: The file.
+        source: The file, or its content in memory.
         wanted: What to make of each picture.
         clock: Told what it took.
         room: Taken for each picture until the next item is asked for.
@@ -57,11 +57,11 @@ def prepare(
     started = time.perf_counter()
     try:
         with clock.measure("read"):
-            content, sha256 = read_file(path)
+            content, sha256 = read_source(source)
         if found:
             found(sha256, len(content))
         # Closed explicitly: whatever ends this, the room is given back.
-        with closing(decode(content, path, sha256, room)) as images:
+        with closing(decode(content, source, sha256, room)) as images:
             while True:
                 with clock.measure("decode"):
                     image = next(images, None)
@@ -75,19 +75,20 @@ def prepare(
                 del item
                 started = time.perf_counter()
         if failed_at is None:
-            raise ImageError(f"{path.name}: found a file without a picture, wanted at least one")
+            raise ImageError(f"{source.name}: found a file without a picture, wanted at least one")
     except ImageError as error:
         unsupported = isinstance(error, UnsupportedError)
         # So a study knows of the pictures that it lost.
+        path = ImageRef.of(source).path
         uid = study_uid(content, path) if wanted.identity and not unsupported else None
         yield unread(
-            path, failed_at, sha256, str(error), _since(started), unsupported=unsupported,
+            source, failed_at, sha256, str(error), _since(started), unsupported=unsupported,
             identity={"StudyInstanceUID": uid} if uid else None,
             flags=(OWN_OUTPUT,) if isinstance(error, OwnOutputError) else (),
         )  # fmt: skip
     except MemoryError:
-        words = f"{path.name}: found a picture that needs more memory than {room.memory}"
-        yield unread(path, failed_at, sha256, f"{words}, wanted a smaller one", _since(started))
+        words = f"{source.name}: found a picture that needs more memory than {room.memory}"
+        yield unread(source, failed_at, sha256, f"{words}, wanted a smaller one", _since(started))
 
 
 def prepared(image: XrayImage, wanted: Wanted, started: float) -> Prepared:

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 from ..clock import Clock
-from ..io import Room
+from ..errors import ImageError, UnsupportedError
+from ..io import Room, check_size
 from ..render import MOST_PX
+from ..source import NamedBytes, Source
 from . import wire
 from .prepared import Item, Prepared, Wanted, after, unread
 from .process import Process
@@ -54,9 +55,12 @@ class Isolated:
         self._watcher = threading.Thread(target=self._watch, name="fxpipe-watch", daemon=True)
         self._watcher.start()
 
-    def read(self, path: Path, wanted: Wanted, clock: Clock) -> Iterable[Item]:
+    def read(self, source: Source, wanted: Wanted, clock: Clock) -> Iterable[Item]:
         """See :class:`.prepared.Reader`; of a file of many pictures the later ones wait in it."""
-        items = self._items(path, wanted, clock)
+        refused = _refused(source)
+        if refused is not None:
+            return [refused]
+        items = self._items(source, wanted, clock)
         first: list[Item] = []
         size = 0
         for item in items:
@@ -79,18 +83,18 @@ class Isolated:
             worker.close()
         self._watcher.join()
 
-    def _items(self, path: Path, wanted: Wanted, clock: Clock) -> Iterator[Item]:
+    def _items(self, source: Source, wanted: Wanted, clock: Clock) -> Iterator[Item]:
         with ExitStack() as stack:
             room = stack.enter_context(ExitStack())
-            room.enter_context(self._room.for_file(path))
+            room.enter_context(self._room.for_file(source))
             worker = stack.enter_context(self._worker())
-            reading = _Reading(worker, path, wanted, clock, self._timeout_s)
+            reading = _Reading(worker, source, wanted, clock, self._timeout_s)
             for step in reading.steps():
                 # A worker that asks for room has let go of the picture before; and whoever takes
                 # a picture may be slow to come back for the next one: others may have the room.
                 room.close()
                 if isinstance(step, int):
-                    room.enter_context(self._room.for_file(path))
+                    room.enter_context(self._room.for_file(source))
                     room.enter_context(self._room.for_picture(step))
                     reading.go_on()
                 else:
@@ -139,7 +143,7 @@ class _Reading:
     """One file in the hands of a worker."""
 
     worker: Process
-    path: Path
+    source: Source
     wanted: Wanted
     clock: Clock
     timeout_s: float
@@ -158,7 +162,9 @@ class _Reading:
         most_bytes = _most_bytes(self.wanted)
         self.worker.busy = True
         try:
+            asked = time.monotonic()
             self._ask()
+            spent_s += time.monotonic() - asked
             while True:
                 asked = time.monotonic()
                 message, arrays = self.worker.receive(self.timeout_s - spent_s, most_bytes)
@@ -167,7 +173,7 @@ class _Reading:
                 if kind == "read":
                     self.sha256 = str(message["sha256"])
                 elif kind in ("picture", "unread"):
-                    held = wire.unpacked(message, arrays, self.path, self.wanted)
+                    held = wire.unpacked(message, arrays, self.source, self.wanted)
                 elif kind in ("room", "end", "fault"):
                     if held is not None:
                         self.failed_at = after(held.image)
@@ -183,7 +189,7 @@ class _Reading:
                         yield self._unread(error, started)
                 else:
                     raise wire.WireError(f"found a message of kind {kind!r}")
-        except (wire.WireError, KeyError, TypeError, ValueError):
+        except (wire.WireError, *wire.MALFORMED):
             ending = self.worker.ending(self.timeout_s)
             if held is not None:
                 self.failed_at = after(held.image)
@@ -195,9 +201,10 @@ class _Reading:
         self.worker.send({"kind": "room"})
 
     def _ask(self) -> None:
-        message = wire.request(self.path.absolute(), self.wanted)
+        message, content = wire.request(self.source, self.wanted)
         cpu = self.clock.timer is time.thread_time
-        self.worker.send({**message, "cpu": cpu, "timeout_s": self.timeout_s})
+        message |= {"cpu": cpu, "timeout_s": self.timeout_s}
+        self.worker.send(message, content, self.timeout_s)
 
     def _end(self, message: wire.Message) -> None:
         self.clock.add({str(name): float(s) for name, s in message["seconds"].items()})
@@ -206,9 +213,21 @@ class _Reading:
             self.worker.kill()
 
     def _unread(self, what: str, started: float) -> Item:
-        words = f"{self.path.name}: found a file that {what}, wanted a valid one"
+        words = f"{self.source.name}: found a file that {what}, wanted a valid one"
         elapsed_ms = (time.perf_counter() - started) * 1000.0
-        return unread(self.path, self.failed_at, self.sha256, words, elapsed_ms)
+        return unread(self.source, self.failed_at, self.sha256, words, elapsed_ms)
+
+
+def _refused(source: Source) -> Item | None:
+    """The outcome of content that is too large to be sent to a worker; None for all other."""
+    if not isinstance(source, NamedBytes):
+        return None  # its worker looks at it
+    try:
+        check_size(len(source.content), source.name)
+    except ImageError as error:
+        unsupported = isinstance(error, UnsupportedError)
+        return unread(source, None, None, str(error), 0.0, unsupported=unsupported)
+    return None
 
 
 def _most_bytes(wanted: Wanted) -> int:

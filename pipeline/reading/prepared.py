@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from ..clock import Clock
 from ..domain import Array, Flag, ImageRef, Outcome, Placement, Rendered, Status
 from ..preprocess import PreprocessSpec
+from ..source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +59,14 @@ class Wanted:
 class Reader(Protocol):
     """Reads the files of one run, any number at the same time, each in a thread of the caller."""
 
-    def read(self, path: Path, wanted: Wanted, clock: Clock) -> Iterable[Item]:
+    def read(self, source: Source, wanted: Wanted, clock: Clock) -> Iterable[Item]:
         """The pictures of one file, and the failed outcome of what ends it; at least one item.
 
         Never raises for what the file holds. What is returned may go on reading while it is
         iterated, in any one thread.
 
         Args:
-            path: The file.
+            source: The file, or its content in memory.
             wanted: What to make of each picture.
             clock: Told how long it took to read, decode and resize.
 
@@ -86,7 +86,7 @@ def after(image: ImageRef) -> int:
 
 
 def unread(
-    path: Path,
+    source: Source,
     frame: int | None,
     sha256: str | None,
     error: str,
@@ -99,7 +99,7 @@ def unread(
     """The outcome of a picture that cannot be read.
 
     Args:
-        path: The file.
+        source: The file, or its content in memory.
         frame: Zero-based number of the picture; None for the first, which may be the only one.
         sha256: Of the file's content, if it could be read.
         error: What was found, and what was wanted.
@@ -109,7 +109,7 @@ def unread(
         flags: What else is to be said of it.
     """
     return Outcome(
-        image=ImageRef(path, frame, sha256),
+        image=ImageRef.of(source, frame, sha256),
         status=Status.UNSUPPORTED if unsupported else Status.FAILED,
         error=error,
         elapsed_ms=elapsed_ms,

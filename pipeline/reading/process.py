@@ -9,8 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, cast
+
+from numpy.typing import NDArray
 
 from .. import __file__ as package
 from ..errors import StartError
@@ -26,6 +29,9 @@ _BOOT = (
 )
 _START_S = 120.0
 _DYING_S = 2.0
+_SEND_S = 10.0
+"""For a message without arrays, which fits into the pipe."""
+
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 _PIPE_BYTES = 2**20
 
@@ -91,10 +97,18 @@ class Process:
             raise _cannot_start(f"the package {found}, wanted {package}")
         self._ready = True
 
-    def send(self, message: wire.Message) -> None:
-        """Say something; if it has ended, that is told when it is listened to."""
-        with suppress(wire.WireError):
-            wire.send(self._requests, message)
+    def send(
+        self, message: wire.Message, arrays: Sequence[NDArray[Any]] = (), seconds: float = _SEND_S
+    ) -> None:
+        """Send a message; if it has ended, the next :meth:`receive` raises.
+
+        Args:
+            message: See :func:`.wire.send`.
+            arrays: Likewise.
+            seconds: How long it may take to accept them; then it is killed.
+        """
+        with self._killed_after(seconds), suppress(wire.WireError):
+            wire.send(self._requests, message, arrays)
 
     def receive(self, seconds: float, most_bytes: int = 0) -> tuple[wire.Message, wire.Arrays]:
         """Listen, for so many seconds; then it is killed.
@@ -102,10 +116,16 @@ class Process:
         Raises:
             WireError: It has ended, or says what it may not say.
         """
+        with self._killed_after(seconds):
+            return wire.receive(self._answers, most_bytes)
+
+    @contextmanager
+    def _killed_after(self, seconds: float) -> Iterator[None]:
+        """Let :meth:`kill_overdue` end it if the block takes longer."""
         with self._lock:
             self._deadline = time.monotonic() + seconds
         try:
-            return wire.receive(self._answers, most_bytes)
+            yield
         finally:
             with self._lock:
                 self._deadline = None

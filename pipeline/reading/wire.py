@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..domain import Flag, ImageRef, Outcome, Placement, Rendered, Status
 from ..preprocess import PreprocessSpec
+from ..source import NamedBytes, Source
 from .prepared import Item, Prepared, Wanted
 
 Message = dict[str, Any]
@@ -27,6 +28,9 @@ Arrays = list[NDArray[Any]]
 _MOST_HEADER_BYTES = 2**20
 _DTYPES = {"float32": np.float32, "uint8": np.uint8}
 _LENGTH = struct.Struct("<I")
+
+MALFORMED = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
+"""What a message raises whose parts are missing or of another kind."""
 
 
 class WireError(Exception):
@@ -57,12 +61,15 @@ def send(stream: BinaryIO, message: Message, arrays: Sequence[NDArray[Any]] = ()
         raise WireError("found nobody to listen") from error
 
 
-def receive(stream: BinaryIO, most_bytes: int = 0) -> tuple[Message, Arrays]:
+def receive(
+    stream: BinaryIO, most_bytes: int = 0, hold: Callable[[int], None] = lambda _: None
+) -> tuple[Message, Arrays]:
     """Read one message.
 
     Args:
         stream: From the other side.
         most_bytes: Of all arrays together.
+        hold: Called with the bytes of all arrays before memory is taken for them.
 
     Raises:
         WireError: The other side has ended, or the message is none.
@@ -73,12 +80,14 @@ def receive(stream: BinaryIO, most_bytes: int = 0) -> tuple[Message, Arrays]:
     try:
         message = json.loads(_exactly(stream, bytearray(length)))
         shapes = [(np.dtype(_DTYPES[name]), tuple(shape)) for name, *shape in message["arrays"]]
-        sizes = [math.prod(shape) * dtype.itemsize for dtype, shape in shapes]
-        fits = all(type(n) is int and n > 0 for _, shape in shapes for n in shape)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if not all(type(n) is int and n > 0 for _, shape in shapes for n in shape):
+            raise ValueError
+        size = sum(math.prod(shape) * dtype.itemsize for dtype, shape in shapes)
+    except (*MALFORMED, RecursionError) as error:
         raise WireError(f"found a header that is none ({type(error).__name__})") from error
-    if not fits or sum(sizes) > most_bytes:
-        raise WireError(f"found arrays of {sum(sizes)} bytes, wanted at most {most_bytes}")
+    if size > most_bytes:
+        raise WireError(f"found arrays of {size} bytes, wanted at most {most_bytes}")
+    hold(size)
     arrays = [np.empty(shape, dtype) for dtype, shape in shapes]
     for array in arrays:
         _exactly(stream, array.data.cast("B"))
@@ -102,21 +111,26 @@ def _exactly(stream: BinaryIO, buffer: Any) -> Any:
 # -------------------------------------------------------------------------------- requests
 
 
-def request(path: Path, wanted: Wanted) -> Message:
-    """What a worker is asked to do."""
-    specs = [spec.model_dump(mode="json") for spec in wanted.preprocessings]
-    return {
-        "path": str(path),
-        "specs": specs,
+def request(source: Source, wanted: Wanted) -> tuple[Message, Arrays]:
+    """What a worker is asked to do; content in memory is an array of its bytes, if it has any."""
+    message: Message = {
+        "specs": [spec.model_dump(mode="json") for spec in wanted.preprocessings],
         "identity": wanted.identity,
         "rendered": wanted.rendered,
     }
+    if isinstance(source, Path):
+        return {**message, "path": str(source.absolute())}, []
+    content = [np.frombuffer(source.content, np.uint8)] if source.content else []
+    return {**message, "name": source.name}, content
 
 
-def requested(message: Message) -> tuple[Path, Wanted]:
+def requested(message: Message, arrays: Sequence[NDArray[Any]]) -> tuple[Source, Wanted]:
     """The same, as the worker understands it."""
     specs = tuple(PreprocessSpec.model_validate(spec) for spec in message["specs"])
-    return Path(message["path"]), Wanted(specs, message["identity"], message["rendered"])
+    wanted = Wanted(specs, message["identity"], message["rendered"])
+    if "path" in message:
+        return Path(message["path"]), wanted
+    return NamedBytes(message["name"], b"".join(array.tobytes() for array in arrays)), wanted
 
 
 # -------------------------------------------------------------------------------- pictures
@@ -144,25 +158,31 @@ def packed(item: Item) -> tuple[Message, Arrays]:
     return message, arrays
 
 
-def unpacked(message: Message, arrays: Sequence[NDArray[Any]], path: Path, wanted: Wanted) -> Item:
-    """The picture of a message, under the name by which the run knows its file.
+def unpacked(
+    message: Message, arrays: Sequence[NDArray[Any]], source: Source, wanted: Wanted
+) -> Item:
+    """The picture of a message, under the name by which the run knows its source.
 
     Raises:
         WireError: It is not what was wanted.
     """
     try:
-        image = ImageRef(path, message["frame"], message["sha256"])
+        image = ImageRef.of(source, _frame(message["frame"]), _text(message["sha256"]))
+        elapsed_ms = _milliseconds(message["elapsed_ms"])
         if message["kind"] == "unread":
-            status = Status(message["status"])
             return Outcome(
-                image, status, error=message["error"], elapsed_ms=message["elapsed_ms"],
-                flags=_flags(message["flags"]), identity=_texts(message["identity"]),
-            )  # fmt: skip
+                image,
+                Status(message["status"]),
+                error=str(message["error"]),
+                elapsed_ms=elapsed_ms,
+                flags=_flags(message["flags"]),
+                identity=_texts(message["identity"]),
+            )
         specs = wanted.preprocessings
         rendered = None
         if wanted.rendered:
             *arrays, pixels = arrays
-            rendered = Rendered(pixels, message["reduction"])
+            rendered = Rendered(pixels, int(message["reduction"]))
         for spec, array in zip(specs, arrays, strict=True):
             if array.shape != (1, spec.height_px, spec.width_px) or array.dtype != np.float32:
                 raise ValueError(f"array is {array.dtype} {array.shape}")
@@ -174,10 +194,26 @@ def unpacked(message: Message, arrays: Sequence[NDArray[Any]], path: Path, wante
             identity=_texts(message["identity"]),
             rendered=rendered,
             flags=_flags(message["flags"]),
-            elapsed_ms=message["elapsed_ms"],
+            elapsed_ms=elapsed_ms,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         raise WireError(f"found a picture that is none ({error})") from error
+
+
+def _frame(value: Any) -> int | None:
+    if value is not None and (type(value) is not int or value < 0):
+        raise ValueError("frame")
+    return value
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _milliseconds(value: Any) -> float:
+    if not math.isfinite(value) or value < 0.0:
+        raise ValueError("elapsed_ms")
+    return float(value)
 
 
 def _placement(values: Sequence[Any]) -> Placement:

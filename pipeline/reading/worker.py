@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +21,7 @@ from .. import __file__ as package
 from ..clock import Clock
 from ..io import Room
 from ..io.limits import MAX_FILE_BYTES
+from ..source import Source, bytes_in_memory
 from . import wire
 from .allowance import Allowance
 from .here import prepare
@@ -71,8 +72,9 @@ class _Worker:
         wire.send(self._answers, {"kind": "ready", "package": package})
         last = False
         while not last:
-            message, _ = wire.receive(self._requests)
-            last = self._read(message)
+            # The memory for content that comes with the request is allowed before it is received.
+            message, arrays = wire.receive(self._requests, MAX_FILE_BYTES, self.hold)
+            last = self._read(message, arrays)
 
     def ask(self, pixels: int) -> None:
         """Wait until a picture may be decoded."""
@@ -87,15 +89,16 @@ class _Worker:
         self._file_bytes = content_bytes
         self.allowance.allow(content_bytes)
 
-    def _read(self, message: wire.Message) -> bool:
+    def _read(self, message: wire.Message, arrays: wire.Arrays) -> bool:
         """Answer one request; whether it was the last one."""
         self._most_s = math.ceil(message["timeout_s"]) + _GRACE_S
-        path, wanted = wire.requested(message)
+        source, wanted = wire.requested(message, arrays)
+        arrays.clear()  # a copy of the content is kept no longer than it is needed
         clock = Clock(time.thread_time if message["cpu"] else time.perf_counter)
         _alarm(self._most_s)
         try:
-            self._allow_content(path)
-            for item in prepare(path, wanted, clock, _Asked(self), self._found):
+            self._allow_content(source)
+            for item in prepare(source, wanted, clock, _Asked(self), self._found):
                 wire.send(self._answers, *wire.packed(item))
                 del item
         # A broken wire ends the worker; all else is a fault of the program that must not cost
@@ -105,16 +108,18 @@ class _Worker:
         except Exception as error:  # noqa: BLE001
             wire.send(self._answers, {"kind": "fault", "error": type(error).__name__})
         _alarm(0)
+        del source
         last = self.allowance.swollen
         wire.send(self._answers, {"kind": "end", "seconds": clock.seconds, "last": last})
         return last
 
-    def _allow_content(self, path: Path) -> None:
-        """Memory for reading a file."""
-        try:
-            self.hold(min(path.stat().st_size, MAX_FILE_BYTES))
-        except (OSError, ValueError):
-            self.hold(0)
+    def _allow_content(self, source: Source) -> None:
+        """Memory for reading a file, and for the content of one."""
+        size = bytes_in_memory(source)
+        if isinstance(source, Path):
+            with suppress(OSError, ValueError):
+                size = min(source.stat().st_size, MAX_FILE_BYTES)
+        self.hold(size)
 
     def _found(self, sha256: str, size: int) -> None:
         """Tell the run of the content, before a decoder looks at it."""

@@ -22,7 +22,7 @@ from .. import DISTRIBUTION
 from ..domain import FractureCall, Outcome
 from ..errors import OutputError
 from .dicom import codes
-from .record import caption, path_text, plain
+from .record import caption, image_text, plain
 from .stream import BEGINNING, Mark, Stream
 from .summary import INTENDED_USE, MEANING
 
@@ -95,7 +95,7 @@ class FhirWriter:
         self.stream.write(",\n" + _entry(url, resource))
 
     def _report(self, outcome: Outcome, results: list[dict[str, str]]) -> Resource:
-        name = path_text(outcome.image.path, self._root)
+        name = image_text(outcome.image, self._root)
         if outcome.image.frame is not None:
             name += f" (frame {outcome.image.frame})"
         said = [caption(finding) for finding in outcome.findings] or [plain(outcome.error or "")]

@@ -18,7 +18,7 @@ from typing import Any, Protocol, Self
 
 from ..domain import Outcome
 from .kept import to_json
-from .record import heatmap_files, path_text
+from .record import heatmap_files, image_text
 from .stream import BEGINNING, Mark, Stream, write_whole
 
 NAME = "unfinished.journal"
@@ -110,7 +110,7 @@ class Journal:
         image = self._open[0].image
         files = [file for outcome in self._open for file in heatmap_files(outcome).values()]
         entry = {
-            "path": path_text(image.path, self._root),
+            "path": image_text(image, self._root),
             "outcomes": [to_json(outcome) for outcome in self._open],
             "outputs": {
                 name: [begun.size, begun.crc, self._ended[name].size, self._ended[name].crc]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..domain import ANY_REGION, REGIONS, FractureCall, Outcome, Verdict
+from ..domain import ANY_REGION, REGIONS, FractureCall, ImageRef, Outcome, Verdict
 from ..io.own import OVERLAYS
 
 RECORD_SCHEMA = 3
@@ -93,7 +93,7 @@ def to_record(outcome: Outcome, root: Path) -> Record:
     call, leading = outcome.region, outcome.leading
     record: Record = dict.fromkeys(COLUMNS)
     record |= {
-        "path": path_text(outcome.image.path, root),
+        "path": image_text(outcome.image, root),
         "frame": outcome.image.frame,
         "sha256": outcome.image.sha256,
         "study": outcome.study,
@@ -197,6 +197,18 @@ def _rounded(types: Mapping[str, float]) -> dict[str, float]:
 def digests_text(digests: dict[str, str]) -> str:
     """Bundle digests for one cell: a JSON object with sorted keys."""
     return json.dumps(digests, sort_keys=True)
+
+
+def image_text(image: ImageRef, root: Path) -> str:
+    """What rows call an image: its path below ``root``, or the name of content in memory.
+
+    Args:
+        image: The image; its frame is left out.
+        root: See :func:`to_record`.
+    """
+    if image.path is not None:
+        return path_text(image.path, root)
+    return plain(image.name.replace("\\", "\\\\"))
 
 
 def path_text(path: Path, root: Path) -> str:

@@ -47,7 +47,7 @@ def _similarity(description: str) -> Any:
 
 
 _FIELDS: Mapping[str, Any] = {
-    "path": (str, Field(description="Below the input folder, with forward slashes.")),
+    "path": (str, Field(description="Below the input folder, with forward slashes; or a name.")),
     "frame": (int | None, Field(ge=0, description="Of a file with several pictures.")),
     "sha256": (str | None, Field(pattern="^[0-9a-f]{64}$", description="Of the whole file.")),
     "study": _text("What the pictures of one study have in common; no identifier."),

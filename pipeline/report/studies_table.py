@@ -24,7 +24,7 @@ from ..domain import (
     gravest,
 )
 from .csv_table import BOM, cell
-from .record import Record, finding_record, path_text
+from .record import Record, finding_record, image_text
 from .stream import write_whole
 
 STUDY_COLUMNS = (
@@ -160,7 +160,7 @@ class StudiesWriter:
             record |= {
                 "threshold_of": leading.threshold_of,
                 "aggregation": leading.aggregation,
-                "picture": path_text(leading.image.path, self._root),
+                "picture": image_text(leading.image, self._root),
                 "frame": leading.image.frame,
             }
         return record

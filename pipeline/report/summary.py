@@ -14,7 +14,7 @@ from rich.text import Text
 
 from ..domain import Outcome, Status, Verdict
 from ..flags import OWN_OUTPUT
-from .record import compared, path_text, plain, subject
+from .record import compared, image_text, path_text, plain, subject
 
 MEANING = (
     "The region is that of the picture: what was found may be in any bone in it. A heatmap points "
@@ -147,7 +147,7 @@ class Summary:
 
     def _row(self, outcome: Outcome) -> _Row:
         leading = outcome.leading
-        name = path_text(outcome.image.path, self._root)
+        name = image_text(outcome.image, self._root)
         if outcome.image.frame is not None:
             name += f" (frame {outcome.image.frame})"
         if leading is None:

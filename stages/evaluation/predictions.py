@@ -2,7 +2,7 @@
 
 ``fxpipe run`` asks a specialist only about pictures that are routed to it. Here all of them are
 asked about all pictures: what a specialist would have said of a picture that went elsewhere is
-what a misroute costs. Pictures are prepared and judged by :mod:`pipeline.engine`, as in a run.
+what a misroute costs. Pictures are prepared and judged by :mod:`pipeline.judge`, as in a run.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from pipeline.domain import (
     StageOutput,
     XrayImage,
 )
-from pipeline.engine import Engine
 from pipeline.errors import ImageError, UnreadableImageError, UnsupportedError
 from pipeline.flow import Flow
 from pipeline.heatmap import on_limb, peak, to_heatmap
 from pipeline.in_order import in_order
 from pipeline.io import decode, read_file
 from pipeline.io.body_parts import body_part
+from pipeline.judge import Judge
 from pipeline.preprocess import PreprocessSpec
 from pipeline.progress import Progress
 from pipeline.reading.here import prepared
@@ -132,20 +132,20 @@ def predict(
     Raises:
         DeviceError: The device gave up.
     """
-    engine, wanted = Engine(weights, config), Wanted(weights.preprocessings)
+    judge, wanted = Judge(weights, config), Wanted(weights.preprocessings)
     rows: list[Row] = []
     prints: list[Array | None] = []
 
     def read(sample: Sample) -> list[_Read]:
         return [_read(sample, wanted, change)]
 
-    def judge(items: Sequence[_Read]) -> list[tuple[_Read, Row]]:
-        return list(zip(items, _answers(items, engine, weights), strict=True))
+    def answer(items: Sequence[_Read]) -> list[tuple[_Read, Row]]:
+        return list(zip(items, _answers(items, judge, weights), strict=True))
 
-    flow = Flow(read, judge, engine.limits)
+    flow = Flow(read, answer, judge.limits)
     with closing(flow.results(samples)) as results:
-        for item, answer in results:
-            rows.append(_described(item.sample, root) | answer)
+        for item, answers in results:
+            rows.append(_described(item.sample, root) | answers)
             prints.append(item.fingerprint)
             progress.advance()
     for_all = ANY_REGION in weights.fracture
@@ -212,18 +212,18 @@ def _read(sample: Sample, wanted: Wanted, change: Change | None) -> _Read:
     return _Read(sample, prepared(image, wanted, started), (height, width), limb, look)
 
 
-def _answers(items: Sequence[_Read], engine: Engine, weights: Weights) -> list[Row]:
+def _answers(items: Sequence[_Read], judge: Judge, weights: Weights) -> list[Row]:
     """What the networks say of the readable pictures of a batch, and how each one ends."""
     readable = [item for item in items if isinstance(item.item, Prepared)]
-    answers = iter(_ask(readable, engine, weights) if readable else ())
+    answers = iter(_ask(readable, judge, weights) if readable else ())
     return [_ended(x.item) if isinstance(x.item, Outcome) else next(answers) for x in items]
 
 
-def _ask(items: Sequence[_Read], engine: Engine, weights: Weights) -> Iterator[Row]:
+def _ask(items: Sequence[_Read], judge: Judge, weights: Weights) -> Iterator[Row]:
     """What every network says of each picture of a batch, and what follows from it."""
     pictures = [item.item for item in items if isinstance(item.item, Prepared)]
-    look = engine.look(pictures, everyone=True)
-    outcomes = engine.conclude(pictures, look)
+    look = judge.look(pictures, everyone=True)
+    outcomes = judge.conclude(pictures, look)
     for i, (item, picture, outcome) in enumerate(zip(items, pictures, outcomes, strict=True)):
         row: Row = {}
         if item.shape:

@@ -16,7 +16,7 @@ FORBIDDEN_IN_PIPELINE = {"stages", "torch", "torchvision", "timm", "sklearn", "l
 LAYERS = (
     {"cli"},
     {"bench", "doctor"},
-    {"engine", "report", "studies", "progress", "log"},
+    {"engine", "judge", "report", "studies", "progress", "log"},
     {"runtime", "decision", "heatmap", "reading", "flags", "render"},
     {"config"},
     {"weights"},
@@ -24,7 +24,8 @@ LAYERS = (
     {"preprocess"},
     {"framing"},
     {"tissue", "artificial"},
-    {"domain", "errors", "clock", "in_order", "flow", "bands", "lock", "spreadsheet"},
+    {"domain", "source", "errors", "clock", "in_order", "flow", "submissions"}
+    | {"bands", "lock", "spreadsheet"},
 )
 """Top first. The design puts bundle, io, preprocess and config on one floor; the steps between
 them here are those that exist, so that no circle can come in."""

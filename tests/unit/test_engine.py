@@ -30,6 +30,7 @@ from pipeline.domain import ImageRef, Outcome, Status, Verdict, XrayImage
 from pipeline.engine import Engine, run
 from pipeline.errors import DeviceError, UnreadableImageError
 from pipeline.io import Room
+from pipeline.judge import Judge
 from pipeline.reading import here
 from pipeline.reading.prepared import Wanted
 from pipeline.report.record import caption
@@ -432,27 +433,27 @@ def test_out_of_order_an_answer_waits_for_no_other_file(weights, tmp_path):
     go_on = threading.Event()
 
     class Slow(here.Here):
-        def read(self, path, wanted, clock):
-            if path.name == "slow.png":
+        def read(self, source, wanted, clock):
+            if source.name == "slow.png":
                 assert go_on.wait(30.0)
-            return super().read(path, wanted, clock)
+            return super().read(source, wanted, clock)
 
     paths = [write_png(tmp_path / name, {"hand": 0.9}, {}) for name in ("slow.png", "quick.png")]
     engine = Engine(weights, CPU, Slow(Room(10**6)))
     outcomes = engine.outcomes(paths, ordered=False)
-    assert next(outcomes).image.path.name == "quick.png"
+    assert next(outcomes).image.name == "quick.png"
     go_on.set()
-    assert [outcome.image.path.name for outcome in outcomes] == ["slow.png"]
+    assert [outcome.image.name for outcome in outcomes] == ["slow.png"]
 
 
 def test_pictures_that_others_have_read_are_judged_at_once(weights, tmp_path):
     path = write_png(tmp_path / "a.png", {"hand": 0.9}, {"hand": 0.9})
     wanted = Wanted(weights.preprocessings)
     items = list(here.Here(Room(10**6)).read(path, wanted, Clock()))
-    (outcome,) = Engine(weights, CPU).judge(items)
+    (outcome,) = Judge(weights, CPU).judge(items)
     (same,) = judge([path], weights)
     assert (outcome.findings, outcome.image) == (same.findings, same.image)
-    assert Engine(weights, CPU).judge([]) == []
+    assert Judge(weights, CPU).judge([]) == []
 
 
 def test_what_a_source_raises_ends_the_run_in_its_place(weights, tmp_path):

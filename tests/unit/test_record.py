@@ -12,8 +12,17 @@ from rich.console import Console
 from pipeline.domain import FractureCall, ImageRef, OperatingPoint, Outcome, RegionCall, Status
 from pipeline.report.csv_table import CsvWriter
 from pipeline.report.json_lines import JsonLinesWriter
-from pipeline.report.record import COLUMNS, RECORD_SCHEMA, caption, path_text, plain, to_record
+from pipeline.report.record import (
+    COLUMNS,
+    RECORD_SCHEMA,
+    caption,
+    image_text,
+    path_text,
+    plain,
+    to_record,
+)
 from pipeline.report.summary import INTENDED_USE, Summary
+from pipeline.source import NamedBytes
 
 ROOT = Path("in")
 POINT = OperatingPoint("balanced", 0.5, 0.3)
@@ -148,6 +157,22 @@ def test_an_abnormality_is_never_called_a_fracture(tmp_path):
 )
 def test_paths_are_relative_printable_and_unambiguous(name, shown):
     assert path_text(ROOT / name, ROOT) == shown
+
+
+@pytest.mark.parametrize("name", ["ä.png", "a\nb.png", "a\udcffb", "a\\nb.png", "x/../../=1"])
+def test_content_in_memory_is_called_by_its_name_as_a_file_would_be(name):
+    shown = image_text(ImageRef(None, name=name), ROOT)
+    assert shown == path_text(ROOT / name, ROOT) == image_text(ImageRef(ROOT / name), ROOT)
+    failed = Outcome(ImageRef(None, 3, None, name), Status.FAILED, error="broken")
+    assert (to_record(failed, ROOT)["path"], to_record(failed, ROOT)["frame"]) == (shown, 3)
+
+
+def test_an_image_has_a_name():
+    assert ImageRef(ROOT / "sub/a.png").name == "a.png"
+    assert ImageRef(ROOT / "tmp83.dcm", name="IM1").name == "IM1"
+    assert ImageRef.of(NamedBytes("sub/a.png", b""), 1) == ImageRef(None, 1, None, "sub/a.png")
+    with pytest.raises(ValueError, match="neither a path nor a name"):
+        ImageRef(None)
 
 
 def test_text_that_is_no_unicode_is_escaped():

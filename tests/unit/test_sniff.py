@@ -80,6 +80,9 @@ def test_other_content_is_unknown(content: bytes) -> None:
         ("labels.csv", False),
         (".DS_Store", False),
         ("model.onnx", False),
+        ("export.zip/IM000001", True),
+        ("export/._IM000001.jpg", False),
+        ("export/.DS_Store", False),
     ],
 )
 def test_a_name_promises_a_picture_by_its_suffix_or_by_having_none(name: str, claims: bool) -> None:

@@ -60,6 +60,19 @@ def test_header_path_or_folder_says_the_study(how, path, uid, key):
 
 
 @pytest.mark.parametrize(
+    ("how", "uid", "key"),
+    [
+        *(("auto", UID, pseudonym(UID)), ("dicom", UID, pseudonym(UID))),
+        *(("auto", None, None), ("mura", UID, None), ("folder", UID, None), ("none", UID, None)),
+    ],
+)
+def test_only_a_header_says_the_study_of_content_in_memory(how, uid, key):
+    studies = studies_by(how, ROOT)
+    assert studies.key(None, uid) == key
+    studies.warn()
+
+
+@pytest.mark.parametrize(
     "path",
     [
         "patient1/study1_positive/sub/image1.png",

@@ -56,7 +56,7 @@ class DicomWriter:
         self._without: Counter[str] = Counter()
         self._numbers: Counter[str] = Counter()
         self._notes: list[tuple[str, str]] = []
-        self._last: tuple[tuple[Path, str | None], Origin] | None = None
+        self._last: tuple[tuple[Path | None, str | None], Origin] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         if not self._run.keeps_identity:
             log.warning(
@@ -110,7 +110,7 @@ class DicomWriter:
         Raises:
             ImageError: There can be none.
         """
-        name = outcome.image.path.name
+        name = outcome.image.name
         try:
             with quiet():
                 origin = self._origin(outcome)
@@ -136,7 +136,7 @@ class DicomWriter:
         if origin.burned_in and not run.keeps_identity:
             log.warning(
                 "%s: no overlay of it: its header says that the patient can be read in the picture",
-                plain(outcome.image.path.name),
+                plain(outcome.image.name),
             )
         else:
             for finding, heatmap in shown:
@@ -145,7 +145,7 @@ class DicomWriter:
         if origin.grey:
             yield Kind.MARKS, "marks", partial(presentation_state, shown, outcome, origin, run)
         else:
-            log.warning("%s: no marks for it: a picture in colour", plain(outcome.image.path.name))
+            log.warning("%s: no marks for it: a picture in colour", plain(outcome.image.name))
 
     def _content(self, make: _Maker, origin: Origin, kind: Kind) -> bytes:
         """The file in memory, so that nothing is half written when a value cannot be encoded."""

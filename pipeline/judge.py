@@ -1,0 +1,250 @@
+"""Judges pictures that were read: routing, specialists, decisions.
+
+What one picture does wrong becomes its own failed outcome; what the device or the weights do wrong
+is raised.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .clock import Clock
+from .config import RunConfig
+from .decision import combine, decide, examiners, refusal, route, unjudged
+from .domain import (
+    FractureCall,
+    Heatmap,
+    Outcome,
+    RegionCall,
+    StageOutput,
+    Status,
+    Verdict,
+)
+from .flags import reconcile, routing
+from .flow import Limits
+from .heatmap import to_heatmap
+from .reading.prepared import Prepared
+from .runtime.network import Batch, Router, Specialist
+from .runtime.session import Weights
+from .tissue import tissue
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the networks said of N pictures.
+
+    Attributes:
+        routing: The region stage; None where there is none.
+        answers: What each specialist said, by region, of the rows that it looked at.
+        rows: Those rows, by region.
+        alone: (N,) routing decisions by the pixels alone; None without a region stage, or where it
+            gave no number.
+        calls: (N,) the same after the header was heard.
+    """
+
+    routing: StageOutput | None
+    answers: Mapping[str, StageOutput]
+    rows: Mapping[str, Sequence[int]]
+    alone: Sequence[RegionCall | None]
+    calls: Sequence[RegionCall | None]
+
+
+class Judge:
+    """Judges pictures with the networks of one weights folder.
+
+    It may be used by several threads at once.
+
+    Args:
+        weights: Opened bundles.
+        config: Batch size, numbers of threads, heatmaps and header.
+        clock: Told how long the trunk and the heads run.
+    """
+
+    def __init__(self, weights: Weights, config: RunConfig, clock: Clock | None = None) -> None:
+        self._weights, self._config = weights, config
+        self._clock = clock or Clock()
+
+    @property
+    def limits(self) -> Limits:
+        """How much a flow of pictures to it has in flight at the same time."""
+        config = self._config
+        in_lanes = 2 * config.lanes * config.batch_size
+        return Limits(
+            readers=config.reader_threads,
+            lanes=config.lanes,
+            batch=config.batch_size,
+            files=in_lanes + 2 * max(config.batch_size, config.reader_threads),
+            items=in_lanes,
+        )
+
+    def judge(self, pictures: Sequence[Prepared]) -> list[Outcome]:
+        """Judge pictures that were read, at once.
+
+        Raises:
+            DeviceError: The device gave up, for want of memory above all.
+        """
+        if not pictures:
+            return []
+        started = time.perf_counter()
+        with self._clock.measure("heads"):
+            outcomes = self.conclude(pictures, self.look(pictures))
+        share_ms = _since(started) / len(pictures)
+        return [replace(each, elapsed_ms=each.elapsed_ms + share_ms) for each in outcomes]
+
+    def look(self, pictures: Sequence[Prepared], *, everyone: bool = False) -> Look:
+        """Ask the networks, and decide who looks.
+
+        Args:
+            pictures: N of them.
+            everyone: Whether every specialist looks at every picture, whatever the router says,
+                and gives its evidence: for evaluations.
+        """
+        weights, config = self._weights, self._config
+        batch = Batch([item.arrays for item in pictures], weights.trunks, self._clock)
+        alone: list[RegionCall | None] = [None] * len(pictures)
+        routing: StageOutput | None = None
+        if weights.region is not None:
+            routing = weights.region.look(batch)
+            alone = _route(weights.region, routing, weights)
+        calls = [
+            call and combine(call, item.header, config.header, config.header_margin)
+            for call, item in zip(alone, pictures, strict=True)
+        ]
+        looking = self._looking(pictures, calls)
+        answers: dict[str, StageOutput] = {}
+        rows: dict[str, Sequence[int]] = {}
+        for region, specialist in weights.fracture.items():
+            chosen = [i for i, names in enumerate(looking) if everyone or region in names]
+            if chosen:
+                evidence = everyone or config.shown_heatmaps != "none"
+                answers[region] = specialist.look(batch, chosen, evidence=evidence)
+                rows[region] = chosen
+        return Look(routing, answers, rows, alone, calls)
+
+    def conclude(self, pictures: Sequence[Prepared], look: Look) -> list[Outcome]:
+        """What follows from what the networks said.
+
+        Args:
+            pictures: Those of ``look``.
+            look: From :meth:`look`.
+        """
+        faults: list[str | None] = [None] * len(pictures)
+        if self._weights.region is not None:
+            faults = [
+                None if call else "the region stage gave no number for it" for call in look.calls
+            ]
+        looking = self._looking(pictures, look.calls)
+        findings: list[list[FractureCall]] = [[] for _ in pictures]
+        for region, output in look.answers.items():
+            for row, i in enumerate(look.rows[region]):
+                if region not in looking[i]:
+                    continue
+                call = look.calls[i]
+                far = call is not None and call.far
+                finding = self._finding(row, output, region, pictures[i], far)
+                if finding is None:
+                    faults[i] = f"the {region} specialist gave no number for it"
+                else:
+                    findings[i].append(finding)
+        return [
+            _outcome(item, call, tuple(found), fault, self._weights)
+            for item, call, found, fault in zip(pictures, look.calls, findings, faults, strict=True)
+        ]
+
+    def _looking(
+        self, pictures: Sequence[Prepared], calls: Sequence[RegionCall | None]
+    ) -> list[tuple[str, ...]]:
+        """The specialists that look at each picture."""
+        routed = self._weights.region is not None
+        return [
+            ()
+            if unjudged(item.flags) or (routed and call is None)
+            else examiners(call, self._weights.fracture)
+            for item, call in zip(pictures, calls, strict=True)
+        ]
+
+    def _finding(
+        self, row: int, output: StageOutput, region: str, item: Prepared, far: bool
+    ) -> FractureCall | None:
+        """What a specialist says of one of its rows; None where it gave something unusable."""
+        probability = float(output.probabilities[row, 0])
+        if not np.isfinite(probability):
+            return None
+        weights, shown = self._weights, self._config.shown_heatmaps
+        spec, point = weights.fracture[region].spec, weights.point(region, far)
+        heatmap: Heatmap | None = None
+        wanted = shown == "all" or (
+            shown == "positive" and point.verdict(probability) is not Verdict.NEGATIVE
+        )
+        if output.evidence is not None and wanted and np.isfinite(output.evidence[row, 0]).all():
+            placement = item.placements[spec.preprocess]
+            limb = None if item.rendered is None else tissue(item.rendered.pixels)
+            heatmap = to_heatmap(output.evidence[row, 0], spec.preprocess, placement, limb)
+        types = _types(row, output.types)
+        return decide(region, spec.target, probability, point, heatmap, far, types)
+
+
+def _types(row: int, output: StageOutput | None) -> dict[str, float] | None:
+    """Probability of each type of fracture in one row; None without a usable one."""
+    if output is None or not np.isfinite(output.probabilities[row]).all():
+        return None
+    return dict(zip(output.labels, output.probabilities[row].tolist(), strict=True))
+
+
+def _route(region: Router, output: StageOutput, weights: Weights) -> list[RegionCall | None]:
+    """A routing decision for each row; None where the network gave something unusable."""
+    thresholds = region.spec.route_thresholds
+    wanted = None if weights.gate is None else weights.gate.threshold
+    densities = [None] * len(output) if output.density is None else output.density.tolist()
+    calls: list[RegionCall | None] = []
+    for row, density in zip(output.probabilities, densities, strict=True):
+        usable = np.isfinite(row).all() and (density is None or np.isfinite(density))
+        probabilities = dict(zip(output.labels, row.tolist(), strict=True))
+        calls.append(
+            route(probabilities, thresholds, density, wanted, weights.far) if usable else None
+        )
+    return calls
+
+
+def _outcome(
+    item: Prepared,
+    call: RegionCall | None,
+    found: tuple[FractureCall, ...],
+    fault: str | None,
+    weights: Weights,
+) -> Outcome:
+    """Put together what is known about one picture."""
+    blank = unjudged(item.flags)
+    if blank is not None:  # then what the router says means nothing either
+        call, fault = None, None
+    error = blank or fault or refusal(call, weights.fracture)
+    status = Status.OK
+    if error is not None:
+        status = Status.UNSUPPORTED if fault is None else Status.FAILED
+        found = ()
+    seen = None if call is None else call.found if call.veto else call.fired
+    spoke: list[Router | Specialist] = [] if weights.region is None else [weights.region]
+    spoke += [weights.fracture[finding.region] for finding in found]
+    return Outcome(
+        image=item.image,
+        status=status,
+        region=call,
+        findings=found,
+        error=error,
+        elapsed_ms=item.elapsed_ms,
+        bundle_digests=weights.digests(spoke),
+        header=item.header,
+        flags=item.flags + reconcile(item.header, seen) + (routing(call) if found else ()),
+        study=item.study,
+        identity=item.identity,
+        rendered=item.rendered,
+    )
+
+
+def _since(started: float) -> float:
+    """Milliseconds since a ``time.perf_counter`` reading."""
+    return (time.perf_counter() - started) * 1000.0
