@@ -49,6 +49,8 @@ class Sample:
             column may be left out.
         licence: Of the picture, in its source's words; empty where it is not stated, and the
             column is left out where it never is.
+        known_regions: The regions that fxpipe knew when the row was made, joined by ``;``: of any
+            other ``regions`` says nothing. The column is left out where it holds the first three.
     """
 
     path: Path
@@ -63,16 +65,16 @@ class Sample:
     sha256: str
     boxes: tuple[Box, ...] = ()
     licence: str = ""
+    known_regions: str = ";".join(REGIONS)
 
     def region_vector(self) -> Array:
-        """(3,) float32 in the order of ``REGIONS``: 1 in view, 0 not, NaN unknown."""
-        names = [] if self.regions == NONE else self.regions.split(";")
-        if self.regions == UNKNOWN:
-            names = [f"{region}?" for region in REGIONS]
+        """(R,) float32 in the order of ``REGIONS``: 1 in view, 0 not, NaN unknown."""
+        names = self.regions.split(";")
+        known = [] if self.regions == UNKNOWN else self.known_regions.split(";")
         return np.array(
-            [1.0 if r in names else np.nan if f"{r}?" in names else 0.0 for r in REGIONS],
-            np.float32,
-        )
+            [1.0 if r in names else 0.0 if r in known and f"{r}?" not in names else np.nan
+             for r in REGIONS], np.float32,
+        )  # fmt: skip
 
     @property
     def single_region(self) -> str | None:
@@ -85,10 +87,12 @@ class Sample:
 
 
 COLUMNS = tuple(field.name for field in fields(Sample))
-NEEDED = COLUMNS[:-2]
-"""Columns without which a table is refused: all but boxes and licence, which few data sets have."""
-UNSAID = {"regions": UNKNOWN}
+NEEDED = COLUMNS[: COLUMNS.index("boxes")]
+"""Columns without which a table is refused: all but those that few tables have."""
+UNSAID = {"regions": UNKNOWN, "known_regions": "elbow;hand;shoulder"}
 """What a column that is left out means where it is not the empty text."""
+_OMITTED = ("licence", "known_regions")
+"""Columns that are left out of a table where every row says what leaving them out means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +222,12 @@ def write_index(samples: Sequence[Sample], target: Path, allow_leaks: bool = Fal
     if faults:
         raise IndexFaultsError(str(target), faults)
     folder = target.parent.resolve()
-    columns = COLUMNS if any(sample.licence for sample in samples) else COLUMNS[:-1]
+    columns = [
+        name
+        for name in COLUMNS
+        if name not in _OMITTED
+        or any(getattr(sample, name) != UNSAID.get(name, "") for sample in samples)
+    ]
     rows = [
         {
             **{name: getattr(sample, name) for name in columns},
@@ -230,7 +239,7 @@ def write_index(samples: Sequence[Sample], target: Path, allow_leaks: bool = Fal
     ]
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
-    pd.DataFrame(rows, columns=list(columns)).to_csv(partial, index=False, lineterminator="\n")
+    pd.DataFrame(rows, columns=columns).to_csv(partial, index=False, lineterminator="\n")
     partial.replace(target)
 
 
@@ -246,7 +255,7 @@ def find_faults(samples: Sequence[Sample]) -> list[str]:
 
 def find_illegal(samples: Sequence[Sample]) -> list[str]:
     """Rows with a value that no row may have, in words."""
-    faults = []
+    faults = find_outdated(samples)
     legal = {NONE, UNKNOWN}
     tokens = {f"{region}{mark}" for region in REGIONS for mark in ("", "?")}
     for sample in samples:
@@ -260,6 +269,17 @@ def find_illegal(samples: Sequence[Sample]) -> list[str]:
         if sample.label_kind not in LABEL_KINDS or (sample.label is None and sample.label_kind):
             faults.append(f"{sample.path}: label {sample.label} of kind {sample.label_kind!r}")
     return faults
+
+
+def find_outdated(samples: Sequence[Sample]) -> list[str]:
+    """Rows that exclude regions of which nothing was known when they were made, in words."""
+    rows = [s for s in samples if s.regions == NONE and {*REGIONS} - {*s.known_regions.split(";")}]
+    return [
+        f"{row.path}: regions are {NONE!r}, from when fxpipe knew only {row.known_regions}: of the "
+        f"others of {';'.join(REGIONS)} it says nothing ({len(rows)} such rows); make the table "
+        "again with `fxpipe index`"
+        for row in rows[:1]
+    ]
 
 
 def find_incomplete(samples: Sequence[Sample]) -> list[str]:

@@ -25,6 +25,7 @@ LAYERS = (
     {"framing"},
     {"tissue", "artificial"},
     {"domain", "errors", "clock", "in_order", "flow", "bands", "lock", "spreadsheet"},
+    {"regions"},
 )
 """Top first. The design puts bundle, io, preprocess and config on one floor; the steps between
 them here are those that exist, so that no circle can come in."""

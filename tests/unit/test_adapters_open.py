@@ -85,8 +85,12 @@ def test_other_words_are_no_labels(word):
         ("none", "none"),
         ("", "unknown"),
         ("unknown", "unknown"),
-        ("forearm", None),
-        ("HUMERUS", None),
+        ("forearm", "elbow?;hand?"),
+        ("HUMERUS", "elbow?;shoulder?"),
+        ("CLAVICLE", "shoulder?"),
+        ("forearm, wrist", "elbow?;hand"),
+        ("hand; elbow", "elbow;hand"),
+        ("elbow?;hand?;shoulder?", "unknown"),
         ("hand, gizmo", None),
         ("left", None),
     ],
@@ -331,10 +335,10 @@ def test_every_fault_of_a_table_is_listed_with_its_line(tmp_path):
 
 
 def test_words_that_name_no_region_are_counted(tmp_path, caplog):
-    rows = [["a.png", "1", "gizmo"], ["b.png", "1", "gizmo"], ["c.png", "1", "forearm"]]
+    rows = [["a.png", "1", "gizmo"], ["b.png", "1", "gizmo"], ["c.png", "1", "thing"]]
     source = table(tmp_path, ["path", "label", "region"], *rows)
     assert {row.regions for row in read_listed(source)} == {"unknown"}
-    assert "'gizmo' 2 times, 'forearm' 1 times" in caplog.text
+    assert "'gizmo' 2 times, 'thing' 1 times" in caplog.text
 
 
 def test_a_table_without_groups_warns_and_each_picture_is_its_own(tmp_path, caplog):
@@ -431,7 +435,7 @@ def name_of(row):
 def test_headers_give_patient_study_and_region(archive):
     rows = sorted(read_studies(archive), key=name_of)
     assert [row.regions for row in rows] == [
-        *("elbow", "hand", "none", "unknown", "unknown", "unknown")
+        *("elbow", "hand", "none", "elbow?;hand?", "unknown", "unknown")
     ]
     assert rows[0].group == rows[1].group != rows[2].group == rows[3].group
     assert rows[0].study != rows[1].study
