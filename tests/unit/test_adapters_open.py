@@ -11,7 +11,9 @@ import pytest
 from layouts import cut, draw, sheet
 from tables import sample
 
+from pipeline.domain import REGIONS
 from pipeline.errors import IndexFaultsError, InputMissingError, UsageError
+from stages.data.adapters import table as table_layout
 from stages.data.adapters.columns import parse_columns
 from stages.data.adapters.dicom import read_studies
 from stages.data.adapters.folders import is_folders, read_folders
@@ -100,6 +102,15 @@ def test_region_words(text, regions):
 
 
 # ---------------------------------------------------------------------------------- folders
+
+
+@pytest.mark.parametrize(
+    ("folders", "regions"),
+    [("arm/elbow", "elbow"), ("arm", "elbow?;shoulder?"), ("elbow/hand", "unknown")],
+)
+def test_a_folder_that_leaves_nothing_open_counts_first(tmp_path, folders, regions):
+    root = tree(tmp_path, f"{folders}/fractured/1.png", f"{folders}/not fractured/2.png")
+    assert {row.regions for row in read_folders(root)} == {regions}
 
 
 def test_the_multi_region_set(tmp_path):
@@ -409,6 +420,21 @@ def test_an_index_that_calls_a_kind_wrongly_is_refused(tmp_path):
     source = table(tmp_path, ["path", "label", "label_kind"], ["a.png", "1", "broken"])
     with pytest.raises(IndexFaultsError, match="line 2: label_kind is 'broken'"):
         read_listed(source)
+
+
+def test_an_index_without_known_regions_knew_the_first_three_and_any_other_table_all(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(table_layout, "REGIONS", (*REGIONS, "knee"))
+    plain = table(tmp_path, ["path", "label", "regions"], ["a.png", "1", "hand"])
+    (row,) = read_listed(plain)
+    assert row.known_regions == "elbow;hand;shoulder;knee"
+    write_index([replace(row, known_regions="elbow;hand;shoulder")], tmp_path / "index.csv")
+    (row,) = read_listed(tmp_path / "index.csv")
+    assert row.known_regions == "elbow;hand;shoulder"
+    write_index([replace(row, known_regions="elbow;hand;shoulder;foot")], tmp_path / "index.csv")
+    (row,) = read_listed(tmp_path / "index.csv")
+    assert row.known_regions == "elbow;hand;shoulder;foot"
 
 
 # ---------------------------------------------------------------------------------- DICOM
