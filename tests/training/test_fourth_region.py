@@ -170,7 +170,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]  # fmt: skip
     result = subprocess.run(
         [sys.executable, "-c", COMMANDS],
-        cwd=home, env=os.environ | {"PYTHONPATH": str(code), "COLUMNS": "100"},
+        cwd=home,
+        env=os.environ | {"PYTHONPATH": str(code), "COLUMNS": "100", "OMP_NUM_THREADS": "1"},
         input=json.dumps(commands), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
