@@ -65,9 +65,10 @@ REGION = (
     "preprocess.frame='whole'",
     "model.cut='layer4.0'",
     "train.trainable_from='stem'",
-    "optim.epochs=14",
+    "optim.epochs=6",
     "optim.fresh_lr=4e-3",
     "density.views=0",
+    "density.refused=0.0",
     "density.dimensions=8",
 )
 FRACTURE = (
