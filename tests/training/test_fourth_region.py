@@ -68,6 +68,7 @@ REGION = (
     "optim.epochs=6",
     "optim.fresh_lr=4e-3",
     "density.views=0",
+    "density.neighbours=1",
     "density.refused=0.0",
     "density.dimensions=8",
 )
