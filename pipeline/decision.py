@@ -59,8 +59,8 @@ def combine(
 ) -> RegionCall:
     """Let the header speak too: one rule for what it may do to the router's decision.
 
-    - *Veto.* Where every body part that the header names lies clear of the supported regions
-      (CHEST, KNEE, a mortise view), nothing fires, whatever the router found.
+    - *Veto.* Where every body part that the header names lies clear of the regions that the router
+      knows (CHEST, KNEE, a mortise view), nothing fires, whatever the router found.
     - *Help.* Where it names one supported region and nothing else (HAND, a scaphoid view), and its
       modality is that of a projection radiograph, it is a second witness: that region fires from
       ``margin`` log odds below its threshold, beside those that fired. All other thresholds
@@ -85,18 +85,17 @@ def combine(
     """
     if how == "ignore":
         return replace(call, header_effect=HeaderEffect.IGNORED)
-    part = body_part(header)
+    part = body_part(header, call.thresholds)
     if part.elsewhere and not part.regions:
         if not call.fired:
             return replace(call, header_effect=HeaderEffect.AGREED)
         return replace(call, header_effect=HeaderEffect.VETOED, veto=_veto(call, part.said))
     if part.regions & set(call.fired):
         return replace(call, header_effect=HeaderEffect.AGREED)
-    named = [region for region in part.named if region in call.thresholds]
     radiograph = (header or {}).get("Modality") in PROJECTIONS
-    if part.elsewhere or not radiograph or part.regions != {*named} or len(named) != 1:
+    if part.elsewhere or not radiograph or part.regions != part.named or len(part.named) != 1:
         return call
-    (region,) = named
+    (region,) = part.named
     eased = replace(
         call, thresholds={**call.thresholds, region: _lowered(call.thresholds[region], margin)}
     )

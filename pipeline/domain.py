@@ -12,16 +12,11 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .regions import ANY_REGION as ANY_REGION
+from .regions import REGIONS as REGIONS
 from .source import Source
 
 Array = NDArray[np.float32]
-
-REGIONS = ("elbow", "hand", "shoulder")
-"""The supported body regions, in the order of every region vector."""
-
-ANY_REGION = "all"
-"""In place of a region: a fracture stage that looks at pictures of every region."""
-
 
 Aggregation = Literal["max"]
 """How the probabilities of a study's pictures become one: the highest. So a fracture that shows in

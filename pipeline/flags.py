@@ -11,7 +11,7 @@ of 61 chest radiographs, whose rim is bright; the others in none but one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .artificial import MOST_GREY, constant, signs
-from .domain import Array, Flag, HeaderEffect, RegionCall
+from .domain import REGIONS, Array, Flag, HeaderEffect, RegionCall
 from .io.body_parts import body_part
 
 BLANK = "blank"
@@ -132,15 +132,20 @@ def framing(framed: bool) -> tuple[Flag, ...]:
     return (Flag("not-framed", "No limb stands out: the whole picture was read"),)
 
 
-def reconcile(header: Mapping[str, str] | None, found: Sequence[str] | None) -> tuple[Flag, ...]:
+def reconcile(
+    header: Mapping[str, str] | None,
+    found: Sequence[str] | None,
+    regions: Collection[str] = REGIONS,
+) -> tuple[Flag, ...]:
     """Whether the header and the router disagree about the part of the body.
 
     Args:
         header: See :class:`pipeline.domain.XrayImage`.
         found: The regions that the router found, none for an unsupported picture; None where
             there is no router.
+        regions: Those that the router knows.
     """
-    part = body_part(header)
+    part = body_part(header, regions)
     if found is None or not part.said:
         return ()
     if part.regions & set(found) or not (part.regions or found):

@@ -227,6 +227,7 @@ def _outcome(
         status = Status.UNSUPPORTED if fault is None else Status.FAILED
         found = ()
     seen = None if call is None else call.found if call.veto else call.fired
+    known = () if call is None else call.thresholds
     spoke: list[Router | Specialist] = [] if weights.region is None else [weights.region]
     spoke += [weights.fracture[finding.region] for finding in found]
     return Outcome(
@@ -238,7 +239,7 @@ def _outcome(
         elapsed_ms=item.elapsed_ms,
         bundle_digests=weights.digests(spoke),
         header=item.header,
-        flags=item.flags + reconcile(item.header, seen) + (routing(call) if found else ()),
+        flags=item.flags + reconcile(item.header, seen, known) + (routing(call) if found else ()),
         study=item.study,
         identity=item.identity,
         rendered=item.rendered,

@@ -261,8 +261,8 @@ def route_figures(samples: Sequence[Sample], scores: Array, thresholds: Array) -
 
     Args:
         samples: N rows.
-        scores: (N, 3) calibrated probabilities in the order of ``REGIONS``.
-        thresholds: (3,) from which each region fires.
+        scores: (N, R) calibrated probabilities in the order of ``REGIONS``.
+        thresholds: (R,) from which each region fires.
     """
     groups = [sample.group for sample in samples]
     single = np.array([sample.single_region is not None for sample in samples])

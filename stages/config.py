@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.bundle import Name
 from pipeline.config import Settings
+from pipeline.domain import ANY_REGION, REGIONS
 from pipeline.preprocess import PreprocessSpec
 
 RESNET50 = "resnet50"
@@ -30,8 +31,15 @@ Cut = Annotated[str, AfterValidator(_known_block)]
 """Name of a ResNet50 block; ``layer4`` is its first block, ``stem`` the start of the network."""
 
 
-Whose = Literal["elbow", "hand", "shoulder", "all"]
-"""A specialist's region."""
+def _known_region(name: str) -> str:
+    known = (*REGIONS, ANY_REGION)
+    if name not in known:
+        raise ValueError(f"{name!r} is not a region, wanted one of {', '.join(known)}")
+    return name
+
+
+Whose = Annotated[str, AfterValidator(_known_region)]
+"""A specialist's region, or ``all``."""
 
 
 def differences(base: Any, other: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]:

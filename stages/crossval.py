@@ -26,7 +26,7 @@ from .assess import PREDICTIONS
 from .calibrate import probabilities
 from .checkpoint import CONFIG
 from .config import FractureConfig, RegionConfig
-from .data.index import NONE, UNKNOWN, Index
+from .data.index import Index
 from .folds import By, Folds
 from .metrics import auc, auc_estimate, share
 from .recipe import RESULT, train_fracture, train_region
@@ -195,12 +195,10 @@ def subsets(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Labelled rows by the region that they show: alone, or with others."""
     known = table[table["label"].notna()]
     singles = {region: known[known["regions"] == region] for region in REGIONS}
-    views = {
-        region: known[[region in str(names).split(";") for names in known["regions"]]]
-        for region in REGIONS
-    }
+    sets = [{*str(names).split(";")} for names in known["regions"]]
+    views = {region: known[[region in names for names in sets]] for region in REGIONS}
     return {
-        "any region": known[~known["regions"].isin((NONE, UNKNOWN))],
+        "any region": known[[not names.isdisjoint(REGIONS) for names in sets]],
         **{f"{region} alone": rows for region, rows in singles.items()},
         **{f"{region} in view": rows for region, rows in views.items()},
     }

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from pipeline.bundle import MANIFEST_NAME
 from pipeline.config import Settings, load
-from pipeline.domain import ANY_REGION
+from pipeline.domain import ANY_REGION, REGIONS
 from pipeline.errors import ConfigError, UsageError
 from pipeline.progress import Progress
 
@@ -43,7 +43,7 @@ class SystemConfig(Settings):
     """
 
     title: str = ""
-    regions: tuple[Whose, ...] = Field(("elbow", "hand", "shoulder"), min_length=1)
+    regions: tuple[Whose, ...] = Field(REGIONS, min_length=1)
     region: RegionConfig | None = RegionConfig()
     fracture: FractureConfig = FractureConfig()
     export: ExportConfig = ExportConfig()

@@ -48,7 +48,8 @@ def _nothing_to_refuse(learn: Sequence[Sample]) -> Iterator[str]:
     if not any(sample.regions == NONE for sample in learn):
         yield (
             f"no training picture shows something else than {', '.join(REGIONS)}: what the router "
-            "does with a knee or a chest is unknown; add some with `fxpipe index --negatives`"
+            "does with another part of the body is unknown; add some with "
+            "`fxpipe index --negatives`"
         )
 
 
@@ -64,6 +65,6 @@ def _few_views(learn: Sequence[Sample], check: Sequence[Sample]) -> Iterator[str
 
 
 def _views(samples: Sequence[Sample]) -> Array:
-    """(N, 3) float32: 1 in view, 0 not, NaN unknown."""
+    """(N, R) float32: 1 in view, 0 not, NaN unknown."""
     vectors = [sample.region_vector() for sample in samples]
     return np.array(vectors, np.float32).reshape(-1, len(REGIONS))

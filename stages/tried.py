@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.bundle import Estimate
+from pipeline.domain import REGIONS
 from pipeline.errors import ConfigError
 
 from .assess import PREDICTIONS
@@ -19,7 +20,7 @@ from .crossval import figures_of, fracture_summary, ranking, subsets
 from .metrics import auc, auc_estimate, bootstrap
 from .recipe import RESULT
 
-SHOWN = ("any region", "hand in view", "elbow in view", "shoulder in view")
+SHOWN = ("any region", *(f"{region} in view" for region in REGIONS))
 
 
 def side_by_side(folders: Sequence[Path]) -> list[dict[str, Any]]:

@@ -52,6 +52,8 @@ class Sample:
             column is left out where it never is.
         types: Of a fracture: names joined by ``;``, or empty where they are not known. The column
             may be left out.
+        known_regions: The regions that fxpipe knew when the row was made, joined by ``;``: of any
+            other ``regions`` says nothing. The column is left out where it holds the first three.
     """
 
     path: Path
@@ -67,6 +69,7 @@ class Sample:
     boxes: tuple[Box, ...] = ()
     licence: str = ""
     types: str = ""
+    known_regions: str = ";".join(REGIONS)
 
     @property
     def type_names(self) -> tuple[str, ...]:
@@ -74,14 +77,13 @@ class Sample:
         return tuple(filter(None, self.types.split(";")))
 
     def region_vector(self) -> Array:
-        """(3,) float32 in the order of ``REGIONS``: 1 in view, 0 not, NaN unknown."""
-        names = [] if self.regions == NONE else self.regions.split(";")
-        if self.regions == UNKNOWN:
-            names = [f"{region}?" for region in REGIONS]
+        """(R,) float32 in the order of ``REGIONS``: 1 in view, 0 not, NaN unknown."""
+        names = self.regions.split(";")
+        known = [] if self.regions == UNKNOWN else self.known_regions.split(";")
         return np.array(
-            [1.0 if r in names else np.nan if f"{r}?" in names else 0.0 for r in REGIONS],
-            np.float32,
-        )
+            [1.0 if r in names else 0.0 if r in known and f"{r}?" not in names else np.nan
+             for r in REGIONS], np.float32,
+        )  # fmt: skip
 
     @property
     def single_region(self) -> str | None:
@@ -94,12 +96,13 @@ class Sample:
 
 
 COLUMNS = tuple(field.name for field in fields(Sample))
-NEEDED = COLUMNS[:-3]
-"""Columns without which a table is refused: all but boxes, licence, types, which are rare."""
-_RARE = ("licence", "types")  # left out of a file where they are empty
 _TYPE = re.compile("[a-z0-9][a-z0-9-]*")
-UNSAID = {"regions": UNKNOWN}
+NEEDED = COLUMNS[: COLUMNS.index("boxes")]
+"""Columns without which a table is refused: all but those that few tables have."""
+UNSAID = {"regions": UNKNOWN, "known_regions": "elbow;hand;shoulder"}
 """What a column that is left out means where it is not the empty text."""
+_OMITTED = ("licence", "types", "known_regions")
+"""Columns that are left out of a table where every row says what leaving them out means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +232,12 @@ def write_index(samples: Sequence[Sample], target: Path, allow_leaks: bool = Fal
     if faults:
         raise IndexFaultsError(str(target), faults)
     folder = target.parent.resolve()
-    empty = {name for name in _RARE if not any(getattr(sample, name) for sample in samples)}
-    columns = [name for name in COLUMNS if name not in empty]
+    columns = [
+        name
+        for name in COLUMNS
+        if name not in _OMITTED
+        or any(getattr(sample, name) != UNSAID.get(name, "") for sample in samples)
+    ]
     rows = [
         {
             **{name: getattr(sample, name) for name in columns},
@@ -258,7 +265,7 @@ def find_faults(samples: Sequence[Sample]) -> list[str]:
 
 def find_illegal(samples: Sequence[Sample]) -> list[str]:
     """Rows with a value that no row may have, in words."""
-    faults = []
+    faults = find_outdated(samples)
     legal = {NONE, UNKNOWN}
     tokens = {f"{region}{mark}" for region in REGIONS for mark in ("", "?")}
     for sample in samples:
@@ -283,6 +290,17 @@ def _illegal_types(sample: Sample) -> list[str]:
     if names and sample.label != 1:
         return [f"{told}, but the label is {sample.label}: only fractures have types"]
     return []
+
+
+def find_outdated(samples: Sequence[Sample]) -> list[str]:
+    """Rows that exclude regions of which nothing was known when they were made, in words."""
+    rows = [s for s in samples if s.regions == NONE and {*REGIONS} - {*s.known_regions.split(";")}]
+    return [
+        f"{row.path}: regions are {NONE!r}, from when fxpipe knew only {row.known_regions}: of the "
+        f"others of {';'.join(REGIONS)} it says nothing ({len(rows)} such rows); make the table "
+        "again with `fxpipe index`"
+        for row in rows[:1]
+    ]
 
 
 def find_incomplete(samples: Sequence[Sample]) -> list[str]:

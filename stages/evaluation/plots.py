@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from pipeline.domain import ANY_REGION, REGIONS
 from pipeline.io.own import MAKER
+from pipeline.regions import TABLE
 
 from ..metrics import BOOTSTRAPS, Cases, auc, probability_bins, rate
 from ..resample import Numbers, aurc, drawn_weights, roc_draws
@@ -29,10 +30,13 @@ from .figures import (
 from .routing import confusion
 
 NETWORK, BASELINE = "#1f5a99", "#8a8a8a"
-COLOURS = {"elbow": "#c25b00", "hand": "#1f5a99", "shoulder": "#2c7a4b", POOLED: "#222222",
-           ANY_REGION: "#7a4b9a"}  # fmt: skip
+COLOURS = {
+    **{region.name: region.colour for region in TABLE}, POOLED: "#222222", ANY_REGION: "#7a4b9a",
+}  # fmt: skip
 NAMES = {POOLED: "regions pooled", ANY_REGION: "all, one specialist"}
 DPI = 120
+_PER_LINE = 2
+"""Panels."""
 
 
 def draw_all(table: pd.DataFrame, folder: Path, settings: Settings) -> tuple[Path, ...]:
@@ -61,9 +65,15 @@ def draw_all(table: pd.DataFrame, folder: Path, settings: Settings) -> tuple[Pat
 
 
 def _panels(figure: Figure, table: pd.DataFrame) -> Iterator[tuple[str, Axes, Cases]]:
-    """A square panel for each region, and one for a specialist for all or for the cases pooled."""
-    for place, region in enumerate((*REGIONS, measured(table)[-1])):
-        axes = figure.add_subplot(2, 2, place + 1)
+    """A square panel for each region, and one for a specialist for all or for the cases pooled.
+
+    The height of the figure is that for two lines of panels; it grows with them.
+    """
+    shown = (*REGIONS, measured(table)[-1])
+    lines = -(-len(shown) // _PER_LINE)
+    figure.set_figheight(figure.get_figheight() * lines / _PER_LINE)
+    for place, region in enumerate(shown):
+        axes = figure.add_subplot(lines, _PER_LINE, place + 1)
         axes.set_aspect("equal")
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         axes.plot([0, 1], [0, 1], color=BASELINE, linestyle="--", linewidth=1)

@@ -38,9 +38,18 @@ TAKEN = (*REGIONS, SEVERAL, "none", FAILED)
 
 
 def seen(table: pd.DataFrame) -> list[str]:
-    """What is in view, one of :data:`SEEN`; a set with an uncertain member counts as several."""
-    known = {*REGIONS, "none", "unknown"}
-    return [text if text in known else SEVERAL for text in table["regions"]]
+    """What is in view, one of :data:`SEEN`.
+
+    A set with certain and uncertain members counts as several, one with uncertain members only as
+    unknown.
+    """
+    return [_seen(text) for text in table["regions"]]
+
+
+def _seen(text: str) -> str:
+    if text in (*REGIONS, "none", "unknown"):
+        return text
+    return "unknown" if {*REGIONS}.isdisjoint(text.split(";")) else SEVERAL
 
 
 def taken(table: pd.DataFrame) -> list[str]:
@@ -112,7 +121,7 @@ def region_figures(table: pd.DataFrame, settings: Settings) -> Figures | None:
 
 
 def _commonest(view: Numbers) -> Numbers:
-    """(3,) the most frequent row; the first in order among equals, nothing for no rows."""
+    """(R,) the most frequent row; the first in order among equals, nothing for no rows."""
     if len(view) == 0:
         return np.zeros(len(REGIONS))
     kinds, counts = np.unique(view, axis=0, return_counts=True)

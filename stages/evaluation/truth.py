@@ -34,15 +34,16 @@ def specialists(table: pd.DataFrame) -> tuple[str, ...]:
 
 
 def columns(table: pd.DataFrame, name: str, names: Sequence[str] = REGIONS) -> Numbers:
-    """(N, 3) of the columns ``name_REGION`` in the order of ``REGIONS``, or of other names."""
+    """(N, R) of the columns ``name_REGION`` in the order of ``REGIONS``, or of other names."""
     values: Numbers = table[[f"{name}_{region}" for region in names]].to_numpy(np.float64)
     return values
 
 
 def fired(table: pd.DataFrame, column: str = "fired") -> Flags:
-    """(N, 3) bool: which regions fired; in the column ``fired_alone`` by the pixels alone."""
+    """(N, R) bool: which regions fired; in the column ``fired_alone`` by the pixels alone."""
     sets = [set(text.split(";")) for text in table[column]]
-    return np.array([[r in names for r in REGIONS] for names in sets], bool).reshape(-1, 3)
+    rows = [[region in names for region in REGIONS] for names in sets]
+    return np.array(rows, bool).reshape(-1, len(REGIONS))
 
 
 def routed(table: pd.DataFrame) -> Flags:

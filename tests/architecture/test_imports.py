@@ -26,6 +26,7 @@ LAYERS = (
     {"tissue", "artificial"},
     {"domain", "source", "errors", "clock", "in_order", "flow", "submissions"}
     | {"bands", "lock", "spreadsheet"},
+    {"regions"},
 )
 """Top first. The design puts bundle, io, preprocess and config on one floor; the steps between
 them here are those that exist, so that no circle can come in."""

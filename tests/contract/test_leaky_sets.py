@@ -117,7 +117,7 @@ def test_a_patient_of_two_regions_is_on_one_side_and_a_division_by_picture_is_no
     assert fxpipe("index", "--input", root, "--output", index).exit_code == 0
     table = pd.read_csv(index)
     regions = table.groupby("group")["regions"].agg(set)
-    assert regions["mura/patient00001"] == {"elbow", "shoulder", "none"}
+    assert regions["mura/patient00001"] == {"elbow", "shoulder", "hand"}
     assert (table.groupby("group")["split"].nunique() == 1).all()
     told = fxpipe("index", "--input", root, "--split", "picture", "--output", index)
     assert "share a group with it" in told.output

@@ -159,13 +159,31 @@ def test_mura_keeps_patient_study_label_and_division(mura):
 
 def test_a_patient_of_two_regions_is_one_group(mura):
     rows = [row for row in read_mura(mura) if row.group == "mura/patient00001"]
-    assert {row.regions for row in rows} == {"elbow", "none", "shoulder"}
+    assert {row.regions for row in rows} == {"elbow", "hand", "shoulder"}
     assert len({row.study for row in rows}) == 3
 
 
-def test_the_other_regions_of_mura_are_negatives_that_keep_their_label(mura):
+def test_folders_of_mura_mean_what_their_words_mean_everywhere(mura):
     rows = [row for row in read_mura(mura) if row.origin == "mura/XR_WRIST"]
-    assert {(row.regions, row.label) for row in rows} == {("none", 0), ("none", 1)}
+    assert {(row.regions, row.label) for row in rows} == {("hand", 0), ("hand", 1)}
+
+
+@pytest.mark.parametrize(
+    ("folder", "regions"),
+    [
+        ("XR_ELBOW", "elbow"),
+        ("XR_HAND", "hand"),
+        ("XR_SHOULDER", "shoulder"),
+        ("XR_FINGER", "hand"),
+        ("XR_WRIST", "hand"),
+        ("XR_FOREARM", "elbow?;hand?"),
+        ("XR_HUMERUS", "elbow?;shoulder?"),
+    ],
+)
+def test_every_folder_of_mura_is_known(tmp_path, folder, regions):
+    draw(tmp_path / f"MURA/train/{folder}/patient00001/study1_positive/image1.png", 1)
+    (row,) = read_mura(tmp_path / "MURA")
+    assert (row.regions, row.origin) == (regions, f"mura/{folder}")
 
 
 @pytest.mark.parametrize("place", [".", "..", "train", "valid"])

@@ -11,7 +11,9 @@ import pytest
 from layouts import cut, draw, sheet
 from tables import sample
 
+from pipeline.domain import REGIONS
 from pipeline.errors import IndexFaultsError, InputMissingError, UsageError
+from stages.data.adapters import table as table_layout
 from stages.data.adapters.columns import parse_columns
 from stages.data.adapters.dicom import read_studies
 from stages.data.adapters.folders import is_folders, read_folders
@@ -85,8 +87,12 @@ def test_other_words_are_no_labels(word):
         ("none", "none"),
         ("", "unknown"),
         ("unknown", "unknown"),
-        ("forearm", None),
-        ("HUMERUS", None),
+        ("forearm", "elbow?;hand?"),
+        ("HUMERUS", "elbow?;shoulder?"),
+        ("CLAVICLE", "shoulder?"),
+        ("forearm, wrist", "elbow?;hand"),
+        ("hand; elbow", "elbow;hand"),
+        ("elbow?;hand?;shoulder?", "unknown"),
         ("hand, gizmo", None),
         ("left", None),
     ],
@@ -96,6 +102,15 @@ def test_region_words(text, regions):
 
 
 # ---------------------------------------------------------------------------------- folders
+
+
+@pytest.mark.parametrize(
+    ("folders", "regions"),
+    [("arm/elbow", "elbow"), ("arm", "elbow?;shoulder?"), ("elbow/hand", "unknown")],
+)
+def test_a_folder_that_leaves_nothing_open_counts_first(tmp_path, folders, regions):
+    root = tree(tmp_path, f"{folders}/fractured/1.png", f"{folders}/not fractured/2.png")
+    assert {row.regions for row in read_folders(root)} == {regions}
 
 
 def test_the_multi_region_set(tmp_path):
@@ -331,10 +346,10 @@ def test_every_fault_of_a_table_is_listed_with_its_line(tmp_path):
 
 
 def test_words_that_name_no_region_are_counted(tmp_path, caplog):
-    rows = [["a.png", "1", "gizmo"], ["b.png", "1", "gizmo"], ["c.png", "1", "forearm"]]
+    rows = [["a.png", "1", "gizmo"], ["b.png", "1", "gizmo"], ["c.png", "1", "thing"]]
     source = table(tmp_path, ["path", "label", "region"], *rows)
     assert {row.regions for row in read_listed(source)} == {"unknown"}
-    assert "'gizmo' 2 times, 'forearm' 1 times" in caplog.text
+    assert "'gizmo' 2 times, 'thing' 1 times" in caplog.text
 
 
 def test_a_table_without_groups_warns_and_each_picture_is_its_own(tmp_path, caplog):
@@ -407,6 +422,21 @@ def test_an_index_that_calls_a_kind_wrongly_is_refused(tmp_path):
         read_listed(source)
 
 
+def test_an_index_without_known_regions_knew_the_first_three_and_any_other_table_all(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(table_layout, "REGIONS", (*REGIONS, "knee"))
+    plain = table(tmp_path, ["path", "label", "regions"], ["a.png", "1", "hand"])
+    (row,) = read_listed(plain)
+    assert row.known_regions == "elbow;hand;shoulder;knee"
+    write_index([replace(row, known_regions="elbow;hand;shoulder")], tmp_path / "index.csv")
+    (row,) = read_listed(tmp_path / "index.csv")
+    assert row.known_regions == "elbow;hand;shoulder"
+    write_index([replace(row, known_regions="elbow;hand;shoulder;foot")], tmp_path / "index.csv")
+    (row,) = read_listed(tmp_path / "index.csv")
+    assert row.known_regions == "elbow;hand;shoulder;foot"
+
+
 # ---------------------------------------------------------------------------------- DICOM
 
 HEADERS = [
@@ -431,7 +461,7 @@ def name_of(row):
 def test_headers_give_patient_study_and_region(archive):
     rows = sorted(read_studies(archive), key=name_of)
     assert [row.regions for row in rows] == [
-        *("elbow", "hand", "none", "unknown", "unknown", "unknown")
+        *("elbow", "hand", "none", "elbow?;hand?", "unknown", "unknown")
     ]
     assert rows[0].group == rows[1].group != rows[2].group == rows[3].group
     assert rows[0].study != rows[1].study

@@ -9,7 +9,7 @@ from tables import fracatlas_folder, sample
 from pipeline.errors import IndexFaultsError, InputMissingError
 from stages.data.adapters.fracatlas import read_fracatlas
 from stages.data.adapters.negatives import read_negatives
-from stages.data.index import assign_splits, find_faults, read_index, write_index
+from stages.data.index import assign_splits, find_faults, read_index, read_table, write_index
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +145,28 @@ def test_an_excluded_row_leaks_nothing():
         ("elbow;hand?;shoulder", [1, np.nan, 1]),
         ("none", [0, 0, 0]),
         ("unknown", [np.nan] * 3),
+        ("shoulder?", [0, 0, np.nan]),
     ],
 )
 def test_regions_become_a_vector_with_unknowns_left_open(regions, wanted):
     np.testing.assert_array_equal(sample("a", regions=regions).region_vector(), wanted)
+
+
+def test_of_a_region_that_was_not_known_a_row_says_nothing():
+    older = {"known_regions": "elbow;hand"}
+    vector = sample("a", regions="hand", **older).region_vector()
+    np.testing.assert_array_equal(vector, [0, 1, np.nan])
+    (fault,) = find_faults([sample("a"), *(sample(n, regions="none", **older) for n in "bc")])
+    assert fault.startswith("b: regions are 'none', from when fxpipe knew only elbow;hand: ")
+    assert "(2 such rows); make the table again" in fault
+
+
+def test_the_known_regions_stand_in_the_table_where_they_are_not_the_first_three(tmp_path):
+    for name, known in (("first", "elbow;hand;shoulder"), ("more", "elbow;hand;shoulder;knee")):
+        write_index([sample("a.jpg", known_regions=known)], tmp_path / name)
+    assert "known_regions" not in (tmp_path / "first").read_text()
+    assert read_table(tmp_path / "first").samples[0].known_regions == "elbow;hand;shoulder"
+    assert read_table(tmp_path / "more").samples[0].known_regions == "elbow;hand;shoulder;knee"
 
 
 def test_an_uncertain_region_is_not_shown_to_its_specialist():

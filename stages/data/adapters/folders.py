@@ -136,6 +136,8 @@ def _place(
     dropped = {*chosen, *list(splits)[:1]}
     between = [name for i, name in enumerate(parts) if i not in dropped and name not in patients]
     regions = {region for region in map(regions_of, between) if region}
+    # A word that leaves nothing open (elbow) counts before one that does (arm).
+    regions = {region for region in regions if "?" not in region} or regions
     return _Place(
         path=path,
         label=None if deepest is None else chosen[deepest],

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from pipeline.errors import InputMissingError
 
-from ..index import NONE, UNKNOWN, Box, Sample
+from ..index import UNKNOWN, Box, Sample
 from ..twins import CONFLICT, flagged
 from .columns import read_csv, rows_of
 from .fracatlas_boxes import read_annotations
 from .fracatlas_regions import REGIONS_IN_VIEW, known_pictures
 from .pictures import Watch, descend, looked_at, named, refuse, unwatched, walk
+from .words import regions_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +45,9 @@ def read_distributed(source: Path, watch: Watch = unwatched) -> list[Sample]:
     """Rows of FracAtlas with the regions and groups of ``fracatlas_regions.csv`` where it has them.
 
     Any other picture is its own group, and its regions are what ``dataset.csv`` says for certain:
-    there, "hand" is the whole upper limb, so it leaves all three open. Broken pictures, and those
-    whose folder contradicts the table, are flagged and excluded.
+    there, "hand" is the whole upper limb, so it leaves its regions open, and a picture of the whole
+    arm shows the shoulder too whether or not that is marked. Broken pictures, and those whose
+    folder contradicts the table, are flagged and excluded.
 
     Raises:
         InputMissingError: No such folder there.
@@ -106,16 +108,17 @@ def _row_faults(row: Mapping[str, str], before: Mapping[str, tuple[int, object]]
 
 def _row(path: Path, label: int, listed: Mapping[str, str], boxes: tuple[Box, ...]) -> Sample:
     known = known_pictures().get(path.name)
-    parts = [part for part in PARTS if listed.get(part) == "1"]
+    parts = "+".join(part for part in PARTS if listed.get(part) == "1")
+    said = regions_of(parts, "fracatlas as distributed") or UNKNOWN
     row = Sample(
         path=path,
-        regions=REGIONS_IN_VIEW[known.region] if known else _regions(parts),
+        regions=REGIONS_IN_VIEW[known.region] if known else said,
         label=label,
         label_kind="fracture",
         group=f"fracatlas/{known.group if known else path.name}",
         study="",
         split="train",
-        origin=f"fracatlas/{known.region if known else 'authors:' + ('+'.join(parts) or 'none')}",
+        origin=f"fracatlas/{known.region if known else 'authors:' + (parts or 'none')}",
         flags="hardware" if listed.get("hardware") == "1" else "",
         sha256="",
         boxes=boxes,
@@ -125,16 +128,3 @@ def _row(path: Path, label: int, listed: Mapping[str, str], boxes: tuple[Box, ..
     if (known and known.label_conflict) or listed.get("fractured", str(label)) != str(label):
         row = flagged(row, CONFLICT)
     return row
-
-
-def _regions(parts: list[str]) -> str:
-    """What the authors' parts say for certain.
-
-    "hand" is any part of the upper limb, and a picture of the whole arm shows the shoulder too
-    whether or not that is marked.
-    """
-    if "hand" in parts:
-        return "elbow?;hand?;shoulder" if "shoulder" in parts else UNKNOWN
-    if "shoulder" in parts:
-        return "shoulder"
-    return NONE if parts else UNKNOWN

@@ -16,25 +16,19 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from ..index import NONE, UNKNOWN
+from pipeline.domain import REGIONS
+
+from ..index import UNKNOWN
 from .columns import read_csv, rows_of
+from .words import regions_of
 
 FILE = Path(__file__).with_name("fracatlas_regions.csv")
 
-REGIONS_IN_VIEW = {
-    "elbow": "elbow",
-    "hand": "hand",
-    "shoulder": "shoulder",
-    "elbow+hand": "elbow;hand",
-    # The whole arm with the chest: the hand is often cut off or held by a parent.
-    "arm+trunk": "elbow;hand?;shoulder",
-    # Parts that touch a joint or not: known to the labeller only as "none of the above".
-    "forearm": UNKNOWN,
-    "other": UNKNOWN,
-    "leg": NONE,
-    "hip": NONE,
-    "leg+hip": NONE,
-}
+# other: known to the labeller only as none of the above.
+_WORDS = (*REGIONS, "elbow+hand", "arm+trunk", "forearm", "other", "leg", "hip", "leg+hip")
+
+REGIONS_IN_VIEW = {word: regions_of(word, "fracatlas") or UNKNOWN for word in _WORDS}
+"""What is in view, as in the index, by the words of the labels."""
 
 
 class Known(NamedTuple):

@@ -2,7 +2,8 @@
 
 Its CSV files have no header and may be absent: ``train_image_paths.csv`` lists pictures,
 ``train_labeled_studies.csv`` studies with their label, both as ``MURA-v1.1/train/…``; the same for
-``valid``. Labels say abnormal, which is more than fractured.
+``valid``. Labels say abnormal, which is more than fractured. Folders name parts of the body, which
+mean what they mean in every data set: a wrist shows the hand, a forearm leaves elbow and hand open.
 
 Rajpurkar et al., MURA, arXiv 1712.06957.
 """
@@ -18,22 +19,16 @@ from pathlib import Path
 from pipeline.errors import InputMissingError
 from pipeline.spreadsheet import separator_of, text_of
 
-from ..index import NONE, Sample, Split
+from ..index import Sample, Split
 from ..twins import CONFLICT, flagged
 from .pictures import Watch, descend, looked_at, named, refuse, unwatched, walk
+from .words import regions_of
 
 logger = logging.getLogger(__name__)
 
 WANTED = "train/ or valid/ with XR_ELBOW/patient00001/study1_positive/image1.png and so on"
 
 PARTS: dict[str, Split] = {"train": "train", "valid": "val"}
-REGIONS = {
-    "XR_ELBOW": "elbow",
-    "XR_HAND": "hand",
-    "XR_SHOULDER": "shoulder",
-    # Unsupported negatives; their label is kept.
-    **dict.fromkeys(("XR_FINGER", "XR_FOREARM", "XR_HUMERUS", "XR_WRIST"), NONE),
-}
 _PLACE = re.compile(r"(patient\d+)/(study\d+)_(positive|negative)/[^/]+")
 
 
@@ -76,7 +71,7 @@ def _find(source: Path) -> tuple[Path, list[str]] | None:
     whole = source.resolve()
     if whole.name in PARTS and whole.name in _parts(whole.parent):
         return whole.parent, [whole.name]
-    if whole.name in REGIONS and any(whole.glob("patient*/study*_*")):
+    if _regions(whole.name) and any(whole.glob("patient*/study*_*")):
         if whole.parent.name in PARTS:
             return whole.parents[1], [f"{whole.parent.name}/{whole.name}"]
         return whole.parent, [whole.name]  # taken out of its part: no division
@@ -85,7 +80,17 @@ def _find(source: Path) -> tuple[Path, list[str]] | None:
 
 
 def _parts(root: Path) -> list[str]:
-    return [part for part in PARTS if any((root / part / region).is_dir() for region in REGIONS)]
+    return [
+        part
+        for part in PARTS
+        if any(_regions(path.name) and path.is_dir() for path in (root / part).glob("XR_*"))
+    ]
+
+
+def _regions(folder: str) -> str | None:
+    """What pictures in ``XR_…`` show, as in the index; None for a folder of another name."""
+    prefix, _, part = folder.partition("_")
+    return regions_of(part) if prefix == "XR" and part else None
 
 
 def _part(folder: str) -> str:
@@ -126,20 +131,20 @@ def _read_place(root: Path, folder: str, faults: list[str]) -> list[Sample]:
 
 
 def _row(part: str, place: str, path: Path) -> Sample | None:
-    region, _, rest = place.removeprefix(f"{part}/").partition("/")
-    match = _PLACE.fullmatch(rest)
-    if region not in REGIONS or not match:
+    folder, _, rest = place.removeprefix(f"{part}/").partition("/")
+    regions, match = _regions(folder), _PLACE.fullmatch(rest)
+    if regions is None or not match:
         return None
     patient, study, word = match.groups()
     return Sample(
         path=path,
-        regions=REGIONS[region],
+        regions=regions,
         label=int(word == "positive"),
         label_kind="abnormality",
         group=f"mura/{patient}",
-        study=f"mura/{patient}/{region}/{study}",
+        study=f"mura/{patient}/{folder}/{study}",
         split=PARTS.get(part, "train"),
-        origin=f"mura/{region}",
+        origin=f"mura/{folder}",
         flags="",
         sha256="",
     )

@@ -1,4 +1,4 @@
-"""A folder of pictures that show no supported region: chests, knees, photographs.
+"""A folder of pictures that show no supported region: chests, spines, photographs.
 
 Gathered from many places, such a folder may say in a ``SOURCES.csv`` where each file comes from
 (columns ``file``, ``original_path``, ``licence``, and ``sha256`` if it is known).

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.domain import REGIONS
 from pipeline.errors import InputMissingError, UsageError
 
-from ..index import LABEL_KINDS, UNKNOWN, Box, Sample, Split, read_boxes
+from ..index import LABEL_KINDS, NEEDED, UNKNOWN, UNSAID, Box, Sample, Split, read_boxes
 from .columns import choose, read_csv, rows_of
 from .pictures import Watch, counted, looked_at, missing, refuse, unwatched
 from .words import Label, denied, kind_of, label_of, regions_of, split_of
@@ -31,6 +32,7 @@ PLAIN = {
     "sha256": ("sha256",),
     "licence": ("licence", "license"),
     "types": ("types", "fracture_types"),
+    "known_regions": ("known_regions",),
 }
 """Fields of a row, and names by which a column is known to hold one."""
 
@@ -79,8 +81,14 @@ def read_listed(
             "say which it is: --columns label=COLUMN; a table whose pictures have no labels has an "
             "empty column label",
         )
+    # What an index without the column knew of; the words of other tables are of today's regions.
+    known = UNSAID["known_regions"] if {*NEEDED} <= {*table.columns} else ";".join(REGIONS)
     cells = [
-        (line, {field: row[column].strip() for field, column in chosen.items()})
+        (
+            line,
+            {"known_regions": known}
+            | {field: row[column].strip() for field, column in chosen.items()},
+        )
         for line, row in rows_of(table)
     ]
     faults: list[str] = []
@@ -161,6 +169,7 @@ def _row(
         boxes=boxes,
         licence=cell.get("licence", ""),
         types=";".join(cell.get("types", "").lower().replace(";", " ").split()),
+        known_regions=cell["known_regions"],
     )
 
 

@@ -1,16 +1,18 @@
 """What the words of data sets mean: labels, body regions, splits.
 
-A word that is not in these lists means nothing here: it is told, never guessed.
+A word that is not in these lists means nothing here: it is reported, never guessed. The words of
+regions come from :mod:`pipeline.regions`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import NamedTuple
 
-from pipeline.domain import REGIONS
 from pipeline.io.body_parts import BODY_PARTS
+from pipeline.regions import REGIONS, Place, places
 
 from ..index import NONE, UNKNOWN, Split
 
@@ -59,14 +61,6 @@ _SPLITS: dict[str, Split] = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 
-# Neighbours of the supported regions (FOREARM, HUMERUS, CLAVICLE, ...) are left out on purpose:
-# pictures of them may or may not show a supported joint.
-_SUPPORTED = {
-    word.lower(): place.regions[0]
-    for word, place in BODY_PARTS.items()
-    if place.regions and place.certain
-}
-_ELSEWHERE = frozenset(word.lower() for word, place in BODY_PARTS.items() if not place.regions)
 _SIDES = frozenset(("left", "right", "l", "r", "lt", "rt", "xr", "xray"))
 
 
@@ -107,26 +101,44 @@ def split_of(word: str) -> Split | None:
     return _SPLITS.get(word.strip().lower())
 
 
-def regions_of(text: str) -> str | None:
-    """The regions that words name, joined by ``;`` as in the index; None when not understood.
+def regions_of(text: str, data_set: str = "") -> str | None:
+    """The regions that words name, as in the index; None when a word is not understood.
 
-    Several may be joined by ``;``, ``,``, ``+``, ``/`` or ``&``; sides (``left``) and ``XR`` do
-    not count. Empty is ``unknown``. The index's own values stay as they are.
+    Several words may be joined by ``;``, ``,``, ``+``, ``/`` or ``&``; sides (``left``) and ``XR``
+    do not count. A neighbour of a region leaves it open (``CLAVICLE`` is ``shoulder?``), unless
+    another word says that it is in view. Empty is ``unknown``. The index's own values keep their
+    meaning.
+
+    Args:
+        text: The words; case does not count.
+        data_set: Whose own words count first: a key of :attr:`pipeline.regions.Region.data_sets`.
     """
-    found: list[str] = []
-    for word in filter(str.strip, re.split(r"[;,+/&]", text)):
-        region = _region(word.strip().lower())
-        if region is None:
+    own = _own_words(data_set)
+    whole = text.strip().lower()
+    words = [whole] if whole in own else re.split(r"[;,+/&]", whole)
+    found: list[Place] = []
+    for word in filter(None, map(str.strip, words)):
+        place = own.get(word) or _place(word)
+        if place is None:
             return None
-        if region not in found:
-            found.append(region)
-    if UNKNOWN in found or not found:
+        found.append(place)
+    shown = {region for place in found for region in place.shown}
+    possible = shown.union(*(place.perhaps for place in found))
+    if not found or (possible == {*REGIONS} and not shown):
         return UNKNOWN
-    return ";".join(name for name in found if name != NONE) or NONE
+    names = (name if name in shown else f"{name}?" for name in REGIONS if name in possible)
+    return ";".join(names) or NONE
 
 
-def _region(word: str) -> str | None:
-    if word in (NONE, UNKNOWN) or word.removesuffix("?") in REGIONS:
-        return word
+@cache
+def _own_words(data_set: str) -> Mapping[str, Place]:
+    return places(lambda region: region.data_sets.get(data_set, ""))
+
+
+def _place(word: str) -> Place | None:
+    if word in (NONE, UNKNOWN):
+        return Place() if word == NONE else Place(perhaps=REGIONS)
+    if word.removesuffix("?") in REGIONS:
+        return Place(perhaps=(word[:-1],)) if word.endswith("?") else Place((word,))
     plain = "".join(part for part in re.findall(r"[a-z0-9]+", word) if part not in _SIDES)
-    return NONE if plain in _ELSEWHERE else _SUPPORTED.get(plain)
+    return BODY_PARTS.get(plain.upper())
