@@ -354,8 +354,8 @@ def validate(
 ) -> dict[str, Any]:  # fmt: skip
     """AUC of each output on the validation split, and their mean, which selects the epoch.
 
-    A region run weighs routing and the auxiliary output alike: the trunk serves both. Types of
-    fracture select nothing.
+    A region run weighs routing and the auxiliary output alike: the trunk serves both. So does a
+    fracture run with the decision and the types.
     """
     targets = stage.targets(samples)
     dataset = RadiographDataset(samples, targets, preprocess)
@@ -364,11 +364,9 @@ def validate(
         f"auc_{name}": auc(targets[:, k], logits[:, k]) for k, name in enumerate(stage.outputs)
     }
     main = [scores[f"auc_{name}"] for name in stage.labels]
-    types = stage.types.labels if stage.types else ()
-    known = {*stage.labels, *types}
-    extra = [scores[f"auc_{name}"] for name in stage.outputs if name not in known]
+    extra = [scores[f"auc_{name}"] for name in stage.outputs if name not in stage.labels]
     parts = [
-        np.mean(there) for part in (main, extra) if (there := [v for v in part if v is not None])
+        np.mean(known) for part in (main, extra) if (known := [v for v in part if v is not None])
     ]
     ones = torch.ones(len(stage.outputs))
     exclusive = stage.types.exclusive if stage.types else 0

@@ -108,7 +108,7 @@ def test_types_are_learned_calibrated_and_told(trained):
 
     lines, rows = run(home, "--report", "--fhir")
     truth = {s.path.name: s for s in read_index(home / "index.csv").of("test")}
-    right = told = 0
+    shown: dict[bool, list[float]] = {True: [], False: []}
     for line, row in zip(lines, rows, strict=True):
         LineModel.model_validate(line)
         assert list(row) == [*COLUMNS, TYPES]
@@ -123,10 +123,9 @@ def test_types_are_learned_calibrated_and_told(trained):
         if activation == "softmax":
             assert sum(types.values()) == pytest.approx(1, abs=1e-5)
         for name in NAMES if truth[line["path"]].label else ():
-            told += 1
-            right += (types[name] >= 0.5) == (name in truth[line["path"]].type_names)
-    assert told >= 12
-    assert right / told > 0.75
+            shown[name in truth[line["path"]].type_names].append(types[name])
+    assert len(shown[True]) >= 6
+    assert np.mean(shown[True]) > np.mean(shown[False]) + 0.1
     fhir = json.loads((home / "results/results.fhir.json").read_text())
     assert "if fractured: oblique" in json.dumps(fhir)
 
