@@ -234,7 +234,8 @@ class Network(Opened[S]):
 def _types(spec: AnswerSpec, values: Mapping[str, Array]) -> StageOutput | None:
     if not isinstance(spec, FractureSpec) or spec.types is None:
         return None
-    return StageOutput(spec.types.labels, *(values[port] for port in TYPE_PORTS))
+    logits, probabilities = (values[port] for port in TYPE_PORTS)
+    return StageOutput(spec.types.labels, logits, probabilities)
 
 
 def _taken(spec: BundleSpec) -> tuple[str, Sizes]:

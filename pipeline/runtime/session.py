@@ -218,8 +218,10 @@ def _assemble(parts: Parts, device: Device, precision: Precision, config: RunCon
     if len(parts.routers) > 1:
         raise BundleError(f"{len(parts.routers)} region stages in the weights folder, wanted one")
     region = parts.routers[0] if parts.routers else None
-    for network in (*parts.routers, *parts.single.values()):
-        check_trunk(network, parts.trunks)
+    for router in parts.routers:
+        check_trunk(router, parts.trunks)
+    for specialist in parts.single.values():
+        check_trunk(specialist, parts.trunks)
     _check_regions(region, fracture)
     return _complete(parts.trunks, region, fracture, device, precision, config)
 
