@@ -69,7 +69,8 @@ def test_types_are_written_where_there_are_any_and_read_again(tmp_path):
     for one in plain:
         one.path.write_bytes(b"x")
     write_index(plain, tmp_path / "without.csv")
-    assert "types" not in (tmp_path / "without.csv").read_text()
+    header = (tmp_path / "without.csv").read_text().splitlines()[0]
+    assert "types" not in header
     assert [s.type_names for s in read_index(tmp_path / "without.csv").samples] == [(), ()]
     write_index([replace(plain[0], types="oblique;avulsion"), plain[1]], tmp_path / "with.csv")
     found = read_index(tmp_path / "with.csv").samples
