@@ -70,8 +70,8 @@ TABLE = (
         parts="HAND HANDS WRIST FINGER FINGERS THUMB CARPUS SCAPHOID "
         "FOREARM? RADIUS? ULNA? RADIUSULNA?",
         views="SCAPHOID",
-        # On arms with a trunk the hand is often cut off, or held by a parent. The authors of FracAtlas
-        # call the whole upper limb a hand.
+        # On arms with a trunk the hand is often cut off, or held by a parent. The authors of
+        # FracAtlas call the whole upper limb a hand.
         data_sets={"fracatlas": "arm+trunk?", "fracatlas as distributed": "hand?"},
     ),
     Region(
