@@ -8,7 +8,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ import onnx
 from pydantic import Field
 from torch import nn
 
+from pipeline import version
+from pipeline.atomic import write_atomic
 from pipeline.bundle import (
     MANIFEST_NAME,
     BundleSpec,
@@ -321,7 +322,7 @@ def _provenance(run: Run, index: Index) -> Provenance:
     }
     origins = Counter(sample.origin.split("/")[0] for sample in seen["train"])
     return Provenance(
-        fxpipe_version=version("fxpipe"),
+        fxpipe_version=version(),
         run=run.folder.name,
         created=run.described["created"],
         index_digest=run.described["index_digest"],
@@ -366,9 +367,7 @@ def _write(
             continue
         file = weights / name / f"{precision}.onnx"
         file.parent.mkdir(exist_ok=True)
-        partial = file.with_name(file.name + ".partial")
-        partial.write_bytes(content)
-        partial.replace(file)
+        write_atomic(file, content)
         entries[name, precision] = ManifestEntry(
             name=name,
             kind=spec.kind,

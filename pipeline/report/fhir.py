@@ -7,7 +7,6 @@ Subject, accession number and study are told only when identifiers are kept.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import uuid
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from typing import Any, Self
 
 from pydicom.sr.coding import Code
 
-from .. import DISTRIBUTION
+from .. import DISTRIBUTION, version
 from ..domain import FractureCall, Outcome
 from ..errors import OutputError
 from .dicom import codes
@@ -53,7 +52,7 @@ class FhirWriter:
     def __init__(self, path: Path, root: Path, after: Mark = BEGINNING) -> None:
         self._root = root
         self._rows = after.rows
-        self._device = _url("device", _version())
+        self._device = _url("device", version())
         self.stream = Stream(path, after)
         if not after.size:
             head = {"resourceType": "Bundle", "type": "collection", "timestamp": _now()}
@@ -142,7 +141,7 @@ def _device() -> Resource:
         "resourceType": "Device",
         "deviceName": [{"name": DISTRIBUTION, "type": "model-name"}],
         "type": {"text": "software that reads radiographs"},
-        "version": [{"value": _version()}],
+        "version": [{"value": version()}],
         "note": [{"text": INTENDED_USE}],
     }
 
@@ -187,10 +186,3 @@ def _url(kind: str, key: str) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version(DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

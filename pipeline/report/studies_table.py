@@ -15,12 +15,12 @@ from ..decision import Seen, decide_study, strongest
 from ..domain import (
     AGGREGATION,
     ANY_REGION,
+    GRAVITY,
     REGIONS,
     OperatingPoint,
     Outcome,
     Status,
     StudyCall,
-    Verdict,
     gravest,
 )
 from .csv_table import BOM, cell
@@ -53,8 +53,6 @@ ended so; ``status`` is ``ok`` where any of them did, else ``failed`` where any 
 that it comes from; ``threshold_of`` says whether the threshold was fitted to studies or to
 pictures.
 """
-
-ANSWERS = (Verdict.POSITIVE, Verdict.UNCERTAIN, Status.FAILED, Status.UNSUPPORTED, Verdict.NEGATIVE)
 
 
 @dataclass(slots=True)
@@ -107,7 +105,7 @@ class StudiesWriter:
         """``3 studies: 1 positive, 2 negative``; empty without any."""
         calls = ((gravest(self._calls(study)), study.status) for study in self._studies.values())
         counts = Counter(call.verdict if call else status for call, status in calls)
-        shown = ", ".join(f"{n} {answer.value}" for answer in ANSWERS if (n := counts[answer]))
+        shown = ", ".join(f"{n} {answer.value}" for answer in GRAVITY if (n := counts[answer]))
         noun = "study" if counts.total() == 1 else "studies"
         return f"{counts.total()} {noun}: {shown}" if counts else ""
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..domain import Outcome, Status, Verdict
+from ..domain import GRAVITY, Outcome, Status, Verdict
 from ..flags import OWN_OUTPUT
 from .record import compared, path_text, plain, subject
 
@@ -28,13 +28,6 @@ INTENDED_USE = (
 
 _MOST_ROWS = 50
 _MOST_NAMES = 3
-_GRAVITY = (
-    Verdict.POSITIVE,
-    Verdict.UNCERTAIN,
-    Status.FAILED,
-    Status.UNSUPPORTED,
-    Verdict.NEGATIVE,
-)
 _STYLES = {
     Verdict.POSITIVE: "bold red",
     Verdict.UNCERTAIN: "yellow",
@@ -123,7 +116,7 @@ class Summary:
             )
         if any(row.compared for row in rows):
             console.print(Text("p: probability, and the threshold from which it is positive"))
-        counts = [f"{n} {answer.value}" for answer in _GRAVITY if (n := self._counts[answer])]
+        counts = [f"{n} {answer.value}" for answer in GRAVITY if (n := self._counts[answer])]
         console.print(Text(f"{self.total} in all: {', '.join(counts)}"), soft_wrap=True)
         if own := self._own_output():
             console.print(Text(own), soft_wrap=True)
@@ -166,4 +159,4 @@ class Summary:
 
 
 def _worst_first(row: _Row) -> tuple[int, float, int]:
-    return _GRAVITY.index(row.answer), -row.probability, row.place
+    return GRAVITY.index(row.answer), -row.probability, row.place

@@ -24,7 +24,7 @@ LAYERS = (
     {"preprocess"},
     {"framing"},
     {"tissue", "artificial"},
-    {"domain", "errors", "clock", "in_order", "flow", "bands", "lock", "spreadsheet"},
+    {"domain", "errors", "clock", "in_order", "flow", "bands", "lock", "spreadsheet", "atomic"},
 )
 """Top first. The design puts bundle, io, preprocess and config on one floor; the steps between
 them here are those that exist, so that no circle can come in."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from highdicom import SOPClass
 
-from ... import DISTRIBUTION
+from ... import version
 from ...config import RunConfig
 from ...domain import Outcome, Status
 from ...errors import ImageError
@@ -51,7 +50,7 @@ class DicomWriter:
 
     def __init__(self, folder: Path, config: RunConfig, digests: Mapping[str, str]) -> None:
         self._folder = folder
-        self._run = Run(importlib.metadata.version(DISTRIBUTION), digests, config)
+        self._run = Run(version(), digests, config)
         self._written: Counter[Kind] = Counter()
         self._without: Counter[str] = Counter()
         self._numbers: Counter[str] = Counter()
