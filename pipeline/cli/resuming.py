@@ -16,8 +16,8 @@ from typing import Any
 from .. import version
 from ..config import STUDIES, RunConfig
 from ..errors import UsageError
+from ..report.columns import RECORD_SCHEMA
 from ..report.journal import NAME, begin, read
-from ..report.record import RECORD_SCHEMA
 from ..report.resume import Kept
 from ..runtime.session import Weights
 from .inputs import Inputs

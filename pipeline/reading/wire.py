@@ -10,14 +10,15 @@ import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..domain import Flag, ImageRef, Outcome, Placement, Rendered, Status
+from ..domain import ImageRef, Outcome, Placement, Rendered
+from ..outcome_json import flags_from_json, flags_to_json, from_json, texts, to_json
 from ..preprocess import PreprocessSpec
 from .prepared import Item, Prepared, Wanted
 
@@ -26,6 +27,9 @@ Arrays = list[NDArray[Any]]
 
 _MOST_HEADER_BYTES = 2**20
 _DTYPES = {"float32": np.float32, "uint8": np.uint8}
+_OF_THE_RUN = ("region", "findings", "bundle_digests", "header", "study")
+"""What only the run itself says of a picture that cannot be read."""
+
 _LENGTH = struct.Struct("<I")
 
 
@@ -124,22 +128,21 @@ def requested(message: Message) -> tuple[Path, Wanted]:
 
 def packed(item: Item) -> tuple[Message, Arrays]:
     """A picture, or why it cannot be read, as a message."""
-    facts = {"frame": item.image.frame, "sha256": item.image.sha256, "elapsed_ms": item.elapsed_ms}
     if isinstance(item, Outcome):
-        why = {"status": item.status.value, "error": item.error, "identity": item.identity}
-        flags = [asdict(flag) for flag in item.flags]
-        return {"kind": "unread", **facts, **why, "flags": flags}, []
+        return {"kind": "unread", "outcome": to_json(item)}, []
     arrays: Arrays = list(item.arrays.values())
     if item.rendered is not None:
         arrays.append(item.rendered.pixels)
     message = {
         "kind": "picture",
-        **facts,
+        "frame": item.image.frame,
+        "sha256": item.image.sha256,
+        "elapsed_ms": item.elapsed_ms,
         "placements": [astuple(placement) for placement in item.placements.values()],
         "header": item.header,
         "identity": item.identity,
         "reduction": item.rendered and item.rendered.reduction,
-        "flags": [asdict(flag) for flag in item.flags],
+        "flags": flags_to_json(item.flags),
     }
     return message, arrays
 
@@ -151,13 +154,8 @@ def unpacked(message: Message, arrays: Sequence[NDArray[Any]], path: Path, wante
         WireError: It is not what was wanted.
     """
     try:
-        image = ImageRef(path, message["frame"], message["sha256"])
         if message["kind"] == "unread":
-            status = Status(message["status"])
-            return Outcome(
-                image, status, error=message["error"], elapsed_ms=message["elapsed_ms"],
-                flags=_flags(message["flags"]), identity=_texts(message["identity"]),
-            )  # fmt: skip
+            return _unread(message["outcome"], path)
         specs = wanted.preprocessings
         rendered = None
         if wanted.rendered:
@@ -167,13 +165,13 @@ def unpacked(message: Message, arrays: Sequence[NDArray[Any]], path: Path, wante
             if array.shape != (1, spec.height_px, spec.width_px) or array.dtype != np.float32:
                 raise ValueError(f"array is {array.dtype} {array.shape}")
         return Prepared(
-            image=image,
+            image=ImageRef(path, message["frame"], message["sha256"]),
             arrays=dict(zip(specs, arrays, strict=True)),
             placements=dict(zip(specs, map(_placement, message["placements"]), strict=True)),
-            header=_texts(message["header"]),
-            identity=_texts(message["identity"]),
+            header=texts(message["header"]),
+            identity=texts(message["identity"]),
             rendered=rendered,
-            flags=_flags(message["flags"]),
+            flags=flags_from_json(message["flags"]),
             elapsed_ms=message["elapsed_ms"],
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -185,9 +183,12 @@ def _placement(values: Sequence[Any]) -> Placement:
     return Placement(scale_y, scale_x, top_px, left_px, (height, width), bool(framed))
 
 
-def _flags(values: Sequence[Any]) -> tuple[Flag, ...]:
-    return tuple(Flag(str(value["name"]), str(value["reason"])) for value in values)
+def _unread(values: Mapping[str, Any], path: Path) -> Outcome:
+    """The outcome of a picture that cannot be read.
 
-
-def _texts(values: Mapping[str, str] | None) -> dict[str, str] | None:
-    return None if values is None else {str(key): str(value) for key, value in values.items()}
+    Raises:
+        ValueError: It says more than a worker can know: a worker has no networks.
+    """
+    if any(values[name] for name in _OF_THE_RUN):
+        raise ValueError("found a verdict, wanted why the picture cannot be read")
+    return from_json(values, path)

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..domain import Outcome
-from .record import COLUMNS, digests_text, to_record
+from .columns import COLUMNS
+from .record import digests_text, to_record
 from .stream import BEGINNING, Mark, Stream
 
 BOM = "\ufeff"

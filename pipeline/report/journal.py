@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from ..domain import Outcome
-from .kept import to_json
+from ..outcome_json import to_json
 from .record import heatmap_files, path_text
 from .stream import BEGINNING, Mark, Stream, write_whole
 

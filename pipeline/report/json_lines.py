@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Self
 
 from ..domain import Outcome
-from .record import RECORD_SCHEMA, finding_record, plain, to_record
+from .columns import RECORD_SCHEMA
+from .record import finding_record, plain, to_record
 from .stream import BEGINNING, Mark, Stream
 
 

@@ -23,7 +23,8 @@ from ..domain import (
     by_gravity,
 )
 from ..heatmap import Contour, contours
-from .record import IDENTITY, finding_record, plain, subject, to_record
+from .columns import IDENTITY
+from .record import finding_record, plain, subject, to_record
 
 _JUDGED = [answer for answer in GRAVITY if isinstance(answer, Verdict)]
 URGENCY = tuple(map(str, (*_JUDGED, Status.UNSUPPORTED, Status.FAILED)))

@@ -25,8 +25,8 @@ from ..domain import Outcome
 from ..errors import ImageError
 from ..in_order import in_order
 from ..io import read_file
+from ..outcome_json import from_json
 from .journal import Json
-from .kept import from_json
 from .record import path_text
 from .stream import Mark
 

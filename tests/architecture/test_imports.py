@@ -23,7 +23,7 @@ LAYERS = (
     {"bundle", "fused", "io", "looks"},
     {"preprocess"},
     {"framing"},
-    {"tissue", "artificial"},
+    {"tissue", "artificial", "outcome_json"},
     {"domain", "errors", "clock", "in_order", "flow", "bands", "lock", "spreadsheet", "atomic"},
 )
 """Top first. The design puts bundle, io, preprocess and config on one floor; the steps between

@@ -15,7 +15,7 @@ from pydicom import dcmread
 
 from pipeline.cli import main
 from pipeline.io.own import TABLE_BEGINS, without_results
-from pipeline.report.record import COLUMNS
+from pipeline.report.columns import COLUMNS
 
 HAND = {"hand": 0.9}
 

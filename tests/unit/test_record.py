@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 
 from pipeline.domain import FractureCall, ImageRef, OperatingPoint, Outcome, RegionCall, Status
+from pipeline.report.columns import COLUMNS, RECORD_SCHEMA
 from pipeline.report.csv_table import CsvWriter
 from pipeline.report.json_lines import JsonLinesWriter
-from pipeline.report.record import COLUMNS, RECORD_SCHEMA, caption, path_text, plain, to_record
+from pipeline.report.record import caption, path_text, plain, to_record
 from pipeline.report.summary import INTENDED_USE, Summary
 
 ROOT = Path("in")

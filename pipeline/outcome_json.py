@@ -1,14 +1,15 @@
-"""Outcomes as JSON and back, with every digit: what a run that goes on knows of its first part.
+"""Outcomes as JSON and back, with every digit: in the journal of a run, and from its readers.
 
-Heatmaps and pictures are left out: they are in the outputs already.
+Heatmaps and pictures are left out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..domain import (
+from .domain import (
     Flag,
     FractureCall,
     HeaderEffect,
@@ -34,21 +35,22 @@ def to_json(outcome: Outcome) -> Json:
         "error": outcome.error,
         "elapsed_ms": outcome.elapsed_ms,
         "bundle_digests": dict(outcome.bundle_digests),
-        "header": None
-        if outcome.header is None
-        else {k: str(v) for k, v in outcome.header.items()},
-        "flags": [[flag.name, flag.reason] for flag in outcome.flags],
+        "header": texts(outcome.header),
+        "flags": flags_to_json(outcome.flags),
         "study": outcome.study,
-        "identity": None if outcome.identity is None else dict(outcome.identity),
+        "identity": texts(outcome.identity),
     }
 
 
-def from_json(told: Json, path: Path) -> Outcome:
+def from_json(told: Mapping[str, Any], path: Path) -> Outcome:
     """The outcome of a file.
 
     Args:
         told: By :func:`to_json`.
         path: The file.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is not what :func:`to_json` makes.
     """
     return Outcome(
         image=ImageRef(path, told["frame"], told["sha256"]),
@@ -67,11 +69,34 @@ def from_json(told: Json, path: Path) -> Outcome:
         error=told["error"],
         elapsed_ms=told["elapsed_ms"],
         bundle_digests=told["bundle_digests"],
-        header=told["header"],
-        flags=tuple(Flag(name, reason) for name, reason in told["flags"]),
+        header=texts(told["header"]),
+        flags=flags_from_json(told["flags"]),
         study=told["study"],
-        identity=told["identity"],
+        identity=texts(told["identity"]),
     )
+
+
+def flags_to_json(flags: Iterable[Flag]) -> list[list[str]]:
+    """Name and reason of each flag."""
+    return [[flag.name, flag.reason] for flag in flags]
+
+
+def flags_from_json(values: Iterable[Sequence[Any]]) -> tuple[Flag, ...]:
+    """The flags of :func:`flags_to_json`.
+
+    Raises:
+        TypeError, ValueError: Not pairs.
+    """
+    return tuple(Flag(str(name), str(reason)) for name, reason in values)
+
+
+def texts(values: Mapping[str, Any] | None) -> dict[str, str] | None:
+    """Values of a header as texts, by keyword; None without a header.
+
+    Raises:
+        TypeError: Not values by keyword.
+    """
+    return None if values is None else {str(key): str(values[key]) for key in values}
 
 
 def _region(call: RegionCall) -> Json:
