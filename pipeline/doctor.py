@@ -72,6 +72,7 @@ _RUNTIMES = (
 _EXTRAS = {
     "train": ("torch", "timm", "lightning", "onnx", "sklearn"),
     "dicom": ("highdicom",),
+    "parquet": ("pyarrow",),
     "notebooks": ("jupyterlab", "ipywidgets"),
     "sign": ("cryptography",),
 }

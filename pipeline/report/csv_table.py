@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from ..domain import Outcome
 from .columns import COLUMNS
 from .record import digests_text, to_record
-from .stream import BEGINNING, Mark, Stream
+from .stream import BEGINNING, Mark
+from .writer import Job, StreamWriter
 
 BOM = "\ufeff"
 """The byte-order mark. Excel takes a table without it for one in the code page of its country."""
@@ -18,7 +18,7 @@ BOM = "\ufeff"
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
 
-class CsvWriter:
+class CsvWriter(StreamWriter):
     """Write UTF-8 CSV with a header; every row is on disk before the next picture.
 
     A text that a spreadsheet would run as a formula (it starts with ``=``, ``+``, ``-`` or
@@ -35,12 +35,17 @@ class CsvWriter:
         self, path: Path, root: Path, after: Mark = BEGINNING, *, bom: bool = False
     ) -> None:
         self._root = root
-        self.stream = Stream(path, after)
+        super().__init__(path, after)
         self._writer = csv.DictWriter(self.stream, COLUMNS, lineterminator="\n")
         if not after.size:
             self.stream.write(BOM if bom else "")
             self._writer.writeheader()
             self.stream.flush()
+
+    @classmethod
+    def opened(cls, path: Path, job: Job) -> Self:
+        """See :meth:`~.writer.Writer.opened`."""
+        return cls(path, job.root, job.after(path), bom=job.config.csv_bom)
 
     def write(self, outcome: Outcome) -> None:
         """Append one row."""
@@ -48,17 +53,6 @@ class CsvWriter:
         record["bundle_digests"] = digests_text(record["bundle_digests"])
         self._writer.writerow({key: cell(value) for key, value in record.items()})
         self.stream.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stream.close(whole=kind is None)
 
 
 def cell(value: Any) -> Any:

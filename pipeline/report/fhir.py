@@ -22,8 +22,9 @@ from ..domain import FractureCall, Outcome
 from ..errors import OutputError
 from .dicom import codes
 from .record import caption, path_text, plain
-from .stream import BEGINNING, Mark, Stream
+from .stream import BEGINNING, Mark
 from .summary import INTENDED_USE, MEANING
+from .writer import Job, StreamWriter
 
 Resource = dict[str, Any]
 
@@ -40,7 +41,7 @@ _IMAGING = ("http://terminology.hl7.org/CodeSystem/observation-category", "imagi
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:fxpipe:fhir")
 
 
-class FhirWriter:
+class FhirWriter(StreamWriter):
     """Write a ``Bundle`` of type *collection*, an entry at a time.
 
     Args:
@@ -53,12 +54,17 @@ class FhirWriter:
         self._root = root
         self._rows = after.rows
         self._device = _url("device", version())
-        self.stream = Stream(path, after)
+        super().__init__(path, after)
         if not after.size:
             head = {"resourceType": "Bundle", "type": "collection", "timestamp": _now()}
             self.stream.write(json.dumps(head)[:-1] + ', "entry": [\n')
             self.stream.write(_entry(self._device, _device()))
             self.stream.flush()
+
+    @classmethod
+    def opened(cls, path: Path, job: Job) -> Self:
+        """See :meth:`~.writer.Writer.opened`."""
+        return cls(path, job.root, job.after(path))
 
     def write(self, outcome: Outcome) -> None:
         """Append one report and its observations."""
@@ -71,9 +77,6 @@ class FhirWriter:
             self._append(url, self._observation(outcome, finding))
         self._append(_url("report", key), self._report(outcome, results))
         self.stream.flush()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self,
@@ -88,7 +91,7 @@ class FhirWriter:
         if not isinstance(error, OutputError):
             self.stream.write("\n]}\n")
             self.stream.flush()
-        self.stream.close(whole=kind is None)
+        super().__exit__(kind, error, trace)
 
     def _append(self, url: str, resource: Resource) -> None:
         self.stream.write(",\n" + _entry(url, resource))

@@ -6,7 +6,7 @@ import json
 import os
 import unicodedata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ..domain import ANY_REGION, FractureCall, Outcome, Verdict
 from ..io.own import OVERLAYS
@@ -16,14 +16,6 @@ Record = dict[str, Any]
 
 _DECIMALS = 6
 _TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
-
-
-class ReportWriter(Protocol):
-    """Anything that takes outcomes one by one."""
-
-    def write(self, outcome: Outcome) -> None:
-        """Take one outcome."""
-        ...
 
 
 def to_record(outcome: Outcome, root: Path) -> Record:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from ..atomic import sync, write_atomic
 from ..errors import OutputError
@@ -112,16 +111,6 @@ class Stream:
         view = memoryview(content)
         while view:  # a disk that is nearly full takes a part
             view = view[self._file.write(view) :]
-
-
-@runtime_checkable
-class Streaming(Protocol):
-    """A writer of a stream."""
-
-    @property
-    def stream(self) -> Stream:
-        """Its file."""
-        ...
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class _Row:
 
 
 class Summary:
-    """A :class:`~pipeline.report.record.ReportWriter` that remembers counts and the worst rows.
+    """A :class:`~pipeline.report.writer.ReportWriter` that remembers counts and the worst rows.
 
     Args:
         root: See :func:`pipeline.report.record.to_record`.
@@ -82,14 +82,14 @@ class Summary:
             self._rows = sorted(self._rows, key=_worst_first)[: _MOST_ROWS + 1]
 
     def print_to(
-        self, console: Console, results: Path, studies: str = "", warning: str = ""
+        self, console: Console, results: Path, outputs: Iterable[str] = (), warning: str = ""
     ) -> None:
         """Print the table, the counts and the intended use.
 
         Args:
             console: Where to.
             results: The file that has every row, named when the table is cut.
-            studies: What became of the studies, in a line; empty when there are none.
+            outputs: What the writers say of their outputs, in a line each.
             warning: What was left out of the decisions, in a line; empty when nothing was.
         """
         rows = self._rows
@@ -120,8 +120,8 @@ class Summary:
         console.print(Text(f"{self.total} in all: {', '.join(counts)}"), soft_wrap=True)
         if own := self._own_output():
             console.print(Text(own), soft_wrap=True)
-        if studies:
-            console.print(Text(studies), soft_wrap=True)
+        for line in outputs:
+            console.print(Text(line), soft_wrap=True)
         if warning:
             console.print(Text(warning, style="bold"), soft_wrap=True)
         console.print(Text(INTENDED_USE), soft_wrap=True)
