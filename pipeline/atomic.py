@@ -14,7 +14,7 @@ _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP}
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write a file beside its place; when the block ends well, it takes that place.
+    """Write a file next to its final place; when the block ends well, it moves there.
 
     File and folder are then on the disk, so that a power failure leaves no empty or older file.
     When the block raises, ``path`` stays as it was and the new file is removed.

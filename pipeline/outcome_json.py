@@ -42,20 +42,20 @@ def to_json(outcome: Outcome) -> Json:
     }
 
 
-def from_json(told: Mapping[str, Any], path: Path) -> Outcome:
+def from_json(values: Mapping[str, Any], path: Path) -> Outcome:
     """The outcome of a file.
 
     Args:
-        told: By :func:`to_json`.
+        values: By :func:`to_json`.
         path: The file.
 
     Raises:
         KeyError, TypeError, ValueError: It is not what :func:`to_json` makes.
     """
     return Outcome(
-        image=ImageRef(path, told["frame"], told["sha256"]),
-        status=Status(told["status"]),
-        region=told["region"] and _call(told["region"]),
+        image=ImageRef(path, values["frame"], values["sha256"]),
+        status=Status(values["status"]),
+        region=values["region"] and _call(values["region"]),
         findings=tuple(
             FractureCall(
                 one["region"],
@@ -64,15 +64,15 @@ def from_json(told: Mapping[str, Any], path: Path) -> Outcome:
                 _point(one["point"]),
                 far=one["far"],
             )
-            for one in told["findings"]
+            for one in values["findings"]
         ),
-        error=told["error"],
-        elapsed_ms=told["elapsed_ms"],
-        bundle_digests=told["bundle_digests"],
-        header=texts(told["header"]),
-        flags=flags_from_json(told["flags"]),
-        study=told["study"],
-        identity=texts(told["identity"]),
+        error=values["error"],
+        elapsed_ms=values["elapsed_ms"],
+        bundle_digests=values["bundle_digests"],
+        header=texts(values["header"]),
+        flags=flags_from_json(values["flags"]),
+        study=values["study"],
+        identity=texts(values["identity"]),
     )
 
 
@@ -111,8 +111,8 @@ def _region(call: RegionCall) -> Json:
     }
 
 
-def _call(told: Json) -> RegionCall:
-    return RegionCall(**{**told, "header_effect": HeaderEffect(told["header_effect"])})
+def _call(values: Json) -> RegionCall:
+    return RegionCall(**{**values, "header_effect": HeaderEffect(values["header_effect"])})
 
 
 def _finding(finding: FractureCall) -> Json:

@@ -73,7 +73,7 @@ class Writer(ABC):
         """
 
     def noted(self) -> Any:
-        """What the journal keeps for :meth:`recount` beside the last outcome; None for nothing.
+        """What the journal keeps for :meth:`recount` with the last outcome; None for nothing.
 
         In JSON values. Asked once for each outcome.
         """

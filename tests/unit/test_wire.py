@@ -24,8 +24,8 @@ UNREAD = Outcome(
 
 def test_what_cannot_be_read_arrives_with_every_digit():
     message, arrays = packed(UNREAD)
-    told = json.loads(json.dumps(message))
-    assert unpacked(told, arrays, Path("a.dcm"), Wanted(())) == UNREAD
+    received = json.loads(json.dumps(message))
+    assert unpacked(received, arrays, Path("a.dcm"), Wanted(())) == UNREAD
 
 
 @pytest.mark.parametrize(
