@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
+from .atomic import write_atomic
 from .bundle_parts import (
     CloserLooks,
     Density,
@@ -373,6 +374,4 @@ def contract_in(metadata: Mapping[str, str], source: str, model: TypeAdapter[T])
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_atomic(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())

@@ -79,6 +79,7 @@ class RunConfig(Settings):
             objects, else none.
         report: Whether to write the page, ``report.html``.
         fhir: Whether to write ``results.fhir.json``.
+        parquet: Whether to write ``results.parquet``.
         dicom_out: Folder for DICOM objects; None for no such objects.
         opacity: Of a heatmap's colours where they are strongest, in [0, 1].
         csv_bom: Whether CSV tables begin with a byte-order mark, as Excel wants it for names that
@@ -107,6 +108,7 @@ class RunConfig(Settings):
     heatmaps: Heatmaps | None = None
     report: bool = False
     fhir: bool = False
+    parquet: bool = False
     dicom_out: Annotated[Path, AfterValidator(_expanded)] | None = None
     opacity: float = Field(default=0.6, ge=0.0, le=1.0)
     csv_bom: bool = False

@@ -6,7 +6,6 @@ and an import that fails is what it has found.
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from . import DISTRIBUTION
+from . import DISTRIBUTION, version_of, versions_of
 from .errors import DeviceError, FxpipeError
 
 
@@ -73,6 +72,7 @@ _RUNTIMES = (
 _EXTRAS = {
     "train": ("torch", "timm", "lightning", "onnx", "sklearn"),
     "dicom": ("highdicom",),
+    "parquet": ("pyarrow",),
     "notebooks": ("jupyterlab", "ipywidgets"),
     "sign": ("cryptography",),
 }
@@ -113,23 +113,16 @@ def _without_home(finding: Finding, plan: Plan) -> Finding:
     return Finding(finding.topic, finding.verdict, *texts)
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _versions(_: Plan) -> Findings:
-    own = _version(DISTRIBUTION) or "(not installed)"
+    own = version_of(DISTRIBUTION) or "(not installed)"
     yield Finding(
         "versions", Verdict.OK,
         f"{DISTRIBUTION} {own}, Python {platform.python_version()}, "
         f"{platform.system()} {platform.machine()}",
     )  # fmt: skip
-    there = {package: _version(package) for package in (*_NEEDED, *_PRESENT)}
-    told = ", ".join(f"{package} {version}" for package, version in there.items() if version)
-    missing = [package for package in _NEEDED if there[package] is None]
+    there = versions_of((*_NEEDED, *_PRESENT))
+    told = ", ".join(f"{package} {version}" for package, version in there.items())
+    missing = [package for package in _NEEDED if package not in there]
     if missing:
         advice = f"pip install {' '.join(missing)}"
         told = f"{', '.join(missing)} missing; {told}"
@@ -139,7 +132,7 @@ def _versions(_: Plan) -> Findings:
 
 
 def _runtimes(_: Plan) -> Findings:
-    there = {name: version for name in _RUNTIMES if (version := _version(name))}
+    there = versions_of(_RUNTIMES)
     told = ", ".join(f"{name} {version}" for name, version in there.items())
     if len(there) > 1:
         keep = "onnxruntime-gpu" if "onnxruntime-gpu" in there else next(iter(there))

@@ -54,6 +54,11 @@ class Verdict(StrEnum):
     NEGATIVE = "negative"
 
 
+GRAVITY = (Verdict.POSITIVE, Verdict.UNCERTAIN, Status.FAILED, Status.UNSUPPORTED, Verdict.NEGATIVE)
+"""Every answer about a picture or a study, the gravest first: what was not judged may hide more
+than what is negative."""
+
+
 def _check(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
@@ -444,10 +449,14 @@ class StudyCall:
 Call = TypeVar("Call", FractureCall, StudyCall)
 
 
+def by_gravity(calls: Iterable[Call]) -> list[Call]:
+    """The calls with the gravest verdict first, those of one verdict by falling probability."""
+    return sorted(calls, key=lambda call: (GRAVITY.index(call.verdict), -call.probability))
+
+
 def gravest(calls: Iterable[Call]) -> Call | None:
-    """The call with the gravest verdict, then the highest probability; None without any."""
-    gravity = list(Verdict)
-    return min(calls, key=lambda c: (gravity.index(c.verdict), -c.probability), default=None)
+    """The first of :func:`by_gravity`; None without any."""
+    return next(iter(by_gravity(calls)), None)
 
 
 @dataclass(frozen=True, slots=True)

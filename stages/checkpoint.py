@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pipeline.atomic import replacing
 from pipeline.errors import ConfigError, shortened
 
 _JSON_KEY = "fxpipe"
@@ -21,10 +22,9 @@ CONFIG = "config.json"
 
 def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Write tensors and JSON state as one file; a crash leaves the old file or the new one."""
-    partial = path.with_name(path.name + ".partial")
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    save_file(plain, partial, {_JSON_KEY: json.dumps(state)})
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file(plain, partial, {_JSON_KEY: json.dumps(state)})
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
+from pipeline import version
 from pipeline.bundle import FractureSpec, Kind, Precision, Provenance, RegionSpec, TrunkSpec
 
 from .data.index import Index, Sample
@@ -89,7 +89,7 @@ def _provenance(run: Run, index: Index) -> Provenance:
     }
     origins = Counter(sample.origin.split("/")[0] for sample in seen["train"])
     return Provenance(
-        fxpipe_version=version("fxpipe"),
+        fxpipe_version=version(),
         run=run.folder.name,
         created=run.described["created"],
         index_digest=run.described["index_digest"],

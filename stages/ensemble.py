@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +20,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline import version, versions_of
 from pipeline.bundle import (
     EnsembleSpec,
     Estimate,
@@ -285,13 +285,13 @@ def _contract(
         operating_points={DEFAULT_POINT: half},
         default_point=DEFAULT_POINT,
         provenance=Provenance(
-            fxpipe_version=version("fxpipe"),
+            fxpipe_version=version(),
             run="ensemble",
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             index_digest=index.digest,
             data="; ".join(dict.fromkeys(spec.provenance.data for spec in specs.values())),
             initial_weights="those of its members",
-            versions={package: version(package) for package in ("numpy", "onnx")},
+            versions=versions_of(("numpy", "onnx")),
             architecture=" + ".join(
                 dict.fromkeys(spec.provenance.architecture for spec in specs.values())
             ),

@@ -15,6 +15,7 @@ import onnx
 from pydantic import Field
 from torch import nn
 
+from pipeline.atomic import write_atomic
 from pipeline.bundle import (
     MANIFEST_NAME,
     BundleSpec,
@@ -300,9 +301,7 @@ def _write(
             continue
         file = weights / name / f"{precision}.onnx"
         file.parent.mkdir(exist_ok=True)
-        partial = file.with_name(file.name + ".partial")
-        partial.write_bytes(content)
-        partial.replace(file)
+        write_atomic(file, content)
         entries[name, precision] = ManifestEntry(
             name=name,
             kind=spec.kind,

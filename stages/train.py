@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from lightning.fabric import Fabric
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 
+from pipeline import versions_of
 from pipeline.bundle import write_json
 from pipeline.domain import Array
 from pipeline.errors import ConfigError
@@ -411,4 +411,4 @@ def resume(run: Path, learner: Learner) -> State:
 def versions() -> dict[str, str]:
     """What computed a run."""
     names = ("fxpipe", "torch", "torchvision", "timm", "lightning", "numpy", "pillow")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    return {"python": platform.python_version(), **versions_of(names)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .. import version_of
 from ..config import cores
 
 _VECTORS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "asimddp", "i8mm")
@@ -32,13 +32,7 @@ def describe() -> dict[str, Any]:
 
 def versions() -> dict[str, str | None]:
     """Version of each package that a speed depends on; None for one that is not installed."""
-    found: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+    return {package: version_of(package) for package in _PACKAGES}
 
 
 def peak_memory() -> tuple[int | None, str]:

@@ -17,13 +17,13 @@ from .. import version
 from ..config import STUDIES, RunConfig
 from ..domain import REGIONS
 from ..errors import UsageError
+from ..report.columns import RECORD_SCHEMA
 from ..report.journal import NAME, begin, read
-from ..report.record import RECORD_SCHEMA
 from ..report.resume import Kept
 from ..runtime.session import Weights
 from .inputs import Inputs
 
-_JOURNAL_SCHEMA = 1
+_JOURNAL_SCHEMA = 2
 _HOW_FAST = {"batch_size", "workers", "megapixels", "intra_op_threads"}
 """Settings that change no result, beside the device and precision, which are told as resolved."""
 

@@ -1,7 +1,8 @@
 """Files that fxpipe wrote, and how it knows them again: it never judges its own output.
 
 DICOM objects by manufacturer and series, overlays by the word *Software* in the PNG file. The
-files of a run by their names, in a folder whose ``results.csv`` begins as only fxpipe begins one.
+files of a run by their names (``results.*`` but for pictures, and a few more), in a folder whose
+``results.csv`` begins as only fxpipe begins one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .sniff import claims_picture
 
 if TYPE_CHECKING:  # the walk through the folders needs no pydicom
     from pydicom.dataset import Dataset
@@ -47,9 +50,8 @@ TABLE = "results.csv"
 TABLE_BEGINS = b"path,frame,sha256,"
 """The first columns of results.csv, in every version of fxpipe."""
 
-_RESULTS = re.compile(
-    r"results\.(csv|jsonl|fhir\.json)|studies\.csv|report\.html|unfinished\.journal|fxpipe\.lock"
-)
+_RESULTS = {"studies.csv", "report.html", "unfinished.journal", "fxpipe.lock"}
+"""What a run writes, but for ``results.*``."""
 OVERLAYS = "heatmaps"
 _OVERLAY = re.compile(r"[0-9a-f]{16}(-[0-9]+)?-[a-z]+\.png(\.partial)?")
 _BOM = b"\xef\xbb\xbf"
@@ -67,8 +69,13 @@ def without_results(
     if folder.name == OVERLAYS and _is_table(folder.parent / TABLE):
         return [entry for entry in entries if not _OVERLAY.fullmatch(entry.name)]
     if any(entry.name == TABLE for entry in entries) and _is_table(folder / TABLE):
-        return [entry for entry in entries if not _RESULTS.fullmatch(entry.name)]
+        return [entry for entry in entries if not _is_result(entry.name)]
     return entries
+
+
+def _is_result(name: str) -> bool:
+    """Whether a file of that name in a folder of results is one; a picture never is."""
+    return name in _RESULTS or (name.startswith("results.") and not claims_picture(name))
 
 
 def _is_table(path: Path) -> bool:

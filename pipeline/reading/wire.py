@@ -10,14 +10,15 @@ import json
 import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, astuple
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..domain import Flag, ImageRef, Outcome, Placement, Rendered, Status
+from ..domain import ImageRef, Outcome, Placement, Rendered
+from ..outcome_json import flags_from_json, flags_to_json, from_json, texts, to_json
 from ..preprocess import PreprocessSpec
 from ..source import NamedBytes, Source
 from .prepared import Item, Prepared, Wanted
@@ -27,6 +28,15 @@ Arrays = list[NDArray[Any]]
 
 _MOST_HEADER_BYTES = 2**20
 _DTYPES = {"float32": np.float32, "uint8": np.uint8}
+_OF_THE_RUN: Message = {
+    "region": None,
+    "findings": (),
+    "bundle_digests": {},
+    "header": None,
+    "study": None,
+}
+"""What only the run itself says, and its values for a picture that cannot be read."""
+
 _LENGTH = struct.Struct("<I")
 
 MALFORMED = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
@@ -138,22 +148,21 @@ def requested(message: Message, arrays: Sequence[NDArray[Any]]) -> tuple[Source,
 
 def packed(item: Item) -> tuple[Message, Arrays]:
     """A picture, or why it cannot be read, as a message."""
-    facts = {"frame": item.image.frame, "sha256": item.image.sha256, "elapsed_ms": item.elapsed_ms}
     if isinstance(item, Outcome):
-        why = {"status": item.status.value, "error": item.error, "identity": item.identity}
-        flags = [asdict(flag) for flag in item.flags]
-        return {"kind": "unread", **facts, **why, "flags": flags}, []
+        return {"kind": "unread", "outcome": to_json(item)}, []
     arrays: Arrays = list(item.arrays.values())
     if item.rendered is not None:
         arrays.append(item.rendered.pixels)
     message = {
         "kind": "picture",
-        **facts,
+        "frame": item.image.frame,
+        "sha256": item.image.sha256,
+        "elapsed_ms": item.elapsed_ms,
         "placements": [astuple(placement) for placement in item.placements.values()],
         "header": item.header,
         "identity": item.identity,
         "reduction": item.rendered and item.rendered.reduction,
-        "flags": [asdict(flag) for flag in item.flags],
+        "flags": flags_to_json(item.flags),
     }
     return message, arrays
 
@@ -167,17 +176,8 @@ def unpacked(
         WireError: It is not what was wanted.
     """
     try:
-        image = ImageRef.of(source, _frame(message["frame"]), _text(message["sha256"]))
-        elapsed_ms = _milliseconds(message["elapsed_ms"])
         if message["kind"] == "unread":
-            return Outcome(
-                image,
-                Status(message["status"]),
-                error=str(message["error"]),
-                elapsed_ms=elapsed_ms,
-                flags=_flags(message["flags"]),
-                identity=_texts(message["identity"]),
-            )
+            return _unread(message["outcome"], source)
         specs = wanted.preprocessings
         rendered = None
         if wanted.rendered:
@@ -187,14 +187,14 @@ def unpacked(
             if array.shape != (1, spec.height_px, spec.width_px) or array.dtype != np.float32:
                 raise ValueError(f"array is {array.dtype} {array.shape}")
         return Prepared(
-            image=image,
+            image=ImageRef.of(source, _frame(message["frame"]), _text(message["sha256"])),
             arrays=dict(zip(specs, arrays, strict=True)),
             placements=dict(zip(specs, map(_placement, message["placements"]), strict=True)),
-            header=_texts(message["header"]),
-            identity=_texts(message["identity"]),
+            header=texts(message["header"]),
+            identity=texts(message["identity"]),
             rendered=rendered,
-            flags=_flags(message["flags"]),
-            elapsed_ms=elapsed_ms,
+            flags=flags_from_json(message["flags"]),
+            elapsed_ms=_milliseconds(message["elapsed_ms"]),
         )
     except MALFORMED as error:
         raise WireError(f"found a picture that is none ({error})") from error
@@ -221,9 +221,18 @@ def _placement(values: Sequence[Any]) -> Placement:
     return Placement(scale_y, scale_x, top_px, left_px, (height, width), bool(framed))
 
 
-def _flags(values: Sequence[Any]) -> tuple[Flag, ...]:
-    return tuple(Flag(str(value["name"]), str(value["reason"])) for value in values)
+def _unread(values: Mapping[str, Any], source: Source) -> Outcome:
+    """The outcome of a picture that cannot be read.
 
-
-def _texts(values: Mapping[str, str] | None) -> dict[str, str] | None:
-    return None if values is None else {str(key): str(value) for key, value in values.items()}
+    Raises:
+        ValueError: It says more than a worker can know: a worker has no networks.
+    """
+    if any(values[name] for name in _OF_THE_RUN):
+        raise ValueError("found a verdict, wanted why the picture cannot be read")
+    checked = {
+        "frame": _frame(values["frame"]),
+        "sha256": _text(values["sha256"]),
+        "error": str(values["error"]),
+        "elapsed_ms": _milliseconds(values["elapsed_ms"]),
+    }
+    return from_json({**values, **_OF_THE_RUN, **checked}, source)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from ..atomic import write_atomic
 from ..bundle import MANIFEST_NAME, Digest, Frozen, Kind, Name, Precision
 from ..errors import BundleError
 
@@ -210,10 +211,7 @@ def write_manifest(weights: Path, entries: Mapping[tuple[str, Precision], Manife
     manifest = Manifest(
         bundles=tuple(entries[key] for key in sorted(entries)), documents=tuple(_documents(weights))
     )
-    path = weights / MANIFEST_NAME
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(manifest.to_bytes())
-    partial.replace(path)
+    write_atomic(weights / MANIFEST_NAME, manifest.to_bytes())
 
 
 def refresh_manifest(weights: Path) -> None:

@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 from typing import IO
 
+from ..atomic import replacing, sync
 from ..bundle import MANIFEST_NAME
 from ..errors import BundleError, UsageError
 from .intact import check_all
@@ -58,20 +59,17 @@ def write_pack(weights: Path, target: Path, key: Path | None) -> str:
     if key is not None:
         members[SIGNATURE_NAME] = sign(proof, key)
     listed = {file.file: file for file in manifest.files}
-    partial = target.with_name(target.name + ".partial")
     try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-            for name in sorted({*members, *listed}):
-                content = members.get(name)
-                if content is None:
-                    content = read_verified(weights, listed[name])
-                archive.writestr(_member(name), content)
-        digest = _digest(partial)
-        partial.replace(target)
+        with replacing(target) as partial:
+            with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+                for name in sorted({*members, *listed}):
+                    content = members.get(name)
+                    if content is None:
+                        content = read_verified(weights, listed[name])
+                    archive.writestr(_member(name), content)
+            digest = _digest(partial)
     except OSError as error:
         raise UsageError(f"{target}: cannot be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return digest
 
 
@@ -251,7 +249,7 @@ def _swap(one: Path, other: Path) -> bool:
 def _to_disk(file: IO[bytes]) -> None:
     """A folder must not get its name before its files have their bytes."""
     file.flush()
-    os.fsync(file.fileno())
+    sync(file.fileno())
 
 
 def _exchange(staging: Path, target: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from pipeline.atomic import write_atomic
 from pipeline.domain import REGIONS, Array
 from pipeline.errors import IndexFaultsError, InputMissingError, UsageError
 
@@ -248,9 +249,8 @@ def write_index(samples: Sequence[Sample], target: Path, allow_leaks: bool = Fal
         for sample in samples
     ]
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
-    pd.DataFrame(rows, columns=columns).to_csv(partial, index=False, lineterminator="\n")
-    partial.replace(target)
+    table = pd.DataFrame(rows, columns=columns)
+    write_atomic(target, table.to_csv(index=False, lineterminator="\n").encode())
 
 
 def find_faults(samples: Sequence[Sample]) -> list[str]:

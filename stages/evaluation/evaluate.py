@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import platform
 from collections import Counter
@@ -14,7 +13,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from pipeline import DISTRIBUTION
+from pipeline import DISTRIBUTION, versions_of
 from pipeline.bundle import write_json
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
@@ -285,11 +284,5 @@ def another_question(samples: Sequence[Sample], targets: Sequence[str]) -> str:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
     names = (DISTRIBUTION, "numpy", "onnxruntime", "onnxruntime-gpu", "pillow", "scikit-learn")
-    for name in names:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    return {"python": platform.python_version(), **versions_of(names)}

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline.atomic import write_atomic
 from pipeline.domain import ANY_REGION, REGIONS
 
 from .figures import POOLED, SETS, Figures
@@ -62,9 +63,7 @@ def write_page(
         any_region=ANY_REGION, pooled=POOLED, sets=SETS, seen=SEEN, taken=TAKEN,
         plots={plot.stem: _data_uri(plot) for plot in plots},
     )  # fmt: skip
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(target)
+    write_atomic(target, page.encode())
 
 
 def _data_uri(plot: Path) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.atomic import write_atomic
 from pipeline.config import RunConfig
 from pipeline.domain import (
     ANY_REGION,
@@ -337,9 +338,7 @@ def write_predictions(table: pd.DataFrame, target: Path) -> None:
     for name in table.columns:
         if table[name].dtype == np.float64 and (table[name].dropna() % 1 == 0).all():
             shown[name] = table[name].astype("Int64")
-    partial = target.with_name(target.name + ".partial")
-    shown.to_csv(partial, index=False, lineterminator="\n")
-    partial.replace(target)
+    write_atomic(target, shown.to_csv(index=False, lineterminator="\n").encode())
 
 
 def read_predictions(source: Path) -> pd.DataFrame:

@@ -23,9 +23,9 @@ LAYERS = (
     {"bundle", "bundle_parts", "fused", "io", "looks", "older_bundles"},
     {"preprocess"},
     {"framing"},
-    {"tissue", "artificial"},
+    {"tissue", "artificial", "outcome_json"},
     {"domain", "source", "errors", "clock", "in_order", "flow", "submissions"}
-    | {"bands", "lock", "spreadsheet"},
+    | {"bands", "lock", "spreadsheet", "atomic"},
     {"regions"},
 )
 """Top first. The design puts bundle, io, preprocess and config on one floor; the steps between

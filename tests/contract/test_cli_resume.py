@@ -22,7 +22,7 @@ from pipeline.report.journal import NAME
 from pipeline.report.stream import Stream
 
 ROOT = Path(__file__).parents[2]
-ALL = ("--report", "--fhir", "--studies", "folder")
+ALL = ("--report", "--fhir", "--parquet", "--studies", "folder")
 
 
 @pytest.fixture

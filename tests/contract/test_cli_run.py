@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from pipeline.cli import main
-from pipeline.report.record import COLUMNS
+from pipeline.report.columns import COLUMNS
 
 ROOT = Path(__file__).parents[2]
 HERE = ("--device", "cpu", "--set", "isolate=false")

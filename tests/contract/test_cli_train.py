@@ -12,7 +12,7 @@ from conftest import TINY
 from tables import picture
 
 from pipeline.cli import main
-from pipeline.report.record import COLUMNS
+from pipeline.report.columns import COLUMNS
 
 
 def fxpipe(*words: object) -> Result:

@@ -16,7 +16,7 @@ from PIL import Image
 from tables import SIDE_PX, picture, sample
 
 from pipeline.cli import main
-from pipeline.report.record import COLUMNS, TYPES
+from pipeline.report.columns import COLUMNS, TYPES
 from pipeline.report.schema import LineModel
 from stages.again import load_again
 from stages.data.index import read_index, write_index

@@ -18,6 +18,7 @@ from bundles import standard_specs, write_bundles
 from click.testing import CliRunner
 from pydicom.uid import JPEGLossless
 
+import pipeline
 from pipeline import doctor
 from pipeline.cli import main
 from pipeline.doctor import Plan, Verdict, examine
@@ -88,7 +89,7 @@ def test_strange_files_and_a_missing_specialist_are_warnings(tmp_path):
 
 def test_two_variants_of_onnxruntime(plan, monkeypatch):
     there = {"onnxruntime": "1.25", "onnxruntime-gpu": "1.25"}
-    monkeypatch.setattr(doctor, "_version", there.get)
+    monkeypatch.setattr(pipeline, "version_of", there.get)
     (found,) = told(plan, doctor._runtimes, "onnxruntime")
     assert found.verdict is Verdict.WARNING
     assert found.advice == (
@@ -180,7 +181,7 @@ def test_gdcm_is_really_asked(monkeypatch):
 
 
 def test_missing_packages(plan, monkeypatch):
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "numpy" else "1")
+    monkeypatch.setattr(pipeline, "version_of", lambda name: None if name == "numpy" else "1")
     (found,) = told(plan, doctor._versions, "packages")
     assert (found.verdict, found.advice) == (Verdict.FAULT, "pip install numpy")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)

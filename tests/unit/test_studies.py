@@ -303,7 +303,7 @@ def test_one_row_for_every_study_in_order_of_first_appearance(tmp_path):
         "failed", "", "1", "2",
     )  # fmt: skip
     assert (knee["status"], knee["aggregation"], knee["picture"]) == ("unsupported", "max", "")
-    assert writer.told == "4 studies: 1 positive, 1 uncertain, 1 failed, 1 unsupported"
+    assert writer.summary == "4 studies: 1 positive, 1 uncertain, 1 failed, 1 unsupported"
 
 
 def test_without_a_study_there_is_no_file_and_no_old_one(tmp_path):
@@ -311,7 +311,7 @@ def test_without_a_study_there_is_no_file_and_no_old_one(tmp_path):
     with StudiesWriter(tmp_path / "studies.csv", ROOT, {}) as writer:
         writer.write(outcome("a.png", None, ("hand", 0.6)))
     assert list(tmp_path.iterdir()) == []
-    assert writer.told == ""
+    assert writer.summary == ""
 
 
 def test_a_run_that_broke_off_says_nothing_of_studies(tmp_path):

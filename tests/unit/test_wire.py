@@ -14,7 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.domain import Flag, ImageRef, Outcome, Placement, Rendered, Status
+from pipeline.domain import (
+    Flag,
+    FractureCall,
+    ImageRef,
+    OperatingPoint,
+    Outcome,
+    Placement,
+    Rendered,
+    Status,
+)
+from pipeline.outcome_json import to_json
 from pipeline.preprocess import PreprocessSpec
 from pipeline.reading import wire
 from pipeline.reading.prepared import Prepared, Wanted, unread
@@ -24,6 +34,7 @@ SPECS = (PreprocessSpec(height_px=32, width_px=48), PreprocessSpec(height_px=40,
 WANTED = Wanted(SPECS, identity=True, rendered=True)
 MOST_BYTES = 1000
 NAMED = NamedBytes("IM\udcff\n1.dcm", b"DICM")
+UNREAD = to_json(Outcome(ImageRef.of(NAMED, 2), Status.UNSUPPORTED, error="broken"))
 
 
 def sent(message: wire.Message, arrays=()) -> bytes:
@@ -195,7 +206,7 @@ def test_a_picture_arrives_under_the_name_of_its_source(source, shown):
 @pytest.mark.parametrize("unsupported", [True, False])
 def test_why_nothing_was_read_arrives(unsupported):
     item = unread(
-        NAMED, 2, None, "broken", 2.5,
+        NAMED, 2, None, "broken", 1 / 7,
         unsupported=unsupported, identity={"StudyInstanceUID": "1.2"}, flags=(Flag("a", "b"),),
     )  # fmt: skip
     found = wire.unpacked(*received(sent(*wire.packed(item)), 2**16), NAMED, WANTED)
@@ -216,7 +227,7 @@ def test_why_nothing_was_read_arrives(unsupported):
         {"frame": 1.5},
         {"elapsed_ms": float("inf")},
         {"elapsed_ms": "1"},
-        {"kind": "unread", "status": "well"},
+        {"kind": "unread"},
         {"reduction": float("inf")},
         {"header": 7},
         {"reduction": 0, "flags": 7},
@@ -244,3 +255,36 @@ def test_a_picture_with_other_arrays_than_were_wanted_is_an_error(meddle):
     message, arrays = wire.packed(picture())
     with pytest.raises(wire.WireError, match="found a picture that is none"):
         wire.unpacked(message, meddle(arrays), NAMED, WANTED)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        to_json(
+            Outcome(
+                ImageRef(Path("a.dcm")),
+                Status.OK,
+                findings=(FractureCall("hand", "fracture", 0.9, OperatingPoint("own", 0.5, 0.5)),),
+            )
+        ),
+        UNREAD | {"region": {"probabilities": [], "thresholds": []}},
+        UNREAD | {"header": {"BodyPartExamined": "HAND"}},
+        UNREAD | {"status": "ok"},
+        UNREAD | {"status": "well"},
+        UNREAD | {"flags": [1]},
+        UNREAD | {"frame": -1},
+        UNREAD | {"elapsed_ms": float("nan")},
+        {"frame": None},
+        [],
+    ],
+)
+def test_a_worker_cannot_give_a_verdict_or_half_a_message(forged):
+    message = {"kind": "unread", "outcome": forged}
+    with pytest.raises(wire.WireError, match="found a picture that is none"):
+        wire.unpacked(message, [], NAMED, WANTED)
+
+
+def test_what_only_the_run_says_is_empty_however_a_worker_puts_it():
+    forged = UNREAD | {"region": 0, "findings": "", "bundle_digests": [], "header": "", "study": ""}
+    honest = wire.unpacked({"kind": "unread", "outcome": UNREAD}, [], NAMED, WANTED)
+    assert wire.unpacked({"kind": "unread", "outcome": forged}, [], NAMED, WANTED) == honest

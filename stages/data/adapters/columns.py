@@ -16,6 +16,10 @@ from pipeline.spreadsheet import separator_of, text_of
 
 logger = logging.getLogger(__name__)
 
+PATH_COLUMNS = ("path", "file", "file_path", "file_name")
+LABEL_COLUMNS = ("label", "fractured", "fracture", "abnormal", "abnormality", "class", "target")
+"""Names by which a column of paths or of labels is recognised, the best first."""
+
 _DECIMAL_COMMAS = re.compile(r"\s*-?\d+(,\d+)?([\s;]+-?\d+(,\d+)?)*\s*")
 """One number, or several as boxes have them."""
 

@@ -22,7 +22,7 @@ from pipeline.io.terms import known
 from pipeline.studies import pseudonym
 
 from ..index import UNKNOWN, Sample
-from .columns import choose, read_csv, rows_of
+from .columns import LABEL_COLUMNS, PATH_COLUMNS, choose, read_csv, rows_of
 from .pictures import Look, Watch, counted, each, hidden, judged, look_at, refuse, unwatched, walk
 from .words import Label, denied, kind_of, label_of, regions_of
 
@@ -31,12 +31,12 @@ logger = logging.getLogger(__name__)
 WANTED = "a folder of DICOM files, with --labels FILE.csv"
 
 PLAIN = {
-    "path": ("path", "file", "file_path", "file_name"),
+    "path": PATH_COLUMNS,
     "SOPInstanceUID": ("SOPInstanceUID", "sop_uid", "instance_uid"),
     "StudyInstanceUID": ("StudyInstanceUID", "study_uid"),
     "AccessionNumber": ("AccessionNumber", "accession"),
     "PatientID": ("PatientID", "patient"),
-    "label": ("label", "fractured", "fracture", "abnormal", "abnormality", "class", "target"),
+    "label": LABEL_COLUMNS,
 }
 """What a column of the labels may hold, and names by which it is known; the first of those before
 ``label`` tells which files a row is about."""

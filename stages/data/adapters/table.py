@@ -10,7 +10,7 @@ from pipeline.domain import REGIONS
 from pipeline.errors import InputMissingError, UsageError
 
 from ..index import LABEL_KINDS, NEEDED, UNKNOWN, UNSAID, Box, Sample, Split, read_boxes
-from .columns import choose, read_csv, rows_of
+from .columns import LABEL_COLUMNS, PATH_COLUMNS, choose, read_csv, rows_of
 from .pictures import Watch, counted, looked_at, missing, refuse, unwatched
 from .words import Label, denied, kind_of, label_of, regions_of, split_of
 
@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 WANTED = "a CSV file with a column for the path of each picture and one for its label"
 
 PLAIN = {
-    "path": ("path", "file", "file_path", "file_name", "image", "image_path", "image_id", "img"),
-    "label": ("label", "fractured", "fracture", "abnormal", "abnormality", "class", "target"),
+    "path": (*PATH_COLUMNS, "image", "image_path", "image_id", "img"),
+    "label": LABEL_COLUMNS,
     "label_kind": ("label_kind",),
     "group": ("group", "patient", "patient_id", "subject", "subject_id"),
     "study": ("study", "study_id", "study_instance_uid"),
