@@ -19,7 +19,7 @@ from pipeline.runtime.session import Weights, load_bundles
 
 from .cost import count, speed
 from .data.index import Index, assign_splits
-from .evaluation.evaluate import RESULT, SCHEMA, Asked, evaluate
+from .evaluation.evaluate import RESULT, SCHEMA, EvaluationRequest, evaluate
 from .systems import SystemConfig, make_system
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def measure(
     networks = load_bundles(weights, config)
     if not _is_of(output / RESULT, networks, index):
         output.mkdir(parents=True, exist_ok=True)
-        evaluate(index, networks, config, Asked(), output, progress)
+        evaluate(index, networks, config, EvaluationRequest(), output, progress)
     figures = json.loads((output / RESULT).read_text(encoding="utf-8"))
     tested = index.of("test")
     learned = {sample.group for sample in index.of("train")}

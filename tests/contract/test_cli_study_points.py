@@ -196,7 +196,7 @@ def test_evaluate_says_when_a_table_names_no_studies(tmp_path):
     grouped = fxpipe(
         *shared, "--output", tmp_path / "grouped", "--device", "cpu", "--study-by", "group"
     )
-    assert "groups in place of studies" in grouped.stdout
+    assert "groups used as studies" in grouped.stdout
     hand = json.loads((tmp_path / "grouped/evaluation.json").read_text())["studies"]["hand"]
     assert hand["in view"]["studies"] == 12
 

@@ -14,7 +14,7 @@ from stages.calibrate import operating_points
 from stages.evaluation.evaluate import all_figures
 from stages.evaluation.figures import Settings
 from stages.evaluation.headlines import study_lines, study_note
-from stages.evaluation.studies import NO_POINT, both, specificity_cost, study_figures
+from stages.evaluation.studies import NO_POINT, specificity_cost, study_cases, study_figures
 from stages.evaluation.tables import write_tables
 from stages.finished import _recalibrated, _Table
 from stages.metrics import Cases
@@ -215,9 +215,9 @@ def test_groups_stand_in_only_when_asked():
 
 def test_one_picture_a_study_costs_nothing():
     rows = study_table().assign(study=[str(n) for n in range(10)])
-    found = both(rows, "hand", "in view", "threshold", "study")
-    assert specificity_cost(found.pictures, found.studies, 0).value == 0.0
-    assert found.sizes.tolist() == [1] * 7
+    cases = study_cases(rows, "hand", "in view", "threshold", "study")
+    assert specificity_cost(cases.pictures, cases.studies, 0).value == 0.0
+    assert cases.sizes.tolist() == [1] * 7
 
 
 def test_the_interval_of_the_cost_draws_pictures_and_studies_together():
@@ -257,4 +257,4 @@ def test_lines_tables_and_notes(tmp_path):
     assert list(study_lines({"studies": None})) == []
     facts = {"no_studies": NO_STUDIES, "study_by": "study"}
     assert "not measured, the table names no studies; --study-by group" in study_note(facts)
-    assert "groups in place of studies" in study_note({"no_studies": "", "study_by": "group"})
+    assert "groups used as studies" in study_note({"no_studies": "", "study_by": "group"})
