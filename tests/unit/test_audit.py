@@ -160,7 +160,7 @@ def test_contradictory_labels_are_a_failure_even_in_one_split(shelf):
     assert kinds(found.failures) == [Kind.LABELS]
     assert found.leaks == ()
     assert found.failures[0].detail == "fracture 1 and 0"
-    assert "vouched" in describe_audit(found)
+    assert "some pictures have faults" in describe_audit(found)
     other_meaning = replace(rows[1], label_kind="abnormality")
     assert look(rows[0], other_meaning).failures == ()
     unknown = replace(rows[1], label=None, label_kind="")
