@@ -116,9 +116,7 @@ def operating_points(
     plain = np.ones(len(labels), bool) if plain is None else plain
     positives, negatives = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
     if len(positives) == 0 or len(negatives) == 0:
-        undefined = (
-            f"undefined, too few cases ({len(positives)} positive, {len(negatives)} other)"
-        )
+        undefined = f"undefined, too few cases ({len(positives)} positive, {len(negatives)} other)"
         log.warning("operating points are %s in %s: 0.5 is used", undefined, source)
         chosen = dict.fromkeys(POINTS, (0.5, f"{undefined}: 0.5 is used"))
     else:

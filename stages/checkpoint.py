@@ -54,7 +54,9 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], source: Path) -> Non
     """
     expected = network.state_dict()
     faults = [f"{name} is missing" for name in expected if name not in weights]
-    faults += [f"{name} is not a weight of this network" for name in weights if name not in expected]
+    faults += [
+        f"{name} is not a weight of this network" for name in weights if name not in expected
+    ]
     faults += [
         f"{name} has shape {_shape(weights[name])}, expected {_shape(value)}"
         for name, value in expected.items()

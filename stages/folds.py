@@ -97,9 +97,7 @@ def folds_by_acquisition(
     tables = []
     for fold in names:
         tested = [sample for sample, name in zip(pool, own, strict=True) if name == fold]
-        others = [
-            sample for sample, *both in zip(pool, own, read, strict=True) if fold not in both
-        ]
+        others = [sample for sample, *both in zip(pool, own, read, strict=True) if fold not in both]
         assigned = assign_parts(others, seed, parts)
         roles: dict[object, Split] = {
             sample.path: "val" if part == 0 else "train"

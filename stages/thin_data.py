@@ -1,4 +1,4 @@
-"""What a table is too thin for: told before training, at its end, and on the card."""
+"""Warnings about tables with too few pictures, for training, result and model card."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .spec import StageSpec
 
 
 def thin_data(stage: StageSpec, learn: Sequence[Sample], check: Sequence[Sample]) -> list[str]:
-    """Why what comes of a run deserves little trust, one sentence each.
+    """Reasons why the result of a run is unreliable, one sentence each.
 
     Args:
-        stage: What is trained.
+        stage: The trained stage.
         learn: Its training pictures.
-        check: Its validation pictures, which choose epoch, calibration and thresholds.
+        check: Its validation pictures, which determine epoch, calibration and thresholds.
     """
     if stage.kind is Kind.FRACTURE:
         return list(_few_labels(check))
@@ -32,8 +32,8 @@ def _few_labels(check: Sequence[Sample]) -> Iterator[str]:
     others = len(check) - positives
     if min(positives, others) < FEWEST:
         yield (
-            f"the validation split has {positives} positive and {others} other pictures, wanted "
-            f"{FEWEST} of each: epoch, calibration and thresholds rest on them"
+            f"the validation split has {positives} positive and {others} other pictures; epoch, "
+            f"calibration and thresholds depend on them and need {FEWEST} of each"
         )
 
 
@@ -42,13 +42,13 @@ def _nothing_to_refuse(learn: Sequence[Sample]) -> Iterator[str]:
     for region, view in zip(REGIONS, views.T, strict=True):
         if (view == 1).any() and not (view == 0).any():
             yield (
-                f"the router has nothing to refuse with: no training picture is known to be "
-                f"without {region}, so it will take every picture for one"
+                f"no training picture is known to be without {region}: the router will classify "
+                f"every picture as {region}"
             )
     if not any(sample.regions == NONE for sample in learn):
         yield (
-            f"no training picture shows something else than {', '.join(REGIONS)}: what the router "
-            "does with a knee or a chest is unknown; add some with `fxpipe index --negatives`"
+            f"every training picture shows {', '.join(REGIONS)}: the router's behaviour on a knee "
+            "or a chest is unknown; add unsupported pictures with `fxpipe index --negatives`"
         )
 
 
@@ -58,8 +58,8 @@ def _few_views(learn: Sequence[Sample], check: Sequence[Sample]) -> Iterator[str
         count = int((checked[:, k] == 1).sum())
         if (learned[:, k] == 1).any() and count < FEWEST:
             yield (
-                f"the validation split shows {region} in {count} pictures, wanted {FEWEST}: "
-                "calibration and threshold of that region rest on them"
+                f"the validation split shows {region} in {count} pictures; calibration and "
+                f"threshold of that region depend on them and need {FEWEST}"
             )
 
 

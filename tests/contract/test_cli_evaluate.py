@@ -422,8 +422,8 @@ def test_labels_of_another_kind_are_an_answer_to_another_question(place, tmp_pat
         *("evaluate", "--index", place / "abnormal.csv", "--weights", place / "weights"),
         *("--output", tmp_path, "--device", "cpu"),
     )
-    assert "The labels say abnormality, the networks fracture" in result.stderr
-    assert "The labels say abnormality, the networks fracture" in result.stdout
+    assert "The labels mean abnormality, the networks predict fracture" in result.stderr
+    assert "The labels mean abnormality, the networks predict fracture" in result.stdout
     assert "the networks predict" in (tmp_path / "index.html").read_text()
 
 

@@ -190,8 +190,8 @@ def test_evaluate_says_when_a_table_names_no_studies(tmp_path):
     plain = fxpipe(*shared, "--output", tmp_path / "out", "--device", "cpu")
     evaluation = json.loads((tmp_path / "out/evaluation.json").read_text())
     assert (evaluation["studies"], evaluation["facts"]["no_studies"]) == (None, NO_STUDIES)
-    assert "not measured, the table names no studies" in plain.stdout
-    assert "not measured, the table names no studies" in (tmp_path / "out/index.html").read_text()
+    assert "not measured, the table has no studies" in plain.stdout
+    assert "not measured, the table has no studies" in (tmp_path / "out/index.html").read_text()
     assert not (tmp_path / "out/studies.csv").exists()
     grouped = fxpipe(
         *shared, "--output", tmp_path / "grouped", "--device", "cpu", "--study-by", "group"

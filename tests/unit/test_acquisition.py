@@ -127,5 +127,5 @@ def test_folds_repeat_with_their_seed_and_differ_between_acquisitions(table):
 
 def test_one_acquisition_cannot_be_left_out(table):
     alone = replace(table, samples=tuple(s for s in table.samples if "small" in s.group))
-    with pytest.raises(ConfigError, match=r"found 1 acquisition\(s\).*set 1.22.*wanted two"):
+    with pytest.raises(ConfigError, match=r": 1 acquisition\(s\).*set 1.22.*at least two"):
         folds_by_acquisition(alone, 5, 7, ("train", "val"))
