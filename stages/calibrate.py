@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 PRIOR_SD = (0.3, 0.5)
 """Prior standard deviations of log temperature and of bias."""
 TARGET = 0.95
-FEWEST = 10
+MIN_CASES = 10
 """Minimum number of cases of each label for fitting thresholds; with fewer they are noise."""
 POINTS = ("sensitive", "balanced", "specific")
 DEFAULT_POINT = "balanced"

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pipeline.errors import ConfigError
 
-from .data.acquisition import FEWEST_GROUPS, keep_groups_whole, left_out, read_acquisitions
+from .data.acquisition import MIN_GROUPS, keep_groups_whole, left_out, read_acquisitions
 from .data.adapters.pictures import Watch, unwatched
 from .data.index import Index, Sample, Split, assign_parts
 
@@ -90,7 +90,7 @@ def folds_by_acquisition(
     names = left_out(pool, own)
     if len(names) < 2:
         raise ConfigError(
-            f"{index.source}: {len(names)} acquisition(s) with at least {FEWEST_GROUPS} groups of "
+            f"{index.source}: {len(names)} acquisition(s) with at least {MIN_GROUPS} groups of "
             f"supported regions ({', '.join(names) or 'none'}); at least two are needed",
             "cross-validate --by group",
         )

@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError
 
 HUB = "hub"
 """Value of ``model.init`` that downloads weights."""
-PATIENCE_S = 3.0
+TIMEOUT_S = 3.0
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -26,7 +26,7 @@ def check_hub(arch: str) -> None:
         arch: timm's name for it.
 
     Raises:
-        ConfigError: Neither, after :data:`PATIENCE_S` at most.
+        ConfigError: Neither, after :data:`TIMEOUT_S` at most.
     """
     config = timm.get_pretrained_cfg(arch) if timm.is_model(arch.split(".")[0]) else None
     if config is None:
@@ -39,7 +39,7 @@ def check_hub(arch: str) -> None:
         cached, host = check_cached_file(config.url), config.url
     else:
         return
-    if not cached and (reason := why_unreachable(host, PATIENCE_S)):
+    if not cached and (reason := why_unreachable(host, TIMEOUT_S)):
         raise unavailable(arch, f"{host}: {reason}")
 
 
@@ -51,7 +51,7 @@ def unavailable(arch: str, reason: object) -> ConfigError:
     )
 
 
-def why_unreachable(url: str, patience_s: float) -> str:
+def why_unreachable(url: str, timeout_s: float) -> str:
     """Reason why a host does not answer in time; empty for any HTTP response.
 
     The request runs in a daemon thread, because a DNS look-up has no timeout.
@@ -60,7 +60,7 @@ def why_unreachable(url: str, patience_s: float) -> str:
 
     def request() -> None:
         try:
-            with urlopen(Request(url, method="HEAD"), timeout=patience_s):  # noqa: S310
+            with urlopen(Request(url, method="HEAD"), timeout=timeout_s):  # noqa: S310
                 results.append("")
         except HTTPError:
             results.append("")
@@ -69,5 +69,5 @@ def why_unreachable(url: str, patience_s: float) -> str:
 
     thread = threading.Thread(target=request, name="fxpipe-hub", daemon=True)
     thread.start()
-    thread.join(patience_s)
-    return results[0] if results else f"no answer within {patience_s:g} seconds"
+    thread.join(timeout_s)
+    return results[0] if results else f"no answer within {timeout_s:g} seconds"

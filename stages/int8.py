@@ -40,10 +40,10 @@ _QUANTISED = ["Conv", "Add", "Relu", "MaxPool"]
 _PATCH_VALUES = 4_000_000
 """Number of sampled input values per convolution."""
 
-_LARGEST_BIAS = 2**30
+_MAX_BIAS = 2**30
 """In steps of the 32-bit bias."""
 
-_MOST_WEIGHTS = 1200
+_MAX_WEIGHTS = 1200
 """Maximum number of weights per output channel for optimised rounding; late convolutions have more
 and need it less."""
 
@@ -153,9 +153,9 @@ def _refine(
         input_step = float(numpy_helper.to_array(initializers[producers[node.input[0]].input[1]]))
         if bias:
             magnitude = np.abs(values[bias.removesuffix("_quantized")])
-            step = np.maximum(step, magnitude / (input_step * _LARGEST_BIAS))
+            step = np.maximum(step, magnitude / (input_step * _MAX_BIAS))
         levels = np.rint(weight / step[:, None, None, None]).astype(np.int8)
-        if patches.shape[1] <= _MOST_WEIGHTS:
+        if patches.shape[1] <= _MAX_WEIGHTS:
             levels = round_weights(weight, step, patches)
         _put(initializers[f"{name}_quantized"], levels)
         _put(initializers[f"{name}_scale"], step.astype(np.float32))

@@ -25,12 +25,12 @@ from pipeline.progress import Progress
 from pipeline.runtime.session import Weights, load_bundles
 from pipeline.weights.manifest import ManifestEntry, read_staged, read_verified, write_manifest
 
-from .calibrate import FEWEST, fit_calibration, operating_points, probabilities
+from .calibrate import MIN_CASES, fit_calibration, operating_points, probabilities
 from .data.index import Index, Sample, Split
 from .evaluation.predictions import predict
 from .export import stamp
 from .new_folder import keep_notice, refuse_used
-from .seen import tell_seen
+from .seen import log_seen
 from .studies import StudyBy, StudyPoints, fit_study_points
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def recalibrate(
     if only is not None:
         networks = replace(networks, fracture={only: networks.fracture[only]})
     heads = (part for stage in networks.fracture.values() for part in stage.networks)
-    tell_seen(index, wanted.split, [p.spec for p in (*networks.trunks.values(), *heads)])
+    log_seen(index, wanted.split, [p.spec for p in (*networks.trunks.values(), *heads)])
     samples = labelled(index, wanted.split, only)
     for stage in networks.fracture.values():
         kinds = {s.label_kind for s in samples} - {stage.spec.target}
@@ -128,18 +128,18 @@ def recalibrate(
     for region in networks.fracture:
         rows = table if region == ANY_REGION else table[table[f"view_{region}"] == 1]
         positives = int(rows["label"].sum())
-        if min(positives, len(rows) - positives) >= FEWEST:
+        if min(positives, len(rows) - positives) >= MIN_CASES:
             chosen[region] = rows
             continue
         log.warning(
             "%s: %d positive and %d other pictures in split %s, %d of each are needed: its "
-            "thresholds stay", region, positives, len(rows) - positives, wanted.split, FEWEST,
+            "thresholds stay", region, positives, len(rows) - positives, wanted.split, MIN_CASES,
         )  # fmt: skip
     fitted = _fit(chosen, networks, wanted, index)
     if not fitted:
         raise ConfigError(
             f"{index.source}: too few labelled pictures in split {wanted.split}; a region needs "
-            f"{FEWEST} positive and {FEWEST} others"
+            f"{MIN_CASES} positive and {MIN_CASES} others"
         )
     _rewrite(weights, target, {networks.fracture[r].spec.name: new for r, new in fitted.items()})
     return fitted

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-_MOST_WEIGHTS = 2_000_000
+_MAX_WEIGHTS = 2_000_000
 """Maximum number of weights in memory: 16 MB."""
 
 
@@ -36,7 +36,7 @@ def drawn_weights(groups: Sequence[str], draws: int, seed: int = 0) -> Iterator[
     _, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     count = int(member.max()) + 1
     random = np.random.default_rng(seed)
-    block = max(1, _MOST_WEIGHTS // len(member))
+    block = max(1, _MAX_WEIGHTS // len(member))
     for start in range(0, draws, block):
         size = min(block, draws - start)
         chosen = random.integers(0, count, (size, count)) + count * np.arange(size)[:, None]

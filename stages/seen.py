@@ -12,7 +12,7 @@ from .data.index import Index, Split
 log = logging.getLogger(__name__)
 
 
-def tell_seen(index: Index, split: Split, specs: Iterable[BundleSpec]) -> None:
+def log_seen(index: Index, split: Split, specs: Iterable[BundleSpec]) -> None:
     """Log whether networks were trained on a split, if their training used exactly this table.
 
     Args:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.bundle import StoredStudyPoint
 from pipeline.domain import AGGREGATION, Array
 
-from .calibrate import FEWEST, TARGET, operating_points
+from .calibrate import MIN_CASES, TARGET, operating_points
 from .metrics import Labels
 
 StudyBy = Literal["study", "group"]
@@ -96,10 +96,10 @@ def fit_study_points(
     count, positives = int(cases.sum()), int(studies.labels[cases].sum())
     several = int((studies.pictures[cases] > 1).sum())
     noun = "studies" if by == "study" else "groups used as studies"
-    if min(positives, count - positives, several) < FEWEST:
+    if min(positives, count - positives, several) < MIN_CASES:
         return StudyPoints(
             reason=f"{positives} positive and {count - positives} other {noun}, {several} of all "
-            f"with several pictures; {FEWEST} of each are needed"
+            f"with several pictures; {MIN_CASES} of each are needed"
         )
     points = operating_points(
         studies.labels.astype(np.float32), studies.scores, sensitivity_target, specificity_target,

@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.bundle import Kind
 from pipeline.domain import REGIONS, Array
 
-from .calibrate import FEWEST
+from .calibrate import MIN_CASES
 from .data.index import NONE, Sample
 from .spec import StageSpec
 
@@ -30,10 +30,10 @@ def thin_data(stage: StageSpec, learn: Sequence[Sample], check: Sequence[Sample]
 def _few_labels(check: Sequence[Sample]) -> Iterator[str]:
     positives = sum(sample.label == 1 for sample in check)
     others = len(check) - positives
-    if min(positives, others) < FEWEST:
+    if min(positives, others) < MIN_CASES:
         yield (
             f"the validation split has {positives} positive and {others} other pictures; epoch, "
-            f"calibration and thresholds depend on them and need {FEWEST} of each"
+            f"calibration and thresholds depend on them and need {MIN_CASES} of each"
         )
 
 
@@ -56,10 +56,10 @@ def _few_views(learn: Sequence[Sample], check: Sequence[Sample]) -> Iterator[str
     learned, checked = _views(learn), _views(check)
     for k, region in enumerate(REGIONS):
         count = int((checked[:, k] == 1).sum())
-        if (learned[:, k] == 1).any() and count < FEWEST:
+        if (learned[:, k] == 1).any() and count < MIN_CASES:
             yield (
                 f"the validation split shows {region} in {count} pictures; calibration and "
-                f"threshold of that region depend on them and need {FEWEST}"
+                f"threshold of that region depend on them and need {MIN_CASES}"
             )
 
 

@@ -19,7 +19,7 @@ from .crossval import figures_of, fracture_summary, ranking, subsets
 from .metrics import auc, auc_estimate, bootstrap
 from .recipe import RESULT
 
-SHOWN = ("any region", "hand in view", "elbow in view", "shoulder in view")
+DISPLAYED = ("any region", "hand in view", "elbow in view", "shoulder in view")
 
 
 def side_by_side(folders: Sequence[Path]) -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ def side_by_side(folders: Sequence[Path]) -> list[dict[str, Any]]:
     rows = []
     for folder, (summary, table) in zip(folders, loaded, strict=True):
         same = summary["stage"] == first["stage"]
-        displayed = SHOWN if same else (f"{summary['config']['region']} in view",)
+        displayed = DISPLAYED if same else (f"{summary['config']['region']} in view",)
         both = base.merge(table, on="path", suffixes=("_base", ""), validate="one_to_one")
         changed = dict(_changes(first["config"], summary["config"])) if same else {}
         if _by(summary) != _by(first):
@@ -109,11 +109,11 @@ def _left_out(
 
 
 def _displayed(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Estimates by name: the region accuracy, and the AUCs of :data:`SHOWN`."""
+    """Estimates by name: the region accuracy, and the AUCs of :data:`DISPLAYED`."""
     return {
         name: part.get("auc", part)
         for name, part in figures.items()
-        if "auc" not in part or name in SHOWN
+        if "auc" not in part or name in DISPLAYED
     }
 
 

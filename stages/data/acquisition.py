@@ -20,7 +20,7 @@ from pipeline.io import decode, read_file
 from .adapters.pictures import Watch, each, unwatched
 from .index import Sample
 
-FEWEST_GROUPS = 20
+MIN_GROUPS = 20
 """Minimum number of groups with a supported region in view for an acquisition to be left out."""
 
 
@@ -95,4 +95,4 @@ def left_out(samples: Sequence[Sample], names: Sequence[str]) -> list[str]:
     for sample, name in zip(samples, names, strict=True):
         if any(sample.shows(region) for region in REGIONS):
             groups_of.setdefault(name, set()).add(sample.group)
-    return sorted(name for name, groups in groups_of.items() if len(groups) >= FEWEST_GROUPS)
+    return sorted(name for name, groups in groups_of.items() if len(groups) >= MIN_GROUPS)

@@ -24,7 +24,7 @@ from .index import SPLITS, Sample, Split
 
 PAGE, TABLE, COUNTS = "audit.html", "pairs.csv", "audit.json"
 
-SHOWN = 60
+MAX_FINDINGS = 60
 """Findings of each kind on the page, about 20 KB each."""
 _THUMBNAIL_PX = 256
 _SAMPLE_FIELDS = ("split", "label", "group", "study")
@@ -152,8 +152,8 @@ def _page(result: Audit) -> str:
     for kind in Kind:
         findings = [finding for finding in result.findings if finding.kind is kind]
         if findings:
-            shown = [(f, [_picture(result, s) for s in _pair(f)]) for f in findings[:SHOWN]]
-            sections.append({"kind": kind.value, "count": len(findings), "shown": shown})
+            pairs = [(f, [_picture(result, s) for s in _pair(f)]) for f in findings[:MAX_FINDINGS]]
+            sections.append({"kind": kind.value, "count": len(findings), "pairs": pairs})
     page: str = environment.get_template(PAGE).render(
         lines=describe_audit(result).splitlines(), sections=sections, table=TABLE
     )

@@ -25,7 +25,6 @@ from .headlines import (
     words,
 )
 from .limb import limb_note
-from .routing import SEEN, TAKEN
 from .under_shift import WIDE_PANEL, panels, shift_note
 
 TEMPLATE = "evaluation.html"
@@ -59,7 +58,7 @@ def write_page(
         refusers=REFUSED_BY, scores=SCORES,
         shift_panels=list(panels(chapter, WIDE_PANEL)) if chapter else [],
         shift_note=shift_note(chapter, facts["pictures"]) if chapter else "",
-        any_region=ANY_REGION, pooled=POOLED, sets=SETS, seen=SEEN, taken=TAKEN,
+        any_region=ANY_REGION, pooled=POOLED, sets=SETS,
         plots={plot.stem: _data_uri(plot) for plot in plots},
     )  # fmt: skip
     partial = target.with_name(target.name + ".partial")

@@ -31,20 +31,20 @@ from .truth import (
 )
 
 SEVERAL = "several"
-SEEN = (*REGIONS, SEVERAL, "none", "unknown")
+VIEW_CLASSES = (*REGIONS, SEVERAL, "none", "unknown")
 """Rows of the confusion matrix: the region in view."""
-TAKEN = (*REGIONS, SEVERAL, "none", FAILED)
+DESTINATIONS = (*REGIONS, SEVERAL, "none", FAILED)
 """Columns of the confusion matrix: where the picture was sent."""
 
 
-def seen(table: pd.DataFrame) -> list[str]:
-    """Region in view, one of :data:`SEEN`; a set with an uncertain member counts as several."""
+def view_classes(table: pd.DataFrame) -> list[str]:
+    """Region in view, one of :data:`VIEW_CLASSES`; sets with an uncertain member are several."""
     known = {*REGIONS, "none", "unknown"}
     return [text if text in known else SEVERAL for text in table["regions"]]
 
 
-def taken(table: pd.DataFrame) -> list[str]:
-    """Where the picture was sent, one of :data:`TAKEN`."""
+def destinations(table: pd.DataFrame) -> list[str]:
+    """Where the picture was sent, one of :data:`DESTINATIONS`."""
     sent = fired(table)
     names = np.array([*REGIONS])
     unread = ~routed(table)
@@ -55,10 +55,12 @@ def taken(table: pd.DataFrame) -> list[str]:
 
 
 def confusion(table: pd.DataFrame) -> pd.DataFrame:
-    """Counts of :data:`SEEN` (rows) by :data:`TAKEN` (columns); they sum to all pictures."""
-    counts = Counter(zip(seen(table), taken(table), strict=True))
-    cells = [[counts[truth, answer] for answer in TAKEN] for truth in SEEN]
-    return pd.DataFrame(cells, index=pd.Index(SEEN, name="in view"), columns=list(TAKEN))
+    """Counts of :data:`VIEW_CLASSES` (rows) by :data:`DESTINATIONS` (columns)."""
+    counts = Counter(zip(view_classes(table), destinations(table), strict=True))
+    cells = [[counts[truth, answer] for answer in DESTINATIONS] for truth in VIEW_CLASSES]
+    return pd.DataFrame(
+        cells, index=pd.Index(VIEW_CLASSES, name="in view"), columns=list(DESTINATIONS)
+    )
 
 
 def region_figures(table: pd.DataFrame, settings: Settings) -> Figures | None:
@@ -108,7 +110,7 @@ def region_figures(table: pd.DataFrame, settings: Settings) -> Figures | None:
             for k, region in enumerate(REGIONS)
         },
         "confusion": {
-            "in_view": list(SEEN), "sent_to": list(TAKEN),
+            "in_view": list(VIEW_CLASSES), "sent_to": list(DESTINATIONS),
             "counts": confusion(table).to_numpy().tolist(),
         },
     }  # fmt: skip
@@ -170,8 +172,8 @@ def end_to_end_figures(table: pd.DataFrame, settings: Settings) -> Figures:
     """Outcomes of all inputs, over all and by region in view; the counts sum to all inputs.
 
     Returns:
-        By part (``all``, then those of :data:`SEEN` that occur): ``pictures``, ``counts`` and
-        ``shares`` by category, ``refused`` by correctness, ``uncertain`` among right and wrong
+        By part (``all``, then those of :data:`VIEW_CLASSES` that occur): ``pictures``, ``counts``
+        and ``shares`` by category, ``refused`` by correctness, ``uncertain`` among right and wrong
         decisions, and ``accuracy`` with its baselines: right or correctly refused, among all
         inputs.
     """
@@ -180,8 +182,8 @@ def end_to_end_figures(table: pd.DataFrame, settings: Settings) -> Figures:
 
 def _parts(table: pd.DataFrame) -> Iterator[tuple[str, Flags]]:
     yield "all", np.ones(len(table), bool)
-    truth = np.array(seen(table))
-    for name in SEEN:
+    truth = np.array(view_classes(table))
+    for name in VIEW_CLASSES:
         if (truth == name).any():
             yield name, truth == name
 
