@@ -83,7 +83,7 @@ def test_rows_that_were_seen_in_training_are_told(calibrated, project, tmp_path)
         *("calibrate", "--input", other, "--split", "train", "--quiet"),
         *("--weights", project / "weights", "--output", tmp_path / "w"),
     )
-    assert "seen in training" not in result.output
+    assert "was used to train" not in result.output
 
 
 def test_a_calibration_of_several_regions_says_that_it_is_one(calibrated):

@@ -46,7 +46,7 @@ def test_maps_that_a_reader_is_shown_are_counted_by_specialist_and_together():
 
 
 def test_without_a_map_the_note_says_so():
-    assert "none was drawn" in limb_note(limb_figures(table(row()), Settings()))
+    assert "no map was drawn" in limb_note(limb_figures(table(row()), Settings()))
 
 
 def test_the_peak_is_that_of_what_is_shown():
