@@ -70,8 +70,8 @@ def folds_by_acquisition(
     The validation pictures are a stratified part of the others, in whole groups: the tested
     acquisition has no influence (training-domain validation; Gulrajani and Lopez-Paz 2020, arXiv
     2007.01434). A group of several acquisitions belongs to one of them; if another of them is
-    tested, the group is excluded. Acquisitions with too few groups, and pictures without a
-    supported region from other sources, are for training and validation in every fold.
+    tested, its pictures of that one are excluded. Acquisitions with too few groups, and pictures
+    without a supported region from other sources, are for training and validation in every fold.
 
     Args:
         index: Checked table.
