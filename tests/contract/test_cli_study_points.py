@@ -95,7 +95,7 @@ def test_a_table_without_studies_gives_none_but_for_groups_that_stand_in(tmp_pat
     )
     assert contract(tmp_path / "none", "fracture-hand").study_points == {}
     # Nearly each patient has a positive study.
-    assert "no thresholds for studies: 13 positive and 1 other groups in place" in first.output
+    assert "no thresholds for studies: 13 positive and 1 other groups used" in first.output
     again = fxpipe(*shared, tmp_path / "one", "--output", tmp_path / "two")
     assert f"no thresholds for studies: {NO_STUDIES}" in again.output
 

