@@ -212,7 +212,7 @@ def test_twins_with_two_labels_are_excluded_and_twins_of_two_groups_joined(fxpip
     shutil.copy(fractured / "2.jpg", root / "train" / "not fractured" / "copy of 2.jpg")
     shutil.copy(fractured / "3.jpg", fractured / "another name.jpg")
     result = fxpipe("--input", root, "--parts", "3")
-    assert "2 pictures have an identical file with another label" in result.stderr
+    assert "2 pictures share an identical file with a different label" in result.stderr
     assert "excluded: 2 pictures (2 label_conflict)" in result.stdout
     groups = {row.path.name: row.group for row in read_index(tmp_path / "index.csv").samples
               if row.label == 1}  # fmt: skip

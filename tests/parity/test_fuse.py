@@ -250,7 +250,7 @@ def test_different_versions_of_the_operators_are_refused(tmp_path, pictures, mon
         return model
 
     monkeypatch.setattr(onnx, "load_from_string", load)
-    with pytest.raises(BundleError, match=r"versions of the operators \(onnx 16, onnx 17\)"):
+    with pytest.raises(BundleError, match=r"operator set versions \(onnx 16, onnx 17\)"):
         fused(tmp_path, pictures, standard_specs())
 
 

@@ -204,7 +204,7 @@ def test_precisions_that_not_all_have_are_left_out(index, tmp_path, caplog):
     one = write_bundles(tmp_path / "single", [whole()])
     with caplog.at_level(logging.WARNING):
         assert make(index, tmp_path / "two", base, one).precisions == (Precision.FP32,)
-    assert "int8 is left out: fracture-hand-2 is not there in it" in caplog.text
+    assert "int8 is omitted: fracture-hand-2 does not have it" in caplog.text
     only = write_bundles(tmp_path / "only", [whole(precision=Precision.FP16)])
     with pytest.raises(ConfigError, match="no precision is common to all bundles"):
         make(index, tmp_path / "three", base, only)
@@ -258,7 +258,7 @@ def test_one_member_and_a_folder_in_use_are_refused(index, tmp_path):
         make(index, tmp_path / "new", base)
     other = write_bundles(tmp_path / "other", [whole()])
     for used in (base, base / "manifest.json"):
-        with pytest.raises(UsageError, match="not empty, wanted a new folder"):
+        with pytest.raises(UsageError, match="the folder is not empty"):
             make(index, used, base, other)
 
 

@@ -17,7 +17,7 @@ from stages.config import FractureConfig
 from stages.evaluation.plots import COLOURS
 from stages.evaluation.routing import SEVERAL, seen
 from stages.systems import SystemConfig
-from stages.tried import SHOWN
+from stages.tried import DISPLAYED
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_help_plots_and_tables_name_every_region():
         assert region in told
         assert region in options
         assert region in COLOURS
-        assert f"{region} in view" in SHOWN
+        assert f"{region} in view" in DISPLAYED
 
 
 @pytest.mark.parametrize(
