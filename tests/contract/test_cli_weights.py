@@ -388,4 +388,4 @@ def test_https_is_never_left():
 
     request = urllib.request.Request("https://example.invalid/w.zip")
     with pytest.raises(urllib.error.URLError, match="https all the way"):
-        fetch._Careful().redirect_request(request, None, 302, "", {}, "http://example.invalid/x")
+        fetch._HttpsOnly().redirect_request(request, None, 302, "", {}, "http://example.invalid/x")
