@@ -56,7 +56,7 @@ class Round:
         session_images_per_s: Throughput of the networks alone, without files and rows; None if
             not requested or not known.
         peak_bytes: Peak resident memory of the process after the job; None if not known.
-        peak_note: Reason why it is not known.
+        peak_note: Why the peak is not known.
     """
 
     seconds: float

@@ -199,6 +199,6 @@ def _looks(outcomes: Sequence[Outcome], weights: Weights) -> Iterator[tuple[Stag
     if weights.region is not None:
         yield weights.region, range(len(outcomes))
     for region, stage in weights.fracture.items():
-judged = [region in {f.region for f in outcome.findings} for outcome in outcomes]
+        judged = [region in {f.region for f in outcome.findings} for outcome in outcomes]
         if rows := [row for row, used in enumerate(judged) if used]:
             yield stage, rows

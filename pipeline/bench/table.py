@@ -31,7 +31,7 @@ def print_table(
         if row.session_images_per_s is not None and row.session_share is not None:
             _print_line(
                 console,
-                f"{row.name}: the networks alone reach {_spread(row.session_images_per_s)} images/s; "
+                f"{row.name}: the networks alone run {_spread(row.session_images_per_s)} images/s; "
                 f"the whole job reaches {_spread(row.session_share, 100.0, ' %')} of that",
             )
     for reason, names in groupby(reasons, key=reasons.__getitem__):

@@ -50,9 +50,7 @@ def read_file(path: Path) -> tuple[bytes, str]:
             after = os.fstat(file.fileno())
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         reason = getattr(error, "strerror", None) or type(error).__name__
-        raise UnreadableImageError(
-            f"{path.name}: cannot read the file ({reason})"
-        ) from error
+        raise UnreadableImageError(f"{path.name}: cannot read the file ({reason})") from error
     if len(content) != before.st_size or _state(before) != _state(after):
         raise UnreadableImageError(
             f"{path.name}: the file changed while it was read, expected a complete file",

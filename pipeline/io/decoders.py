@@ -99,7 +99,8 @@ def _by_pillow(
         raise _decoder_missing(code.coding, name, "pillow")
     if code.coding is not Coding.JPEG and code.samples > 1 and code.bits > 8:
         raise UnreadableImageError(
-            f"{name}: found colour of {code.bits} bits per sample in {code.coding.value}, expected 8"
+            f"{name}: found colour of {code.bits} bits per sample in {code.coding.value}, "
+            "expected 8"
         )
     options: dict[str, Any] = {
         "rows": code.rows,
@@ -148,7 +149,7 @@ def _by_gdcm(stream: bytes, code: CodeStream, ds: Dataset, name: str) -> tuple[F
 
 
 def _arguments(syntax: UID, photometric: str, code: CodeStream, signed: int) -> list[str]:
-    """Arguments of the worker; the bit depth is that of the stream, which may differ from the header."""
+    """Arguments of the worker, with the bit depth of the stream, not of the header."""
     allocated = 8 if code.bits <= 8 else 16
     numbers = code.rows, code.columns, code.samples, allocated, code.bits, signed
     return [str(syntax), photometric, *(str(number) for number in numbers)]

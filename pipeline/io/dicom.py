@@ -36,7 +36,7 @@ from .colour import Coloured
 from .depth import white
 from .frames import Stored, agree_on_size, stored_frames
 from .grey import display_values
-from .header import SPACINGS, header_text, correct, of_frame
+from .header import SPACINGS, correct, header_text, of_frame
 from .kinds import check_judged
 from .limits import MAX_INFLATED_BYTES, MAX_PICTURES, MAX_PIXELS
 from .room import UNLIMITED, Room
@@ -117,7 +117,10 @@ def read_dicom(content: bytes, ref: ImageRef, room: Room) -> Iterator[XrayImage]
                 spacing_mm=_spacing_mm(view, stored_shape, pixels.shape),
                 dicom=header,
                 identity=identity,
-                flags=((Flag(_CORRECTED, f"Header corrected: {corrections}"),) if corrections else ()) + flags,
+                flags=(
+                    (Flag(_CORRECTED, f"Header corrected: {corrections}"),) if corrections else ()
+                )
+                + flags,
                 colour=frames.share,
             )
             del pixels, displayed
@@ -271,10 +274,14 @@ def _check_pixels(ds: Dataset, name: str) -> None:
         raise UnreadableImageError(f"{name}: found {bits} bits per pixel, expected 1 to 16")
     frames = int(ds.get("NumberOfFrames") or 1)
     if frames > MAX_PICTURES:
-        raise UnreadableImageError(f"{name}: found {frames} frames, expected at most {MAX_PICTURES}")
+        raise UnreadableImageError(
+            f"{name}: found {frames} frames, expected at most {MAX_PICTURES}"
+        )
 
 
-def _display(stored: Stored, view: Dataset, ds: Dataset, name: str) -> tuple[Array, tuple[str, ...]]:
+def _display(
+    stored: Stored, view: Dataset, ds: Dataset, name: str
+) -> tuple[Array, tuple[str, ...]]:
     """Convert a decoded frame to (H, W) float32 in [0, 1]; also returns its notes."""
     frame, photometric = stored.values, stored.photometric
     if frame.ndim == 2 and photometric in ("MONOCHROME1", "MONOCHROME2"):

@@ -18,8 +18,8 @@ def discover(
     Every input file gets a row, so only results of fxpipe are skipped: the folder ``exclude``, and
     the files that a run writes to a folder with a ``results.csv`` of fxpipe, by name. All other
     files there are yielded. Entries of each folder are sorted by name (code points, files and
-    folders together), so the order is the same on every platform. Links to files are followed, links
-    to folders are not, because they may form loops. A folder that cannot be listed is yielded
+    folders together), so the order is the same on every platform. Links to files are followed,
+    links to folders are not, because they may form loops. A folder that cannot be listed is yielded
     itself, so that it gets a failed row. So are broken links, pipes, sockets and devices; none of
     these is ever opened.
 

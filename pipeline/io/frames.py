@@ -141,7 +141,7 @@ def _check_not_compressed(data: bytes, syntax: UID, name: str) -> None:
 
 
 def _by_pydicom(ds: Dataset, index: int, syntax: UID, name: str) -> Stored:
-    """Decode one frame, uncompressed or RLE. A separate function, so the caller keeps no reference."""
+    """Decode one frame, uncompressed or RLE; a function, so that the caller keeps no frame."""
     grey = int(ds.SamplesPerPixel) == 1
     # Not iter_array: its frames are read-only, and its sign correction fails on them. Unused bits
     # of grey values are corrected here, because pydicom uses BitsStored and ignores HighBit.

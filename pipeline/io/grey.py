@@ -229,7 +229,9 @@ def look_up_table(item: Dataset, big_endian: bool, inputs: tuple[float, float]) 
         if bits <= 8 and len(table) < entries:
             table = table.astype(">u2" if big_endian else "<u2").view("u1")[:entries]
     if len(table) != entries or not 1 <= bits <= 16:
-        raise ValueError(f"LUT has {len(table)} entries of {bits} bits, the descriptor gives {entries}")
+        raise ValueError(
+            f"LUT has {len(table)} entries of {bits} bits, the descriptor gives {entries}"
+        )
     return table.astype(np.float64), _first_input(word, entries, inputs), bits_used(table.max())
 
 

@@ -32,6 +32,7 @@ def check_judged(ds: Dataset, name: str) -> None:
     Raises:
         OwnOutputError: fxpipe created the object.
         NotARadiographError: The object is a directory, a document, another modality, or raw
+            detector data.
         UnreadableImageError: The modality is not a standard term.
     """
     if own := describe_own(ds):

@@ -45,9 +45,9 @@ _GATE = _Gate()
 def quiet() -> Iterator[None]:
     """Ignore warnings raised in Pillow, pydicom, highdicom or their callers in this package.
 
-    Such warnings may quote header values, including patient identifiers. Relevant problems of a file
-    are raised as errors or reported in its row. While any thread is inside, the filter applies to
-    all threads, but only for these modules.
+    Such warnings may quote header values, including patient identifiers. Relevant problems of a
+    file are raised as errors or reported in its row. While any thread is inside, the filter applies
+    to all threads, but only for these modules.
     """
     _GATE.enter()
     try:

@@ -46,7 +46,7 @@ class Room:
             yield
 
     def hold(self, content_bytes: int) -> None:
-        """Report the size of the content of a file after inflation; overridden in worker processes."""
+        """Report the size of inflated content; overridden in worker processes."""
 
     @property
     def memory(self) -> str:

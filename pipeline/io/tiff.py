@@ -1,8 +1,8 @@
 """Workarounds for TIFF pages that Pillow reads wrongly: separate planes, and some big-endian data.
 
-Pillow unpacks uncompressed 16-bit planes as 8-bit ones, and uses the second plane of grey with alpha
-as the first. So each plane is read as a separate grey page, by appending another directory to the
-file.
+Pillow unpacks uncompressed 16-bit planes as 8-bit ones, and uses the second plane of grey with
+alpha as the first. So each plane is read as a separate grey page, by appending another directory to
+the file.
 """
 
 from __future__ import annotations

@@ -114,9 +114,7 @@ class FusedStage:
             self._select(outputs, DENSITY, rows) if self.spec.density is not None else None,
         )
 
-    def _select(
-        self, outputs: Mapping[str, Array], port: str, rows: Sequence[int] | None
-    ) -> Array:
+    def _select(self, outputs: Mapping[str, Array], port: str, rows: Sequence[int] | None) -> Array:
         values = outputs[f"{self._group}_{port}"]
         selected = values if port == DENSITY else values[:, self._columns]
         return selected if rows is None else selected[list(rows)]

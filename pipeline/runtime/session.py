@@ -32,9 +32,9 @@ class Weights:
 
     Attributes:
         trunks: Trunks by the identity of their weights (``spec.trunk``); empty for a fused graph.
-        region: The region stage, which routes pictures; None if one specialist specialists all
+        region: The region stage, which routes pictures; None if one specialist judges all
             regions.
-        fracture: The specialists by region; ``all`` for one that specialists every region.
+        fracture: The specialists by region; ``all`` for one that judges every region.
         points: Operating point of each specialist, by region.
         device: Device that runs the networks.
         precision: Precision of all networks.
@@ -187,7 +187,8 @@ def _choose_precision(manifest: Manifest, device: Device, requested: str) -> Pre
         precision = Precision(requested)
         if precision not in complete:
             raise BundleError(
-                f"precision {requested} is not available for every bundle; available: {', '.join(complete)}"
+                f"precision {requested} is not available for every bundle; available: "
+                f"{', '.join(complete)}"
             )
         return precision
     best = Precision.INT8 if device == "cpu" else Precision.FP16
@@ -206,14 +207,17 @@ def _assemble(
         spec = network.spec
         if spec.kind is Kind.TRUNK:
             if spec.input != "image":
-                raise BundleError(f"bundle {spec.name}: the input of a trunk is {spec.input!r}, expected 'image'")
+                raise BundleError(
+                    f"bundle {spec.name}: the input of a trunk is {spec.input!r}, expected 'image'"
+                )
             trunks[str(spec.trunk)] = network
         elif spec.kind is Kind.REGION:
             routers.append(network)
         else:
             specialists[spec.name] = network
     fracture = {
-        name: _looking_closer(stage, config.looks) for name, stage in _specialists(specialists).items()
+        name: _looking_closer(stage, config.looks)
+        for name, stage in _specialists(specialists).items()
     }
     if len(routers) > 1:
         raise BundleError(f"{len(routers)} region stages in the weights folder, expected one")
@@ -243,7 +247,9 @@ def _looking_closer(stage: Stage, looks: int | None) -> Stage:
 def _from_fused(fused: Fused, device: Device, config: RunConfig) -> Weights:
     """The stages of a fused graph, which supports one look."""
     if config.looks not in (None, 1):
-        raise UsageError(f"looks is {config.looks}, but a fused graph supports one look: expected 1")
+        raise UsageError(
+            f"looks is {config.looks}, but a fused graph supports one look: expected 1"
+        )
     region, fracture = fused.region, fused.fracture
     _check_regions(region, fracture)
     return _complete({}, region, fracture, device, fused.spec.precision, config)
@@ -360,7 +366,9 @@ def _check_regions(region: Stage | None, fracture: Mapping[str, Stage]) -> None:
         )
     for name, stage in fracture.items():
         if name not in (*known, ANY_REGION):
-            raise BundleError(f"bundle {stage.spec.name}: the region stage does not recognise {name}")
+            raise BundleError(
+                f"bundle {stage.spec.name}: the region stage does not recognise {name}"
+            )
     for unserved in () if ANY_REGION in fracture else set(known) - set(fracture):
         log.warning("no specialist for %s: its pictures get no fracture verdict", unserved)
 

@@ -1,8 +1,8 @@
 """Manifest of a weights folder: all files with their digests, and a digest of the manifest.
 
 Any change in the folder is detected: a changed file by its digest, a changed manifest by the digest
-of its own content. The manifest must be byte for byte what :func:`write_manifest` writes, so changes
-of white space are detected too.
+of its own content. The manifest must be byte for byte what :func:`write_manifest` writes, so
+changes of white space are detected too.
 """
 
 from __future__ import annotations

@@ -116,7 +116,8 @@ def install(
             return _unpack(archive, manifest, proof, target)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, RuntimeError) as error:
         raise BundleError(
-            f"{source}: cannot read the zip file ({error}), expected a pack created by `fxpipe weights pack`",
+            f"{source}: cannot read the zip file ({error}), expected a pack created by "
+            "`fxpipe weights pack`",
             "fetch it again",
         ) from error
 

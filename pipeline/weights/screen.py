@@ -75,7 +75,8 @@ class _Walk:
         for number, value in self._fields(data):
             if number == _MODEL_FUNCTIONS:
                 raise BundleError(
-                    f"{self._source}: found a function defined in the file, expected only ONNX operators"
+                    f"{self._source}: found a function defined in the file, expected only ONNX "
+                    "operators"
                 )
             if number == _MODEL_GRAPH and isinstance(value, memoryview):
                 graphs += 1

@@ -67,7 +67,8 @@ def check(manifest: bytes, signature: bytes | None, trusted: Path, source: str) 
         public.verify(signature, manifest)
     except InvalidSignature as error:
         raise BundleError(
-            f"{source}: the signature does not match {trusted}, or the manifest was altered", _ASK_PROVIDER
+            f"{source}: the signature does not match {trusted}, or the manifest was altered",
+            _ASK_PROVIDER,
         ) from error
 
 
