@@ -114,7 +114,7 @@ def decode(
                 ) from error
             except RecursionError as error:
                 raise UnreadableImageError(
-                    f"{source.name}: the {kind} file is nested too deeply"
+                    f"{source.name}: the {kind} file is nested too deeply, expected a valid file"
                 ) from error
             # The decoders raise nearly any exception on hostile input, and one bad file must not
             # end a run. The message has only the type: the text may quote patient identifiers.

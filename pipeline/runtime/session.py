@@ -72,8 +72,8 @@ class Weights:
         if self.region is None or self.gate is not None:
             return ""
         return (
-            "The density gate is off: a picture that is unlike all training pictures gets a "
-            "verdict if the router assigns it to a supported region."
+            "The density gate is off: a picture that is unlike anything that the networks were "
+            "trained on gets a verdict if the router takes it for a supported region."
         )
 
     @property

@@ -59,8 +59,8 @@ def test_peak_memory_is_that_of_the_contender_alone(tmp_path):
 @pytest.mark.parametrize(
     ("how", "fails_at", "reason"),
     [
-        ("leaves", 0, "its process ended with exit code 7"),
-        ("leaves", 2, "its process ended with exit code 7"),
+        ("leaves", 0, "the process ended with exit code 7"),
+        ("leaves", 2, "the process ended with exit code 7"),
         ("refuses", 0, "no memory left (buy some)"),
         ("refuses", 1, "no memory left (buy some)"),
         ("forgets", 1, "it wrote 4 rows, wanted 5"),

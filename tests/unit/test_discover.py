@@ -83,7 +83,7 @@ def test_a_folder_that_cannot_be_listed_becomes_a_failed_row(
 
 
 def test_a_missing_root_is_an_error_at_once(tmp_path: Path) -> None:
-    with pytest.raises(InputMissingError, match="nothing there"):
+    with pytest.raises(InputMissingError, match="not found"):
         discover(tmp_path / "typo")
 
 

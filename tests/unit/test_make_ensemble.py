@@ -214,7 +214,7 @@ def test_without_a_common_map_there_is_none_and_the_reason_is_told(index, tmp_pa
     base = write_bundles(tmp_path / "base")
     blind = write_bundles(tmp_path / "blind", [whole(heatmap=False)])
     made = make(index, tmp_path / "new", base, blind)
-    assert made.no_heatmap == "fracture-hand gives no evidence"
+    assert made.no_heatmap == "fracture-hand has no evidence output"
     assert not opened(tmp_path / "new").fracture["hand"].spec.heatmap
 
 
