@@ -29,7 +29,7 @@ _FAR = 2**30
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path) -> Iterator[None]:
     """Lock a folder for this process while the block runs.
 
     The operating system releases the lock when the process ends, in any way. A stale lock file

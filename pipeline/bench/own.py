@@ -33,7 +33,7 @@ _MOST_IN_MEMORY = 256
 """Largest number of preprocessed pictures kept in memory to measure the networks alone."""
 
 
-class Own:
+class FxpipeContender:
     """``fxpipe run`` without terminal output.
 
     Args:

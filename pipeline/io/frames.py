@@ -115,8 +115,8 @@ def _native_frames(ds: Dataset, syntax: UID, name: str) -> Iterator[Stored]:
     allocated, stored = int(ds.BitsAllocated), int(ds.BitsStored)
     if allocated not in _ALLOCATED or stored > allocated:
         raise UnreadableImageError(
-            f"{name}: found {stored} bits stored in {allocated} bits allocated, expected at most "
-            f"the bits allocated, which are {', '.join(map(str, _ALLOCATED))}"
+            f"{name}: found {stored} bits stored in {allocated} allocated, expected "
+            f"{', '.join(map(str, _ALLOCATED))} bits allocated and at most as many stored"
         )
     length, expected = len(ds.PixelData), get_expected_length(ds, unit="bytes")
     if length < expected:

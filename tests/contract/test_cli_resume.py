@@ -266,8 +266,8 @@ def test_a_run_that_is_stopped_says_how_to_go_on(place, number, code):
 
 def test_a_second_run_on_one_folder_stops_with_a_message(place):
     code = (
-        "import sys; from pathlib import Path; from pipeline.lock import alone\n"
-        "with alone(Path('results')): print('held', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from pipeline.lock import exclusive\n"
+        "with exclusive(Path('results')): print('held', flush=True); sys.stdin.read()"
     )
     (place / "results").mkdir()
     with subprocess.Popen(

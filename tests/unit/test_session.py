@@ -110,7 +110,7 @@ def test_the_whole_set_opens(tmp_path, caplog):
         (lambda s: s[1:], "belongs to trunk aaaaaaaaaaaa, the weights folder has none"),
         (
             lambda s: [s[0], *s[2:]],
-            "no region stage in the weights folder, which has specialists for elbow, hand, shoulder",
+            "which has specialists for elbow, hand, shoulder: only a single fracture stage",
         ),
         (lambda s: s[:2], "no fracture stage"),
         (
