@@ -212,6 +212,6 @@ def _why_no_gdcm() -> str:
 
 def _decoder_missing(coding: Coding, name: str, package: str) -> UnreadableImageError:
     return UnreadableImageError(
-        f"{name}: the decoder for {coding.value} is not installed",
+        f"{name}: the decoder for {coding.value} is not installed, expected {package}",
         f"pip install {package}",
     )

@@ -278,7 +278,7 @@ def test_a_mean_of_another_number_of_members_is_refused():
     whole = ensemble("fracture-hand", [head(), complete()])
     three = ensemble("fracture-hand", [head(), complete(), for_any()])
     session, _ = open_session(network(three), "cpu", 1, "mean")
-    with pytest.raises(BundleError, match=r"members is .*, wanted tensor\(float\) \['N', 2\]"):
+    with pytest.raises(BundleError, match=r"members is .*, expected tensor\(float\) \['N', 2\]"):
         Network(whole, "0" * 64, session)
 
 
