@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..config import RunConfig
 from ..errors import UsageError
-from ..lock import alone
+from ..lock import exclusive
 from ..report import ReportWriter
 from ..report.csv_table import CsvWriter
 from ..report.heatmaps import HeatmapWriter
@@ -57,7 +57,7 @@ def hold(stack: ExitStack, output: Path) -> None:
     """
     with _named(output):
         output.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(alone(output))
+        stack.enter_context(exclusive(output))
 
 
 def check_writable(output: Path) -> None:

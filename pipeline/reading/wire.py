@@ -86,7 +86,7 @@ def receive(
     except (*MALFORMED, RecursionError) as error:
         raise WireError(f"found a header that is none ({type(error).__name__})") from error
     if size > most_bytes:
-        raise WireError(f"found arrays of {size} bytes, wanted at most {most_bytes}")
+        raise WireError(f"found arrays of {size} bytes, expected at most {most_bytes}")
     hold(size)
     arrays = [np.empty(shape, dtype) for dtype, shape in shapes]
     for array in arrays:
@@ -164,7 +164,7 @@ def unpacked(
     """The picture of a message, under the name by which the run knows its source.
 
     Raises:
-        WireError: It is not what was wanted.
+        WireError: It is not what was expected.
     """
     try:
         image = ImageRef.of(source, _frame(message["frame"]), _text(message["sha256"]))
