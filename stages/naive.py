@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.bench.two_pass import Ask, Naive, Whole
+from pipeline.bench.two_pass import Naive, Predict, Whole
 from pipeline.domain import Array
 from pipeline.errors import DeviceError
 
@@ -42,7 +42,7 @@ def _opened(
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError(f"torch {torch.__version__} finds no CUDA device")
 
-    def open_stage(stage: Whole) -> Ask:
+    def open_stage(stage: Whole) -> Predict:
         network = read_whole(folder, stage).to(device).to(memory_format=layout)
 
         @torch.inference_mode()

@@ -11,7 +11,7 @@ import click
 
 from ..config import RunConfig
 from ..errors import UsageError
-from ..lock import alone
+from ..lock import exclusive
 from ..report.outputs import OUTPUTS, Output
 from .extras import needs
 from .inputs import Inputs
@@ -101,7 +101,7 @@ def hold(stack: ExitStack, output: Path) -> None:
     """
     with _named("--output", output):
         output.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(alone(output))
+        stack.enter_context(exclusive(output))
 
 
 def check_writable(output: Path, asked: Sequence[Output]) -> None:

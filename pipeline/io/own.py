@@ -1,8 +1,8 @@
-"""Files that fxpipe wrote, and how it knows them again: it never judges its own output.
+"""Detection of files that fxpipe wrote, so that it never judges its own output.
 
-DICOM objects by manufacturer and series, overlays by the word *Software* in the PNG file. The
-files of a run by their names (``results.*`` but for pictures, and a few more), in a folder whose
-``results.csv`` begins as only fxpipe begins one.
+DICOM objects are recognised by manufacturer and series, overlays by the *Software* text of the PNG
+file, and the files of a run by name (``results.*`` except pictures, and a few more) in a folder
+with a ``results.csv`` of fxpipe.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from typing import TYPE_CHECKING
 
 from .sniff import claims_picture
 
-if TYPE_CHECKING:  # the walk through the folders needs no pydicom
+if TYPE_CHECKING:  # not needed to walk folders
     from pydicom.dataset import Dataset
 
 MAKER = "fxpipe"
-"""Manufacturer of every DICOM object that fxpipe makes, and *Software* of every overlay."""
+"""Manufacturer of every DICOM object of fxpipe, and *Software* of every overlay."""
 
 SERIES = {9001: "a structured report", 9002: "an overlay", 9003: "a presentation state"}
-"""What the objects of fxpipe are, by the number of their series."""
+"""Kinds of DICOM objects of fxpipe, by series number."""
 
 
 def describe_own(ds: Dataset) -> str | None:
-    """What a DICOM object is if fxpipe made it; None for any other.
+    """Kind of a DICOM object that fxpipe created; None for any other object.
 
-    An archive may number series anew, so their description counts as well.
+    An archive may renumber series, so the series description is checked too.
 
     Args:
-        ds: Its header.
+        ds: Header of the object.
     """
     if _text(ds, "Manufacturer") != MAKER:
         return None
     number = _text(ds, "SeriesNumber")
-    found = SERIES.get(int(number)) if number.isdecimal() and len(number) < 6 else None
+    kind = SERIES.get(int(number)) if number.isdecimal() and len(number) < 6 else None
     described = _text(ds, "SeriesDescription").startswith(f"{MAKER} ")
-    return found or ("an object" if described else None)
+    return kind or ("an object" if described else None)
 
 
 def _text(ds: Dataset, keyword: str) -> str:
@@ -60,11 +60,11 @@ _BOM = b"\xef\xbb\xbf"
 def without_results(
     folder: Path, entries: Sequence[os.DirEntry[str]]
 ) -> Sequence[os.DirEntry[str]]:
-    """The entries of a folder that are no results of fxpipe.
+    """Entries of a folder without results of fxpipe.
 
     Args:
-        folder: With results or without.
-        entries: All that is in it.
+        folder: Any folder.
+        entries: All its entries.
     """
     if folder.name == OVERLAYS and _is_table(folder.parent / TABLE):
         return [entry for entry in entries if not _OVERLAY.fullmatch(entry.name)]
@@ -79,7 +79,7 @@ def _is_result(name: str) -> bool:
 
 
 def _is_table(path: Path) -> bool:
-    """Whether a file is a table that a run wrote; what is no regular file is not opened."""
+    """Whether a file is a result table of fxpipe; only regular files are opened."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return False

@@ -75,7 +75,9 @@ def prepare(
                 del item
                 started = time.perf_counter()
         if failed_at is None:
-            raise ImageError(f"{source.name}: found a file without a picture, wanted at least one")
+            raise ImageError(
+                f"{source.name}: found a file without a picture, expected at least one"
+            )
     except ImageError as error:
         unsupported = isinstance(error, UnsupportedError)
         # So a study knows of the pictures that it lost.
@@ -88,7 +90,7 @@ def prepare(
         )  # fmt: skip
     except MemoryError:
         words = f"{source.name}: found a picture that needs more memory than {room.memory}"
-        yield unread(source, failed_at, sha256, f"{words}, wanted a smaller one", _since(started))
+        yield unread(source, failed_at, sha256, f"{words}, expected a smaller one", _since(started))
 
 
 def prepared(image: XrayImage, wanted: Wanted, started: float) -> Prepared:

@@ -213,7 +213,7 @@ class _Reading:
             self.worker.kill()
 
     def _unread(self, what: str, started: float) -> Item:
-        words = f"{self.source.name}: found a file that {what}, wanted a valid one"
+        words = f"{self.source.name}: found a file that {what}, expected a valid one"
         elapsed_ms = (time.perf_counter() - started) * 1000.0
         return unread(self.source, self.failed_at, self.sha256, words, elapsed_ms)
 

@@ -102,7 +102,7 @@ def unread(
         source: The file, or its content in memory.
         frame: Zero-based number of the picture; None for the first, which may be the only one.
         sha256: Of the file's content, if it could be read.
-        error: What was found, and what was wanted.
+        error: What was found, and what was expected.
         elapsed_ms: Time spent on it.
         unsupported: Whether it is nothing that fxpipe judges.
         identity: What is known of its identifiers.

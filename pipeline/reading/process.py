@@ -94,7 +94,7 @@ class Process:
             raise _cannot_start(f"a process that {self.ending(_START_S)}") from error
         if found != package:
             self.kill()
-            raise _cannot_start(f"the package {found}, wanted {package}")
+            raise _cannot_start(f"the package {found}, expected {package}")
         self._ready = True
 
     def send(

@@ -96,7 +96,7 @@ def receive(
     except (*MALFORMED, RecursionError) as error:
         raise WireError(f"found a header that is none ({type(error).__name__})") from error
     if size > most_bytes:
-        raise WireError(f"found arrays of {size} bytes, wanted at most {most_bytes}")
+        raise WireError(f"found arrays of {size} bytes, expected at most {most_bytes}")
     hold(size)
     arrays = [np.empty(shape, dtype) for dtype, shape in shapes]
     for array in arrays:
@@ -173,7 +173,7 @@ def unpacked(
     """The picture of a message, under the name by which the run knows its source.
 
     Raises:
-        WireError: It is not what was wanted.
+        WireError: It is not what was expected.
     """
     try:
         if message["kind"] == "unread":

@@ -1,4 +1,4 @@
-"""A specialist that looks more than once: at the whole limb, then at its suspicious parts."""
+"""Specialist with several looks: the whole limb first, then its most suspicious parts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .network import Batch, Part, Stage
 
 
 class Closer:
-    """A fracture stage with its closer looks.
+    """A fracture stage with closer looks.
 
-    The types of fracture, if it tells any, are those of the look that decides: the one with the
-    highest logit of the decision, the first look among equals.
+    The fracture types, if the stage predicts them, are those of the deciding look: the one with
+    the highest logit, or the first of equal ones.
 
     Args:
-        stage: The stage, whose contract has closer looks.
-        looks: How.
+        stage: Fracture stage whose contract defines closer looks.
+        looks: Settings of the closer looks.
     """
 
     def __init__(self, stage: Stage[FractureSpec], looks: CloserLooks) -> None:
@@ -31,12 +31,12 @@ class Closer:
 
     @property
     def canvas(self) -> PreprocessSpec:
-        """Of the larger rendering that each picture must bring along."""
+        """Preprocessing of the larger rendering that each picture needs."""
         return self._looks.canvas
 
     @property
     def count(self) -> int:
-        """How often it looks at a picture."""
+        """Number of looks per picture."""
         return 1 + self._looks.count
 
     @property
@@ -50,8 +50,8 @@ class Closer:
         """See :meth:`pipeline.runtime.network.Stage.look`.
 
         Returns:
-            Logits before ``bias`` and probabilities of all looks together, and where wanted the
-            evidence of the first look with that of each part laid in where it is stronger.
+            Combined logits (before ``bias``) and probabilities of all looks. With ``evidence``,
+            also the evidence of the first look, raised to that of each part where it is higher.
         """
         looks, own = self._looks, self.spec.preprocess
         first = self._stage.look(batch, rows, evidence=True)
@@ -60,8 +60,8 @@ class Closer:
         chosen = [places(e[0], looks.count, looks.canvas, own) for e in first.evidence]
         cut = [
             part(array, place, own)
-            for array, found in zip(larger, chosen, strict=True)
-            for place in found
+            for array, regions in zip(larger, chosen, strict=True)
+            for place in regions
         ]
         near = self._stage.look(batch.parts(own, cut), evidence=evidence)
         highest = near.logits.reshape(len(first), looks.count).max(1, keepdims=True)
@@ -73,7 +73,7 @@ class Closer:
         if evidence and near.evidence is not None:
             maps = first.evidence.copy()
             for i, (row, place) in enumerate(_owners(chosen)):
-                _lay_in(maps[row], near.evidence[i], place, looks.canvas, own)
+                _merge_part(maps[row], near.evidence[i], place, looks.canvas, own)
         types = _deciding(first, near, looks.count)
         return StageOutput(
             first.labels, logits.astype(np.float32), probabilities, maps, types=types
@@ -81,12 +81,12 @@ class Closer:
 
 
 def _deciding(first: StageOutput, near: StageOutput, count: int) -> StageOutput | None:
-    """The types of the look that decides on each picture; None where there are none.
+    """Types of the deciding look of each picture; None if there are none.
 
     Args:
-        first: Of N pictures.
-        near: Of their parts, ``count`` of each in a row.
-        count: How many parts.
+        first: Output for N pictures.
+        near: Output for their parts, ``count`` consecutive rows per picture.
+        count: Number of parts per picture.
     """
     if first.types is None or near.types is None:
         return None
@@ -94,31 +94,31 @@ def _deciding(first: StageOutput, near: StageOutput, count: int) -> StageOutput 
     deciding = np.concatenate([first.logits, near_logits], axis=1).argmax(1)
     rows = np.arange(len(first))
 
-    def chosen(whole: Array, close: Array) -> Array:
+    def of_deciding(whole: Array, close: Array) -> Array:
         looks = np.concatenate([whole[:, None], close.reshape(len(first), count, -1)], axis=1)
-        picked: Array = looks[rows, deciding]
-        return picked
+        selected: Array = looks[rows, deciding]
+        return selected
 
     return StageOutput(
         first.types.labels,
-        chosen(first.types.logits, near.types.logits),
-        chosen(first.types.probabilities, near.types.probabilities),
+        of_deciding(first.types.logits, near.types.logits),
+        of_deciding(first.types.probabilities, near.types.probabilities),
     )
 
 
 def _owners(chosen: Sequence[Sequence[Place]]) -> list[tuple[int, Place]]:
-    return [(row, place) for row, found in enumerate(chosen) for place in found]
+    return [(row, place) for row, regions in enumerate(chosen) for place in regions]
 
 
-def _lay_in(
+def _merge_part(
     maps: Array, near: Array, place: Place, canvas: PreprocessSpec, own: PreprocessSpec
 ) -> None:
-    """Raise the (1, h, w) map of a first look to that of one part, where that is higher."""
+    """Raise the (1, h, w) map of the first look to the map of one part where that is higher."""
     rows, columns = maps.shape[1:]
     top, left = (round(at / whole * n) for at, whole, n in (
         (place[0], canvas.height_px, rows), (place[1], canvas.width_px, columns)))  # fmt: skip
     height = max(1, round(own.height_px / canvas.height_px * rows))
     width = max(1, round(own.width_px / canvas.width_px * columns))
     height, width = min(height, rows - top), min(width, columns - left)
-    there = maps[:, top : top + height, left : left + width]
-    np.maximum(there, onto_grid(near[None], (height, width))[0], out=there)
+    target = maps[:, top : top + height, left : left + width]
+    np.maximum(target, onto_grid(near[None], (height, width))[0], out=target)

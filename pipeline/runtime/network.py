@@ -1,4 +1,4 @@
-"""Networks opened and checked against their contract, and the batch of pictures they look at."""
+"""Open networks, checked against their contracts, and the batches of pictures that they judge."""
 
 from __future__ import annotations
 
@@ -29,49 +29,49 @@ S_co = TypeVar("S_co", bound=AnswerSpec, covariant=True)
 
 
 class Part(Protocol):
-    """Anything that has a part in an answer: a network, or one stage of a fused graph."""
+    """A network, or one stage of a fused graph."""
 
     @property
     def spec(self) -> BundleSpec:
-        """What it promises."""
+        """The contract."""
         ...
 
     @property
     def bundle(self) -> str:
-        """Name of the bundle that it is in."""
+        """Name of the bundle that contains it."""
         ...
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the file that it is in."""
+        """SHA-256 of the file that contains it."""
         ...
 
 
 class Stage(Protocol[S_co]):
-    """Anything that answers for the pictures of a batch: one network, or several as one."""
+    """One network, or several that are combined, with predictions for a batch of pictures."""
 
     @property
     def spec(self) -> S_co:
-        """What it promises."""
+        """The contract."""
         ...
 
     @property
     def networks(self) -> tuple[Part, ...]:
-        """Every network that has a part in the answer, the trunks left out."""
+        """All networks that contribute to the predictions, except the trunks."""
         ...
 
     def look(
         self, batch: Batch, rows: Sequence[int] | None = None, *, evidence: bool = False
     ) -> StageOutput:
-        """Answer for some pictures of a batch.
+        """Predict some pictures of a batch.
 
         Args:
             batch: The pictures.
-            rows: Which of them; None for all.
-            evidence: Whether evidence maps are wanted too, if there are any.
+            rows: Indices of the pictures; None for all.
+            evidence: Whether to return evidence maps too, if there are any.
 
         Raises:
-            DeviceError: The device gave up, for want of memory above all.
+            DeviceError: The device failed, usually because it ran out of memory.
         """
         ...
 
@@ -81,13 +81,12 @@ Specialist = Stage[JudgeSpec]
 
 
 class Batch:
-    """N pictures, with what is made of them once: arrays by preprocessing, features by trunk, and
-    the answers of fused graphs.
+    """N pictures, with a cache of stacked arrays, trunk features and outputs of fused graphs.
 
     Args:
-        pictures: Of each picture its (1, H, W) float32 array by preprocessing.
-        trunks: By the identity of their weights.
-        clock: Told how long the trunks (and fused graphs) run.
+        pictures: For each picture, its (1, H, W) float32 array by preprocessing.
+        trunks: Trunks by the identity of their weights.
+        clock: Measures the time of the trunks and fused graphs.
     """
 
     def __init__(
@@ -101,37 +100,37 @@ class Batch:
         self._trunks = trunks
         self._arrays: dict[PreprocessSpec, Array] = {}
         self._features: dict[str, Array] = {}
-        self._answers: dict[object, Mapping[str, Array]] = {}
+        self._outputs: dict[object, Mapping[str, Array]] = {}
 
     def inputs(self, spec: AnswerSpec, rows: Sequence[int] | None = None) -> Array:
-        """What a network takes of some rows: (R, 1, H, W) pictures or (R, C, h, w) features."""
+        """Input of a network for some rows: (R, 1, H, W) pictures or (R, C, h, w) features."""
         trunk = spec.features_of
-        taken = self._stacked(spec.preprocess) if trunk is None else self._featured(trunk)
-        return taken if rows is None or len(rows) == len(taken) else taken[rows]
+        inputs = self._stacked(spec.preprocess) if trunk is None else self._featured(trunk)
+        return inputs if rows is None or len(rows) == len(inputs) else inputs[rows]
 
     def pictures(self, spec: PreprocessSpec, rows: Sequence[int] | None = None) -> Array:
-        """(R, 1, H, W) float32 pictures of some rows, all without ``rows``."""
-        taken = self._stacked(spec)
-        return taken if rows is None else taken[list(rows)]
+        """(R, 1, H, W) float32 pictures of some rows; None for all rows."""
+        stacked = self._stacked(spec)
+        return stacked if rows is None else stacked[list(rows)]
 
     def parts(self, spec: PreprocessSpec, arrays: Sequence[Array]) -> Batch:
         """A batch of other pictures, (1, H, W) float32 each, for the same trunks."""
         return Batch([{spec: array} for array in arrays], self._trunks, self._clock)
 
     def once(
-        self, asked: object, spec: PreprocessSpec, ask: Callable[[Array], Mapping[str, Array]]
+        self, graph: object, spec: PreprocessSpec, evaluate: Callable[[Array], Mapping[str, Array]]
     ) -> Mapping[str, Array]:
-        """Everything that a graph says of all pictures, whoever wants some of it first.
+        """All outputs of a graph for all pictures, computed on the first call.
 
         Args:
-            asked: The graph: what its answers are kept by.
-            spec: Of its pictures.
-            ask: From (N, 1, H, W) pictures to its outputs by name.
+            graph: The graph, as the key of the cache.
+            spec: Preprocessing of its pictures.
+            evaluate: Function from (N, 1, H, W) pictures to outputs by name.
         """
-        if asked not in self._answers:
+        if graph not in self._outputs:
             with self._clock.measure("trunk"):
-                self._answers[asked] = ask(self._stacked(spec))
-        return self._answers[asked]
+                self._outputs[graph] = evaluate(self._stacked(spec))
+        return self._outputs[graph]
 
     def _featured(self, identity: str) -> Array:
         if identity not in self._features:
@@ -147,12 +146,12 @@ class Batch:
 
 
 class Opened(Generic[N]):
-    """One opened bundle.
+    """One open bundle.
 
     Args:
-        spec: Its contract.
-        digest: SHA-256 of its file.
-        session: The ``onnxruntime.InferenceSession`` that holds the graph.
+        spec: Contract of the bundle.
+        digest: SHA-256 of the file.
+        session: ``onnxruntime.InferenceSession`` of the graph.
 
     Raises:
         BundleError: The graph does not have the inputs and outputs of its contract.
@@ -161,7 +160,7 @@ class Opened(Generic[N]):
     def __init__(self, spec: N, digest: str, session: Any) -> None:
         self.spec = spec
         self.digest = digest
-        self._graph = Graph(spec.name, session, _taken(spec), _given(spec))
+        self._graph = Graph(spec.name, session, _input_of(spec), _outputs_of(spec))
 
     @property
     def bundle(self) -> str:
@@ -169,7 +168,7 @@ class Opened(Generic[N]):
         return self.spec.name
 
     def channels(self, port: str) -> int | None:
-        """Fixed channel count of an input or output; None when the graph leaves it open."""
+        """Fixed channel count of an input or output; None if the graph leaves it open."""
         return self._graph.channels(port)
 
     def _run(self, names: Sequence[str], inputs: Array) -> list[Array]:
@@ -177,29 +176,29 @@ class Opened(Generic[N]):
 
 
 class Trunk(Opened[TrunkSpec]):
-    """An opened trunk."""
+    """An open trunk."""
 
     def features(self, images: Array) -> Array:
-        """Run it.
+        """Compute the features of pictures.
 
         Args:
-            images: (N, 1, H, W) float32 in [0, 1], preprocessed as the contract says.
+            images: (N, 1, H, W) float32 in [0, 1], preprocessed as in the contract.
 
         Returns:
             (N, C, h, w) float32.
 
         Raises:
-            DeviceError: The device gave up, for want of memory above all.
+            DeviceError: The device failed, usually because it ran out of memory.
         """
         return self._run(["features"], images)[0]
 
 
 class Network(Opened[S]):
-    """An opened stage, or an opened mean of an ensemble."""
+    """An open stage, or the open averaging bundle of an ensemble."""
 
     @property
     def networks(self) -> tuple[Network[S], ...]:
-        """Itself: see :class:`Stage`."""
+        """The network itself: see :class:`Stage`."""
         return (self,)
 
     def look(
@@ -214,10 +213,10 @@ class Network(Opened[S]):
         Args:
             inputs: (N, 1, H, W) float32 in [0, 1] for a complete network, (N, C, h, w) float32
                 from its trunk for a head, (N, M) float32 in [0, 1] for the mean of an ensemble.
-            evidence: Whether to bring back the evidence maps too, if the graph has them.
+            evidence: Whether to return evidence maps too, if the graph has them.
 
         Raises:
-            DeviceError: The device gave up, for want of memory above all.
+            DeviceError: The device failed, usually because it ran out of memory.
         """
         names = [name for name in self.spec.outputs if evidence or name != "evidence"]
         values = dict(zip(names, self._run(names, inputs), strict=True))
@@ -238,8 +237,8 @@ def _types(spec: AnswerSpec, values: Mapping[str, Array]) -> StageOutput | None:
     return StageOutput(spec.types.labels, logits, probabilities)
 
 
-def _taken(spec: BundleSpec) -> tuple[str, Sizes]:
-    """The input that a contract promises."""
+def _input_of(spec: BundleSpec) -> tuple[str, Sizes]:
+    """Name and shape of the input of a contract."""
     if isinstance(spec, EnsembleSpec):
         return spec.input, (None, len(spec.members))
     if spec.input == "features":
@@ -247,8 +246,8 @@ def _taken(spec: BundleSpec) -> tuple[str, Sizes]:
     return spec.input, (None, 1, spec.preprocess.height_px, spec.preprocess.width_px)
 
 
-def _given(spec: BundleSpec) -> dict[str, Sizes]:
-    """The outputs that a contract promises."""
+def _outputs_of(spec: BundleSpec) -> dict[str, Sizes]:
+    """Shapes of the outputs of a contract, by name."""
     if isinstance(spec, TrunkSpec):
         return dict.fromkeys(spec.outputs, (None,) * 4)
     labels = len(spec.labels)

@@ -1,4 +1,4 @@
-"""What a weights folder holds, bundle by bundle, told by the contracts and without opening one."""
+"""List of the bundles in a weights folder, read from their contracts without opening networks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Row:
 
     Attributes:
         name, kind, precision, file, size_bytes, sha256: As in the manifest.
-        trained_on: Origins of the training pictures, in words.
-        created: When the training run was begun, ISO 8601.
+        trained_on: Origins of the training pictures, as text.
+        created: Start of the training run, ISO 8601.
         points: Names of the operating points, the default one first.
     """
 
@@ -34,7 +34,7 @@ class Row:
 
 
 def rows(weights: Path) -> list[Row]:
-    """One row a file, in the order of the manifest.
+    """One row per file, in the order of the manifest.
 
     Raises:
         BundleError: The folder is damaged.
@@ -66,5 +66,5 @@ def _row(weights: Path, entry: ManifestEntry) -> Row:
 
 
 def _points(spec: JudgeSpec) -> list[str]:
-    """The default one first."""
+    """Names of the operating points, the default one first."""
     return sorted(spec.operating_points, key=lambda name: name != spec.default_point)

@@ -60,7 +60,7 @@ def test_figures_of_the_own_networks(place):
     assert all(row["parts_ms"][name] > 0 for name in PARTS if name != "idle")
     assert row["looks"] == 1 + 2 + 0 + 1 + 2
     assert row["session_images_per_s"]["median"] > row["images_per_s"]["median"]
-    missing = "not there for every bundle; there is fp32"
+    missing = "not available for every bundle; available: fp32"
     assert told["not_measured"] == {"fxpipe-fp16-cpu": missing, "fxpipe-int8-cpu": missing}
 
 
@@ -130,7 +130,7 @@ def test_nothing_that_can_be_measured_is_3(place, monkeypatch):
 
 def without_gpu(device):
     if device != "cpu":
-        raise DeviceError(f"device {device!r} was asked for and cannot be used: no card")
+        raise DeviceError(f"device {device!r} was requested but cannot be used: no card")
     return device
 
 
@@ -147,7 +147,7 @@ def test_a_named_device_is_a_promise(place, monkeypatch):
     monkeypatch.setattr(bench, "resolve_device", without_gpu)
     result = fxpipe("--input", "in", "--device", "cuda", *SHORT)
     assert result.exit_code == 3
-    assert "device 'cuda' was asked for" in result.stderr
+    assert "device 'cuda' was requested" in result.stderr
 
 
 def test_auto_measures_both_devices_where_both_work():

@@ -149,7 +149,7 @@ def test_calibrate_and_cards_take_the_folder(project, made, tmp_path):
         (
             ("--member", "{weights}", "--member", "{weights}:fracture-elbow"),
             2,
-            "fracture-elbow looks at elbow, wanted hand or all",
+            "fracture-elbow judges elbow, expected hand or all",
         ),
         (("--member", "{weights}", "--member", "{mura}"), 2, "tells abnormality (fracture), want"),
         (

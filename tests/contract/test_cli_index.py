@@ -258,7 +258,7 @@ def test_a_table_in_another_encoding_says_how_to_save_it(fxpipe, tmp_path):
     source = tmp_path / "my.csv"
     source.write_bytes("path,label\nMüller.png,1\n".encode("latin-1"))
     result = fxpipe("--input", source, code=1)
-    assert "found a byte that is no UTF-8 at 12, wanted UTF-8: save it as 'CSV UTF-8'" in (
+    assert "the byte at 12 is not valid UTF-8, expected UTF-8: save the table as 'CSV UTF-8'" in (
         result.stderr
     )
 

@@ -52,7 +52,7 @@ def test_own_dicom_objects_are_unsupported_and_counted_and_no_part_of_the_study(
     assert [(row["status"], row["flags"], row["study"]) for row in own] == [
         ("unsupported", "own-output", "")
     ] * 3
-    assert all("that fxpipe made" in row["error"] for row in own)
+    assert all("created by fxpipe" in row["error"] for row in own)
     assert "Own output of fxpipe, not judged: 3 files among these rows" in result.stdout
     with Path("second/studies.csv").open(encoding="utf-8") as file:
         (study,) = csv.DictReader(file)
@@ -102,7 +102,7 @@ def test_a_folder_of_nothing_but_results_is_wrong_usage(place):
     fxpipe("--input", "in", "--output", "first")
     result = fxpipe("--input", "first", "--output", "second")
     assert result.exit_code == 2
-    assert "first: found nothing but results of fxpipe" in result.stderr
+    assert "first: found only results of fxpipe" in result.stderr
 
 
 def test_an_overlay_alone_is_known_by_what_it_says(place):

@@ -259,7 +259,9 @@ def test_no_complete_precision_and_no_picture_are_told(tmp_path, pictures):
     specs[0] = specs[0].model_copy(update={"precision": Precision.FP16})
     with pytest.raises(BundleError, match="no precision in which every bundle is there"):
         fused(tmp_path / "a", pictures, specs)
-    with pytest.raises(BundleError, match="int8 is not there for every bundle; there is fp32"):
+    with pytest.raises(
+        BundleError, match="int8 is not available for every bundle; available: fp32"
+    ):
         fused(tmp_path / "b", pictures, standard_specs(), (Precision.INT8,))
     (tmp_path / "none").mkdir()
     (tmp_path / "none/a.txt").write_text("no picture")
@@ -328,16 +330,16 @@ def test_an_altered_file_is_refused_before_it_is_parsed(tmp_path, pictures):
     _, target, _ = fused(tmp_path, pictures, standard_specs())
     file = target / "fused/fp32.onnx"
     file.write_bytes(file.read_bytes() + b"\0")
-    with pytest.raises(BundleError, match="the manifest says"):
+    with pytest.raises(BundleError, match="the manifest lists"):
         load_bundles(target, CPU)
 
 
 def test_a_fused_graph_stands_alone(tmp_path, pictures):
     weights, target, _ = fused(tmp_path, pictures, standard_specs())
     both = [*read_manifest(weights).bundles, *read_manifest(target).bundles]
-    with pytest.raises(ValidationError, match="a fused graph stands alone"):
+    with pytest.raises(ValidationError, match="a fused graph must be the only bundle"):
         Manifest(bundles=tuple(both))
-    with pytest.raises(BundleError, match="one fused graph, wanted a weights folder with its st"):
+    with pytest.raises(BundleError, match="found a fused graph, expected a weights folder"):
         fuse_weights(target, Order((), pictures, tmp_path / "again"), Silent())
 
 
@@ -354,16 +356,16 @@ def contract(*stages, **changes):
 @pytest.mark.parametrize(
     ("stages", "changes", "message"),
     [
-        (standard_specs()[2:0:-1], {}, "at most one router, then one specialist or more"),
-        (standard_specs()[1:2], {}, "at most one router, then one specialist or more"),
+        (standard_specs()[2:0:-1], {}, "at most one router, then one or more specialists"),
+        (standard_specs()[1:2], {}, "at most one router, then one or more specialists"),
         ([], {"stages": (spec("trunk", Kind.TRUNK),)}, "does not match any of the expected"),
-        ([*standard_specs()[1:4], typed("fracture-shoulder")], {}, "tells no types"),
-        (standard_specs()[1:], {"precision": "int8"}, "every stage has the precision"),
-        (standard_specs()[1:], {"stages": tuple(standard_specs()[1:])}, "takes the image"),
+        ([*standard_specs()[1:4], typed("fracture-shoulder")], {}, "one look and no types"),
+        (standard_specs()[1:], {"precision": "int8"}, "every stage must have the precision"),
+        (standard_specs()[1:], {"stages": tuple(standard_specs()[1:])}, "must be the image"),
         (
             [*standard_specs()[1:4], spec("fracture-shoulder", Kind.FRACTURE, heatmap=False)],
             {},
-            "all specialists give evidence, or none",
+            "all specialists or none must have evidence",
         ),
         (
             standard_specs()[1:],

@@ -98,7 +98,7 @@ def test_a_run_uses_the_thresholds_of_the_looks_that_it_takes(weights, tmp_path)
 
 
 def test_a_number_of_looks_that_no_specialist_was_made_for_is_refused(weights):
-    with pytest.raises(UsageError, match=r"looks is 2, but fracture-.* was made for"):
+    with pytest.raises(UsageError, match=r"looks is 2, but fracture-.* supports"):
         load_bundles(weights, CPU.model_copy(update={"looks": 2}))
 
 

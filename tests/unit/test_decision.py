@@ -37,7 +37,7 @@ def test_thresholds_belong_to_regions_not_to_places():
 def test_fired_without_any_specialist_is_refused():
     call = route({"elbow": 0.1, "hand": 0.9, "shoulder": 0.2}, HALF)
     assert refusal(call, {"elbow"}) == (
-        "recognised as hand, for which there is no specialist; there is one for elbow"
+        "recognised as hand, which has no specialist; specialists are available for elbow"
     )
     assert refusal(call, set()) is not None
 

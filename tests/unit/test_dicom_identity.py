@@ -227,7 +227,7 @@ def test_a_file_that_changed_or_went_gets_nothing(tmp_path, caplog):
     assert "x.dcm: found another content than was judged" in caplog.text
     path.unlink()
     assert objects(tmp_path, outcomes) == {}
-    assert "x.dcm: found a file that cannot be read" in caplog.text
+    assert "x.dcm: cannot read the file" in caplog.text
 
 
 def test_content_that_was_in_memory_gets_nothing(tmp_path, caplog):

@@ -64,7 +64,7 @@ def test_a_fault_ends_with_3_and_advice(tmp_path):
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 3, result.output
     assert "fault" in result.stdout
-    assert "→ name one with --weights" in " ".join(result.stdout.split())
+    assert "→ pass one with --weights" in " ".join(result.stdout.split())
     assert "`fxpipe run` cannot start here" in result.stdout
 
 
@@ -187,7 +187,7 @@ def test_missing_packages(plan, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     extras = list(doctor._extras(plan))
     assert {f.verdict for f in extras} == {Verdict.OK}
-    assert all("only if wanted" in f.advice for f in extras)
+    assert all("optional" in f.advice for f in extras)
 
 
 def test_what_cannot_be_told_is_a_warning(plan):

@@ -111,7 +111,7 @@ def test_missing_specialists_are_told_and_never_silent(tmp_path):
     along = write_png(tmp_path / "b.png", {"shoulder": 0.9, "hand": 0.9}, {"hand": 0.9})
     first, second = judge([alone, along], weights)
     assert first.status is Status.UNSUPPORTED
-    assert "recognised as shoulder, for which there is no specialist" in str(first.error)
+    assert "recognised as shoulder, which has no specialist" in str(first.error)
     assert [finding.region for finding in second.findings] == ["hand"]
     assert second.unexamined == ("shoulder",)
 

@@ -196,7 +196,7 @@ def test_a_member_without_a_map_leaves_the_ensemble_without(tmp_path):
     pixels = np.random.default_rng(1).uniform(0, 1, (64, 64)).astype(np.float32)
     said, *_ = look(weights, pixels, evidence=True)
     assert said.evidence is None
-    with pytest.raises(BundleError, match="promises a heatmap, but fracture-hand-2 gives no evid"):
+    with pytest.raises(BundleError, match="declares a heatmap, but fracture-hand-2 has no evid"):
         load_bundles(folder(tmp_path / "b", members), CPU)
 
 
@@ -206,7 +206,10 @@ def test_a_member_without_a_map_leaves_the_ensemble_without(tmp_path):
         ({}, None),
         ({"height_px": 64, "width_px": 64, "pad_value": 0.5}, None),
         ({"height_px": 64}, "squash to 64 x 32 px, and squash to 32 x 32 px"),
-        ({"fit": Fit.PAD}, "fracture-hand-2 sees another part of the picture than fracture-hand-1"),
+        (
+            {"fit": Fit.PAD},
+            "fracture-hand-2 covers a different part of the picture than fracture-hand-1",
+        ),
     ],
 )
 def test_maps_are_laid_on_one_another_where_canvases_show_the_same(changes, reason):
@@ -234,9 +237,9 @@ def test_a_changed_member_is_refused(tmp_path):
     whole = ensemble("fracture-hand", members)
     changed = [head(), complete(bias=(0.6,))]
     specs = [*standard_specs()[:2], *changed, whole]
-    with pytest.raises(BundleError, match="its thresholds do not hold") as caught:
+    with pytest.raises(BundleError, match="its thresholds are not valid") as caught:
         load_bundles(write_bundles(tmp_path, specs), CPU)
-    assert "fracture-hand was made for a member fracture-hand-2" in str(caught.value)
+    assert "fracture-hand was created for a member fracture-hand-2" in str(caught.value)
     assert "fxpipe ensemble" in caught.value.hint
 
 
@@ -244,10 +247,18 @@ def test_a_changed_member_is_refused(tmp_path):
     ("members", "left_out", "message"),
     [
         ([head(), complete()], 1, "its member fracture-hand-2 is not in the weights folder"),
-        ([head(), complete(target="abnormality")], None, r"tells abnormality \(fracture\), wanted"),
-        ([head(), complete(labels=("break",))], None, r"tells fracture \(break\), wanted fracture"),
-        ([head(), complete(region="elbow")], None, "looks at elbow, wanted hand or all"),
-        ([head(), member(2, preprocess=FINE)], None, "other preprocessing than its trunk"),
+        (
+            [head(), complete(target="abnormality")],
+            None,
+            r"predicts abnormality \(fracture\), expected",
+        ),
+        (
+            [head(), complete(labels=("break",))],
+            None,
+            r"predicts fracture \(break\), expected fracture",
+        ),
+        ([head(), complete(region="elbow")], None, "judges elbow, expected hand or all"),
+        ([head(), member(2, preprocess=FINE)], None, "different preprocessing than its trunk"),
         ([head(), member(2, trunk="b" * 64)], None, "belongs to trunk bbbbbbbbbbbb"),
     ],
 )
@@ -300,7 +311,7 @@ def test_a_mean_of_another_number_of_members_is_refused():
     whole = ensemble("fracture-hand", [head(), complete()])
     three = ensemble("fracture-hand", [head(), complete(), for_any()])
     session, _ = open_session(network(three), "cpu", 1, "mean")
-    with pytest.raises(BundleError, match=r"members is .*, wanted tensor\(float\) \['N', 2\]"):
+    with pytest.raises(BundleError, match=r"members is .*, expected tensor\(float\) \['N', 2\]"):
         Network(whole, "0" * 64, session)
 
 

@@ -85,7 +85,7 @@ def test_the_worst_costs_one_row_with_a_reason(bad, folder, words, reason):
     assert outcome.error is not None
     assert outcome.error.startswith("a.dcm: found a file that ")
     assert reason in outcome.error
-    assert outcome.error.endswith(", wanted a valid one")
+    assert outcome.error.endswith(", expected a valid one")
     assert outcome.image.sha256 == hashlib.sha256(words.encode()).hexdigest()
     assert time.perf_counter() - started < TIMEOUT_S + 9.0
     assert [type(item) for item in read(bad, folder, "good")] == [Prepared]
@@ -258,7 +258,7 @@ def test_content_in_memory_has_the_limits_of_a_file(good, isolated, name, status
     (outcome,) = reader.read(NamedBytes(name, content), WANTED, Clock())
     assert isinstance(outcome, Outcome)
     assert (outcome.status, outcome.image.sha256) == (status, None)
-    wanted = f"{name}: found {MAX_FILE_BYTES + 1} bytes, wanted at most {MAX_FILE_BYTES}"
+    wanted = f"{name}: found {MAX_FILE_BYTES + 1} bytes, expected at most {MAX_FILE_BYTES}"
     assert outcome.error == wanted
 
 

@@ -214,7 +214,7 @@ def test_without_a_common_map_there_is_none_and_the_reason_is_told(index, tmp_pa
     base = write_bundles(tmp_path / "base")
     blind = write_bundles(tmp_path / "blind", [whole(heatmap=False)])
     made = make(index, tmp_path / "new", base, blind)
-    assert made.no_heatmap == "fracture-hand gives no evidence"
+    assert made.no_heatmap == "fracture-hand has no evidence output"
     assert not opened(tmp_path / "new").fracture["hand"].spec.heatmap
 
 
@@ -237,7 +237,7 @@ def test_another_table_than_that_of_the_training_is_told(index, tmp_path, caplog
     [
         ([whole(target="abnormality")], None, ConfigError, r"tells abnormality \(fracture\), want"),
         ([whole(labels=("break",))], None, ConfigError, r"tells fracture \(break\), wanted"),
-        ([whole(region="elbow")], "fracture-hand", ConfigError, "looks at elbow, wanted hand or"),
+        ([whole(region="elbow")], "fracture-hand", ConfigError, "judges elbow, expected hand or"),
         ([standard_specs()[0], specialist()], None, ConfigError, "is a member already"),
         ([spec("region", Kind.REGION)], None, BundleError, "no specialist for hand there"),
         ([whole()], "fracture-foot", BundleError, "no fracture-foot there; fracture bundles are"),

@@ -102,7 +102,7 @@ def test_a_name_promises_a_picture_by_its_suffix_or_by_having_none(name: str, cl
     ],
 )
 def test_the_refusal_says_what_the_content_looks_like(content: bytes, words: str) -> None:
-    with pytest.raises(UnreadableImageError, match=rf"^x\.dcm: found .*{words}.*, wanted DICOM"):
+    with pytest.raises(UnreadableImageError, match=rf"^x\.dcm: found .*{words}.*, expected DICOM"):
         next(decode(content, Path("folder/x.dcm"), ""))
     with pytest.raises(NotAPictureError, match=words):
         next(decode(content, Path("x.csv"), ""))
