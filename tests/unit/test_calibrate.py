@@ -48,11 +48,14 @@ def test_the_route_threshold_lies_in_the_middle_of_the_gap():
 
 
 def test_the_route_threshold_does_not_depend_on_how_many_pictures_are_to_be_refused():
-    supported, refusable = [0.35, 0.8, 0.9], [0.05, 0.1, 0.2, 0.4]
+    supported, refusable = [0.35, 0.8, 0.9], [*np.linspace(0.02, 0.2, 9), 0.4]
     for times in (1, 100):
-        labels = np.array([1.0] * 3 + [0.0] * 4 * times)
+        labels = np.array([1.0] * 3 + [0.0] * 10 * times)
         threshold = route_threshold(labels, np.array(supported + refusable * times))
-        assert 0.2 < threshold < 0.35, "a third missed is worse than a quarter of false alarms"
+        assert 0.2 < threshold < 0.35, "a third missed is worse than 3 times a tenth let in"
+        labels = np.array([1.0] * 3 + [0.0] * 5 * times)
+        threshold = route_threshold(labels, np.array(supported + refusable[5:] * times))
+        assert 0.4 < threshold < 0.8, "and better than 3 times a fifth"
 
 
 def test_operating_points_reach_their_targets_on_their_own_split():
