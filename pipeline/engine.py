@@ -23,7 +23,7 @@ from .flow import Flow, Result
 from .io.room import FILE_BYTES_A_PIXEL
 from .judge import Judge
 from .reading.opened import open_reader
-from .reading.prepared import Item, Prepared, Reader, Wanted
+from .reading.prepared import Item, Prepared, Reader, ReadOptions
 from .runtime.session import Weights, load_bundles
 from .source import Source, bytes_in_memory
 from .submissions import Submissions
@@ -61,7 +61,7 @@ class Engine(Judge):
         super().__init__(weights, config, clock)
         self._reader, self._study_of = reader, study_of
         identity = config.identifiers == "keep" or study_of is not None
-        self._wanted = Wanted(weights.preprocessings, identity, rendered)
+        self._options = ReadOptions(weights.preprocessings, identity, rendered)
         self._opened = ExitStack()
         self._submissions = Submissions(
             self._read, self.judge, self.limits, bytes_in_memory,
@@ -182,7 +182,7 @@ class Engine(Judge):
 
     def _read(self, source: Source) -> Iterator[Prepared | Result[Outcome]]:
         """The pictures of one file, and the outcome of what ends it."""
-        for item in self._reader.read(source, self._wanted, self._clock):
+        for item in self._reader.read(source, self._options, self._clock):
             item = self._of_study(item)
             yield Result(item) if isinstance(item, Outcome) else item
 

@@ -38,7 +38,7 @@ from pipeline.judge import Judge
 from pipeline.preprocess import PreprocessSpec
 from pipeline.progress import Progress
 from pipeline.reading.here import prepared
-from pipeline.reading.prepared import Item, Prepared, Wanted, unread
+from pipeline.reading.prepared import Item, Prepared, ReadOptions, unread
 from pipeline.report.record import path_text, plain
 from pipeline.runtime.session import Weights
 from pipeline.tissue import Mask, tissue
@@ -132,7 +132,7 @@ def predict(
     Raises:
         DeviceError: The device gave up.
     """
-    judge, wanted = Judge(weights, config), Wanted(weights.preprocessings)
+    judge, wanted = Judge(weights, config), ReadOptions(weights.preprocessings)
     rows: list[Row] = []
     prints: list[Array | None] = []
 
@@ -192,7 +192,7 @@ def _first_picture(sample: Sample) -> tuple[XrayImage, str]:
     return image, digest
 
 
-def _read(sample: Sample, wanted: Wanted, change: Change | None) -> _Read:
+def _read(sample: Sample, wanted: ReadOptions, change: Change | None) -> _Read:
     started = time.perf_counter()
     try:
         image, _ = _first_picture(sample)

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from pipeline.domain import Flag, ImageRef, Outcome, Placement, Rendered, Status
 from pipeline.preprocess import PreprocessSpec
 from pipeline.reading import wire
-from pipeline.reading.prepared import Prepared, Wanted, unread
+from pipeline.reading.prepared import Prepared, ReadOptions, unread
 from pipeline.source import NamedBytes
 
 SPECS = (PreprocessSpec(height_px=32, width_px=48), PreprocessSpec(height_px=40, width_px=40))
-WANTED = Wanted(SPECS, identity=True, rendered=True)
+WANTED = ReadOptions(SPECS, identity=True, rendered=True)
 MOST_BYTES = 1000
 NAMED = NamedBytes("IM\udcff\n1.dcm", b"DICM")
 
@@ -165,7 +165,7 @@ def test_a_message_that_is_too_long_or_has_no_reader_is_an_error():
 @pytest.mark.parametrize(
     "source", [Path("folder/a\udcff.png"), NAMED, NamedBytes("empty.png", b"")]
 )
-@pytest.mark.parametrize("wanted", [WANTED, Wanted(SPECS[:1])])
+@pytest.mark.parametrize("wanted", [WANTED, ReadOptions(SPECS[:1])])
 def test_a_request_arrives(source, wanted, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     found, same = wire.requested(*received(sent(*wire.request(source, wanted))))
