@@ -186,7 +186,7 @@ class _Reading:
                         self._end(message)
                         return
                     else:
-                        error = f"stumbled over ({message['error']})"
+                        error = f"caused an internal error ({message['error']})"
                         yield self._unread(error, started)
                 else:
                     raise wire.WireError(f"found a message of kind {kind!r}")

@@ -171,7 +171,7 @@ class Process:
         if self._overdue:
             return f"kept a reader busy for more than {seconds:g} s"
         if not exited:
-            return "made its reader talk nonsense"
+            return "made its reader send a malformed message"
         if code < 0:
             return f"crashed its reader (signal {-code})"
         return f"ended its reader (exit status {code})"

@@ -58,7 +58,7 @@ def send(stream: BinaryIO, message: Message, arrays: Sequence[NDArray[Any]] = ()
             stream.write(np.ascontiguousarray(array).data.cast("B"))
         stream.flush()
     except (OSError, ValueError) as error:  # ValueError: closed on this side
-        raise WireError("found nobody to listen") from error
+        raise WireError("found a closed pipe") from error
 
 
 def receive(
@@ -84,7 +84,7 @@ def receive(
             raise ValueError
         size = sum(math.prod(shape) * dtype.itemsize for dtype, shape in shapes)
     except (*MALFORMED, RecursionError) as error:
-        raise WireError(f"found a header that is none ({type(error).__name__})") from error
+        raise WireError(f"found a malformed header ({type(error).__name__})") from error
     if size > max_bytes:
         raise WireError(f"found arrays of {size} bytes, wanted at most {max_bytes}")
     hold(size)
@@ -101,7 +101,7 @@ def _exactly(stream: BinaryIO, buffer: Any) -> Any:
         try:
             count = stream.readinto(view[filled:])  # type: ignore[attr-defined]
         except (OSError, ValueError) as error:  # ValueError: closed on this side
-            raise WireError("found nobody to speak") from error
+            raise WireError("found a closed pipe") from error
         if not count:
             raise WireError("found the end in the middle of a message")
         filled += count
@@ -197,7 +197,7 @@ def unpacked(
             elapsed_ms=elapsed_ms,
         )
     except MALFORMED as error:
-        raise WireError(f"found a picture that is none ({error})") from error
+        raise WireError(f"found a malformed picture ({error})") from error
 
 
 def _frame(value: Any) -> int | None:

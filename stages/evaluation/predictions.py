@@ -222,7 +222,7 @@ def _answers(items: Sequence[_Read], judge: Judge, weights: Weights) -> list[Row
 def _ask(items: Sequence[_Read], judge: Judge, weights: Weights) -> Iterator[Row]:
     """What every network says of each picture of a batch, and what follows from it."""
     pictures = [item.item for item in items if isinstance(item.item, Prepared)]
-    look = judge.look(pictures, everyone=True)
+    look = judge.look(pictures, all_specialists=True)
     outcomes = judge.conclude(pictures, look)
     for i, (item, picture, outcome) in enumerate(zip(items, pictures, outcomes, strict=True)):
         row: Row = {}
@@ -243,7 +243,7 @@ def _ask(items: Sequence[_Read], judge: Judge, weights: Weights) -> Iterator[Row
                     said["study_threshold"] = max(of_study, point.threshold) if far else of_study
                 row |= {f"{key}_{region}": value for key, value in said.items()}
         row["header_says"] = body_part(picture.header).said
-        alone = look.alone[i]
+        alone = look.pixel_calls[i]
         if outcome.region is not None and alone is not None:
             row["fired_alone"] = ";".join(alone.fired)
             row["header_effect"] = outcome.region.header_effect.value

@@ -203,7 +203,7 @@ def test_too_much_at_once_is_refused_and_later_accepted(weights):
     reader = Gate()
     with Engine(weights, CONFIG, reader) as engine:
         futures = [engine.submit(NamedBytes("slow", HAND)) for _ in range(engine.limits.files)]
-        with pytest.raises(BusyError, match="wanted fewer than"):
+        with pytest.raises(BusyError, match="expected fewer than"):
             engine.submit(NamedBytes("more", HAND), timeout=0)
         reader.opened.set()
         assert [future.result(30.0)[0].status for future in futures] == [Status.OK] * len(futures)
@@ -232,7 +232,7 @@ def test_a_closed_engine_accepts_nothing(folder):
 
 @pytest.mark.parametrize("name", ["", "n" * 1025])
 def test_bytes_have_a_name(name):
-    with pytest.raises(ValueError, match="wanted 1 to 1024"):
+    with pytest.raises(ValueError, match="expected 1 to 1024"):
         NamedBytes(name, b"")
 
 

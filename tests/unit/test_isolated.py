@@ -71,10 +71,10 @@ def folder(request, tmp_path) -> Path | None:
         ("abort", f"crashed its reader (signal {signal.SIGABRT.value})"),
         ("leave", "ended its reader (exit status 3)"),
         ("hang", f"kept a reader busy for more than {TIMEOUT_S:g} s"),
-        ("stumble", "stumbled over (KeyError)"),
-        ("babble", "made its reader talk nonsense"),
-        ("boast", "made its reader talk nonsense"),
-        ("lie", "made its reader talk nonsense"),
+        ("stumble", "caused an internal error (KeyError)"),
+        ("babble", "made its reader send a malformed message"),
+        ("boast", "made its reader send a malformed message"),
+        ("lie", "made its reader send a malformed message"),
     ],
 )
 def test_the_worst_costs_one_row_with_a_reason(bad, folder, words, reason):
