@@ -173,7 +173,7 @@ def test_without_studies_there_is_no_table_and_no_old_one(place):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("patient", "studies: Value error, wanted auto, dicom, mura, folder, none, or a table"),
+        ("patient", "studies: Value error, expected auto, dicom, mura, folder, none, or a table"),
         ("gone.csv", "gone.csv: cannot be read"),
         ("bad.csv", "bad.csv: found columns file, wanted path and study"),
     ],

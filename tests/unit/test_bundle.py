@@ -84,8 +84,8 @@ def test_a_foreign_network_is_refused_by_name(metadata, message):
     [
         (Kind.TRUNK, {"trunk": None}, "trunk"),
         (Kind.TRUNK, {"labels": ("fracture",)}, "not permitted"),
-        (Kind.REGION, {"trunk": None}, "names its trunk"),
-        (Kind.REGION, {"temperature": (1.0,)}, "one value a label"),
+        (Kind.REGION, {"trunk": None}, "must name its trunk"),
+        (Kind.REGION, {"temperature": (1.0,)}, "one value per label"),
         (Kind.REGION, {"route_thresholds": {"hand": 0.5}}, "route_thresholds has one value"),
         (Kind.FRACTURE, {"density": GATE}, "not permitted"),
         (Kind.REGION, {"density": {**GATE.model_dump(), "threshold": float("nan")}}, "threshold"),
@@ -97,7 +97,7 @@ def test_a_foreign_network_is_refused_by_name(metadata, message):
         (Kind.FRACTURE, {"author": "me"}, "not permitted"),
         (Kind.FRACTURE, {"members": {"a": "0" * 64, "b": "1" * 64}}, "not permitted"),
         (Kind.FRACTURE, {"types": {**TYPES, "labels": ["a", "a"]}}, "listed twice"),
-        (Kind.FRACTURE, {"types": {**TYPES, "bias": [0.0]}}, "one value a type"),
+        (Kind.FRACTURE, {"types": {**TYPES, "bias": [0.0]}}, "one value per type"),
         (
             Kind.FRACTURE,
             {"types": {**TYPES, "labels": ["a"], "temperature": [1.0], "bias": [0.0]}},
@@ -106,7 +106,7 @@ def test_a_foreign_network_is_refused_by_name(metadata, message):
         (Kind.ENSEMBLE, {"members": {}}, "at least 2 items"),
         (Kind.ENSEMBLE, {"members": {"a": "0" * 64}}, "at least 2 items"),
         (Kind.ENSEMBLE, {"members": {"a": "0" * 64, "b": "c"}}, "pattern"),
-        (Kind.ENSEMBLE, {"members": {"both": "0" * 64, "b": "1" * 64}}, "not its own member"),
+        (Kind.ENSEMBLE, {"members": {"both": "0" * 64, "b": "1" * 64}}, "be its own member"),
         (Kind.ENSEMBLE, {"closer": None}, "not permitted"),
         (Kind.ENSEMBLE, {"kind": "vote"}, "does not match any of the expected tags"),
     ],

@@ -50,13 +50,15 @@ def good() -> Iterator[Reader]:
         yield reader
 
 
-def read(reader: Reader, folder: Path | None, words: str, wanted: ReadOptions = WANTED) -> list[Item]:
+def read(
+    reader: Reader, folder: Path | None, words: str, options: ReadOptions = WANTED
+) -> list[Item]:
     """From a file in a folder, or without one from memory."""
     if folder is None:
-        return list(reader.read(NamedBytes("a.dcm", words.encode()), wanted, Clock()))
+        return list(reader.read(NamedBytes("a.dcm", words.encode()), options, Clock()))
     path = folder / "a.dcm"
     path.write_text(words)
-    return list(reader.read(path, wanted, Clock()))
+    return list(reader.read(path, options, Clock()))
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -227,16 +229,16 @@ def facts(item: Item) -> tuple[object, ...]:
     )
 
 
-@pytest.mark.parametrize("wanted", [WANTED, ReadOptions(SPECS[:1])])
-def test_a_worker_says_what_the_reader_here_says(good, tmp_path, monkeypatch, wanted):
+@pytest.mark.parametrize("options", [WANTED, ReadOptions(SPECS[:1])])
+def test_a_worker_says_what_the_reader_here_says(good, tmp_path, monkeypatch, options):
     monkeypatch.chdir(tmp_path)
     here = InProcessReader(Room(10**6))
     paths = [Path(path.name) for path in pictures(tmp_path)]
     contents = [NamedBytes(path.name, path.read_bytes()) for path in paths if path.exists()]
     for source in [*paths, *contents, NamedBytes("empty.png", b"")]:
         ours, theirs = Clock(), Clock(time.thread_time)
-        alone = [facts(item) for item in here.read(source, wanted, ours)]
-        assert [facts(item) for item in good.read(source, wanted, theirs)] == alone
+        alone = [facts(item) for item in here.read(source, options, ours)]
+        assert [facts(item) for item in good.read(source, options, theirs)] == alone
         assert set(theirs.seconds) == set(ours.seconds)
 
 
@@ -258,8 +260,8 @@ def test_content_in_memory_has_the_limits_of_a_file(good, isolated, name, status
     (outcome,) = reader.read(NamedBytes(name, content), WANTED, Clock())
     assert isinstance(outcome, Outcome)
     assert (outcome.status, outcome.image.sha256) == (status, None)
-    wanted = f"{name}: found {MAX_FILE_BYTES + 1} bytes, wanted at most {MAX_FILE_BYTES}"
-    assert outcome.error == wanted
+    options = f"{name}: found {MAX_FILE_BYTES + 1} bytes, wanted at most {MAX_FILE_BYTES}"
+    assert outcome.error == options
 
 
 def test_a_worker_has_memory_for_content_that_it_is_sent(tmp_path):

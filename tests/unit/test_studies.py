@@ -341,7 +341,7 @@ def test_a_study_point_is_one_of_an_operating_point(hand):
     spec = contract({**hand.model_dump(), "study_points": {"balanced": point}})
     assert spec.study_point(None) == OperatingPoint("balanced", 0.8, stored["doubt_below"])
     assert spec.study_point("specific") is None
-    with pytest.raises(ValueError, match="no operating points"):
+    with pytest.raises(ValueError, match="not operating points"):
         contract({**hand.model_dump(), "study_points": {"own": point}})
     wrong = {"balanced": {**point, "aggregation": "lucky"}}
     with pytest.raises(ValueError, match="aggregation"):
