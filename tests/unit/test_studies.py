@@ -147,10 +147,10 @@ def test_a_table_that_names_everything_warns_of_nothing(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "found columns none, wanted path and study, once each"),
-        ("path|study\na|b\n", "found columns path|study, wanted path and study"),
+        ("", "found columns none, expected path and study, once each"),
+        ("path|study\na|b\n", "found columns path|study, expected path and study"),
         ("path,study,study\na,b,c\n", "found columns path, study, study"),
-        ("path,study\na.png\n", "row 2: found 1 cells, wanted 2"),
+        ("path,study\na.png\n", "row 2: found 1 cells, expected 2"),
         ("path,study\n,one\n", "row 2: found no path"),
         ("path,study\na,one\na,two\n", "row 3: found a path with another study above"),
         (b"path,study\na\xff,one\n", "not CSV in UTF-8"),
