@@ -86,7 +86,7 @@ def test_a_foreign_network_is_refused_by_name(metadata, message):
         (Kind.TRUNK, {"labels": ("fracture",)}, "not permitted"),
         (Kind.REGION, {"trunk": None}, "must name its trunk"),
         (Kind.REGION, {"temperature": (1.0,)}, "one value per label"),
-        (Kind.REGION, {"route_thresholds": {"hand": 0.5}}, "route_thresholds has one value"),
+        (Kind.REGION, {"route_thresholds": {"hand": 0.5}}, "route_thresholds must have one value"),
         (Kind.FRACTURE, {"density": GATE}, "not permitted"),
         (Kind.REGION, {"density": {**GATE.model_dump(), "threshold": float("nan")}}, "threshold"),
         (Kind.FRACTURE, {"region": None}, "fracture.region"),
@@ -101,7 +101,7 @@ def test_a_foreign_network_is_refused_by_name(metadata, message):
         (
             Kind.FRACTURE,
             {"types": {**TYPES, "labels": ["a"], "temperature": [1.0], "bias": [0.0]}},
-            "two types or more",
+            "at least two types",
         ),
         (Kind.ENSEMBLE, {"members": {}}, "at least 2 items"),
         (Kind.ENSEMBLE, {"members": {"a": "0" * 64}}, "at least 2 items"),
@@ -119,7 +119,7 @@ def test_an_incomplete_contract_cannot_be_built(kind, changes, message):
 def test_an_unknown_operating_point_lists_the_known_ones():
     spec = spec_of(Kind.FRACTURE)
     assert spec.operating_point(None).name == spec.default_point
-    with pytest.raises(BundleError, match="'lucky', wanted one of"):
+    with pytest.raises(BundleError, match="'lucky', expected one of"):
         spec.operating_point("lucky")
 
 
