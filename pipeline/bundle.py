@@ -1,9 +1,9 @@
-"""A bundle: one exported network with its whole contract embedded, listed in a manifest.
+"""Bundle contracts: the metadata that is embedded in each exported network.
 
-The manifest gives each file's digest, which is compared before a byte of the file is parsed;
-the contract (:data:`BundleSpec`) is one JSON string in the ONNX metadata, so a bundle can
-never be separated from its preprocessing, labels, calibration and thresholds. Each kind of bundle
-has a model of its own; ``kind`` says which. A new kind is a new model in that union.
+The manifest lists each file's digest, which is checked before the file is parsed. The contract
+(:data:`BundleSpec`) is one JSON string in the ONNX metadata, so a bundle always contains its
+preprocessing, labels, calibration and thresholds. Each kind of bundle has its own model in this
+union, selected by ``kind``.
 """
 
 from __future__ import annotations
@@ -52,41 +52,41 @@ __all__ = [
     "StoredPoint",
     "StoredStudyPoint",
     "Target",
-]  # and what is defined here
+]  # plus the names that this module defines
 METADATA_KEY = "fxpipe"
 MANIFEST_NAME = "manifest.json"
 DENSITY = "density"
-"""Name of the output that a density gate judges."""
+"""Name of the output that the density gate uses."""
 TYPE_PORTS = ("type_logits", "type_probabilities")
-"""Names of the outputs that tell fracture types."""
+"""Names of the outputs for fracture types."""
 T = TypeVar("T")
 
 
 class Contract(Frozen):
-    """What is embedded in a graph."""
+    """Base of all contracts embedded in a graph."""
 
     def to_metadata(self) -> dict[str, str]:
-        """The key and value that go into the ONNX metadata."""
+        """Key and value for the ONNX metadata."""
         return {METADATA_KEY: self.model_dump_json()}
 
     def changed(self, **values: Any) -> Self:
-        """The same contract with other values, checked as a new one is.
+        """A validated copy with some values replaced.
 
         Raises:
-            ValidationError: They do not fit.
+            ValidationError: The values are invalid.
         """
         return type(self).model_validate({**self.model_dump(), **values})
 
 
 class NetworkSpec(Contract):
-    """What the contracts of all networks have.
+    """Fields common to the contracts of all networks.
 
     Attributes:
-        schema_version: Under which it was first written. Versions 1 and 2 had one model for all
-            kinds; version 1 knew no density gate.
+        schema_version: Schema in which the contract was first written. Versions 1 and 2 had one
+            model for all kinds; version 1 had no density gate.
         name: ``trunk``, ``region``, ``fracture-hand`` …
         precision: See :class:`Precision`.
-        preprocess: What must happen to pixels before the graph (or before its trunk).
+        preprocess: Preprocessing before the graph (or before its trunk).
         provenance: See :class:`Provenance`.
     """
 
@@ -98,11 +98,11 @@ class NetworkSpec(Contract):
 
 
 class TrunkSpec(NetworkSpec):
-    """Pictures to feature maps, for the heads that share it.
+    """The shared trunk, which maps pictures to feature maps for the heads.
 
     Attributes:
         input: ``image`` (N, 1, H, W) in [0, 1].
-        trunk: Identity of its weights.
+        trunk: Digest of its weights.
     """
 
     kind: Literal[Kind.TRUNK] = Kind.TRUNK
@@ -111,7 +111,7 @@ class TrunkSpec(NetworkSpec):
 
     @property
     def features_of(self) -> None:
-        """None: it takes pictures."""
+        """None, because its input is pictures."""
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -120,15 +120,15 @@ class TrunkSpec(NetworkSpec):
 
 
 class AnswerSpec(NetworkSpec):
-    """A network that answers.
+    """A network with probabilities as output.
 
     Attributes:
-        heatmap: Whether there is evidence: only a network whose decision is linear in the mean
-            of its last feature map gives it, and only an ensemble whose members all do so on
-            canvases that show the same part of a picture.
+        heatmap: Whether it has an evidence output. This requires a network whose logit is linear
+            in the mean of its last feature map, or an ensemble of such members whose canvases
+            show the same part of a picture.
         labels: One name for each column of ``logits`` and ``probabilities``.
-        temperature, bias: Calibration that the graph holds:
-            probability = sigmoid(logit / temperature + bias), one value a label.
+        temperature, bias: Calibration in the graph:
+            probability = sigmoid(logit / temperature + bias), one value per label.
     """
 
     heatmap: bool = True
@@ -138,21 +138,21 @@ class AnswerSpec(NetworkSpec):
 
     @property
     def features_of(self) -> Digest | None:
-        """The trunk whose output it takes; None where it takes something else."""
+        """Digest of the trunk whose output it takes; None for any other input."""
         return None
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The outputs of the graph, in their order."""
+        """The outputs of the graph, in order."""
         return ("logits", "probabilities", *(("evidence",) if self.heatmap else ()))
 
 
 class TrainedSpec(AnswerSpec):
-    """A network that answers, and was trained: a head behind a trunk, or a complete one.
+    """A trained network: a head on a trunk, or a complete network.
 
     Attributes:
         input: ``image`` (N, 1, H, W) in [0, 1], or ``features``, the output of its trunk.
-        trunk: Identity of the trunk that it was trained on; None for a complete network.
+        trunk: Digest of the trunk that it was trained on; None for a complete network.
     """
 
     input: Literal["image", "features"]
@@ -161,7 +161,7 @@ class TrainedSpec(AnswerSpec):
     @model_validator(mode="after")
     def _names_its_trunk(self) -> Self:
         if self.input == "features" and self.trunk is None:
-            raise ValueError("a head that takes features names its trunk")
+            raise ValueError("a head that takes features must name its trunk")
         return self
 
     @property
@@ -171,11 +171,11 @@ class TrainedSpec(AnswerSpec):
 
 
 class RegionSpec(TrainedSpec):
-    """The router: which regions are in view.
+    """The router, which detects the regions in view.
 
     Attributes:
-        route_thresholds: The probability from which each region fires.
-        density: Its density gate; None in one from before there was any.
+        route_thresholds: Lowest probability at which each region fires.
+        density: Its density gate; None in bundles from before the gate was introduced.
     """
 
     kind: Literal[Kind.REGION] = Kind.REGION
@@ -190,23 +190,23 @@ class RegionSpec(TrainedSpec):
     @model_validator(mode="after")
     def _one_value_a_label(self) -> Self:
         if not len(self.labels) == len(self.temperature) == len(self.bias):
-            raise ValueError("temperature and bias have one value a label")
+            raise ValueError("temperature and bias must have one value per label")
         if set(self.route_thresholds) != set(self.labels):
-            raise ValueError("route_thresholds has one value a label")
+            raise ValueError("route_thresholds must have one value per label")
         return self
 
 
 class JudgeSpec(AnswerSpec):
-    """A network that says of a region's pictures whether they are positive.
+    """A network that decides whether pictures of a region are positive.
 
     Attributes:
-        region: Whose pictures (or ``all``).
-        target: What its training labels meant.
-        labels: The one decision.
-        operating_points: By name.
-        default_point: The operating point when the user names none.
-        study_points: Likewise for whole studies, by name of an operating point; empty where they
-            were not fitted: then the point for pictures decides on studies too.
+        region: The region, or ``all``.
+        target: Meaning of its training labels.
+        labels: A single label.
+        operating_points: Operating points for pictures, by name.
+        default_point: Name of the operating point when the user names none.
+        study_points: Operating points for whole studies, by the same names; empty if none were
+            fitted: then the points for pictures decide on studies too.
     """
 
     region: str
@@ -219,11 +219,11 @@ class JudgeSpec(AnswerSpec):
     study_points: Mapping[str, StoredStudyPoint] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _points_are_there(self) -> Self:
+    def _points_are_stored(self) -> Self:
         if self.default_point not in self.operating_points:
             raise ValueError(f"the default operating point {self.default_point!r} is not stored")
-        if strange := set(self.study_points) - set(self.operating_points):
-            raise ValueError(f"study points {sorted(strange)} are no operating points")
+        if unknown := set(self.study_points) - set(self.operating_points):
+            raise ValueError(f"study points {sorted(unknown)} are not operating points")
         return self
 
     def operating_point(self, name: str | None) -> OperatingPoint:
@@ -236,16 +236,16 @@ class JudgeSpec(AnswerSpec):
         if chosen not in self.operating_points:
             raise BundleError(
                 f"bundle {self.name}: no operating point {chosen!r}, "
-                f"wanted one of {', '.join(self.operating_points)}"
+                f"expected one of {', '.join(self.operating_points)}"
             )
         stored = self.operating_points[chosen]
         return OperatingPoint(chosen, stored.threshold, stored.doubt_below)
 
     def far_point(self, name: str | None) -> OperatingPoint:
-        """The same point for pictures that are far from the training pictures.
+        """The named operating point, adapted to pictures far from the training pictures.
 
-        *Positive* begins at the highest threshold that is stored, and *negative* ends where it
-        always does: what lies between is uncertain.
+        The threshold is raised to the highest one stored and ``doubt_below`` is unchanged, so
+        everything in between is uncertain.
 
         Raises:
             BundleError: The bundle has no point of that name.
@@ -255,7 +255,7 @@ class JudgeSpec(AnswerSpec):
         return replace(point, threshold=max(point.threshold, highest))
 
     def study_point(self, name: str | None) -> OperatingPoint | None:
-        """The point of that name for whole studies; None where none is stored."""
+        """The named operating point for whole studies; None if none is stored."""
         chosen = name or self.default_point
         stored = self.study_points.get(chosen)
         return OperatingPoint(chosen, stored.threshold, stored.doubt_below) if stored else None
@@ -265,8 +265,8 @@ class FractureSpec(JudgeSpec, TrainedSpec):
     """A single fracture network.
 
     Attributes:
-        closer: How it looks closer; None where it does not.
-        types: The types of fracture that it tells; None where it tells none.
+        closer: Settings of its closer looks; None if it has none.
+        types: The fracture types that it classifies; None if it has none.
     """
 
     kind: Literal[Kind.FRACTURE] = Kind.FRACTURE
@@ -284,20 +284,20 @@ class FractureSpec(JudgeSpec, TrainedSpec):
             return self
         faults = []
         if not self.heatmap:
-            faults.append("only a fracture stage with a heatmap looks closer")
+            faults.append("closer looks require a fracture stage with a heatmap")
         own, canvas = self.preprocess, self.closer.canvas
         if canvas.height_px * own.width_px != canvas.width_px * own.height_px:
-            faults.append("the canvas of closer looks has other proportions than the stage's own")
+            faults.append("the canvas of closer looks must have the stage's aspect ratio")
         if canvas.height_px < own.height_px or canvas.frame != own.frame:
-            faults.append("closer looks are cut from a larger canvas with the same frame")
+            faults.append("closer looks must be cut from a larger canvas with the same frame")
         if set(self.closer.operating_points) != set(self.operating_points):
-            faults.append("closer looks have other operating points than the first look")
+            faults.append("closer looks must have the operating points of the first look")
         if faults:
             raise ValueError("; ".join(faults))
         return self
 
     def looking_closer(self) -> Self:
-        """The contract of all looks together: the thresholds are those that hold for them."""
+        """The contract with the operating points for all looks together."""
         if self.closer is None:
             return self
         points = {"operating_points": self.closer.operating_points}
@@ -305,14 +305,14 @@ class FractureSpec(JudgeSpec, TrainedSpec):
 
 
 class EnsembleSpec(JudgeSpec):
-    """The mean of several fracture networks; it tells no types.
+    """The mean of several fracture networks; it does not classify fracture types.
 
-    Its ``preprocess`` is that of its first member, on whose canvas its heatmap lies.
+    Its ``preprocess`` is that of its first member, whose canvas its heatmap uses.
 
     Attributes:
         input: ``members`` (N, M) in [0, 1]: the calibrated probabilities of its members.
-        members: In the order of its input: name of each bundle that it asks, and SHA-256 of the
-            one file, in the ensemble's own precision, for which it was made.
+        members: Name of each member bundle, in the order of the input, and the SHA-256 of its
+            file in the ensemble's own precision.
     """
 
     kind: Literal[Kind.ENSEMBLE] = Kind.ENSEMBLE
@@ -321,17 +321,17 @@ class EnsembleSpec(JudgeSpec):
 
     @property
     def trunk(self) -> None:
-        """None, as in a complete network."""
+        """None, as for a complete network."""
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """See :class:`AnswerSpec`; the evidence is its members'."""
+        """See :class:`AnswerSpec`; its members provide the evidence."""
         return ("logits", "probabilities")
 
     @model_validator(mode="after")
     def _has_others_for_members(self) -> Self:
         if self.name in self.members:
-            raise ValueError("an ensemble is not its own member")
+            raise ValueError("an ensemble must not be its own member")
         return self
 
 
@@ -339,7 +339,7 @@ BundleSpec = Annotated[
     Annotated[TrunkSpec | RegionSpec | FractureSpec | EnsembleSpec, Field(discriminator="kind")],
     BeforeValidator(in_present_form),
 ]
-"""The contract of one network, of any kind; those of older versions are read too."""
+"""The contract of one network of any kind; older schema versions are accepted."""
 
 _OF_A_NETWORK: TypeAdapter[TrunkSpec | RegionSpec | FractureSpec | EnsembleSpec] = TypeAdapter(
     BundleSpec
@@ -347,24 +347,24 @@ _OF_A_NETWORK: TypeAdapter[TrunkSpec | RegionSpec | FractureSpec | EnsembleSpec]
 
 
 def read_contract(metadata: Mapping[str, str], source: str) -> BundleSpec:
-    """The contract of a network in ONNX metadata.
+    """Read the contract of a network from ONNX metadata.
 
     Args:
-        metadata: Of the graph.
-        source: Its file, for messages.
+        metadata: Metadata of the graph.
+        source: Name of its file, for messages.
 
     Raises:
-        BundleError: There is none, or it is not of this schema.
+        BundleError: The contract is missing or invalid.
     """
     return contract_in(metadata, source, _OF_A_NETWORK)
 
 
 def contract_in(metadata: Mapping[str, str], source: str, model: TypeAdapter[T]) -> T:
-    """A contract of the model that is wanted; see :func:`read_contract`."""
+    """Read a contract as the given model; see :func:`read_contract`."""
     if METADATA_KEY not in metadata:
         raise BundleError(
-            f"{source}: no {METADATA_KEY!r} metadata, wanted a network exported by fxpipe",
-            "make one with `fxpipe export --run RUN`",
+            f"{source}: no {METADATA_KEY!r} metadata, expected a network exported by fxpipe",
+            "create one with `fxpipe export --run RUN`",
         )
     try:
         return model.validate_json(metadata[METADATA_KEY])
@@ -373,5 +373,5 @@ def contract_in(metadata: Mapping[str, str], source: str, model: TypeAdapter[T])
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    """Write JSON atomically: a reader sees either the old file or the new one."""
     write_atomic(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())

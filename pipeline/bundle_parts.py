@@ -1,4 +1,4 @@
-"""The parts that contracts of bundles are made of; see :mod:`pipeline.bundle`."""
+"""Parts of bundle contracts; see :mod:`pipeline.bundle`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Target = Literal["fracture", "abnormality"]
 
 
 class Frozen(BaseModel):
-    """Cannot be changed, and takes no field that it does not know."""
+    """Base of immutable models that reject unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Kind(StrEnum):
-    """What a bundle is."""
+    """Kind of a bundle."""
 
     TRUNK = "trunk"
     REGION = "region"
@@ -32,11 +32,11 @@ class Kind(StrEnum):
     ENSEMBLE = "ensemble"
     """The mean of several fracture networks."""
     FUSED = "fused"
-    """Every stage of a weights folder in one graph, and nothing beside it."""
+    """All stages of a weights folder in one graph, the only bundle in its folder."""
 
     @property
     def judges(self) -> bool:
-        """Whether such a bundle says of a picture whether it is positive."""
+        """Whether a bundle of this kind decides whether a picture is positive."""
         return self in (Kind.FRACTURE, Kind.ENSEMBLE)
 
 
@@ -49,7 +49,7 @@ class Precision(StrEnum):
 
 
 class Estimate(Frozen):
-    """A rate with its interval: None where it is undefined, and then ``note`` says why."""
+    """A rate with its interval; None if undefined, with the reason in ``note``."""
 
     value: float | None
     low: float | None = None
@@ -58,12 +58,12 @@ class Estimate(Frozen):
 
 
 class StoredPoint(Frozen):
-    """An operating point as it is stored in a fracture bundle, with what it was seen to do.
+    """An operating point as stored in a fracture bundle, with its measured performance.
 
     Attributes:
         threshold, doubt_below: See :class:`pipeline.domain.OperatingPoint`.
-        rule: How it was chosen, in words.
-        sensitivity, specificity: On the validation split it was chosen on.
+        rule: Description of how it was chosen.
+        sensitivity, specificity: Measured on the validation split on which it was chosen.
     """
 
     threshold: float = Field(ge=0.0, le=1.0)
@@ -74,27 +74,27 @@ class StoredPoint(Frozen):
 
 
 class StoredStudyPoint(StoredPoint):
-    """An operating point for whole studies; its figures are of studies, not of pictures.
+    """An operating point for whole studies; its rates are per study, not per picture.
 
     Attributes:
-        aggregation: How the probabilities of a study's pictures become one.
+        aggregation: How the probabilities of a study's pictures are combined.
     """
 
     aggregation: Aggregation
 
 
 class CloserLooks(Frozen):
-    """How a specialist looks closer, and decides on all looks together; see :mod:`.looks`.
+    """Settings of closer looks and of the decision on all looks together; see :mod:`.looks`.
 
     The log odds of all looks together are ``whole`` × logit of the first look + ``close`` × the
-    highest logit of the closer ones + ``bias``.
+    highest logit of the closer looks + ``bias``.
 
     Attributes:
-        canvas: Of the larger rendering of the same frame from which the parts are cut; each has
-            the size of the stage's own canvas.
-        count: How many parts.
-        whole, close, bias: See above.
-        operating_points, study_points: Of all looks together; see
+        canvas: Preprocessing of the larger rendering of the same frame from which the parts are
+            cut; each part has the size of the stage's own canvas.
+        count: Number of parts.
+        whole, close, bias: Coefficients of the formula above.
+        operating_points, study_points: Operating points for all looks together; see
             :class:`pipeline.bundle.JudgeSpec`.
     """
 
@@ -108,20 +108,20 @@ class CloserLooks(Frozen):
 
 
 class Density(Frozen):
-    """How a region stage tells a picture that is far from all training pictures.
+    """How a region stage detects pictures that are far from the training pictures.
 
-    Its ``density`` output is the mean cosine similarity to the nearest of some reference pictures
+    Its ``density`` output is the mean cosine similarity to the nearest reference pictures
     (training pictures that show a supported region), in a projection of the pooled feature maps
     (deep nearest neighbours, Sun et al. 2022, arXiv 2204.06507).
 
     Attributes:
-        dimensions: Of the projection.
-        references: How many reference pictures are stored.
-        neighbours: How many of them, the nearest, the similarity is averaged over.
-        threshold: Below this similarity a picture is unsupported, whatever the router says.
-        refused: Share of the supported validation pictures, as they are and augmented, that this
-            threshold refuses.
-        far: Below this similarity a picture that is judged is far from the training pictures, and
+        dimensions: Number of dimensions of the projection.
+        references: Number of stored reference pictures.
+        neighbours: Number of nearest reference pictures over which the similarity is averaged.
+        threshold: A picture below this similarity is unsupported, regardless of the routing.
+        refused: Share of the supported validation pictures, original and augmented, that this
+            threshold rejects.
+        far: A judged picture below this similarity is far from the training pictures, and
             *positive* only from the highest stored threshold; at least ``threshold``.
     """
 
@@ -142,13 +142,13 @@ class Density(Frozen):
 
 
 class FractureTypes(Frozen):
-    """The types of fracture that a specialist tells, given that there is a fracture.
+    """The fracture types that a specialist classifies, given that there is a fracture.
 
     Attributes:
         labels: Names of the types, in the order of the output columns.
-        activation: ``sigmoid`` where a picture may show several types at once, each with a
-            probability of its own; ``softmax`` where it shows one, and all sum to 1.
-        temperature, bias: Calibration that the graph holds, one value a type:
+        activation: ``sigmoid`` if a picture may show several types, with independent
+            probabilities; ``softmax`` if it shows one, with probabilities that sum to 1.
+        temperature, bias: Calibration in the graph, one value per type:
             probability = activation(logit / temperature + bias).
     """
 
@@ -162,28 +162,28 @@ class FractureTypes(Frozen):
         if len(set(self.labels)) < len(self.labels):
             raise ValueError(f"a type is listed twice in {', '.join(self.labels)}")
         if not len(self.labels) == len(self.temperature) == len(self.bias):
-            raise ValueError("temperature and bias have one value a type")
+            raise ValueError("temperature and bias must have one value per type")
         if self.activation == "softmax" and len(self.labels) < 2:
-            raise ValueError("softmax tells two types or more apart")
+            raise ValueError("softmax requires at least two types")
         return self
 
 
 class Provenance(Frozen):
-    """Where a bundle comes from.
+    """Origin of a bundle.
 
     Attributes:
-        fxpipe_version: That exported it.
+        fxpipe_version: Version that exported it.
         run: Name of the training run.
-        created: When the run was begun, ISO 8601.
-        index_digest: SHA-256 of the table it learned from.
-        data: Origins of the training pictures, in words.
-        initial_weights: Where training started.
-        versions: Of the packages that computed the run.
-        counts: Pictures, positives and groups of each split, in words.
+        created: Start time of the run, ISO 8601.
+        index_digest: SHA-256 of the training table.
+        data: Description of the origins of the training pictures.
+        initial_weights: Description of the initial weights.
+        versions: Versions of the packages that the run used.
+        counts: Description of pictures, positives and groups, by split.
         recipe: All settings of the run.
-        best_epoch: Whose weights these are.
-        architecture: The backbone, in timm's words.
-        warnings: Why it deserves little trust, a sentence each.
+        best_epoch: Epoch of the exported weights.
+        architecture: Name of the backbone in timm.
+        warnings: Reasons to distrust the bundle, one sentence each.
     """
 
     fxpipe_version: str

@@ -1,8 +1,8 @@
-"""Reads and judges files, or contents in memory, as they come.
+"""The engine: reads files, or content in memory, and judges their pictures as they arrive.
 
-:meth:`Engine.open` is the way in for other programs: see ``docs/embedding.md``.
+Other programs use :meth:`Engine.open`; see ``docs/embedding.md``.
 
-What one file does wrong becomes its own failed outcome; what the device or the weights do wrong is
+An error in one file becomes a failed outcome of that file. An error of the device or the weights is
 raised.
 """
 
@@ -23,29 +23,29 @@ from .flow import Flow, Result
 from .io.room import FILE_BYTES_A_PIXEL
 from .judge import Judge
 from .reading.opened import open_reader
-from .reading.prepared import Item, Prepared, Reader, Wanted
+from .reading.prepared import Item, Prepared, Reader, ReadOptions
 from .runtime.session import Weights, load_bundles
 from .source import Source, bytes_in_memory
 from .submissions import Submissions
 
 StudyOf = Callable[[Path | None, str | None], str | None]
-"""From a file, None for content in memory, and the StudyInstanceUID of its header, None without
-one, to the key of its study; called by several threads at once."""
+"""Maps a file (None for content in memory) and the StudyInstanceUID of its header (None without
+one) to the key of its study. Several threads call it concurrently."""
 
 
 class Engine(Judge):
     """Reads files and judges their pictures with the networks of one weights folder.
 
-    It may be used by several threads at once. It is a context manager that closes itself: when the
-    block ends with an error, what was submitted is abandoned, otherwise it is finished.
+    It is thread-safe. It is also a context manager: on exit it finishes the submitted files, or
+    abandons them when the block raises.
 
     Args:
         weights: Opened bundles.
         config: Batch size, numbers of threads, heatmaps and identifiers.
-        reader: Reads files, and is stopped by its owner.
-        clock: Told how long the threads read, decode, resize, and run trunk and heads.
-        rendered: Whether outcomes carry the picture, for reports.
-        study_of: Tells the study of a file; None where that is of no interest.
+        reader: Reads files; its owner stops it.
+        clock: Records the time for reading, decoding, resizing, trunk and heads.
+        rendered: Whether outcomes contain the picture, for reports.
+        study_of: Returns the study of a file; None if studies are not needed.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Engine(Judge):
         super().__init__(weights, config, clock)
         self._reader, self._study_of = reader, study_of
         identity = config.identifiers == "keep" or study_of is not None
-        self._wanted = Wanted(weights.preprocessings, identity, rendered)
+        self._options = ReadOptions(weights.preprocessings, identity, rendered)
         self._opened = ExitStack()
         self._submissions = Submissions(
             self._read, self.judge, self.limits, bytes_in_memory,
@@ -77,23 +77,23 @@ class Engine(Judge):
         rendered: bool = False,
         study_of: StudyOf | None = None,
     ) -> Self:
-        """An engine with networks and a reader of its own, for :meth:`close` to end.
+        """Open networks and a reader for a new engine; :meth:`close` releases them.
 
         Args:
             weights: See :func:`pipeline.runtime.session.load_bundles`.
             config: Settings; None for the defaults.
             rendered: See :class:`Engine`.
-            study_of: Likewise.
+            study_of: See :class:`Engine`.
 
         Raises:
-            BundleError: The weights are missing, altered or do not fit each other.
-            DeviceError: The device that was asked for does not work.
+            BundleError: The weights are missing, altered or do not match each other.
+            DeviceError: The requested device does not work.
             StartError: No worker can be started.
-            UsageError: The settings do not fit the weights.
+            UsageError: The settings do not match the weights.
         """
         config = config or RunConfig()
         with ExitStack() as opened:
-            reader = opened.enter_context(open_reader(config))  # it starts meanwhile
+            reader = opened.enter_context(open_reader(config))  # it starts in the background
             networks = load_bundles(weights, config)
             engine = cls(networks, config, reader, rendered=rendered, study_of=study_of)
             engine._opened.enter_context(opened.pop_all())
@@ -106,34 +106,33 @@ class Engine(Judge):
     def submit(self, source: Source, timeout: float | None = None) -> Future[list[Outcome]]:
         """Read and judge one file in the background.
 
-        No picture waits for another submission. Files are answered as soon as they are ready, in
-        any order; the order of the futures is that of the submissions. A callback of a future must
-        not wait here: it gives a timeout of 0.
+        No picture waits for another submission. Futures complete in any order. A callback of a
+        future must not block here: it must pass a timeout of 0.
 
         Args:
             source: A file, or content in memory with a name.
-            timeout: Seconds to wait while as many files are in flight as :attr:`limits` says, or
-                contents of 4 bytes for each of ``megapixels``; None for as long as it takes, 0 for
-                not at all.
+            timeout: Seconds to wait while the number of files in flight reaches :attr:`limits`, or
+                their content reaches 4 bytes for each pixel of ``megapixels``; None to wait
+                without limit, 0 not to wait.
 
         Returns:
             A future of one outcome, or of one for each frame of a multi-frame file, in order; see
-            :meth:`outcomes` for what cannot be read. It raises DeviceError if the device gave up
-            and StartError if no worker can be started. One that is cancelled before the file is
+            :meth:`outcomes` for unreadable files. It raises DeviceError if the device fails and
+            StartError if no worker can be started. A future that is cancelled before its file is
             read costs nothing.
 
         Raises:
-            BusyError: Too much was in flight for all that time.
+            BusyError: The limits were reached during the whole timeout.
             RuntimeError: The engine is closed.
         """
         return self._submissions.submit(source, timeout)
 
     def close(self, *, wait: bool = True) -> None:
-        """Accept no more files, and end the reader that :meth:`open` has opened.
+        """Accept no more files, and stop the reader that :meth:`open` has opened.
 
         Args:
-            wait: Whether to finish what was submitted. Otherwise it is abandoned, and its futures
-                are cancelled or raise ``CancelledError``.
+            wait: Whether to finish the submitted files. Otherwise they are abandoned: their
+                futures are cancelled or raise ``CancelledError``.
         """
         with self._opened:
             self._submissions.close(wait=wait)
@@ -156,24 +155,23 @@ class Engine(Judge):
         ordered: bool = True,
         give_up: Callable[[], None] = lambda: None,
     ) -> Generator[Outcome, None, None]:
-        """Judge a stream of files as they come.
+        """Judge a stream of files as they arrive.
 
         Args:
-            sources: Any number of files, or of contents in memory with their names, taken one by
-                one on a thread of its own: the stream may wait for the next one as long as it
-                likes.
+            sources: Files, or named contents in memory. A separate thread consumes them one by
+                one, so the iterable may block for any time.
             ordered: Whether outcomes come in the order of ``sources``, or as soon as they are
-                there.
-            give_up: Called when the stream is left early or fails, before the end waits for the
-                files that are being read.
+                ready.
+            give_up: Called when the caller stops early or the stream fails, before this method
+                waits for the files that are being read.
 
         Yields:
             One outcome for a file, or one for each frame of a multi-frame file. When frame k of a
-            file cannot be read, the frames before it keep their outcomes and frame k gets a failed
-            one. So does one whose decoder crashes, hangs or takes too much memory.
+            file cannot be read, the earlier frames keep their outcomes and frame k gets a failed
+            one. The same applies to a frame whose decoder crashes, hangs or needs too much memory.
 
         Raises:
-            DeviceError: The device gave up in the middle of the run.
+            DeviceError: The device failed during the run.
             StartError: No worker can be started.
         """
         flow = Flow(self._read, self.judge, self.limits, ordered=ordered, give_up=give_up)
@@ -181,17 +179,17 @@ class Engine(Judge):
             yield from results
 
     def _read(self, source: Source) -> Iterator[Prepared | Result[Outcome]]:
-        """The pictures of one file, and the outcome of what ends it."""
-        for item in self._reader.read(source, self._wanted, self._clock):
-            item = self._of_study(item)
+        """The pictures of one file, then a failed outcome if reading fails."""
+        for item in self._reader.read(source, self._options, self._clock):
+            item = self._with_study(item)
             yield Result(item) if isinstance(item, Outcome) else item
 
-    def _of_study(self, item: Item) -> Item:
-        """The item with its study; identifiers go no further unless they are kept."""
+    def _with_study(self, item: Item) -> Item:
+        """Add the study; remove identifiers unless the configuration keeps them."""
         uid = (item.identity or {}).get("StudyInstanceUID") or None
         study = self._study_of(item.image.path, uid) if self._study_of else None
         if isinstance(item, Outcome) and item.status is Status.UNSUPPORTED:
-            study = None  # a document or a CT slice is no picture that the study has lost
+            study = None  # a document or a CT slice does not belong to the study's pictures
         kept = isinstance(item, Prepared) and self._config.identifiers == "keep"
         return replace(item, identity=item.identity if kept else None, study=study)
 
@@ -206,20 +204,20 @@ def run(
     study_of: StudyOf | None = None,
     reader: Reader | None = None,
 ) -> Generator[Outcome, None, None]:
-    """The outcomes of files in their order, with a reader for this one job.
+    """Yield the outcomes of files in order, with a reader for this job only.
 
     Args:
         sources: See :meth:`Engine.outcomes`.
-        weights: See :class:`Engine`, as for the next four.
-        config: Settings.
-        clock: Told how long everything takes.
-        rendered: Whether outcomes carry the picture.
-        study_of: Tells the study of a file.
+        weights: See :class:`Engine`.
+        config: See :class:`Engine`.
+        clock: See :class:`Engine`.
+        rendered: See :class:`Engine`.
+        study_of: See :class:`Engine`.
         reader: See :func:`pipeline.reading.opened.open_reader`; None to open one here.
     """
     with ExitStack() as stack:
         reader = reader or stack.enter_context(open_reader(config))
         engine = Engine(weights, config, reader, clock, rendered=rendered, study_of=study_of)
-        # It is for this job only: when that is left early, no thread shall wait for a worker.
+        # The reader serves this job only: stop it if the caller stops early.
         outcomes = engine.outcomes(sources, give_up=reader.stop)
         yield from stack.enter_context(closing(outcomes))

@@ -1,7 +1,7 @@
-"""Judges pictures that were read: routing, specialists, decisions.
+"""Judges prepared pictures: routing, specialists, decisions.
 
-What one picture does wrong becomes its own failed outcome; what the device or the weights do wrong
-is raised.
+An error in one picture becomes a failed outcome of that picture. An error of the device or the
+weights is raised.
 """
 
 from __future__ import annotations
@@ -35,33 +35,33 @@ from .tissue import tissue
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the networks said of N pictures.
+    """Network outputs for N pictures.
 
     Attributes:
-        routing: The region stage; None where there is none.
-        answers: What each specialist said, by region, of the rows that it looked at.
+        routing: Output of the region stage; None without a region stage.
+        answers: Output of each specialist, by region, for the rows that it examined.
         rows: Those rows, by region.
-        alone: (N,) routing decisions by the pixels alone; None without a region stage, or where it
-            gave no number.
-        calls: (N,) the same after the header was heard.
+        pixel_calls: (N,) routing decisions from pixels only; None without a region stage, or where
+            its output is not finite.
+        calls: (N,) routing decisions from pixels and header.
     """
 
     routing: StageOutput | None
     answers: Mapping[str, StageOutput]
     rows: Mapping[str, Sequence[int]]
-    alone: Sequence[RegionCall | None]
+    pixel_calls: Sequence[RegionCall | None]
     calls: Sequence[RegionCall | None]
 
 
 class Judge:
     """Judges pictures with the networks of one weights folder.
 
-    It may be used by several threads at once.
+    It is thread-safe.
 
     Args:
         weights: Opened bundles.
         config: Batch size, numbers of threads, heatmaps and header.
-        clock: Told how long the trunk and the heads run.
+        clock: Records the time for trunk and heads.
     """
 
     def __init__(self, weights: Weights, config: RunConfig, clock: Clock | None = None) -> None:
@@ -70,7 +70,7 @@ class Judge:
 
     @property
     def limits(self) -> Limits:
-        """How much a flow of pictures to it has in flight at the same time."""
+        """Limits for a flow that feeds this judge."""
         config = self._config
         in_lanes = 2 * config.lanes * config.batch_size
         return Limits(
@@ -82,10 +82,10 @@ class Judge:
         )
 
     def judge(self, pictures: Sequence[Prepared]) -> list[Outcome]:
-        """Judge pictures that were read, at once.
+        """Judge pictures as one batch.
 
         Raises:
-            DeviceError: The device gave up, for want of memory above all.
+            DeviceError: The device failed, most often because it ran out of memory.
         """
         if not pictures:
             return []
@@ -95,42 +95,42 @@ class Judge:
         share_ms = _since(started) / len(pictures)
         return [replace(each, elapsed_ms=each.elapsed_ms + share_ms) for each in outcomes]
 
-    def look(self, pictures: Sequence[Prepared], *, everyone: bool = False) -> Look:
-        """Ask the networks, and decide who looks.
+    def look(self, pictures: Sequence[Prepared], *, all_specialists: bool = False) -> Look:
+        """Run the networks, and route each picture to its specialists.
 
         Args:
-            pictures: N of them.
-            everyone: Whether every specialist looks at every picture, whatever the router says,
-                and gives its evidence: for evaluations.
+            pictures: N prepared pictures.
+            all_specialists: Whether every specialist examines every picture, regardless of the
+                routing, and returns its evidence (for evaluations).
         """
         weights, config = self._weights, self._config
         batch = Batch([item.arrays for item in pictures], weights.trunks, self._clock)
-        alone: list[RegionCall | None] = [None] * len(pictures)
+        pixel_calls: list[RegionCall | None] = [None] * len(pictures)
         routing: StageOutput | None = None
         if weights.region is not None:
             routing = weights.region.look(batch)
-            alone = _route(weights.region, routing, weights)
+            pixel_calls = _route(weights.region, routing, weights)
         calls = [
             call and combine(call, item.header, config.header, config.header_margin)
-            for call, item in zip(alone, pictures, strict=True)
+            for call, item in zip(pixel_calls, pictures, strict=True)
         ]
         looking = self._looking(pictures, calls)
         answers: dict[str, StageOutput] = {}
         rows: dict[str, Sequence[int]] = {}
         for region, specialist in weights.fracture.items():
-            chosen = [i for i, names in enumerate(looking) if everyone or region in names]
+            chosen = [i for i, names in enumerate(looking) if all_specialists or region in names]
             if chosen:
-                evidence = everyone or config.shown_heatmaps != "none"
+                evidence = all_specialists or config.shown_heatmaps != "none"
                 answers[region] = specialist.look(batch, chosen, evidence=evidence)
                 rows[region] = chosen
-        return Look(routing, answers, rows, alone, calls)
+        return Look(routing, answers, rows, pixel_calls, calls)
 
     def conclude(self, pictures: Sequence[Prepared], look: Look) -> list[Outcome]:
-        """What follows from what the networks said.
+        """Decide on each picture.
 
         Args:
-            pictures: Those of ``look``.
-            look: From :meth:`look`.
+            pictures: The pictures that were passed to :meth:`look`.
+            look: The result of :meth:`look`.
         """
         faults: list[str | None] = [None] * len(pictures)
         if self._weights.region is not None:
@@ -151,14 +151,16 @@ class Judge:
                 else:
                     findings[i].append(finding)
         return [
-            _outcome(item, call, tuple(found), fault, self._weights)
-            for item, call, found, fault in zip(pictures, look.calls, findings, faults, strict=True)
+            _outcome(item, call, tuple(findings), fault, self._weights)
+            for item, call, findings, fault in zip(
+                pictures, look.calls, findings, faults, strict=True
+            )
         ]
 
     def _looking(
         self, pictures: Sequence[Prepared], calls: Sequence[RegionCall | None]
     ) -> list[tuple[str, ...]]:
-        """The specialists that look at each picture."""
+        """The specialists that examine each picture."""
         routed = self._weights.region is not None
         return [
             ()
@@ -170,42 +172,45 @@ class Judge:
     def _finding(
         self, row: int, output: StageOutput, region: str, item: Prepared, far: bool
     ) -> FractureCall | None:
-        """What a specialist says of one of its rows; None where it gave something unusable."""
+        """A specialist's finding for one of its rows; None if its output is not finite."""
         probability = float(output.probabilities[row, 0])
         if not np.isfinite(probability):
             return None
-        weights, shown = self._weights, self._config.shown_heatmaps
+        weights, mode = self._weights, self._config.shown_heatmaps
         spec, point = weights.fracture[region].spec, weights.point(region, far)
         heatmap: Heatmap | None = None
-        wanted = shown == "all" or (
-            shown == "positive" and point.verdict(probability) is not Verdict.NEGATIVE
+        has_heatmap = mode == "all" or (
+            mode == "positive" and point.verdict(probability) is not Verdict.NEGATIVE
         )
-        if output.evidence is not None and wanted and np.isfinite(output.evidence[row, 0]).all():
+        evidence = None if output.evidence is None else output.evidence[row, 0]
+        if evidence is not None and has_heatmap and np.isfinite(evidence).all():
             placement = item.placements[spec.preprocess]
             limb = None if item.rendered is None else tissue(item.rendered.pixels)
-            heatmap = to_heatmap(output.evidence[row, 0], spec.preprocess, placement, limb)
+            heatmap = to_heatmap(evidence, spec.preprocess, placement, limb)
         types = _types(row, output.types)
         return decide(region, spec.target, probability, point, heatmap, far, types)
 
 
 def _types(row: int, output: StageOutput | None) -> dict[str, float] | None:
-    """Probability of each type of fracture in one row; None without a usable one."""
+    """Probability of each fracture type in one row; None if missing or not finite."""
     if output is None or not np.isfinite(output.probabilities[row]).all():
         return None
     return dict(zip(output.labels, output.probabilities[row].tolist(), strict=True))
 
 
 def _route(region: Router, output: StageOutput, weights: Weights) -> list[RegionCall | None]:
-    """A routing decision for each row; None where the network gave something unusable."""
+    """A routing decision for each row; None where the output is not finite."""
     thresholds = region.spec.route_thresholds
-    wanted = None if weights.gate is None else weights.gate.threshold
+    gate_threshold = None if weights.gate is None else weights.gate.threshold
     densities = [None] * len(output) if output.density is None else output.density.tolist()
     calls: list[RegionCall | None] = []
     for row, density in zip(output.probabilities, densities, strict=True):
         usable = np.isfinite(row).all() and (density is None or np.isfinite(density))
         probabilities = dict(zip(output.labels, row.tolist(), strict=True))
         calls.append(
-            route(probabilities, thresholds, density, wanted, weights.far) if usable else None
+            route(probabilities, thresholds, density, gate_threshold, weights.far)
+            if usable
+            else None
         )
     return calls
 
@@ -213,33 +218,34 @@ def _route(region: Router, output: StageOutput, weights: Weights) -> list[Region
 def _outcome(
     item: Prepared,
     call: RegionCall | None,
-    found: tuple[FractureCall, ...],
+    findings: tuple[FractureCall, ...],
     fault: str | None,
     weights: Weights,
 ) -> Outcome:
-    """Put together what is known about one picture."""
+    """Build the outcome of one picture."""
     blank = unjudged(item.flags)
-    if blank is not None:  # then what the router says means nothing either
+    if blank is not None:  # then the routing is meaningless too
         call, fault = None, None
     error = blank or fault or refusal(call, weights.fracture)
     status = Status.OK
     if error is not None:
         status = Status.UNSUPPORTED if fault is None else Status.FAILED
-        found = ()
-    seen = None if call is None else call.found if call.veto else call.fired
-    known = () if call is None else call.thresholds
-    spoke: list[Router | Specialist] = [] if weights.region is None else [weights.region]
-    spoke += [weights.fracture[finding.region] for finding in found]
+        findings = ()
+    regions = None if call is None else call.detected if call.veto else call.fired
+    supported = () if call is None else call.thresholds
+    doubts = routing(call) if findings else ()
+    networks: list[Router | Specialist] = [] if weights.region is None else [weights.region]
+    networks += [weights.fracture[finding.region] for finding in findings]
     return Outcome(
         image=item.image,
         status=status,
         region=call,
-        findings=found,
+        findings=findings,
         error=error,
         elapsed_ms=item.elapsed_ms,
-        bundle_digests=weights.digests(spoke),
+        bundle_digests=weights.digests(networks),
         header=item.header,
-        flags=item.flags + reconcile(item.header, seen, known) + (routing(call) if found else ()),
+        flags=item.flags + reconcile(item.header, regions, supported) + doubts,
         study=item.study,
         identity=item.identity,
         rendered=item.rendered,

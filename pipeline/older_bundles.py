@@ -1,7 +1,7 @@
-"""Contracts of older schemas, brought into the present form.
+"""Converts contracts of older schemas to the current schema.
 
-Schemas 1 and 2 had one model for all kinds of bundles: each contract held the fields of every kind,
-those of other kinds empty, and an ensemble was a fracture stage that takes members.
+Schemas 1 and 2 had one model for all kinds of bundles: each contract contained the fields of every
+kind (empty for other kinds), and an ensemble was a fracture stage with ``members`` as input.
 """
 
 from __future__ import annotations
@@ -10,32 +10,33 @@ from typing import Any
 
 _ROUTING = ("route_thresholds", "density")
 _JUDGING = ("region", "target", "operating_points", "default_point", "study_points", "closer")
-_FOREIGN = {
+_EMPTY_FIELDS = {
     "trunk": ("members", "labels", "temperature", "bias", *_ROUTING, *_JUDGING),
     "region": ("members", *_JUDGING),
     "fracture": ("members", *_ROUTING),
     "ensemble": ("trunk", "closer", *_ROUTING),
 }
-"""Fields of each kind that had to be there and say nothing of it."""
+"""Fields that were required in each kind but do not apply to it."""
 
 
 def in_present_form(contract: Any) -> Any:
-    """A contract of an older schema without the fields that are not its kind's; any other as it is.
+    """Remove the fields of other kinds from a contract of an older schema.
 
-    A field that holds something stays, and is then refused.
+    Contracts of the current schema are returned unchanged. A field with a value is kept, so that
+    validation rejects it.
 
     Args:
-        contract: JSON values, or a contract that was read already.
+        contract: JSON values, or a parsed contract.
     """
     if not isinstance(contract, dict) or contract.get("schema_version") not in (1, 2):
         return contract
     kind = contract.get("kind")
     if kind == "fracture" and contract.get("input") == "members":
         kind = "ensemble"
-    foreign = _FOREIGN.get(str(kind), ())
-    held = {name: value for name, value in contract.items() if value or name not in foreign}
+    empty_fields = _EMPTY_FIELDS.get(str(kind), ())
+    fields = {name: value for name, value in contract.items() if value or name not in empty_fields}
     if kind == "trunk":
-        held.pop("heatmap", None)  # it said yes, of no map
+        fields.pop("heatmap", None)  # it was true although a trunk has no heatmap
     if kind == "region":
-        held.setdefault("density", None)  # schema 1 had none
-    return {**held, "kind": kind}
+        fields.setdefault("density", None)  # schema 1 had none
+    return {**fields, "kind": kind}

@@ -1,7 +1,7 @@
-"""The supported body regions: the one table that every list of them is derived from.
+"""The table of supported body regions, from which every other list of them is derived.
 
 A region is one entry of :data:`TABLE`. Header words, flags, codes, tables, plots, settings and help
-texts follow from it; docs/contributing.md shows how to add one.
+texts are derived from it; docs/contributing.md describes how to add a region.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 ANY_REGION = "all"
-"""In place of a region: a fracture stage that looks at pictures of every region."""
+"""Region value of a fracture stage that examines pictures of every region."""
 
 _NAME = re.compile("[a-z]+")
-_TAKEN = (ANY_REGION, "none", "unknown")  # values of their own where regions stand
+_RESERVED = (ANY_REGION, "none", "unknown")  # reserved values in region fields
 _COLOUR = re.compile("#[0-9a-f]{6}")
 
 
@@ -24,16 +24,16 @@ class Region:
     """One supported body region.
 
     Attributes:
-        name: Lower-case letters. It is a label of networks, a part of names of bundles and columns,
-            and a value of options.
+        name: Lower-case letters. It is used as a network label, in names of bundles and columns,
+            and as an option value.
         site: Code and meaning of the finding site in SNOMED CT (DICOM PS3.16, CID 4031).
-        colour: Of its curves in plots, ``#rrggbb``.
-        parts: Words for parts of the body, separated by spaces: DICOM's for BodyPartExamined, and
-            what else is common in exports and names of folders. A picture of such a part shows the
-            region; with ``?`` behind it (``FOREARM?``) it may or may not show the region.
-        views: Words of ViewPosition that are used for this region alone.
-        data_sets: Words, as in ``parts``, by data set: only those that mean something else there,
-            or that ``parts`` cannot hold.
+        colour: Colour of its curves in plots, ``#rrggbb``.
+        parts: Words for body parts, separated by spaces: DICOM values of BodyPartExamined, and
+            other words common in exports and folder names. A picture of such a part shows the
+            region; a part with a trailing ``?`` (``FOREARM?``) may or may not show it.
+        views: Words of ViewPosition that are used only for this region.
+        data_sets: Words, as in ``parts``, by data set: only those with a different meaning there,
+            or that ``parts`` cannot contain.
     """
 
     name: str
@@ -44,15 +44,17 @@ class Region:
     data_sets: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name) or self.name in _TAKEN:
+        if not _NAME.fullmatch(self.name) or self.name in _RESERVED:
             raise ValueError(
-                f"region name is {self.name!r}, wanted lower-case letters, and none of "
-                f"{', '.join(_TAKEN)}"
+                f"region name is {self.name!r}, expected lower-case letters, and none of "
+                f"{', '.join(_RESERVED)}"
             )
         if not _COLOUR.fullmatch(self.colour):
-            raise ValueError(f"colour of {self.name} is {self.colour!r}, wanted #rrggbb")
+            raise ValueError(f"colour of {self.name} is {self.colour!r}, expected #rrggbb")
         if self.name.upper() not in self.parts.split():
-            raise ValueError(f"parts of {self.name} are {self.parts!r}, wanted its own name in it")
+            raise ValueError(
+                f"parts of {self.name} are {self.parts!r}, expected to include {self.name.upper()}"
+            )
 
 
 TABLE = (
@@ -70,8 +72,8 @@ TABLE = (
         parts="HAND HANDS WRIST FINGER FINGERS THUMB CARPUS SCAPHOID "
         "FOREARM? RADIUS? ULNA? RADIUSULNA?",
         views="SCAPHOID",
-        # On arms with a trunk the hand is often cut off, or held by a parent. The authors of
-        # FracAtlas call the whole upper limb a hand.
+        # In pictures of arm and trunk the hand is often cropped, or held by a parent. FracAtlas
+        # labels the whole upper limb as hand.
         data_sets={"fracatlas": "arm+trunk?", "fracatlas as distributed": "hand?"},
     ),
     Region(
@@ -83,21 +85,21 @@ TABLE = (
         data_sets={"fracatlas": "arm+trunk", "fracatlas as distributed": "hand?"},
     ),
 )
-"""The supported regions, in the order of every region vector: a new one goes to the end."""
+"""The supported regions, in the order of every region vector; append new ones at the end."""
 
 REGIONS = tuple(region.name for region in TABLE)
-"""Their names."""
+"""Names of the supported regions."""
 
 REGIONS_IN_WORDS = " and ".join(filter(None, (", ".join(REGIONS[:-1]), REGIONS[-1])))
-"""Their names as a text: ``elbow, hand and shoulder``."""
+"""Names of the supported regions as text: ``elbow, hand and shoulder``."""
 
 
 class Place(NamedTuple):
-    """Where in the supported regions a part of the body lies.
+    """The supported regions that a picture of a body part shows.
 
     Attributes:
-        shown: The regions that a picture of it shows.
-        perhaps: The regions that such a picture may or may not show.
+        shown: The regions that it shows.
+        perhaps: The regions that it may or may not show.
     """
 
     shown: tuple[str, ...] = ()
@@ -108,18 +110,18 @@ def places(words: Callable[[Region], str], table: Sequence[Region] = TABLE) -> d
     """The place of each word.
 
     Args:
-        words: The words of a region, separated by spaces, those with ``?`` for a region that may or
-            may not be in view.
+        words: Returns the words of a region, separated by spaces; a trailing ``?`` marks a region
+            that may or may not be in view.
         table: The regions.
     """
-    found: dict[str, Place] = {}
+    places_by_word: dict[str, Place] = {}
     for region in table:
         for text in words(region).split():
             word = text.removesuffix("?")
-            shown, perhaps = found.get(word, Place())
+            shown, perhaps = places_by_word.get(word, Place())
             if word == text:
                 shown = (*shown, region.name)
             else:
                 perhaps = (*perhaps, region.name)
-            found[word] = Place(shown, perhaps)
-    return found
+            places_by_word[word] = Place(shown, perhaps)
+    return places_by_word

@@ -1,11 +1,11 @@
-"""What is read: a file, or the content of one that is in memory already."""
+"""Input sources: a file, or the content of a file in memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-MOST_NAME_CHARS = 1024
+MAX_NAME_CHARS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,8 +13,8 @@ class NamedBytes:
     """The content of a file in memory, as a service receives it.
 
     Attributes:
-        name: What rows, messages and reports call it, as sent, 1 to 1024 characters. It is never
-            used as a path on this machine; its suffix says whether the sender means a picture.
+        name: Name in rows, messages and reports, as sent, 1 to 1024 characters. It is never used
+            as a path on this machine; its suffix indicates whether the sender means a picture.
         content: The whole file.
 
     Raises:
@@ -25,9 +25,9 @@ class NamedBytes:
     content: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.name) <= MOST_NAME_CHARS:
+        if not 1 <= len(self.name) <= MAX_NAME_CHARS:
             raise ValueError(
-                f"found a name of {len(self.name)} characters, wanted 1 to {MOST_NAME_CHARS}"
+                f"found a name of {len(self.name)} characters, expected 1 to {MAX_NAME_CHARS}"
             )
 
 
@@ -35,5 +35,5 @@ Source = Path | NamedBytes
 
 
 def bytes_in_memory(source: Source) -> int:
-    """How many bytes a source holds in memory: none for a file, which is not read yet."""
+    """Size of a source in memory in bytes; 0 for a file that is not read yet."""
     return len(source.content) if isinstance(source, NamedBytes) else 0

@@ -1,8 +1,8 @@
-"""Sources that callers submit one by one, each with a future of its results.
+"""Accepts sources one by one, and returns a future for the results of each.
 
-All of them share one :class:`~pipeline.flow.Flow`, so items of several callers are judged together.
-An error with one source is raised by its own future, and the others continue. A caller waits
-while as many files or bytes are in flight as there may be.
+All sources share one :class:`~pipeline.flow.Flow`, so items of several callers are judged together.
+An error in one source is raised by its own future, and the others continue. A caller waits while
+the limit of files or bytes in flight is reached.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .errors import BusyError
 from .flow import Flow, Limits, Result
 
 S = TypeVar("S")  # a source, such as a path
-T = TypeVar("T")  # what is read from it and has to be judged
+T = TypeVar("T")  # an item of a source that has to be judged
 R = TypeVar("R")  # a result
 
 
@@ -28,13 +28,13 @@ class _Job(Generic[S, R]):
     """One source.
 
     Attributes:
-        source: Taken out when it is read.
-        size: Its bytes in memory.
-        future: Of all its results.
-        results: Those that are there, by number of the item.
-        error: What was raised by the reader, or for one of its items.
-        done: Items that have a result or an error.
-        items: How many there are; None until all are read.
+        source: The source; None once reading starts.
+        size: Its size in memory in bytes.
+        future: Future of all its results.
+        results: Available results, by number of the item.
+        error: First exception from the reader or the judge.
+        done: Number of items that have a result or an error.
+        items: Total number of items; None until all are read.
     """
 
     source: S | None
@@ -73,7 +73,7 @@ class _End(Generic[S, R]):
 
 
 class Submissions(Generic[S, T, R]):
-    """Takes sources from any number of threads until it is closed.
+    """Accepts sources from any number of threads until it is closed.
 
     Its threads start with the first source.
 
@@ -82,9 +82,9 @@ class Submissions(Generic[S, T, R]):
         judge: From items to their results, in the same order; called on lanes.
         limits: See :class:`~pipeline.flow.Limits`; ``files`` bounds the sources in flight.
         size: From a source to its bytes in memory.
-        most_bytes: A source has to wait while those in flight hold so many bytes or more. So they
-            hold fewer than that and one source more.
-        give_up: Called when it is closed without waiting, so that no reader keeps the end waiting.
+        max_bytes: A source waits while the sources in flight hold this many bytes or more, so the
+            total can exceed it by one source.
+        give_up: Called on close without waiting, so that no reader delays it.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class Submissions(Generic[S, T, R]):
         judge: Callable[[Sequence[T]], Sequence[R]],
         limits: Limits,
         size: Callable[[S], int],
-        most_bytes: int,
+        max_bytes: int,
         give_up: Callable[[], None] = lambda: None,
     ) -> None:
         self._read, self._judge, self._limits = read, judge, limits
-        self._size, self._most_bytes, self._give_up = size, most_bytes, give_up
+        self._size, self._max_bytes, self._give_up = size, max_bytes, give_up
         self._changed = threading.Condition()
         self._queue: SimpleQueue[_Job[S, R] | None] = SimpleQueue()
         self._jobs: set[_Job[S, R]] = set()
@@ -106,30 +106,30 @@ class Submissions(Generic[S, T, R]):
         self._thread: threading.Thread | None = None
 
     def submit(self, source: S, timeout: float | None = None) -> Future[list[R]]:
-        """Take one source.
+        """Accept one source.
 
         Args:
-            source: It is forgotten as soon as it was read.
-            timeout: Seconds to wait while too much is in flight; None for as long as it takes, 0
-                for not at all.
+            source: It is released as soon as it is read.
+            timeout: Seconds to wait while a limit is reached; None to wait without limit, 0 not to
+                wait.
 
         Returns:
-            A future of its results, in the order of its items. One that is cancelled before it
-            is read is not read. It raises what ``read`` or ``judge`` raised.
+            A future of its results, in the order of its items. It raises what ``read`` or
+            ``judge`` raised. A source whose future is cancelled before reading starts is not read.
 
         Raises:
-            BusyError: Too much was in flight for all that time.
+            BusyError: A limit was reached during the whole timeout.
             RuntimeError: It is closed.
         """
         job: _Job[S, R] = _Job(source, self._size(source))
         with self._changed:
-            free = self._changed.wait_for(lambda: self._closed or self._has_room(), timeout)
+            has_room = self._changed.wait_for(lambda: self._closed or self._has_room(), timeout)
             if self._closed:
-                raise RuntimeError("found a file submitted after the end, wanted it before")
-            if not free:
+                raise RuntimeError("found a file submitted after the end, expected it before")
+            if not has_room:
                 raise BusyError(
-                    f"found {len(self._jobs)} files of {self._bytes} bytes in flight, wanted fewer "
-                    f"than {self._limits.files} of less than {self._most_bytes} bytes",
+                    f"found {len(self._jobs)} files of {self._bytes} bytes in flight, expected "
+                    f"fewer than {self._limits.files} of less than {self._max_bytes} bytes",
                     "try again later",
                 )
             if self._thread is None:
@@ -139,15 +139,15 @@ class Submissions(Generic[S, T, R]):
                 self._thread.start()
             self._jobs.add(job)
             self._bytes += job.size
-            self._queue.put(job)  # here, so that none comes after the end
+            self._queue.put(job)  # under the lock, so that none follows the end marker
         return job.future
 
     def close(self, *, wait: bool = True) -> None:
-        """Take no more, and end.
+        """Accept no more sources, and stop the threads.
 
         Args:
-            wait: Whether to finish what was submitted. Otherwise it is abandoned, and its futures
-                are cancelled or raise ``CancelledError``.
+            wait: Whether to finish the submitted sources. Otherwise they are abandoned: their
+                futures are cancelled or raise ``CancelledError``.
         """
         with self._changed:
             self._abandoned = self._abandoned or not wait
@@ -161,17 +161,17 @@ class Submissions(Generic[S, T, R]):
             self._thread.join()
 
     def _has_room(self) -> bool:
-        return len(self._jobs) < self._limits.files and self._bytes < self._most_bytes
+        return len(self._jobs) < self._limits.files and self._bytes < self._max_bytes
 
     def _run(self) -> None:
-        """Hand out results until the end; no future is left without one."""
+        """Deliver results until the end; every future gets a result or an exception."""
         try:
             self._deliver()
         except BaseException as error:
             with self._changed:
-                self._closed, left = True, [*self._jobs]
-            self._queue.put(None)  # the flow may still be waiting for the next source
-            for job in left:
+                self._closed, remaining = True, [*self._jobs]
+            self._queue.put(None)  # the flow may still wait for the next source
+            for job in remaining:
                 job.error = job.error or RuntimeError(f"the engine ended ({type(error).__name__})")
                 self._finish(job)
             raise
@@ -180,8 +180,8 @@ class Submissions(Generic[S, T, R]):
         flow: Flow[_Job[S, R], _Item[S, T, R], _Answer[S, R] | _End[S, R]] = Flow(
             self._read_job, self._judge_items, self._limits, ordered=False
         )
-        with closing(flow.results(iter(self._queue.get, None))) as found:
-            for part in found:
+        with closing(flow.results(iter(self._queue.get, None))) as results:
+            for part in results:
                 job = part.job
                 if isinstance(part, _End):
                     job.items = part.items
@@ -193,7 +193,7 @@ class Submissions(Generic[S, T, R]):
                         job.results[part.number] = part.value
                 if job.done == job.items:
                     self._finish(job)
-                del job, part  # not kept while waiting for the next one
+                del job, part  # released while waiting for the next one
 
     def _finish(self, job: _Job[S, R]) -> None:
         with self._changed:
@@ -224,7 +224,7 @@ class Submissions(Generic[S, T, R]):
                     else:
                         yield _Item(job, number, item)
                     number += 1
-                    del item  # not kept while the next one is read
+                    del item  # released while the next one is read
             except Exception as error:  # noqa: BLE001  (raised by the future)
                 yield Result(_Answer(job, number, error))
                 number += 1

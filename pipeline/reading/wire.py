@@ -1,7 +1,7 @@
 """Messages between a run and its workers: a JSON header, then arrays as raw bytes.
 
-Four bytes say how long the header is, and the header how long the arrays are. Both are looked at
-before anything is made room for: what a hostile file has made of a worker is not believed.
+Four bytes give the length of the header, and the header gives the shapes of the arrays. Both are
+checked before memory is allocated, because a hostile file may have compromised the worker.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ..domain import ImageRef, Outcome, Placement, Rendered
 from ..outcome_json import flags_from_json, flags_to_json, from_json, texts, to_json
 from ..preprocess import PreprocessSpec
 from ..source import NamedBytes, Source
-from .prepared import Item, Prepared, Wanted
+from .prepared import Item, Prepared, ReadOptions
 
 Message = dict[str, Any]
 Arrays = list[NDArray[Any]]
 
-_MOST_HEADER_BYTES = 2**20
+_MAX_HEADER_BYTES = 2**20
 _DTYPES = {"float32": np.float32, "uint8": np.uint8}
 _OF_THE_RUN: Message = {
     "region": None,
@@ -40,19 +40,19 @@ _OF_THE_RUN: Message = {
 _LENGTH = struct.Struct("<I")
 
 MALFORMED = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
-"""What a message raises whose parts are missing or of another kind."""
+"""Exceptions that a message with missing or mistyped parts can cause."""
 
 
 class WireError(Exception):
-    """The other side ended, or said what it may not say."""
+    """The other side has ended, or sent a malformed message."""
 
 
 def send(stream: BinaryIO, message: Message, arrays: Sequence[NDArray[Any]] = ()) -> None:
     """Write one message and flush.
 
     Args:
-        stream: To the other side.
-        message: Whatever JSON can hold; file names may be no UTF-8.
+        stream: Output stream to the other side.
+        message: JSON values; file names may contain surrogate escapes (names that are not UTF-8).
         arrays: float32 or uint8.
 
     Raises:
@@ -60,7 +60,7 @@ def send(stream: BinaryIO, message: Message, arrays: Sequence[NDArray[Any]] = ()
     """
     shapes = [[array.dtype.name, *array.shape] for array in arrays]
     header = json.dumps({**message, "arrays": shapes}).encode("ascii")
-    if len(header) > _MOST_HEADER_BYTES:
+    if len(header) > _MAX_HEADER_BYTES:
         raise WireError(f"found a header of {len(header)} bytes")
     try:
         stream.write(_LENGTH.pack(len(header)) + header)
@@ -68,24 +68,24 @@ def send(stream: BinaryIO, message: Message, arrays: Sequence[NDArray[Any]] = ()
             stream.write(np.ascontiguousarray(array).data.cast("B"))
         stream.flush()
     except (OSError, ValueError) as error:  # ValueError: closed on this side
-        raise WireError("found nobody to listen") from error
+        raise WireError("found a closed pipe") from error
 
 
 def receive(
-    stream: BinaryIO, most_bytes: int = 0, hold: Callable[[int], None] = lambda _: None
+    stream: BinaryIO, max_bytes: int = 0, hold: Callable[[int], None] = lambda _: None
 ) -> tuple[Message, Arrays]:
     """Read one message.
 
     Args:
-        stream: From the other side.
-        most_bytes: Of all arrays together.
-        hold: Called with the bytes of all arrays before memory is taken for them.
+        stream: Input stream from the other side.
+        max_bytes: Size limit of all arrays together.
+        hold: Called with the size of all arrays in bytes before memory is allocated for them.
 
     Raises:
-        WireError: The other side has ended, or the message is none.
+        WireError: The other side has ended, or the message is malformed.
     """
     (length,) = _LENGTH.unpack(_exactly(stream, bytearray(_LENGTH.size)))
-    if length > _MOST_HEADER_BYTES:
+    if length > _MAX_HEADER_BYTES:
         raise WireError(f"found a header of {length} bytes")
     try:
         message = json.loads(_exactly(stream, bytearray(length)))
@@ -94,9 +94,9 @@ def receive(
             raise ValueError
         size = sum(math.prod(shape) * dtype.itemsize for dtype, shape in shapes)
     except (*MALFORMED, RecursionError) as error:
-        raise WireError(f"found a header that is none ({type(error).__name__})") from error
-    if size > most_bytes:
-        raise WireError(f"found arrays of {size} bytes, expected at most {most_bytes}")
+        raise WireError(f"found a malformed header ({type(error).__name__})") from error
+    if size > max_bytes:
+        raise WireError(f"found arrays of {size} bytes, expected at most {max_bytes}")
     hold(size)
     arrays = [np.empty(shape, dtype) for dtype, shape in shapes]
     for array in arrays:
@@ -111,7 +111,7 @@ def _exactly(stream: BinaryIO, buffer: Any) -> Any:
         try:
             count = stream.readinto(view[filled:])  # type: ignore[attr-defined]
         except (OSError, ValueError) as error:  # ValueError: closed on this side
-            raise WireError("found nobody to speak") from error
+            raise WireError("found a closed pipe") from error
         if not count:
             raise WireError("found the end in the middle of a message")
         filled += count
@@ -121,12 +121,12 @@ def _exactly(stream: BinaryIO, buffer: Any) -> Any:
 # -------------------------------------------------------------------------------- requests
 
 
-def request(source: Source, wanted: Wanted) -> tuple[Message, Arrays]:
-    """What a worker is asked to do; content in memory is an array of its bytes, if it has any."""
+def request(source: Source, options: ReadOptions) -> tuple[Message, Arrays]:
+    """A request to a worker; content in memory becomes a uint8 array unless it is empty."""
     message: Message = {
-        "specs": [spec.model_dump(mode="json") for spec in wanted.preprocessings],
-        "identity": wanted.identity,
-        "rendered": wanted.rendered,
+        "specs": [spec.model_dump(mode="json") for spec in options.preprocessings],
+        "identity": options.identity,
+        "rendered": options.rendered,
     }
     if isinstance(source, Path):
         return {**message, "path": str(source.absolute())}, []
@@ -134,20 +134,20 @@ def request(source: Source, wanted: Wanted) -> tuple[Message, Arrays]:
     return {**message, "name": source.name}, content
 
 
-def requested(message: Message, arrays: Sequence[NDArray[Any]]) -> tuple[Source, Wanted]:
-    """The same, as the worker understands it."""
+def requested(message: Message, arrays: Sequence[NDArray[Any]]) -> tuple[Source, ReadOptions]:
+    """Parse a message from :func:`request`."""
     specs = tuple(PreprocessSpec.model_validate(spec) for spec in message["specs"])
-    wanted = Wanted(specs, message["identity"], message["rendered"])
+    options = ReadOptions(specs, message["identity"], message["rendered"])
     if "path" in message:
-        return Path(message["path"]), wanted
-    return NamedBytes(message["name"], b"".join(array.tobytes() for array in arrays)), wanted
+        return Path(message["path"]), options
+    return NamedBytes(message["name"], b"".join(array.tobytes() for array in arrays)), options
 
 
 # -------------------------------------------------------------------------------- pictures
 
 
 def packed(item: Item) -> tuple[Message, Arrays]:
-    """A picture, or why it cannot be read, as a message."""
+    """A picture, or the outcome of one that cannot be read, as a message."""
     if isinstance(item, Outcome):
         return {"kind": "unread", "outcome": to_json(item)}, []
     arrays: Arrays = list(item.arrays.values())
@@ -168,19 +168,19 @@ def packed(item: Item) -> tuple[Message, Arrays]:
 
 
 def unpacked(
-    message: Message, arrays: Sequence[NDArray[Any]], source: Source, wanted: Wanted
+    message: Message, arrays: Sequence[NDArray[Any]], source: Source, options: ReadOptions
 ) -> Item:
-    """The picture of a message, under the name by which the run knows its source.
+    """The picture in a message, with a reference to the run's source.
 
     Raises:
-        WireError: It is not what was expected.
+        WireError: The message does not match the request.
     """
     try:
         if message["kind"] == "unread":
             return _unread(message["outcome"], source)
-        specs = wanted.preprocessings
+        specs = options.preprocessings
         rendered = None
-        if wanted.rendered:
+        if options.rendered:
             *arrays, pixels = arrays
             rendered = Rendered(pixels, int(message["reduction"]))
         for spec, array in zip(specs, arrays, strict=True):
@@ -197,7 +197,7 @@ def unpacked(
             elapsed_ms=_milliseconds(message["elapsed_ms"]),
         )
     except MALFORMED as error:
-        raise WireError(f"found a picture that is none ({error})") from error
+        raise WireError(f"found a malformed picture ({error})") from error
 
 
 def _frame(value: Any) -> int | None:

@@ -39,7 +39,7 @@ from pipeline.judge import Judge
 from pipeline.preprocess import PreprocessSpec
 from pipeline.progress import Progress
 from pipeline.reading.here import prepared
-from pipeline.reading.prepared import Item, Prepared, Wanted, unread
+from pipeline.reading.prepared import Item, Prepared, ReadOptions, unread
 from pipeline.report.record import path_text, plain
 from pipeline.runtime.session import Weights
 from pipeline.tissue import Mask, tissue
@@ -136,7 +136,7 @@ def predict(
     Raises:
         DeviceError: Inference on the device failed.
     """
-    judge, wanted = Judge(weights, config), Wanted(weights.preprocessings)
+    judge, wanted = Judge(weights, config), ReadOptions(weights.preprocessings)
     rows: list[Row] = []
     prints: list[Array | None] = []
 
@@ -196,7 +196,7 @@ def _first_picture(sample: Sample) -> tuple[XrayImage, str]:
     return image, digest
 
 
-def _read(sample: Sample, wanted: Wanted, change: Change | None) -> _Read:
+def _read(sample: Sample, wanted: ReadOptions, change: Change | None) -> _Read:
     started = time.perf_counter()
     try:
         image, _ = _first_picture(sample)
@@ -226,7 +226,7 @@ def _answers(items: Sequence[_Read], judge: Judge, weights: Weights) -> list[Row
 def _predicted(items: Sequence[_Read], judge: Judge, weights: Weights) -> Iterator[Row]:
     """Predictions of every network for each picture of a batch, and the outcome."""
     pictures = [item.item for item in items if isinstance(item.item, Prepared)]
-    look = judge.look(pictures, everyone=True)
+    look = judge.look(pictures, all_specialists=True)
     outcomes = judge.conclude(pictures, look)
     for i, (item, picture, outcome) in enumerate(zip(items, pictures, outcomes, strict=True)):
         row: Row = {}
@@ -249,7 +249,7 @@ def _predicted(items: Sequence[_Read], judge: Judge, weights: Weights) -> Iterat
                     values["study_threshold"] = max(of_study, point.threshold) if far else of_study
                 row |= {f"{key}_{region}": value for key, value in values.items()}
         row["header_says"] = body_part(picture.header).said
-        alone = look.alone[i]
+        alone = look.pixel_calls[i]
         if outcome.region is not None and alone is not None:
             row["fired_alone"] = ";".join(alone.fired)
             row["header_effect"] = outcome.region.header_effect.value

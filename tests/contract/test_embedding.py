@@ -23,8 +23,8 @@ from pipeline.domain import Outcome, Status
 from pipeline.engine import Engine
 from pipeline.errors import BusyError, DeviceError
 from pipeline.io import Room, discover
-from pipeline.reading.here import Here
-from pipeline.reading.isolated import Isolated
+from pipeline.reading.here import InProcessReader
+from pipeline.reading.isolated import IsolatedReader
 from pipeline.report.record import path_text, to_record
 from pipeline.runtime.network import Network
 from pipeline.runtime.session import Weights, load_bundles
@@ -63,7 +63,7 @@ def isolated(folder) -> Iterator[Engine]:
         yield opened
 
 
-class Gate(Here):
+class Gate(InProcessReader):
     """Reads what is called ``slow`` only when it is opened."""
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ def test_hostile_bytes_have_the_words_of_hostile_files(isolated):
 
 
 def test_a_worker_that_dies_costs_one_picture(weights):
-    reader = Isolated(Room(10**6), 3.0, misbehaving.__name__)
+    reader = IsolatedReader(Room(10**6), 3.0, misbehaving.__name__)
     words = ["good", "segfault", "good good leave", "good"]
     with Engine(weights, CONFIG, reader) as engine:
         futures = [engine.submit(NamedBytes(f"{i}.dcm", w.encode())) for i, w in enumerate(words)]
@@ -203,7 +203,7 @@ def test_too_much_at_once_is_refused_and_later_accepted(weights):
     reader = Gate()
     with Engine(weights, CONFIG, reader) as engine:
         futures = [engine.submit(NamedBytes("slow", HAND)) for _ in range(engine.limits.files)]
-        with pytest.raises(BusyError, match="wanted fewer than"):
+        with pytest.raises(BusyError, match="expected fewer than"):
             engine.submit(NamedBytes("more", HAND), timeout=0)
         reader.opened.set()
         assert [future.result(30.0)[0].status for future in futures] == [Status.OK] * len(futures)
@@ -232,7 +232,7 @@ def test_a_closed_engine_accepts_nothing(folder):
 
 @pytest.mark.parametrize("name", ["", "n" * 1025])
 def test_bytes_have_a_name(name):
-    with pytest.raises(ValueError, match="wanted 1 to 1024"):
+    with pytest.raises(ValueError, match="expected 1 to 1024"):
         NamedBytes(name, b"")
 
 

@@ -24,20 +24,20 @@ from pipeline.clock import Clock
 from pipeline.errors import UnreadableImageError
 from pipeline.io import Room, read_file
 from pipeline.preprocess import PreprocessSpec
-from pipeline.reading.isolated import Isolated
-from pipeline.reading.prepared import Prepared, Wanted
+from pipeline.reading.isolated import IsolatedReader
+from pipeline.reading.prepared import Prepared, ReadOptions
 
 ROOT = Path(__file__).parents[2]
 MOST_MB = 1000
-WANTED = Wanted((PreprocessSpec(height_px=64, width_px=64),), rendered=True)
+WANTED = ReadOptions((PreprocessSpec(height_px=64, width_px=64),), rendered=True)
 
 if sys.platform != "linux":
     pytest.skip("made of what Linux has", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
-def reader() -> Iterator[Isolated]:
-    found = Isolated(Room(24 * 10**6), 60.0)
+def reader() -> Iterator[IsolatedReader]:
+    found = IsolatedReader(Room(24 * 10**6), 60.0)
     yield found
     found.stop()
 
@@ -121,7 +121,7 @@ def test_crashes_and_hangs_cost_one_row_each_in_a_whole_run(tmp_path):
         (folder / f"{i}.dcm").write_text(words)
     code = (
         "from pipeline.reading import isolated; "
-        f"isolated.Isolated.__init__.__defaults__ = ({misbehaving.__name__!r},); "
+        f"isolated.IsolatedReader.__init__.__defaults__ = ({misbehaving.__name__!r},); "
         "from pipeline.cli import main; main()"
     )
     weights = write_bundles(tmp_path / "weights")

@@ -84,9 +84,9 @@ def test_a_foreign_network_is_refused_by_name(metadata, message):
     [
         (Kind.TRUNK, {"trunk": None}, "trunk"),
         (Kind.TRUNK, {"labels": ("fracture",)}, "not permitted"),
-        (Kind.REGION, {"trunk": None}, "names its trunk"),
-        (Kind.REGION, {"temperature": (1.0,)}, "one value a label"),
-        (Kind.REGION, {"route_thresholds": {"hand": 0.5}}, "route_thresholds has one value"),
+        (Kind.REGION, {"trunk": None}, "must name its trunk"),
+        (Kind.REGION, {"temperature": (1.0,)}, "one value per label"),
+        (Kind.REGION, {"route_thresholds": {"hand": 0.5}}, "route_thresholds must have one value"),
         (Kind.FRACTURE, {"density": GATE}, "not permitted"),
         (Kind.REGION, {"density": {**GATE.model_dump(), "threshold": float("nan")}}, "threshold"),
         (Kind.FRACTURE, {"region": None}, "fracture.region"),
@@ -97,16 +97,16 @@ def test_a_foreign_network_is_refused_by_name(metadata, message):
         (Kind.FRACTURE, {"author": "me"}, "not permitted"),
         (Kind.FRACTURE, {"members": {"a": "0" * 64, "b": "1" * 64}}, "not permitted"),
         (Kind.FRACTURE, {"types": {**TYPES, "labels": ["a", "a"]}}, "listed twice"),
-        (Kind.FRACTURE, {"types": {**TYPES, "bias": [0.0]}}, "one value a type"),
+        (Kind.FRACTURE, {"types": {**TYPES, "bias": [0.0]}}, "one value per type"),
         (
             Kind.FRACTURE,
             {"types": {**TYPES, "labels": ["a"], "temperature": [1.0], "bias": [0.0]}},
-            "two types or more",
+            "at least two types",
         ),
         (Kind.ENSEMBLE, {"members": {}}, "at least 2 items"),
         (Kind.ENSEMBLE, {"members": {"a": "0" * 64}}, "at least 2 items"),
         (Kind.ENSEMBLE, {"members": {"a": "0" * 64, "b": "c"}}, "pattern"),
-        (Kind.ENSEMBLE, {"members": {"both": "0" * 64, "b": "1" * 64}}, "not its own member"),
+        (Kind.ENSEMBLE, {"members": {"both": "0" * 64, "b": "1" * 64}}, "be its own member"),
         (Kind.ENSEMBLE, {"closer": None}, "not permitted"),
         (Kind.ENSEMBLE, {"kind": "vote"}, "does not match any of the expected tags"),
     ],
@@ -119,7 +119,7 @@ def test_an_incomplete_contract_cannot_be_built(kind, changes, message):
 def test_an_unknown_operating_point_lists_the_known_ones():
     spec = spec_of(Kind.FRACTURE)
     assert spec.operating_point(None).name == spec.default_point
-    with pytest.raises(BundleError, match="'lucky', wanted one of"):
+    with pytest.raises(BundleError, match="'lucky', expected one of"):
         spec.operating_point("lucky")
 
 

@@ -105,9 +105,9 @@ def test_a_number_of_looks_that_no_specialist_was_made_for_is_refused(weights):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"canvas": SPEC.model_copy(update={"width_px": 64})}, "other proportions"),
+        ({"canvas": SPEC.model_copy(update={"width_px": 64})}, "aspect ratio"),
         ({"canvas": LARGER.model_copy(update={"frame": "limb"})}, "same frame"),
-        ({"operating_points": {}}, "other operating points"),
+        ({"operating_points": {}}, "operating points of the first look"),
     ],
 )
 def test_closer_looks_that_do_not_fit_their_stage_are_no_contract(changes, message):

@@ -32,7 +32,7 @@ from pipeline.errors import DeviceError, UnreadableImageError
 from pipeline.io import Room
 from pipeline.judge import Judge
 from pipeline.reading import here
-from pipeline.reading.prepared import Wanted
+from pipeline.reading.prepared import ReadOptions
 from pipeline.report.record import caption
 from pipeline.runtime.network import Opened
 from pipeline.runtime.session import Weights, load_bundles
@@ -432,7 +432,7 @@ def test_an_endless_source_gets_its_answers_as_the_pictures_come(weights, tmp_pa
 def test_out_of_order_an_answer_waits_for_no_other_file(weights, tmp_path):
     go_on = threading.Event()
 
-    class Slow(here.Here):
+    class Slow(here.InProcessReader):
         def read(self, source, wanted, clock):
             if source.name == "slow.png":
                 assert go_on.wait(30.0)
@@ -448,8 +448,8 @@ def test_out_of_order_an_answer_waits_for_no_other_file(weights, tmp_path):
 
 def test_pictures_that_others_have_read_are_judged_at_once(weights, tmp_path):
     path = write_png(tmp_path / "a.png", {"hand": 0.9}, {"hand": 0.9})
-    wanted = Wanted(weights.preprocessings)
-    items = list(here.Here(Room(10**6)).read(path, wanted, Clock()))
+    wanted = ReadOptions(weights.preprocessings)
+    items = list(here.InProcessReader(Room(10**6)).read(path, wanted, Clock()))
     (outcome,) = Judge(weights, CPU).judge(items)
     (same,) = judge([path], weights)
     assert (outcome.findings, outcome.image) == (same.findings, same.image)

@@ -177,4 +177,4 @@ def test_the_words_stand_as_the_header_has_them():
     said = {"BodyPartExamined": "LEFT_FOOT", "ViewPosition": "MORTISE"}
     assert body_part(said).said == "LEFT_FOOT, MORTISE"
     (flag,) = reconcile(said, ("hand",))
-    assert flag.reason.endswith("header says: LEFT_FOOT, MORTISE, found hand")
+    assert flag.reason.endswith("another body part: LEFT_FOOT, MORTISE, found hand")

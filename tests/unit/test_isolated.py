@@ -26,20 +26,20 @@ from pipeline.errors import StartError
 from pipeline.io import Room
 from pipeline.io.limits import MAX_FILE_BYTES
 from pipeline.preprocess import PreprocessSpec
-from pipeline.reading.here import Here
-from pipeline.reading.isolated import Isolated
+from pipeline.reading.here import InProcessReader
+from pipeline.reading.isolated import IsolatedReader
 from pipeline.reading.opened import open_reader
-from pipeline.reading.prepared import Item, Prepared, Reader, Wanted
+from pipeline.reading.prepared import Item, Prepared, Reader, ReadOptions
 from pipeline.source import NamedBytes
 
 SPECS = (PreprocessSpec(height_px=32, width_px=48), PreprocessSpec(height_px=40, width_px=40))
-WANTED = Wanted(SPECS, identity=True, rendered=True)
+WANTED = ReadOptions(SPECS, identity=True, rendered=True)
 TIMEOUT_S = 2.0
 
 
 @pytest.fixture(scope="module")
-def bad() -> Iterator[Isolated]:
-    reader = Isolated(Room(10**6), TIMEOUT_S, misbehaving.__name__)
+def bad() -> Iterator[IsolatedReader]:
+    reader = IsolatedReader(Room(10**6), TIMEOUT_S, misbehaving.__name__)
     yield reader
     reader.stop()
 
@@ -50,13 +50,15 @@ def good() -> Iterator[Reader]:
         yield reader
 
 
-def read(reader: Reader, folder: Path | None, words: str, wanted: Wanted = WANTED) -> list[Item]:
+def read(
+    reader: Reader, folder: Path | None, words: str, options: ReadOptions = WANTED
+) -> list[Item]:
     """From a file in a folder, or without one from memory."""
     if folder is None:
-        return list(reader.read(NamedBytes("a.dcm", words.encode()), wanted, Clock()))
+        return list(reader.read(NamedBytes("a.dcm", words.encode()), options, Clock()))
     path = folder / "a.dcm"
     path.write_text(words)
-    return list(reader.read(path, wanted, Clock()))
+    return list(reader.read(path, options, Clock()))
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -71,10 +73,10 @@ def folder(request, tmp_path) -> Path | None:
         ("abort", f"crashed its reader (signal {signal.SIGABRT.value})"),
         ("leave", "ended its reader (exit status 3)"),
         ("hang", f"kept a reader busy for more than {TIMEOUT_S:g} s"),
-        ("stumble", "stumbled over (KeyError)"),
-        ("babble", "made its reader talk nonsense"),
-        ("boast", "made its reader talk nonsense"),
-        ("lie", "made its reader talk nonsense"),
+        ("stumble", "caused an internal error (KeyError)"),
+        ("babble", "made its reader send a malformed message"),
+        ("boast", "made its reader send a malformed message"),
+        ("lie", "made its reader send a malformed message"),
     ],
 )
 def test_the_worst_costs_one_row_with_a_reason(bad, folder, words, reason):
@@ -140,7 +142,7 @@ def test_others_read_on_beside_the_worst(bad, tmp_path):
 
 def test_waiting_for_room_is_not_being_busy(tmp_path):
     """Four readers share room for one picture: none is busy for more than 0.9 s, and all 3.6 s."""
-    reader = Isolated(Room(100), 2.5, misbehaving.__name__)
+    reader = IsolatedReader(Room(100), 2.5, misbehaving.__name__)
     paths = [tmp_path / str(i) for i in range(4)]
     for path in paths:
         path.write_text("doze doze doze")
@@ -152,7 +154,7 @@ def test_waiting_for_room_is_not_being_busy(tmp_path):
 
 def test_a_file_of_many_pictures_waits_for_its_consumer(bad, tmp_path):
     """What is read ahead of one file is bounded, and another file may be read meanwhile."""
-    large = Wanted((PreprocessSpec(height_px=1024, width_px=1024),))
+    large = ReadOptions((PreprocessSpec(height_px=1024, width_px=1024),))
     path = tmp_path / "cine.dcm"
     path.write_text("good " * 12)
     clock = Clock()
@@ -166,7 +168,7 @@ def test_a_file_of_many_pictures_waits_for_its_consumer(bad, tmp_path):
 
 
 def test_who_leaves_in_the_middle_leaves_nothing_behind(tmp_path):
-    reader = Isolated(Room(100), 60.0, misbehaving.__name__)
+    reader = IsolatedReader(Room(100), 60.0, misbehaving.__name__)
     path = tmp_path / "a"
     path.write_text("hang")
     thread = threading.Thread(target=lambda: list(reader.read(path, WANTED, Clock())))
@@ -186,7 +188,7 @@ def test_who_leaves_in_the_middle_leaves_nothing_behind(tmp_path):
 
 def test_a_worker_ends_with_its_run(tmp_path):
     """Nobody has to stop it: the end of its stdin is enough."""
-    reader = Isolated(Room(100), 60.0)
+    reader = IsolatedReader(Room(100), 60.0)
     (worker,) = reader._workers
     worker.wait_ready()
     worker._requests.close()
@@ -195,7 +197,7 @@ def test_a_worker_ends_with_its_run(tmp_path):
 
 
 def test_a_worker_that_cannot_start_is_an_error_of_the_run(tmp_path):
-    reader = Isolated(Room(100), 60.0, "json.tool_that_is_not_there")
+    reader = IsolatedReader(Room(100), 60.0, "json.tool_that_is_not_there")
     with pytest.raises(StartError, match="cannot be started: found a process that ended"):
         reader.read(tmp_path / "a", WANTED, Clock())
     reader.stop()
@@ -227,16 +229,16 @@ def facts(item: Item) -> tuple[object, ...]:
     )
 
 
-@pytest.mark.parametrize("wanted", [WANTED, Wanted(SPECS[:1])])
-def test_a_worker_says_what_the_reader_here_says(good, tmp_path, monkeypatch, wanted):
+@pytest.mark.parametrize("options", [WANTED, ReadOptions(SPECS[:1])])
+def test_a_worker_says_what_the_reader_here_says(good, tmp_path, monkeypatch, options):
     monkeypatch.chdir(tmp_path)
-    here = Here(Room(10**6))
+    here = InProcessReader(Room(10**6))
     paths = [Path(path.name) for path in pictures(tmp_path)]
     contents = [NamedBytes(path.name, path.read_bytes()) for path in paths if path.exists()]
     for source in [*paths, *contents, NamedBytes("empty.png", b"")]:
         ours, theirs = Clock(), Clock(time.thread_time)
-        alone = [facts(item) for item in here.read(source, wanted, ours)]
-        assert [facts(item) for item in good.read(source, wanted, theirs)] == alone
+        alone = [facts(item) for item in here.read(source, options, ours)]
+        assert [facts(item) for item in good.read(source, options, theirs)] == alone
         assert set(theirs.seconds) == set(ours.seconds)
 
 
@@ -253,13 +255,13 @@ def test_content_in_memory_is_read_as_its_file_is(good, tmp_path):
 @pytest.mark.parametrize("isolated", [True, False])
 @pytest.mark.parametrize(("name", "status"), [("a.dcm", "failed"), ("a.zip", "unsupported")])
 def test_content_in_memory_has_the_limits_of_a_file(good, isolated, name, status):
-    reader = good if isolated else Here(Room(10**6))
+    reader = good if isolated else InProcessReader(Room(10**6))
     content = bytes(MAX_FILE_BYTES + 1)  # no memory is taken for zeros that nobody looks at
     (outcome,) = reader.read(NamedBytes(name, content), WANTED, Clock())
     assert isinstance(outcome, Outcome)
     assert (outcome.status, outcome.image.sha256) == (status, None)
-    wanted = f"{name}: found {MAX_FILE_BYTES + 1} bytes, expected at most {MAX_FILE_BYTES}"
-    assert outcome.error == wanted
+    expected = f"{name}: found {MAX_FILE_BYTES + 1} bytes, expected at most {MAX_FILE_BYTES}"
+    assert outcome.error == expected
 
 
 def test_a_worker_has_memory_for_content_that_it_is_sent(tmp_path):
@@ -275,7 +277,7 @@ def test_a_worker_has_memory_for_content_that_it_is_sent(tmp_path):
 
 def test_a_worker_that_does_not_listen_is_ended():
     """Content fills the pipe: to wait for room in it must not take for ever."""
-    reader = Isolated(Room(10**8), 1.0, deaf.__name__)
+    reader = IsolatedReader(Room(10**8), 1.0, deaf.__name__)
     started = time.perf_counter()
     (outcome,) = reader.read(NamedBytes("a.dcm", bytes(10**7)), WANTED, Clock())
     assert "kept a reader busy for more than 1 s" in str(getattr(outcome, "error", None))

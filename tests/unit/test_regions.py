@@ -23,12 +23,12 @@ from stages.tried import DISPLAYED
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "Elbow"}, "wanted lower-case letters"),
-        ({"name": "left-elbow"}, "wanted lower-case letters"),
+        ({"name": "Elbow"}, "expected lower-case letters"),
+        ({"name": "left-elbow"}, "expected lower-case letters"),
         *(({"name": name}, f"name is '{name}'") for name in ("all", "none", "unknown")),
-        ({"colour": "red"}, "colour of elbow is 'red', wanted #rrggbb"),
-        ({"parts": "OLECRANON"}, "wanted its own name in it"),
-        ({"parts": "ELBOW? OLECRANON"}, "wanted its own name in it"),
+        ({"colour": "red"}, "colour of elbow is 'red', expected #rrggbb"),
+        ({"parts": "OLECRANON"}, "expected to include ELBOW"),
+        ({"parts": "ELBOW? OLECRANON"}, "expected to include ELBOW"),
     ],
 )
 def test_an_entry_that_cannot_be_used_is_refused(changes, message):
@@ -55,9 +55,9 @@ def test_header_words_fit_a_coded_value():
 
 def test_settings_take_every_region_and_no_other():
     for name in (*REGIONS, "all"):
-        assert load(FractureConfig, given={"region": name}).region == name
+        assert load(FractureConfig, options={"region": name}).region == name
     with pytest.raises(ConfigError, match="'foot' is not a region, wanted one of elbow, hand"):
-        load(FractureConfig, given={"region": "foot"})
+        load(FractureConfig, options={"region": "foot"})
     assert SystemConfig().regions == REGIONS
 
 

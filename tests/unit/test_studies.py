@@ -147,10 +147,10 @@ def test_a_table_that_names_everything_warns_of_nothing(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "found columns none, wanted path and study, once each"),
-        ("path|study\na|b\n", "found columns path|study, wanted path and study"),
+        ("", "found columns none, expected path and study, once each"),
+        ("path|study\na|b\n", "found columns path|study, expected path and study"),
         ("path,study,study\na,b,c\n", "found columns path, study, study"),
-        ("path,study\na.png\n", "row 2: found 1 cells, wanted 2"),
+        ("path,study\na.png\n", "row 2: found 1 cells, expected 2"),
         ("path,study\n,one\n", "row 2: found no path"),
         ("path,study\na,one\na,two\n", "row 3: found a path with another study above"),
         (b"path,study\na\xff,one\n", "not CSV in UTF-8"),
@@ -341,7 +341,7 @@ def test_a_study_point_is_one_of_an_operating_point(hand):
     spec = contract({**hand.model_dump(), "study_points": {"balanced": point}})
     assert spec.study_point(None) == OperatingPoint("balanced", 0.8, stored["doubt_below"])
     assert spec.study_point("specific") is None
-    with pytest.raises(ValueError, match="no operating points"):
+    with pytest.raises(ValueError, match="not operating points"):
         contract({**hand.model_dump(), "study_points": {"own": point}})
     wrong = {"balanced": {**point, "aggregation": "lucky"}}
     with pytest.raises(ValueError, match="aggregation"):

@@ -27,8 +27,8 @@ def louder(items: Sequence[str]) -> list[str]:
     return [item.upper() for item in items]
 
 
-def opened(read=split, judge=louder, limits=LIMITS, most_bytes=10**6, **changes):
-    return Submissions(read, judge, limits, len, most_bytes, **changes)
+def opened(read=split, judge=louder, limits=LIMITS, max_bytes=10**6, **changes):
+    return Submissions(read, judge, limits, len, max_bytes, **changes)
 
 
 class Gate:
@@ -60,7 +60,7 @@ def threads() -> list[str]:
     ),
 )  # fmt: skip
 def test_every_source_has_its_own_results_in_their_order(sources, bounds):
-    submissions = opened(limits=bounds, most_bytes=5)
+    submissions = opened(limits=bounds, max_bytes=5)
     futures = [submissions.submit(text) for text in sources]
     assert ["".join(future.result(30.0)) for future in futures] == [s.upper() for s in sources]
     submissions.close()
@@ -95,19 +95,19 @@ def test_an_answer_waits_for_no_other():
 
 
 @pytest.mark.parametrize(
-    ("bounds", "most_bytes"),
+    ("bounds", "max_bytes"),
     [
         (Limits(readers=1, lanes=1, batch=1, files=2, items=1), 1000),
         (LIMITS, 5),  # as many bytes as the first has, and one source more
     ],
 )
-def test_a_caller_waits_while_too_much_is_in_flight(bounds, most_bytes):
+def test_a_caller_waits_while_too_much_is_in_flight(bounds, max_bytes):
     gate = Gate()
-    submissions = opened(gate, limits=bounds, most_bytes=most_bytes)
+    submissions = opened(gate, limits=bounds, max_bytes=max_bytes)
     first = submissions.submit("slow")
     second = submissions.submit("slow again")
     started = time.perf_counter()
-    with pytest.raises(BusyError, match="found 2 files of 14 bytes in flight, wanted fewer"):
+    with pytest.raises(BusyError, match="found 2 files of 14 bytes in flight, expected fewer"):
         submissions.submit("busy", timeout=0)
     with pytest.raises(BusyError):
         submissions.submit("busy", timeout=0.2)
@@ -125,7 +125,7 @@ def test_a_caller_waits_while_too_much_is_in_flight(bounds, most_bytes):
 
 
 def test_a_source_larger_than_all_there_may_be_is_accepted_alone():
-    submissions = opened(most_bytes=3)
+    submissions = opened(max_bytes=3)
     assert submissions.submit("abcdef").result(30.0) == [*"ABCDEF"]
     submissions.close()
 
