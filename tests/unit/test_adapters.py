@@ -71,7 +71,7 @@ def test_what_is_not_plain_is_refused_with_what_was_found_and_what_there_is(tmp_
     text = str(caught.value)
     assert "found set_b/, notes.txt" in text
     for name, layout in LAYOUTS.items():
-        assert f"- {name}: {layout.wanted}" in text
+        assert f"- {name}: {layout.description}" in text
     assert "--layout" in caught.value.hint
 
 
