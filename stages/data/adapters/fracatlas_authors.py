@@ -56,7 +56,7 @@ def read_distributed(source: Path, watch: Watch = unwatched) -> list[Sample]:
     """
     folder = descend(source, _fits)
     if folder is None:
-        raise InputMissingError(f"{source}: FracAtlas not class_of, expected {DESCRIPTION}")
+        raise InputMissingError(f"{source}: FracAtlas not found, expected {DESCRIPTION}")
     faults: list[str] = []
     listed = _listed(folder / "dataset.csv", faults)
     boxes = read_annotations(folder / "Annotations", faults)

@@ -56,7 +56,7 @@ def read_mura(source: Path, watch: Watch = unwatched) -> list[Sample]:
     """
     located = _find(source)
     if located is None:
-        raise InputMissingError(f"{source}: MURA not present, expected {DESCRIPTION}")
+        raise InputMissingError(f"{source}: MURA not found, expected {DESCRIPTION}")
     root, folders = located
     faults: list[str] = []
     rows: list[Sample] = []

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.domain import REGIONS
 from pipeline.errors import InputMissingError, UsageError
 
-from ..index import LABEL_KINDS, NEEDED, UNKNOWN, UNSAID, Box, Sample, Split, read_boxes
+from ..index import DEFAULTS, LABEL_KINDS, NEEDED, UNKNOWN, Box, Sample, Split, read_boxes
 from .columns import choose, read_csv, rows_of
 from .pictures import Watch, counted, looked_at, missing, refuse, unwatched
 from .words import Label, denied, kind_of, label_of, regions_of, split_of
@@ -81,7 +81,7 @@ def read_listed(
             "label",
         )
     # An index without the column knew fewer regions; other tables use the current ones.
-    known = UNSAID["known_regions"] if {*NEEDED} <= {*table.columns} else ";".join(REGIONS)
+    known = DEFAULTS["known_regions"] if {*NEEDED} <= {*table.columns} else ";".join(REGIONS)
     cells = [
         (
             line,
