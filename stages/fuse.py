@@ -110,8 +110,8 @@ class Parity:
     def __str__(self) -> str:
         return (
             f"{NAME} {self.precision}: {self.pictures} pictures, |Δprobability| max "
-            f"{self.difference:.5f} to the stages, {self.alone:.5f} between batched and single pictures, "
-            f"|Δevidence| max {self.evidence:.5f} of the largest, |Δdensity| max "
+            f"{self.difference:.5f} to the stages, {self.alone:.5f} between batched and "
+            f"single pictures, |Δevidence| max {self.evidence:.5f} of the largest, |Δdensity| max "
             f"{self.density:.5f} (limit {self.limit}); "
             f"{self.decisions} decisions, {self.flips} flips outside that margin: "
             f"{'passed' if self.passed else 'REFUSED'}"
@@ -157,7 +157,7 @@ def fuse_weights(weights: Path, order: Order, progress: Progress) -> list[Parity
         folder = NewFolder(Path(staging) / NAME)
         folder.place.mkdir()
         for precision in precisions:
-            # The gate is off: densities are compared and refuse no picture. A fused graph looks once.
+            # Gate off: densities are compared but refuse nothing. A fused graph looks once.
             config = RunConfig(
                 device="cpu", precision=precision, intra_op_threads=cores(), gate="off", looks=1
             )

@@ -101,7 +101,7 @@ class Built:
         self.bundles[spec.name, spec.precision] = spec, stamp(graph, spec)
 
     def trunk_name(self, identity: str, proposed: str) -> str:
-        """The name of a trunk: the existing one, or the proposed one, taken from any other trunk."""
+        """The name of a trunk: the existing one, or the proposed one, removed from others."""
         if identity not in self.trunks:
             self.trunks = {i: name for i, name in self.trunks.items() if name != proposed}
             self.trunks[identity] = proposed
