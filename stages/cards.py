@@ -198,7 +198,7 @@ def _stored(
         if of_these and "\n## Figures\n" in text and UNMEASURED not in text:
             raise ConfigError(
                 f"{reason}; the card of {name} would lose its figures",
-                "name the evaluation: --evaluation evaluation/evaluation.json (from `fxpipe evaluate`)",
+                "name it: --evaluation evaluation/evaluation.json (from `fxpipe evaluate`)",
             )
     if (weights / MEASURED).is_file():
         log.warning("%s; the cards contain no figures", reason)
