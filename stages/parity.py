@@ -183,8 +183,11 @@ def _decisions(
     if isinstance(spec, FractureSpec):
         if expected.types is not None and actual.types is not None:
             least = min(point.doubt_below for point in spec.operating_points.values())
-            shown = expected.probabilities[:, 0] >= least
-            pairs = expected.types.probabilities[shown].T, actual.types.probabilities[shown].T
+            not_negative = expected.probabilities[:, 0] >= least
+            pairs = (
+                expected.types.probabilities[not_negative].T,
+                actual.types.probabilities[not_negative].T,
+            )
             for trained, exported in zip(*pairs, strict=True):
                 yield trained, exported, 0.5, margin
     elif spec.density and expected.density is not None and actual.density is not None:

@@ -125,11 +125,11 @@ def train(
     if (run / LAST).is_file():
         state = resume(run, learner)
         log.info("%s: continuing after epoch %d", run, state.epoch)
-    shown = steps * optim.batch_size
+    epoch_pictures = steps * optim.batch_size
     device = device_name(fabric)
     log.info(
         "%s: %d training and %d validation pictures, at most %d epochs of %d batches of %d; %s in "
-        "%s", run, len(learn), len(check), optim.epochs, shown // optim.batch_size,
+        "%s", run, len(learn), len(check), optim.epochs, epoch_pictures // optim.batch_size,
         optim.batch_size, device, fabric._precision.precision,
     )  # fmt: skip
     if state.epoch == 0:
@@ -138,13 +138,13 @@ def train(
         data.sources = Sources(config.augment, config.train.seed, stage.speaks_of_fractures)
         draw_sheet(run / SHEET, data, order, stage.outputs, config, draws)
         log.info("see %s for examples of training pictures", run / SHEET)
-    table = EpochTable(stage.outputs, optim.epochs, shown, state.epoch)
+    table = EpochTable(stage.outputs, optim.epochs, epoch_pictures, state.epoch)
     for line in table.head():
         log.info("%s", line)
     while state.epoch < optim.epochs and state.epoch - state.best_epoch < optim.patience:
         progress.expect(
             f"epoch {state.epoch + 1} of {optim.epochs}, {device}: pictures",
-            shown * optim.epochs, shown * state.epoch, optim.batch_size,
+            epoch_pictures * optim.epochs, epoch_pictures * state.epoch, optim.batch_size,
         )  # fmt: skip
         began_s = time.perf_counter()
         loss = train_epoch(state.epoch, learner, data, views, stage, config, fabric, progress)

@@ -98,7 +98,7 @@ def read_folders(source: Path, label_kind: str = "", watch: Watch = unwatched) -
         IndexFaultsError: Nested class folders contradict each other, or ``label_kind``.
     """
     if not source.is_dir():
-        raise InputMissingError(f"{source}: found no folder, wanted {DESCRIPTION}")
+        raise InputMissingError(f"{source}: folder not found, expected {DESCRIPTION}")
     paths = walk(source)
     below = [path.relative_to(source).parts[:-1] for path in paths]
     siblings: dict[tuple[str, ...], set[str]] = defaultdict(set)
