@@ -100,7 +100,7 @@ def test_a_calibration_of_several_regions_says_that_it_is_one(calibrated):
     assert len(pairs) == 1
     assert fxpipe("cards", "--weights", target).exit_code == 0
     card = (target / "fracture-hand/README.md").read_text()
-    assert "Temperature and bias are one pair for " in card
+    assert "Temperature and bias are shared by " in card
 
 
 def test_run_takes_the_new_folder(data, calibrated, tmp_path):
