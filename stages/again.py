@@ -1,4 +1,4 @@
-"""The float form of a weights folder as the runs that it came from, to be exported once more."""
+"""Restoring of runs from the float precision of a weights folder, for a new export."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .spec import fracture_stage, region_stage, types_of
 
 
 def load_again(weights: Path) -> list[Run]:
-    """Put the networks of a weights folder together from their float form.
+    """Restore the networks of a weights folder from their float precision.
 
     Args:
         weights: Folder with a manifest.
 
     Returns:
-        A run for each stage, with the contracts that its bundles have.
+        A run for each stage, with the contracts of its bundles.
 
     Raises:
-        ConfigError: A stage has no float form, or is an ensemble.
+        ConfigError: A stage has no float precision, or is an ensemble.
         BundleError: A file is missing or altered, or all stages are one fused graph.
     """
     entries = read_staged(weights).bundles
@@ -44,23 +44,23 @@ def _load(weights: Path, name: str, trunks: dict[str | None, ManifestEntry]) -> 
         graph = onnx.load_from_string(read_verified(weights, entry))
         metadata = {prop.key: prop.value for prop in graph.metadata_props}
         contracts[entry.name] = read_contract(metadata, entry.file)
-        # layer4.1.conv2.weight is of the block layer4.1
-        held = {".".join(i.name.split(".")[:2]) for i in graph.graph.initializer}
-        cut = next(block for block in network.blocks[1:] if block not in held)
+        # layer4.1.conv2.weight belongs to the block layer4.1
+        trunk_blocks = {".".join(i.name.split(".")[:2]) for i in graph.graph.initializer}
+        cut = next(block for block in network.blocks[1:] if block not in trunk_blocks)
     result: dict[str, Any] = {"temperature": list(spec.temperature), "bias": list(spec.bias)}
     density = None
     if isinstance(spec, RegionSpec):
         stage = region_stage(None)
         density = _density(weights, spec)
     else:
-        told = spec.model_dump(mode="json")
-        result |= {"closer": told["closer"], "types": told["types"]}
-        stage = fracture_stage(spec.region, spec.target, types_of(told["types"]))
+        contract = spec.model_dump(mode="json")
+        result |= {"closer": contract["closer"], "types": contract["types"]}
+        stage = fracture_stage(spec.region, spec.target, types_of(contract["types"]))
     return Run(weights, stage, network, {"cut": cut}, result, spec.preprocess, density, contracts)
 
 
 def _density(weights: Path, spec: RegionSpec) -> FittedDensity | None:
-    """The density gate of a router; None where there is none."""
+    """The density gate of a router; None without a gate."""
     if spec.density is None:
         return None
     entry = next(e for p in FLOAT for e in read_staged(weights).of(p) if e.name == spec.name)

@@ -1,4 +1,4 @@
-"""What a step of training minimises."""
+"""Loss functions of the training."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .config import FractureConfig, OptimConfig, StageConfig
 from .spec import TARGETS, StageSpec
 
 FOCUS = 2.0
-"""Exponent of the focal loss, as its authors advise."""
+"""Exponent of the focal loss, as recommended by its authors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """The loss of a batch, with what it needs to know of the training split.
+    """The loss of a batch, with weights from the training split.
 
     Attributes:
-        optim: Its settings.
+        optim: Settings of the loss.
         pos_weight: (K,) weight of the positives of each output.
         scale: (K,) weight of each output.
-        decides: (K,) bool: which output says whether there is a fracture.
+        decides: (K,) bool: which outputs decide on a fracture.
         exclusive: See :func:`masked_loss`.
     """
 
@@ -39,16 +39,16 @@ class Criterion:
 
     @classmethod
     def of(cls, targets: Array, stage: StageSpec, config: StageConfig, fabric: Fabric) -> Criterion:
-        """For a stage.
+        """Make the loss of a stage.
 
         Args:
-            targets: (N, K) of the training split.
-            stage: What is learned.
+            targets: (N, K) targets of the training split.
+            stage: The stage.
             config: Settings.
             fabric: Device.
         """
         optim = config.optim
-        # Drawn in balance, positives are no rarer than negatives.
+        # In balanced sampling, positives are as frequent as negatives.
         power = optim.pos_weight_power if optim.sampling == "shuffle" else 0.0
         return cls(
             optim,
@@ -61,13 +61,13 @@ class Criterion:
     def __call__(
         self, logits: Tensor, evidence: Tensor | None, targets: Tensor, masks: Tensor
     ) -> Tensor:
-        """The loss.
+        """Compute the loss.
 
         Args:
             logits: (N, K).
             evidence: (N, K, h, w), see :class:`stages.head.Head`; None without a heatmap.
             targets: (N, K) in [0, 1], NaN where unknown.
-            masks: (N, 1, H, W) in [0, 1]: where the fractures are.
+            masks: (N, 1, H, W) in [0, 1]: marked fractures.
         """
         loss = masked_loss(logits, targets, self.pos_weight, self.scale, self.optim, self.exclusive)
         if self.optim.box_weight and evidence is not None:
@@ -83,7 +83,7 @@ def loss_weights(targets: Array, power: float) -> Tensor:
 
 
 def output_weights(stage: StageSpec, config: StageConfig) -> list[float]:
-    """(K,) weight of each output in the loss; the auxiliary one has its own, types share theirs."""
+    """(K,) weight of each output in the loss; types share one, the auxiliary output has its own."""
     if stage.types is not None and isinstance(config, FractureConfig):
         count = len(stage.types.labels)
         shared = config.types_weight / (1 if stage.types.exclusive else count)
@@ -96,9 +96,9 @@ def masked_loss(
     logits: Tensor, targets: Tensor, pos_weight: Tensor, scale: Tensor,
     optim: OptimConfig | None = None, exclusive: int = 0,
 ) -> Tensor:  # fmt: skip
-    """Cross-entropy or focal loss, mean over the known targets of each output, summed over outputs.
+    """Cross-entropy or focal loss: mean over the known targets of each output, sum over outputs.
 
-    Outputs that exclude each other have one softmax cross-entropy together.
+    Mutually exclusive outputs have one softmax cross-entropy.
 
     Args:
         logits: (N, K).
@@ -106,8 +106,8 @@ def masked_loss(
         pos_weight: (K,) weight of the positives.
         scale: (K,) weight of each output.
         optim: Kind of loss and smoothing; plain binary cross-entropy without it.
-        exclusive: So many of the last outputs exclude each other; known together or not at all,
-            they have one weight.
+        exclusive: Number of mutually exclusive outputs, the last ones; their targets are known
+            together or not at all, and they have one weight.
     """
     optim = optim or OptimConfig()
     if exclusive:
@@ -119,13 +119,13 @@ def masked_loss(
         return rest + scale[-1] * _exclusive_loss(logits[:, last], targets[:, last], optim)
     known = ~torch.isnan(targets)
     logits = logits.float()
-    wanted = torch.where(known, targets, 0.0)
-    smooth = wanted * (1 - 2 * optim.label_smoothing) + optim.label_smoothing
+    known_targets = torch.where(known, targets, 0.0)
+    smooth = known_targets * (1 - 2 * optim.label_smoothing) + optim.label_smoothing
     losses = functional.binary_cross_entropy_with_logits(
         logits, smooth, pos_weight=pos_weight, reduction="none"
     )
     if optim.loss == "focal":
-        losses = losses * (torch.sigmoid(logits) - wanted).abs() ** FOCUS
+        losses = losses * (torch.sigmoid(logits) - known_targets).abs() ** FOCUS
     means = (losses * known).sum(0) / known.sum(0).clamp_min(1)
     return (means * scale).sum()
 
@@ -133,19 +133,19 @@ def masked_loss(
 def _exclusive_loss(logits: Tensor, targets: Tensor, optim: OptimConfig) -> Tensor:
     """Softmax cross-entropy, mean over the pictures whose (N, T) targets are known."""
     known = ~torch.isnan(targets).any(1)
-    wanted = torch.where(known[:, None], targets, 0.0)
-    smooth = wanted * (1 - optim.label_smoothing) + optim.label_smoothing / targets.shape[1]
+    known_targets = torch.where(known[:, None], targets, 0.0)
+    smooth = known_targets * (1 - optim.label_smoothing) + optim.label_smoothing / targets.shape[1]
     losses = -(smooth * functional.log_softmax(logits.float(), 1)).sum(1)
     return (losses * known).sum() / known.sum().clamp_min(1)
 
 
 def box_loss(evidence: Tensor, masks: Tensor) -> Tensor:
-    """How far the evidence lies from where the fractures are marked.
+    """Distance of the evidence from the marked fractures.
 
-    Softmax over the places of the evidence map gives the share that each place has in the
-    positive decision; the loss is -log of the share inside the marked cells, mean over the
-    pictures that have any. It leaves the map's mean, the decision itself, free. Boxes as
-    supervision of a classifier's map: Li et al. 2018, arXiv 1711.06373.
+    A softmax over the cells of the evidence map gives the share of each cell in the positive
+    decision; the loss is -log of the share inside the marked cells, mean over the pictures that
+    have any. It does not constrain the mean of the map, which is the decision. Boxes as supervision
+    of a classifier's map: Li et al. 2018, arXiv 1711.06373.
 
     Args:
         evidence: (N, 1, h, w).

@@ -1,4 +1,4 @@
-"""From finished runs to a weights folder: every graph in every precision, gated, then written."""
+"""Export of finished runs to a weights folder, in all precisions, after the parity check."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ log = logging.getLogger(__name__)
 
 
 class ExportConfig(Settings):
-    """How runs become bundles.
+    """Settings of the export.
 
     Attributes:
-        precisions: Which are written; float32 is always made, as the reference between.
+        precisions: Precisions to write; float32 is always built, as an intermediate reference.
         pictures: Real pictures outside the training split on which each stage is compared.
-        closer_pictures: As many of them, at most, are also compared in all looks of a specialist
-            that looks closer: each costs several passes.
-        calibration_pictures: Training pictures that set the ranges of int8.
+        closer_pictures: Maximum number of them to compare also in all looks of a specialist with
+            closer looks: each costs several forward passes.
+        calibration_pictures: Training pictures that determine the ranges of int8.
     """
 
     precisions: tuple[Precision, ...] = (Precision.INT8, Precision.FP16)
@@ -73,12 +73,12 @@ class ExportConfig(Settings):
 
 @dataclass(slots=True)
 class Built:
-    """Bundles that wait for the gate.
+    """Bundles before the parity check.
 
     Attributes:
-        graphs: The float32 graph of each bundle, by name.
+        graphs: Float32 graph of each bundle, by name.
         bundles: Contract and bytes, by name and precision.
-        trunks: Name of each known trunk, built now or in the weights folder, by identity.
+        trunks: Name of each trunk, new or in the weights folder, by identity.
     """
 
     trunks: dict[str, str]
@@ -91,9 +91,9 @@ class Built:
         """Build one bundle.
 
         Args:
-            spec: Its contract.
+            spec: Contract of the bundle.
             module: Trunk or head, in evaluation mode.
-            arrays: (N, C, H, W) float32 inputs of real pictures; they calibrate int8.
+            arrays: (N, C, H, W) float32 inputs from real pictures, to calibrate int8.
         """
         if spec.name not in self.graphs:
             self.graphs[spec.name] = to_onnx(module, arrays[:1], spec.input, spec.outputs)
@@ -102,53 +102,55 @@ class Built:
         self.bundles[spec.name, spec.precision] = spec, stamp(graph, spec)
 
     def trunk_name(self, identity: str, proposed: str) -> str:
-        """The name of a trunk: the one it has, or a proposed one, which no other then keeps."""
+        """The name of a trunk: the existing one, or the proposed one, removed from others."""
         if identity not in self.trunks:
             self.trunks = {i: name for i, name in self.trunks.items() if name != proposed}
             self.trunks[identity] = proposed
         return self.trunks[identity]
 
     def opened(self, name: str, precision: Precision) -> tuple[str, Any]:
-        """Digest and session of a bundle on the CPU, just as ``fxpipe run`` opens it."""
+        """Digest and session of a bundle on the CPU, opened as by ``fxpipe run``."""
         _, content = self.bundles[name, precision]
         session, _ = open_session(content, "cpu", 0, f"{name} ({precision})")
         return hashlib.sha256(content).hexdigest(), session
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """The folder itself when it is a run, else every finished run in it, the region run first.
+    """Find the runs: the folder itself, or every finished run in it, the region run first.
 
     Raises:
         ConfigError: There is none.
     """
     if (folder / CONFIG).is_file():
         return [folder]
-    # A cross-validation has a result too, but is no run.
+    # A cross-validation also has a result, but is not a run.
     runs = [path.parent for path in sorted(folder.glob(f"*/{RESULT}"))]
     runs = [run for run in runs if (run / CONFIG).is_file()]
     if not runs:
-        raise ConfigError(f"{folder}: no finished run there", "train one with `fxpipe train-stage`")
+        raise ConfigError(
+            f"{folder}: contains no finished run", "train one with `fxpipe train-stage`"
+        )
     return sorted(runs, key=lambda run: json.loads((run / CONFIG).read_text())["kind"] != "region")
 
 
 def export_runs(
     runs: Sequence[Run], index: Index, weights: Path, config: ExportConfig, progress: Progress
 ) -> list[Parity]:
-    """Export runs into a weights folder, or refuse all of them.
+    """Export runs to a weights folder, or refuse all of them.
 
     Args:
-        runs: The trunk of each is written once for all that share it.
-        index: The table: training pictures calibrate int8, the others are compared.
-        weights: Changed only when everything passed.
+        runs: A shared trunk is written once.
+        index: The table; training pictures calibrate int8, others are compared.
+        weights: Changed only if all comparisons pass.
         config: Precisions and numbers of pictures.
-        progress: Advanced once a stage and precision.
+        progress: Advanced once per stage and precision.
 
     Returns:
         The comparison of every stage in every precision.
 
     Raises:
         ConfigError: The table has no pictures for a run.
-        ExportRefusedError: An exported stage decides otherwise than the trained one.
+        ExportRefusedError: An exported stage decides differently from the trained one.
     """
     built = Built({e.trunk: e.name for e in _listed(weights) if e.trunk and e.kind is Kind.TRUNK})
     rows: list[Parity] = []
@@ -163,15 +165,15 @@ def export_runs(
 
 
 def _export(run: Run, index: Index, built: Built, config: ExportConfig) -> Iterator[Parity]:
-    """Build one run's bundles; yields the comparison of each precision."""
-    learned, others = _pictures(run.stage, index, config)
-    calibration = np.stack([read_array(sample, run.preprocess) for sample in learned])
+    """Build the bundles of a run; yield the comparison of each precision."""
+    training, others = _pictures(run.stage, index, config)
+    calibration = np.stack([read_array(sample, run.preprocess) for sample in training])
     images = np.stack([read_array(sample, run.preprocess) for sample in others])
-    wanted = reference(run, images)
-    if lost := int((~np.isfinite(wanted.logits)).any(1).sum()):
+    expected = reference(run, images)
+    if non_finite := int((~np.isfinite(expected.logits)).any(1).sum()):
         raise ConfigError(
-            f"{run.folder}: the trained network answers NaN or infinity for {lost} of "
-            f"{len(images)} pictures, wanted numbers",
+            f"{run.folder}: the trained network outputs NaN or infinity for {non_finite} of "
+            f"{len(images)} pictures, expected finite numbers",
             "train again, with a lower optim.lr",
         )
 
@@ -183,7 +185,7 @@ def _export(run: Run, index: Index, built: Built, config: ExportConfig) -> Itera
     trunk = None if whole else Trunk(run.network, cut).eval()
     identity = None if trunk is None else _identity(run, trunk)
     for precision in dict.fromkeys((Precision.FP32, *config.precisions)):
-        taken, compared = calibration, images
+        ranges, compared = calibration, images
         if trunk is not None and identity is not None:
             name = built.trunk_name(identity, _trunk_name(run))
             trunk_spec = trunk_contract(run, index, name, precision, identity)
@@ -191,55 +193,55 @@ def _export(run: Run, index: Index, built: Built, config: ExportConfig) -> Itera
                 built.add(trunk_spec, trunk, calibration)
             opened = OpenedTrunk(trunk_spec, *built.opened(name, precision))
             compared = _batched(opened.features, images)
-            # Only int8 needs ranges; the others take one picture as an example of the shape.
+            # Only int8 needs ranges; other precisions need one picture as an example of the shape.
             needed = calibration if precision is Precision.INT8 else calibration[:1]
-            taken = _batched(opened.features, needed)
+            ranges = _batched(opened.features, needed)
         spec = stage_contract(run, index, precision, identity)
-        built.add(spec, head, taken)
+        built.add(spec, head, ranges)
         stage = Network(spec, *built.opened(spec.name, precision))
         answers = [stage.predict(compared[i : i + BATCH]) for i in range(0, len(compared), BATCH)]
-        yield compare(spec, wanted, _joined(answers))
+        yield compare(spec, expected, _joined(answers))
         if isinstance(spec, FractureSpec) and spec.closer is not None:
             trunks = {} if identity is None else {identity: opened}
-            looked = Closer(Network(spec, *built.opened(spec.name, precision)), spec.closer)
+            closer_stage = Closer(Network(spec, *built.opened(spec.name, precision)), spec.closer)
             batches = (closer[i : i + BATCH] for i in range(0, len(closer), BATCH))
-            found = _joined([looked.look(Batch(batch, trunks)) for batch in batches])
-            # Of two looks that are alike either may decide; each look's types were compared above.
-            found = replace(found, types=None)
-            # float32 comes first, and was just compared with the trained network.
-            all_looks = all_looks or found
+            looks = _joined([closer_stage.look(Batch(batch, trunks)) for batch in batches])
+            # If two looks are equal, either may decide; types were compared for single looks above.
+            looks = replace(looks, types=None)
+            # float32 is first, and was compared with the trained network above.
+            all_looks = all_looks or looks
             yield replace(
-                compare(looked.spec, all_looks, found),
-                name=f"{spec.name} in {looked.count} looks",
+                compare(closer_stage.spec, all_looks, looks),
+                name=f"{spec.name} in {closer_stage.count} looks",
             )
 
 
 def _closer_pictures(
     run: Run, samples: Sequence[Sample], config: ExportConfig
 ) -> list[dict[PreprocessSpec, Array]]:
-    """What a specialist that looks closer takes of each picture; nothing for any other."""
-    told = run.result.get("closer")
-    if told is None:
+    """Inputs of a specialist with closer looks for each picture; empty for any other stage."""
+    content = run.result.get("closer")
+    if content is None:
         return []
-    canvases = run.preprocess, CloserLooks.model_validate(told).canvas
+    canvases = run.preprocess, CloserLooks.model_validate(content).canvas
     chosen = _evenly(samples, config.closer_pictures)
     return [{canvas: read_array(sample, canvas) for canvas in canvases} for sample in chosen]
 
 
 def _head(run: Run, cut: str) -> Head:
-    """The stage from the cut on, with calibration and density gate."""
+    """The stage after the cut, with calibration and density gate."""
     temperature, bias = (
         np.array(run.result[name], np.float32).tolist() for name in ("temperature", "bias")
     )
     gated = None if run.density is None else DensityGate(run.density)
-    told = run.result.get("types")
-    types = None if told is None else FractureTypes.model_validate(told)
+    content = run.result.get("types")
+    types = None if content is None else FractureTypes.model_validate(content)
     columns = range(len(run.stage.labels))
     return Head(run.network, cut, columns, temperature, bias, gated, types).eval()
 
 
 def _joined(answers: Sequence[StageOutput]) -> StageOutput:
-    """What was said of several batches, but for the evidence."""
+    """Join the outputs of several batches, without the evidence."""
     parts: dict[str, Array] = {}
     for name in ("logits", "probabilities", "density"):
         batches = [getattr(answer, name) for answer in answers]
@@ -250,7 +252,7 @@ def _joined(answers: Sequence[StageOutput]) -> StageOutput:
 
 
 def _identity(run: Run, trunk: Trunk) -> str:
-    """That of the trunk's weights; half precision has rounded them, but they are the same."""
+    """Identity of the trunk's weights; restored half-precision weights keep the original one."""
     known = [spec.trunk for spec in run.contracts.values() if isinstance(spec, TrunkSpec)]
     return known[0] if known else digest(trunk, run.preprocess.model_dump_json())
 
@@ -262,19 +264,19 @@ def _batched(function: Callable[[Array], Array], arrays: Array) -> Array:
 def _pictures(
     stage: StageSpec, index: Index, config: ExportConfig
 ) -> tuple[list[Sample], list[Sample]]:
-    """Pictures to calibrate int8 on, and others to compare on, drawn evenly from the table.
+    """Pictures for the calibration of int8 and for the comparison, evenly spaced in the table.
 
     Raises:
-        ConfigError: The table has none.
+        ConfigError: The table has too few pictures.
     """
-    learned = [sample for sample in index.of("train") if stage.selects(sample)]
+    training = [sample for sample in index.of("train") if stage.selects(sample)]
     others = [s for split in ("val", "test") for s in index.of(split) if stage.selects(s)]
-    if not learned or not others:
+    if not training or not others:
         raise ConfigError(
-            f"{index.source}: {len(learned)} training and {len(others)} other pictures for "
-            f"{stage.name}, wanted some of both"
+            f"{index.source}: {len(training)} training and {len(others)} other pictures for "
+            f"{stage.name}, expected at least one of each"
         )
-    return _evenly(learned, config.calibration_pictures), _evenly(others, config.pictures)
+    return _evenly(training, config.calibration_pictures), _evenly(others, config.pictures)
 
 
 def _evenly(samples: Sequence[Sample], count: int) -> list[Sample]:
@@ -283,16 +285,16 @@ def _evenly(samples: Sequence[Sample], count: int) -> list[Sample]:
 
 
 def _trunk_name(run: Run) -> str:
-    """The shared trunk belongs to the region run; another cut or a tuned trunk has its own."""
+    """``trunk`` for the region run; a trunk with another cut or other weights has its own name."""
     return "trunk" if run.stage.kind is Kind.REGION else f"trunk-{run.stage.name}"
 
 
 def _write(
     weights: Path, built: Built, precisions: Sequence[Precision], again: Collection[str]
 ) -> None:
-    """Put the bundles into the folder and list them; what no longer fits is taken out.
+    """Write the bundles and the manifest; remove bundles that no longer fit.
 
-    Other precisions of bundles that were exported ``again`` stay: they are the same networks.
+    Other precisions of bundles that were exported ``again`` stay, as they are the same networks.
     """
     weights.mkdir(parents=True, exist_ok=True)
     entries = {(entry.name, entry.precision): entry for entry in _listed(weights)}
@@ -311,21 +313,21 @@ def _write(
             sha256=hashlib.sha256(content).hexdigest(),
             size_bytes=len(content),
         )
-    left = _fitting(entries, built, precisions, again)
-    for key in entries.keys() - left.keys():
-        log.warning("%s: no longer fits what was exported, taken out", entries[key].file)
-    write_manifest(weights, left)
-    for key in entries.keys() - left.keys():
+    kept = _fitting(entries, built, precisions, again)
+    for key in entries.keys() - kept.keys():
+        log.warning("%s: does not fit the exported bundles, removed", entries[key].file)
+    write_manifest(weights, kept)
+    for key in entries.keys() - kept.keys():
         (weights / entries[key].file).unlink(missing_ok=True)
 
 
 def _listed(weights: Path) -> tuple[ManifestEntry, ...]:
-    """What a weights folder holds already; nothing when it is new."""
+    """Existing entries of a weights folder; empty if it is new."""
     return read_staged(weights).bundles if (weights / MANIFEST_NAME).is_file() else ()
 
 
-def _place(name: str) -> str:
-    """Whose specialist a bundle is, or a member of: ``fracture-hand-2`` → ``hand``."""
+def _region_of(name: str) -> str:
+    """The region of a specialist or of an ensemble member: ``fracture-hand-2`` → ``hand``."""
     return name.split("-")[1] if "-" in name else name
 
 
@@ -335,31 +337,30 @@ def _fitting(
     precisions: Sequence[Precision],
     again: Collection[str],
 ) -> dict[tuple[str, Precision], ManifestEntry]:
-    """The entries without older precisions of what was exported, and without lone halves.
+    """The entries without older precisions of exported bundles and without incomplete stages.
 
-    A specialist takes the place of the one that its region had, whatever that said, and of the
-    members if it was an ensemble. A trunk of the same identity is the same trunk in every
-    precision, and stays.
+    A specialist replaces the previous specialist of its region, whatever its target, and the
+    members of an ensemble. Trunks with the same identity stay in every precision.
     """
     exported = {spec.name: spec for spec, _ in built.bundles.values()}
-    filled = {_place(name) for name in exported}
-    left = {
+    replaced = {_region_of(name) for name in exported}
+    kept = {
         key: entry
         for key, entry in entries.items()
-        if entry.name in exported or not entry.kind.judges or _place(entry.name) not in filled
+        if entry.name in exported or not entry.kind.judges or _region_of(entry.name) not in replaced
     }
-    left = {
+    kept = {
         key: entry
-        for key, entry in left.items()
+        for key, entry in kept.items()
         if entry.name not in exported
         or entry.name in again
         or entry.precision in precisions
         or (entry.kind is Kind.TRUNK and entry.trunk == exported[entry.name].trunk)
     }
-    trunks = {entry.trunk for entry in left.values() if entry.kind is Kind.TRUNK}
-    used = {entry.trunk for entry in left.values() if entry.kind is not Kind.TRUNK}
+    trunks = {entry.trunk for entry in kept.values() if entry.kind is Kind.TRUNK}
+    used = {entry.trunk for entry in kept.values() if entry.kind is not Kind.TRUNK}
     return {
         key: entry
-        for key, entry in left.items()
+        for key, entry in kept.items()
         if entry.trunk in (used if entry.kind is Kind.TRUNK else {*trunks, None})
     }

@@ -228,7 +228,7 @@ def _unread(values: Mapping[str, Any], source: Source) -> Outcome:
         ValueError: It says more than a worker can know: a worker has no networks.
     """
     if any(values[name] for name in _OF_THE_RUN):
-        raise ValueError("found a verdict, wanted why the picture cannot be read")
+        raise ValueError("found a verdict, expected the reason why the picture cannot be read")
     checked = {
         "frame": _frame(values["frame"]),
         "sha256": _text(values["sha256"]),

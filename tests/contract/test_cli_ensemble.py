@@ -142,8 +142,8 @@ def test_calibrate_and_cards_take_the_folder(project, made, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (("--member", "{weights}"), 2, "1 member, wanted two or more"),
-        (("--member", "{weights}", "--member", "{weights}"), 2, "is a member already"),
+        (("--member", "{weights}"), 2, "1 member, expected two or more"),
+        (("--member", "{weights}", "--member", "{weights}"), 2, "is already a member"),
         (("--member", "{weights}", "--member", "{weights}:foot"), 3, "no foot there"),
         (("--member", "{weights}", "--member", "nowhere"), 3, "nowhere"),
         (

@@ -204,7 +204,7 @@ def test_maps_that_are_not_alike_are_left_out_and_that_is_told(tmp_path, picture
     specs[3] = spec("fracture-hand", Kind.FRACTURE, heatmap=False)
     with caplog.at_level(logging.WARNING):
         _, target, _ = fused(tmp_path, pictures, specs)
-    told = "no fracture_evidence: the specialists' maps are not alike (fracture-elbow (4, 4), "
+    told = "no fracture_evidence: the specialists' maps differ in size (fracture-elbow (4, 4), "
     assert told + "fracture-hand none" in caplog.text
     whole = load_bundles(target, CPU)
     batch = Batch([{SPEC: np.zeros((1, 32, 32), np.float32)}], {})
@@ -227,8 +227,11 @@ def with_ensemble():
 @pytest.mark.parametrize(
     ("specs", "message"),
     [
-        (other_canvas, "the stages want different preprocessing (trunk: {"),
-        (with_ensemble, "fracture-hand is an ensemble of fracture-hand-1, fracture-hand-2, wanted"),
+        (other_canvas, "the stages have different preprocessing (trunk: {"),
+        (
+            with_ensemble,
+            "fracture-hand is an ensemble of fracture-hand-1, fracture-hand-2, expected",
+        ),
         (lambda: standard_specs()[1:], "the weights folder has none"),
     ],
 )
@@ -257,7 +260,7 @@ def test_different_versions_of_the_operators_are_refused(tmp_path, pictures, mon
 def test_no_complete_precision_and_no_picture_are_told(tmp_path, pictures):
     specs = standard_specs()
     specs[0] = specs[0].model_copy(update={"precision": Precision.FP16})
-    with pytest.raises(BundleError, match="no precision in which every bundle is there"):
+    with pytest.raises(BundleError, match="no precision includes every bundle"):
         fused(tmp_path / "a", pictures, specs)
     with pytest.raises(
         BundleError, match="int8 is not available for every bundle; available: fp32"
@@ -265,7 +268,7 @@ def test_no_complete_precision_and_no_picture_are_told(tmp_path, pictures):
         fused(tmp_path / "b", pictures, standard_specs(), (Precision.INT8,))
     (tmp_path / "none").mkdir()
     (tmp_path / "none/a.txt").write_text("no picture")
-    with pytest.raises(ConfigError, match="no picture that can be read"):
+    with pytest.raises(ConfigError, match="no readable picture"):
         fused(tmp_path / "c", tmp_path / "none", standard_specs())
 
 

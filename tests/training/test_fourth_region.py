@@ -196,7 +196,7 @@ def test_the_table_of_pictures_knows_it(home):
 
 def test_a_table_from_before_it_was_known_is_refused(home):
     told = (home / "output.txt").read_text(encoding="utf-8")
-    assert "negatives/0.png: regions are 'none', from when fxpipe knew only" in told
+    assert "negatives/0.png: regions are 'none', but the row was made when fxpipe" in told
     assert not (home / "runs/older").exists()
 
 

@@ -75,12 +75,12 @@ def trained(index, tmp_path_factory):
 
 def test_a_start_that_fails_does_not_block_the_next_one(index, tmp_path):
     run = tmp_path / "run"
-    with pytest.raises(ConfigError, match="wanted at least 5000"):
+    with pytest.raises(ConfigError, match="expected at least 5000"):
         train_region(run, index, settings("optim.batch_size=5000"), False, Silent())
     train_region(run, index, settings("optim.epochs=1"), False, Silent())
     described = json.loads((run / "config.json").read_text())
     assert described["config"]["optim"]["batch_size"] == 8
-    with pytest.raises(UsageError, match="holds a run already"):
+    with pytest.raises(UsageError, match="already contains a run"):
         train_region(run, index, settings("optim.epochs=1"), False, Silent())
 
 

@@ -161,5 +161,5 @@ def test_types_that_no_training_picture_shows_are_refused(tmp_path):
         ],
     )
     assert result.exit_code != 0
-    assert "both with and without spiral; found " in result.output
+    assert "some with and some without spiral; found " in result.output
     assert not (tmp_path / "run").exists()

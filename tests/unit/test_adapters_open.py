@@ -192,8 +192,10 @@ def test_a_picture_in_no_class_folder_has_no_label(tmp_path, caplog):
     rows = by_place(read_folders(root), root)
     assert [rows[name].label for name in ("train/3.png", "4.png")] == [None, None]
     assert rows["4.png"].label_kind == ""
-    assert "2 pictures are in no class folder: 4.png, 3.png" in caplog.text
-    assert "1 pictures are in no split folder, and so for training: 4.png" in caplog.text
+    assert "2 pictures are outside the class folders: 4.png, 3.png" in caplog.text
+    assert (
+        "1 pictures are outside the split folders and are used for training: 4.png" in caplog.text
+    )
     assert rows["4.png"].split == "train"
 
 
@@ -301,8 +303,8 @@ def test_plain_names_are_known_and_told(tmp_path, caplog):
         (row,) = read_listed(source)
     assert (row.label, row.group) == (1, "p")
     assert row.label_kind == "fracture"  # the column says so
-    assert "path=FileName (by its name), label=Fractured (by its name)" in caplog.text
-    assert "group=Patient ID (by its name)" in caplog.text
+    assert "path=FileName (by name), label=Fractured (by name)" in caplog.text
+    assert "group=Patient ID (by name)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -337,7 +339,7 @@ def test_every_fault_of_a_table_is_listed_with_its_line(tmp_path):
     with pytest.raises(IndexFaultsError) as caught:
         read_listed(source)
     wanted = (
-        "line 2: label is 'maybe', wanted", f"line 3: no picture {tmp_path / 'lost.png'}",
+        "line 2: label is 'maybe', expected", f"line 3: picture {tmp_path / 'lost.png'} not found",
         "line 4: label is '-1'", "line 4: split is 'later'", "line 5: boxes are '0 0 2 2'",
         "line 6: path is empty",
     )  # fmt: skip
@@ -362,7 +364,7 @@ def test_a_table_without_groups_warns_and_each_picture_is_its_own(tmp_path, capl
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"patth": "path"}, "'patth' is no field"),
+        ({"patth": "path"}, "'patth' is not a field"),
         ({"label": "Lable"}, "no column 'Lable' for label, found path, label"),
     ],
 )
@@ -375,7 +377,7 @@ def test_a_column_that_is_not_there_is_refused(tmp_path, columns, words):
 
 def test_a_table_without_paths_is_refused(tmp_path):
     source = table(tmp_path, ["scan", "label"], ["a.png", "1"])
-    with pytest.raises(UsageError, match="no column of paths is known, found scan, label"):
+    with pytest.raises(UsageError, match="no known column holds paths, found scan, label"):
         read_listed(source)
     assert [row.path.name for row in read_listed(source, {"path": "scan"})] == ["a.png"]
 
@@ -482,7 +484,7 @@ def test_no_identifier_reaches_the_table_or_the_log(archive, tmp_path, caplog):
         for word in (*factories.IDENTIFIERS, "NOBODY", "2.25", "ACC-77"):
             assert word not in text.replace("PatientID", "")
     assert {row.label for row in rows} == {1, None}
-    assert "1 labels are of no file that was found (by PatientID)" in caplog.text
+    assert "1 labels match no file (by PatientID)" in caplog.text
     assert "4 of 6 files have no label" in caplog.text
 
 
@@ -528,9 +530,9 @@ def test_the_most_particular_identifier_counts(archive, tmp_path):
 
 def test_dicom_columns_may_be_told(archive, tmp_path):
     labels = sheet(tmp_path / "labels.csv", [["mrn", "dx"], ["NOBODY-0002", "positive"]])
-    with pytest.raises(UsageError, match="no column that names files is known, found mrn, dx"):
+    with pytest.raises(UsageError, match="no known column identifies files, found mrn, dx"):
         read_studies(archive, labels)
-    with pytest.raises(UsageError, match="no column of labels is known"):
+    with pytest.raises(UsageError, match="no known column holds labels"):
         read_studies(archive, labels, {"PatientID": "mrn"})
     rows = read_studies(archive, labels, {"PatientID": "mrn", "label": "dx"}, "abnormality")
     assert {row.label_kind for row in rows if row.label} == {"abnormality"}
@@ -538,7 +540,7 @@ def test_dicom_columns_may_be_told(archive, tmp_path):
 
 def test_a_listed_dicom_file_that_is_missing_is_a_fault(archive, tmp_path):
     labels = sheet(tmp_path / "labels.csv", [["path", "label"], ["ST000000/IM000099", "1"]])
-    with pytest.raises(IndexFaultsError, match="line 2: no picture ST000000/IM000099"):
+    with pytest.raises(IndexFaultsError, match="line 2: picture ST000000/IM000099 not found"):
         read_studies(archive, labels)
     with pytest.raises(InputMissingError):
         read_studies(archive, tmp_path / "absent.csv")
@@ -569,4 +571,4 @@ def test_a_body_part_that_is_no_code_is_not_repeated(tmp_path, caplog):
 def test_a_file_name_that_holds_the_patient_is_warned_of(archive, caplog):
     (archive / "ST000000").rename(archive / factories.PATIENT_ID)
     read_studies(archive)
-    assert "2 file names hold the patient's identifier" in caplog.text
+    assert "2 file names contain the patient's identifier" in caplog.text

@@ -232,7 +232,7 @@ def test_a_leaking_table_is_read_to_be_audited_but_not_to_be_trained_on(shelf, t
     with pytest.raises(IndexFaultsError) as caught:
         read_index(tmp_path / "index.csv")
     words = " ".join(caught.value.faults)
-    for fault in ("group g", "file content", "listed more than once", "no such file"):
+    for fault in ("group g", "file content", "listed more than once", "file not found"):
         assert fault in words
     table = read_table(tmp_path / "index.csv")
     assert [s.path.name for s in table.samples] == ["a.jpg", "b.jpg", "b.jpg", "gone.jpg"]

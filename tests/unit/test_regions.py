@@ -56,7 +56,7 @@ def test_header_words_fit_a_coded_value():
 def test_settings_take_every_region_and_no_other():
     for name in (*REGIONS, "all"):
         assert load(FractureConfig, options={"region": name}).region == name
-    with pytest.raises(ConfigError, match="'foot' is not a region, wanted one of elbow, hand"):
+    with pytest.raises(ConfigError, match="'foot' is not a region, expected one of elbow, hand"):
         load(FractureConfig, options={"region": "foot"})
     assert SystemConfig().regions == REGIONS
 

@@ -53,7 +53,7 @@ def test_by_picture_leaves_the_excluded_out():
 @pytest.mark.parametrize(("by", "unit"), [("patient", "groups"), ("picture", "pictures")])
 def test_too_few_to_be_split_is_an_error_that_counts(by, unit):
     rows = patients(5) if by == "patient" else patients(5, pictures=1)
-    with pytest.raises(UsageError, match=f"found 5 {unit} to split, wanted at least 7") as caught:
+    with pytest.raises(UsageError, match=f"found 5 {unit} to split, expected at least 7") as caught:
         assign_splits(rows, seed=7, by=by)
     assert "fewer parts" in caught.value.hint
     assert len(assign_splits(rows, seed=7, parts=5, by=by)) == len(rows)

@@ -1,7 +1,6 @@
-"""What the words of data sets mean: labels, body regions, splits.
+"""Vocabulary of data sets: words for labels, body regions and splits.
 
-A word that is not in these lists means nothing here: it is reported, never guessed. The words of
-regions come from :mod:`pipeline.regions`.
+Unknown words are reported, never guessed. The words for regions come from :mod:`pipeline.regions`.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ from pipeline.regions import REGIONS, Place, places
 from ..index import NONE, UNKNOWN, Split
 
 STATED_KINDS = ("fracture", "abnormality")
-"""What the user may say that labels mean."""
+"""Kinds of labels that the user may state."""
 
 
 class Label(NamedTuple):
-    """What one word says of a picture.
+    """The meaning of one label word.
 
     Attributes:
         value: 1 or 0.
-        kind: What the word means by itself; ``unknown`` when it does not say.
-        firm: Whether it says so whatever the other words are. ``normal`` beside ``fractured``
-            means not fractured.
+        kind: Kind that the word implies; ``unknown`` if it implies none.
+        firm: Whether other words cannot change the kind. With ``fractured``, ``normal`` means not
+            fractured.
     """
 
     value: int
@@ -65,19 +64,19 @@ _SIDES = frozenset(("left", "right", "l", "r", "lt", "rt", "xr", "xray"))
 
 
 def label_of(word: str) -> Label | None:
-    """What a label word means; None when it is none. Case and ``_``, ``-``, spaces do not count."""
+    """Parse a label word; None if it is unknown. Case, ``_``, ``-`` and spaces are ignored."""
     # Between letters only: -1 is not 1.
     return _LABELS.get(re.sub(r"(?<=[a-z])[\s_-]+(?=[a-z])", "", word.strip().lower()))
 
 
 def kind_of(label: Label, circles: Iterable[Iterable[Label]], stated: str = "") -> str:
-    """What kind a label is.
+    """The kind of a label.
 
     Args:
-        label: The one.
-        circles: Labels that stand beside it, the nearest first: the first circle whose firm words
-            agree on a kind lends it to the others.
-        stated: What the user says, of all words that are not firm.
+        label: The label.
+        circles: Sets of related labels, the nearest first: the first set whose firm words agree on
+            a kind determines it.
+        stated: The user's choice for all words that are not firm.
     """
     if label.firm or stated:
         return label.kind if label.firm else stated
@@ -89,49 +88,50 @@ def kind_of(label: Label, circles: Iterable[Iterable[Label]], stated: str = "") 
 
 
 def denied(labels: Iterable[Label], stated: str) -> list[str]:
-    """A fault when firm words say another kind than the user."""
+    """A fault if firm words contradict the kind that the user stated."""
     kinds = sorted({label.kind for label in labels if label.firm} - {stated})
     if not stated or not kinds:
         return []
-    return [f"the label words say {' and '.join(kinds)}, --label-kind says {stated}"]
+    return [f"the label words mean {' and '.join(kinds)}, but --label-kind is {stated}"]
 
 
 def split_of(word: str) -> Split | None:
-    """The split that a word names; None when it names none."""
+    """Parse the name of a split; None if it is unknown."""
     return _SPLITS.get(word.strip().lower())
 
 
 def regions_of(text: str, data_set: str = "") -> str | None:
-    """The regions that words name, as in the index; None when a word is not understood.
+    """Parse words for regions to the notation of the index; None if a word is unknown.
 
     Several words may be joined by ``;``, ``,``, ``+``, ``/`` or ``&``; sides (``left``) and ``XR``
-    do not count. A neighbour of a region leaves it open (``CLAVICLE`` is ``shoulder?``), unless
-    another word says that it is in view. Empty is ``unknown``. The index's own values keep their
-    meaning.
+    are ignored. An adjacent body part makes a region uncertain (``CLAVICLE`` is ``shoulder?``),
+    unless another word puts the region in view. Empty is ``unknown``. Values in the notation of the
+    index stay unchanged.
 
     Args:
-        text: The words; case does not count.
-        data_set: Whose own words count first: a key of :attr:`pipeline.regions.Region.data_sets`.
+        text: The words; case is ignored.
+        data_set: Data set whose words take precedence, a key of
+            :attr:`pipeline.regions.Region.data_sets`.
     """
-    own = _own_words(data_set)
+    vocabulary = _vocabulary(data_set)
     whole = text.strip().lower()
-    words = [whole] if whole in own else re.split(r"[;,+/&]", whole)
-    found: list[Place] = []
+    words = [whole] if whole in vocabulary else re.split(r"[;,+/&]", whole)
+    matches: list[Place] = []
     for word in filter(None, map(str.strip, words)):
-        place = own.get(word) or _place(word)
+        place = vocabulary.get(word) or _place(word)
         if place is None:
             return None
-        found.append(place)
-    shown = {region for place in found for region in place.shown}
-    possible = shown.union(*(place.perhaps for place in found))
-    if not found or (possible == {*REGIONS} and not shown):
+        matches.append(place)
+    visible = {region for place in matches for region in place.shown}
+    possible = visible.union(*(place.perhaps for place in matches))
+    if not matches or (possible == {*REGIONS} and not visible):
         return UNKNOWN
-    names = (name if name in shown else f"{name}?" for name in REGIONS if name in possible)
+    names = (name if name in visible else f"{name}?" for name in REGIONS if name in possible)
     return ";".join(names) or NONE
 
 
 @cache
-def _own_words(data_set: str) -> Mapping[str, Place]:
+def _vocabulary(data_set: str) -> Mapping[str, Place]:
     return places(lambda region: region.data_sets.get(data_set, ""))
 
 
