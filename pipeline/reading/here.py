@@ -90,8 +90,8 @@ def prepare(
         )  # fmt: skip
     except MemoryError:
         message = f"{source.name}: found a picture that needs more memory than {room.memory}"
-        error = f"{message}, expected a smaller one"
-        yield unread(source, failed_at, sha256, error, _since(started))
+        reason = f"{message}, expected a smaller one"
+        yield unread(source, failed_at, sha256, reason, _since(started))
 
 
 def prepared(image: XrayImage, options: ReadOptions, started: float) -> Prepared:

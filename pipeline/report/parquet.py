@@ -92,8 +92,8 @@ def _field(name: str, annotation: Any) -> Any:
 def _row(line: str) -> Record:
     record: Record = json.loads(line)
     # At most one finding of a region; none where there is no gravest.
-    gravest = (one for one in record["findings"] if one["region"] == record["region"])
-    types = next(gravest, {}).get("types", {})
+    gravest = [finding for finding in record["findings"] if finding["region"] == record["region"]]
+    types: dict[str, float] = gravest[0].get("types", {}) if gravest else {}
     return record | {
         "bundle_digests": digests_text(record["bundle_digests"]),
         TYPES: types_text(types),

@@ -237,7 +237,7 @@ def test_another_table_than_that_of_the_training_is_told(index, tmp_path, caplog
     [
         ([whole(target="abnormality")], None, ConfigError, r"tells abnormality \(fracture\), want"),
         ([whole(labels=("break",))], None, ConfigError, r"tells fracture \(break\), wanted"),
-        ([whole(region="elbow")], "fracture-hand", ConfigError, "looks at elbow, wanted hand or"),
+        ([whole(region="elbow")], "fracture-hand", ConfigError, "elbow, expected hand or"),
         ([standard_specs()[0], specialist()], None, ConfigError, "is already a member"),
         ([spec("region", Kind.REGION)], None, BundleError, "contains no specialist for hand"),
         (
