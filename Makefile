@@ -1,12 +1,13 @@
 # Two commands for a fresh machine with Python 3.11 or newer, git and make.
 #   make run    read the sample radiographs with the shipped weights
 #   make test   lint, types and the whole test suite
+#   make reference   write docs/reference.md from the commands and settings
 #   make vulnerabilities   known ones of what `make run` installs, when their list can be reached
 PYTHON ?= python3
 RUN := .venv
 TEST := .venv-test
 
-.PHONY: run test vulnerabilities clean
+.PHONY: run test reference vulnerabilities clean
 
 # Exit code 1 means that some input failed, and samples/ holds a truncated file on purpose.
 run: $(RUN)/.installed
@@ -17,6 +18,9 @@ test: $(TEST)/.installed
 	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/mypy
 	$(TEST)/bin/pytest --cov --cov-report=term --durations=10
+
+reference: $(TEST)/.installed
+	PYTHONPATH=tests $(TEST)/bin/python tests/reference.py
 
 vulnerabilities: $(RUN)/.installed $(TEST)/.installed
 	$(TEST)/bin/pip-audit --progress-spinner off --path $(RUN)/lib/python3*/site-packages

@@ -1,11 +1,11 @@
-"""Large pictures a few rows at a time: what is made on the way stays small."""
+"""Processing of large pictures in bands of rows, to limit memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 _BAND_PIXELS = 2**18
-"""A megabyte of float32, which stays in a processor's cache."""
+"""One megabyte of float32, which fits into the cache of a processor."""
 
 
 def bands(height_px: int, width_px: int) -> Iterator[slice]:

@@ -1,8 +1,9 @@
-"""A bundle: one exported network with its whole contract embedded, listed in a manifest.
+"""Bundle contracts: the metadata that is embedded in each exported network.
 
-The manifest gives each file's digest, which is compared before a byte of the file is parsed;
-the contract (:class:`BundleSpec`) is one JSON string in the ONNX metadata, so a bundle can
-never be separated from its preprocessing, labels, calibration and thresholds.
+The manifest lists each file's digest, which is checked before the file is parsed. The contract
+(:data:`BundleSpec`) is one JSON string in the ONNX metadata, so a bundle always contains its
+preprocessing, labels, calibration and thresholds. Each kind of bundle has its own model in this
+union, selected by ``kind``.
 """
 
 from __future__ import annotations
@@ -10,316 +11,220 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
-from .domain import Aggregation, OperatingPoint
+from .atomic import write_atomic
+from .bundle_parts import (
+    CloserLooks,
+    Density,
+    Digest,
+    Estimate,
+    FractureTypes,
+    Frozen,
+    Kind,
+    Name,
+    Precision,
+    Provenance,
+    StoredPoint,
+    StoredStudyPoint,
+    Target,
+    Temperature,
+)
+from .domain import OperatingPoint
 from .errors import BundleError
+from .older_bundles import in_present_form
 from .preprocess import PreprocessSpec
 
+__all__ = [
+    "CloserLooks",
+    "Density",
+    "Digest",
+    "Estimate",
+    "FractureTypes",
+    "Frozen",
+    "Kind",
+    "Name",
+    "Precision",
+    "Provenance",
+    "StoredPoint",
+    "StoredStudyPoint",
+    "Target",
+]  # plus the names that this module defines
 METADATA_KEY = "fxpipe"
 MANIFEST_NAME = "manifest.json"
 DENSITY = "density"
-"""Name of the output that a density gate judges."""
-
-Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
-class Frozen(BaseModel):
-    """Cannot be changed, and takes no field that it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Kind(StrEnum):
-    """What a bundle is."""
-
-    TRUNK = "trunk"
-    REGION = "region"
-    FRACTURE = "fracture"
-    FUSED = "fused"
-    """Every stage of a weights folder in one graph, and nothing beside it."""
-
-
-class Precision(StrEnum):
-    """Number format of the graph; inputs and outputs are always float32."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"
-    INT8 = "int8"
-
-
-class Estimate(Frozen):
-    """A rate with its interval: None where it is undefined, and then ``note`` says why."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    note: str = ""
-
-
-class StoredPoint(Frozen):
-    """An operating point as it is stored in a fracture bundle, with what it was seen to do.
-
-    Attributes:
-        threshold, doubt_below: See :class:`pipeline.domain.OperatingPoint`.
-        rule: How it was chosen, in words.
-        sensitivity, specificity: On the validation split it was chosen on.
-    """
-
-    threshold: float = Field(ge=0.0, le=1.0)
-    doubt_below: float = Field(ge=0.0, le=1.0)
-    rule: str
-    sensitivity: Estimate
-    specificity: Estimate
-
-
-class StoredStudyPoint(StoredPoint):
-    """An operating point for whole studies; its figures are of studies, not of pictures.
-
-    Attributes:
-        aggregation: How the probabilities of a study's pictures become one.
-    """
-
-    aggregation: Aggregation
-
-
-class CloserLooks(Frozen):
-    """How a specialist looks closer, and decides on all looks together; see :mod:`.looks`.
-
-    The log odds of all looks together are ``whole`` × logit of the first look + ``close`` × the
-    highest logit of the closer ones + ``bias``.
-
-    Attributes:
-        canvas: Of the larger rendering of the same frame from which the parts are cut; each has
-            the size of the stage's own canvas.
-        count: How many parts.
-        whole, close, bias: See above.
-        operating_points, study_points: See :class:`BundleSpec`; of all looks together.
-    """
-
-    canvas: PreprocessSpec
-    count: int = Field(ge=1, le=16)
-    whole: float = Field(ge=0.0)
-    close: float = Field(ge=0.0)
-    bias: float
-    operating_points: Mapping[str, StoredPoint]
-    study_points: Mapping[str, StoredStudyPoint] = Field(default_factory=dict)
-
-
-class Density(Frozen):
-    """How a region stage tells a picture that is far from all training pictures.
-
-    Its ``density`` output is the mean cosine similarity to the nearest of some reference pictures
-    (training pictures that show a supported region), in a projection of the pooled feature maps
-    (deep nearest neighbours, Sun et al. 2022, arXiv 2204.06507).
-
-    Attributes:
-        dimensions: Of the projection.
-        references: How many reference pictures are stored.
-        neighbours: How many of them, the nearest, the similarity is averaged over.
-        threshold: Below this similarity a picture is unsupported, whatever the router says.
-        refused: Share of the supported validation pictures, as they are and augmented, that this
-            threshold refuses.
-        far: Below this similarity a picture that is judged is far from the training pictures, and
-            *positive* only from the highest stored threshold; at least ``threshold``.
-    """
-
-    dimensions: int = Field(ge=1)
-    references: int = Field(ge=1)
-    neighbours: int = Field(ge=1)
-    threshold: float = Field(ge=-1.0, le=1.0)
-    refused: float = Field(ge=0.0, le=1.0)
-    far: float = Field(ge=-1.0, le=1.0)
-
-    @model_validator(mode="after")
-    def _enough(self) -> Self:
-        if self.neighbours > self.references:
-            raise ValueError(f"{self.neighbours} neighbours among {self.references} references")
-        if self.far < self.threshold:
-            raise ValueError(f"far is {self.far}, below the threshold {self.threshold}")
-        return self
-
-
-class Provenance(Frozen):
-    """Where a bundle comes from.
-
-    Attributes:
-        fxpipe_version: That exported it.
-        run: Name of the training run.
-        created: When the run was begun, ISO 8601.
-        index_digest: SHA-256 of the table it learned from.
-        data: Origins of the training pictures, in words.
-        initial_weights: Where training started.
-        versions: Of the packages that computed the run.
-        counts: Pictures, positives and groups of each split, in words.
-        recipe: All settings of the run.
-        best_epoch: Whose weights these are.
-        architecture: The backbone, in timm's words.
-        warnings: Why it deserves little trust, a sentence each.
-    """
-
-    fxpipe_version: str
-    run: str
-    created: str
-    index_digest: str
-    data: str
-    initial_weights: str
-    versions: Mapping[str, str]
-    counts: Mapping[str, str] = Field(default_factory=dict)
-    recipe: Mapping[str, Any] = Field(default_factory=dict)
-    best_epoch: int | None = None
-    architecture: str = "resnet50"
-    warnings: tuple[str, ...] = ()
+"""Name of the output that the density gate uses."""
+TYPE_PORTS = ("type_logits", "type_probabilities")
+"""Names of the outputs for fracture types."""
+T = TypeVar("T")
 
 
 class Contract(Frozen):
-    """What is embedded in a graph."""
+    """Base of all contracts embedded in a graph."""
 
     def to_metadata(self) -> dict[str, str]:
-        """The key and value that go into the ONNX metadata."""
+        """Key and value for the ONNX metadata."""
         return {METADATA_KEY: self.model_dump_json()}
 
-    @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str], source: str) -> Self:
-        """Read the contract back from ONNX metadata.
+    def changed(self, **values: Any) -> Self:
+        """A validated copy with some values replaced.
 
         Raises:
-            BundleError: There is none, or it is not of this schema.
+            ValidationError: The values are invalid.
         """
-        if METADATA_KEY not in metadata:
-            raise BundleError(
-                f"{source}: no {METADATA_KEY!r} metadata, wanted a network exported by fxpipe",
-                "make one with `fxpipe export --run RUN`",
-            )
-        try:
-            return cls.model_validate_json(metadata[METADATA_KEY])
-        except ValidationError as error:
-            raise BundleError(f"{source}: unreadable contract: {error}") from error
+        return type(self).model_validate({**self.model_dump(), **values})
 
 
-class BundleSpec(Contract):
-    """The contract of one network.
+class NetworkSpec(Contract):
+    """Fields common to the contracts of all networks.
 
     Attributes:
-        schema_version: Of this model. Version 1 knew no density gate.
+        schema_version: Schema in which the contract was first written. Versions 1 and 2 had one
+            model for all kinds; version 1 had no density gate.
         name: ``trunk``, ``region``, ``fracture-hand`` …
-        kind, precision: See the enumerations.
-        input: ``image`` (N, 1, H, W) in [0, 1], ``features`` (the trunk's output), or
-            ``members`` (N, M) in [0, 1]: the calibrated probabilities of an ensemble's members.
-        trunk: Identity of the trunk's weights: its own for a trunk, the one it was trained
-            on for a head, None for a complete network.
-        preprocess: What must happen to pixels before the graph (or before its trunk); of an
-            ensemble that of its first member, on whose canvas its heatmap lies.
-        members: Of an ensemble, in the order of its input: name of each bundle that it asks, and
-            SHA-256 of the one file, in the ensemble's own precision, for which it was made.
-        labels: One name for each output column; empty for a trunk.
-        heatmap: Whether there is evidence: only a network whose decision is linear in the mean
-            of its last feature map gives it, and only an ensemble whose members all do so on
-            canvases that show the same part of a picture.
-        region, target: For a fracture stage: its region (or ``all``) and what its labels meant.
-        temperature, bias: Calibration that the graph holds:
-            probability = sigmoid(logit / temperature + bias), one value a label.
-        route_thresholds: For a region stage: the probability from which each region fires.
-        density: For a region stage: its density gate; None in one from before there was any.
-        operating_points: For a fracture stage, by name.
-        default_point: The operating point when the user names none.
-        study_points: Likewise for whole studies, by name of an operating point; empty where they
-            were not fitted: then the point for pictures decides on studies too.
-        closer: For a fracture stage with a heatmap: how it looks closer; None where it does not.
+        precision: See :class:`Precision`.
+        preprocess: Preprocessing before the graph (or before its trunk).
         provenance: See :class:`Provenance`.
     """
 
-    schema_version: Literal[1, 2] = 2
-    name: str = Field(pattern="^[a-z0-9][a-z0-9-]*$")
-    kind: Kind
+    schema_version: Literal[1, 2, 3] = 3
+    name: Name
     precision: Precision
-    input: Literal["image", "features", "members"]
-    trunk: Digest | None
     preprocess: PreprocessSpec
-    members: Mapping[str, Digest] = Field(default_factory=dict)
-    labels: tuple[str, ...] = ()
-    heatmap: bool = True
-    region: str | None = None
-    target: Literal["fracture", "abnormality"] | None = None
-    temperature: tuple[Annotated[float, Field(gt=0.0)], ...] = ()
-    bias: tuple[float, ...] = ()
-    route_thresholds: Mapping[str, float] = Field(default_factory=dict)
-    density: Density | None = None
-    operating_points: Mapping[str, StoredPoint] = Field(default_factory=dict)
-    default_point: str | None = None
-    study_points: Mapping[str, StoredStudyPoint] = Field(default_factory=dict)
-    closer: CloserLooks | None = None
     provenance: Provenance
 
+
+class TrunkSpec(NetworkSpec):
+    """The shared trunk, which maps pictures to feature maps for the heads.
+
+    Attributes:
+        input: ``image`` (N, 1, H, W) in [0, 1].
+        trunk: Digest of its weights.
+    """
+
+    kind: Literal[Kind.TRUNK] = Kind.TRUNK
+    input: Literal["image"] = "image"
+    trunk: Digest
+
+    @property
+    def features_of(self) -> None:
+        """None, because its input is pictures."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The outputs of the graph."""
+        return ("features",)
+
+
+class AnswerSpec(NetworkSpec):
+    """A network with probabilities as output.
+
+    Attributes:
+        heatmap: Whether it has an evidence output. This requires a network whose logit is linear
+            in the mean of its last feature map, or an ensemble of such members whose canvases
+            show the same part of a picture.
+        labels: One name for each column of ``logits`` and ``probabilities``.
+        temperature, bias: Calibration in the graph:
+            probability = sigmoid(logit / temperature + bias), one value per label.
+    """
+
+    heatmap: bool = True
+    labels: tuple[str, ...]
+    temperature: tuple[Temperature, ...]
+    bias: tuple[float, ...]
+
+    @property
+    def features_of(self) -> Digest | None:
+        """Digest of the trunk whose output it takes; None for any other input."""
+        return None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The outputs of the graph, in order."""
+        return ("logits", "probabilities", *(("evidence",) if self.heatmap else ()))
+
+
+class TrainedSpec(AnswerSpec):
+    """A trained network: a head on a trunk, or a complete network.
+
+    Attributes:
+        input: ``image`` (N, 1, H, W) in [0, 1], or ``features``, the output of its trunk.
+        trunk: Digest of the trunk that it was trained on; None for a complete network.
+    """
+
+    input: Literal["image", "features"]
+    trunk: Digest | None
+
     @model_validator(mode="after")
-    def _complete(self) -> BundleSpec:
-        """A spec that is built is one that can be run."""
-        faults = []
-        if self.kind is Kind.FUSED:
-            faults.append("a fused graph is no single network")
-        if self.kind is Kind.TRUNK and (self.labels or self.trunk is None):
-            faults.append("a trunk has a digest and no labels")
+    def _names_its_trunk(self) -> Self:
         if self.input == "features" and self.trunk is None:
-            faults.append("a head that takes features names its trunk")
-        if self.members or self.input == "members":
-            faults += self._ensemble_faults()
-        if not len(self.labels) == len(self.temperature) == len(self.bias):
-            faults.append("temperature and bias have one value a label")
-        if self.kind is Kind.REGION and set(self.route_thresholds) != set(self.labels):
-            faults.append("route_thresholds has one value a label")
-        if self.kind is not Kind.REGION and self.density is not None:
-            faults.append("only a region stage has a density gate")
-        if self.kind is Kind.FRACTURE and (
-            self.region is None
-            or self.target is None
-            or self.default_point not in self.operating_points
-        ):
-            faults.append("a fracture stage has a region, a target and a default operating point")
-        if strange := set(self.study_points) - set(self.operating_points):
-            faults.append(f"study points {sorted(strange)} are no operating points")
-        if self.closer is not None:
-            faults += self._closer_faults(self.closer)
-        if faults:
-            raise ValueError("; ".join(faults))
+            raise ValueError("a head that takes features must name its trunk")
         return self
 
-    def _closer_faults(self, closer: CloserLooks) -> list[str]:
-        faults = []
-        if self.kind is not Kind.FRACTURE or not self.heatmap:
-            faults.append("only a fracture stage with a heatmap looks closer")
-        own, canvas = self.preprocess, closer.canvas
-        if canvas.height_px * own.width_px != canvas.width_px * own.height_px:
-            faults.append("the canvas of closer looks has other proportions than the stage's own")
-        if canvas.height_px < own.height_px or canvas.frame != own.frame:
-            faults.append("closer looks are cut from a larger canvas with the same frame")
-        if set(closer.operating_points) != set(self.operating_points):
-            faults.append("closer looks have other operating points than the first look")
-        return faults
+    @property
+    def features_of(self) -> Digest | None:
+        """See :class:`AnswerSpec`."""
+        return self.trunk if self.input == "features" else None
 
-    def looking_closer(self) -> BundleSpec:
-        """The contract of all looks together: the thresholds are those that hold for them."""
-        if self.closer is None:
-            return self
-        return self.model_copy(
-            update={
-                "operating_points": self.closer.operating_points,
-                "study_points": self.closer.study_points,
-            }
-        )
 
-    def _ensemble_faults(self) -> list[str]:
-        faults = []
-        if self.input != "members" or self.kind is not Kind.FRACTURE or self.trunk is not None:
-            faults.append("only a fracture stage that takes members, and no trunk, has members")
-        if len(self.members) < 2:
-            faults.append(f"an ensemble has two members or more, found {len(self.members)}")
-        if self.name in self.members:
-            faults.append("an ensemble is not its own member")
-        return faults
+class RegionSpec(TrainedSpec):
+    """The router, which detects the regions in view.
+
+    Attributes:
+        route_thresholds: Lowest probability at which each region fires.
+        density: Its density gate; None in bundles from before the gate was introduced.
+    """
+
+    kind: Literal[Kind.REGION] = Kind.REGION
+    route_thresholds: Mapping[str, float]
+    density: Density | None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """See :class:`AnswerSpec`."""
+        return (*super().outputs, *((DENSITY,) if self.density else ()))
+
+    @model_validator(mode="after")
+    def _one_value_a_label(self) -> Self:
+        if not len(self.labels) == len(self.temperature) == len(self.bias):
+            raise ValueError("temperature and bias must have one value per label")
+        if set(self.route_thresholds) != set(self.labels):
+            raise ValueError("route_thresholds must have one value per label")
+        return self
+
+
+class JudgeSpec(AnswerSpec):
+    """A network that decides whether pictures of a region are positive.
+
+    Attributes:
+        region: The region, or ``all``.
+        target: Meaning of its training labels.
+        labels: A single label.
+        operating_points: Operating points for pictures, by name.
+        default_point: Name of the operating point when the user names none.
+        study_points: Operating points for whole studies, by the same names; empty if none were
+            fitted: then the points for pictures decide on studies too.
+    """
+
+    region: str
+    target: Target
+    labels: tuple[str]
+    temperature: tuple[Temperature]
+    bias: tuple[float]
+    operating_points: Mapping[str, StoredPoint]
+    default_point: str
+    study_points: Mapping[str, StoredStudyPoint] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _points_are_stored(self) -> Self:
+        if self.default_point not in self.operating_points:
+            raise ValueError(f"the default operating point {self.default_point!r} is not stored")
+        if unknown := set(self.study_points) - set(self.operating_points):
+            raise ValueError(f"study points {sorted(unknown)} are not operating points")
+        return self
 
     def operating_point(self, name: str | None) -> OperatingPoint:
         """The named operating point, or the default one.
@@ -327,20 +232,20 @@ class BundleSpec(Contract):
         Raises:
             BundleError: The bundle has no point of that name.
         """
-        chosen = name or self.default_point or ""
+        chosen = name or self.default_point
         if chosen not in self.operating_points:
             raise BundleError(
                 f"bundle {self.name}: no operating point {chosen!r}, "
-                f"wanted one of {', '.join(self.operating_points)}"
+                f"expected one of {', '.join(self.operating_points)}"
             )
         stored = self.operating_points[chosen]
         return OperatingPoint(chosen, stored.threshold, stored.doubt_below)
 
     def far_point(self, name: str | None) -> OperatingPoint:
-        """The same point for pictures that are far from the training pictures.
+        """The named operating point, adapted to pictures far from the training pictures.
 
-        *Positive* begins at the highest threshold that is stored, and *negative* ends where it
-        always does: what lies between is uncertain.
+        The threshold is raised to the highest one stored and ``doubt_below`` is unchanged, so
+        everything in between is uncertain.
 
         Raises:
             BundleError: The bundle has no point of that name.
@@ -350,14 +255,123 @@ class BundleSpec(Contract):
         return replace(point, threshold=max(point.threshold, highest))
 
     def study_point(self, name: str | None) -> OperatingPoint | None:
-        """The point of that name for whole studies; None where none is stored."""
-        chosen = name or self.default_point or ""
+        """The named operating point for whole studies; None if none is stored."""
+        chosen = name or self.default_point
         stored = self.study_points.get(chosen)
         return OperatingPoint(chosen, stored.threshold, stored.doubt_below) if stored else None
 
 
+class FractureSpec(JudgeSpec, TrainedSpec):
+    """A single fracture network.
+
+    Attributes:
+        closer: Settings of its closer looks; None if it has none.
+        types: The fracture types that it classifies; None if it has none.
+    """
+
+    kind: Literal[Kind.FRACTURE] = Kind.FRACTURE
+    closer: CloserLooks | None = None
+    types: FractureTypes | None = None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """See :class:`AnswerSpec`."""
+        return (*super().outputs, *(TYPE_PORTS if self.types else ()))
+
+    @model_validator(mode="after")
+    def _looks_closer_at_the_same_frame(self) -> Self:
+        if self.closer is None:
+            return self
+        faults = []
+        if not self.heatmap:
+            faults.append("closer looks require a fracture stage with a heatmap")
+        own, canvas = self.preprocess, self.closer.canvas
+        if canvas.height_px * own.width_px != canvas.width_px * own.height_px:
+            faults.append("the canvas of closer looks must have the stage's aspect ratio")
+        if canvas.height_px < own.height_px or canvas.frame != own.frame:
+            faults.append("closer looks must be cut from a larger canvas with the same frame")
+        if set(self.closer.operating_points) != set(self.operating_points):
+            faults.append("closer looks must have the operating points of the first look")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def looking_closer(self) -> Self:
+        """The contract with the operating points for all looks together."""
+        if self.closer is None:
+            return self
+        points = {"operating_points": self.closer.operating_points}
+        return self.model_copy(update={**points, "study_points": self.closer.study_points})
+
+
+class EnsembleSpec(JudgeSpec):
+    """The mean of several fracture networks; it does not classify fracture types.
+
+    Its ``preprocess`` is that of its first member, whose canvas its heatmap uses.
+
+    Attributes:
+        input: ``members`` (N, M) in [0, 1]: the calibrated probabilities of its members.
+        members: Name of each member bundle, in the order of the input, and the SHA-256 of its
+            file in the ensemble's own precision.
+    """
+
+    kind: Literal[Kind.ENSEMBLE] = Kind.ENSEMBLE
+    input: Literal["members"] = "members"
+    members: Mapping[str, Digest] = Field(min_length=2)
+
+    @property
+    def trunk(self) -> None:
+        """None, as for a complete network."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """See :class:`AnswerSpec`; its members provide the evidence."""
+        return ("logits", "probabilities")
+
+    @model_validator(mode="after")
+    def _has_others_for_members(self) -> Self:
+        if self.name in self.members:
+            raise ValueError("an ensemble must not be its own member")
+        return self
+
+
+BundleSpec = Annotated[
+    Annotated[TrunkSpec | RegionSpec | FractureSpec | EnsembleSpec, Field(discriminator="kind")],
+    BeforeValidator(in_present_form),
+]
+"""The contract of one network of any kind; older schema versions are accepted."""
+
+_OF_A_NETWORK: TypeAdapter[TrunkSpec | RegionSpec | FractureSpec | EnsembleSpec] = TypeAdapter(
+    BundleSpec
+)
+
+
+def read_contract(metadata: Mapping[str, str], source: str) -> BundleSpec:
+    """Read the contract of a network from ONNX metadata.
+
+    Args:
+        metadata: Metadata of the graph.
+        source: Name of its file, for messages.
+
+    Raises:
+        BundleError: The contract is missing or invalid.
+    """
+    return contract_in(metadata, source, _OF_A_NETWORK)
+
+
+def contract_in(metadata: Mapping[str, str], source: str, model: TypeAdapter[T]) -> T:
+    """Read a contract as the given model; see :func:`read_contract`."""
+    if METADATA_KEY not in metadata:
+        raise BundleError(
+            f"{source}: no {METADATA_KEY!r} metadata, expected a network exported by fxpipe",
+            "create one with `fxpipe export --run RUN`",
+        )
+    try:
+        return model.validate_json(metadata[METADATA_KEY])
+    except ValidationError as error:
+        raise BundleError(f"{source}: unreadable contract: {error}") from error
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    """Write JSON atomically: a reader sees either the old file or the new one."""
+    write_atomic(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())

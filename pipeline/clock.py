@@ -1,4 +1,4 @@
-"""Where the time of a run goes, summed over all threads."""
+"""Time measurement by part of a run, summed over all threads."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from contextlib import contextmanager
 
 
 class Clock:
-    """Sums seconds by the name of the work; work inside other work counts only for the inner.
+    """Sums seconds by name of the work; nested work counts only for the inner name.
 
     One clock may be used from any number of threads.
 
     Args:
-        timer: Seconds that have passed for the calling thread: by the wall, or
-            ``time.thread_time``, which stands still while the thread waits for a core.
+        timer: Time source in seconds: wall time, or ``time.thread_time``, which excludes the time
+            that a thread waits for a core.
 
     Attributes:
-        timer: The same.
+        timer: The time source.
     """
 
     def __init__(self, timer: Callable[[], float] = time.perf_counter) -> None:
@@ -30,13 +30,13 @@ class Clock:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Seconds by name, of all threads together."""
+        """Seconds by name, summed over all threads."""
         with self._lock:
             return dict(self._seconds)
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Count what the block takes, without what is measured inside of it."""
+        """Measure the block, without nested measurements."""
         outer, self._inside.inner_s = getattr(self._inside, "inner_s", 0.0), 0.0
         started = self.timer()
         try:
@@ -48,7 +48,7 @@ class Clock:
             self._inside.inner_s = outer + elapsed
 
     def add(self, seconds: Mapping[str, float]) -> None:
-        """Count what another clock, that of another process for one, has measured."""
+        """Add the seconds of another clock, for example of another process."""
         with self._lock:
             for name, value in seconds.items():
                 self._seconds[name] += value

@@ -1,4 +1,4 @@
-"""Settings: pydantic models, TOML files, ``--set key=value``; every fault is reported at once."""
+"""Settings: pydantic models, TOML files and ``--set key=value``; reports all errors together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .errors import ConfigError
 
 
 class Settings(BaseModel):
-    """Base of every settings model: frozen, and nothing unknown is accepted."""
+    """Base of every settings model: immutable, rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,63 +31,63 @@ S = TypeVar("S", bound=Settings)
 
 
 STUDIES = ("auto", "dicom", "mura", "folder", "none")
-"""What may say which pictures are one study, beside a CSV file."""
+"""Ways to group pictures into studies, in addition to a CSV file."""
 
 
 def _study_source(text: str) -> str:
     if text not in STUDIES and not text.lower().endswith(".csv"):
-        raise ValueError(f"wanted {', '.join(STUDIES)}, or a table, FILE.csv")
+        raise ValueError(f"expected {', '.join(STUDIES)}, or a table, FILE.csv")
     return text if text in STUDIES else str(_expanded(Path(text)))
 
 
 def _expanded(path: Path) -> Path:
-    """The path with ``~`` replaced by the user's home, also where no shell has read it."""
+    """The path with ``~`` replaced by the user's home directory."""
     try:
         return path.expanduser()
     except RuntimeError as error:
-        raise ValueError("found no home folder for it") from error
+        raise ValueError("found no home folder for this path") from error
 
 
 class RunConfig(Settings):
-    """What ``fxpipe run`` can be told beside its input.
+    """Settings of ``fxpipe run``.
 
     Attributes:
-        device: ``auto`` takes the fastest that works; any other name is a promise.
+        device: ``auto`` selects the fastest working device; any other device must work.
         precision: ``auto`` is int8 on the CPU and fp16 on a GPU.
-        batch_size: Pictures that the trunk sees at once, in each lane. On a CPU more than 2 cost
-            memory and gain nothing; a GPU wants 32 or more.
-        workers: Files that are read and resized ahead of it at the same time; 0 for one a core.
-        megapixels: Millions of pixels that are decoded and resized at the same time, about 10 MB
-            each; a larger picture goes alone. A GPU that many cores feed wants more.
-        isolate: Whether files are read in processes of their own, so that a decoder that crashes,
-            hangs or takes too much memory costs one row. False reads in the run's own.
-        timeout_per_file_s: Seconds that an isolated reader may be busy with one file.
-        intra_op_threads: Threads inside a network on the CPU; 0 for what the lanes leave.
-        header: Whether a DICOM header has a say in which regions a picture shows; see
-            :func:`pipeline.decision.combine`.
+        batch_size: Maximum batch of the trunk in each lane. On a CPU, values above 2 use more
+            memory without gain; on a GPU, use 32 or more.
+        workers: Files to read ahead concurrently; 0 for one per core.
+        megapixels: Millions of pixels to decode and resize concurrently, about 10 MB each; a
+            larger picture is processed alone. Use more for a GPU with many CPU cores.
+        isolate: Whether to read files in separate processes, so that a decoder that crashes,
+            hangs or needs too much memory affects only one row. False reads in the main process.
+        timeout_per_file_s: Seconds that an isolated reader may spend on one file.
+        intra_op_threads: Threads inside a network on the CPU; 0 to use the cores left by the
+            lanes.
+        header: Whether routing uses the DICOM header; see :func:`pipeline.decision.combine`.
         header_margin: Log odds by which a region that the header names may miss its threshold.
-        operating_point: Name of a stored point; None for each bundle's default.
-        looks: How often a specialist looks at a picture: 1 for the whole limb only, None for as
-            often as it was made for.
-        gate: Whether a picture that is far from all training pictures is unsupported, whatever
-            the router says. ``off`` is for networks that were exported before there was a density
-            gate, and for measuring what it does.
-        far: Whether a picture that is judged but far from the training pictures is *positive*
-            only from the highest stored threshold, and *uncertain* below it (``doubt``).
-        heatmaps: For which pictures to show where a finding is seen: those with a positive or
-            uncertain verdict, all that got one, or none. None: positive with a report or DICOM
-            objects, else none.
-        report: Whether to write the page, ``report.html``.
+        operating_point: Name of a stored operating point; None for each bundle's default.
+        looks: Number of looks of a specialist at a picture: 1 for the whole limb only, None for
+            the number stored in the bundle.
+        gate: Whether a picture that is far from all training pictures is unsupported, regardless
+            of the routing. Use ``off`` for networks without a density gate, and to measure the
+            effect of the gate.
+        far: Whether a judged picture that is far from the training pictures is *positive* only
+            from the highest stored threshold, and *uncertain* below it (``doubt``).
+        heatmaps: Pictures that get a heatmap: those with a positive or uncertain verdict, all
+            judged pictures, or none. None: positive with a report or DICOM objects, else none.
+        report: Whether to write the page ``report.html``.
         fhir: Whether to write ``results.fhir.json``.
-        dicom_out: Folder for DICOM objects; None for no such objects.
-        opacity: Of a heatmap's colours where they are strongest, in [0, 1].
-        csv_bom: Whether CSV tables begin with a byte-order mark, as Excel wants it for names that
-            are not English.
-        contour: Share of a heatmap's peak at which a line is drawn around it, in (0, 1).
-        identifiers: Whether outputs tell patient, accession and DICOM UIDs.
-        studies: Which pictures are one study: those of one DICOM study, else of one study folder
-            of MURA (``auto``), only the one or the other (``dicom``, ``mura``), those of one
-            folder (``folder``), none, or what a CSV file with columns path and study says.
+        parquet: Whether to write ``results.parquet``.
+        dicom_out: Folder for DICOM objects; None to write none.
+        opacity: Maximum opacity of a heatmap's colours, in [0, 1].
+        csv_bom: Whether CSV tables begin with a byte-order mark, which Excel needs for names with
+            non-ASCII characters.
+        contour: Share of a heatmap's maximum at which its contour is drawn, in (0, 1).
+        identifiers: Whether outputs contain patient, accession and DICOM UIDs.
+        studies: How pictures are grouped into studies: by DICOM study, else by MURA study folder
+            (``auto``), by only one of these (``dicom``, ``mura``), by folder (``folder``), not at
+            all (``none``), or by a CSV file with columns path and study.
     """
 
     device: Device = "auto"
@@ -107,6 +107,7 @@ class RunConfig(Settings):
     heatmaps: Heatmaps | None = None
     report: bool = False
     fhir: bool = False
+    parquet: bool = False
     dicom_out: Annotated[Path, AfterValidator(_expanded)] | None = None
     opacity: float = Field(default=0.6, ge=0.0, le=1.0)
     csv_bom: bool = False
@@ -126,9 +127,9 @@ class RunConfig(Settings):
 
     @property
     def lanes(self) -> int:
-        """Threads that each take whole batches through the networks.
+        """Threads that each run whole batches through the networks.
 
-        A core that has a batch of its own never waits for another one at the end of a layer.
+        One batch per core avoids synchronization between cores at the end of each layer.
         """
         if self.intra_op_threads:
             return max(1, cores() // self.intra_op_threads)
@@ -136,9 +137,9 @@ class RunConfig(Settings):
 
     @property
     def threads(self) -> int:
-        """Threads inside a network, with 0 resolved: 1 until there are more cores than lanes.
+        """Threads inside a network, with 0 resolved; 1 unless there are more cores than lanes.
 
-        All lanes share those beyond the first, so that each core has one thread in all.
+        All lanes share the threads beyond the first, so that there is one thread per core.
         """
         return self.intra_op_threads or cores() - self.lanes + 1
 
@@ -154,22 +155,22 @@ def load(
     model: type[S],
     file: Path | None = None,
     overrides: Sequence[str] = (),
-    given: Mapping[str, object] | None = None,
+    options: Mapping[str, object] | None = None,
 ) -> S:
-    """Build settings: defaults, then a TOML file, then overrides, then what options gave.
+    """Build settings from defaults, a TOML file, overrides and command-line options, in this order.
 
     Args:
-        model: The settings.
-        file: TOML.
-        overrides: ``key.sub=value`` each, as a user writes them after ``--set``.
-        given: Values by dotted key, taken as they are: a text is never read as TOML.
+        model: The settings model.
+        file: A TOML file.
+        overrides: ``key.sub=value`` strings, as a user writes them after ``--set``.
+        options: Values by dotted key; strings are not parsed as TOML.
 
     Raises:
-        ConfigError: With one line for every fault found.
+        ConfigError: One line for each error.
     """
     source = str(file) if file else "settings"
-    # From the whole model's defaults: a section that is given in part keeps the rest of what
-    # this model says of it, not what the section's own class does.
+    # Start from the defaults of the whole model: a partial section must keep this model's
+    # defaults for its other keys, not those of the section's own class.
     values: dict[str, Any] = model().model_dump()
     if file is not None:
         try:
@@ -180,7 +181,7 @@ def load(
             raise ConfigError(f"{file}: not TOML: {error}") from error
     for override in overrides:
         _set(values, *_parse(override), f"--set {override!r}")
-    for key, value in (given or {}).items():
+    for key, value in (options or {}).items():
         _set(values, key, value, key)
     try:
         return model.model_validate(values)
@@ -192,7 +193,7 @@ def load(
 
 
 def _merge(values: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Lay changes over values, section by section."""
+    """Merge changes into values recursively."""
     for key, change in changes.items():
         if isinstance(change, dict) and isinstance(values.get(key), dict):
             _merge(values[key], change)
@@ -201,10 +202,10 @@ def _merge(values: dict[str, Any], changes: dict[str, Any]) -> None:
 
 
 def _parse(override: str) -> tuple[str, Any]:
-    """Key and value of ``key.sub=value``; the value is TOML, or a plain string when it is not."""
+    """Key and value of ``key.sub=value``; the value is TOML, or a plain string if it is not."""
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
-        raise ConfigError(f"--set {override!r}: wanted key=value")
+        raise ConfigError(f"--set {override!r}: expected key=value")
     try:
         return key.strip(), tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -231,9 +232,9 @@ def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _explain(fault: Any, known: Sequence[str]) -> str:
-    """One fault of pydantic's in the words of the user's file."""
+    """Describe one pydantic error with the key of the user's file."""
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, known, n=1)
-        return f"{key} is not a setting" + (f"; did you mean {near[0]}?" if near else "")
+        matches = difflib.get_close_matches(key, known, n=1)
+        return f"{key} is not a setting" + (f"; did you mean {matches[0]}?" if matches else "")
     return f"{key}: {fault['msg']} (found {fault['input']!r})"

@@ -1,4 +1,4 @@
-"""From probabilities to decisions: which specialists look, and what they say. Pure functions."""
+"""Decision rules, from probabilities to verdicts, as pure functions."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from .domain import (
     OperatingPoint,
     RegionCall,
     StudyCall,
+    Verdict,
     gravest,
 )
 from .flags import BLANK
@@ -25,7 +26,7 @@ from .io.body_parts import body_part
 from .io.terms import PROJECTIONS
 
 Seen = tuple[ImageRef, FractureCall]
-"""A picture, and what a specialist says of it."""
+"""A picture and the call of a specialist."""
 
 
 def route(
@@ -35,18 +36,18 @@ def route(
     density_threshold: float | None = None,
     density_far: float | None = None,
 ) -> RegionCall:
-    """Decide which regions a picture shows; several may fire, or none.
+    """Decide which regions a picture shows: none, one or several.
 
     Args:
-        probabilities: Calibrated probability in [0, 1] of each region, each on its own.
-        thresholds: The probability from which each region fires.
-        density: Similarity to the nearest training pictures, if the region stage tells it.
-        density_threshold: The density below which no region fires; None for no density gate.
-        density_far: The density below which the picture is far from the training pictures.
+        probabilities: Calibrated, independent probability in [0, 1] of each region.
+        thresholds: Probability from which each region is recognised.
+        density: Similarity to the nearest training pictures, if the region stage computes it.
+        density_threshold: Density below which no region is recognised; None without a gate.
+        density_far: Density below which the picture is far from the training pictures.
 
     Raises:
-        ValueError: The regions differ, a probability is no number in [0, 1], the density is no
-            number, or there is a threshold for it and no density.
+        ValueError: The regions differ, a probability is not in [0, 1], the density is not a number,
+            or it is missing although it has a threshold.
     """
     return RegionCall(
         dict(probabilities), dict(thresholds), density, density_threshold, density_far
@@ -56,109 +57,109 @@ def route(
 def combine(
     call: RegionCall, header: Mapping[str, str] | None, how: HeaderUse, margin: float
 ) -> RegionCall:
-    """Let the header speak too: one rule for what it may do to the router's decision.
+    """Adjust the decision of the router by the DICOM header.
 
-    - *Veto.* Where every body part that the header names lies clear of the supported regions
-      (CHEST, KNEE, a mortise view), nothing fires, whatever the router found.
-    - *Help.* Where it names one supported region and nothing else (HAND, a scaphoid view), and its
-      modality is that of a projection radiograph, it is a second witness: that region fires from
-      ``margin`` log odds below its threshold, beside those that fired. All other thresholds
-      stay.
-    - *Nothing else.* No header, words that say nothing, neighbours of a region (FOREARM, CLAVICLE)
-      and words that contradict each other change nothing. Nor does a supported region other than
-      the one found: routers confuse supported regions far more rarely than they let others in.
+    - *Veto.* If all body parts in the header are outside the regions of the router (CHEST, KNEE,
+      a mortise view), no region is recognised, regardless of the router.
+    - *Help.* If the header names exactly one supported region (HAND, a scaphoid view) and nothing
+      else, and its modality is that of a projection radiograph, the threshold of that region is
+      lowered by ``margin`` log odds. Other thresholds do not change.
+    - *No effect.* A missing header, unknown terms, neighbours of a region (FOREARM, CLAVICLE) and
+      contradictory terms change nothing. Neither does a supported region other than the recognised
+      one: routers confuse supported regions far less often than they accept unsupported ones.
 
-    So a header opens nothing by its own word, and nothing that is refused for another reason than
-    a threshold. In clinical routine BodyPartExamined was wrong in 15 % of pictures (Güld et al.
-    2002, doi 10.1117/12.467017): right words are at least .85 / .15 times as likely as wrong ones,
-    which is 1.7 log odds, and the default of ``margin`` stays well below that.
+    So a header alone never makes a region recognised, and never overrides a refusal for another
+    reason than a threshold. In clinical routine BodyPartExamined was wrong in 15 % of pictures
+    (Güld et al. 2002, doi 10.1117/12.467017): a correct term is at least .85 / .15 times as likely
+    as a wrong one, which is 1.7 log odds; the default of ``margin`` is well below that.
 
     Args:
-        call: From :func:`route`.
+        call: Result of :func:`route`.
         header: See :class:`pipeline.domain.XrayImage`.
-        how: ``ignore`` for the router's word alone.
+        how: ``ignore`` to use the router alone.
         margin: Log odds, 0 or more.
 
     Returns:
-        The call with the veto or the lowered threshold, and what the header did.
+        The call with the veto or the lowered threshold, and the effect of the header.
     """
     if how == "ignore":
         return replace(call, header_effect=HeaderEffect.IGNORED)
-    part = body_part(header)
+    part = body_part(header, call.thresholds)
     if part.elsewhere and not part.regions:
         if not call.fired:
             return replace(call, header_effect=HeaderEffect.AGREED)
         return replace(call, header_effect=HeaderEffect.VETOED, veto=_veto(call, part.said))
     if part.regions & set(call.fired):
         return replace(call, header_effect=HeaderEffect.AGREED)
-    named = [region for region in part.named if region in call.thresholds]
     radiograph = (header or {}).get("Modality") in PROJECTIONS
-    if part.elsewhere or not radiograph or part.regions != {*named} or len(named) != 1:
+    if part.elsewhere or not radiograph or part.regions != part.named or len(part.named) != 1:
         return call
-    (region,) = named
+    (region,) = part.named
     eased = replace(
         call, thresholds={**call.thresholds, region: _lowered(call.thresholds[region], margin)}
     )
     return replace(eased, header_effect=HeaderEffect.HELPED) if region in eased.fired else eased
 
 
-def _veto(call: RegionCall, said: str) -> str:
-    found = ", ".join(
+def _veto(call: RegionCall, terms: str) -> str:
+    recognised = ", ".join(
         f"{region} with probability {call.probabilities[region]:.3f} (from "
         f"{call.thresholds[region]:.3f})"
         for region in call.fired
     )
-    return f"the header says {said}, which is no supported region, and the router found {found}"
+    return (
+        f"the header says {terms}, which is not a supported region, and the router found "
+        f"{recognised}"
+    )
 
 
 def _lowered(probability: float, margin: float) -> float:
-    """The probability whose log odds are ``margin`` less."""
+    """The probability with log odds lower by ``margin``."""
     return probability / (probability + (1.0 - probability) * math.exp(margin))
 
 
 def examiners(call: RegionCall | None, specialists: Collection[str]) -> tuple[str, ...]:
-    """The specialists that look at a picture, each once.
+    """The specialists that judge a picture, without duplicates.
 
-    A region that fired goes to its own specialist, else to the one for all regions, else to
-    nobody.
+    A recognised region goes to its own specialist, else to the one for all regions, if any.
 
     Args:
-        call: The routing decision; None where there is no region stage: then all look.
-        specialists: The regions that have one, ``all`` among them perhaps.
+        call: The routing decision; None without a region stage, then all specialists judge.
+        specialists: Regions with a specialist, possibly including ``all``.
     """
     if call is None:
         return tuple(specialists)
-    wanted = (region if region in specialists else ANY_REGION for region in call.fired)
-    return tuple(name for name in dict.fromkeys(wanted) if name in specialists)
+    chosen = (region if region in specialists else ANY_REGION for region in call.fired)
+    return tuple(name for name in dict.fromkeys(chosen) if name in specialists)
 
 
 def unjudged(flags: Iterable[Flag]) -> str | None:
-    """Why nothing is said of a picture, whatever a network would say; None when something is.
+    """Reason why a picture gets no verdict regardless of the networks; None if it can get one.
 
-    Networks answer to a picture of one grey value too, and it means nothing.
+    Networks return values even for a picture of one grey value, but these are meaningless.
 
     Args:
-        flags: Of the picture.
+        flags: Flags of the picture.
     """
     return next((f"{flag.name}: {flag.reason}" for flag in flags if flag.name == BLANK), None)
 
 
 def refusal(call: RegionCall | None, specialists: Collection[str]) -> str | None:
-    """Why a picture gets no verdict at all; None when some specialist looks.
+    """Reason why no specialist judges a picture; None if one does.
 
-    Fail closed: no region fired, or only regions that nobody here can judge.
+    A picture is refused if no region is recognised, or only regions without a specialist.
 
     Args:
         call: See :func:`examiners`.
-        specialists: Likewise.
+        specialists: See :func:`examiners`.
     """
     if call is None or examiners(call, specialists):
         return None
     if call.reason is not None:
         return call.reason
     return (
-        f"recognised as {', '.join(call.fired)}, for which there is no specialist; there is "
-        f"one for {', '.join(sorted(specialists)) or 'nothing'}"
+        f"recognised as {', '.join(call.fired)}, which has no specialist; specialists are "
+        f"available for {', '.join(sorted(specialists)) or 'no region'}"
     )
 
 
@@ -169,53 +170,57 @@ def decide(
     point: OperatingPoint,
     heatmap: Heatmap | None = None,
     far: bool = False,
+    types: Mapping[str, float] | None = None,
 ) -> FractureCall:
-    """Apply an operating point to what a specialist says.
+    """Apply an operating point to the probability of a specialist.
 
     Args:
-        region: The specialist.
-        target: What its labels meant: ``fracture`` or ``abnormality``.
+        region: Region of the specialist.
+        target: Meaning of its labels: ``fracture`` or ``abnormality``.
         probability: Calibrated, in [0, 1].
-        point: The rule.
-        heatmap: Where it is seen.
-        far: Whether ``point`` is the one for pictures that are far from the training pictures.
+        point: The operating point.
+        heatmap: Location of the finding.
+        far: Whether ``point`` is the one for pictures far from the training pictures.
+        types: Probability of each type of fracture, given that there is one; discarded if the
+            verdict is negative.
 
     Raises:
-        ValueError: The probability is no number in [0, 1].
+        ValueError: A probability is not in [0, 1].
     """
-    return FractureCall(region, target, probability, point, heatmap, far)
+    if types is None or point.verdict(probability) is Verdict.NEGATIVE:
+        types = {}
+    return FractureCall(region, target, probability, point, heatmap, far, types)
 
 
 def strongest(seen: Iterable[Seen]) -> tuple[Seen, ...]:
     """The call with the highest probability of each specialist, and its picture.
 
-    That of a picture far from the training pictures has a threshold of its own, and so stands
-    beside the highest of the others. Among equals that of the first file by name, so that the
-    order of the pictures plays no part.
+    Pictures far from the training pictures have another threshold, so their highest call is kept
+    separately. Ties are decided by file name, so the order of the pictures has no effect.
     """
     best: dict[tuple[str, bool], Seen] = {}
     for image, call in seen:
-        found = best.get((call.region, call.far))
-        if found is None or _before((image, call)) < _before(found):
+        current = best.get((call.region, call.far))
+        if current is None or _rank((image, call)) < _rank(current):
             best[call.region, call.far] = image, call
     return tuple(best.values())
 
 
-def _before(seen: Seen) -> tuple[float, str, int]:
+def _rank(seen: Seen) -> tuple[float, str, int]:
     image, call = seen
-    return -call.probability, str(image.path), image.frame or 0
+    return -call.probability, str(image.path or image.name), image.frame or 0
 
 
 def decide_study(
     best: Iterable[Seen], points: Mapping[str, OperatingPoint]
 ) -> tuple[StudyCall, ...]:
-    """What each specialist says of a study: its highest probability, and the point that decides.
+    """Verdict of each specialist on a study: its highest probability and the operating point.
 
     Args:
-        best: From :func:`strongest`, over the pictures of the study that were sent to each.
-        points: For whole studies, by specialist; where there is none, the point that decided on
-            the pictures decides on the study too. A picture that is far from the training
-            pictures makes no study positive below the threshold that holds for it.
+        best: Result of :func:`strongest` for the pictures of the study.
+        points: Operating points for whole studies, by specialist; without one, the point of the
+            picture applies to the study too. A picture far from the training pictures never makes
+            a study positive below its own threshold.
     """
     calls: dict[str, list[StudyCall]] = {}
     for image, call in best:

@@ -1,12 +1,11 @@
-"""What works on this machine and what does not, each with advice in words.
+"""Checks of the installation and the machine, with advice.
 
-Nothing here may fail because something is missing: what a check needs is imported inside of it,
-and an import that fails is what it has found.
+The checks must not fail because something is missing: each imports what it needs, and a failed
+import is reported as a finding.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -17,12 +16,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from . import DISTRIBUTION
+from . import DISTRIBUTION, version_of, versions_of
 from .errors import DeviceError, FxpipeError
 
 
 class Verdict(StrEnum):
-    """How grave a finding is."""
+    """Severity of a finding."""
 
     OK = "ok"
     WARNING = "warning"
@@ -35,10 +34,10 @@ class Finding:
     """One line of the table.
 
     Attributes:
-        topic: What was looked at.
+        topic: Subject of the check.
         verdict: See :class:`Verdict`.
-        found: What is there, in words.
-        advice: What to do; empty when there is nothing to be done.
+        found: Result of the check, as text.
+        advice: What to do; empty if nothing needs to be done.
     """
 
     topic: str
@@ -49,12 +48,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The run that is asked about.
+    """The planned run.
 
     Attributes:
-        weights: Folder that it would open.
-        shown: How the folder was given, for it may lie in somebody's home.
-        output: Folder that it would write.
+        weights: Weights folder.
+        shown: The weights folder as the user gave it, without the path of a home folder.
+        output: Output folder.
     """
 
     weights: Path
@@ -73,38 +72,42 @@ _RUNTIMES = (
 _EXTRAS = {
     "train": ("torch", "timm", "lightning", "onnx", "sklearn"),
     "dicom": ("highdicom",),
+    "parquet": ("pyarrow",),
     "notebooks": ("jupyterlab", "ipywidgets"),
     "sign": ("cryptography",),
 }
 _REINSTALL = f"pip install --force-reinstall {DISTRIBUTION}"
 _LITTLE_DISK, _NO_DISK = 1 << 30, 10 << 20
 _BASE_BYTES, _LANE_BYTES = 400 << 20, 100 << 20
-"""Of memory: what a run takes by itself, and more for each lane (see ``RunConfig``)."""
+"""Memory of a run, and additional memory for each lane (see ``RunConfig``)."""
 
 
 def examine(plan: Plan) -> list[Finding]:
-    """All findings, in a stable order. Nobody's home folder is named in them."""
+    """Run all checks in a fixed order. The findings do not contain the path of the home folder."""
     checks: dict[str, Callable[[Plan], Findings]] = {
         "versions": _versions, "onnxruntime": _runtimes, "device": _devices, "weights": _weights,
         "output": _output, "memory": _memory, "cores": _cores, "DICOM": _decoders,
         "extras": _extras,
     }  # fmt: skip
-    found = [finding for topic, check in checks.items() for finding in _guarded(topic, check, plan)]
-    return [_without_home(finding, plan) for finding in found]
+    return [
+        _without_home(finding, plan)
+        for topic, check in checks.items()
+        for finding in _guarded(topic, check, plan)
+    ]
 
 
 def _guarded(topic: str, check: Callable[[Plan], Findings], plan: Plan) -> list[Finding]:
     try:
         return list(check(plan))
     except ImportError as error:
-        told = f"cannot be loaded: {error}"
-        return [Finding(topic, Verdict.FAULT, told, f"install again: {_REINSTALL}")]
+        message = f"cannot be loaded: {error}"
+        return [Finding(topic, Verdict.FAULT, message, f"install again: {_REINSTALL}")]
     except OSError as error:
-        return [Finding(topic, Verdict.WARNING, f"cannot be told here: {error}")]
+        return [Finding(topic, Verdict.WARNING, f"cannot be checked here: {error}")]
 
 
 def _without_home(finding: Finding, plan: Plan) -> Finding:
-    """The same without places that tell who works here."""
+    """The same finding without the path of the home folder, which contains a user name."""
     texts = []
     for text in (finding.found, finding.advice):
         plain = " ".join(text.split()).replace(str(plan.weights), plan.shown)
@@ -113,47 +116,40 @@ def _without_home(finding: Finding, plan: Plan) -> Finding:
     return Finding(finding.topic, finding.verdict, *texts)
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _versions(_: Plan) -> Findings:
-    own = _version(DISTRIBUTION) or "(not installed)"
+    own = version_of(DISTRIBUTION) or "(not installed)"
     yield Finding(
         "versions", Verdict.OK,
         f"{DISTRIBUTION} {own}, Python {platform.python_version()}, "
         f"{platform.system()} {platform.machine()}",
     )  # fmt: skip
-    there = {package: _version(package) for package in (*_NEEDED, *_PRESENT)}
-    told = ", ".join(f"{package} {version}" for package, version in there.items() if version)
-    missing = [package for package in _NEEDED if there[package] is None]
+    installed = versions_of((*_NEEDED, *_PRESENT))
+    summary = ", ".join(f"{package} {version}" for package, version in installed.items())
+    missing = [package for package in _NEEDED if package not in installed]
     if missing:
         advice = f"pip install {' '.join(missing)}"
-        told = f"{', '.join(missing)} missing; {told}"
-        yield Finding("packages", Verdict.FAULT, told, advice)
+        summary = f"{', '.join(missing)} missing; {summary}"
+        yield Finding("packages", Verdict.FAULT, summary, advice)
     else:
-        yield Finding("packages", Verdict.OK, told)
+        yield Finding("packages", Verdict.OK, summary)
 
 
 def _runtimes(_: Plan) -> Findings:
-    there = {name: version for name in _RUNTIMES if (version := _version(name))}
-    told = ", ".join(f"{name} {version}" for name, version in there.items())
-    if len(there) > 1:
-        keep = "onnxruntime-gpu" if "onnxruntime-gpu" in there else next(iter(there))
+    installed = versions_of(_RUNTIMES)
+    summary = ", ".join(f"{name} {version}" for name, version in installed.items())
+    if len(installed) > 1:
+        keep = "onnxruntime-gpu" if "onnxruntime-gpu" in installed else next(iter(installed))
         yield Finding(
             "onnxruntime",
             Verdict.WARNING,
-            f"{told}: they write over each other's files, and a GPU is lost without a word",
-            f"pip uninstall -y {' '.join(there)} && pip install {keep}",
+            f"{summary}: they overwrite each other's files, and GPU support is lost silently",
+            f"pip uninstall -y {' '.join(installed)} && pip install {keep}",
         )
         return
     import onnxruntime
 
-    said = told or f"{onnxruntime.__version__}, of no known package"
-    yield Finding("onnxruntime", Verdict.OK, said)
+    description = summary or f"{onnxruntime.__version__}, of an unknown package"
+    yield Finding("onnxruntime", Verdict.OK, description)
 
 
 def _devices(_: Plan) -> Findings:
@@ -166,18 +162,21 @@ def _devices(_: Plan) -> Findings:
             if device == "cpu":
                 yield Finding(device, Verdict.FAULT, str(error), f"install again: {_REINSTALL}")
                 continue
-            # A machine without a card lacks nothing; TensorRT is for those who ask for it.
-            lost = device == "cuda" and gpu_seems_present()
-            advice = error.hint if lost and isinstance(error, DeviceError) else ""
+            # No GPU is not a fault, and TensorRT is optional.
+            gpu_unused = device == "cuda" and gpu_seems_present()
+            advice = error.hint if gpu_unused and isinstance(error, DeviceError) else ""
             yield Finding(
-                device, Verdict.WARNING if lost else Verdict.OK, f"not usable: {error}", advice
+                device,
+                Verdict.WARNING if gpu_unused else Verdict.OK,
+                f"not available: {error}",
+                advice,
             )
         else:
-            yield Finding(device, Verdict.OK, "a network was opened on it and run")
+            yield Finding(device, Verdict.OK, "a test network ran on it")
 
 
-class _Heard(logging.Handler):
-    """Keeps warnings for the table instead of printing them."""
+class _Collector(logging.Handler):
+    """Collects warnings for the table instead of printing them."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -193,32 +192,32 @@ def _weights(plan: Plan) -> Findings:
     from .weights.intact import unlisted
     from .weights.manifest import read_manifest
 
-    logger, heard = logging.getLogger("pipeline.runtime"), _Heard()
+    logger, collector = logging.getLogger("pipeline.runtime"), _Collector()
     propagated, logger.propagate = logger.propagate, False
-    logger.addHandler(heard)
+    logger.addHandler(collector)
     try:
         opened = load_bundles(plan.weights, RunConfig())
     except FxpipeError as error:
         yield Finding("weights", Verdict.FAULT, str(error), error.hint)
         return
     finally:
-        logger.removeHandler(heard)
+        logger.removeHandler(collector)
         logger.propagate = propagated
     manifest = read_manifest(plan.weights)
     yield Finding(
         "weights",
         Verdict.OK,
-        f"{plan.shown}: {len(manifest.files)} files as listed, opened as {opened.precision} on "
-        f"{opened.device}",
+        f"{plan.shown}: {len(manifest.files)} files match the manifest, opened as "
+        f"{opened.precision} on {opened.device}",
     )
-    for text in heard.texts:
+    for text in collector.texts:
         yield Finding("weights", Verdict.WARNING, text)
-    if strange := unlisted(plan.weights, manifest):
+    if extra := unlisted(plan.weights, manifest):
         yield Finding(
             "weights",
             Verdict.WARNING,
-            f"{len(strange)} file(s) not in the manifest, never opened: {', '.join(strange[:5])}",
-            "take them out, or list documents with `fxpipe cards`",
+            f"{len(extra)} file(s) not in the manifest, never opened: {', '.join(extra[:5])}",
+            "remove them, or list documents with `fxpipe cards`",
         )
 
 
@@ -230,20 +229,20 @@ def _output(plan: Plan) -> Findings:
         yield Finding(
             "output",
             Verdict.FAULT,
-            f"{plan.output}: cannot be written",
-            "name another folder with --output, or get the right to write there",
+            f"{plan.output}: not writable",
+            "choose another folder with --output, or get write permission",
         )
         return
     free = shutil.disk_usage(place).free
-    told = f"{plan.output}: {free / 1e9:.1f} GB free"
+    summary = f"{plan.output}: {free / 1e9:.1f} GB free"
     if free >= _LITTLE_DISK:
-        yield Finding("output", Verdict.OK, told)
+        yield Finding("output", Verdict.OK, summary)
         return
     yield Finding(
         "output",
         Verdict.FAULT if free < _NO_DISK else Verdict.WARNING,
-        f"{told}; a row takes about 2 kB, a heatmap up to some MB",
-        "make room, or name a folder on another disk with --output",
+        f"{summary}; a row takes about 2 kB, a heatmap up to some MB",
+        "free disk space, or choose a folder on another disk with --output",
     )
 
 
@@ -252,59 +251,55 @@ def _memory(_: Plan) -> Findings:
 
     needed = _BASE_BYTES + _LANE_BYTES * RunConfig().lanes
     free = free_memory()
-    if free is None:
-        yield Finding("memory", Verdict.OK, f"about {needed / 1e9:.1f} GB needed; free: unknown")
-        return
-    told = f"{free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed"
+    summary = f"{free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB needed"
     if free >= needed:
-        yield Finding("memory", Verdict.OK, told)
+        yield Finding("memory", Verdict.OK, summary)
         return
-    advice = "end other programs, or run with --batch-size 1 --set intra_op_threads=2"
-    yield Finding("memory", Verdict.WARNING, told, advice)
+    advice = "close other programs, or run with --batch-size 1 --set intra_op_threads=2"
+    yield Finding("memory", Verdict.WARNING, summary, advice)
 
 
-def free_memory() -> int | None:
-    """Bytes that a new process could get, also below the limit of a container; None if unknown."""
-    free: list[int] = []
+def free_memory() -> int:
+    """Free memory for a new process in bytes, within the limit of a container."""
+    import psutil
+
+    free = [int(psutil.virtual_memory().available)]
     try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                free.append(int(line.split()[1]) * 1024)
         limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
         if limit.isdecimal():
             used = Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii")
             free.append(max(0, int(limit) - int(used)))
     except (OSError, ValueError):
-        pass  # not Linux, or another kind of container
-    return min(free, default=None)
+        pass  # not Linux, or another type of container
+    return min(free)
 
 
 def _cores(_: Plan) -> Findings:
     from .config import RunConfig, cores
 
-    yield Finding("cores", Verdict.OK, f"{cores()}, of which {RunConfig().lanes} take batches")
+    yield Finding("cores", Verdict.OK, f"{cores()}, {RunConfig().lanes} of them run batches")
 
 
 def _decoders(_: Plan) -> Findings:
     from .io.frames import COMPRESSIONS, why_unreadable
 
     reasons = {syntax.name: why_unreadable(syntax) for syntax in COMPRESSIONS}
-    works = ["uncompressed", *(name for name, reason in reasons.items() if not reason)]
-    yield Finding("DICOM", Verdict.OK, f"decoded here: {'; '.join(works)}")
+    decodable = ["uncompressed", *(name for name, reason in reasons.items() if not reason)]
+    yield Finding("DICOM", Verdict.OK, f"decodes {'; '.join(decodable)}")
     for reason in dict.fromkeys(filter(None, reasons.values())):
         names = [name for name, why in reasons.items() if why == reason]
         yield Finding(
             "DICOM",
             Verdict.WARNING,
-            f"not decoded here, such pictures will fail: {'; '.join(names)} ({reason})",
+            f"cannot decode {'; '.join(names)}: {reason}; such pictures will fail",
             "pip install --force-reinstall python-gdcm pillow pydicom",
         )
 
 
 def _extras(_: Plan) -> Findings:
-    """Found on the path, never imported."""
+    """Check that the modules of the extras exist, without importing them."""
     for extra, modules in _EXTRAS.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
-        told = f"not installed ({', '.join(missing)})" if missing else "installed"
-        advice = f'only if wanted: pip install "{DISTRIBUTION}[{extra}]"' if missing else ""
-        yield Finding(f"extra {extra}", Verdict.OK, told, advice)
+        summary = f"not installed ({', '.join(missing)})" if missing else "installed"
+        advice = f'optional: pip install "{DISTRIBUTION}[{extra}]"' if missing else ""
+        yield Finding(f"extra {extra}", Verdict.OK, summary, advice)

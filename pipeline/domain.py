@@ -1,4 +1,4 @@
-"""The nouns of the pipeline: frozen, and checked when they are made."""
+"""Domain types of the pipeline: immutable, and validated on construction."""
 
 from __future__ import annotations
 
@@ -12,23 +12,20 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .regions import ANY_REGION as ANY_REGION
+from .regions import REGIONS as REGIONS
+from .source import Source
+
 Array = NDArray[np.float32]
 
-REGIONS = ("elbow", "hand", "shoulder")
-"""The supported body regions, in the order of every region vector."""
-
-ANY_REGION = "all"
-"""In place of a region: a fracture stage that looks at pictures of every region."""
-
-
 Aggregation = Literal["max"]
-"""How the probabilities of a study's pictures become one: the highest. So a fracture that shows in
-one view only is not averaged away by the others."""
+"""How the probabilities of a study's pictures are combined: the maximum. So views without signs of
+a fracture do not dilute a view that shows one."""
 AGGREGATION: Aggregation = "max"
 
 
 class Status(StrEnum):
-    """What became of one input."""
+    """Processing status of one input."""
 
     OK = "ok"
     UNSUPPORTED = "unsupported"
@@ -36,11 +33,11 @@ class Status(StrEnum):
 
 
 HeaderUse = Literal["combine", "ignore"]
-"""Whether routing listens to what a DICOM header says of the body part."""
+"""Whether routing uses the body part in the DICOM header."""
 
 
 class HeaderEffect(StrEnum):
-    """What the header's word did to the routing of one picture."""
+    """Effect of the DICOM header on the routing of one picture."""
 
     NOTHING = "nothing"
     AGREED = "agreed"
@@ -50,11 +47,16 @@ class HeaderEffect(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a fracture stage says at the chosen operating point."""
+    """Decision of a fracture stage at the chosen operating point."""
 
     POSITIVE = "positive"
     UNCERTAIN = "uncertain"
     NEGATIVE = "negative"
+
+
+GRAVITY = (Verdict.POSITIVE, Verdict.UNCERTAIN, Status.FAILED, Status.UNSUPPORTED, Verdict.NEGATIVE)
+"""Every answer about a picture or a study, the gravest first: what was not judged may hide more
+than what is negative."""
 
 
 def _check(condition: bool, message: str) -> None:
@@ -63,22 +65,41 @@ def _check(condition: bool, message: str) -> None:
 
 
 def _check_probability(name: str, value: float) -> None:
-    _check(0.0 <= value <= 1.0, f"{name} is {value}, wanted a number in [0, 1]")
+    _check(0.0 <= value <= 1.0, f"{name} is {value}, expected a number in [0, 1]")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """Where one image comes from.
+    """Reference to one image of a source.
 
     Attributes:
-        path: The file.
+        path: The file; None for content in memory.
         frame: Zero-based frame of a multi-frame file; None for a single image.
         sha256: Hex digest of the whole file; None when it could not be read.
+        name: Name in messages and reports; by default the file's name without its folder.
     """
 
-    path: Path
+    path: Path | None
     frame: int | None = None
     sha256: str | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            if self.path is None:
+                raise ValueError("found neither a path nor a name, expected one of them")
+            object.__setattr__(self, "name", self.path.name)
+
+    @classmethod
+    def of(cls, source: Source, frame: int | None = None, sha256: str | None = None) -> ImageRef:
+        """The reference to an image of a source.
+
+        Args:
+            source: The file, or its content in memory.
+            frame: See :class:`ImageRef`.
+            sha256: See :class:`ImageRef`.
+        """
+        return cls(source if isinstance(source, Path) else None, frame, sha256, source.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +107,14 @@ class XrayImage:
     """One radiograph, ready for preprocessing.
 
     Attributes:
-        pixels: (H, W) float32 in [0, 1], bone bright; square pixels, whatever those of the file
-            are.
+        pixels: (H, W) float32 in [0, 1], bone bright; resampled to square pixels if necessary.
         source: The file (and frame) that it was read from.
         bit_depth: Bits stored for each pixel in the source.
-        spacing_mm: (row, column) distance of the centres of these pixels at the detector, or None.
+        spacing_mm: (row, column) distance of pixel centres at the detector, or None.
         dicom: Header values that the pipeline uses (never identifiers), or None.
         identity: Identifiers of patient, study, series and instance by DICOM keyword, or None.
-        flags: What was mended while it was read, and may have been mended wrongly.
-        colour: Share of the file's picture in [0, 1] that is clearly coloured.
+        flags: Corrections that were made during reading, which may be wrong.
+        colour: Share of the picture that is clearly coloured, in [0, 1].
     """
 
     pixels: Array
@@ -109,20 +129,22 @@ class XrayImage:
     def __post_init__(self) -> None:
         _check(
             self.pixels.ndim == 2 and self.pixels.dtype == np.float32,
-            f"pixels are {self.pixels.dtype} {self.pixels.shape}, wanted float32 (H, W)",
+            f"pixels are {self.pixels.dtype} {self.pixels.shape}, expected float32 (H, W)",
         )
-        _check(min(self.pixels.shape) > 0, f"pixels are {self.pixels.shape}, wanted at least 1 x 1")
+        _check(
+            min(self.pixels.shape) > 0, f"pixels are {self.pixels.shape}, expected at least 1 x 1"
+        )
         low, high = float(self.pixels.min()), float(self.pixels.max())
-        _check(low >= 0.0 and high <= 1.0, f"pixels span [{low}, {high}], wanted [0, 1]")
+        _check(low >= 0.0 and high <= 1.0, f"pixels span [{low}, {high}], expected [0, 1]")
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A doubt about one picture, to be known before its verdict is trusted.
+    """A doubt about one picture that affects how far its verdict can be trusted.
 
     Attributes:
         name: One of :data:`pipeline.flags.NAMES`.
-        reason: What was found, in a sentence for whoever reads the picture.
+        reason: What was found, as a sentence for the reader of the picture.
     """
 
     name: str
@@ -135,7 +157,7 @@ class Rendered:
 
     Attributes:
         pixels: (H, W) uint8.
-        reduction: Source px per pixel, a whole number; 1 but for very large pictures.
+        reduction: Source px per pixel, an integer; above 1 only for very large pictures.
     """
 
     pixels: NDArray[np.uint8]
@@ -144,19 +166,19 @@ class Rendered:
     def __post_init__(self) -> None:
         _check(
             self.pixels.ndim == 2 and self.pixels.dtype == np.uint8,
-            f"pixels are {self.pixels.dtype} {self.pixels.shape}, wanted uint8 (H, W)",
+            f"pixels are {self.pixels.dtype} {self.pixels.shape}, expected uint8 (H, W)",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the source picture lies on the model's canvas.
+    """Position of the source picture on the model's canvas.
 
     Attributes:
         scale_y, scale_x: Canvas px per source px.
         top_px, left_px: Canvas position of the source's top left corner (negative when cropped).
         source_shape: (H, W) of the source in px.
-        framed: Whether the limb was found; the canvas shows the whole picture where it was not.
+        framed: Whether the limb was found; otherwise the canvas shows the whole picture.
     """
 
     scale_y: float
@@ -177,15 +199,14 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Heatmap:
-    """Where in a picture a specialist sees what it says.
+    """Location of a specialist's evidence in a picture.
 
     Attributes:
-        cells: (h, w) float32 in [0, 1], covering the canvas: the evidence for the finding as a
-            share of that in the strongest place; 0 where there is none, or some against it, or
-            where it lies off the limb.
+        cells: (h, w) float32 in [0, 1], covering the canvas: the evidence for the finding relative
+            to its maximum; 0 where the evidence is absent, negative or outside the limb.
         canvas_px: Height and width of the model's canvas.
-        placement: Of the picture on the canvas.
-        hidden: Share in [0, 1] of all evidence for the finding that lies off the limb.
+        placement: Position of the picture on the canvas.
+        hidden: Share in [0, 1] of all evidence for the finding that is outside the limb.
     """
 
     cells: Array
@@ -196,23 +217,25 @@ class Heatmap:
     def __post_init__(self) -> None:
         _check(
             self.cells.ndim == 2 and self.cells.dtype == np.float32,
-            f"cells are {self.cells.dtype} {self.cells.shape}, wanted float32 (h, w)",
+            f"cells are {self.cells.dtype} {self.cells.shape}, expected float32 (h, w)",
         )
-        _check(0.0 <= self.hidden <= 1.0, f"hidden is {self.hidden}, wanted a number in [0, 1]")
+        _check(0.0 <= self.hidden <= 1.0, f"hidden is {self.hidden}, expected a number in [0, 1]")
 
 
 @dataclass(frozen=True, slots=True)
 class StageOutput:
-    """What one stage says about a batch of N pictures and K labels.
+    """Output of one stage for a batch of N pictures and K labels.
 
     Attributes:
         labels: K names, one for each column.
         logits: (N, K) float32, uncalibrated.
-        probabilities: (N, K) float32 in [0, 1], calibrated; each label on its own.
-        evidence: (N, K, h, w) float32 or None; of a network its mean over h and w plus the bias
-            is the logit, of an ensemble it is the mean of its members' evidence / temperature.
-        density: (N,) float32 or None; of a region stage with a density gate the similarity to the
-            nearest training pictures, see :class:`pipeline.bundle.Density`.
+        probabilities: (N, K) float32 in [0, 1], calibrated; labels are independent.
+        evidence: (N, K, h, w) float32 or None. For a network, its mean over h and w plus the bias
+            is the logit; for an ensemble, it is the mean of its members' evidence / temperature.
+        density: (N,) float32 or None. For a region stage with a density gate, the similarity to
+            the nearest training pictures; see :class:`pipeline.bundle.Density`.
+        types: Output for fracture types, one column per type; None for a stage without types; see
+            :class:`pipeline.bundle.FractureTypes`.
     """
 
     labels: tuple[str, ...]
@@ -220,18 +243,24 @@ class StageOutput:
     probabilities: Array
     evidence: Array | None = None
     density: Array | None = None
+    types: StageOutput | None = None
 
     def __post_init__(self) -> None:
-        wanted = (self.logits.shape[0], len(self.labels))
+        expected = (self.logits.shape[0], len(self.labels))
         for name in ("logits", "probabilities"):
-            found = getattr(self, name).shape
-            _check(found == wanted, f"{name} are {found}, wanted {wanted} for labels {self.labels}")
+            shape = getattr(self, name).shape
+            _check(
+                shape == expected,
+                f"{name} are {shape}, expected {expected} for labels {self.labels}",
+            )
         if self.evidence is not None:
-            found = self.evidence.shape
-            _check(found[:2] == wanted, f"evidence is {found}, wanted {wanted} + (h, w)")
+            shape = self.evidence.shape
+            _check(shape[:2] == expected, f"evidence is {shape}, expected {expected} + (h, w)")
         if self.density is not None:
-            found = self.density.shape
-            _check(found == wanted[:1], f"density is {found}, wanted {wanted[:1]}")
+            shape = self.density.shape
+            _check(shape == expected[:1], f"density is {shape}, expected {expected[:1]}")
+        if self.types is not None:
+            _check(len(self.types) == len(self), f"types of {len(self.types)} pictures")
 
     def __len__(self) -> int:
         return int(self.logits.shape[0])
@@ -239,20 +268,20 @@ class StageOutput:
 
 @dataclass(frozen=True, slots=True)
 class RegionCall:
-    """Which specialists look at a picture.
+    """Routing decision: which specialists examine a picture.
 
     Attributes:
-        probabilities: Calibrated probability of each supported region, each on its own.
-        thresholds: The probability from which a region fires; that of a region that the header
-            names may be lower than the router's own.
-        density: Similarity to the nearest training pictures, in [-1, 1]; None where the region
-            stage does not tell it.
-        density_threshold: The density below which no region fires, whatever the probabilities
-            are; None where there is no density gate, or it is off.
+        probabilities: Calibrated probability of each supported region, independent of the others.
+        thresholds: Lowest probability at which a region fires; the threshold of a region that the
+            header names may be lower than the router's own.
+        density: Similarity to the nearest training pictures, in [-1, 1]; None if the region stage
+            does not compute it.
+        density_threshold: The density below which no region fires, regardless of the
+            probabilities; None if the density gate is missing or off.
         density_far: The density below which a picture counts as far from the training pictures;
-            None where none does.
-        header_effect: What the header's word did.
-        veto: Why the header forbids what the router found; None when it does not.
+            None if this check is missing or off.
+        header_effect: Effect of the header on the routing.
+        veto: Why the header excludes the detected regions; None when it does not.
     """
 
     probabilities: Mapping[str, float]
@@ -267,13 +296,13 @@ class RegionCall:
         _check(
             set(self.probabilities) == set(self.thresholds),
             f"probabilities for {sorted(self.probabilities)}, thresholds for "
-            f"{sorted(self.thresholds)}: wanted the same regions",
+            f"{sorted(self.thresholds)}: expected the same regions",
         )
         for region, probability in self.probabilities.items():
             _check_probability(f"probability of {region}", probability)
         for name in ("density", "density_threshold", "density_far"):
             value = getattr(self, name)
-            _check(value is None or math.isfinite(value), f"{name} is {value}, wanted a number")
+            _check(value is None or math.isfinite(value), f"{name} is {value}, expected a number")
             _check(
                 value is None or self.density is not None,
                 f"{name} is {value}, but there is no density",
@@ -281,14 +310,14 @@ class RegionCall:
 
     @property
     def unfamiliar(self) -> bool:
-        """Whether the picture is too far from all that the networks were trained on."""
+        """Whether the picture is too far from the training pictures to be judged."""
         if self.density is None or self.density_threshold is None:
             return False
         return self.density < self.density_threshold
 
     @property
     def far(self) -> bool:
-        """Whether the picture is far from the training pictures, judged or not."""
+        """Whether the picture is far from the training pictures, regardless of the gate."""
         return (
             self.density is not None
             and self.density_far is not None
@@ -297,18 +326,18 @@ class RegionCall:
 
     @property
     def ranking(self) -> tuple[str, ...]:
-        """All regions, the most probable first."""
+        """All regions in descending order of probability."""
         return tuple(sorted(self.probabilities, key=lambda r: -self.probabilities[r]))
 
     @property
-    def found(self) -> tuple[str, ...]:
-        """The regions at or above their threshold, the most probable first."""
+    def detected(self) -> tuple[str, ...]:
+        """The regions at or above their threshold, in descending order of probability."""
         return tuple(r for r in self.ranking if self.probabilities[r] >= self.thresholds[r])
 
     @property
     def fired(self) -> tuple[str, ...]:
-        """The regions whose specialists are asked: all found, unless density or header forbid."""
-        return () if self.unfamiliar or self.veto else self.found
+        """The regions whose specialists run: all detected ones, unless density or header veto."""
+        return () if self.unfamiliar or self.veto else self.detected
 
     @property
     def reason(self) -> str | None:
@@ -318,14 +347,14 @@ class RegionCall:
         if self.unfamiliar:
             return (
                 "unlike anything that the networks were trained on: similarity "
-                f"{self.density:.3f}, wanted {self.density_threshold:.3f} or more"
+                f"{self.density:.3f}, expected {self.density_threshold:.3f} or more"
             )
         if self.veto:
             return self.veto
         best = self.ranking[0]
         return (
             f"no supported region recognised: the nearest is {best} with probability "
-            f"{self.probabilities[best]:.3f}, wanted {self.thresholds[best]:.3f} or more"
+            f"{self.probabilities[best]:.3f}, expected {self.thresholds[best]:.3f} or more"
         )
 
 
@@ -336,8 +365,8 @@ class OperatingPoint:
     Attributes:
         name: ``sensitive``, ``balanced``, ``specific`` or a user's own.
         threshold: Positive at or above this probability.
-        doubt_below: Below it negative; between it and ``threshold`` uncertain. Equal to
-            ``threshold`` when there is no doubtful band.
+        doubt_below: Negative below this probability; uncertain between it and ``threshold``. Equal
+            to ``threshold`` when there is no uncertain band.
     """
 
     name: str
@@ -348,7 +377,7 @@ class OperatingPoint:
         _check_probability("threshold", self.threshold)
         _check(
             0.0 <= self.doubt_below <= self.threshold,
-            f"doubt_below is {self.doubt_below}, wanted [0, threshold {self.threshold}]",
+            f"doubt_below is {self.doubt_below}, expected [0, threshold {self.threshold}]",
         )
 
     def verdict(self, probability: float) -> Verdict:
@@ -360,15 +389,17 @@ class OperatingPoint:
 
 @dataclass(frozen=True, slots=True)
 class FractureCall:
-    """What one specialist says about one picture.
+    """Finding of one specialist for one picture.
 
     Attributes:
-        region: The specialist; ``all`` for one that looks at pictures of every region.
-        target: What its training labels meant: ``fracture`` or ``abnormality``.
+        region: Region of the specialist; ``all`` for one that examines every region.
+        target: Meaning of its training labels: ``fracture`` or ``abnormality``.
         probability: Calibrated, in [0, 1].
         operating_point: The rule that was applied.
-        heatmap: Where it is seen; None when it was not asked for, or the network has none.
+        heatmap: Location of the evidence; None if not requested or not supported by the network.
         far: Whether the rule is the one for pictures that are far from the training pictures.
+        types: Calibrated probability of each fracture type, given a fracture; empty if the
+            specialist does not classify types, or the verdict is negative.
     """
 
     region: str
@@ -377,9 +408,12 @@ class FractureCall:
     operating_point: OperatingPoint
     heatmap: Heatmap | None = field(default=None, compare=False, repr=False)
     far: bool = False
+    types: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         _check_probability(f"probability of {self.target} ({self.region})", self.probability)
+        for name, probability in self.types.items():
+            _check_probability(f"probability of {name} ({self.region})", probability)
 
     @property
     def verdict(self) -> Verdict:
@@ -389,14 +423,14 @@ class FractureCall:
 
 @dataclass(frozen=True, slots=True)
 class StudyCall:
-    """What one specialist says about the pictures of one study together.
+    """Finding of one specialist for the pictures of one study.
 
     Attributes:
-        call: Of the picture with the highest probability, decided by the point for studies.
+        call: Finding for the picture with the highest probability, decided at the study point.
         image: That picture.
-        threshold_of: Whether the point was fitted to whole studies, or to single pictures for
-            want of one.
-        aggregation: How the pictures' probabilities became one.
+        threshold_of: Whether the point was fitted to whole studies, or to single pictures because
+            no study point is stored.
+        aggregation: How the pictures' probabilities were combined.
     """
 
     call: FractureCall
@@ -406,43 +440,47 @@ class StudyCall:
 
     @property
     def verdict(self) -> Verdict:
-        """On the study."""
+        """Verdict on the study."""
         return self.call.verdict
 
     @property
     def probability(self) -> float:
-        """Of the study, in [0, 1]."""
+        """Probability of the study, in [0, 1]."""
         return self.call.probability
 
 
 Call = TypeVar("Call", FractureCall, StudyCall)
 
 
+def by_gravity(calls: Iterable[Call]) -> list[Call]:
+    """The calls with the gravest verdict first, those of one verdict by falling probability."""
+    return sorted(calls, key=lambda call: (GRAVITY.index(call.verdict), -call.probability))
+
+
 def gravest(calls: Iterable[Call]) -> Call | None:
-    """The call with the gravest verdict, then the highest probability; None without any."""
-    gravity = list(Verdict)
-    return min(calls, key=lambda c: (gravity.index(c.verdict), -c.probability), default=None)
+    """The first call of :func:`by_gravity`; None without calls."""
+    return next(iter(by_gravity(calls)), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Everything that is known about one input at the end.
+    """The final result for one input.
 
     Attributes:
         image: The input.
         status: ``ok`` has findings; ``unsupported`` and ``failed`` have an ``error`` text instead.
-        region: The routing decision; None when the picture was never routed: it failed before,
-            or there is no region stage.
-        findings: One call for each specialist that looked.
-        error: Why there is no finding; None when there is.
+        region: The routing decision; None when the picture was not routed: it failed earlier, or
+            there is no region stage.
+        findings: One call for each specialist that examined the picture.
+        error: Why there is no finding; None when there is one.
         elapsed_ms: Time spent on this input: reading and resizing, plus its share of the batch.
-        bundle_digests: Bundle name to SHA-256 of the file that spoke.
+        bundle_digests: SHA-256 of each bundle file that contributed, by bundle name.
         header: The DICOM header values that the pipeline uses, never identifiers.
         flags: Doubts about the picture.
-        study: What the pictures of one study have in common, never an identifier of the patient;
-            None where no study is known.
-        identity: Identifiers by DICOM keyword; None unless they were asked for.
-        rendered: The picture for reports; None when no report was asked for.
+        study: Key that the pictures of one study share, never a patient identifier; None if the
+            study is unknown.
+        identity: Identifiers by DICOM keyword; None unless they were requested.
+        rendered: The picture for reports; None when no report was requested.
     """
 
     image: ImageRef
@@ -459,19 +497,19 @@ class Outcome:
     rendered: Rendered | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        spoken = self.status is Status.OK
+        judged = self.status is Status.OK
         _check(
-            spoken == bool(self.findings),
+            judged == bool(self.findings),
             f"status {self.status} with {len(self.findings)} findings",
         )
-        _check(spoken == (self.error is None), f"status {self.status} with error {self.error!r}")
+        _check(judged == (self.error is None), f"status {self.status} with error {self.error!r}")
 
     @property
     def unexamined(self) -> tuple[str, ...]:
-        """The regions that fired and that no specialist looked at."""
-        looked = {finding.region for finding in self.findings}
-        fired = self.region.fired if self.region and ANY_REGION not in looked else ()
-        return tuple(region for region in fired if region not in looked)
+        """The regions that fired but that no specialist examined."""
+        examined = {finding.region for finding in self.findings}
+        fired = self.region.fired if self.region and ANY_REGION not in examined else ()
+        return tuple(region for region in fired if region not in examined)
 
     @property
     def leading(self) -> FractureCall | None:

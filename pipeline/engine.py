@@ -1,257 +1,201 @@
-"""Judges pictures: routing, specialists, decisions; and whole files, as they come.
+"""The engine: reads files, or content in memory, and judges their pictures as they arrive.
 
-What one picture does wrong becomes its own failed outcome; what the device or the weights do wrong
-ends the run.
+Other programs use :meth:`Engine.open`; see ``docs/embedding.md``.
+
+An error in one file becomes a failed outcome of that file. An error of the device or the weights is
+raised.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
+from types import TracebackType
+from typing import Self
 
 from .clock import Clock
 from .config import RunConfig
-from .decision import combine, decide, examiners, refusal, route, unjudged
-from .domain import (
-    FractureCall,
-    Heatmap,
-    Outcome,
-    RegionCall,
-    StageOutput,
-    Status,
-    Verdict,
-)
-from .flags import reconcile, routing
-from .flow import Flow, Limits, Result
-from .heatmap import to_heatmap
+from .domain import Outcome, Status
+from .flow import Flow, Result
+from .io.room import FILE_BYTES_A_PIXEL
+from .judge import Judge
 from .reading.opened import open_reader
-from .reading.prepared import Item, Prepared, Reader, Wanted
-from .runtime.network import Batch, Stage
-from .runtime.session import Weights
-from .tissue import tissue
+from .reading.prepared import Item, Prepared, Reader, ReadOptions
+from .runtime.session import Weights, load_bundles
+from .source import Source, bytes_in_memory
+from .submissions import Submissions
 
-StudyOf = Callable[[Path, str | None], str | None]
-"""From a file and the StudyInstanceUID of its header, None without one, to the key of its study;
-called by several threads at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What the networks said of N pictures.
-
-    Attributes:
-        routing: The region stage; None where there is none.
-        answers: What each specialist said, by region, of the rows that it looked at.
-        rows: Those rows, by region.
-        alone: (N,) routing decisions by the pixels alone; None without a region stage, or where it
-            gave no number.
-        calls: (N,) the same after the header was heard.
-    """
-
-    routing: StageOutput | None
-    answers: Mapping[str, StageOutput]
-    rows: Mapping[str, Sequence[int]]
-    alone: Sequence[RegionCall | None]
-    calls: Sequence[RegionCall | None]
+StudyOf = Callable[[Path | None, str | None], str | None]
+"""Maps a file (None for content in memory) and the StudyInstanceUID of its header (None without
+one) to the key of its study. Several threads call it concurrently."""
 
 
-class Engine:
-    """Judges pictures with the networks of one weights folder.
+class Engine(Judge):
+    """Reads files and judges their pictures with the networks of one weights folder.
 
-    It may be used by several threads at once.
+    It is thread-safe. It is also a context manager: on exit it finishes the submitted files, or
+    abandons them when the block raises.
 
     Args:
         weights: Opened bundles.
         config: Batch size, numbers of threads, heatmaps and identifiers.
-        reader: Reads files; None for an engine that only judges what others have read.
-        clock: Told how long the threads read, decode, resize, and run trunk and heads.
-        rendered: Whether outcomes carry the picture, for reports.
-        study_of: Tells the study of a file; None where that is of no interest.
+        reader: Reads files; its owner stops it.
+        clock: Records the time for reading, decoding, resizing, trunk and heads.
+        rendered: Whether outcomes contain the picture, for reports.
+        study_of: Returns the study of a file; None if studies are not needed.
     """
 
     def __init__(
         self,
         weights: Weights,
         config: RunConfig,
-        reader: Reader | None = None,
+        reader: Reader,
         clock: Clock | None = None,
         *,
         rendered: bool = False,
         study_of: StudyOf | None = None,
     ) -> None:
-        self._weights, self._config, self._reader = weights, config, reader
-        self._clock = clock or Clock()
-        self._study_of = study_of
+        super().__init__(weights, config, clock)
+        self._reader, self._study_of = reader, study_of
         identity = config.identifiers == "keep" or study_of is not None
-        self._wanted = Wanted(weights.preprocessings, identity, rendered)
+        self._options = ReadOptions(weights.preprocessings, identity, rendered)
+        self._opened = ExitStack()
+        self._submissions = Submissions(
+            self._read, self.judge, self.limits, bytes_in_memory,
+            FILE_BYTES_A_PIXEL * 10**6 * config.megapixels, self._opened.close,
+        )  # fmt: skip
 
-    def outcomes(
-        self, paths: Iterable[Path], *, ordered: bool = True
-    ) -> Generator[Outcome, None, None]:
-        """Judge files as they come.
+    @classmethod
+    def open(
+        cls,
+        weights: Path,
+        config: RunConfig | None = None,
+        *,
+        rendered: bool = False,
+        study_of: StudyOf | None = None,
+    ) -> Self:
+        """Open networks and a reader for a new engine; :meth:`close` releases them.
 
         Args:
-            paths: Any number of them, taken one by one on a thread of its own: the source may
-                wait for the next file as long as it likes.
-            ordered: Whether outcomes come in the order of ``paths``, or as soon as they are there.
+            weights: See :func:`pipeline.runtime.session.load_bundles`.
+            config: Settings; None for the defaults.
+            rendered: See :class:`Engine`.
+            study_of: See :class:`Engine`.
+
+        Raises:
+            BundleError: The weights are missing, altered or do not match each other.
+            DeviceError: The requested device does not work.
+            StartError: No worker can be started.
+            UsageError: The settings do not match the weights.
+        """
+        config = config or RunConfig()
+        with ExitStack() as opened:
+            reader = opened.enter_context(open_reader(config))  # it starts in the background
+            networks = load_bundles(weights, config)
+            engine = cls(networks, config, reader, rendered=rendered, study_of=study_of)
+            engine._opened.enter_context(opened.pop_all())
+        return engine
+
+    def read(self, source: Source) -> list[Outcome]:
+        """Read and judge one file, and wait for its outcomes: see :meth:`submit`."""
+        return self.submit(source).result()
+
+    def submit(self, source: Source, timeout: float | None = None) -> Future[list[Outcome]]:
+        """Read and judge one file in the background.
+
+        No picture waits for another submission. Futures complete in any order. A callback of a
+        future must not block here: it must pass a timeout of 0.
+
+        Args:
+            source: A file, or content in memory with a name.
+            timeout: Seconds to wait while the number of files in flight reaches :attr:`limits`, or
+                their content reaches 4 bytes for each pixel of ``megapixels``; None to wait
+                without limit, 0 not to wait.
+
+        Returns:
+            A future of one outcome, or of one for each frame of a multi-frame file, in order; see
+            :meth:`outcomes` for unreadable files. It raises DeviceError if the device fails and
+            StartError if no worker can be started. A future that is cancelled before its file is
+            read costs nothing.
+
+        Raises:
+            BusyError: The limits were reached during the whole timeout.
+            RuntimeError: The engine is closed.
+        """
+        return self._submissions.submit(source, timeout)
+
+    def close(self, *, wait: bool = True) -> None:
+        """Accept no more files, and stop the reader that :meth:`open` has opened.
+
+        Args:
+            wait: Whether to finish the submitted files. Otherwise they are abandoned: their
+                futures are cancelled or raise ``CancelledError``.
+        """
+        with self._opened:
+            self._submissions.close(wait=wait)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close(wait=kind is None)
+
+    def outcomes(
+        self,
+        sources: Iterable[Source],
+        *,
+        ordered: bool = True,
+        give_up: Callable[[], None] = lambda: None,
+    ) -> Generator[Outcome, None, None]:
+        """Judge a stream of files as they arrive.
+
+        Args:
+            sources: Files, or named contents in memory. A separate thread consumes them one by
+                one, so the iterable may block for any time.
+            ordered: Whether outcomes come in the order of ``sources``, or as soon as they are
+                ready.
+            give_up: Called when the caller stops early or the stream fails, before this method
+                waits for the files that are being read.
 
         Yields:
             One outcome for a file, or one for each frame of a multi-frame file. When frame k of a
-            file cannot be read, the frames before it keep their outcomes and frame k gets a failed
-            one. So does one whose decoder crashes, hangs or takes too much memory.
+            file cannot be read, the earlier frames keep their outcomes and frame k gets a failed
+            one. The same applies to a frame whose decoder crashes, hangs or needs too much memory.
 
         Raises:
-            DeviceError: The device gave up in the middle of the run.
+            DeviceError: The device failed during the run.
             StartError: No worker can be started.
         """
-        assert self._reader is not None  # noqa: S101  (without a reader it only judges)
-        stop = self._reader.stop  # left early, no thread shall wait for a worker
-        flow = Flow(self._read, self.judge, self.limits, ordered=ordered, give_up=stop)
-        with closing(flow.results(paths)) as results:
+        flow = Flow(self._read, self.judge, self.limits, ordered=ordered, give_up=give_up)
+        with closing(flow.results(sources)) as results:
             yield from results
 
-    @property
-    def limits(self) -> Limits:
-        """How much is in flight at the same time."""
-        config = self._config
-        in_lanes = 2 * config.lanes * config.batch_size
-        return Limits(
-            readers=config.reader_threads,
-            lanes=config.lanes,
-            batch=config.batch_size,
-            files=in_lanes + 2 * max(config.batch_size, config.reader_threads),
-            items=in_lanes,
-        )
-
-    def judge(self, pictures: Sequence[Prepared]) -> list[Outcome]:
-        """Judge pictures that were read, at once.
-
-        Raises:
-            DeviceError: The device gave up, for want of memory above all.
-        """
-        if not pictures:
-            return []
-        started = time.perf_counter()
-        with self._clock.measure("heads"):
-            outcomes = self.conclude(pictures, self.look(pictures))
-        share_ms = _since(started) / len(pictures)
-        return [replace(each, elapsed_ms=each.elapsed_ms + share_ms) for each in outcomes]
-
-    def look(self, pictures: Sequence[Prepared], *, everyone: bool = False) -> Look:
-        """Ask the networks, and decide who looks.
-
-        Args:
-            pictures: N of them.
-            everyone: Whether every specialist looks at every picture, whatever the router says,
-                and gives its evidence: for evaluations.
-        """
-        weights, config = self._weights, self._config
-        batch = Batch([item.arrays for item in pictures], weights.trunks, self._clock)
-        alone: list[RegionCall | None] = [None] * len(pictures)
-        routing: StageOutput | None = None
-        if weights.region is not None:
-            routing = weights.region.look(batch)
-            alone = _route(weights.region, routing, weights)
-        calls = [
-            call and combine(call, item.header, config.header, config.header_margin)
-            for call, item in zip(alone, pictures, strict=True)
-        ]
-        looking = self._looking(pictures, calls)
-        answers: dict[str, StageOutput] = {}
-        rows: dict[str, Sequence[int]] = {}
-        for region, specialist in weights.fracture.items():
-            chosen = [i for i, names in enumerate(looking) if everyone or region in names]
-            if chosen:
-                evidence = everyone or config.shown_heatmaps != "none"
-                answers[region] = specialist.look(batch, chosen, evidence=evidence)
-                rows[region] = chosen
-        return Look(routing, answers, rows, alone, calls)
-
-    def conclude(self, pictures: Sequence[Prepared], look: Look) -> list[Outcome]:
-        """What follows from what the networks said.
-
-        Args:
-            pictures: Those of ``look``.
-            look: From :meth:`look`.
-        """
-        faults: list[str | None] = [None] * len(pictures)
-        if self._weights.region is not None:
-            faults = [
-                None if call else "the region stage gave no number for it" for call in look.calls
-            ]
-        looking = self._looking(pictures, look.calls)
-        findings: list[list[FractureCall]] = [[] for _ in pictures]
-        for region, output in look.answers.items():
-            for row, i in enumerate(look.rows[region]):
-                if region not in looking[i]:
-                    continue
-                call = look.calls[i]
-                far = call is not None and call.far
-                finding = self._finding(row, output, region, pictures[i], far)
-                if finding is None:
-                    faults[i] = f"the {region} specialist gave no number for it"
-                else:
-                    findings[i].append(finding)
-        return [
-            _outcome(item, call, tuple(found), fault, self._weights)
-            for item, call, found, fault in zip(pictures, look.calls, findings, faults, strict=True)
-        ]
-
-    def _looking(
-        self, pictures: Sequence[Prepared], calls: Sequence[RegionCall | None]
-    ) -> list[tuple[str, ...]]:
-        """The specialists that look at each picture."""
-        routed = self._weights.region is not None
-        return [
-            ()
-            if unjudged(item.flags) or (routed and call is None)
-            else examiners(call, self._weights.fracture)
-            for item, call in zip(pictures, calls, strict=True)
-        ]
-
-    def _read(self, path: Path) -> Iterator[Prepared | Result[Outcome]]:
-        """The pictures of one file, and the outcome of what ends it."""
-        assert self._reader is not None  # noqa: S101  (see outcomes)
-        for item in self._reader.read(path, self._wanted, self._clock):
-            item = self._of_study(item)
+    def _read(self, source: Source) -> Iterator[Prepared | Result[Outcome]]:
+        """The pictures of one file, then a failed outcome if reading fails."""
+        for item in self._reader.read(source, self._options, self._clock):
+            item = self._with_study(item)
             yield Result(item) if isinstance(item, Outcome) else item
 
-    def _of_study(self, item: Item) -> Item:
-        """The item with its study; identifiers go no further unless they are kept."""
+    def _with_study(self, item: Item) -> Item:
+        """Add the study; remove identifiers unless the configuration keeps them."""
         uid = (item.identity or {}).get("StudyInstanceUID") or None
         study = self._study_of(item.image.path, uid) if self._study_of else None
         if isinstance(item, Outcome) and item.status is Status.UNSUPPORTED:
-            study = None  # a document or a CT slice is no picture that the study has lost
+            study = None  # a document or a CT slice does not belong to the study's pictures
         kept = isinstance(item, Prepared) and self._config.identifiers == "keep"
         return replace(item, identity=item.identity if kept else None, study=study)
 
-    def _finding(
-        self, row: int, output: StageOutput, region: str, item: Prepared, far: bool
-    ) -> FractureCall | None:
-        """What a specialist says of one of its rows; None where it gave something unusable."""
-        probability = float(output.probabilities[row, 0])
-        if not np.isfinite(probability):
-            return None
-        weights, shown = self._weights, self._config.shown_heatmaps
-        spec, point = weights.fracture[region].spec, weights.point(region, far)
-        heatmap: Heatmap | None = None
-        wanted = shown == "all" or (
-            shown == "positive" and point.verdict(probability) is not Verdict.NEGATIVE
-        )
-        if output.evidence is not None and wanted and np.isfinite(output.evidence[row, 0]).all():
-            placement = item.placements[spec.preprocess]
-            limb = None if item.rendered is None else tissue(item.rendered.pixels)
-            heatmap = to_heatmap(output.evidence[row, 0], spec.preprocess, placement, limb)
-        return decide(region, str(spec.target), probability, point, heatmap, far)
-
 
 def run(
-    paths: Iterable[Path],
+    sources: Iterable[Source],
     weights: Weights,
     config: RunConfig,
     clock: Clock | None = None,
@@ -260,73 +204,20 @@ def run(
     study_of: StudyOf | None = None,
     reader: Reader | None = None,
 ) -> Generator[Outcome, None, None]:
-    """The outcomes of files in their order, with a reader for this one job.
+    """Yield the outcomes of files in order, with a reader for this job only.
 
     Args:
-        paths: See :meth:`Engine.outcomes`.
-        weights: See :class:`Engine`, as for the next four.
-        config: Settings.
-        clock: Told how long everything takes.
-        rendered: Whether outcomes carry the picture.
-        study_of: Tells the study of a file.
+        sources: See :meth:`Engine.outcomes`.
+        weights: See :class:`Engine`.
+        config: See :class:`Engine`.
+        clock: See :class:`Engine`.
+        rendered: See :class:`Engine`.
+        study_of: See :class:`Engine`.
         reader: See :func:`pipeline.reading.opened.open_reader`; None to open one here.
     """
     with ExitStack() as stack:
         reader = reader or stack.enter_context(open_reader(config))
         engine = Engine(weights, config, reader, clock, rendered=rendered, study_of=study_of)
-        yield from stack.enter_context(closing(engine.outcomes(paths)))
-
-
-def _route(region: Stage, output: StageOutput, weights: Weights) -> list[RegionCall | None]:
-    """A routing decision for each row; None where the network gave something unusable."""
-    thresholds = region.spec.route_thresholds
-    wanted = None if weights.gate is None else weights.gate.threshold
-    densities = [None] * len(output) if output.density is None else output.density.tolist()
-    calls: list[RegionCall | None] = []
-    for row, density in zip(output.probabilities, densities, strict=True):
-        usable = np.isfinite(row).all() and (density is None or np.isfinite(density))
-        probabilities = dict(zip(output.labels, row.tolist(), strict=True))
-        calls.append(
-            route(probabilities, thresholds, density, wanted, weights.far) if usable else None
-        )
-    return calls
-
-
-def _outcome(
-    item: Prepared,
-    call: RegionCall | None,
-    found: tuple[FractureCall, ...],
-    fault: str | None,
-    weights: Weights,
-) -> Outcome:
-    """Put together what is known about one picture."""
-    blank = unjudged(item.flags)
-    if blank is not None:  # then what the router says means nothing either
-        call, fault = None, None
-    error = blank or fault or refusal(call, weights.fracture)
-    status = Status.OK
-    if error is not None:
-        status = Status.UNSUPPORTED if fault is None else Status.FAILED
-        found = ()
-    seen = None if call is None else call.found if call.veto else call.fired
-    routers = [] if weights.region is None else [weights.region]
-    spoke = [*routers, *(weights.fracture[finding.region] for finding in found)]
-    return Outcome(
-        image=item.image,
-        status=status,
-        region=call,
-        findings=found,
-        error=error,
-        elapsed_ms=item.elapsed_ms,
-        bundle_digests=weights.digests(spoke),
-        header=item.header,
-        flags=item.flags + reconcile(item.header, seen) + (routing(call) if found else ()),
-        study=item.study,
-        identity=item.identity,
-        rendered=item.rendered,
-    )
-
-
-def _since(started: float) -> float:
-    """Milliseconds since a ``time.perf_counter`` reading."""
-    return (time.perf_counter() - started) * 1000.0
+        # The reader serves this job only: stop it if the caller stops early.
+        outcomes = engine.outcomes(sources, give_up=reader.stop)
+        yield from stack.enter_context(closing(outcomes))

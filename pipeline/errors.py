@@ -1,4 +1,4 @@
-"""Every error that fxpipe raises on purpose. Each says what was found, what was wanted, what to do.
+"""All errors that fxpipe raises on purpose, with what was found, what was expected and a hint.
 
 ::
 
@@ -10,8 +10,9 @@
     │   ├── BundleError
     │   ├── DeviceError
     │   └── MissingExtraError
-    ├── OutputError           exit 3: a result cannot be written; the run can go on later
-    ├── ImageError            one input got no verdict; the others go on
+    ├── BusyError             exit 3: a service has reached its limit of files in flight
+    ├── OutputError           exit 3: a result cannot be written; the run can be resumed
+    ├── ImageError            one input got no verdict; the run continues
     │   ├── UnreadableImageError  exit 1: reported as failed
     │   └── UnsupportedError      exit 0: reported as unsupported
     │       ├── NotAPictureError
@@ -30,8 +31,8 @@ class FxpipeError(Exception):
     """Base of all deliberate errors.
 
     Args:
-        message: What was found and what was wanted, naming the object.
-        hint: What to do next; empty when the message says it already.
+        message: What was found and what was expected, with the name of the file or object.
+        hint: What to do next; empty if the message is sufficient.
     """
 
     exit_code = 3
@@ -42,21 +43,21 @@ class FxpipeError(Exception):
 
 
 class UsageError(FxpipeError):
-    """The command line asks for something impossible."""
+    """The command line is invalid."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A configuration has faults; all of them are listed at once."""
+    """A configuration has faults; the message lists all of them."""
 
 
 class InputMissingError(UsageError):
-    """The input path does not exist or holds no file."""
+    """The input path does not exist or contains no file."""
 
 
 class StartError(FxpipeError):
-    """Everything was asked for correctly, but the run cannot start."""
+    """The command is valid, but the run cannot start."""
 
     exit_code = 3
 
@@ -66,7 +67,7 @@ class BundleError(StartError):
 
 
 class DeviceError(StartError):
-    """The device that was asked for is not the device that would be used."""
+    """The requested device cannot be used."""
 
 
 class MissingExtraError(StartError):
@@ -74,7 +75,13 @@ class MissingExtraError(StartError):
 
 
 class OutputError(FxpipeError):
-    """A result cannot be written: the disk is full, the folder gone. What is there stays."""
+    """A result cannot be written (disk full, folder missing). Existing results are kept."""
+
+    exit_code = 3
+
+
+class BusyError(FxpipeError):
+    """The limit of files in flight is reached; a later attempt may succeed."""
 
     exit_code = 3
 
@@ -86,40 +93,40 @@ class ImageError(FxpipeError):
 
 
 class UnreadableImageError(ImageError):
-    """A file that claims to be a picture and cannot be decoded."""
+    """A file that should be a picture but cannot be decoded."""
 
 
 class UnsupportedError(ImageError):
-    """A file that can be read as far as is needed to know that fxpipe does not judge it."""
+    """A readable file of a kind that fxpipe does not judge."""
 
 
 class NotAPictureError(UnsupportedError):
-    """A file that neither is a picture nor claims to be one by its name."""
+    """A file that is not a picture, by content and by name."""
 
 
 class NotARadiographError(UnsupportedError):
-    """A readable object that is no projection radiograph (a CT slice or a report, for one)."""
+    """A readable object that is not a projection radiograph, for example a CT slice."""
 
 
 class OwnOutputError(UnsupportedError):
-    """A file that fxpipe made itself."""
+    """A file created by fxpipe."""
 
 
 MOST_FAULTS = 10
-"""That a message lists before it only counts."""
+"""Largest number of faults that a message lists."""
 
 
 def shortened(faults: Sequence[str]) -> list[str]:
-    """The first few faults, and how many more there are."""
+    """The first faults, and the number of others."""
     more = len(faults) - MOST_FAULTS
     return [*faults[:MOST_FAULTS], *([f"and {more} more"] if more > 0 else [])]
 
 
 class IndexFaultsError(FxpipeError):
-    """The table of samples has faults; the first of them are listed at once.
+    """The table of samples has faults; the message lists the first of them.
 
     Attributes:
-        faults: All of them.
+        faults: All faults.
     """
 
     exit_code = 1
@@ -133,6 +140,6 @@ class IndexFaultsError(FxpipeError):
 
 
 class ExportRefusedError(FxpipeError):
-    """The exported graph does not make the decisions of the trained network."""
+    """The exported graph decides differently from the trained network."""
 
     exit_code = 1

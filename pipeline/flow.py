@@ -1,9 +1,8 @@
-"""Files through threads: read ahead, judged as soon as a lane is free, handed out in order or not.
+"""A threaded pipeline: reads sources ahead, judges items in batches, delivers results.
 
-Reader threads read files. Each picture waits until a lane takes it, together with what else is
-waiting at that moment: no picture waits for another one that would fill a batch, so an endless
-source gets its answers as its pictures come. The number of files and of pictures in flight is
-bounded.
+Reader threads read files, or content in memory. A free lane takes all items that wait at that
+moment, up to a batch: no item waits for a batch to fill, so an endless source gets its results as
+its pictures arrive. The number of files and of items in flight is bounded.
 """
 
 from __future__ import annotations
@@ -15,31 +14,31 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 S = TypeVar("S")  # a source, such as a path
-T = TypeVar("T")  # what is read from it and has to be judged
+T = TypeVar("T")  # an item of a source that has to be judged
 R = TypeVar("R")  # a result
 
 _JOIN_S = 2.0
-"""How long the end waits for a source that gives nothing; its thread ends with the process."""
+"""Seconds to wait for a blocked source at the end; its thread ends with the process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result(Generic[R]):
-    """What a reader has instead of an item that has to be judged: it is a result already."""
+    """A final result from a reader, which needs no judging."""
 
     value: R
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much is in flight at the same time, at most.
+    """Limits of a flow.
 
     Attributes:
-        readers: Threads that read.
-        lanes: Threads that judge.
-        batch: Items that one lane judges together.
-        files: Sources that were taken and whose results were not all handed out.
-        items: Items that were read and not handed out. Those of the source that is handed out
-            next are counted apart, so that it never waits for the others.
+        readers: Number of threads that read.
+        lanes: Number of threads that judge.
+        batch: Maximum number of items that one lane judges together.
+        files: Maximum number of sources that were taken and not fully delivered.
+        items: Maximum number of items that were read and not delivered. Items of the source that
+            is delivered next are counted separately, so that it never waits for the others.
     """
 
     readers: int
@@ -54,20 +53,20 @@ class _File(Generic[R]):
     """One source.
 
     Attributes:
-        done: Results, or the error that takes the place of one, by number of the item.
-        read: Items that were read.
-        taken: Results that were handed out.
-        ended: Whether there are no more items.
+        done: Results, or the error in place of one, by number of the item.
+        read: Number of items that were read.
+        delivered: Number of results that were delivered.
+        ended: Whether all items were read.
     """
 
     done: dict[int, R | BaseException] = field(default_factory=dict)
     read: int = 0
-    taken: int = 0
+    delivered: int = 0
     ended: bool = False
 
     @property
     def finished(self) -> bool:
-        return self.ended and self.taken == self.read
+        return self.ended and self.delivered == self.read
 
 
 class Flow(Generic[S, T, R]):
@@ -77,8 +76,8 @@ class Flow(Generic[S, T, R]):
         read: From a source to its items, in order; called on reader threads.
         judge: From items to their results, in the same order; called on lanes.
         limits: See :class:`Limits`.
-        ordered: Whether results come in the order of the sources, or as soon as they are there.
-        give_up: Called when the results are left early, so that no reader keeps the end waiting.
+        ordered: Whether results come in the order of the sources, or as soon as they are ready.
+        give_up: Called when the caller stops early, so that no reader delays the end.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class Flow(Generic[S, T, R]):
         self._files: dict[int, _File[R]] = {}
         self._to_read: deque[tuple[int, S]] = deque()
         self._to_judge: deque[tuple[int, int, T]] = deque()
-        self._there: deque[tuple[int, int]] = deque()
+        self._ready: deque[tuple[int, int]] = deque()
         self._in_flight = 0
         self._head = 0
         self._count: int | None = None
@@ -106,10 +105,10 @@ class Flow(Generic[S, T, R]):
         """The results of all sources.
 
         Args:
-            sources: Taken one by one, on a thread of its own, when there is room.
+            sources: A separate thread consumes them one by one when there is room.
 
         Raises:
-            Exception: What ``sources``, ``read`` or ``judge`` raised, in the place of the result.
+            Exception: What ``sources``, ``read`` or ``judge`` raised, in place of the result.
         """
         work: list[tuple[str, Callable[[], None]]] = [("feed", lambda: self._feed(iter(sources)))]
         work += [("read", self._run_reader)] * self._limits.readers
@@ -121,10 +120,10 @@ class Flow(Generic[S, T, R]):
         try:
             for thread in threads:
                 thread.start()
-            while (found := self._next()) is not None:
-                if isinstance(found[0], BaseException):
-                    raise found[0]
-                yield found[0]
+            while (result := self._next()) is not None:
+                if isinstance(result[0], BaseException):
+                    raise result[0]
+                yield result[0]
         except BaseException:
             self._stop()
             self._give_up()
@@ -137,7 +136,7 @@ class Flow(Generic[S, T, R]):
                 threads[0].join(_JOIN_S)
 
     def _stop(self) -> None:
-        """Begin nothing more; what is being read or judged ends first."""
+        """Start no new work; running reads and judgements finish."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -152,37 +151,37 @@ class Flow(Generic[S, T, R]):
                 if place is not None:
                     number, item = place
                     file = self._files[number]
-                    found = file.done.pop(item)
-                    file.taken += 1
+                    result = file.done.pop(item)
+                    file.delivered += 1
                     self._in_flight -= 1
-                    self._tidy(number)
+                    self._forget_finished(number)
                     self._changed.notify_all()
-                    return (found,)
+                    return (result,)
                 if self._count is not None and self._head >= self._count and not self._files:
                     return None
                 self._changed.wait()
 
     def _available(self) -> tuple[int, int] | None:
-        """Source and item of a result that may be handed out."""
+        """Source and item of the next deliverable result; None if there is none yet."""
         if not self._ordered:
-            return self._there.popleft() if self._there else None
+            return self._ready.popleft() if self._ready else None
         file = self._files.get(self._head)
-        return (self._head, file.taken) if file and file.taken in file.done else None
+        return (self._head, file.delivered) if file and file.delivered in file.done else None
 
-    def _tidy(self, number: int) -> None:
-        """Forget a source of which everything was handed out."""
+    def _forget_finished(self, number: int) -> None:
+        """Forget sources whose results are all delivered."""
         if self._ordered:
             while (file := self._files.get(self._head)) and file.finished:
                 del self._files[self._head]
                 self._head += 1
         elif self._files[number].finished:
             del self._files[number]
-            self._head += 1  # here the number of sources that are finished
+            self._head += 1  # in this mode, the number of finished sources
 
     # ------------------------------------------------------------------------- the threads
 
     def _feed(self, sources: Iterator[S]) -> None:
-        """Take sources while there is room."""
+        """Take sources when there is room."""
         number = 0
         while True:
             with self._changed:
@@ -202,6 +201,7 @@ class Flow(Generic[S, T, R]):
                 self._files[number] = _File()
                 if fault is None:
                     self._to_read.append((number, source))
+                    del source  # it may be the content of a file: released while waiting
                 number += 1
                 self._changed.notify_all()
             if fault is not None:
@@ -223,13 +223,14 @@ class Flow(Generic[S, T, R]):
                 for item in self._read(source):
                     if not self._put(number, item):
                         return
-                    del item  # not kept while the next one is read
+                    del item  # released while the next one is read
             except BaseException as error:  # noqa: BLE001  (raised where the caller waits)
                 self._put(number, Result(error))
+            del source  # it may be the content of a file: released while waiting
             self._end(number)
 
     def _put(self, number: int, item: T | Result[R] | Result[BaseException]) -> bool:
-        """Take one item in when there is room; False when all is over."""
+        """Add one item when there is room; False when the flow is stopped."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self._has_room(number))
             if self._stopped:
@@ -246,17 +247,17 @@ class Flow(Generic[S, T, R]):
             return True
 
     def _has_room(self, number: int) -> bool:
-        most = self._limits.items
-        if self._in_flight < most:
+        limit = self._limits.items
+        if self._in_flight < limit:
             return True
         file = self._files[number]
-        return self._ordered and number == self._head and file.read - file.taken < most
+        return self._ordered and number == self._head and file.read - file.delivered < limit
 
     def _end(self, number: int) -> None:
-        """There are no more items of a source."""
+        """Mark a source as fully read."""
         with self._changed:
             self._files[number].ended = True
-            self._tidy(number)
+            self._forget_finished(number)
             self._changed.notify_all()
 
     def _run_lane(self) -> None:
@@ -266,20 +267,20 @@ class Flow(Generic[S, T, R]):
                 if self._stopped:
                     return
                 size = min(self._limits.batch, len(self._to_judge))
-                taken = [self._to_judge.popleft() for _ in range(size)]
+                batch = [self._to_judge.popleft() for _ in range(size)]
             results: Sequence[R | BaseException]
             try:
-                results = self._judge([item for _, _, item in taken])
+                results = self._judge([item for _, _, item in batch])
                 if len(results) != size:
                     raise RuntimeError(f"{len(results)} results for {size} items")
             except BaseException as error:  # noqa: BLE001  (raised where the caller waits)
                 results = [error] * size
             with self._changed:
-                for (number, item, _), result in zip(taken, results, strict=True):
+                for (number, item, _), result in zip(batch, results, strict=True):
                     self._done((number, item), result)
                 self._changed.notify_all()
 
     def _done(self, place: tuple[int, int], result: R | BaseException) -> None:
         self._files[place[0]].done[place[1]] = result
         if not self._ordered:
-            self._there.append(place)
+            self._ready.append(place)

@@ -1,11 +1,11 @@
-"""Where the limb lies on the plate, from the pixels alone.
+"""Location of the limb on the plate, from the pixels alone.
 
-Hospitals frame differently: one exposes a small limb on a large plate, the next crops tightly.
-Networks that learn one kind fail on the other, so every picture is first cropped to the limb.
+Hospitals frame differently: some expose a small limb on a large plate, others crop tightly.
+Networks trained on one kind fail on the other, so every picture is first cropped to the limb.
 
-The limb is where grey values vary from place to place: skin, bone and soft tissue do, air, lead and
-a collimator's shadow do not. Straight edges vary too, but in one line only; bright rims of plates
-are left out. All limits are fractions, so neither size nor tone of the picture plays a part.
+The limb is the part with local variation of grey values: skin, bone and soft tissue vary; air, lead
+and the shadow of a collimator do not. Straight edges vary only along a line, and bright rims of
+plates are excluded. All limits are fractions, so size and brightness of the picture do not matter.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from PIL import Image
 from .domain import Array
 
 LOOK_PX = 160
-"""Longest side of the picture in which the limb is looked for."""
+"""Longest side of the reduced picture for the search, in px."""
 WINDOW_PX = 7
-"""Side of the window in which variation is measured."""
+"""Side of the window for local variation, in px."""
 MARGIN = 0.06
-"""Added on each side, as a fraction of the limb's extent."""
+"""Margin on each side, as a fraction of the extent of the limb."""
 LEFT_OUT = 0.015
-"""Share of all variation that may lie beyond each side of the limb's box."""
+"""Share of the total variation that may be outside each side of the box."""
 LEAST_SIDE = 0.06
-"""Of the box, as a fraction of the picture's side; less is no limb."""
+"""Smallest side of the box, as a fraction of the side of the picture."""
 RIM = 0.05
-"""Of the shorter side: what lies nearer to the picture's edge is not looked at."""
+"""Width of the ignored rim of the picture, as a fraction of the shorter side."""
 
 _BRIGHT = 0.75
 _MOST_BRIGHT = 0.25
@@ -42,8 +42,8 @@ class Frame:
     """A part of a picture.
 
     Attributes:
-        top, left, bottom, right: As fractions of the picture's height and width, in [0, 1].
-        found: Whether this is the limb; False for the whole picture, in which none was found.
+        top, left, bottom, right: Fractions of the height and width of the picture, in [0, 1].
+        found: Whether this is the limb; False for the whole picture if no limb was found.
     """
 
     top: float
@@ -57,22 +57,22 @@ WHOLE = Frame(0.0, 0.0, 1.0, 1.0, found=False)
 
 
 def find_limb(pixels: Array) -> Frame:
-    """The box of the limb, or the whole picture where nothing stands out.
+    """Find the box of the limb; the whole picture if there is none.
 
     Args:
         pixels: (H, W) float32 in [0, 1], bone bright.
     """
-    small = _small(pixels)
+    small = _reduced(pixels)
     height, width = small.shape
     variation = _variation(small)
     top, bottom, left, right = _rims(small)
     near = max(3, round(RIM * min(height, width)))
-    looked_at = np.zeros_like(variation)
+    searched = np.zeros_like(variation)
     rows = slice(max(near, top), height - max(near, bottom))
     columns = slice(max(near, left), width - max(near, right))
-    looked_at[rows, columns] = variation[rows, columns]
-    background = np.percentile(looked_at, 40)
-    evidence = looked_at - background - 0.15 * (looked_at.max() - background)
+    searched[rows, columns] = variation[rows, columns]
+    background = np.percentile(searched, 40)
+    evidence = searched - background - 0.15 * (searched.max() - background)
     evidence = np.maximum(evidence, 0.0)
     if evidence.sum() <= 0.0:
         return WHOLE
@@ -83,9 +83,9 @@ def find_limb(pixels: Array) -> Frame:
     return Frame(y0, x0, y1, x1)
 
 
-def _small(pixels: Array) -> Array:
-    """The picture at no more than 160 px, its grey values stretched to [0, 1]."""
-    # Every k-th pixel first: the mean over all of a large picture would cost more than the rest.
+def _reduced(pixels: Array) -> Array:
+    """The picture with a longest side of 160 px, grey values stretched to [0, 1]."""
+    # Subsampled first: averaging all pixels of a large picture would take longer than the rest.
     step = max(1, max(pixels.shape) // (4 * LOOK_PX))
     picture = Image.fromarray(np.ascontiguousarray(pixels[::step, ::step]))
     scale = LOOK_PX / max(picture.size)
@@ -97,9 +97,10 @@ def _small(pixels: Array) -> Array:
 
 
 def _variation(small: Array) -> Array:
-    """Standard deviation around each place, capped, so that no edge outweighs a limb.
+    """Local standard deviation, capped so that no edge outweighs a limb.
 
-    The cap is that of what varies at all: on a large plate a limb is a small part.
+    The cap is a percentile of the varying pixels only, because a limb may be a small part of a
+    large plate.
     """
     mean = _box_mean(small)
     variation: Array = np.sqrt(np.maximum(_box_mean(small * small) - mean * mean, 0.0))
@@ -108,7 +109,7 @@ def _variation(small: Array) -> Array:
 
 
 def _box_mean(values: Array) -> Array:
-    """Mean over a square window around each place, edges repeated."""
+    """Mean over a square window around each pixel, edges repeated."""
     half = WINDOW_PX // 2
     sums = np.pad(values.astype(np.float64), half, mode="edge").cumsum(0).cumsum(1)
     sums = np.pad(sums, ((1, 0), (1, 0)))
@@ -118,14 +119,14 @@ def _box_mean(values: Array) -> Array:
 
 
 def _rims(small: Array) -> tuple[int, int, int, int]:
-    """Width in px of a bright plate rim: top, bottom, left, right; 0 where there is none."""
+    """Width in px of bright plate rims: top, bottom, left, right; 0 without one."""
     if (small > _BRIGHT).mean() > _MOST_BRIGHT:  # a bright body, not a rim
         return 0, 0, 0, 0
     return _rim(small), _rim(small[::-1]), _rim(small.T), _rim(small.T[::-1])
 
 
 def _rim(lines: Array) -> int:
-    """How far a bright rim reaches from the first line on; a limb further in is none."""
+    """Width of a bright rim from the first line; bright lines further inside do not count."""
     widest = int(_WIDEST_RIM * len(lines))
     bright = (lines[:widest] > _BRIGHT).mean(1) > _RIM_FILLED
     last = -1
@@ -137,7 +138,7 @@ def _rim(lines: Array) -> int:
 
 
 def _extent(profile: Array) -> tuple[float, float]:
-    """Where the evidence along one axis begins and ends, with its margin, as fractions."""
+    """Start and end of the evidence along one axis with margin, as fractions."""
     share = np.cumsum(profile) / profile.sum()
     first = np.searchsorted(share, LEFT_OUT) / len(profile)
     last = (np.searchsorted(share, 1.0 - LEFT_OUT) + 1) / len(profile)

@@ -1,56 +1,77 @@
-"""The contract of a fused graph: every stage of a weights folder in one ONNX file."""
+"""Contract of a fused graph: all stages of a weights folder in one ONNX file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
-from .bundle import DENSITY, BundleSpec, Contract, Digest, Kind, Precision
+from .bundle import (
+    Contract,
+    Digest,
+    FractureSpec,
+    Kind,
+    Name,
+    Precision,
+    RegionSpec,
+    contract_in,
+)
+from .older_bundles import in_present_form
 from .preprocess import PreprocessSpec
 
 Group = Literal["region", "fracture"]
-PORTS = ("logits", "probabilities", "evidence")
+Part = RegionSpec | FractureSpec
+"""Contracts that can be part of a fused graph."""
+_Part = Annotated[Annotated[Part, Field(discriminator="kind")], BeforeValidator(in_present_form)]
 
 
 class FusedSpec(Contract):
-    """What is embedded in a fused graph.
+    """Contract embedded in a fused graph.
 
-    The graph takes ``image`` (N, 1, H, W) in [0, 1]. For ``region`` (when there is a region stage)
-    and for ``fracture`` it gives ``…_logits`` and ``…_probabilities`` (N, K), and ``…_evidence``
-    (N, K, h, w) if there is any; for ``region`` ``…_density`` (N,) too if it has a density gate.
+    The input is ``image`` (N, 1, H, W) in [0, 1]. The outputs for ``region`` (if there is a region
+    stage) and ``fracture`` are ``…_logits`` and ``…_probabilities`` (N, K), and optionally
+    ``…_evidence`` (N, K, h, w); for ``region`` also ``…_density`` (N,) if it has a density gate.
 
     Attributes:
-        schema_version, kind: Of this model.
-        name, precision, preprocess: See :class:`pipeline.bundle.BundleSpec`.
+        schema_version, kind: Version and kind of this contract.
+        name, precision, preprocess: See :class:`pipeline.bundle.NetworkSpec`.
         stages: The region stage, if there is one, then the specialists. Each contract is that of
-            the bundle it was made of, except that it takes the image, and that it speaks of a
-            heatmap only if this graph gives the evidence.
-        columns: Of the outputs: the regions that the region stage tells, and the region whose
-            specialist each column of ``fracture`` is. For readers that know JSON only.
-        sources: SHA-256 of the file of each bundle that it was made of, by name.
+            the original bundle, except that its input is the image, that it has one look and no
+            types, and that it declares a heatmap only if this graph has the evidence.
+        columns: Regions of the output columns: the regions of the region stage, and the region of
+            the specialist in each column of ``fracture``. For readers without this code.
+        sources: SHA-256 of the file of each original bundle, by name.
     """
 
     schema_version: Literal[1] = 1
     kind: Literal[Kind.FUSED] = Kind.FUSED
-    name: str = Field(pattern="^[a-z0-9][a-z0-9-]*$")
+    name: Name
     precision: Precision
     preprocess: PreprocessSpec
-    stages: tuple[BundleSpec, ...]
+    stages: tuple[_Part, ...]
     columns: Mapping[Group, tuple[str, ...]]
     sources: Mapping[str, Digest]
 
     @property
     def trunk(self) -> None:
-        """None, as in a complete network: the trunks are inside."""
+        """None, as in a complete network, because the graph contains the trunks."""
 
     @property
-    def groups(self) -> dict[Group, tuple[BundleSpec, ...]]:
+    def router(self) -> RegionSpec | None:
+        """The region stage; None if there is none."""
+        return next((stage for stage in self.stages if isinstance(stage, RegionSpec)), None)
+
+    @property
+    def specialists(self) -> tuple[FractureSpec, ...]:
+        """The specialists, in the order of their columns."""
+        return tuple(stage for stage in self.stages if isinstance(stage, FractureSpec))
+
+    @property
+    def groups(self) -> dict[Group, tuple[Part, ...]]:
         """The stages that share their outputs."""
-        routers = tuple(stage for stage in self.stages if stage.kind is Kind.REGION)
-        judges = tuple(stage for stage in self.stages if stage.kind is not Kind.REGION)
-        return {"region": routers, "fracture": judges} if routers else {"fracture": judges}
+        specialists: dict[Group, tuple[Part, ...]] = {"fracture": self.specialists}
+        return {"region": (self.router,), **specialists} if self.router else specialists
 
     @property
     def outputs(self) -> dict[str, tuple[Group, str]]:
@@ -58,25 +79,33 @@ class FusedSpec(Contract):
         return {
             f"{group}_{port}": (group, port)
             for group, stages in self.groups.items()
-            for port in _ports(stages[0])
+            for port in stages[0].outputs
         }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], source: str) -> FusedSpec:
+        """Read the contract back; see :func:`pipeline.bundle.read_contract`."""
+        return contract_in(metadata, source, TypeAdapter(cls))
 
     @model_validator(mode="after")
     def _complete(self) -> FusedSpec:
-        """A spec that is built is one that can be run."""
-        judges = self.groups["fracture"]
-        if self.stages[-len(judges) :] != judges or len(self.stages) > len(judges) + 1:
-            raise ValueError("the stages are at most one router, then one specialist or more")
+        """Refuse contracts that cannot be run."""
+        specialists = self.specialists
+        if (
+            self.stages[-len(specialists) :] != specialists
+            or len(self.stages) > len(specialists) + 1
+        ):
+            raise ValueError("the stages must be at most one router, then one or more specialists")
         faults = []
-        if any(len(stage.labels) != 1 or stage.kind is not Kind.FRACTURE for stage in judges):
-            faults.append("a specialist is a fracture stage with one label")
+        if any(stage.closer or stage.types for stage in specialists):
+            faults.append("a specialist must have one look and no types")
         for field in ("precision", "preprocess"):
             if any(getattr(stage, field) != getattr(self, field) for stage in self.stages):
-                faults.append(f"every stage has the {field} of the whole")
+                faults.append(f"every stage must have the {field} of the graph")
         if any(stage.input != "image" or stage.trunk for stage in self.stages):
-            faults.append("every stage takes the image")
-        if len({stage.heatmap for stage in judges}) > 1:
-            faults.append("all specialists give evidence, or none")
+            faults.append("the input of every stage must be the image")
+        if len({stage.heatmap for stage in specialists}) > 1:
+            faults.append("either all specialists or none must have evidence")
         if (columns := columns_of(self.stages)) != self.columns:
             faults.append(f"columns are {dict(self.columns)}, the stages have {columns}")
         if faults:
@@ -84,13 +113,8 @@ class FusedSpec(Contract):
         return self
 
 
-def _ports(stage: BundleSpec) -> tuple[str, ...]:
-    mapped = PORTS if stage.heatmap else PORTS[:-1]
-    return mapped if stage.density is None else (*mapped, DENSITY)
-
-
-def columns_of(stages: tuple[BundleSpec, ...]) -> dict[Group, tuple[str, ...]]:
-    """What :attr:`FusedSpec.columns` says of some stages."""
-    routers = [stage for stage in stages if stage.kind is Kind.REGION]
-    judged = tuple(str(stage.region) for stage in stages if stage.kind is not Kind.REGION)
-    return {"region": routers[0].labels, "fracture": judged} if routers else {"fracture": judged}
+def columns_of(stages: Sequence[Part]) -> dict[Group, tuple[str, ...]]:
+    """Value of :attr:`FusedSpec.columns` for some stages."""
+    routed = next((stage.labels for stage in stages if isinstance(stage, RegionSpec)), None)
+    regions = tuple(stage.region for stage in stages if isinstance(stage, FractureSpec))
+    return {"fracture": regions} if routed is None else {"region": routed, "fracture": regions}

@@ -1,4 +1,4 @@
-"""Work on threads, a bounded number of tasks ahead of the consumer, in order."""
+"""Ordered execution of tasks on threads, with a limited number of tasks ahead of the consumer."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def in_order(
 
     Args:
         tasks: Taken lazily, in the caller's thread.
-        threads: How many.
-        ahead: Tasks that may be under way or waiting for the consumer, at most.
-        name: Of the threads.
+        threads: Number of threads.
+        ahead: Largest number of tasks that run or wait for the consumer.
+        name: Name prefix of the threads.
     """
     source = iter(tasks)
     pending: deque[Future[T]] = deque()
@@ -33,5 +33,5 @@ def in_order(
                 return
             yield pending.popleft().result()
     finally:
-        # The consumer may have stopped early: nothing that has not begun is worth beginning.
+        # The consumer may have stopped early: cancel tasks that have not started.
         pool.shutdown(wait=True, cancel_futures=True)

@@ -1,4 +1,9 @@
-"""One process at a time in one folder, by a lock that dies with its process."""
+"""Exclusive lock on a folder for one process, released when the process ends.
+
+On network file systems without locks (flock fails with ENOLCK or EOPNOTSUPP) the package filelock
+would wait forever or report another process. Hospitals use such shares, so here the run continues
+with a warning.
+"""
 
 from __future__ import annotations
 
@@ -20,29 +25,29 @@ log = logging.getLogger(__name__)
 NAME = "fxpipe.lock"
 _HELD = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 _FAR = 2**30
-"""Where Windows locks a byte: what is locked there nobody else can read."""
+"""Offset of the byte to lock on Windows, where other processes cannot read locked bytes."""
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process while the block runs.
+def exclusive(folder: Path) -> Iterator[None]:
+    """Lock a folder for this process while the block runs.
 
-    The operating system gives the lock back when the process ends, however it ends: a file that
-    was left behind stops nobody.
+    The operating system releases the lock when the process ends, in any way. A stale lock file
+    does not block later runs.
 
     Raises:
-        UsageError: Another process holds it.
+        UsageError: Another process holds the lock.
         OSError: The folder cannot be written.
     """
     path = folder / NAME
     handle = _open(path)
     try:
-        with suppress(OSError):  # a full disk has no room to say who it is
+        with suppress(OSError):  # the disk may be full; the content is only informative
             os.ftruncate(handle, 0)
             os.write(handle, json.dumps(_holder()).encode())
         yield
     finally:
-        # Removed before it is given back, so that whoever waits for this very file looks again.
+        # Removed before it is unlocked, so that a process that then locks this file notices.
         if sys.platform != "win32":
             path.unlink(missing_ok=True)
         os.close(handle)
@@ -52,7 +57,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def _open(path: Path) -> int:
-    """The locked file that lies at ``path``."""
+    """Open and lock the file at ``path``."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -62,13 +67,13 @@ def _open(path: Path) -> int:
             if error.errno not in _HELD:
                 raise
             raise UsageError(
-                f"{path.parent}: another fxpipe writes there{_told(path)}",
-                "wait for it, or name another --output",
+                f"{path.parent}: another fxpipe process writes to this folder{_owner(path)}",
+                "wait until it ends, or choose another --output",
             ) from error
         with suppress(OSError):
             if os.path.samestat(os.fstat(handle), path.stat()):
                 return handle
-        os.close(handle)  # its holder removed it in between
+        os.close(handle)  # its holder has removed it in the meantime
 
 
 def _lock(handle: int) -> None:
@@ -88,9 +93,9 @@ def _lock(handle: int) -> None:
     except OSError as error:
         if error.errno in _HELD:
             raise
-        # Some network file systems have no locks; a hospital's share must still be of use.
+        # Some network file systems have no locks; the run continues without one.
         log.warning(
-            "the output folder cannot be locked (%s): let only one fxpipe write there",
+            "cannot lock the output folder (%s): let only one fxpipe process write to it",
             error.strerror,
         )
 
@@ -100,8 +105,8 @@ def _holder() -> dict[str, object]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
 
 
-def _told(path: Path) -> str:
-    """Who holds the lock, as far as it says."""
+def _owner(path: Path) -> str:
+    """Description of the lock holder, if the file contains it."""
     try:
         holder = json.loads(path.read_bytes())
         return f" (process {holder['pid']} on {holder['host']}, since {holder['started']})"

@@ -1,4 +1,4 @@
-"""Where log records go. Only the command line calls this; modules just log."""
+"""Configuration of logging, called by the command line only."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import sys
 
 
 class _Stderr(logging.Handler):
-    """Looks up ``sys.stderr`` for each record, so that lines pass above a progress bar."""
+    """Uses the current ``sys.stderr``, so that lines appear above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         sys.stderr.write(self.format(record) + "\n")
 
 
 def configure(level: int = logging.WARNING) -> None:
-    """Send the records of fxpipe's own packages to stderr.
+    """Send the log records of the packages of fxpipe to stderr.
 
     Args:
-        level: The least grave level that is shown.
+        level: Lowest level that is shown.
     """
     handler = _Stderr(level)
     handler.setFormatter(_Plain())
@@ -26,17 +26,17 @@ def configure(level: int = logging.WARNING) -> None:
         logger.handlers[:] = [handler]
         logger.setLevel(level)
         logger.propagate = False
-    # They log header values, and those may name the patient.
+    # They log header values, which may identify the patient.
     for name in ("pydicom", "highdicom"):
         logging.getLogger(name).propagate = False
         logging.getLogger(name).handlers[:] = [logging.NullHandler()]
-    # Lightning says at every start which precision it was told.
+    # Lightning logs its precision at every start.
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class _Plain(logging.Formatter):
-    """``warning: …``, in the manner of compilers; what is no warning has no word in front."""
+    """``warning: …`` as in compilers; records of level info and below have no prefix."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)

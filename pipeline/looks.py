@@ -1,8 +1,8 @@
-"""Where a specialist looks closer: pure functions on maps and arrays.
+"""Selection of the parts for closer looks, as pure functions on maps and arrays.
 
-After the first look at the whole limb, parts of a larger rendering of the same frame are shown to
-the same network at its own canvas size: fine lines that the first look cannot resolve become
-visible. The parts are those in which the first look saw most.
+After the first look at the whole limb, the same network processes parts of a larger rendering at
+its canvas size, so it can resolve finer lines. The parts are those with the strongest evidence in
+the first look.
 """
 
 from __future__ import annotations
@@ -13,38 +13,38 @@ from .domain import Array
 from .preprocess import PreprocessSpec, stretch
 
 Place = tuple[int, int]
-"""Top and left px of a part of the larger canvas."""
+"""Top and left of a part of the larger canvas, in px."""
 
 
 def places(
     evidence: Array, count: int, close: PreprocessSpec, first: PreprocessSpec
 ) -> list[Place]:
-    """The parts of the larger canvas that are looked at, the most suspicious first.
+    """The parts of the larger canvas for closer looks, the most suspicious first.
 
-    The middle of each is where the evidence is highest outside all earlier ones, or as near to it
-    as the canvas allows.
+    Each part is centred on the highest evidence outside all earlier parts, as far as the canvas
+    allows.
 
     Args:
         evidence: (h, w) float32 of the first look, covering its canvas.
-        count: How many are wanted.
+        count: Number of parts.
         close: The larger canvas.
         first: The canvas of a look.
     """
-    left = evidence.astype(np.float32).copy()
-    rows, columns = left.shape
-    found = []
+    remaining = evidence.astype(np.float32).copy()
+    rows, columns = remaining.shape
+    parts = []
     for _ in range(count):
-        row, column = divmod(int(left.argmax()), columns)
+        row, column = divmod(int(remaining.argmax()), columns)
         top = _start((row + 0.5) / rows, close.height_px, first.height_px)
-        before = _start((column + 0.5) / columns, close.width_px, first.width_px)
-        found.append((top, before))
+        left = _start((column + 0.5) / columns, close.width_px, first.width_px)
+        parts.append((top, left))
         y = (np.arange(rows) + 0.5) / rows * close.height_px
         x = (np.arange(columns) + 0.5) / columns * close.width_px
         inside = ((y >= top) & (y < top + first.height_px))[:, None] & (
-            (x >= before) & (x < before + first.width_px)
+            (x >= left) & (x < left + first.width_px)
         )
-        left[inside] = -np.inf
-    return found
+        remaining[inside] = -np.inf
+    return parts
 
 
 def _start(middle: float, whole_px: int, part_px: int) -> int:
@@ -52,11 +52,11 @@ def _start(middle: float, whole_px: int, part_px: int) -> int:
 
 
 def part(array: Array, place: Place, first: PreprocessSpec) -> Array:
-    """One part of a larger canvas, its grey values stretched as those of a picture are.
+    """One part of a larger canvas, with grey values stretched like those of a whole picture.
 
     Args:
         array: (1, H, W) float32 in [0, 1]: the larger canvas.
-        place: Which part.
+        place: Position of the part.
         first: The canvas of a look.
 
     Returns:

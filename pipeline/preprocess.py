@@ -1,7 +1,7 @@
-"""From an X-ray image to the array that a network takes: the only resize in the project.
+"""Preprocessing of X-ray images to network input; contains the only resize in the project.
 
-Training, calibration, evaluation and ``fxpipe run`` all call :func:`preprocess`, with the
-specification that travels inside the bundle.
+Training, calibration, evaluation and ``fxpipe run`` all call :func:`preprocess` with the
+specification in the bundle.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from .domain import Array, Placement
 from .framing import WHOLE, Frame, find_limb
 
 _LARGE_PIXELS = 4_000_000
-"""From here on a picture is resized in bands; the copy of a smaller one hardly counts."""
+"""Size from which a picture is resized in bands; the copy of a smaller one is cheap."""
 
 
 class Fit(StrEnum):
-    """How the frame is brought to the canvas."""
+    """How the frame is fitted to the canvas."""
 
     PAD = "pad"
-    """All of it, aspect kept; the rest shows what lies around it, or ``pad_value``."""
+    """Whole frame, aspect kept; the rest shows the surroundings, or ``pad_value``."""
     CROP = "crop"
-    """Canvas filled, aspect kept, the overhang cut off on both sides."""
+    """Canvas filled, aspect kept, excess cut off on both sides."""
     SQUASH = "squash"
-    """All of it, aspect given up."""
+    """Whole frame, aspect not kept."""
 
 
 def _ordered(clip: tuple[float, float]) -> tuple[float, float]:
     if not 0.0 <= clip[0] < clip[1] <= 100.0:
-        raise ValueError(f"clip_percent is {clip}, wanted 0 <= low < high <= 100")
+        raise ValueError(f"clip_percent is {clip}, expected 0 <= low < high <= 100")
     return clip
 
 
 class PreprocessSpec(BaseModel):
-    """Everything that decides how pixels reach the network; equal specs give equal arrays.
+    """All parameters of the preprocessing; equal specs give equal arrays.
 
     Attributes:
-        height_px, width_px: Canvas.
-        frame: What of the picture fills the canvas: the limb (:mod:`pipeline.framing`), or the
-            whole picture, which is also what is taken where no limb is found.
+        height_px, width_px: Size of the canvas.
+        frame: Part of the picture that fills the canvas: the limb (:mod:`pipeline.framing`), or the
+            whole picture, which is also used if no limb is found.
         fit: See :class:`Fit`.
         resample: Pillow filter; antialiased when shrinking.
         pad_value: Fill outside the picture, in [0, 1].
         clip_percent: Percentiles of the resized picture that become 0 and 1.
-        version: Of the code below; raised when its results change. Version 1 knew no frame.
+        version: Version of this code, raised when its results change. Version 1 had no frame.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,16 +67,16 @@ class PreprocessSpec(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _unframed(cls, given: Any) -> Any:
-        """Bundles of version 1 say nothing of a frame, and mean the whole picture."""
-        if isinstance(given, dict) and given.get("version") == 1:
-            return {"frame": "whole", **given}
-        return given
+    def _unframed(cls, values: Any) -> Any:
+        """Use the whole picture for bundles of version 1, which have no frame."""
+        if isinstance(values, dict) and values.get("version") == 1:
+            return {"frame": "whole", **values}
+        return values
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The part of the source that the canvas shows, in source px; it may overhang the picture."""
+    """The part of the source that the canvas shows, in source px; may exceed the picture."""
 
     top: float
     left: float
@@ -92,7 +92,7 @@ def preprocess(pixels: Array, spec: PreprocessSpec) -> tuple[Array, Placement]:
         spec: The model's specification.
 
     Returns:
-        (1, height_px, width_px) float32 in [0, 1], and where the picture lies on it.
+        (1, height_px, width_px) float32 in [0, 1], and the placement of the picture on it.
     """
     frame = find_limb(pixels) if spec.frame == "limb" else WHOLE
     window = window_of(pixels.shape, frame, spec)
@@ -108,8 +108,8 @@ def preprocess(pixels: Array, spec: PreprocessSpec) -> tuple[Array, Placement]:
     canvas = np.full((spec.height_px, spec.width_px), spec.pad_value, np.float32)
     above = _offset((top - window.top) * scale_y, height, spec.height_px, frame)
     before = _offset((left - window.left) * scale_x, width, spec.width_px, frame)
-    shown = stretched[: spec.height_px, : spec.width_px]
-    canvas[above : above + shown.shape[0], before : before + shown.shape[1]] = shown
+    visible = stretched[: spec.height_px, : spec.width_px]
+    canvas[above : above + visible.shape[0], before : before + visible.shape[1]] = visible
     placement = Placement(
         scale_y=height / (bottom - top),
         scale_x=width / (right - left),
@@ -122,11 +122,11 @@ def preprocess(pixels: Array, spec: PreprocessSpec) -> tuple[Array, Placement]:
 
 
 def window_of(shape: tuple[int, ...], frame: Frame, spec: PreprocessSpec) -> Window:
-    """What the canvas shows: around the frame, of the canvas' proportions unless it is squashed.
+    """The part of the picture on the canvas, around the frame, in the aspect of the canvas.
 
     Args:
         shape: (H, W) of the picture.
-        frame: The part of it that is to fill the canvas.
+        frame: The part of the picture that fills the canvas.
         spec: The canvas.
     """
     top, left = frame.top * shape[0], frame.left * shape[1]
@@ -139,23 +139,23 @@ def window_of(shape: tuple[int, ...], frame: Frame, spec: PreprocessSpec) -> Win
     return Window(top + (height - high) / 2, left + (width - wide) / 2, high, wide)
 
 
-def _offset(wanted: float, length: int, limit: int, frame: Frame) -> int:
-    """Where on the canvas the resized part begins; whole pictures lie in the middle."""
+def _offset(preferred: float, length: int, limit: int, frame: Frame) -> int:
+    """Offset of the resized part on the canvas; whole pictures are centred."""
     slack = limit - length
-    return max(0, min(slack, round(wanted) if frame.found else slack // 2))
+    return max(0, min(slack, round(preferred) if frame.found else slack // 2))
 
 
 def _inside(start: float, length: float, limit: int) -> tuple[int, int]:
-    """The rows (or columns) of the picture that lie in a window, at least one."""
+    """The rows (or columns) of the picture inside a window, at least one."""
     first = min(max(0, round(start)), limit - 1)
     return first, max(first + 1, min(limit, round(start + length)))
 
 
 def _resize(pixels: Array, height: int, width: int, filter_: Image.Resampling) -> Array:
-    """Pillow's resize, without Pillow's copy of a large picture.
+    """Resize with Pillow, without its copy of a large picture.
 
-    The rows of a large one are narrowed band by band before all of them are shrunk together. Pillow
-    does the same in one go, or takes the columns first: the last bit of a float may differ.
+    The width of a large picture is reduced band by band, then the height of the result. Pillow does
+    the same in one step, or the height first, so the last bit of a float may differ.
     """
     if pixels.size < _LARGE_PIXELS:
         return np.asarray(Image.fromarray(pixels).resize((width, height), filter_))
@@ -169,12 +169,12 @@ def _resize(pixels: Array, height: int, width: int, filter_: Image.Resampling) -
 def stretch(
     pixels: Array, clip_percent: tuple[float, float], inside: NDArray[np.bool_] | None = None
 ) -> Array:
-    """Map the two percentiles to 0 and 1; a picture of one grey value becomes all 0.
+    """Map two percentiles to 0 and 1; a constant picture becomes 0.
 
     Args:
         pixels: (H, W) float32.
         clip_percent: The percentiles.
-        inside: (H, W): which places are the picture's; None for all.
+        inside: (H, W) mask of the pixels of the picture; None for all.
     """
     low, high = np.percentile(pixels if inside is None else pixels[inside], clip_percent)
     if high <= low:

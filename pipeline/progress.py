@@ -1,4 +1,4 @@
-"""How far a run is, on stderr and only where somebody can see it."""
+"""Progress bar on stderr, shown only on a terminal."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from rich.text import Text
 
 
 class Progress(Protocol):
-    """Anything that can be told that one more unit (a file, a batch) is done."""
+    """Receiver of progress: counts finished units (files, batches)."""
 
     def advance(self) -> None:
         """Count one unit."""
         ...
 
     def expect(self, unit: str, total: int, done: int, each: int) -> None:
-        """Say what is counted from here on.
+        """Set what is counted from now on.
 
         Args:
-            unit: In words.
-            total: How many there are.
-            done: How many of them lie behind.
-            each: How many a call of :meth:`advance` stands for.
+            unit: Name of the units.
+            total: Total number of units.
+            done: Number of finished units.
+            each: Number of units per call of :meth:`advance`.
         """
         ...
 
@@ -46,11 +46,11 @@ class Silent:
         """Count one unit."""
 
     def expect(self, unit: str, total: int, done: int, each: int) -> None:
-        """Say what is counted from here on."""
+        """Set what is counted from now on."""
 
 
 class _Rate(ProgressColumn):
-    """Units a second."""
+    """Units per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -73,12 +73,12 @@ class _Bar:
 
 @contextmanager
 def on_stderr(total: int | None, quiet: bool, unit: str = "files") -> Iterator[Progress]:
-    """Show a bar while the block runs; nothing when quiet or when stderr is no terminal.
+    """Show a bar while the block runs; nothing if quiet or if stderr is not a terminal.
 
     Args:
-        total: Number of units; None when unknown.
+        total: Number of units; None if unknown.
         quiet: Whether to show nothing.
-        unit: What is counted.
+        unit: Name of the units.
     """
     if quiet or not visible():
         yield Silent()

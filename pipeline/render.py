@@ -1,4 +1,4 @@
-"""A picture as reports show it: eight bits, and no larger than a page can hold."""
+"""Rendering of pictures for reports: eight bits and limited size."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .bands import bands
 from .domain import Array, Rendered
 
 MOST_PX = 3072
-"""Longest side. Detectors of 43 cm have up to about 4,300 px; those are halved."""
+"""Longest side in px. Detectors of 43 cm have up to about 4,300 px, which are halved."""
 
 
 def render(pixels: Array) -> Rendered:
-    """Bring a picture to eight bits, reduced by a whole number when it is larger than a screen.
+    """Convert a picture to eight bits, reduced by an integer factor if it is too large.
 
     Args:
         pixels: (H, W) float32 in [0, 1].

@@ -1,4 +1,4 @@
-"""Tables of text as spreadsheet programs save them: in what encoding, with what between columns."""
+"""Detection of encoding and separator of text tables from spreadsheet programs."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _QUOTED = re.compile(r'"[^"]*"')
 
 
 def text_of(content: bytes) -> str:
-    """The text of a table: UTF-8, or UTF-16 with its byte-order mark.
+    """Decode a table: UTF-8, or UTF-16 with a byte order mark.
 
     Raises:
-        ValueError: It is neither; with what was found and what to do.
+        ValueError: The encoding is another one; the message has the position and a hint.
     """
     encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"found a byte that is no {encoding.upper().removesuffix('-SIG')} at {error.start}, "
-            "wanted UTF-8: save it as 'CSV UTF-8'"
+            f"the byte at {error.start} is not valid {encoding.upper().removesuffix('-SIG')}, "
+            "expected UTF-8: save the table as 'CSV UTF-8'"
         ) from error
     if "\0" in text:
-        raise ValueError("found NUL, wanted text: save it as 'CSV UTF-8'")
+        raise ValueError("found a NUL character, expected text: save the table as 'CSV UTF-8'")
     return text
 
 
 def separator_of(text: str) -> str:
-    """What stands between the columns: what the header line has most of, outside of quotes."""
+    """Separator of the columns: the most frequent candidate in the header line, outside quotes."""
     header = _QUOTED.sub("", text.partition("\n")[0])
     return max(_SEPARATORS, key=header.count)

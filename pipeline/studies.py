@@ -1,8 +1,8 @@
-"""Which pictures are one study: those whose study has the same key.
+"""Assigns study keys: pictures with the same key belong to one study.
 
-A key that comes of a DICOM header is a digest: the UID itself leaves the program only with the
-other identifiers. It is the same in every run, and in the table that ``fxpipe index`` makes. It is
-a pseudonym, not anonymity: whoever has a list of UIDs can hash it and find them again.
+A key from a DICOM header is a digest: the program outputs the UID itself only with the other
+identifiers. The key is the same in every run and in the table of ``fxpipe index``. It is a
+pseudonym, not anonymous: anyone with a list of UIDs can hash them and match the keys.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _MURA = re.compile(r"patient[0-9]{1,9}/study[0-9]{1,9}_[a-z]{1,20}/image[0-9]{1,9}\.[A-Za-z]{1,5}")
 _MOST_VIEWS = 10
-"""Pictures above which a folder hardly holds a single study: a limb has two to six views."""
+"""A folder with more pictures is unlikely to be a single study: a limb has two to six views."""
 
 
 @dataclass(slots=True)
@@ -36,26 +36,28 @@ class Studies:
     Attributes:
         how: One of :data:`pipeline.config.STUDIES`, or the name of a table.
         root: See :func:`pipeline.report.record.to_record`.
-        table: Keys by the path as results tell it; None where there is no table.
+        table: Keys by path as in the results; None without a table.
     """
 
     how: str
     root: Path
     table: dict[str, str] | None = None
-    _met: set[str] = field(default_factory=set)
+    _matched: set[str] = field(default_factory=set)
     _folders: dict[str, tuple[set[Path], set[str]]] = field(default_factory=dict)
 
-    def key(self, path: Path, uid: str | None) -> str | None:
-        """The study of a picture, as one printable line; None where it has none.
+    def key(self, path: Path | None, uid: str | None) -> str | None:
+        """The study key of a picture, one printable line; None if it has no study.
 
         Args:
-            path: Its file.
+            path: Its file; None for content in memory, whose study only the header can give.
             uid: The StudyInstanceUID of its header; None without one.
         """
         if self.table is not None:
-            return self._listed(path_text(path, self.root))
+            return self._listed(path_text(path, self.root)) if path else None
         if uid and self.how in ("auto", "dicom"):
             return pseudonym(uid)
+        if path is None:
+            return None
         if self.how == "folder":
             name = path_text(path.parent, self.root)
             pictures, uids = self._folders.setdefault(name, (set(), set()))
@@ -67,36 +69,36 @@ class Studies:
         return None
 
     def _listed(self, text: str) -> str | None:
-        for name in (text, cell(text)):  # the latter where the table was made of results.csv
+        for name in (text, cell(text)):  # the latter if the table was made from results.csv
             if self.table and name in self.table:
-                self._met.add(name)
+                self._matched.add(name)
                 return self.table[name] or None
         return None
 
     def warn(self) -> None:
-        """Log what makes the studies doubtful, now that all pictures were asked about.
+        """Log warnings about doubtful studies; call it after all pictures.
 
-        Rows of the table that name none of them; folders that hold the pictures of several studies,
-        by their headers or by their number.
+        It reports table rows without a picture, and folders that seem to contain several studies
+        according to their headers or their number of pictures.
         """
         for name, (pictures, uids) in self._folders.items():
             if len(uids) > 1 or len(pictures) > _MOST_VIEWS:
-                several = f", of {len(uids)} by their headers" if len(uids) > 1 else ""
+                by_headers = f", of {len(uids)} by their headers" if len(uids) > 1 else ""
                 log.warning(
-                    "folder %s: its %d pictures are one study%s; wanted a folder for each study, "
-                    "or --studies TABLE.csv: with several patients in one study, their findings "
-                    "are told as one", name, len(pictures), several,
+                    "folder %s: its %d pictures are one study%s; expected a folder for each study, "
+                    "or --studies TABLE.csv: findings of several patients in one study are "
+                    "combined", name, len(pictures), by_headers,
                 )  # fmt: skip
-        unmet = len(self.table or ()) - len(self._met)
-        if unmet:
+        unmatched = len(self.table or ()) - len(self._matched)
+        if unmatched:
             log.warning(
-                "%s: %d of %d rows name no file of the input, wanted paths as in results.csv",
-                self.how, unmet, len(self.table or ()),
+                "%s: %d of %d rows name no file of the input, expected paths as in results.csv",
+                self.how, unmatched, len(self.table or ()),
             )  # fmt: skip
 
 
 def studies_by(how: str, root: Path) -> Studies:
-    """Open what says which pictures are one study.
+    """Open the source of study keys.
 
     Args:
         how: One of :data:`pipeline.config.STUDIES`, or a CSV file with columns ``path`` and
@@ -110,24 +112,26 @@ def studies_by(how: str, root: Path) -> Studies:
 
 
 def pseudonym(identifier: str) -> str:
-    """A short name for a patient or a study that does not tell the identifier."""
+    """A short name for a patient or a study that does not reveal the identifier."""
     return f"dicom/{hashlib.sha256(identifier.encode()).hexdigest()[:16]}"
 
 
 def _is_mura(path: Path) -> bool:
-    """Whether the file lies as in MURA: ``patient00001/study1_positive/image1.png``."""
+    """Whether the path follows MURA: ``patient00001/study1_positive/image1.png``."""
     return _MURA.fullmatch("/".join(path.absolute().parts[-3:])) is not None
 
 
 def _read_table(file: Path) -> dict[str, str]:
-    """Study by path; empty for a picture of which the table says that it has none."""
+    """Study key by path; empty for a picture without a study."""
     try:
         text = text_of(file.read_bytes())
         rows = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator_of(text))
         head = next(rows, [])
         if head.count("path") != 1 or head.count("study") != 1:
-            found = ", ".join(plain(name) for name in head) or "none"
-            raise ConfigError(f"{file}: found columns {found}, wanted path and study, once each")
+            columns = ", ".join(plain(name) for name in head) or "none"
+            raise ConfigError(
+                f"{file}: found columns {columns}, expected path and study, once each"
+            )
         table: dict[str, str] = {}
         faults = list(_fill(table, rows, head))
     except OSError as error:
@@ -142,15 +146,15 @@ def _read_table(file: Path) -> dict[str, str]:
 
 
 def _fill(table: dict[str, str], rows: Iterator[list[str]], head: list[str]) -> Iterator[str]:
-    """Put the rows into the table; yields what is wrong with them, without quoting them."""
+    """Add the rows to the table; yields their errors without quoting their content."""
     for number, row in enumerate(rows, start=2):
         if not row:
             continue
         if len(row) != len(head):
-            yield f"row {number}: found {len(row)} cells, wanted {len(head)}"
+            yield f"row {number}: found {len(row)} cells, expected {len(head)}"
             continue
         path, study = row[head.index("path")], plain(row[head.index("study")].strip())
         if not path:
-            yield f"row {number}: found no path, wanted that of a file below the input"
+            yield f"row {number}: found no path, expected the path of a file below the input"
         elif table.setdefault(path, study) != study:
-            yield f"row {number}: found a path with another study above, wanted one for each"
+            yield f"row {number}: found a path with another study above, expected one per path"

@@ -1,8 +1,8 @@
-"""Small convolutional networks of the field, registered with timm beside its own.
+"""Small convolutional networks from the literature, registered with timm.
 
-Importing this module makes ``timm.create_model`` know them; :mod:`stages.model` does. Widths and
-input sizes that their authors do not give are ours, and the settings under ``configs/systems/``
-say so.
+Importing this module registers them for ``timm.create_model``; :mod:`stages.model` imports it.
+Widths and input sizes that the authors do not report are our choice; the settings under
+``configs/systems/`` mark them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 def _cfg() -> dict[str, Any]:
-    """Pictures as they come, in [0, 1], of the one size that the network was built for."""
+    """Pictures in [0, 1] without normalisation, of the fixed size of the network."""
     return {
         "url": "",
         "input_size": (3, 128, 128),
@@ -34,7 +34,7 @@ default_cfgs = generate_default_cfgs(
 
 
 class Block(nn.Sequential):
-    """3 x 3 convolution, batch norm or none, ReLU, 2 x 2 max-pooling."""
+    """3 x 3 convolution, optional batch norm, ReLU, 2 x 2 max-pooling."""
 
     def __init__(self, inputs: int, outputs: int, padding: int, norm: bool) -> None:
         super().__init__()
@@ -48,18 +48,18 @@ class Block(nn.Sequential):
 class PlainCnn(nn.Module):
     """Blocks of convolution and pooling, then one dense layer with dropout.
 
-    The dense layer lies between the feature map and the decision, so that the decision is not
-    linear in the map: such a network has no class activation map.
+    The dense layer is between the feature map and the output, so the output is not linear in the
+    map: the network has no class activation map.
 
     Args:
         widths: Channels of the blocks.
         dense: Width of the dense layer.
         img_size: (H, W) in px; without global pooling the dense layer's shape depends on it.
-        padding: Of the convolutions, in px.
-        batch_norm: Whether the blocks have it.
+        padding: Padding of the convolutions, in px.
+        batch_norm: Whether the blocks have batch norm.
         pool_all: Global average pooling before the dense layer, else the map is flattened.
-        drop_rate: After the dense layer.
-        num_classes: Outputs; 0 for the dense layer's.
+        drop_rate: Dropout rate after the dense layer.
+        num_classes: Number of outputs; 0 returns the output of the dense layer.
         in_chans, global_pool: Part of every timm model's signature.
     """
 
@@ -77,7 +77,7 @@ class PlainCnn(nn.Module):
         global_pool: str = "",
     ) -> None:
         super().__init__()
-        del global_pool  # the authors' own is part of the architecture
+        del global_pool  # pooling is part of the architecture
         self.num_classes = num_classes
         self.num_features = self.head_hidden_size = dense
         ends = [in_chans, *widths]
@@ -85,10 +85,10 @@ class PlainCnn(nn.Module):
             *(Block(a, b, padding, batch_norm) for a, b in zip(ends, widths, strict=False))
         )
         with torch.no_grad():
-            places = self.blocks.eval()(torch.zeros(1, in_chans, *img_size))[0, 0].numel()
+            cells = self.blocks.eval()(torch.zeros(1, in_chans, *img_size))[0, 0].numel()
         self.blocks.train()
         self.pool = nn.AdaptiveAvgPool2d(1) if pool_all else nn.Identity()
-        self.dense = nn.Linear(widths[-1] * (1 if pool_all else places), dense)
+        self.dense = nn.Linear(widths[-1] * (1 if pool_all else cells), dense)
         self.act = nn.ReLU()
         self.drop = nn.Dropout(drop_rate)
         self.fc = nn.Linear(dense, num_classes) if num_classes else nn.Identity()
@@ -99,10 +99,10 @@ class PlainCnn(nn.Module):
         return maps
 
     def forward_head(self, x: Tensor) -> Tensor:
-        """The map → (N, classes), or the dense layer's (N, D) when there are none."""
+        """The map → (N, classes), or the dense layer's (N, D) without classes."""
         x = self.drop(self.act(self.dense(self.pool(x).flatten(1))))
-        answer: Tensor = self.fc(x)
-        return answer
+        logits: Tensor = self.fc(x)
+        return logits
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, classes)."""

@@ -1,10 +1,9 @@
-"""Model cards: Markdown beside each bundle, made from its contract and from an evaluation of it.
+"""Model cards: Markdown files for each bundle, from its contract and its evaluation.
 
-No figure in a card is typed. What a card says of data, recipe and thresholds comes from the
-contract inside the bundle; what it says of performance comes from the ``evaluation.json`` of
-``fxpipe evaluate``, and only if that evaluation was of these very files. What cards need of it is
-kept beside the manifest, so that they can be written again without it. Sections as in model cards
-(Mitchell et al. 2019, arXiv 1810.03993).
+All figures in a card are generated. Data, recipe and thresholds come from the contract in the
+bundle; performance comes from the ``evaluation.json`` of ``fxpipe evaluate``, if its digests match
+the files. The required parts are stored next to the manifest, so that cards can be written again
+without it. Sections follow model cards (Mitchell et al. 2019, arXiv 1810.03993).
 """
 
 from __future__ import annotations
@@ -18,7 +17,15 @@ from typing import Any
 import onnx
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.bundle import BundleSpec, Estimate, Kind, write_json
+from pipeline.bundle import (
+    BundleSpec,
+    EnsembleSpec,
+    Estimate,
+    FractureSpec,
+    Kind,
+    read_contract,
+    write_json,
+)
 from pipeline.domain import ANY_REGION
 from pipeline.errors import ConfigError
 from pipeline.weights.manifest import (
@@ -38,13 +45,13 @@ log = logging.getLogger(__name__)
 CARD, TRIED, MEASURED, NOTICE = "README.md", "tried.json", "evaluation.json", "NOTICE.md"
 SINGLE_LOOK = "evaluation-single-look.json"
 NOT_KEPT = ("cross_region", "subgroups", "risk_coverage", "studies")
-"""Chapters of an evaluation that no card shows."""
+"""Sections of an evaluation that are not used in cards."""
 UNMEASURED = "Not measured yet"
-"""In place of figures."""
+"""Replacement for missing figures."""
 SHOWN = ("auc", "average_precision", "accuracy", "balanced_accuracy", "sensitivity", "specificity",
          "ppv", "npv", "kappa", "brier", "ece")  # fmt: skip
 GRAVE = 20
-"""Fractured pictures below which a card warns that its figures say little."""
+"""Number of fractured pictures below which a card warns about its figures."""
 
 
 def write_cards(
@@ -53,34 +60,33 @@ def write_cards(
     tried: Sequence[Mapping[str, Any]] | None,
     single_look: Path | None = None,
 ) -> list[Path]:
-    """Write a card into each bundle's folder, and ``README.md``, which gathers them.
+    """Write a card to the folder of each bundle, and a summary ``README.md``.
 
     Args:
-        weights: Folder with a manifest. Its ``NOTICE.md``, if any, ends every card: licences and
-            whatever else only people know.
-        evaluation: An ``evaluation.json`` of these weights; without it the one that is kept beside
-            the manifest is used. Where there is none either, the cards say that nothing was
-            measured.
-        tried: Rows of :func:`stages.tried.side_by_side`, kept in ``tried.json`` beside the
-            manifest; without them the ones kept there are used.
-        single_look: An ``evaluation.json`` of the same pictures with one look each, kept and
-            used likewise.
+        weights: Folder with a manifest. Its ``NOTICE.md``, if any, is appended to every card:
+            licences and other manual notes.
+        evaluation: An ``evaluation.json`` of these weights; None uses the stored one. Without
+            either, the cards state that nothing was measured.
+        tried: Rows of :func:`stages.tried.side_by_side`, stored as ``tried.json`` next to the
+            manifest; None uses the stored ones.
+        single_look: An ``evaluation.json`` of the same pictures with a single look, stored and used
+            in the same way.
 
     Returns:
         The files written.
 
     Raises:
-        BundleError: The weights folder is damaged, or holds a fused graph.
-        ConfigError: An evaluation is of other files, or unreadable; or there is none, and the
-            cards would lose the figures that they hold; or ``single_look`` is of several looks, or
-            of other pictures.
+        BundleError: The weights folder is damaged, or contains a fused graph.
+        ConfigError: An evaluation belongs to other files or is unreadable; or it is missing and
+            existing cards would lose their figures; or ``single_look`` has several looks or other
+            pictures.
     """
-    found = dict(_contracts(weights))
+    contracts = dict(_contracts(weights))
     if tried is None and (weights / TRIED).is_file():
         tried = json.loads((weights / TRIED).read_text(encoding="utf-8"))
-    measured = _read(evaluation, weights) if evaluation else _kept(weights, found)
+    measured = _read(evaluation, weights) if evaluation else _stored(weights, contracts)
     once = _once(weights, single_look, measured)
-    # Written when everything was found in order: a listed file that changed is refused by a run.
+    # Written only after all checks: a run refuses listed files that changed.
     for name, content in ((TRIED, tried), (MEASURED, measured), (SINGLE_LOOK, once)):
         if content is not None:
             write_json(weights / name, content)
@@ -89,8 +95,8 @@ def write_cards(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters |= {"figure": _figure, "named": figure_name}
-    # Many passes a picture are long under many shifts: those of a single look stand in.
-    shifted = next((each for each in (measured, once) if each and each.get("shifts")), None)
+    # Several looks under many shifts are slow: the figures of a single look are used instead.
+    shifted = next((e for e in (measured, once) if e and e.get("shifts")), None)
     under_shift = shifted and shifted["shifts"]
     notice = weights / NOTICE
     acquisitions = [row for row in tried or () if row.get("left_out")]
@@ -102,21 +108,26 @@ def write_cards(
         "shift_note": _shift_note(shifted, measured) if shifted else "",
         "notice": notice.read_text(encoding="utf-8").rstrip() if notice.is_file() else "",
     }  # fmt: skip
-    ensembles = {member: name for name, (spec, _) in found.items() for member in spec.members}
+    ensembles = {
+        member: name
+        for name, (spec, _) in contracts.items()
+        if isinstance(spec, EnsembleSpec)
+        for member in spec.members
+    }
     written = []
-    for name, (spec, entries) in found.items():
+    for name, (spec, entries) in contracts.items():
         text = environment.get_template("card.md.j2").render(
             spec=spec,
             entries=entries,
             ensemble=ensembles.get(name),
-            calibrated=_calibrated_as(spec, found.values()),
+            calibrated=_calibrated_as(spec, contracts.values()),
             recipe=_recipe(spec),
             **shared,
         )
         written.append(weights / name / CARD)
         written[-1].write_text(text, encoding="utf-8")
     text = environment.get_template("weights.md.j2").render(
-        bundles=found, tried=tried or [], **shared
+        bundles=contracts, tried=tried or [], **shared
     )
     written.append(weights / CARD)
     written[-1].write_text(text, encoding="utf-8")
@@ -125,7 +136,7 @@ def write_cards(
 
 
 def _contracts(weights: Path) -> Iterator[tuple[str, tuple[BundleSpec, list[ManifestEntry]]]]:
-    """Name, contract and files of each bundle, the trunk and the router first."""
+    """Yield name, contract and files of each bundle, the trunk and the router first."""
     entries: dict[str, list[ManifestEntry]] = {}
     for entry in read_staged(weights).bundles:
         entries.setdefault(entry.name, []).append(entry)
@@ -133,24 +144,31 @@ def _contracts(weights: Path) -> Iterator[tuple[str, tuple[BundleSpec, list[Mani
     for name, files in sorted(entries.items(), key=lambda x: (order.index(x[1][0].kind), x[0])):
         graph = onnx.load_from_string(read_verified(weights, files[0]))
         metadata = {prop.key: prop.value for prop in graph.metadata_props}
-        yield name, (BundleSpec.from_metadata(metadata, files[0].file), files)
+        yield name, (read_contract(metadata, files[0].file), files)
 
 
 def _calibrated_as(
-    spec: BundleSpec, found: Iterable[tuple[BundleSpec, list[ManifestEntry]]]
+    spec: BundleSpec, contracts: Iterable[tuple[BundleSpec, list[ManifestEntry]]]
 ) -> list[str]:
-    """The regions whose specialists hold the very temperature and bias of this one, it included.
+    """The regions whose specialists have the same temperature and bias, including this one.
 
-    They are fitted numbers: none are equal but those that were fitted together.
+    The values are fitted, so equal values mean a joint fit.
     """
-    pair = spec.temperature, spec.bias
-    if spec.kind is not Kind.FRACTURE or pair == ((1.0,), (0.0,)):
+    if not isinstance(spec, FractureSpec | EnsembleSpec):
         return []
-    return [str(other.region) for other, _ in found if (other.temperature, other.bias) == pair]
+    pair = spec.temperature, spec.bias
+    if pair == ((1.0,), (0.0,)):
+        return []
+    return [
+        other.region
+        for other, _ in contracts
+        if isinstance(other, FractureSpec | EnsembleSpec)
+        and (other.temperature, other.bias) == pair
+    ]
 
 
 def _recipe(spec: BundleSpec) -> dict[str, Any]:
-    """The settings of the run; what it took over from another one as the bundle has it."""
+    """The settings of the run; inherited settings come from the bundle."""
     recipe = dict(spec.provenance.recipe)
     if "preprocess" in recipe:
         recipe["preprocess"] = spec.preprocess.model_dump(mode="json")
@@ -159,43 +177,42 @@ def _recipe(spec: BundleSpec) -> dict[str, Any]:
     return recipe
 
 
-def _kept(
-    weights: Path, found: Mapping[str, tuple[BundleSpec, list[ManifestEntry]]]
+def _stored(
+    weights: Path, contracts: Mapping[str, tuple[BundleSpec, list[ManifestEntry]]]
 ) -> dict[str, Any] | None:
-    """The evaluation that earlier cards were made of; None when nothing was measured.
+    """Read the stored evaluation of earlier cards; None without one.
 
     Raises:
-        ConfigError: It is of other files or lost, and the cards of these files hold figures.
+        ConfigError: It is missing or belongs to other files, and existing cards contain figures.
     """
-    reason = f"{weights}: there is no {MEASURED}, from which their figures could be written again"
+    reason = f"{weights}: contains no {MEASURED} with the figures of the cards"
     if (weights / MEASURED).is_file():
         try:
             return _read(weights / MEASURED, weights)
         except ConfigError as error:
             reason = str(error)
-    for name, (_, entries) in found.items():
+    for name, (_, entries) in contracts.items():
         card = weights / name / CARD
         text = card.read_text(encoding="utf-8") if card.is_file() else ""
         of_these = any(entry.sha256[:16] in text for entry in entries)
         if of_these and "\n## Figures\n" in text and UNMEASURED not in text:
             raise ConfigError(
-                f"{reason}; the card of {name} would lose the figures that it holds",
-                "name the evaluation: --evaluation evaluation/evaluation.json (`fxpipe evaluate` "
-                "makes one)",
+                f"{reason}; the card of {name} would lose its figures",
+                "name it: --evaluation evaluation/evaluation.json (from `fxpipe evaluate`)",
             )
     if (weights / MEASURED).is_file():
-        log.warning("%s; the cards hold no figures", reason)
+        log.warning("%s; the cards contain no figures", reason)
     return None
 
 
 def _once(
     weights: Path, single_look: Path | None, measured: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
-    """The evaluation with a single look at each picture; None when there is none.
+    """Read the evaluation with a single look per picture; None without one.
 
     Raises:
-        ConfigError: It was named, and is not an evaluation of a single look, or not of the pictures
-            and settings of the figures of all looks.
+        ConfigError: It was given explicitly and has several looks, or other pictures or settings
+            than the evaluation of all looks.
     """
     source = single_look or weights / SINGLE_LOOK
     if single_look is None and not source.is_file():
@@ -205,7 +222,7 @@ def _once(
     except ConfigError as error:
         if single_look is not None:
             raise
-        log.warning("%s; the cards hold no figures of a single look", error)
+        log.warning("%s; the cards contain no figures of a single look", error)
         return None
 
 
@@ -216,20 +233,22 @@ def _checked_once(
     facts = once["facts"]
     if any(count != 1 for count in facts.get("looks", {"": 0}).values()):
         raise ConfigError(
-            f"{source}: an evaluation of several looks, wanted one of a single look",
+            f"{source}: an evaluation of several looks, expected a single look",
             "make it with `fxpipe evaluate --set looks=1`",
         )
     other = {} if measured is None else measured["facts"]
-    differ = [key for key in ("table_digest", "split", "precision") if facts[key] != other.get(key)]
+    differences = [
+        key for key in ("table_digest", "split", "precision") if facts[key] != other.get(key)
+    ]
     points = [
-        {region: point["name"] for region, point in each.get("operating_points", {}).items()}
-        for each in (facts, other)
+        {region: point["name"] for region, point in facts.get("operating_points", {}).items()}
+        for facts in (once["facts"], other)
     ]
     if points[0] != points[1]:
-        differ.append("operating_points")
-    if differ:
+        differences.append("operating_points")
+    if differences:
         raise ConfigError(
-            f"{source}: {', '.join(differ)} differ from those of the figures of all looks",
+            f"{source}: {', '.join(differences)} differ from the evaluation of all looks",
             "evaluate the same table and split twice, with and without `--set looks=1`",
         )
     return once
@@ -246,14 +265,14 @@ def _read(evaluation: Path, weights: Path) -> dict[str, Any]:
         ) from error
     if version != SCHEMA:
         raise ConfigError(
-            f"{evaluation}: schema_version is {version}, wanted {SCHEMA}",
+            f"{evaluation}: schema_version is {version}, expected {SCHEMA}",
             "evaluate again: `fxpipe evaluate`",
         )
-    strange = measured - {entry.sha256 for entry in read_manifest(weights).bundles}
-    if strange:
+    unknown = measured - {entry.sha256 for entry in read_manifest(weights).bundles}
+    if unknown:
         raise ConfigError(
-            f"{evaluation}: measures files that are not in {weights} "
-            f"({', '.join(sorted(digest[:12] for digest in strange))})",
+            f"{evaluation}: contains figures for files that are not in {weights} "
+            f"({', '.join(sorted(digest[:12] for digest in unknown))})",
             "evaluate these weights: `fxpipe evaluate --weights`",
         )
     return {name: chapter for name, chapter in content.items() if name not in NOT_KEPT}

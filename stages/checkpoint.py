@@ -1,4 +1,4 @@
-"""Saving and resuming a run: safetensors with JSON beside the tensors, replaced in one step."""
+"""Checkpoints of a run: tensors and JSON state in one safetensors file, replaced atomically."""
 
 from __future__ import annotations
 
@@ -12,66 +12,68 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pipeline.atomic import replacing
 from pipeline.errors import ConfigError, shortened
 
 _JSON_KEY = "fxpipe"
 CONFIG = "config.json"
-"""Describes the network of a run, beside its weights."""
+"""File in a run folder that describes the network."""
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write tensors and JSON state as one file; a crash leaves the old file or the new one."""
-    partial = path.with_name(path.name + ".partial")
+    """Write tensors and JSON state to one file; a crash leaves the old or the new file intact."""
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    save_file(plain, partial, {_JSON_KEY: json.dumps(state)})
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file(plain, partial, {_JSON_KEY: json.dumps(state)})
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`save` wrote.
+    """Read a file from :func:`save`.
 
     Raises:
-        ConfigError: The file is missing or is no checkpoint of fxpipe's.
+        ConfigError: The file is missing or not an fxpipe checkpoint.
     """
     try:
         with safe_open(path, "pt") as handle:
             state = json.loads((handle.metadata() or {})[_JSON_KEY])
             return {name: handle.get_tensor(name) for name in handle.keys()}, state  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: not a readable checkpoint: {error}") from error
+        raise ConfigError(f"{path}: cannot read the checkpoint: {error}") from error
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
-    """Put weights into a network that are all of its weights.
+    """Load a complete set of weights into a network.
 
     Args:
         network: Changed in place.
-        weights: By name.
-        source: Where they come from, for the message.
+        weights: Weights by name.
+        source: Their file, for the message.
 
     Raises:
-        ConfigError: Some are missing, of another network, of another shape, or no numbers.
+        ConfigError: Weights are missing, unknown, of the wrong shape, or not finite.
     """
-    wanted = network.state_dict()
-    faults = [f"{name} is missing" for name in wanted if name not in weights]
-    faults += [f"{name} is no weight of this network" for name in weights if name not in wanted]
+    expected = network.state_dict()
+    faults = [f"{name} is missing" for name in expected if name not in weights]
     faults += [
-        f"{name} is {_shape(weights[name])}, wanted {_shape(value)}"
-        for name, value in wanted.items()
+        f"{name} is not a weight of this network" for name in weights if name not in expected
+    ]
+    faults += [
+        f"{name} has shape {_shape(weights[name])}, expected {_shape(value)}"
+        for name, value in expected.items()
         if name in weights and weights[name].shape != value.shape
     ]
-    faults += [f"{name} holds NaN or infinity" for name in not_numbers(weights)]
+    faults += [f"{name} contains NaN or infinity" for name in not_numbers(weights)]
     if faults:
-        told = "".join(f"\n  - {fault}" for fault in shortened(faults))
+        listed = "".join(f"\n  - {fault}" for fault in shortened(faults))
         raise ConfigError(
-            f"{source}: found broken weights, wanted those of the network in {CONFIG}:{told}",
-            "train again; where weights are no numbers, with a lower optim.lr",
+            f"{source}: the weights do not match the network in {CONFIG}:{listed}",
+            "train again; if weights are not finite, with a lower optim.lr",
         )
     network.load_state_dict(weights)
 
 
 def not_numbers(weights: Mapping[str, Tensor]) -> list[str]:
-    """Names of the weights in which NaN or infinity stands."""
+    """Names of the weights that contain NaN or infinity."""
     return [name for name, value in weights.items() if not torch.isfinite(value).all()]
 
 
@@ -82,7 +84,7 @@ def _shape(value: Tensor) -> str:
 def pack(
     model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Everything that training changes, as flat tensors and JSON."""
+    """The training state as flat tensors and JSON."""
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average/{name}": value for name, value in average.state_dict().items()}
     optim = optimizer.state_dict()
@@ -98,15 +100,15 @@ def unpack(
     average: nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Put back what :func:`pack` took."""
-    model.load_state_dict(_under(tensors, "model/"))
-    average.load_state_dict(_under(tensors, "average/"))
+    """Restore the state from :func:`pack`."""
+    model.load_state_dict(_with_prefix(tensors, "model/"))
+    average.load_state_dict(_with_prefix(tensors, "average/"))
     slots: dict[int, dict[str, Tensor]] = {}
-    for key, value in _under(tensors, "optimizer/").items():
+    for key, value in _with_prefix(tensors, "optimizer/").items():
         index, name = key.split("/")
         slots.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": slots, "param_groups": state["param_groups"]})
 
 
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}

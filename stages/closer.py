@@ -1,4 +1,4 @@
-"""What a specialist says of the whole limb and of its closer parts, and how it decides on both."""
+"""Closer looks of a specialist at parts of the limb, and their combination with the first look."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from .model import Network
 from .studies import fit_study_points
 
 PRIOR_SD = (0.7, 0.5)
-"""Standard deviation of the logarithm of each weight and of the bias before any data is seen."""
+"""Prior standard deviations of the logarithm of each weight and of the bias."""
 
 
 def closer_canvas(own: PreprocessSpec, config: CloserConfig) -> PreprocessSpec:
-    """The canvas from which parts are cut: that of the first look, magnified."""
+    """The canvas from which parts are cropped: that of the first look, magnified."""
     height, width = (round(side * config.magnification) for side in (own.height_px, own.width_px))
     return own.model_copy(update={"height_px": height, "width_px": width})
 
 
 class _Pairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Each picture at the canvas of the first look and at that of the closer ones."""
+    """Each picture on the canvas of the first look and on that of the closer looks."""
 
     def __init__(self, data: RadiographDataset, canvas: PreprocessSpec) -> None:
         self._data, self._canvas = data, canvas
@@ -51,7 +51,7 @@ class _Pairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         own, sample = self._data.spec, self._data.samples[i]
         if self._data.sources is None:
             first, larger = read_array(sample, own), read_array(sample, self._canvas)
-        else:  # one draw for both: the smaller one is made of the larger
+        else:  # one view for both: the smaller canvas is resized from the larger
             larger = self._data.sources.view(sample, self._canvas, i).canvas
             picture = Image.fromarray(larger[0])
             size = own.width_px, own.height_px
@@ -64,77 +64,76 @@ def look_closer(
     network: Network, data: RadiographDataset, canvas: PreprocessSpec, count: int, workers: int,
     fabric: Fabric,
 ) -> tuple[Array, Array]:  # fmt: skip
-    """Ask a network about pictures as :class:`pipeline.runtime.closer.Closer` does.
+    """Apply a network to pictures as :class:`pipeline.runtime.closer.Closer` does.
 
     Args:
-        network: A fracture network with a heatmap and one output.
+        network: A fracture network with a heatmap; its first output decides.
         data: The pictures.
         canvas: See :func:`closer_canvas`.
-        count: How many parts.
-        workers: Processes that read ahead.
+        count: Number of parts.
+        workers: Number of reading processes.
         fabric: Device and precision.
 
     Returns:
-        (N,) float32 logits of the first looks, and (N,) the highest of the closer ones.
+        (N, K) float32 logits of the first looks, and (N,) the highest of the closer looks.
     """
     network.eval()
     own = data.spec
     firsts, highest = [], []
     for first, larger, _ in batches(_Pairs(data, canvas), 8, workers):
-        logits, maps = _ask(network, first, fabric)
+        logits, maps = _forward(network, first, fabric)
         parts = [
             part(array, place, own)
             for array, evidence in zip(larger.numpy(), maps, strict=True)
             for place in places(evidence[0], count, canvas, own)
         ]
-        near, _ = _ask(network, torch.from_numpy(np.stack(parts)), fabric)
-        firsts.append(logits[:, 0])
-        highest.append(near[:, 0].reshape(-1, count).max(1))
+        closer, _ = _forward(network, torch.from_numpy(np.stack(parts)), fabric)
+        firsts.append(logits)
+        highest.append(closer[:, 0].reshape(-1, count).max(1))
     return np.concatenate(firsts), np.concatenate(highest)
 
 
-def _ask(network: Network, images: Tensor, fabric: Fabric) -> tuple[Array, Array]:
+def _forward(network: Network, images: Tensor, fabric: Fabric) -> tuple[Array, Array]:
     """Logits and evidence of a batch."""
     images = images.to(fabric.device).contiguous(memory_format=torch.channels_last)
     with fabric.autocast():
         logits, evidence = network.answer(network.prefix(images))
-    assert evidence is not None  # noqa: S101  (asked only of networks with a heatmap)
+    assert evidence is not None  # noqa: S101  (only networks with a heatmap are passed)
     return logits.float().cpu().numpy(), evidence.float().cpu().numpy()
 
 
 @dataclass(frozen=True, slots=True)
 class Weighing:
-    """How the looks count: see :class:`pipeline.bundle.CloserLooks`."""
+    """Weights of the looks: see :class:`pipeline.bundle.CloserLooks`."""
 
     whole: float
     close: float
     bias: float
 
     def probabilities(self, first: Array, highest: Array) -> Array:
-        """(N,) calibrated probability of all looks together."""
+        """(N,) calibrated probability from all looks."""
         return np.asarray(expit(self.whole * first + self.close * highest + self.bias), np.float32)
 
 
 def fit_weighing(labels: Labels, first: Array, highest: Array) -> Weighing:
-    """Logistic regression with weights that are not negative, and a normal prior.
+    """Logistic regression with non-negative weights and a normal prior.
 
-    The prior keeps a handful of cases from driving the weights anywhere; before any data both
-    looks count a half.
+    The prior, centred on a weight of one half for each look, limits the influence of few cases.
 
     Args:
         labels: (N,) 0, 1 or NaN.
         first: (N,) logits of the first looks.
-        highest: (N,) of the closer ones.
+        highest: (N,) highest logits of the closer looks.
     """
     known = ~np.isnan(labels)
-    wanted = labels[known].astype(float)
+    targets = labels[known].astype(float)
     looks = np.stack([first[known], highest[known]], 1).astype(float)
-    if len(np.unique(wanted)) < 2:
+    if len(np.unique(targets)) < 2:
         return Weighing(0.5, 0.5, 0.0)
 
     def loss(parameters: np.ndarray) -> float:
         z = looks @ (0.5 * np.exp(parameters[:2])) + parameters[2]
-        fit = np.logaddexp(0.0, z) - wanted * z
+        fit = np.logaddexp(0.0, z) - targets * z
         weights, bias = parameters[:2] / PRIOR_SD[0], parameters[2] / PRIOR_SD[1]
         return float(fit.sum() + (np.square(weights).sum() + bias**2) / 2)
 
@@ -149,13 +148,13 @@ def closer_contract(
     """The contract of closer looks, as JSON for ``result.json``.
 
     Args:
-        weighing: How looks count.
-        canvas: From which parts are cut.
-        count: How many parts.
+        weighing: Weights of the looks.
+        canvas: Canvas from which parts are cropped.
+        count: Number of parts.
         labels: (N,) 0 or 1, of the validation pictures.
-        scores: (N,) probabilities of all looks together.
-        studies: (N,) study of each, or an empty text.
-        plain: (N,) which are as they are; the others are further views of them.
+        scores: (N,) probabilities from all looks.
+        studies: (N,) study of each picture, or an empty string.
+        plain: (N,) which rows are unaugmented; the others are further views of them.
     """
     contract = CloserLooks(
         canvas=canvas,

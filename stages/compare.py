@@ -1,4 +1,4 @@
-"""Systems side by side: the same table, the same pictures kept back, one row each."""
+"""Comparison of systems on the same table and the same test pictures."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from pipeline.runtime.session import Weights, load_bundles
 
 from .cost import count, speed
 from .data.index import Index, assign_splits
-from .evaluation.evaluate import RESULT, SCHEMA, Asked, evaluate
+from .evaluation.evaluate import RESULT, SCHEMA, EvaluationRequest, evaluate
 from .systems import SystemConfig, make_system
 
 log = logging.getLogger(__name__)
 
 How = Literal["table", "patient", "picture"]
 TIMED = 64
-"""Pictures, at most, on which the speed is measured."""
+"""Maximum number of pictures for the measurement of speed."""
 
 
 def resplit(index: Index, how: How, seed: int) -> Index:
@@ -34,9 +34,9 @@ def resplit(index: Index, how: How, seed: int) -> Index:
 
     Args:
         index: Table.
-        how: ``table`` as it says itself, ``patient`` by group, ``picture`` as systems with inflated
-            figures do: pictures of one patient on both sides.
-        seed: Same seed and rows, same splits.
+        how: ``table`` keeps the table's splits, ``patient`` splits by group, ``picture`` splits by
+            picture: pictures of one patient are in several splits, which inflates the figures.
+        seed: Equal seed and rows give equal splits.
     """
     if how == "table":
         return index
@@ -49,14 +49,14 @@ def resplit(index: Index, how: How, seed: int) -> Index:
 def compare_system(
     folder: Path, system: SystemConfig, index: Index, config: RunConfig, progress: Progress
 ) -> dict[str, Any]:
-    """Make a system, if it is not made yet, and measure it.
+    """Train and export a system, unless it is finished, and measure it.
 
     Args:
-        folder: See :func:`stages.systems.make_system`; gets ``evaluation`` too.
+        folder: See :func:`stages.systems.make_system`; also gets ``evaluation``.
         system: Settings.
-        index: Table, with the splits that are meant.
-        config: Device and precision that measure.
-        progress: Advanced once a batch or picture.
+        index: Table with the splits to use.
+        config: Device and precision of the measurement.
+        progress: Advanced once per batch or picture.
 
     Returns:
         Its row.
@@ -68,27 +68,27 @@ def compare_system(
 def measure(
     folder: Path, weights: Path, title: str, index: Index, config: RunConfig, progress: Progress
 ) -> dict[str, Any]:
-    """Evaluate and count a weights folder.
+    """Evaluate a weights folder, and measure its cost.
 
     Returns:
-        JSON: ``title``, ``folder``, ``pictures``, ``shared_groups`` (pictures of the test split
-        whose group also trained), ``figures`` and ``baselines`` by name, ``cost`` and
+        JSON: ``title``, ``folder``, ``pictures``, ``shared_groups`` (test pictures whose group is
+        also in the training split), ``figures`` and ``baselines`` by name, ``cost`` and
         ``images_per_s``.
     """
     output = folder / "evaluation"
     networks = load_bundles(weights, config)
     if not _is_of(output / RESULT, networks, index):
         output.mkdir(parents=True, exist_ok=True)
-        evaluate(index, networks, config, Asked(), output, progress)
+        evaluate(index, networks, config, EvaluationRequest(), output, progress)
     figures = json.loads((output / RESULT).read_text(encoding="utf-8"))
     tested = index.of("test")
-    learned = {sample.group for sample in index.of("train")}
+    training_groups = {sample.group for sample in index.of("train")}
     readable = [sample.path for sample in tested][:TIMED]
     return {
         "title": title,
         "folder": folder.name,
         "pictures": len(tested),
-        "shared_groups": sum(sample.group in learned for sample in tested),
+        "shared_groups": sum(sample.group in training_groups for sample in tested),
         **_figures(figures),
         "cost": asdict(count(weights)),
         "images_per_s": speed(weights, readable, config),
@@ -98,7 +98,7 @@ def measure(
 
 
 def _is_of(evaluation: Path, networks: Weights, index: Index) -> bool:
-    """Whether there is an evaluation of these very files on this very table."""
+    """Whether there is an evaluation of exactly these files on exactly this table."""
     if not evaluation.is_file():
         return False
     content = json.loads(evaluation.read_text(encoding="utf-8"))
@@ -111,72 +111,73 @@ def _is_of(evaluation: Path, networks: Weights, index: Index) -> bool:
 
 
 def _figures(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of the table, each with what it must beat."""
-    nothing = {"value": None, "low": None, "high": None, "note": "no such stage"}
+    """The figures of the table with their baselines."""
+    undefined = {"value": None, "low": None, "high": None, "note": "no such stage"}
     pooled = content["fracture"]["pooled"]["in view"]
     ends = content["end_to_end"]["all"]["accuracy"]
     region = (content["region"] or {}).get("accuracy")
-    found = {
-        "region accuracy": region or {"network": nothing, "majority": nothing, "look_up": nothing},
-        "fracture AUC": {who: pooled[who]["auc"] for who in ("network", "majority", "look_up")},
-        "fracture accuracy": {
-            who: pooled[who]["accuracy"] for who in ("network", "majority", "look_up")
-        },
+    baselines = ("majority", "look_up")
+    sources = ("network", *baselines)
+    parts = {
+        "region accuracy": region or dict.fromkeys(sources, undefined),
+        "fracture AUC": {source: pooled[source]["auc"] for source in sources},
+        "fracture accuracy": {source: pooled[source]["accuracy"] for source in sources},
         "end to end": ends,
     }
-    baselines = ("majority", "look_up")
     return {
         "judged": pooled["pictures"],
         "pairs": pooled["pairs"],
         "positives": pooled["positives"],
-        "figures": {name: part["network"] for name, part in found.items()},
+        "figures": {name: part["network"] for name, part in parts.items()},
         "baselines": {
-            who: {name: part[who] for name, part in found.items()} for who in baselines
+            baseline: {name: part[baseline] for name, part in parts.items()}
+            for baseline in baselines
         },
     }  # fmt: skip
 
 
 def source_commit() -> str:
-    """The commit of the checkout that this code lies in, with a + if it was changed since."""
+    """The commit of this code's checkout, with a + if there are uncommitted changes."""
     git, home = shutil.which("git"), Path(__file__).parent
     if git is None:
         return "unknown"
-    words = ([git, "rev-parse", "--short", "HEAD"], [git, "status", "--porcelain", "-uno"])
-    said = [subprocess.run(w, cwd=home, capture_output=True, text=True, check=False) for w in words]
-    if any(run.returncode for run in said):
+    commands = ([git, "rev-parse", "--short", "HEAD"], [git, "status", "--porcelain", "-uno"])
+    head, status = (
+        subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
+        for command in commands
+    )
+    if head.returncode or status.returncode:
         return "unknown"
-    return said[0].stdout.strip() + ("+" if said[1].stdout.strip() else "")
+    return head.stdout.strip() + ("+" if status.stdout.strip() else "")
 
 
 def write_comparison(
     rows: Sequence[Mapping[str, Any]], output: Path, origin: Mapping[str, Any]
 ) -> str:
-    """``comparison.json`` and ``comparison.md``; returns the latter, a table in Markdown.
+    """Write ``comparison.json`` and ``comparison.md``; return the latter, a Markdown table.
 
     Args:
-        rows: Of :func:`measure`.
+        rows: From :func:`measure`.
         output: Folder.
-        origin: What was asked for, told below the table.
+        origin: Settings of the comparison, listed below the table.
     """
     write_json(output / "comparison.json", {"origin": dict(origin), "systems": list(rows)})
-    told = ", ".join(f"{name} {value}" for name, value in origin.items())
-    text = f"{as_markdown(rows)}\n{told}.\n"
+    caption = ", ".join(f"{name} {value}" for name, value in origin.items())
+    text = f"{as_markdown(rows)}\n{caption}.\n"
     (output / "comparison.md").write_text(text, encoding="utf-8")
     return text
 
 
 def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line a system, and above them what each figure must beat on the same pictures."""
+    """One line per system, after the baselines on the same pictures."""
     names = list(rows[0]["figures"])
     head = ["system", *names, "parameters (M)", "multiply-adds (G)", "images/s"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    told: set[str] = set()
     for row in rows:
-        for who, words in (("majority", "always the commonest"), ("look_up", "look-up")):
-            cells = [_cell(row["baselines"][who][name]) for name in names]
-            line = f"| *{words}* | {' | '.join(cells)} | | | |"
-            if line not in told:
-                told.add(line)
+        for baseline, title in (("majority", "majority class"), ("look_up", "look-up")):
+            cells = [_cell(row["baselines"][baseline][name]) for name in names]
+            line = f"| *{title}* | {' | '.join(cells)} | | | |"
+            if line not in lines:
                 lines.append(line)
         cost = row["cost"]
         cells = [_cell(row["figures"][name]) for name in names]
@@ -191,14 +192,14 @@ def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 def _footnotes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     first = rows[0]
     notes = [
-        f"{first['pictures']} pictures kept back, {first['judged']} of them with a region in view "
-        f"and a label, which make {first['pairs']} pairs of a picture and a region "
+        f"{first['pictures']} test pictures, {first['judged']} of them with a region in view "
+        f"and a label, which give {first['pairs']} pairs of a picture and a region "
         f"({first['positives']} positive); 95 % intervals by bootstrap over groups; "
-        f"{first['precision']} on {first['device']}, whole job from files."
+        f"{first['precision']} on {first['device']}, including reading of the files."
     ]
     notes += [
         f"{row['title']}: {row['shared_groups']} of {row['pictures']} test pictures are of a "
-        "patient (group) that also trained: its figures are inflated."
+        "patient (group) in the training split: its figures are inflated."
         for row in rows
         if row["shared_groups"]
     ]

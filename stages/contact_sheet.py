@@ -1,4 +1,4 @@
-"""The first batches of a run as its network gets them, on one picture to be looked at."""
+"""Contact sheet of the first training batches of a run."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def draw_sheet(
     target: Path, data: RadiographDataset, order: Sequence[int], outputs: Sequence[str],
     config: StageConfig, draws: torch.Generator,
 ) -> None:  # fmt: skip
-    """Draw the first batches after augmentation, each picture with what it is said to show.
+    """Draw the first batches after augmentation, each picture with its targets.
 
-    Marked fractures are outlined. Of cached views it shows what they may be: those are drawn anew.
+    Marked fractures are outlined. With cached views the sheet shows other random views.
 
     Args:
         target: File to write, PNG.
@@ -40,7 +40,7 @@ def draw_sheet(
         order: Row numbers of the first epoch.
         outputs: (K,) names of the targets.
         config: Settings.
-        draws: As the first epoch has them after it drew its order.
+        draws: Random state of the first epoch after it drew its order.
     """
     tiles = [
         [part[i] for part in batch]
@@ -49,11 +49,11 @@ def draw_sheet(
     ]
     rows = -(-len(tiles) // _PER_ROW)
     figure = Figure((_PER_ROW * _TILE_INCHES, rows * (_TILE_INCHES + 0.3)), layout="constrained")
-    places = np.atleast_2d(figure.subplots(rows, _PER_ROW)).ravel()
-    for axes in places:
+    panels = np.atleast_2d(figure.subplots(rows, _PER_ROW)).ravel()
+    for axes in panels:
         axes.set_axis_off()
-    for axes, (image, wanted, mask) in zip(places, tiles, strict=False):
-        axes.set_title(caption(wanted.numpy(), outputs), fontsize=7)
+    for axes, (image, targets, mask) in zip(panels, tiles, strict=False):
+        axes.set_title(caption(targets.numpy(), outputs), fontsize=7)
         _draw(axes, image[0].numpy(), mask[0].numpy())
     figure.savefig(target, dpi=130)
 
@@ -61,9 +61,10 @@ def draw_sheet(
 def _first(
     data: RadiographDataset, order: Sequence[int], config: StageConfig, draws: torch.Generator
 ) -> Iterator[Batch]:
-    """The first batches, changed as training changes them."""
-    for images, wanted, masks in islice(batches(data, config.optim.batch_size, 0, order), _BATCHES):
-        yield mixup(images, wanted, masks, config.augment.mixup, draws)
+    """The first batches after mixup."""
+    first = islice(batches(data, config.optim.batch_size, 0, order), _BATCHES)
+    for images, targets, masks in first:
+        yield mixup(images, targets, masks, config.augment.mixup, draws)
 
 
 def _draw(axes: Axes, pixels: Array, marked: Array) -> None:
@@ -77,17 +78,17 @@ def _draw(axes: Axes, pixels: Array, marked: Array) -> None:
         axes.contour(x, y, marked, levels=[0.5], colors="orange", linewidths=1)
 
 
-def caption(wanted: Array, outputs: Sequence[str]) -> str:
-    """What a picture is said to show: ``hand, fracture``, ``elbow 0.7`` of a blend, ``hand?``.
+def caption(targets: Array, outputs: Sequence[str]) -> str:
+    """The targets of a picture: ``hand, fracture``, ``elbow 0.7`` of a blend, ``hand?``.
 
     Args:
-        wanted: (K,) targets; NaN for unknown.
+        targets: (K,) targets; NaN for unknown.
         outputs: (K,) their names.
     """
-    words = []
-    for name, value in zip(outputs, wanted, strict=True):
+    labels = []
+    for name, value in zip(outputs, targets, strict=True):
         if np.isnan(value):
-            words.append(f"{name}?")
+            labels.append(f"{name}?")
         elif value > 0:
-            words.append(name if value == 1 else f"{name} {value:.1f}")
-    return ", ".join(words) or "nothing"
+            labels.append(name if value == 1 else f"{name} {value:.1f}")
+    return ", ".join(labels) or "nothing"

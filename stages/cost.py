@@ -1,4 +1,4 @@
-"""What a weights folder costs: parameters and multiply-adds of its graphs, and its speed."""
+"""Cost of a weights folder: parameters and multiply-adds of its graphs, and its speed."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from pipeline.bundle import BundleSpec, Kind, Precision
+from pipeline.bundle import Kind, Precision, read_contract
 from pipeline.config import RunConfig
 from pipeline.engine import run
 from pipeline.runtime.session import load_bundles
 from pipeline.weights.manifest import ManifestEntry, read_manifest, read_verified
 
+from .shelf import members_of
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of a whole system.
+    """Cost of a whole system.
 
     Attributes:
-        parameters: Of all its networks, each counted once.
-        multiply_adds: For one picture that is routed to one specialist (their mean); those of
-            convolutions and matrix products.
-        size_bytes: Of the files of one precision.
+        parameters: Parameters of all networks, each network counted once.
+        multiply_adds: Multiply-adds of convolutions and matrix products for one picture that is
+            routed to one specialist (mean over the specialists).
+        size_bytes: Size of the files of one precision.
     """
 
     parameters: int
@@ -35,7 +37,7 @@ class Cost:
 
 
 def count(weights: Path) -> Cost:
-    """Count what a weights folder holds, in its float form where there is one.
+    """Cost of a weights folder, of its float form if there is one.
 
     Raises:
         BundleError: A file is missing or altered.
@@ -50,7 +52,7 @@ def count(weights: Path) -> Cost:
     routers = [name for name, entry in entries.items() if entry.kind is Kind.REGION]
     specialists = _specialists(entries, graphs)
     parts = [{*_with_trunks([*routers, *names], entries)} for names in specialists.values()]
-    parts = parts or [{*entries}]  # a fused graph always asks everybody
+    parts = parts or [{*entries}]  # a fused graph always runs all networks
     return Cost(
         parameters=sum(
             sum(prod(tensor.dims) for tensor in graph.graph.initializer)
@@ -64,29 +66,28 @@ def count(weights: Path) -> Cost:
 def _specialists(
     entries: Mapping[str, ManifestEntry], graphs: Mapping[str, onnx.ModelProto]
 ) -> dict[str, list[str]]:
-    """Each specialist with the networks that speak for it: itself, or an ensemble's members."""
+    """Each specialist with its networks: itself, and the members of an ensemble."""
     contracts = {
-        name: BundleSpec.from_metadata({p.key: p.value for p in graph.metadata_props}, name)
+        name: read_contract({p.key: p.value for p in graph.metadata_props}, name)
         for name, graph in graphs.items()
-        if entries[name].kind is Kind.FRACTURE
+        if entries[name].kind.judges
     }
-    members = {member for spec in contracts.values() for member in spec.members}
-    return {
-        name: [name, *spec.members] for name, spec in contracts.items() if name not in members
-    }  # fmt: skip
+    asked = {name: members_of(spec) for name, spec in contracts.items()}
+    claimed = {name for names in asked.values() for name in names}
+    return {name: [name, *names] for name, names in asked.items() if name not in claimed}
 
 
 def _with_trunks(names: Sequence[str], entries: Mapping[str, ManifestEntry]) -> Iterator[str]:
-    """Networks, and the trunks whose features they take."""
-    wanted = {entries[name].trunk for name in names}
+    """Networks, and their trunks."""
+    trunks = {entries[name].trunk for name in names}
     yield from names
     for name, entry in entries.items():
-        if entry.kind is Kind.TRUNK and entry.trunk in wanted:
+        if entry.kind is Kind.TRUNK and entry.trunk in trunks:
             yield name
 
 
 def _multiply_adds(model: onnx.ModelProto) -> Iterator[int]:
-    """Those of each convolution and matrix product, for a batch of one."""
+    """Multiply-adds of each convolution and matrix product, for a batch of one."""
     inferred = onnx.shape_inference.infer_shapes(_batch_of_one(model), data_prop=True).graph
     known = (*inferred.value_info, *inferred.output, *inferred.input)
     shapes = {
@@ -105,14 +106,14 @@ def _multiply_adds(model: onnx.ModelProto) -> Iterator[int]:
 def _batch_of_one(model: onnx.ModelProto) -> onnx.ModelProto:
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
-    del fixed.graph.value_info[:]  # still of the type that the graph had before half precision
+    del fixed.graph.value_info[:]  # its types predate the conversion to half precision
     for value in fixed.graph.input:
         value.type.tensor_type.shape.dim[0].dim_value = 1
     return fixed
 
 
 def speed(weights: Path, paths: Sequence[Path], config: RunConfig) -> float:
-    """Pictures a second, whole job from files to outcomes, after a warm-up.
+    """Pictures per second from files to outcomes, after a warm-up.
 
     Args:
         weights: Folder.

@@ -1,9 +1,9 @@
-"""Cross-validation: K ordinary runs, and what they say of pictures they never saw.
+"""Cross-validation: K ordinary runs, and their out-of-fold predictions.
 
-The pictures are divided by group or by acquisition (:mod:`.folds`). In each fold one part tests,
-another validates (it chooses the epoch, the calibration and the thresholds), and the others train;
-so no figure comes from a picture that had any influence on the network that read it. The table's
-own test split stays out: what is chosen by cross-validation can still be tested on it.
+The pictures are split by group or by acquisition (:mod:`.folds`). In each fold one part is the test
+split, another the validation split (it determines epoch, calibration and thresholds), and the
+others are for training; so every figure comes from pictures that had no influence on the network.
+The table's own test split is not used: choices made by cross-validation can still be tested on it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .assess import PREDICTIONS
 from .calibrate import probabilities
 from .checkpoint import CONFIG
 from .config import FractureConfig, RegionConfig
-from .data.index import NONE, UNKNOWN, Index
+from .data.index import Index
 from .folds import By, Folds
 from .metrics import auc, auc_estimate, share
 from .recipe import RESULT, train_fracture, train_region
@@ -44,12 +44,12 @@ def crossval_region(
     """Cross-validate the region stage with its auxiliary fracture output.
 
     Args:
-        folder: Gets ``fold-1`` …, ``predictions.csv`` and ``result.json``; finished folds in it
-            are kept, an unfinished one goes on after its last epoch.
-        folds: Their tables.
+        folder: Gets ``fold-1`` …, ``predictions.csv`` and ``result.json``; finished folds are
+            kept, an unfinished one resumes after its last epoch.
+        folds: Tables of the folds.
         config: Settings of every fold.
         only: Numbers, from 1, of the folds to train now.
-        progress: Advanced once a batch.
+        progress: Advanced once per batch.
 
     Returns:
         Pooled figures with intervals over all folds finished so far, and figures by fold.
@@ -70,14 +70,14 @@ def crossval_fracture(
 ) -> dict[str, Any]:  # fmt: skip
     """Cross-validate a specialist; each fold starts from the region network of the same fold.
 
-    An independent one starts every fold from its own initial weights.
+    An independent specialist starts every fold from its own initial weights.
 
     Args:
         folder: As for :func:`crossval_region`.
-        folds: Those with which the region stage was cross-validated.
+        folds: The folds of the region stage's cross-validation.
         config: Settings; ``region_run`` is the folder of the region's cross-validation.
         only: As for :func:`crossval_region`.
-        progress: Advanced once a batch.
+        progress: Advanced once per batch.
 
     Raises:
         ConfigError: The region stage has not been cross-validated on the same folds.
@@ -92,14 +92,14 @@ def crossval_fracture(
             _check_parent(parents[table.digest], table)
 
     def train(run: Path, table: Index, resume: bool, progress: Progress) -> None:
-        mine = config.model_copy(update={"region_run": parents[table.digest]})
-        train_fracture(run, table, mine, resume, progress)
+        own = config.model_copy(update={"region_run": parents[table.digest]})
+        train_fracture(run, table, own, resume, progress)
 
     return _crossval(folder, folds, train, only, progress)
 
 
 def fold_folder(folder: Path, number: int) -> Path:
-    """The run of a fold, numbered from 1."""
+    """Run folder of a fold; folds are numbered from 1."""
     return folder / f"fold-{number}"
 
 
@@ -110,7 +110,7 @@ def _check_parent(run: Path, table: Index) -> None:
     described = json.loads((run / CONFIG).read_text(encoding="utf-8"))
     if described["index_digest"] != table.digest:
         raise ConfigError(
-            f"{run}: was trained on other folds: it may have seen what would be tested", hint
+            f"{run}: was trained on other folds and may have seen the test pictures", hint
         )
 
 
@@ -126,7 +126,7 @@ def _crossval(
         if (run / RESULT).is_file():
             described = json.loads((run / CONFIG).read_text(encoding="utf-8"))
             if described["index_digest"] != table.digest:
-                raise UsageError(f"{run}: is a fold of another table; name another --output")
+                raise UsageError(f"{run}: is a fold of another table; choose another --output")
             log.info("%s: finished before", run)
             continue
         log.info("%s: fold %d of %d", run, number, len(folds))
@@ -137,13 +137,13 @@ def _crossval(
 def summarise(
     folder: Path, names: Sequence[str], by: By = "group", note: str = ""
 ) -> dict[str, Any]:
-    """Pool the out-of-fold predictions of the finished folds; written beside them.
+    """Pool the out-of-fold predictions of the finished folds, and write them to the folder.
 
     Args:
-        folder: Of the folds.
-        names: Of all folds, finished or not.
-        by: What tells the parts apart; each acquisition has figures with intervals of its own.
-        note: What was done to groups.
+        folder: Folder of the folds.
+        names: Names of all folds, finished or not.
+        by: Criterion of the split; each acquisition gets separate figures with intervals.
+        note: How groups were handled.
 
     Raises:
         ConfigError: No fold is finished.
@@ -192,31 +192,29 @@ def summarise(
 
 
 def subsets(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Labelled rows by the region that they show: alone, or with others."""
+    """Labelled rows by region in view: alone, or with others."""
     known = table[table["label"].notna()]
     singles = {region: known[known["regions"] == region] for region in REGIONS}
-    views = {
-        region: known[[region in str(names).split(";") for names in known["regions"]]]
-        for region in REGIONS
-    }
+    sets = [{*str(names).split(";")} for names in known["regions"]]
+    views = {region: known[[region in names for names in sets]] for region in REGIONS}
     return {
-        "any region": known[~known["regions"].isin((NONE, UNKNOWN))],
+        "any region": known[[not names.isdisjoint(REGIONS) for names in sets]],
         **{f"{region} alone": rows for region, rows in singles.items()},
         **{f"{region} in view": rows for region, rows in views.items()},
     }
 
 
 def ranking(table: pd.DataFrame) -> str | None:
-    """The column that ranks: the calibrated probability, which is comparable between folds.
+    """The score column: the calibrated probability, which is comparable between folds.
 
-    An auxiliary output is not calibrated: its logits rank. None for a router without one.
+    An auxiliary output is not calibrated: its logits are used. None for a router without one.
     """
     names = [f"{kind}_{target}" for kind in ("probability", "logit") for target in TARGETS]
     return next((name for name in names if name in table.columns), None)
 
 
 def figures_of(table: pd.DataFrame) -> dict[str, Any]:
-    """:func:`region_summary` of what a router says, :func:`fracture_summary` of a specialist."""
+    """:func:`region_summary` for a router, :func:`fracture_summary` for a specialist."""
     routed = f"probability_{REGIONS[0]}" in table
     return region_summary(table) if routed else fracture_summary(table)
 
@@ -224,8 +222,8 @@ def figures_of(table: pd.DataFrame) -> dict[str, Any]:
 def region_summary(table: pd.DataFrame) -> dict[str, Any]:
     """Region accuracy over single-region pictures, and the auxiliary fracture output's AUC.
 
-    The auxiliary output, if there is one, is not calibrated: its logits of different folds are
-    compared as they are, which costs a little.
+    The auxiliary output, if there is one, is not calibrated: comparing raw logits of different
+    folds lowers its AUC slightly.
     """
     single = table[table["regions"].isin(REGIONS)]
     names = single[[f"probability_{region}" for region in REGIONS]].to_numpy().argmax(1)
@@ -256,7 +254,7 @@ def fracture_summary(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _plain(table: pd.DataFrame) -> dict[str, Any]:
-    """AUC of one fold by region in view; None where a class is missing."""
+    """AUC of one fold by region in view; None if a class is missing."""
     score = ranking(table)
     if score is None:
         return {}

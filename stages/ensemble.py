@@ -1,8 +1,8 @@
-"""Ensembles: several exported fracture networks made into one specialist, without training.
+"""Ensembles: several exported fracture networks combined to one specialist, without training.
 
-The ensemble is a bundle of its own: a tiny graph that takes the calibrated probabilities of its
-members and gives their mean, under the same contract as any other. Its members lie beside it in
-the weights folder, bit for bit as they were exported but for their names.
+The ensemble is a bundle with a small graph: it takes the calibrated probabilities of its members
+and returns their mean, with the same contract as any specialist. Its members are in the same
+weights folder, unchanged except for their names.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +20,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.bundle import BundleSpec, Estimate, Kind, Precision, Provenance, StoredPoint
+from pipeline import version, versions_of
+from pipeline.bundle import (
+    EnsembleSpec,
+    Estimate,
+    FractureSpec,
+    Precision,
+    Provenance,
+    StoredPoint,
+    TrunkSpec,
+)
 from pipeline.config import RunConfig
 from pipeline.domain import ANY_REGION
 from pipeline.errors import BundleError, ConfigError, UsageError
@@ -34,22 +42,31 @@ from .data.index import Index
 from .export import stamp
 from .new_folder import NewFolder, keep_notice, refuse_used
 from .recalibrate import Recalibrated, Wanted, recalibrate
-from .shelf import Bundle, Shelf, common_precisions, read_shelf, specialist, trunk_of
+from .shelf import (
+    Bundle,
+    Shelf,
+    common_precisions,
+    judges,
+    members_of,
+    read_shelf,
+    specialist,
+    trunk_of,
+)
 
 log = logging.getLogger(__name__)
 
 EDGE = 1e-7
-"""Added to both odds of a mean probability, so that its log odds stay finite at 0 and 1."""
+"""Added to p and 1 - p of a mean probability, so that its log odds stay finite at 0 and 1."""
 OPSET, IR_VERSION = 20, 9
 
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """A bundle that is to be a member.
+    """A bundle selected as a member.
 
     Attributes:
-        weights: Its folder.
-        bundle: Its name; None for the specialist that looks at the ensemble's region there.
+        weights: Weights folder of the bundle.
+        bundle: Name of the bundle; None for the folder's specialist for the ensemble's region.
     """
 
     weights: Path
@@ -58,12 +75,12 @@ class Pick:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Which ensemble is wanted.
+    """The requested ensemble.
 
     Attributes:
-        region: Whose specialist it becomes; ``all`` for one that looks at every region.
-        members: Two or more.
-        base: Weights folder that gives everything else; None for the first member's.
+        region: Region of the ensemble; ``all`` for every region.
+        members: Two or more members.
+        base: Weights folder of all other bundles; None for that of the first member.
     """
 
     region: str
@@ -73,14 +90,14 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What came of it.
+    """The result of :func:`make_ensemble`.
 
     Attributes:
-        name: Of the ensemble's bundle.
-        members: New name of each member to where it was taken from, in words.
-        precisions: In which the new folder is complete.
-        no_heatmap: Why there is none; None when there is one.
-        calibrated: Operating points, and on how many pictures.
+        name: Name of the ensemble's bundle.
+        members: Description of the source of each member, by its new name.
+        precisions: Precisions in which the new folder is complete.
+        no_heatmap: Reason for a missing heatmap; None with a heatmap.
+        calibrated: Operating points and numbers of pictures.
     """
 
     name: str
@@ -91,10 +108,10 @@ class Made:
 
 
 def mean_graph(members: int) -> onnx.ModelProto:
-    """(N, M) float32 ``members`` → their mean as (N, 1) ``logits``, and as ``probabilities``.
+    """Make a graph: (N, M) float32 ``members`` → mean as (N, 1) ``logits`` and ``probabilities``.
 
-    Temperature and bias are held as in every stage, so that an ensemble can be calibrated. A
-    probability that is no number stays none.
+    Temperature and bias are stored as in every stage, so that an ensemble can be calibrated. NaN
+    stays NaN.
     """
     constants: dict[str, NDArray[Any]] = {
         "axes": np.array([1], np.int64),
@@ -119,15 +136,15 @@ def mean_graph(members: int) -> onnx.ModelProto:
         "logits": ["N", 1],
         "probabilities": ["N", 1],
     }
-    taken, *given = (
+    graph_input, *graph_outputs = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
         for name, shape in ports.items()
     )
     graph = helper.make_graph(
         [helper.make_node(kind, inputs, [output]) for kind, inputs, output in steps],
         "ensemble",
-        [taken],
-        given,
+        [graph_input],
+        graph_outputs,
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     opset = helper.make_opsetid("", OPSET)
@@ -141,34 +158,37 @@ def make_ensemble(
     """Write a weights folder in which a region's specialist is an ensemble.
 
     Args:
-        index: Table; the ensemble's operating points come from one of its splits.
-        order: Which ensemble.
+        index: Table; one of its splits provides the ensemble's operating points.
+        order: The requested ensemble.
         target: New folder.
         wanted: Targets and split.
-        config: Device and precision that compute the predictions.
-        progress: Advanced once a labelled picture of the split.
+        config: Device and precision of the predictions.
+        progress: Advanced once per labelled picture of the split.
 
     Raises:
-        UsageError: The target holds something already, or there are fewer than two members.
-        ConfigError: The members do not answer the same question, no precision is common to all,
-            or the table has too few pictures for operating points.
+        UsageError: The target already contains files, or there are fewer than two members.
+        ConfigError: The members are not compatible, have no common precision, or the table has too
+            few pictures for operating points.
         BundleError: A weights folder is damaged, or has no such bundle.
     """
     refuse_used(target)
     if len(order.members) < 2:
-        raise UsageError(f"{len(order.members)} member, wanted two or more: `--member` each")
+        raise UsageError(f"{len(order.members)} member, expected two or more (one `--member` each)")
     base = order.base or order.members[0].weights
     shelves = {folder: read_shelf(folder) for folder in {base, *(p.weights for p in order.members)}}
     chosen = [_picked(shelves[pick.weights], pick, order.region) for pick in order.members]
-    name = f"{chosen[0].spec.target}-{order.region}"
+    specs = [_single(pick, bundle) for pick, bundle in zip(order.members, chosen, strict=True)]
+    name = f"{specs[0].target}-{order.region}"
     members = {f"{name}-{place}": bundle for place, bundle in enumerate(chosen, start=1)}
-    spec = _contract(name, order.region, members, index)
-    _refuse_strangers(spec, order, chosen)
+    spec = _contract(name, order.region, dict(zip(members, specs, strict=True)), index)
+    _check_members(spec, order, chosen, specs)
+    if any(member.types for member in specs):
+        log.warning("an ensemble has no fracture types: those of its members are omitted")
     for pick, bundle in zip(order.members, chosen, strict=True):
         if bundle.spec.provenance.index_digest != index.digest:
             log.warning(
-                "%s of %s was not trained with %s: whether it has seen these pictures cannot be "
-                "told from here", bundle.spec.name, pick.weights, index.source,
+                "%s of %s was not trained with %s: its training data may contain these pictures",
+                bundle.spec.name, pick.weights, index.source,
             )  # fmt: skip
     bundles = _gathered(shelves, base, order, members)
     precisions = common_precisions(bundles)
@@ -179,27 +199,42 @@ def make_ensemble(
         keep_notice(base, folder.place)
         write_manifest(folder.place, folder.entries)
         points_only = replace(wanted, points_only=True)
-        found = recalibrate(
+        calibrated = recalibrate(
             index, folder.place, target, points_only, config, progress, only=order.region
         )
     sources = dict(zip(members, _sources(chosen, order), strict=True))
-    reason = why_no_heatmap([bundle.spec for bundle in chosen])
-    return Made(name, sources, precisions, reason, found[order.region])
+    return Made(name, sources, precisions, why_no_heatmap(specs), calibrated[order.region])
 
 
-def _refuse_strangers(spec: BundleSpec, order: Order, chosen: Sequence[Bundle]) -> None:
-    """Members answer the question of the ensemble, and each brings an answer of its own.
+def _single(pick: Pick, bundle: Bundle) -> FractureSpec:
+    """The contract of a member, which must be a single network.
 
     Raises:
-        ConfigError: They do not.
+        ConfigError: The bundle is not a single fracture network.
+    """
+    if isinstance(bundle.spec, FractureSpec):
+        return bundle.spec
+    raise ConfigError(
+        f"--member {pick.weights}: {bundle.spec.name} is an ensemble itself, expected single "
+        "fracture networks"
+    )
+
+
+def _check_members(
+    spec: EnsembleSpec, order: Order, chosen: Sequence[Bundle], specs: Sequence[FractureSpec]
+) -> None:
+    """Check that the members are compatible with the ensemble and different from each other.
+
+    Raises:
+        ConfigError: A member is incompatible or occurs twice.
     """
     seen: set[str] = set()
-    for pick, bundle in zip(order.members, chosen, strict=True):
-        if reason := why_not_together(spec, bundle.spec):
+    for pick, bundle, member in zip(order.members, chosen, specs, strict=True):
+        if reason := why_not_together(spec, member):
             raise ConfigError(f"--member {pick.weights}: {reason}")
         digests = {entry.sha256 for entry, _ in bundle.files.values()}
         if seen & digests:
-            raise ConfigError(f"--member {pick.weights}: {bundle.spec.name} is a member already")
+            raise ConfigError(f"--member {pick.weights}: {bundle.spec.name} is already a member")
         seen |= digests
 
 
@@ -211,54 +246,52 @@ def _sources(chosen: Sequence[Bundle], order: Order) -> list[str]:
 
 
 def _picked(shelf: Shelf, pick: Pick, region: str) -> Bundle:
-    """The bundle that is meant.
+    """Select the bundle of a member.
 
     Raises:
-        BundleError: There is none.
+        BundleError: There is no such bundle.
     """
-    judges = {name: b for name, b in shelf.items() if b.spec.kind is Kind.FRACTURE}
+    available = judges(shelf)
     name = pick.bundle or specialist(shelf, region) or specialist(shelf, ANY_REGION)
-    if name not in judges:
+    if name not in available:
         raise BundleError(
-            f"{pick.weights}: no {name or f'specialist for {region}'} there; fracture bundles "
-            f"are {', '.join(judges) or 'none'}",
+            f"{pick.weights}: contains no {name or f'specialist for {region}'}; its fracture "
+            f"bundles are {', '.join(available) or 'none'}",
             "name one with `--member WEIGHTS:BUNDLE`",
         )
-    return judges[name]
+    return shelf[name]
 
 
-def _contract(name: str, region: str, members: Mapping[str, Bundle], index: Index) -> BundleSpec:
-    """The ensemble's contract, but for its precision, its members' files and its thresholds."""
-    specs = {key: bundle.spec for key, bundle in members.items()}
+def _contract(
+    name: str, region: str, specs: Mapping[str, FractureSpec], index: Index
+) -> EnsembleSpec:
+    """The ensemble's contract, except for precision, files of the members and thresholds."""
     first = next(iter(specs.values()))
     unknown = Estimate(value=None, note="not measured yet")
     half = StoredPoint(
         threshold=0.5, doubt_below=0.5, rule="none yet", sensitivity=unknown, specificity=unknown
     )
-    return BundleSpec(
+    return EnsembleSpec(
         name=name,
-        kind=Kind.FRACTURE,
         precision=Precision.FP32,
-        input="members",
-        trunk=None,
         preprocess=first.preprocess,
-        members=dict.fromkeys(members, "0" * 64),
+        members=dict.fromkeys(specs, "0" * 64),
         labels=first.labels,
         heatmap=why_no_heatmap(list(specs.values())) is None,
         region=region,
         target=first.target,
-        temperature=(1.0,) * len(first.labels),
-        bias=(0.0,) * len(first.labels),
+        temperature=(1.0,),
+        bias=(0.0,),
         operating_points={DEFAULT_POINT: half},
         default_point=DEFAULT_POINT,
         provenance=Provenance(
-            fxpipe_version=version("fxpipe"),
+            fxpipe_version=version(),
             run="ensemble",
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             index_digest=index.digest,
             data="; ".join(dict.fromkeys(spec.provenance.data for spec in specs.values())),
             initial_weights="those of its members",
-            versions={package: version(package) for package in ("numpy", "onnx")},
+            versions=versions_of(("numpy", "onnx")),
             architecture=" + ".join(
                 dict.fromkeys(spec.provenance.architecture for spec in specs.values())
             ),
@@ -273,46 +306,47 @@ def _contract(name: str, region: str, members: Mapping[str, Bundle], index: Inde
 def _gathered(
     shelves: Mapping[Path, Shelf], base: Path, order: Order, members: Mapping[str, Bundle]
 ) -> dict[str, Bundle]:
-    """Everything of the new folder but the ensemble itself, under the names it will have there.
+    """All bundles of the new folder, except for the ensemble itself, by their new names.
 
-    Of the base goes what only served the region's old specialist; a trunk that members bring is
-    there once, under a name that is free.
+    Bundles of the base that served only the region's previous specialist are removed; each trunk of
+    a member is included once, under an unused name.
     """
     shelf = shelves[base]
-    old = specialist(shelf, order.region)
-    left = {name: b for name, b in shelf.items() if name != old}
-    serving = {name for b in left.values() for name in b.spec.members}
-    gone = set(shelf[old].spec.members) - serving if old else set()
-    left = {name: b for name, b in left.items() if name not in gone}
-    used = {b.spec.trunk for b in left.values() if b.spec.kind is not Kind.TRUNK}
-    left = {n: b for n, b in left.items() if b.spec.kind is not Kind.TRUNK or b.spec.trunk in used}
+    replaced = specialist(shelf, order.region)
+    kept = {name: b for name, b in shelf.items() if name != replaced}
+    serving = {name for b in kept.values() for name in members_of(b.spec)}
+    unused = set(members_of(shelf[replaced].spec)) - serving if replaced else set()
+    kept = {name: b for name, b in kept.items() if name not in unused}
+    trunks = {n: b.spec.trunk for n, b in kept.items() if isinstance(b.spec, TrunkSpec)}
+    used = {b.spec.trunk for name, b in kept.items() if name not in trunks}
+    kept = {n: b for n, b in kept.items() if n not in trunks or trunks[n] in used}
     added = list(members.items())
-    there = {b.spec.trunk for b in left.values() if b.spec.kind is Kind.TRUNK}
+    included = {trunks[name] for name in kept if name in trunks}
     for name, bundle in members.items():
         trunk = bundle.spec.trunk
-        if trunk is None or trunk in there:
+        if trunk is None or trunk in included:
             continue
-        brought = trunk_of(bundle, shelves[bundle.folder])
-        taken = {*left, *(key for key, _ in added)}
-        own = brought.spec.name
-        added.append((own if own not in taken else f"trunk-{name}", brought))
-        there.add(trunk)
-    gathered = {**left, **dict(added)}
-    if len(gathered) < len(left) + len(added):
-        needed = ", ".join(name for name, _ in added if name in left)
-        raise ConfigError(f"{base}: other bundles have names that are needed: {needed}")
+        trunk_bundle = trunk_of(trunk, bundle, shelves[bundle.folder])
+        names = {*kept, *(key for key, _ in added)}
+        own = trunk_bundle.spec.name
+        added.append((own if own not in names else f"trunk-{name}", trunk_bundle))
+        included.add(trunk)
+    gathered = {**kept, **dict(added)}
+    if len(gathered) < len(kept) + len(added):
+        clashes = ", ".join(name for name, _ in added if name in kept)
+        raise ConfigError(f"{base}: other bundles use the names of the members: {clashes}")
     return gathered
 
 
 def _write(
-    folder: NewFolder, bundles: Mapping[str, Bundle], spec: BundleSpec,
+    folder: NewFolder, bundles: Mapping[str, Bundle], spec: EnsembleSpec,
     members: Iterable[str], precision: Precision,
 ) -> None:  # fmt: skip
-    """Write everything of one precision, the ensemble last: it names its members' files."""
+    """Write all bundles of one precision; the ensemble is last, as it refers to its members."""
     digests = {
         name: folder.add(bundle.spec, name, precision, bundle.content(precision, name))
         for name, bundle in bundles.items()
     }
-    held = {name: digests[name] for name in members}
-    own = BundleSpec.model_validate({**spec.model_dump(), "precision": precision, "members": held})
-    folder.add(own, own.name, precision, stamp(mean_graph(len(held)), own))
+    member_digests = {name: digests[name] for name in members}
+    ensemble = spec.changed(precision=precision, members=member_digests)
+    folder.add(ensemble, ensemble.name, precision, stamp(mean_graph(len(member_digests)), ensemble))

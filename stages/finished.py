@@ -1,4 +1,4 @@
-"""Finished runs as they are exported: loaded, and the specialists calibrated together."""
+"""Loading of finished runs for export, with joint calibration of the specialists."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .density import load as density_of
 from .metrics import Labels
 from .model import Network
 from .recipe import RESULT, load_network
-from .spec import StageSpec, fracture_stage, region_stage
+from .spec import StageSpec, fracture_stage, region_stage, types_of
 from .studies import fit_study_points
 
 
@@ -34,13 +34,13 @@ class Run:
     """A finished run, loaded.
 
     Attributes:
-        folder: Where it is.
-        stage: What it trained.
-        network: Its best weights.
-        described, result: What the run wrote down before and after.
-        preprocess: Of its pictures.
-        density: Of a region run, its density gate.
-        contracts: Of a run that was put together again from bundles: theirs, by name.
+        folder: Run folder.
+        stage: Stage of the run.
+        network: Network with the best weights.
+        described, result: Content of ``config.json`` and ``result.json``.
+        preprocess: Preprocessing of its pictures.
+        density: Density gate of a region run.
+        contracts: Contracts by name, for a run that was restored from bundles.
     """
 
     folder: Path
@@ -54,10 +54,10 @@ class Run:
 
 
 def load_runs(folders: Sequence[Path]) -> list[Run]:
-    """Load runs; specialists of one table get one calibration.
+    """Load runs; specialists trained on the same table share one calibration.
 
     Raises:
-        ConfigError: A run is not finished, or is a region run without a density gate.
+        ConfigError: A run is not finished, or a region run has no density gate.
     """
     return _calibrated_together([_load(folder) for folder in folders])
 
@@ -68,33 +68,34 @@ def _load(folder: Path) -> Run:
         result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
-            f"{folder}: no {RESULT}: the run is not finished",
-            "go on with `fxpipe train-stage … --resume`",
+            f"{folder}: no {RESULT}, the run is not finished",
+            "continue it with `fxpipe train-stage … --resume`",
         ) from error
     region = described["region"]
     target = described["target"]
-    # A region run of a table without labels learned nothing but regions.
+    # A region run on a table without labels learned only regions.
     known = target if len(described["outputs"]) > len(described["labels"]) else None
-    stage = fracture_stage(region, target) if region else region_stage(known)
+    types = types_of(described.get("types"))
+    stage = fracture_stage(region, target, types) if region else region_stage(known)
     preprocess = PreprocessSpec.model_validate(described["preprocess"])
     density = None if region else density_of(folder, described["cut"])
     return Run(folder, stage, network, described, result, preprocess, density)
 
 
 def _calibrated_together(runs: Sequence[Run]) -> list[Run]:
-    """One calibration for specialists of one table and backbone, fitted on all their pictures.
+    """Fit one calibration for all specialists of the same table and backbone.
 
-    Few regions have the cases for a calibration of their own: on held-out parts of the validation
-    pictures of the first shipped specialists one each lost more (log loss) than one for all.
-    Thresholds stay each specialist's own.
+    Few regions have enough cases for a separate calibration: on held-out validation pictures of the
+    first shipped specialists, separate calibrations had a higher log loss than a shared one.
+    Thresholds stay separate.
     """
-    alike: dict[tuple[str, str], list[Run]] = {}
+    families: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         if run.stage.kind is Kind.FRACTURE and run.stage.region != ANY_REGION:
             family = run.described["index_digest"], run.network.arch
-            alike.setdefault(family, []).append(run)
+            families.setdefault(family, []).append(run)
     results: dict[Path, Mapping[str, Any]] = {}
-    for members in alike.values():
+    for members in families.values():
         if len(members) == 1:
             continue
         tables = [_validation(run) for run in members]
@@ -116,15 +117,15 @@ def _calibrated_together(runs: Sequence[Run]) -> list[Run]:
 
 
 class _Table(NamedTuple):
-    """What a specialist said of its validation pictures, as they are and in random views.
+    """Predictions of a specialist for its validation pictures, original and in random views.
 
     Attributes:
-        studies: (N,) a key for each view of each study, see :func:`.assess.view_keys`; empty in a
-            run from before they were written down.
-        plain: (N,) which are as they are.
+        studies: (N,) a key for each view of each study, see :func:`.assess.view_keys`; empty in
+            older runs.
+        plain: (N,) whether the view is the original.
         labels: (N,) 0 or 1.
         logits: (N,) of the first look.
-        closest: (N,) the highest of the closer looks; NaN where there are none.
+        closest: (N,) highest logit of the closer looks; NaN without closer looks.
     """
 
     studies: NDArray[np.str_]
@@ -137,13 +138,13 @@ class _Table(NamedTuple):
 def _recalibrated(
     result: Mapping[str, Any], table: _Table, temperature: float, bias: float
 ) -> dict[str, Any]:
-    """A specialist's result with another calibration, and the thresholds that follow from it.
+    """A specialist's result with a new calibration and new thresholds.
 
     Args:
         result: As in ``result.json``.
-        table: Its validation pictures.
-        temperature: See :class:`pipeline.bundle.BundleSpec`.
-        bias: Likewise.
+        table: Predictions for its validation pictures.
+        temperature: See :class:`pipeline.bundle.AnswerSpec`.
+        bias: See :class:`pipeline.bundle.AnswerSpec`.
     """
     pair = [np.array([value], np.float32) for value in (temperature, bias)]
     scores = probabilities(table.logits, *pair)
@@ -158,7 +159,7 @@ def _recalibrated(
 
 
 def _weighed(result: Mapping[str, Any], table: _Table, weighing: Weighing) -> dict[str, Any]:
-    """The contract of a specialist's closer looks, weighed as those of the others are."""
+    """The contract of a specialist's closer looks with the shared weighing."""
     before = CloserLooks.model_validate(result["closer"])
     scores = weighing.probabilities(table.logits, table.closest)
     contract = closer_contract(
@@ -168,14 +169,14 @@ def _weighed(result: Mapping[str, Any], table: _Table, weighing: Weighing) -> di
 
 
 def _validation(run: Run) -> _Table:
-    """A specialist's validation pictures."""
+    """Read the predictions of a specialist for its validation pictures."""
     table = pd.read_csv(run.folder / PREDICTIONS, dtype={"study": str})
     table = table[table["split"].isin(("val", SHIFTED))]
     for name, missing in (("study", ""), (CLOSEST, np.nan)):
         if name not in table:
             table = table.assign(**{name: missing})
     plain = (table["split"] == "val").to_numpy(bool)
-    # The views stand one after the other.
+    # The views of a picture are in consecutive order.
     views = np.where(plain, 0, 1 + table.groupby(["split", "path"]).cumcount().to_numpy())
     return _Table(
         view_keys(table["study"].fillna("").to_numpy(str), views),

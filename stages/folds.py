@@ -1,4 +1,4 @@
-"""The folds of a cross-validation: the same table with other splits."""
+"""Folds of a cross-validation: the same table with other splits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 from pipeline.errors import ConfigError
 
-from .data.acquisition import FEWEST_GROUPS, keep_groups_whole, left_out, read_acquisitions
+from .data.acquisition import MIN_GROUPS, keep_groups_whole, left_out, read_acquisitions
 from .data.adapters.pictures import Watch, unwatched
 from .data.index import Index, Sample, Split, assign_parts
 
@@ -21,10 +21,10 @@ class Folds:
     """The tables of a cross-validation.
 
     Attributes:
-        tables: One a fold.
-        names: One a fold: its number, or the acquisition that is left out.
-        by: What tells the parts apart.
-        note: What was done to groups, as a sentence; empty when nothing was.
+        tables: One per fold.
+        names: One per fold: its number, or the acquisition that is left out.
+        by: Criterion of the split.
+        note: How groups were handled, as a sentence; may be empty.
     """
 
     tables: tuple[Index, ...]
@@ -37,13 +37,13 @@ class Folds:
 
 
 def folds_by_group(index: Index, folds: int, seed: int, splits: Sequence[Split]) -> Folds:
-    """Equal parts, stratified, no group in two: one tests, the next validates, the others train.
+    """Equal, stratified parts of whole groups: test, validation, and training for the others.
 
     Args:
         index: Checked table.
         folds: Number of parts, at least 3.
-        seed: Same seed and rows, same parts.
-        splits: Splits of the table whose pictures take part; the others are left out.
+        seed: Equal seed and rows give equal parts.
+        splits: Splits of the table to use; the others are excluded.
 
     Raises:
         ConfigError: No picture is in these splits.
@@ -65,20 +65,20 @@ def folds_by_group(index: Index, folds: int, seed: int, splits: Sequence[Split])
 def folds_by_acquisition(
     index: Index, parts: int, seed: int, splits: Sequence[Split], watch: Watch = unwatched
 ) -> Folds:
-    """Leave one acquisition out: it tests, and what else there is trains and validates.
+    """Leave one acquisition out: it is the test split; the others are for training and validation.
 
-    The validation pictures are a stratified part of the others, whole groups of them: nothing of
-    the acquisition that tests has any influence (training-domain validation; Gulrajani and
-    Lopez-Paz 2020, arXiv 2007.01434). A group of several acquisitions tests with one of them, and
-    its pictures of another take no part when that one tests. Acquisitions with too few groups, and
-    pictures of no supported region from elsewhere, train and validate in every fold.
+    The validation pictures are a stratified part of the others, in whole groups: the tested
+    acquisition has no influence (training-domain validation; Gulrajani and Lopez-Paz 2020, arXiv
+    2007.01434). A group of several acquisitions belongs to one of them; if another of them is
+    tested, its pictures of that one are excluded. Acquisitions with too few groups, and pictures
+    without a supported region from other sources, are for training and validation in every fold.
 
     Args:
         index: Checked table.
-        parts: One part in as many validates, at least 3.
-        seed: Same seed and rows, same validation pictures.
+        parts: One of this many parts is the validation split, at least 3.
+        seed: Equal seed and rows give equal validation pictures.
         splits: As for :func:`folds_by_group`.
-        watch: Told of the progress: every picture is read for its size.
+        watch: Progress callback: every picture is read for its size.
 
     Raises:
         ConfigError: No picture is in these splits, or they show fewer than two acquisitions.
@@ -87,19 +87,17 @@ def folds_by_acquisition(
     pool = [sample for sample in _pool(index, splits) if sample.split != "excluded"]
     read = read_acquisitions(pool, watch)
     own, divided = keep_groups_whole([sample.group for sample in pool], read)
-    found = left_out(pool, own)
-    if len(found) < 2:
+    names = left_out(pool, own)
+    if len(names) < 2:
         raise ConfigError(
-            f"{index.source}: found {len(found)} acquisition(s) with at least {FEWEST_GROUPS} "
-            f"groups of supported regions ({', '.join(found) or 'none'}), wanted two",
+            f"{index.source}: {len(names)} acquisition(s) with at least {MIN_GROUPS} groups of "
+            f"supported regions ({', '.join(names) or 'none'}); at least two are needed",
             "cross-validate --by group",
         )
     tables = []
-    for fold in found:
+    for fold in names:
         tested = [sample for sample, name in zip(pool, own, strict=True) if name == fold]
-        others = [
-            sample for sample, *names in zip(pool, own, read, strict=True) if fold not in names
-        ]
+        others = [sample for sample, *both in zip(pool, own, read, strict=True) if fold not in both]
         assigned = assign_parts(others, seed, parts)
         roles: dict[object, Split] = {
             sample.path: "val" if part == 0 else "train"
@@ -109,16 +107,16 @@ def folds_by_acquisition(
         samples = tuple(replace(s, split=roles.get(s.path, "excluded")) for s in index.samples)
         name = f"{index.digest} {parts} {seed} {' '.join(splits)} acquisition {fold}"
         tables.append(Index(index.source, hashlib.sha256(name.encode()).hexdigest(), samples))
-    few = sum(name not in found for name in own)
+    few = sum(name not in names for name in own)
     note = (
         f"{divided} group(s) of several acquisitions, each kept whole; {few} picture(s) of "
-        "other acquisitions train or validate in every fold"
+        "other acquisitions are in training or validation in every fold"
     )
-    return Folds(tuple(tables), tuple(found), "acquisition", note)
+    return Folds(tuple(tables), tuple(names), "acquisition", note)
 
 
 def _pool(index: Index, splits: Sequence[Split]) -> list[Sample]:
-    """The rows, excluded where they take no part."""
+    """All rows; those of other splits are excluded."""
     pool = [
         sample if sample.split in splits else replace(sample, split="excluded")
         for sample in index.samples

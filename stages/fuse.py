@@ -1,7 +1,7 @@
-"""``fxpipe export --fused``: every stage of a weights folder in one graph, gated; needs no torch.
+"""``fxpipe export --fused``: all stages of a weights folder in one graph; does not need torch.
 
-The fused folder is compared with the one that it was made of as ``fxpipe run`` would open either,
-and only then put in its place.
+The fused folder is opened like the original one by ``fxpipe run`` and compared with it; it is
+written to the target only if the comparison passes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,18 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx
 
-from pipeline.bundle import BundleSpec, Precision
+from pipeline.bundle import (
+    EnsembleSpec,
+    FractureSpec,
+    JudgeSpec,
+    Precision,
+    RegionSpec,
+    TrunkSpec,
+)
 from pipeline.config import RunConfig, cores
 from pipeline.domain import Array, StageOutput
 from pipeline.errors import BundleError, ConfigError, ExportRefusedError, ImageError
-from pipeline.fused import FusedSpec, columns_of
+from pipeline.fused import FusedSpec, Part, columns_of
 from pipeline.io import decode, discover, read_file
 from pipeline.preprocess import PreprocessSpec, preprocess
 from pipeline.progress import Progress
@@ -43,23 +50,23 @@ log = logging.getLogger(__name__)
 
 NAME = "fused"
 PICTURES = 100
-"""At most so many are compared."""
+"""Maximum number of pictures to compare."""
 BATCH = 8
-"""Pictures in a batch; each is looked at alone too."""
+"""Pictures in a batch; each is also processed alone."""
 LIMIT = {Precision.FP32: 1e-3, Precision.INT8: 1e-3, Precision.FP16: 0.01}
 """Largest |Δ| of a probability, of a density, and of the evidence as a share of its largest value.
-A decision may differ only where the probability or density is nearer than this to the threshold."""
+A decision may differ only if the probability or density is closer to the threshold than this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is wanted.
+    """The requested output.
 
     Attributes:
-        precisions: Which are fused; none for all in which the folder is complete.
+        precisions: Precisions to fuse; empty for all in which the folder is complete.
         pictures: Folder of pictures for the comparison.
         target: New weights folder.
-        triton: Model repository of Triton Inference Server, in which the model is new; or None.
+        triton: Model repository of Triton Inference Server that receives the model; or None.
     """
 
     precisions: tuple[Precision, ...]
@@ -70,17 +77,17 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """One fused graph against the stages that it was made of.
+    """Comparison of a fused graph with its original stages.
 
     Attributes:
-        precision: Of both.
-        pictures: How many were compared.
+        precision: Precision of both.
+        pictures: Number of compared pictures.
         difference: Largest |Δprobability| between the two.
-        alone: Largest |Δprobability| of the fused graph between a picture in a batch and alone.
+        alone: Largest |Δprobability| of the fused graph between batched and single pictures.
         evidence: Largest |Δevidence|, as a share of the largest |evidence| of the stage.
         density: Largest |Δdensity|; 0 without a density gate.
-        decisions: How many thresholds were applied in all.
-        flips: Decisions that differ where the stage is at least ``limit`` from the threshold.
+        decisions: Total number of applied thresholds.
+        flips: Different decisions where the stage is at least ``limit`` from the threshold.
         limit: See :data:`LIMIT`.
     """
 
@@ -96,15 +103,15 @@ class Parity:
 
     @property
     def passed(self) -> bool:
-        """Whether the graph may be written; what is no number never passes."""
+        """Whether the graph may be written; NaN never passes."""
         differences = (self.difference, self.alone, self.evidence, self.density)
         return self.flips == 0 and all(value <= self.limit for value in differences)
 
     def __str__(self) -> str:
         return (
             f"{NAME} {self.precision}: {self.pictures} pictures, |Δprobability| max "
-            f"{self.difference:.5f} to the stages, {self.alone:.5f} to itself one by one, "
-            f"|Δevidence| max {self.evidence:.5f} of the largest, |Δdensity| max "
+            f"{self.difference:.5f} to the stages, {self.alone:.5f} between batched and "
+            f"single pictures, |Δevidence| max {self.evidence:.5f} of the largest, |Δdensity| max "
             f"{self.density:.5f} (limit {self.limit}); "
             f"{self.decisions} decisions, {self.flips} flips outside that margin: "
             f"{'passed' if self.passed else 'REFUSED'}"
@@ -112,10 +119,10 @@ class Parity:
 
 
 def refuse_targets(order: Order) -> None:
-    """Refuse to write where there is something.
+    """Refuse to overwrite existing files.
 
     Raises:
-        UsageError: There is.
+        UsageError: A target already contains files.
     """
     refuse_used(order.target)
     if order.triton is not None:
@@ -123,34 +130,34 @@ def refuse_targets(order: Order) -> None:
 
 
 def fuse_weights(weights: Path, order: Order, progress: Progress) -> list[Parity]:
-    """Write a weights folder with one graph, or refuse.
+    """Write a weights folder with one fused graph, or refuse.
 
     Args:
-        weights: Folder with stages; stays as it is.
-        order: What is wanted.
-        progress: Advanced once a precision.
+        weights: Folder with stages; not changed.
+        order: The requested output.
+        progress: Advanced once per precision.
 
     Returns:
-        The comparison in every precision.
+        The comparison for each precision.
 
     Raises:
-        UsageError: A target holds something already.
-        BundleError: The folder is damaged, holds a fused graph, or stages that cannot be fused.
+        UsageError: A target already contains files.
+        BundleError: The folder is damaged, contains a fused graph, or cannot be fused.
         ConfigError: No picture can be read.
-        ExportRefusedError: The fused graph answers otherwise than the stages.
+        ExportRefusedError: The fused graph differs from the stages.
     """
     refuse_targets(order)
     manifest = read_staged(weights)
     precisions = order.precisions or manifest.precisions
     if not precisions:
-        raise BundleError(f"{weights}: no precision in which every bundle is there, wanted one")
+        raise BundleError(f"{weights}: no precision includes every bundle, expected one")
     rows: list[Parity] = []
     pictures: dict[PreprocessSpec, list[Array]] = {}
     with TemporaryDirectory() as staging:
         folder = NewFolder(Path(staging) / NAME)
         folder.place.mkdir()
         for precision in precisions:
-            # Densities are compared like everything else; nobody is refused. One graph looks once.
+            # Gate off: densities are compared but refuse nothing. A fused graph looks once.
             config = RunConfig(
                 device="cpu", precision=precision, intra_op_threads=cores(), gate="off", looks=1
             )
@@ -173,40 +180,40 @@ def fuse_weights(weights: Path, order: Order, progress: Progress) -> list[Parity
 
 
 def _served(precisions: Sequence[Precision]) -> Precision:
-    """The one for a server: fp16 if it is there, for a server has a GPU."""
+    """The precision for a server: fp16 if available, because servers have GPUs."""
     order = (Precision.FP16, Precision.FP32, Precision.INT8)
     return next(precision for precision in order if precision in precisions)
 
 
 def _refuse_ensembles(staged: Weights) -> None:
-    """Members may look at pictures, and lay their maps, in ways of their own.
+    """Refuse ensembles, whose members may differ in preprocessing and heatmap.
 
     Raises:
         BundleError: There is an ensemble.
     """
     for stage in staged.stages:
-        if stage.spec.members:
+        if isinstance(stage.spec, EnsembleSpec):
             raise BundleError(
                 f"bundle {stage.spec.name} is an ensemble of {', '.join(stage.spec.members)}, "
-                "wanted single networks in a fused graph",
+                "expected single networks in a fused graph",
                 "fuse a weights folder without ensembles",
             )
 
 
 def _one_canvas(staged: Weights) -> PreprocessSpec:
-    """The preprocessing that all stages share.
+    """The common preprocessing of all stages.
 
     Raises:
-        BundleError: They do not.
+        BundleError: The stages differ in preprocessing.
     """
     canvases: dict[PreprocessSpec, str] = {}
     for network in staged.networks:
         canvases.setdefault(network.spec.preprocess, network.bundle)
     if len(canvases) > 1:
-        told = "; ".join(f"{name}: {canvas.model_dump_json()}" for canvas, name in canvases.items())
+        listed = "; ".join(f"{name}: {c.model_dump_json()}" for c, name in canvases.items())
         raise BundleError(
-            f"the stages want different preprocessing ({told}), wanted one: a fused graph takes "
-            "one image",
+            f"the stages have different preprocessing ({listed}), expected the same: a fused graph "
+            "has one input image",
             "train all stages with the same [preprocess]",
         )
     return next(iter(canvases))
@@ -215,14 +222,15 @@ def _one_canvas(staged: Weights) -> PreprocessSpec:
 def _fuse(
     weights: Path, entries: Sequence[ManifestEntry], staged: Weights, folder: NewFolder
 ) -> None:
-    """Make the graph of one precision."""
+    """Fuse the graphs of one precision."""
     specs = {network.bundle: network.spec for network in staged.networks}
     parts = {
-        entry.name: (specs[entry.name], onnx.load_from_string(read_verified(weights, entry)))
+        entry.name: (spec, onnx.load_from_string(read_verified(weights, entry)))
         for entry in entries
+        if isinstance(spec := specs[entry.name], TrunkSpec | RegionSpec | FractureSpec)
     }
     stages = _contracts(staged, parts)
-    spec = FusedSpec(
+    fused = FusedSpec(
         name=NAME,
         precision=staged.precision,
         preprocess=stages[0].preprocess,
@@ -230,42 +238,44 @@ def _fuse(
         columns=columns_of(stages),
         sources={entry.name: entry.sha256 for entry in entries},
     )
-    folder.add(spec, NAME, staged.precision, fuse_graphs(parts, spec))
+    folder.add(fused, NAME, staged.precision, fuse_graphs(parts, fused))
 
 
-def _contracts(staged: Weights, parts: Parts) -> tuple[BundleSpec, ...]:
-    """The contract of each stage inside the graph, in the order of the columns."""
-    judges = [stage.spec for stage in staged.fracture.values()]
+def _contracts(staged: Weights, parts: Parts) -> tuple[Part, ...]:
+    """The contract of each stage in the graph, in the order of the columns."""
+    specs = (stage.spec for stage in staged.fracture.values())
+    judges = [spec for spec in specs if isinstance(spec, FractureSpec)]
     grids = {spec.name: _grid(spec, parts) for spec in judges}
     mapped = len(set(grids.values())) == 1 and None not in grids.values()
     if not mapped and any(grids.values()):
-        told = ", ".join(f"{name} {cells or 'none'}" for name, cells in grids.items())
-        log.warning("no fracture_evidence: the specialists' maps are not alike (%s)", told)
-    routers = [] if staged.region is None else [staged.region.spec]
-    heatmaps = {spec.name: _grid(spec, parts) is not None for spec in routers}
-    heatmaps |= {spec.name: mapped for spec in judges}
+        listed = ", ".join(f"{name} {cells or 'none'}" for name, cells in grids.items())
+        log.warning("no fracture_evidence: the specialists' maps differ in size (%s)", listed)
     if any(spec.closer for spec in judges):
-        log.warning("a fused graph looks once: the specialists' closer looks are left out")
-    alone = {"input": "image", "trunk": None, "closer": None}
-    return tuple(
-        spec.model_copy(update={**alone, "heatmap": heatmaps[spec.name]})
-        for spec in (*routers, *judges)
+        log.warning("a fused graph looks once: the specialists' closer looks are omitted")
+    if any(spec.types for spec in judges):
+        log.warning("a fused graph has no fracture types: those of the specialists are omitted")
+    routers = [] if staged.region is None else [staged.region.spec]
+    complete = {"input": "image", "trunk": None}
+    single_look = {**complete, "heatmap": mapped, "closer": None, "types": None}
+    return (
+        *(s.changed(**complete, heatmap=_grid(s, parts) is not None) for s in routers),
+        *(spec.changed(**single_look) for spec in judges),
     )
 
 
-def _grid(spec: BundleSpec, parts: Parts) -> tuple[int, int] | None:
+def _grid(spec: Part, parts: Parts) -> tuple[int, int] | None:
     return grid(parts[spec.name][1]) if spec.heatmap else None
 
 
 def read_pictures(folder: Path, canvas: PreprocessSpec) -> list[Array]:
-    """The first :data:`PICTURES` pictures of a folder that can be read, (1, H, W) float32 each.
+    """Read the first :data:`PICTURES` readable pictures of a folder, (1, H, W) float32 each.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is no readable picture.
     """
     pictures = list(islice(_readable(folder, canvas), PICTURES))
     if not pictures:
-        raise ConfigError(f"{folder}: no picture that can be read, wanted radiographs to compare")
+        raise ConfigError(f"{folder}: no readable picture, expected radiographs to compare")
     return pictures
 
 
@@ -280,11 +290,11 @@ def _readable(folder: Path, canvas: PreprocessSpec) -> Iterator[Array]:
 
 
 def compare(staged: Weights, fused: Weights, pictures: Sequence[Array]) -> Parity:
-    """Ask both about the same pictures, and the fused graph about each alone.
+    """Run both on the same pictures, and the fused graph also on each picture alone.
 
     Args:
         staged: The stages.
-        fused: The same in one graph.
+        fused: The fused graph.
         pictures: (1, H, W) float32 each.
     """
     limit = LIMIT[staged.precision]
@@ -294,20 +304,25 @@ def compare(staged: Weights, fused: Weights, pictures: Sequence[Array]) -> Parit
     for start in range(0, len(pictures), BATCH):
         chosen = [{canvas: picture} for picture in pictures[start : start + BATCH]]
         by_stages, together = Batch(chosen, staged.trunks), Batch(chosen, {})
-        singles = [Batch([one], {}) for one in chosen]
+        singles = [Batch([picture], {}) for picture in chosen]
         for stage, inside in zip(staged.stages, fused.stages, strict=True):
-            wanted = stage.look(by_stages, evidence=True)
-            found = inside.look(together, evidence=True)
-            single = np.concatenate([inside.look(one).probabilities for one in singles])
-            p, q = wanted.probabilities, found.probabilities
+            expected = stage.look(by_stages, evidence=True)
+            actual = inside.look(together, evidence=True)
+            single = np.concatenate([inside.look(batch).probabilities for batch in singles])
+            p, q = expected.probabilities, actual.probabilities
             differences.append(
-                (_largest(p, q), _largest(single, q), _mapped(wanted, found), _dense(wanted, found))
+                (
+                    _largest(p, q),
+                    _largest(single, q),
+                    _evidence(expected, actual),
+                    _density(expected, actual),
+                )
             )
-            for one, other, threshold in _decisions(stage.spec, wanted, found):
-                differ = (one >= threshold) != (other >= threshold)
-                flips += int((differ & (np.abs(one - threshold) >= limit)).sum())
+            for value, other, threshold in _decisions(stage.spec, expected, actual):
+                differ = (value >= threshold) != (other >= threshold)
+                flips += int((differ & (np.abs(value - threshold) >= limit)).sum())
                 decisions += len(p)
-    # Not max(), which may lose what is no number.
+    # max() could drop NaN.
     difference, alone, evidence, density = np.max(differences, axis=0).tolist()
     return Parity(
         staged.precision, len(pictures), difference, alone, evidence, density, decisions, flips,
@@ -315,50 +330,58 @@ def compare(staged: Weights, fused: Weights, pictures: Sequence[Array]) -> Parit
     )  # fmt: skip
 
 
-def _largest(one: Array, other: Array) -> float:
-    return float(np.abs(one - other).max())
+def _largest(a: Array, b: Array) -> float:
+    return float(np.abs(a - b).max())
 
 
-def _mapped(wanted: StageOutput, found: StageOutput) -> float:
-    """Largest |Δevidence| as a share of the largest |evidence|; 0 where one has none."""
-    if wanted.evidence is None or found.evidence is None:
+def _evidence(expected: StageOutput, actual: StageOutput) -> float:
+    """Largest |Δevidence| as a share of the largest |evidence|; 0 if either has none."""
+    if expected.evidence is None or actual.evidence is None:
         return 0.0
-    return _largest(wanted.evidence, found.evidence) / float(np.abs(wanted.evidence).max() or 1.0)
+    return _largest(expected.evidence, actual.evidence) / float(
+        np.abs(expected.evidence).max() or 1.0
+    )
 
 
-def _dense(wanted: StageOutput, found: StageOutput) -> float:
-    """Largest |Δdensity|; 0 where neither has one, no number where only one has."""
-    if wanted.density is None and found.density is None:
+def _density(expected: StageOutput, actual: StageOutput) -> float:
+    """Largest |Δdensity|; 0 if neither has a density, NaN if only one has."""
+    if expected.density is None and actual.density is None:
         return 0.0
-    if wanted.density is None or found.density is None:
+    if expected.density is None or actual.density is None:
         return float("nan")
-    return _largest(wanted.density, found.density)
+    return _largest(expected.density, actual.density)
 
 
 def _decisions(
-    spec: BundleSpec, wanted: StageOutput, found: StageOutput
+    spec: RegionSpec | JudgeSpec, expected: StageOutput, actual: StageOutput
 ) -> Iterator[tuple[Array, Array, float]]:
-    """What both say, and the threshold, of every decision that a stage makes."""
+    """Yield the values of both, and the threshold, for every decision of a stage."""
     for column, label in enumerate(spec.labels):
-        said = wanted.probabilities[:, column], found.probabilities[:, column]
-        if label in spec.route_thresholds:
-            yield *said, spec.route_thresholds[label]
-        points = (*spec.operating_points.values(), *spec.study_points.values())
-        for edge in sorted({edge for p in points for edge in (p.threshold, p.doubt_below)}):
-            yield *said, edge
-    if spec.density and wanted.density is not None and found.density is not None:
-        yield wanted.density, found.density, spec.density.threshold
+        pair = expected.probabilities[:, column], actual.probabilities[:, column]
+        for edge in _edges(spec, label):
+            yield *pair, edge
+    gate = spec.density if isinstance(spec, RegionSpec) else None
+    if gate and expected.density is not None and actual.density is not None:
+        yield expected.density, actual.density, gate.threshold
+
+
+def _edges(spec: RegionSpec | JudgeSpec, label: str) -> list[float]:
+    """The decision thresholds of a label."""
+    if isinstance(spec, RegionSpec):
+        return [spec.route_thresholds[label]]
+    points = (*spec.operating_points.values(), *spec.study_points.values())
+    return sorted({edge for p in points for edge in (p.threshold, p.doubt_below)})
 
 
 def _gate(rows: Sequence[Parity]) -> None:
-    """Let nothing through that differs.
+    """Check that every comparison passed.
 
     Raises:
-        ExportRefusedError: With every row that did not pass.
+        ExportRefusedError: A comparison failed; all failed ones are listed.
     """
     refused = [str(row) for row in rows if not row.passed]
     if refused:
         raise ExportRefusedError(
             "not fused, nothing was written:\n  " + "\n  ".join(refused),
-            "leave the precision out (--precision)",
+            "omit the precision (--precision)",
         )

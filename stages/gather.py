@@ -1,4 +1,4 @@
-"""What a finished region network makes of pictures, gathered to fit its density gate."""
+"""Features of a finished region network, and the fit of its density gate."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ _SEED = 2000
 
 
 def supported(index: Index, split: Split) -> list[Sample]:
-    """The pictures of a split that show a supported region for certain."""
+    """The pictures of a split that certainly show a supported region."""
     return [s for s in index.of(split) if any(s.shows(region) for region in REGIONS)]
 
 
 def check_supported(index: Index) -> None:
-    """See before the training that a density gate can be fitted after it.
+    """Check before the training that a density gate can be fitted after it.
 
     Raises:
         ConfigError: No training or no validation picture shows a supported region.
     """
-    found = {split: len(supported(index, split)) for split in ("train", "val")}
-    if not all(found.values()):
+    counts = {split: len(supported(index, split)) for split in ("train", "val")}
+    if not all(counts.values()):
         raise ConfigError(
-            f"{index.source}: {found['train']} training and {found['val']} validation pictures "
-            f"show {', '.join(REGIONS)} for certain, wanted some of both for the density gate"
+            f"{index.source}: {counts['train']} training and {counts['val']} validation pictures "
+            f"certainly show {', '.join(REGIONS)}; the density gate needs some of both"
         )
 
 
@@ -52,30 +52,30 @@ def fit_gate(
 ) -> dict[str, Any]:  # fmt: skip
     """Fit the density gate of a finished network, and save it in the run folder.
 
-    The references are training pictures, the threshold comes from the validation split; of the
-    test split it is only told whom the gate refuses.
+    The references are training pictures, and the threshold comes from the validation split; the
+    test split is only measured.
 
     Args:
         run: Folder.
-        network: Its best weights.
+        network: Network with its best weights.
         index: Table.
         preprocess: Specification for every picture.
         config: Settings.
-        progress: Advanced once a batch.
+        progress: Advanced once per batch.
 
     Returns:
         JSON for ``result.json``: the contract, and by split the shares of supported and of
-        unsupported pictures that the gate refuses, as they are, with 95 % intervals.
+        unsupported pictures, not augmented, that the gate refuses, with 95 % intervals.
 
     Raises:
-        ConfigError: No picture shows a supported region, or the network gives no numbers.
+        ConfigError: No picture shows a supported region, or the features are not finite.
     """
     fabric = make_fabric(config.train)
     network.to(fabric.device).eval()
     cut, seed = network.place(config.model.cut), config.train.seed
     torch.manual_seed(seed)
 
-    def seen(samples: Sequence[Sample], views: range) -> Array:
+    def features(samples: Sequence[Sample], views: range) -> Array:
         rows = [
             _depths(network, images, cut, fabric)
             for view in views
@@ -85,36 +85,33 @@ def fit_gate(
 
     views = range(1 + config.density.views)
     fitted = fit_density(
-        seen(supported(index, "train"), range(1)), seen(supported(index, "val"), views),
+        features(supported(index, "train"), range(1)), features(supported(index, "val"), views),
         config.density, seed,
     )  # fmt: skip
     save(run, fitted, cut)
-    told: dict[str, Any] = fitted.contract.model_dump(mode="json")
+    result: dict[str, Any] = fitted.contract.model_dump(mode="json")
     splits: tuple[Split, ...] = ("val", "test")
     for split in splits:
-        strangers = [sample for sample in index.of(split) if sample.regions == NONE]
-        told[split] = {}
-        for name, samples in (("supported", supported(index, split)), ("unsupported", strangers)):
+        unsupported = [sample for sample in index.of(split) if sample.regions == NONE]
+        result[split] = {}
+        for name, samples in (("supported", supported(index, split)), ("unsupported", unsupported)):
             refused = np.zeros(0, bool)
             if samples:
-                values = similarity(seen(samples, range(1)), fitted)
+                values = similarity(features(samples, range(1)), fitted)
                 refused = ~(values >= fitted.contract.threshold)
             groups = [sample.group for sample in samples]
-            told[split][f"{name}_refused"] = share(refused, groups).model_dump()
-            told[split][f"{name}_pictures"] = len(samples)
-    return told
+            result[split][f"{name}_refused"] = share(refused, groups).model_dump()
+            result[split][f"{name}_pictures"] = len(samples)
+    return result
 
 
 def _view(
     samples: Sequence[Sample], view: int, preprocess: PreprocessSpec, config: RegionConfig,
     progress: Progress,
 ) -> Iterator[Tensor]:  # fmt: skip
-    """(B, 1, H, W) pictures in the order of the samples, as they are or as training changes them.
-
-    The one place that asks for augmented pictures.
-    """
+    """(B, 1, H, W) pictures in the order of the samples; augmented if ``view`` is not 0."""
     blank = np.zeros((len(samples), 1), np.float32)
-    # Not the views on which the router is calibrated.
+    # Different views than those for the calibration of the router.
     sources = Sources(config.augment, config.train.seed + _SEED + view, (False,)) if view else None
     data = RadiographDataset(samples, blank, preprocess, sources)
     for images, *_ in batches(data, config.optim.batch_size, config.data.workers):

@@ -1,4 +1,4 @@
-"""The reference heatmap, by gradients; the exported evidence is tested against it."""
+"""Reference heatmap by gradients; tests compare the exported evidence with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def grad_cam(blocks: nn.Module, fc: nn.Module, x: Tensor, label: int) -> Tensor:
         label: Column of the logits.
 
     Returns:
-        (N, h, w). With mean pooling and a linear layer it is the evidence divided by h · w.
+        (N, h, w). With mean pooling and a linear layer it equals the evidence divided by h · w.
     """
     with torch.enable_grad():
         maps = blocks(x).detach().requires_grad_(True)

@@ -1,4 +1,4 @@
-"""Whether timm's weights can be had at all: asked before hours or pictures are spent."""
+"""Check before a training that timm's pretrained weights are available."""
 
 from __future__ import annotations
 
@@ -14,60 +14,60 @@ from timm.models._hub import check_cached_file
 from pipeline.errors import ConfigError
 
 HUB = "hub"
-"""The setting ``model.init`` that downloads."""
-PATIENCE_S = 3.0
+"""Value of ``model.init`` that downloads weights."""
+TIMEOUT_S = 3.0
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def check_hub(arch: str) -> None:
-    """Make sure that a backbone's weights are on this machine, or that their host answers.
+    """Check that a backbone's weights are cached on this machine, or that their host answers.
 
     Args:
         arch: timm's name for it.
 
     Raises:
-        ConfigError: Neither, after :data:`PATIENCE_S` at most.
+        ConfigError: Neither, after :data:`TIMEOUT_S` at most.
     """
-    found = timm.get_pretrained_cfg(arch) if timm.is_model(arch.split(".")[0]) else None
-    if found is None:
-        return  # timm says at once what is wrong
-    if found.hf_hub_id:
-        repository = found.hf_hub_id.partition("@")[0]
+    config = timm.get_pretrained_cfg(arch) if timm.is_model(arch.split(".")[0]) else None
+    if config is None:
+        return  # timm reports the error immediately
+    if config.hf_hub_id:
+        repository = config.hf_hub_id.partition("@")[0]
         cached = any(isinstance(try_to_load_from_cache(repository, f), str) for f in _FILES)
         host = constants.ENDPOINT
-    elif isinstance(found.url, str) and found.url:
-        cached, host = check_cached_file(found.url), found.url
+    elif isinstance(config.url, str) and config.url:
+        cached, host = check_cached_file(config.url), config.url
     else:
         return
-    if not cached and (reason := why_unreachable(host, PATIENCE_S)):
+    if not cached and (reason := why_unreachable(host, TIMEOUT_S)):
         raise unavailable(arch, f"{host}: {reason}")
 
 
 def unavailable(arch: str, reason: object) -> ConfigError:
-    """What is said where weights cannot be had."""
+    """The error for unavailable weights."""
     return ConfigError(
-        f"model.init: timm's weights of {arch} cannot be had: {reason}",
+        f"model.init: timm's weights of {arch} are not available: {reason}",
         "without internet: --init shipped, --init FILE (safetensors), or --init none",
     )
 
 
-def why_unreachable(url: str, patience_s: float) -> str:
-    """Why a host does not answer in time; empty when it does, whatever it says.
+def why_unreachable(url: str, timeout_s: float) -> str:
+    """Reason why a host does not answer in time; empty for any HTTP response.
 
-    The question is asked in a thread that may be left behind: looking a name up has no limit.
+    The request runs in a daemon thread, because a DNS look-up has no timeout.
     """
-    said: list[str] = []
+    results: list[str] = []
 
-    def ask() -> None:
+    def request() -> None:
         try:
-            with urlopen(Request(url, method="HEAD"), timeout=patience_s):  # noqa: S310
-                said.append("")
+            with urlopen(Request(url, method="HEAD"), timeout=timeout_s):  # noqa: S310
+                results.append("")
         except HTTPError:
-            said.append("")
+            results.append("")
         except (OSError, HTTPException, ValueError) as error:
-            said.append(str(getattr(error, "reason", error)))
+            results.append(str(getattr(error, "reason", error)))
 
-    thread = threading.Thread(target=ask, name="fxpipe-hub", daemon=True)
+    thread = threading.Thread(target=request, name="fxpipe-hub", daemon=True)
     thread.start()
-    thread.join(patience_s)
-    return said[0] if said else f"no answer within {patience_s:g} seconds"
+    thread.join(timeout_s)
+    return results[0] if results else f"no answer within {timeout_s:g} seconds"

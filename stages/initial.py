@@ -1,4 +1,4 @@
-"""Where a network's first weights come from."""
+"""Initial weights of a network: from timm, packages, files, runs and shipped bundles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.bundle import MANIFEST_NAME, BundleSpec, Kind, Precision
+from pipeline.bundle import (
+    MANIFEST_NAME,
+    EnsembleSpec,
+    FractureSpec,
+    Kind,
+    Precision,
+    RegionSpec,
+    TrunkSpec,
+    read_contract,
+)
 from pipeline.errors import ConfigError
 from pipeline.weights.manifest import read_staged, read_verified
 
@@ -30,19 +39,19 @@ from .spec import TARGETS
 from .train import BEST
 
 FLOAT = (Precision.FP32, Precision.FP16)
-"""Precisions from which training can go on; int8 has lost too much."""
+"""Precisions from which training can start; int8 is too coarse."""
 
 
 @dataclass(frozen=True, slots=True)
 class Initial:
-    """Weights to start from.
+    """Initial weights.
 
     Attributes:
-        name: Where they come from, in a word for the records.
-        stride_on: Which convolution of their down-sampling blocks strides.
-        weights: By the names of :class:`stages.model.Network`; what is missing starts random.
-        rows: Meaning of each row of the linear layer, when there is one.
-        arch: The backbone that they belong to, when that is known.
+        name: Source, for the records.
+        stride_on: Which convolution of the down-sampling blocks has the stride.
+        weights: By the names of :class:`stages.model.Network`; missing weights stay random.
+        rows: Meaning of each row of the linear layer, if there is one.
+        arch: Their backbone, if known.
     """
 
     name: str
@@ -52,9 +61,9 @@ class Initial:
     arch: str | None = None
 
     def load_into(self, network: Network) -> list[str]:
-        """Put the weights into a network.
+        """Load the weights into a network.
 
-        The linear layer is taken over row by row where its meaning is known.
+        Rows of the linear layer are copied if their meaning is known.
 
         Returns:
             Names of the weights that stay random, at least in part.
@@ -67,12 +76,12 @@ class Initial:
                 f"model.init: {self.name} is a {self.arch}, but train.arch is {network.arch}",
                 f"--set train.arch={self.arch}",
             )
-        wanted = network.state_dict()
+        expected = network.state_dict()
         weights = {k: v for k, v in self.weights.items() if not k.startswith("fc.")}
         misfits = [
             f"{name} {tuple(value.shape)}"
             for name, value in weights.items()
-            if name not in wanted or value.shape != wanted[name].shape
+            if name not in expected or value.shape != expected[name].shape
         ]
         if misfits:
             raise ConfigError(
@@ -81,22 +90,22 @@ class Initial:
             )
         if broken := checkpoint.not_numbers(self.weights):
             raise ConfigError(
-                f"model.init: {self.name}: {len(broken)} weights hold NaN or infinity: "
+                f"model.init: {self.name}: {len(broken)} weights contain NaN or infinity: "
                 f"{', '.join(broken[:3])} …"
             )
         weights |= self._linear(network)
         network.load_state_dict(weights, strict=False)
         known = {*map(_meaning, self.rows)} >= {*map(_meaning, network.labels)}
         return [
-            name for name in wanted
+            name for name in expected
             if name not in weights or (name.startswith("fc.") and not known)
         ]  # fmt: skip
 
     def _linear(self, network: Network) -> dict[str, Tensor]:
         weight, bias = network.fc.weight.detach().clone(), network.fc.bias.detach().clone()
-        places = {_meaning(row): place for place, row in enumerate(self.rows)}
+        row_of = {_meaning(label): row for row, label in enumerate(self.rows)}
         for row, label in enumerate(network.labels):
-            source = places.get(_meaning(label))
+            source = row_of.get(_meaning(label))
             if source is not None:
                 weight[row] = self.weights["fc.weight"][source]
                 bias[row] = self.weights["fc.bias"][source]
@@ -104,7 +113,7 @@ class Initial:
 
 
 def _meaning(row: str) -> str:
-    """An abnormality head starts a fracture head and the other way round: same place, same job."""
+    """Common name of the label rows: abnormality and fracture heads can initialise each other."""
     return "label" if row in TARGETS else row
 
 
@@ -112,43 +121,43 @@ def find_initial(
     init: str, stride_on: str, stage: str, arch: str = RESNET50,
     canvas_px: tuple[int, int] = (224, 224),
 ) -> Initial:  # fmt: skip
-    """The weights that the settings name.
+    """The weights that the settings select.
 
     Args:
         init: See :class:`stages.config.StartConfig`.
-        stride_on: Likewise.
-        stage: Bundle whose head goes with the trunk of a weights folder.
-        arch: The backbone that is wanted.
+        stride_on: See :class:`stages.config.StartConfig`.
+        stage: Bundle whose head is used with the trunk of a weights folder.
+        arch: The backbone.
         canvas_px: (H, W) of its pictures.
 
     Raises:
-        ConfigError: The weights cannot be had, or the strides do not fit them.
+        ConfigError: The weights are not available, or the strides do not match them.
         BundleError: The weights folder is damaged.
     """
     if init == "none":
         return Initial(init, "conv1" if stride_on == "conv1" else "conv2", {})
     if init == HUB:
-        found = Initial(init, "conv2", _from_hub(arch, canvas_px))
+        initial = Initial(init, "conv2", _from_hub(arch, canvas_px))
     elif init.startswith(PREFIX):
-        found = _from_package(init.removeprefix(PREFIX))
+        initial = _from_package(init.removeprefix(PREFIX))
     elif (Path(init) / MANIFEST_NAME).is_file():
-        found = read_shipped(Path(init), stage)[0]
+        initial = read_shipped(Path(init), stage)[0]
     elif Path(init).is_dir():
-        found = _from_run(Path(init))
+        initial = _from_run(Path(init))
     else:
-        found = _from_file(Path(init), stride_on)
-    if stride_on not in ("auto", found.stride_on):
+        initial = _from_file(Path(init), stride_on)
+    if stride_on not in ("auto", initial.stride_on):
         raise ConfigError(
-            f"model.stride_on is {stride_on}, but the weights of {init} need {found.stride_on}"
+            f"model.stride_on is {stride_on}, but the weights of {init} need {initial.stride_on}"
         )
-    return found
+    return initial
 
 
 def check_start(config: RegionConfig | FractureConfig) -> None:
-    """Make sure that weights which must be downloaded can be, before pictures are looked at.
+    """Check that weights to download are available, before any picture is read.
 
     Raises:
-        ConfigError: They cannot.
+        ConfigError: They are not available.
     """
     independent = isinstance(config, RegionConfig) or config.independent
     if independent and config.model.init == HUB:
@@ -174,14 +183,14 @@ def _from_package(name: str) -> Initial:
 
 
 def _from_file(file: Path, stride_on: str) -> Initial:
-    """A safetensors file in timm's names, whole or not."""
+    """A safetensors file with timm's names, complete or not."""
     try:
         with safe_open(file, "pt") as handle:
             metadata = handle.metadata() or {}
         weights = load_file(file)
     except (OSError, SafetensorError) as error:
         raise ConfigError(
-            f"model.init: {file}: not a readable safetensors file: {error}"
+            f"model.init: {file}: cannot read the safetensors file: {error}"
         ) from error
     original: StrideOn = "conv1" if "v1" in metadata.get("architecture", "") else "conv2"
     if stride_on != "auto":
@@ -197,17 +206,17 @@ def _from_run(run: Path) -> Initial:
         raise ConfigError(f"model.init: {run}: not a trained run: {error}") from error
     weights, _ = checkpoint.load(run / BEST)
     name = f"run {run.name}, from {described['initial_weights']}"
-    arch = described.get("arch", RESNET50)  # runs from before there was a choice do not say
+    arch = described.get("arch", RESNET50)  # absent in runs that predate the setting
     return Initial(name, described["stride_on"], weights, tuple(described["outputs"]), arch)
 
 
-def read_shipped(weights: Path, stage: str) -> tuple[Initial, BundleSpec]:
+def read_shipped(weights: Path, stage: str) -> tuple[Initial, RegionSpec | FractureSpec]:
     """The float form of a stage in a weights folder: its trunk and its head, and its contract.
 
     Args:
         weights: Folder with a manifest.
-        stage: ``region``, ``fracture-hand`` …; one of the same region with the other kind of
-            label will do.
+        stage: ``region``, ``fracture-hand`` …; a stage of the same region with the other kind of
+            label is accepted.
 
     Raises:
         ConfigError: The folder has no such stage in float32 or float16, or it is an ensemble.
@@ -222,33 +231,42 @@ def read_shipped(weights: Path, stage: str) -> tuple[Initial, BundleSpec]:
         if head is not None:
             break
     else:
-        raise ConfigError(f"{weights}: no {stage} in {' or '.join(FLOAT)}, wanted a float form")
+        raise ConfigError(f"{weights}: no {stage} in {' or '.join(FLOAT)}; a float form is needed")
     parts = [e for e in entries.values() if e.kind is Kind.TRUNK and e.trunk == head.trunk]
     graphs = [onnx.load_from_string(read_verified(weights, entry)) for entry in (*parts, head)]
     metadata = {prop.key: prop.value for prop in graphs[-1].metadata_props}
-    spec = BundleSpec.from_metadata(metadata, head.file)
-    if spec.members:
+    spec = read_contract(metadata, head.file)
+    if isinstance(spec, EnsembleSpec):
         raise ConfigError(
             f"{head.file}: is the mean of {', '.join(spec.members)}, which cannot be trained",
-            "go on from the weights folder of one member",
+            "start from the weights folder of one member",
         )
-    found: dict[str, Tensor] = {}
+    if isinstance(spec, TrunkSpec):
+        raise ConfigError(f"{head.file}: is a trunk; a stage is needed")
+    tensors: dict[str, Tensor] = {}
     for graph in graphs:
         for initializer in graph.graph.initializer:
             name = initializer.name
             part = name.split(".")[0]
             if part in _PARTS:
                 value = torch.from_numpy(np.array(numpy_helper.to_array(initializer), np.float32))
-                found[name if part in ("fc", "backbone") else f"backbone.{name}"] = value
-    if found.get("fc.weight", torch.empty(0)).shape[:1] != (len(spec.labels),):
-        raise ConfigError(f"{head.file}: its weights do not carry their names: export it again")
+                tensors[name if part in _OWN else f"backbone.{name}"] = value
+    rows = spec.labels
+    if isinstance(spec, FractureSpec) and spec.types is not None:
+        rows = (*rows, *spec.types.labels)
+        for name in ("weight", "bias"):
+            keys = [key for part in ("fc", "types") if (key := f"{part}.{name}") in tensors]
+            values = [tensors.pop(key) for key in keys]
+            tensors[f"fc.{name}"] = torch.cat(values) if values else torch.empty(0)
+    if tensors.get("fc.weight", torch.empty(0)).shape[:1] != (len(rows),):
+        raise ConfigError(f"{head.file}: its weights have no names: export it again")
     name = f"{head.name} of fxpipe weights, run {spec.provenance.run} {spec.provenance.created}"
     arch = spec.provenance.architecture
-    return Initial(name, _stride(graphs[0]), found, spec.labels, arch), spec
+    return Initial(name, _stride(graphs[0]), tensors, rows, arch), spec
 
 
-def shipped_network(weights: Path, stage: str) -> tuple[Network, BundleSpec]:
-    """A stage of a weights folder, put together from trunk and head to one float network.
+def shipped_network(weights: Path, stage: str) -> tuple[Network, RegionSpec | FractureSpec]:
+    """A stage of a weights folder as one float network, assembled from trunk and head.
 
     Args:
         weights: Folder with a manifest.
@@ -263,26 +281,27 @@ def shipped_network(weights: Path, stage: str) -> tuple[Network, BundleSpec]:
     """
     initial, spec = read_shipped(weights, stage)
     network = Network(
-        spec.labels,
+        initial.rows,
         initial.stride_on,
         "stem",
         arch=spec.provenance.architecture,
         canvas_px=(spec.preprocess.height_px, spec.preprocess.width_px),
     )
-    fresh = [n for n in initial.load_into(network) if not n.endswith("num_batches_tracked")]
-    if fresh:
+    missing = [n for n in initial.load_into(network) if not n.endswith("num_batches_tracked")]
+    if missing:
         raise ConfigError(
-            f"{weights}: {stage} cannot be put together: {len(fresh)} weights of {network.arch} "
-            f"are not in its bundles: {', '.join(fresh[:3])} …"
+            f"{weights}: cannot assemble {stage}: {len(missing)} weights of {network.arch} "
+            f"are not in its bundles: {', '.join(missing[:3])} …"
         )
     return network.eval(), spec
 
 
-_PARTS = ("backbone", "conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc")
+_OWN = ("backbone", "fc", "types")
+_PARTS = (*_OWN, "conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 
 
 def _stride(graph: onnx.ModelProto) -> StrideOn:
-    """Where the first down-sampling block of a graph strides."""
+    """Which convolution of the first down-sampling block has the stride."""
     for node in graph.graph.node:
         if node.op_type == "Conv" and node.input[1] == "layer2.0.conv1.weight":
             strides = {a.name: list(a.ints) for a in node.attribute}["strides"]

@@ -1,6 +1,6 @@
-"""From a float graph to eight bits: batch norm folded away, convolutions and what joins them.
+"""Static int8 quantisation of a float graph, with batch norm folded into the convolutions.
 
-No intermediate sum of the weights that result can overflow, also on processors without VNNI.
+The resulting weights cannot overflow an intermediate sum, even on processors without VNNI.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ from .quiet import quiet_loggers
 from .rounding import round_weights, safe_step
 
 FLOAT_BLOCKS = ("conv1.", "layer1.0.")
-"""Blocks that stay float: a twelfth of a ResNet50's arithmetic. On 24 validation pictures the
+"""Blocks that stay float: one twelfth of a ResNet50's arithmetic. On 24 validation pictures the
 feature map's signal-to-noise ratio is 28 dB with them in float, and 23 dB without."""
 
 _QUANTISED = ["Conv", "Add", "Relu", "MaxPool"]
 _PATCH_VALUES = 4_000_000
-"""Of what each convolution sees, how much is looked at."""
+"""Number of sampled input values per convolution."""
 
-_LARGEST_BIAS = 2**30
-"""In steps, of 32 bits."""
+_MAX_BIAS = 2**30
+"""In steps of the 32-bit bias."""
 
-_MOST_WEIGHTS = 1200
-"""Of an output channel, for rounding with care: late convolutions have more, and need it less."""
+_MAX_WEIGHTS = 1200
+"""Maximum number of weights per output channel for optimised rounding; late convolutions have more
+and need it less."""
 
 
 def to_int8(
@@ -53,13 +54,12 @@ def to_int8(
     """Static, per-channel QDQ quantisation of convolutions and of the additions between them.
 
     Batch normalisation is folded into the convolutions first (Jacob et al. 2017, arXiv
-    1712.05877), so that activations pass from one to the next in eight bits. Float stay the
-    blocks that :data:`FLOAT_BLOCKS` names, the evidence, the linear decision layer, and the density
-    gate.
+    1712.05877), so that activations between them stay in eight bits. :data:`FLOAT_BLOCKS`, the
+    evidence, the linear decision layer, and the density gate stay float.
 
     Args:
         model: Float32 graph.
-        input_name: Its input.
+        input_name: Name of its input.
         calibration: (1, C, H, W) float32 arrays of real pictures.
     """
     pictures = list(calibration)
@@ -81,7 +81,7 @@ def to_int8(
             reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            # The mean over pictures of each one's extremes: one odd picture sets no range.
+            # The mean of the pictures' extremes: a single outlier does not set the range.
             extra_options={"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.1},
         )
         result = onnx.load(quantised)
@@ -94,9 +94,9 @@ def _put(initializer: onnx.TensorProto, values: NDArray[Any]) -> None:
 
 
 def _float_nodes(model: onnx.ModelProto) -> list[str]:
-    """What stays float: the first blocks, the evidence, the density, and sums that no ReLU follows.
+    """Nodes that stay float: first blocks, evidence, density, and additions without a ReLU.
 
-    Other networks than ResNets add what would lose too much in eight bits.
+    In networks other than ResNets such additions would lose too much in eight bits.
     """
     rectified = {node.input[0] for node in model.graph.node if node.op_type == "Relu"}
     early: set[str] = set()
@@ -113,13 +113,13 @@ def _float_nodes(model: onnx.ModelProto) -> list[str]:
 
 
 def only_for(model: onnx.ModelProto, output: str) -> list[onnx.NodeProto]:
-    """The nodes that compute one output and nothing else; none if there is no such output."""
+    """The nodes that compute only the given output; none if it does not exist."""
     own, others = (
         {port.name for port in model.graph.output if (port.name == output) is alone}
         for alone in (True, False)
     )
     for needed in (own, others):
-        for node in reversed(model.graph.node):  # sorted: what is made comes first
+        for node in reversed(model.graph.node):  # topologically sorted
             if needed & set(node.output):
                 needed.update(node.input)
     alone = own - others
@@ -129,99 +129,101 @@ def only_for(model: onnx.ModelProto, output: str) -> list[onnx.NodeProto]:
 def _refine(
     quantised: onnx.ModelProto, floats: onnx.ModelProto, calibration: Sequence[Array]
 ) -> None:
-    """Round dense kernels anew, and let the biases undo what the rounding does on average.
+    """Optimise the rounding of dense kernels, and correct the biases for its mean error.
 
     Args:
         quantised: QDQ graph; its weights, their steps and its biases are changed.
-        floats: The graph that it was made of.
-        calibration: What the convolutions see is drawn from these.
+        floats: The float graph.
+        calibration: Pictures from which the inputs of the convolutions are sampled.
     """
-    held = {i.name: i for i in quantised.graph.initializer}
-    made = {name: node for node in quantised.graph.node for name in node.output}
+    initializers = {i.name: i for i in quantised.graph.initializer}
+    producers = {name: node for node in quantised.graph.node for name in node.output}
     values = {i.name: numpy_helper.to_array(i) for i in floats.graph.initializer}
-    takers = {_source(made, n.input[1]): n for n in quantised.graph.node if n.op_type == "Conv"}
+    convolutions = {
+        _source(producers, n.input[1]): n for n in quantised.graph.node if n.op_type == "Conv"
+    }
     for name, patches in seen_patches(floats, calibration):
-        node = takers.get(f"{name}_quantized")
+        node = convolutions.get(f"{name}_quantized")
         if node is None:
             continue
         weight = values[name].astype(np.float64)
         step = safe_step(weight)
-        bias = _source(made, node.input[2]) if len(node.input) > 2 else ""
+        bias = _source(producers, node.input[2]) if len(node.input) > 2 else ""
         # The step of a bias is that of the input times that of the weights.
-        input_step = float(numpy_helper.to_array(held[made[node.input[0]].input[1]]))
+        input_step = float(numpy_helper.to_array(initializers[producers[node.input[0]].input[1]]))
         if bias:
-            wanted = np.abs(values[bias.removesuffix("_quantized")])
-            step = np.maximum(step, wanted / (input_step * _LARGEST_BIAS))
+            magnitude = np.abs(values[bias.removesuffix("_quantized")])
+            step = np.maximum(step, magnitude / (input_step * _MAX_BIAS))
         levels = np.rint(weight / step[:, None, None, None]).astype(np.int8)
-        if patches.shape[1] <= _MOST_WEIGHTS:
+        if patches.shape[1] <= _MAX_WEIGHTS:
             levels = round_weights(weight, step, patches)
-        _put(held[f"{name}_quantized"], levels)
-        _put(held[f"{name}_scale"], step.astype(np.float32))
+        _put(initializers[f"{name}_quantized"], levels)
+        _put(initializers[f"{name}_scale"], step.astype(np.float32))
         if bias:
             lost = (weight - levels * step[:, None, None, None]).reshape(len(weight), -1)
             exact = values[bias.removesuffix("_quantized")] + lost @ patches.mean(0)
             bias_step = step * input_step
-            _put(held[made[node.input[2]].input[1]], bias_step.astype(np.float32))
-            _put(held[bias], np.rint(exact / bias_step).astype(np.int32))
+            _put(initializers[producers[node.input[2]].input[1]], bias_step.astype(np.float32))
+            _put(initializers[bias], np.rint(exact / bias_step).astype(np.int32))
 
 
 def _is_dense(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) -> bool:
-    """Whether a node is a convolution in two dimensions that is neither grouped nor dilated."""
+    """Whether a node is a 2D convolution that is neither grouped nor dilated."""
     if node.op_type != "Conv" or len(shapes.get(node.input[1], ())) != 4:
         return False
-    given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    return given.get("group", 1) == 1 and set(given.get("dilations", [1])) == {1}
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    return attributes.get("group", 1) == 1 and set(attributes.get("dilations", [1])) == {1}
 
 
-def _source(made: Mapping[str, onnx.NodeProto], name: str) -> str:
-    return made[name].input[0] if name in made else ""
+def _source(producers: Mapping[str, onnx.NodeProto], name: str) -> str:
+    return producers[name].input[0] if name in producers else ""
 
 
 def seen_patches(
     model: onnx.ModelProto, pictures: Sequence[Array]
 ) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """What each convolution sees: patches of its input at random places.
+    """Patches of each dense convolution's input at random positions.
 
     Args:
         model: Float32 graph.
-        pictures: (1, C, H, W) inputs of it.
+        pictures: (1, C, H, W) inputs of the graph.
 
     Yields:
         Name of a convolution's weight, and (P, I · height · width) patches.
     """
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
+    instrumented = onnx.ModelProto()
+    instrumented.CopyFrom(model)
     shapes = {i.name: list(i.dims) for i in model.graph.initializer}
     nodes = [node for node in model.graph.node if _is_dense(node, shapes)]
-    taken = list(dict.fromkeys(node.input[0] for node in nodes))
-    outside = [i.name for i in model.graph.input]
-    del watched.graph.output[:]
-    watched.graph.output.extend(
+    conv_inputs = list(dict.fromkeys(node.input[0] for node in nodes))
+    graph_inputs = [i.name for i in model.graph.input]
+    del instrumented.graph.output[:]
+    instrumented.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        for name in taken if name not in outside
+        for name in conv_inputs if name not in graph_inputs
     )  # fmt: skip
-    session, _ = open_session(watched.SerializeToString(), "cpu", 0, "calibration")
+    session, _ = open_session(instrumented.SerializeToString(), "cpu", 0, "calibration")
     names = [port.name for port in session.get_outputs()]
     random = np.random.default_rng(0)
-    found: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
+    patches: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
     for picture in pictures:
-        maps = dict(zip(names, session.run(names, {outside[0]: picture}), strict=True))
-        maps[outside[0]] = picture
+        maps = dict(zip(names, session.run(names, {graph_inputs[0]: picture}), strict=True))
+        maps[graph_inputs[0]] = picture
         for node in nodes:
             shape = shapes[node.input[1]]
             count = -(-_PATCH_VALUES // prod(shape[1:]) // len(pictures))
-            found[node.name].append(_patches(maps[node.input[0]][0], node, shape, count, random))
+            patches[node.name].append(_patches(maps[node.input[0]][0], node, shape, count, random))
     for node in nodes:
-        yield node.input[1], np.concatenate(found.pop(node.name)).astype(np.float64)
+        yield node.input[1], np.concatenate(patches.pop(node.name)).astype(np.float64)
 
 
 def _patches(
     maps: Array, node: onnx.NodeProto, shape: Sequence[int], count: int, random: np.random.Generator
 ) -> NDArray[np.float32]:
-    """(count, I · height · width): what a convolution (O, I, height, width) sees of (I, H, W)."""
-    given = {attribute.name: list(attribute.ints) for attribute in node.attribute}
-    top, left, bottom, right = given.get("pads") or [0] * 4
-    stride = given.get("strides") or [1, 1]
+    """(count, I · height · width) input patches of a convolution (O, I, height, width)."""
+    attributes = {attribute.name: list(attribute.ints) for attribute in node.attribute}
+    top, left, bottom, right = attributes.get("pads") or [0] * 4
+    stride = attributes.get("strides") or [1, 1]
     padded = np.pad(maps, ((0, 0), (top, bottom), (left, right)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, shape[2:], (1, 2))
     windows = windows[:, :: stride[0], :: stride[1]]

@@ -1,4 +1,4 @@
-"""Figures with intervals; an undefined figure is None, never 0."""
+"""Metrics with confidence intervals; an undefined metric is None, never 0."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def auc(labels: Labels, scores: Array) -> float | None:
 
 
 def _rank_auc(positive: NDArray[np.bool_], scores: NDArray[np.floating]) -> float:
-    """By the rank sum of Mann and Whitney (1947).
+    """AUC from the rank sum of Mann and Whitney (1947).
 
-    scikit-learn's gives the same number in twenty times as long, and a bootstrap asks for
-    thousands.
+    scikit-learn's function gives the same value but is twenty times slower, too slow for a
+    bootstrap.
     """
     cases, controls = int(positive.sum()), int((~positive).sum())
     ranks = rankdata(scores, nan_policy="raise")
@@ -67,9 +67,9 @@ def bootstrap(
     bootstrap; Field and Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x).
 
     Args:
-        figure: Computes it from row numbers; None where undefined.
+        figure: Computes the figure from row numbers; returns None if it is undefined.
         groups: (N,) group of each row.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
     """
     value = figure(np.arange(len(groups)))
     if value is None:
@@ -91,12 +91,12 @@ def bootstrap(
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A figure, and its values when groups are drawn anew.
+    """A figure, and its values on resampled groups.
 
     Attributes:
         estimate: The value with its interval.
-        draws: (:data:`BOOTSTRAPS`,) its value in each draw, NaN where undefined; empty where the
-            figure itself is.
+        draws: (:data:`BOOTSTRAPS`,) its value in each draw, NaN if undefined; empty if the figure
+            itself is undefined.
     """
 
     estimate: Estimate
@@ -111,8 +111,8 @@ def share(hits: NDArray[np.bool_], groups: Sequence[str]) -> Estimate:
 def drawn_share(hits: NDArray[np.bool_], groups: Sequence[str]) -> Drawn:
     """A proportion with its 95 % interval over groups.
 
-    By bootstrap; but where all or none are hits it sees no spread, and Wilson's interval for as
-    many independent cases as there are groups is given.
+    The interval is from a bootstrap. If all or none are hits, the bootstrap has no spread, and the
+    interval is Wilson's, with the number of groups as the number of cases.
 
     Args:
         hits: (N,) whether each row counts.
@@ -152,13 +152,13 @@ def specificity(labels: Labels, calls: NDArray[np.bool_]) -> Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Cases:
-    """N cases with what is true and what was said.
+    """Labels and predictions of N cases.
 
     Attributes:
         labels: (N,) bool, whether positive.
         scores: (N,) float64 probability in [0, 1] of being positive.
         calls: (N,) bool, whether called positive.
-        groups: (N,) str, cases of one group not being independent.
+        groups: (N,) str; cases of one group are not independent.
     """
 
     labels: Flags
@@ -185,16 +185,16 @@ def binary_figures(
 def drawn_binary_figures(
     cases: Cases, prevalences: Sequence[float] = (), seed: int = 0
 ) -> dict[str, Drawn]:
-    """Everything that is said of a yes-or-no stage, each with its 95 % interval.
+    """All figures of a binary stage, each with its 95 % interval.
 
-    The values are scikit-learn's where it has them; the intervals are percentiles over
-    :data:`BOOTSTRAPS` draws of groups. Where a proportion is 0 or 1 the draws see no spread, and
-    Wilson's interval for as many independent cases as there are groups is given.
+    The values are scikit-learn's if it has them; the intervals are percentiles over
+    :data:`BOOTSTRAPS` draws of groups. If a proportion is 0 or 1, the draws have no spread, and
+    the interval is Wilson's, with the number of groups as the number of cases.
 
     Args:
-        cases: Any number of them.
-        prevalences: Shares of positives in (0, 1) for which PPV and NPV are wanted too.
-        seed: Of the draws.
+        cases: Any number of cases.
+        prevalences: Shares of positives in (0, 1) for additional PPV and NPV.
+        seed: Seed of the draws.
 
     Returns:
         By name: :data:`BINARY`, then ``ppv_at_P`` and ``npv_at_P`` for each prevalence.
@@ -263,7 +263,7 @@ _PROPORTIONS = ("accuracy", "sensitivity", "specificity", "ppv", "npv")
 
 
 def _undefined(cases: Cases, prevalences: Sequence[float]) -> dict[str, str]:
-    """Why each figure is undefined; empty for one that is defined."""
+    """Reason why each figure is undefined; empty if it is defined."""
     both = "" if len(np.unique(cases.labels)) == 2 else "needs both positive and negative cases"
     reasons = dict.fromkeys(BINARY, "" if len(cases) else "no cases")
     for name in ("auc", "average_precision", "balanced_accuracy", "kappa"):
@@ -296,6 +296,6 @@ def _with_interval(name: str, value: float, draws: Numbers, cases: Cases) -> Est
     if limits is None:
         return Estimate(value=value, note="no interval: too few groups")
     low, high = limits
-    if low == high:  # one group, or a perfect score: certainty is not what that means
+    if low == high:  # one group, or a perfect score: not evidence of certainty
         return Estimate(value=value, note="no interval: every draw of groups gives the same")
     return Estimate(value=value, low=low, high=high)

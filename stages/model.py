@@ -1,4 +1,4 @@
-"""The network: any timm backbone with one linear layer, and its cut into trunk and head."""
+"""The network: a timm backbone with one linear layer, and its cut into trunk and head."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ STEM = ("conv1", "bn1", "act1", "maxpool")
 
 
 def make_backbone(arch: str, canvas_px: tuple[int, int], pretrained: bool = False) -> nn.Module:
-    """A timm model without pooling and classifier.
+    """Make a timm model without pooling and classifier.
 
     Args:
-        arch: timm's name for it, or one of :mod:`stages.architectures`.
-        canvas_px: (H, W) of its pictures; only networks of a fixed size mind.
-        pretrained: Whether to fetch timm's weights.
+        arch: timm's name, or one of :mod:`stages.architectures`.
+        canvas_px: (H, W) of the pictures; used only by networks of a fixed input size.
+        pretrained: Whether to download timm's weights.
 
     Raises:
-        ConfigError: timm knows no such model, or it cannot be built for that size.
+        ConfigError: timm has no such model, or it does not support that size.
     """
     if not timm.is_model(arch.split(".")[0]):
         near = difflib.get_close_matches(arch, timm.list_models(), 5)
         hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
-        raise ConfigError(f"train.arch: timm knows no {arch!r}", hint)
+        raise ConfigError(f"train.arch: timm has no model {arch!r}", hint)
     options: dict[str, Any] = {"num_classes": 0, "global_pool": ""}
     cfg = timm.get_pretrained_cfg(arch)
     if cfg is not None and cfg.fixed_input_size:
@@ -52,7 +52,7 @@ def make_backbone(arch: str, canvas_px: tuple[int, int], pretrained: bool = Fals
 
 
 def blocks_of(backbone: nn.Module) -> tuple[str, ...]:
-    """The places where a network can be cut, first to last; ``stem`` alone where it cannot."""
+    """Blocks at which a network can be cut, first to last; only ``stem`` if it cannot be cut."""
     if not isinstance(backbone, ResNet):
         return ("stem",)
     layers = {f"layer{i}": backbone.get_submodule(f"layer{i}") for i in range(1, 5)}
@@ -63,11 +63,11 @@ def blocks_of(backbone: nn.Module) -> tuple[str, ...]:
 
 
 class Grid(nn.Module):
-    """Whatever a backbone gives, as a feature map (N, C, h, w), or as a vector (N, C).
+    """Converts the output of a backbone to a feature map (N, C, h, w) or a vector (N, C).
 
     Args:
-        backbone: Without pooling and classifier.
-        canvas_px: (H, W) of its pictures.
+        backbone: Backbone without pooling and classifier.
+        canvas_px: (H, W) of the pictures.
 
     Attributes:
         features: C.
@@ -76,38 +76,40 @@ class Grid(nn.Module):
 
     def __init__(self, backbone: nn.Module, canvas_px: tuple[int, int]) -> None:
         super().__init__()
-        was = backbone.training
+        was_training = backbone.training
         with torch.no_grad():
-            given = backbone.eval()(torch.zeros(1, 3, *canvas_px))
-        backbone.train(was)
-        self.last = given.ndim == 4 and getattr(backbone, "output_fmt", "NCHW") == "NHWC"
-        self.tokens = given.ndim == 3
+            output = backbone.eval()(torch.zeros(1, 3, *canvas_px))
+        backbone.train(was_training)
+        self.channels_last = output.ndim == 4 and getattr(backbone, "output_fmt", "NCHW") == "NHWC"
+        self.tokens = output.ndim == 3
         self.skipped = 0
         self.shape: tuple[int, int] | None = None
         if self.tokens:
-            self.shape = _token_grid(backbone, given.shape[1], canvas_px)
-            self.skipped = given.shape[1] - self.shape[0] * self.shape[1]
-        elif given.ndim == 4:
-            height, width = given.shape[1:3] if self.last else given.shape[2:]
+            self.shape = _token_grid(backbone, output.shape[1], canvas_px)
+            self.skipped = output.shape[1] - self.shape[0] * self.shape[1]
+        elif output.ndim == 4:
+            height, width = output.shape[1:3] if self.channels_last else output.shape[2:]
             self.shape = (int(height), int(width))
-        self.features = int(given.shape[-1] if self.last or self.tokens else given.shape[1])
+        self.features = int(
+            output.shape[-1] if self.channels_last or self.tokens else output.shape[1]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Put the channels second and the places last."""
-        if self.last:
+        """Move the channels to the second axis, before the spatial axes."""
+        if self.channels_last:
             return x.permute(0, 3, 1, 2)
         if self.tokens and self.shape is not None:
             maps = x[:, self.skipped :].transpose(1, 2)
-            # Not len(x), which would be exported as a constant.
+            # len(x) would be exported as a constant.
             return maps.reshape(maps.shape[0], maps.shape[1], *self.shape)
         return x
 
 
 def _token_grid(backbone: nn.Module, tokens: int, canvas_px: tuple[int, int]) -> tuple[int, int]:
-    """(h, w) of the patches among the tokens: as the network says, or of the canvas' proportions.
+    """(h, w) of the patches: from the network, or from the aspect ratio of the canvas.
 
     Raises:
-        ConfigError: They form no grid.
+        ConfigError: The patches do not form a grid.
     """
     known = getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
     if known is not None and known[0] * known[1] <= tokens:  # the others are class tokens
@@ -116,13 +118,13 @@ def _token_grid(backbone: nn.Module, tokens: int, canvas_px: tuple[int, int]) ->
     height = max(round((patches * canvas_px[0] / canvas_px[1]) ** 0.5), 1)
     if patches % height:
         raise ConfigError(
-            f"train.arch: {type(backbone).__name__} gives {patches} patches that form no grid"
+            f"train.arch: {type(backbone).__name__} gives {patches} patches that do not form a grid"
         )
     return height, patches // height
 
 
 class Normalise(nn.Module):
-    """(N, 1, H, W) in [0, 1] → (N, 3, H, W) as the backbone's weights expect it."""
+    """(N, 1, H, W) in [0, 1] → (N, 3, H, W), normalised for the backbone's weights."""
 
     mean: Tensor
     std: Tensor
@@ -138,22 +140,22 @@ class Normalise(nn.Module):
 
 
 class Network(nn.Module):
-    """A whole backbone with K outputs, its first blocks frozen or not.
+    """A backbone with K outputs; its first blocks may be frozen.
 
-    The decision is linear in the mean of the last feature map, where there is one: so every
-    backbone that keeps a map has a heatmap, whatever its own classifier looks like.
+    The decision is linear in the mean of the last feature map, if there is one, so every backbone
+    with a feature map has a heatmap, whatever its original classifier.
 
     Args:
-        labels: K names of the outputs.
-        stride_on: Which convolution of a down-sampling bottleneck strides: ``conv1`` in the
+        labels: Names of the K outputs.
+        stride_on: Convolution of a down-sampling bottleneck with the stride: ``conv1`` in the
             original ResNet (He et al. 2015, arXiv 1512.03385), ``conv2`` in torchvision and timm.
-        trainable_from: First block that learns; a network that cannot be cut learns as a whole.
-        dropout: Before the linear layer.
+        trainable_from: First trainable block; a network that cannot be cut is trained as a whole.
+        dropout: Dropout rate before the linear layer.
         arch: See :func:`make_backbone`.
-        canvas_px: Likewise.
+        canvas_px: See :func:`make_backbone`.
 
     Raises:
-        ConfigError: There is no such backbone, or it has no such block.
+        ConfigError: The backbone or the block does not exist.
     """
 
     def __init__(
@@ -184,16 +186,16 @@ class Network(nn.Module):
 
     @property
     def heatmap(self) -> bool:
-        """Whether the decision is linear in a map of more than one place."""
+        """Whether the decision is linear in a map of more than one cell."""
         return self.grid.shape is not None and self.grid.shape != (1, 1)
 
     def place(self, cut: str) -> str:
         """The block that a cut names: ``layer4`` means its first block.
 
-        A network that cannot be cut has one place, its start, whatever is asked for.
+        A network that cannot be cut has a single place, its start.
 
         Raises:
-            ConfigError: The network has other blocks.
+            ConfigError: The network does not have this block.
         """
         if len(self.blocks) == 1:
             return self.blocks[0]
@@ -201,11 +203,11 @@ class Network(nn.Module):
             if name in self.blocks:
                 return name
         raise ConfigError(
-            f"{self.arch} has no block {cut!r}, wanted one of {', '.join(self.blocks)}"
+            f"{self.arch} has no block {cut!r}, expected one of {', '.join(self.blocks)}"
         )
 
     def position(self, cut: str) -> int:
-        """How many blocks lie before a cut."""
+        """Number of blocks before a cut."""
         return self.blocks.index(self.place(cut))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -213,19 +215,19 @@ class Network(nn.Module):
         return self.answer(self.prefix(images))[0]
 
     def prefix(self, images: Tensor) -> Tensor:
-        """What the frozen blocks make of (N, 1, H, W) pictures in [0, 1]: (N, C, h, w)."""
+        """Feature maps (N, C, h, w) of the frozen blocks for (N, 1, H, W) pictures in [0, 1]."""
         frozen = self.blocks[: self.position(self.trainable_from)]
         return self._through(frozen, self.normalise(images))
 
     def answer(self, maps: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The blocks that learn, and the decision.
+        """Apply the trainable blocks and the linear layer.
 
         Args:
-            maps: What :meth:`prefix` gave.
+            maps: Result of :meth:`prefix`.
 
         Returns:
-            Logits (N, K), and evidence (N, K, h, w) as :class:`Head` describes it; None without
-            a heatmap.
+            Logits (N, K), and evidence (N, K, h, w) as :class:`stages.head.Head` describes it; None
+            without a heatmap.
         """
         learning = self.blocks[self.position(self.trainable_from) :]
         maps = self.grid(self._through(learning, maps))
@@ -233,7 +235,7 @@ class Network(nn.Module):
         return logits, evidence_of(maps, self.fc) if self.heatmap else None
 
     def depths(self, images: Tensor, cut: str) -> Tensor:
-        """What a density gate sees of (N, 1, H, W) pictures in [0, 1].
+        """Features of (N, 1, H, W) pictures in [0, 1] for a density gate.
 
         Args:
             images: Pictures.
@@ -254,7 +256,7 @@ class Network(nn.Module):
         return maps
 
     def train(self, mode: bool = True) -> Network:
-        """Switch to training, but for the frozen blocks: their batch-norm statistics stay."""
+        """Switch the mode, except for the frozen blocks: their batch-norm statistics stay fixed."""
         super().train(mode)
         for block in self._frozen():
             block.eval()
@@ -275,17 +277,17 @@ def _stride_on_first(backbone: nn.Module, arch: str) -> None:
         block = backbone.get_submodule(f"{layer}.0")
         for name, stride in (("conv1", (2, 2)), ("conv2", (1, 1))):
             convolution = block.get_submodule(name)
-            assert isinstance(convolution, nn.Conv2d)  # noqa: S101  (tells mypy)
+            assert isinstance(convolution, nn.Conv2d)  # noqa: S101  (for mypy)
             convolution.stride = stride
 
 
 def pooled(maps: Tensor) -> Tensor:
-    """(N, C, h, w) → its mean (N, C); a vector stays one."""
+    """(N, C, h, w) → mean (N, C); a vector stays unchanged."""
     return maps.mean((2, 3)) if maps.ndim == 4 else maps
 
 
 def pooled_depths(taken: Tensor | None, last: Tensor) -> Tensor:
-    """(N, F) float32: the mean of the map at the cut, if there is a cut, and that of the last."""
+    """(N, F) float32: means of the map at the cut, if any, and of the last map."""
     return torch.cat([pooled(maps.float()) for maps in (taken, last) if maps is not None], 1)
 
 
@@ -295,15 +297,15 @@ def evidence_of(maps: Tensor, fc: nn.Linear) -> Tensor:
 
 
 def block_modules(backbone: nn.Module, name: str) -> OrderedDict[str, nn.Module]:
-    """The modules of a block, in order, by their names: one, but for a ResNet's stem."""
+    """The modules of a block by name, in order: one, except for a ResNet's stem."""
     if not isinstance(backbone, ResNet):
         return OrderedDict(backbone=backbone)
     names = STEM if name == "stem" else (name,)
     return OrderedDict((n, backbone.get_submodule(n)) for n in names)
 
 
-def _part(backbone: nn.Module, names: Sequence[str]) -> OrderedDict[str, nn.Module]:
-    """Blocks under timm's own names, so that exported weights keep them."""
+def part_of(backbone: nn.Module, names: Sequence[str]) -> OrderedDict[str, nn.Module]:
+    """Blocks under timm's names, so that exported weights keep them."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     for name in names:
         if name == "stem":
@@ -316,79 +318,17 @@ def _part(backbone: nn.Module, names: Sequence[str]) -> OrderedDict[str, nn.Modu
 
 
 class Trunk(nn.Sequential):
-    """Everything before the cut: images → feature map."""
+    """The network before the cut: images → feature map."""
 
     def __init__(self, network: Network, cut: str) -> None:
-        blocks = _part(network.backbone, network.blocks[: network.position(cut)])
+        blocks = part_of(network.backbone, network.blocks[: network.position(cut)])
         super().__init__(OrderedDict(normalise=network.normalise, **blocks))
 
 
-class Head(nn.Module):
-    """Everything from the cut on, with calibration: feature map (or image) → decisions.
-
-    Args:
-        network: The trained network; its modules are shared, not copied.
-        cut: First block of the head.
-        columns: Which outputs of the network this stage speaks for.
-        temperature, bias: One value a column: probability = sigmoid(logit / temperature + bias).
-        density: From (N, F) :func:`pooled_depths` to (N,), if this stage has a density gate.
-    """
-
-    temperature: Tensor
-    bias: Tensor
-
-    def __init__(
-        self,
-        network: Network,
-        cut: str,
-        columns: Sequence[int],
-        temperature: Sequence[float],
-        bias: Sequence[float],
-        density: nn.Module | None = None,
-    ) -> None:
-        super().__init__()
-        start = network.position(cut)
-        blocks = _part(network.backbone, network.blocks[start:])
-        if start == 0:
-            blocks = OrderedDict(normalise=network.normalise, **blocks)
-        for name, module in blocks.items():
-            self.add_module(name, module)
-        self._order = tuple(blocks)
-        self._takes_features = start > 0
-        self.grid = network.grid
-        self.heatmap = network.heatmap
-        self.fc = nn.Linear(network.grid.features, len(columns))
-        self.fc.load_state_dict(
-            {"weight": network.fc.weight[list(columns)], "bias": network.fc.bias[list(columns)]}
-        )
-        self.register_buffer("temperature", torch.tensor(temperature))
-        self.register_buffer("bias", torch.tensor(bias))
-        self.density = density
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Run the head.
-
-        Returns:
-            Logits (N, K), calibrated probabilities (N, K), and, of a network with a heatmap,
-            evidence (N, K, h, w), whose mean over h and w plus the linear layer's bias is the
-            logit (class activation map, Zhou et al. 2016, arXiv 1512.04150); of a stage with a
-            density gate density (N,) too.
-        """
-        taken = x if self._takes_features else None
-        for name in self._order:
-            x = self.get_submodule(name)(x)
-        x = self.grid(x)
-        logits = self.fc(pooled(x))
-        probabilities = torch.sigmoid(logits / self.temperature + self.bias)
-        evidence = (evidence_of(x, self.fc),) if self.heatmap else ()
-        density = () if self.density is None else (self.density(pooled_depths(taken, x)),)
-        return logits, probabilities, *evidence, *density
-
-
 def digest(part: nn.Module, preprocess_json: str) -> str:
-    """SHA-256 over names and float32 values of all weights, and the preprocessing before them.
+    """SHA-256 of the preprocessing and of the names and float32 values of all weights.
 
-    Equal digests mean the same function of the same pictures, whatever the file's precision.
+    Equal digests mean the same function, regardless of the precision of the file.
     """
     sha = hashlib.sha256(preprocess_json.encode())
     for name, value in sorted(part.state_dict().items()):

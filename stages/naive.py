@@ -1,6 +1,6 @@
-"""Two whole float networks in torch, as they would be run without fxpipe: the slow way, measured.
+"""Benchmark baseline: two complete float networks in torch, without fxpipe's optimisations.
 
-Nothing is imported here that such a program would not import, so that its memory is its own.
+This module imports only what such a program needs, so that its memory use is comparable.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.bench.two_pass import Ask, Naive, Whole
+from pipeline.bench.two_pass import Naive, Predict, Whole
 from pipeline.domain import Array
 from pipeline.errors import DeviceError
 
@@ -32,7 +32,7 @@ def torch_loop(folder: Path, device: str) -> Naive:
 
 
 def torch_batched(folder: Path, device: str, batch_size: int) -> Naive:
-    """The same in batches, with the channels last in memory."""
+    """As :func:`torch_loop`, in batches and with channels-last memory format."""
     return _opened(folder, device, batch_size, torch.channels_last)
 
 
@@ -42,23 +42,23 @@ def _opened(
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError(f"torch {torch.__version__} finds no CUDA device")
 
-    def opened(stage: Whole) -> Ask:
+    def open_stage(stage: Whole) -> Predict:
         network = read_whole(folder, stage).to(device).to(memory_format=layout)
 
         @torch.inference_mode()
-        def ask(images: Array) -> Array:
+        def forward(images: Array) -> Array:
             inputs = torch.from_numpy(images).to(device, memory_format=layout)
             logits: Array = network(inputs).numpy(force=True)
             return logits
 
-        return ask
+        return forward
 
     facts = {"device": device, "torch": torch.__version__, "threads": torch.get_num_threads()}
-    return Naive(folder, opened, batch_size, facts)
+    return Naive(folder, open_stage, batch_size, facts)
 
 
 def read_whole(folder: Path, stage: Whole) -> Network:
-    """A network as :func:`stages.whole.write_whole` left it, in evaluation mode."""
+    """A network from :func:`stages.whole.write_whole`, in evaluation mode."""
     stride_on: StrideOn = "conv1" if stage.stride_on == "conv1" else "conv2"
     canvas_px = stage.preprocess.height_px, stage.preprocess.width_px
     network = Network(stage.labels, stride_on, "stem", arch=stage.arch, canvas_px=canvas_px)

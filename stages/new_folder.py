@@ -1,4 +1,4 @@
-"""A weights folder in the making; needs no torch."""
+"""Creation of a weights folder; does not need torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def keep_notice(weights: Path, target: Path) -> None:
     """Copy the notice of a weights folder, if there is one.
 
     Raises:
-        BundleError: It is not the one that the manifest lists.
+        BundleError: It differs from the one that the manifest lists.
     """
     if not (weights / NOTICE).is_file():
         return
@@ -31,11 +31,11 @@ def keep_notice(weights: Path, target: Path) -> None:
 
 @dataclass(slots=True)
 class NewFolder:
-    """A weights folder in the making.
+    """A new weights folder.
 
     Attributes:
-        place: Where it is; there already, and empty.
-        entries: What was added, for the manifest.
+        place: Its path; it exists and is empty.
+        entries: Entries of the added files, for the manifest.
     """
 
     place: Path
@@ -44,7 +44,7 @@ class NewFolder:
     def add(
         self, spec: BundleSpec | FusedSpec, name: str, precision: Precision, content: bytes
     ) -> str:
-        """Write one file; its SHA-256."""
+        """Write one file; return its SHA-256."""
         file = self.place / name / f"{precision}.onnx"
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(content)
@@ -57,10 +57,10 @@ class NewFolder:
 
 
 def refuse_used(target: Path) -> None:
-    """Refuse a folder that holds something, the one that is started from above all.
+    """Refuse a target that is not empty, such as the source folder.
 
     Raises:
-        UsageError: It does.
+        UsageError: The target is not empty.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target}: not empty, wanted a new folder", "name another --output")
+        raise UsageError(f"{target}: the folder is not empty", "choose another --output")

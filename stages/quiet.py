@@ -1,4 +1,4 @@
-"""Third-party loggers that say too much."""
+"""Suppression of third-party log messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_loggers(*names: str) -> Iterator[None]:
-    """Let loggers report nothing below an error while the block runs; ``root`` is the root's."""
+    """Set loggers to level ERROR within the block; ``root`` is the root logger."""
     loggers = [logging.getLogger(name if name != "root" else None) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,7 +1,7 @@
-"""New thresholds for bundles that exist, from a site's own validation pictures.
+"""New thresholds for existing bundles, from a site's own validation pictures.
 
-Nothing is trained: the trunk and every weight stay bit for bit. What changes is the contract in
-the fracture bundles, and, unless only the points are asked for, their temperature and bias.
+Nothing is trained: the trunk and all weights stay identical. Only the contract of the fracture
+bundles changes, and, unless ``points_only`` is set, their temperature and bias.
 """
 
 from __future__ import annotations
@@ -11,13 +11,20 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pandas as pd
 from onnx import numpy_helper
 
-from pipeline.bundle import BundleSpec, Precision, StoredPoint
+from pipeline.bundle import (
+    EnsembleSpec,
+    FractureSpec,
+    Precision,
+    StoredPoint,
+    read_contract,
+)
 from pipeline.config import RunConfig
 from pipeline.domain import ANY_REGION, REGIONS
 from pipeline.errors import ConfigError
@@ -25,12 +32,12 @@ from pipeline.progress import Progress
 from pipeline.runtime.session import Weights, load_bundles
 from pipeline.weights.manifest import ManifestEntry, read_staged, read_verified, write_manifest
 
-from .calibrate import FEWEST, fit_calibration, operating_points, probabilities
+from .calibrate import MIN_CASES, fit_calibration, operating_points, probabilities
 from .data.index import Index, Sample, Split
 from .evaluation.predictions import predict
 from .export import stamp
 from .new_folder import keep_notice, refuse_used
-from .seen import tell_seen
+from .seen import log_seen
 from .studies import StudyBy, StudyPoints, fit_study_points
 
 log = logging.getLogger(__name__)
@@ -38,14 +45,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is asked for.
+    """Settings of a recalibration.
 
     Attributes:
         sensitivity: Target of *sensitive*, in (0, 1).
         specificity: Target of *specific*, in (0, 1).
-        split: Of the table: pictures that no network was trained on.
+        split: Split of the table, with pictures that no network was trained on.
         points_only: Keep temperature and bias.
-        study_by: The column that tells which pictures are one study.
+        study_by: The column that identifies the study of a picture.
     """
 
     sensitivity: float
@@ -60,13 +67,13 @@ class Recalibrated:
     """The new contract of a region's specialist.
 
     Attributes:
-        temperature, bias: See :class:`pipeline.bundle.BundleSpec`.
-        points: By name.
-        pictures, positives: What they were fitted on.
-        studies: Those for whole studies. Older ones go in any case: they hold for other
-            probabilities, or for another site.
-        together: The regions, this one among them, on whose pictures temperature and bias were
-            fitted; none where they were not fitted.
+        temperature, bias: See :class:`pipeline.bundle.AnswerSpec`.
+        points: Operating points by name.
+        pictures, positives: Numbers of pictures of the fit.
+        studies: Operating points for whole studies. Older ones are always removed: they hold for
+            other probabilities, or for another site.
+        together: The regions, including this one, on whose pictures temperature and bias were
+            fitted; empty if they were not fitted.
     """
 
     temperature: float
@@ -82,71 +89,72 @@ def recalibrate(
     index: Index, weights: Path, target: Path, wanted: Wanted, config: RunConfig,
     progress: Progress, only: str | None = None,
 ) -> dict[str, Recalibrated]:  # fmt: skip
-    """Write a weights folder whose specialists have thresholds of this table's pictures.
+    """Write a weights folder whose specialists have thresholds fitted to this table.
 
-    An ensemble gets them as any other does; its members stay bit for bit.
+    Ensembles are recalibrated too; their members stay identical.
 
     Args:
         index: Table.
-        weights: Folder to start from; stays as it is.
+        weights: Source folder; not modified.
         target: New folder.
         wanted: Targets and split.
-        config: Device and precision that compute the predictions.
-        progress: Advanced once a picture.
-        only: The one region whose specialist changes; None for all.
+        config: Device and precision of the predictions.
+        progress: Advanced once per picture.
+        only: Region of the only specialist to change; None for all.
 
     Returns:
-        What is new, by region.
+        The new contracts, by region.
 
     Raises:
-        ConfigError: The table has no labelled picture of any region in that split, or its
-            labels mean something else than the networks' do.
-        UsageError: The target is the source, or holds something already.
-        BundleError: The weights are damaged, or one fused graph.
+        ConfigError: The split has too few labelled pictures of every region, or the labels have
+            another meaning than those of the networks.
+        UsageError: The target is not empty.
+        BundleError: The weights are damaged, or a fused graph.
     """
     refuse_used(target)
     read_staged(weights)
-    # The first look alone: what is fitted here says nothing of closer ones.
+    # A single look: the fit does not apply to closer looks.
     networks = load_bundles(weights, config.model_copy(update={"looks": 1}))
     if only is not None:
         networks = replace(networks, fracture={only: networks.fracture[only]})
-    asked = (part for stage in networks.fracture.values() for part in stage.networks)
-    tell_seen(index, wanted.split, [p.spec for p in (*networks.trunks.values(), *asked)])
+    heads = (part for stage in networks.fracture.values() for part in stage.networks)
+    trunks = (trunk.spec for trunk in networks.trunks.values())
+    log_seen(index, wanted.split, [*trunks, *(part.spec for part in heads)])
     samples = labelled(index, wanted.split, only)
     for stage in networks.fracture.values():
         kinds = {s.label_kind for s in samples} - {stage.spec.target}
         if kinds:
             raise ConfigError(
-                f"{index.source}: labels say {', '.join(sorted(kinds))}, bundle "
-                f"{stage.spec.name} says {stage.spec.target}"
+                f"{index.source}: the labels mean {', '.join(sorted(kinds))}, but bundle "
+                f"{stage.spec.name} predicts {stage.spec.target}"
             )
     table, _ = predict(samples, index.source.parent, networks, config, progress)
-    # What was refused when it was read has no numbers.
-    answered = [f"fracture_logit_{region}" for region in networks.fracture]
-    table = table[table[answered].notna().all(axis=1)]
+    # Pictures that were refused when they were read have no predictions.
+    logits = [f"fracture_logit_{region}" for region in networks.fracture]
+    table = table[table[logits].notna().all(axis=1)]
     chosen: dict[str, pd.DataFrame] = {}
     for region in networks.fracture:
         rows = table if region == ANY_REGION else table[table[f"view_{region}"] == 1]
         positives = int(rows["label"].sum())
-        if min(positives, len(rows) - positives) >= FEWEST:
+        if min(positives, len(rows) - positives) >= MIN_CASES:
             chosen[region] = rows
             continue
         log.warning(
-            "%s: %d positive and %d other pictures in split %s, wanted %d of each: its "
-            "thresholds stay", region, positives, len(rows) - positives, wanted.split, FEWEST,
+            "%s: %d positive and %d other pictures in split %s, %d of each are needed: its "
+            "thresholds stay", region, positives, len(rows) - positives, wanted.split, MIN_CASES,
         )  # fmt: skip
-    found = _fit(chosen, networks, wanted, index)
-    if not found:
+    fitted = _fit(chosen, networks, wanted, index)
+    if not fitted:
         raise ConfigError(
-            f"{index.source}: too few labelled pictures in split {wanted.split}, wanted "
-            f"{FEWEST} positive and {FEWEST} others of a region"
+            f"{index.source}: too few labelled pictures in split {wanted.split}; a region needs "
+            f"{MIN_CASES} positive and {MIN_CASES} others"
         )
-    _rewrite(weights, target, {networks.fracture[r].spec.name: new for r, new in found.items()})
-    return found
+    _rewrite(weights, target, {networks.fracture[r].spec.name: new for r, new in fitted.items()})
+    return fitted
 
 
 def labelled(index: Index, split: Split, only: str | None) -> list[Sample]:
-    """The labelled pictures of a split; those that show the region, if it is one."""
+    """The labelled pictures of a split; only those that show ``only`` if it is a region."""
     samples = [sample for sample in index.of(split) if sample.label is not None]
     return [sample for sample in samples if only not in REGIONS or sample.shows(str(only))]
 
@@ -154,7 +162,7 @@ def labelled(index: Index, split: Split, only: str | None) -> list[Sample]:
 def _fit(
     chosen: Mapping[str, pd.DataFrame], networks: Weights, wanted: Wanted, index: Index
 ) -> dict[str, Recalibrated]:
-    """One calibration for those that are alike, thresholds for each."""
+    """Fit one calibration per family of specialists, and thresholds for each specialist."""
     labels = {region: rows["label"].to_numpy(np.float32) for region, rows in chosen.items()}
     logits = {
         region: rows[f"fracture_logit_{region}"].to_numpy(np.float32)
@@ -162,12 +170,12 @@ def _fit(
     }
     fitted: dict[str, tuple[float, float]] = {}
     together: dict[str, tuple[str, ...]] = {}
-    for family in [] if wanted.points_only else _alike(chosen, networks):
+    for family in [] if wanted.points_only else _families(chosen, networks):
         together |= dict.fromkeys(family, tuple(family))
         parts = (np.concatenate([part[region] for region in family]) for part in (labels, logits))
         fitted |= dict.fromkeys(family, fit_calibration(*parts))
     source = f"split {wanted.split} of {index.source.name} ({index.digest[:12]})"
-    found = {}
+    recalibrated = {}
     for region in chosen:
         spec = networks.fracture[region].spec
         pair = (spec.temperature[0], spec.bias[0]) if wanted.points_only else fitted[region]
@@ -180,36 +188,36 @@ def _fit(
             chosen[region][wanted.study_by].to_numpy(str), labels[region], scores,
             wanted.study_by, wanted.sensitivity, wanted.specificity, source,
         )  # fmt: skip
-        found[region] = Recalibrated(
+        recalibrated[region] = Recalibrated(
             *pair, points, len(scores), positives, studies, together.get(region, ())
         )
-    return found
+    return recalibrated
 
 
-def _alike(regions: Iterable[str], networks: Weights) -> list[list[str]]:
-    """Regions whose specialists share a calibration; see :mod:`stages.finished` for why they do.
+def _families(regions: Iterable[str], networks: Weights) -> list[list[str]]:
+    """Regions whose specialists share a calibration; :mod:`stages.finished` gives the reason.
 
-    One for all regions, and an ensemble, whose log odds are of calibrated probabilities, differ
-    from the others: each has a calibration of its own.
+    A specialist for all regions, and an ensemble, whose log odds are of calibrated probabilities,
+    have a separate calibration each.
     """
     families: dict[str, list[str]] = {}
     for region in regions:
-        single = region != ANY_REGION and not networks.fracture[region].spec.members
+        own = networks.fracture[region].spec
+        single = region != ANY_REGION and not isinstance(own, EnsembleSpec)
         families.setdefault("" if single else region, []).append(region)
     return list(families.values())
 
 
-def _rewrite(weights: Path, target: Path, found: Mapping[str, Recalibrated]) -> None:
-    """Copy a weights folder, the specialists (by bundle name) with their new contract.
+def _rewrite(weights: Path, target: Path, contracts: Mapping[str, Recalibrated]) -> None:
+    """Copy a weights folder, with new contracts for the specialists (by bundle name).
 
-    Of what people wrote beside the bundles the notice goes along; cards and figures would be
-    those of the old thresholds.
+    The notice is copied; cards and figures are not, because they hold for the old thresholds.
     """
     entries: dict[tuple[str, Precision], ManifestEntry] = {}
     for entry in read_staged(weights).bundles:
         content = read_verified(weights, entry)
-        if entry.name in found:
-            content = _with_contract(content, entry.file, found[entry.name])
+        if entry.name in contracts:
+            content = _with_contract(content, entry.file, contracts[entry.name])
         file = target / entry.file
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
@@ -224,14 +232,19 @@ def _rewrite(weights: Path, target: Path, found: Mapping[str, Recalibrated]) -> 
 def _with_contract(content: bytes, file: str, new: Recalibrated) -> bytes:
     graph = onnx.load_from_string(content)
     metadata = {prop.key: prop.value for prop in graph.metadata_props}
-    spec = BundleSpec.from_metadata(metadata, file)
+    spec = read_contract(metadata, file)
     for name, value in (("temperature", new.temperature), ("bias", new.bias)):
-        held = [i for i in graph.graph.initializer if i.name == name]
-        if len(held) != 1:
-            raise ConfigError(f"{file}: no {name} in the graph, wanted one exported by fxpipe")
-        kind = numpy_helper.to_array(held[0]).dtype
-        held[0].CopyFrom(numpy_helper.from_array(np.array([value], kind), name))
-    update = {"temperature": (new.temperature,), "bias": (new.bias,), "closer": None}
-    points = {"operating_points": dict(new.points), "study_points": dict(new.studies.points)}
-    changed = spec.model_copy(update={**update, **points})
-    return stamp(graph, BundleSpec.model_validate(changed.model_dump()))
+        matches = [i for i in graph.graph.initializer if i.name == name]
+        if len(matches) != 1:
+            raise ConfigError(f"{file}: the graph has no {name}; it must be exported by fxpipe")
+        dtype = numpy_helper.to_array(matches[0]).dtype
+        matches[0].CopyFrom(numpy_helper.from_array(np.array([value], dtype), name))
+    changes: dict[str, Any] = {
+        "temperature": (new.temperature,),
+        "bias": (new.bias,),
+        "operating_points": new.points,
+        "study_points": new.studies.points,
+    }
+    if isinstance(spec, FractureSpec):
+        changes["closer"] = None  # fitted to other pictures
+    return stamp(graph, spec.changed(**changes))

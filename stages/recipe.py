@@ -1,10 +1,10 @@
-"""One training run from settings to a described, finished folder.
+"""A training run, from settings to a finished run folder.
 
-A run folder holds ``config.json`` (stage, settings, data and versions, written first),
-``train.log``, ``batches.png`` (what the network is shown), ``metrics.json`` and ``curves.png`` by
-epoch, ``best.safetensors``, ``last.safetensors`` for resuming, and at the end ``result.json``
-(calibration, thresholds, test figures) beside ``predictions.csv``, and of a region run
-``density.safetensors``, its density gate.
+A run folder contains ``config.json`` (stage, settings, data and versions, written first),
+``train.log``, ``batches.png`` (examples of training pictures), ``metrics.json`` and ``curves.png``
+by epoch, ``best.safetensors``, ``last.safetensors`` for resuming, and at the end ``result.json``
+(calibration, thresholds, test figures) and ``predictions.csv``; for a region run also
+``density.safetensors``, the density gate.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from .data.index import Index
 from .gather import check_supported, fit_gate
 from .initial import Initial, find_initial, read_shipped
 from .model import Network
-from .spec import StageSpec, fracture_stage, label_kind, region_stage
+from .spec import StageSpec, Types, check_types, fracture_stage, label_kind, region_stage
 from .thin_data import thin_data
 from .train import BEST, LAST, train, versions
 from .watch import kept_log
@@ -51,14 +52,14 @@ RESULT = "result.json"
 def train_region(
     run: Path, index: Index, config: RegionConfig, resume: bool, progress: Progress
 ) -> None:
-    """Train the router and the trunk that every specialist shares.
+    """Train the router and the trunk that all specialists share.
 
     Raises:
-        UsageError: The run folder is in use, or holds another run.
+        UsageError: The run folder is in use, or contains another run.
         ConfigError: The initial weights, the network or the table do not fit.
     """
-    learns = config.fracture_weight > 0.0
-    target = label_kind(index.of("train"), config.mix_label_kinds) if learns else None
+    auxiliary = config.fracture_weight > 0.0
+    target = label_kind(index.of("train"), config.mix_label_kinds) if auxiliary else None
     stage = region_stage(target)
     initial, spec = _independent(config, stage)
     network = _network(stage, config, initial, spec, config.train.arch, config.model.dropout)
@@ -76,33 +77,36 @@ def train_region(
 def train_fracture(
     run: Path, index: Index, config: FractureConfig, resume: bool, progress: Progress
 ) -> None:
-    """Train one region's specialist, from the network of a region run or on its own.
+    """Train one region's specialist, from the network of a region run or independently.
 
     Raises:
-        UsageError: The run folder is in use, or holds another run.
+        UsageError: The run folder is in use, or contains another run.
         ConfigError: The region run is missing or unfinished, or the network or the table do not
             fit.
     """
-    seen = [s for s in index.of("train") if fracture_stage(config.region, "fracture").selects(s)]
-    target = label_kind(seen, config.mix_label_kinds)
-    stage = fracture_stage(config.region, target)
+    samples = [s for s in index.of("train") if fracture_stage(config.region, "fracture").selects(s)]
+    target = label_kind(samples, config.mix_label_kinds)
+    types = Types(config.types, config.types_activation) if config.types else None
+    stage = fracture_stage(config.region, target, types)
+    check_types(stage, index)
     if config.independent:
         (initial, spec), arch = _independent(config, stage), config.train.arch
-        named, parent = initial.name, None
+        origin, parent = initial.name, None
     else:
-        initial, spec, named, parent = _parent(config, stage, index)
+        initial, spec, origin, parent = _parent(config, stage, index)
         arch = initial.arch or RESNET50
         config = _inheriting(config, spec, arch, initial)
     network = _network(stage, config, initial, spec, arch, config.dropout)
     facts = {
-        **_facts(network, named, spec),
+        **_facts(network, origin, spec),
         "target": target,
+        "types": types and asdict(types),
         "cut": network.trainable_from,
         "region_run_digest": parent,
     }
     open_run(run, stage, index, config, facts, resume)
     fresh = initial.load_into(network)
-    # What goes on from a run learns everything at one rate, its new rows too.
+    # A network that starts from a run has one learning rate for all weights, new rows included.
     fresh = fresh if config.independent else []
     _train_and_assess(run, stage, network, fresh, index, spec, config, progress)
 
@@ -110,7 +114,7 @@ def train_fracture(
 def _independent(
     config: RegionConfig | FractureConfig, stage: StageSpec
 ) -> tuple[Initial, PreprocessSpec]:
-    """Initial weights and preprocessing of a network of its own."""
+    """Initial weights and preprocessing of an independent network."""
     spec, arch, model = config.preprocess, config.train.arch, config.model
     canvas_px = (spec.height_px, spec.width_px)
     return find_initial(model.init, model.stride_on, stage.name, arch, canvas_px), spec
@@ -119,15 +123,15 @@ def _independent(
 def _parent(
     config: FractureConfig, stage: StageSpec, index: Index
 ) -> tuple[Initial, PreprocessSpec, str, str]:
-    """What a specialist goes on from: weights, preprocessing, their origin, and their digest.
+    """Initial state of a specialist: weights, preprocessing, their origin, and their digest.
 
     Raises:
-        ConfigError: The settings ask for another network than there is.
+        ConfigError: The settings contradict the existing network.
     """
     source = config.region_run
     if (source / MANIFEST_NAME).is_file():
         initial, bundle = read_shipped(source, stage.name)
-        spec, named = bundle.preprocess, initial.name
+        spec, origin = bundle.preprocess, initial.name
         digest, learned_from = str(bundle.trunk), bundle.provenance.index_digest
     else:
         described = read_run(source)
@@ -135,35 +139,35 @@ def _parent(
         canvas_px = (spec.height_px, spec.width_px)
         arch = described.get("arch", RESNET50)
         initial = find_initial(str(source), "auto", stage.name, arch, canvas_px)
-        named, digest = described["initial_weights"], described["run_digest"]
+        origin, digest = described["initial_weights"], described["run_digest"]
         learned_from = described["index_digest"]
-    own = FractureConfig()
-    for name, asked, plain, found in (
-        ("train.arch", config.train.arch, own.train.arch, initial.arch),
-        ("preprocess", config.preprocess, own.preprocess, spec),
-        ("model", config.model, own.model, own.model),
+    defaults = FractureConfig()
+    for name, requested, default, existing in (
+        ("train.arch", config.train.arch, defaults.train.arch, initial.arch),
+        ("preprocess", config.preprocess, defaults.preprocess, spec),
+        ("model", config.model, defaults.model, defaults.model),
     ):
-        if asked not in (plain, found):
+        if requested not in (default, existing):
             raise ConfigError(
-                f"{name} is {asked}, but the network goes on from {source}, which has its own",
-                "leave it out, or train a network of its own: --from none",
+                f"{name} is {requested}, but the network starts from {source}, which has its own",
+                "leave it out, or train an independent network: --from none",
             )
     if learned_from != index.digest:
         log.warning(
-            "%s was trained on another table: pictures that it learned from may be tested here",
+            "%s was trained on another table: the test split may contain its training pictures",
             source,
         )
-    return initial, spec, named, digest
+    return initial, spec, origin, digest
 
 
 INHERITED = ("preprocess.", "model.", "train.arch")
-"""Settings, by the beginning of their names, that a specialist takes over with a network."""
+"""Prefixes of settings that a specialist inherits with a network."""
 
 
 def _inheriting(
     config: FractureConfig, spec: PreprocessSpec, arch: str, initial: Initial
 ) -> FractureConfig:
-    """The settings with those that the network which it goes on from brings."""
+    """The settings, updated with those inherited from the initial network."""
     return config.model_copy(
         update={
             "preprocess": spec,
@@ -177,16 +181,16 @@ def _network(
     stage: StageSpec, config: StageConfig, initial: Initial, spec: PreprocessSpec, arch: str,
     dropout: float,
 ) -> Network:  # fmt: skip
-    """The network that a run trains, with random weights."""
+    """Make the network of a run, with random weights."""
     torch.manual_seed(config.train.seed)
     canvas_px = (spec.height_px, spec.width_px)
     network = Network(
         stage.outputs, initial.stride_on, config.train.trainable_from, dropout, arch, canvas_px
     )
     if not network.heatmap:
-        log.info("%s: no heatmap: its decision is not linear in a feature map", arch)
+        log.info("%s: no heatmap, because its decision is not linear in a feature map", arch)
     if len(network.blocks) == 1 and config.train.trainable_from != network.trainable_from:
-        log.info("%s has no blocks at which it can be cut: all of it learns", arch)
+        log.info("%s has no blocks at which it can be cut: all of it is trained", arch)
     return network
 
 
@@ -228,12 +232,12 @@ def open_run(
     facts: dict[str, Any],
     resume: bool,
 ) -> None:
-    """Describe a run in its folder before anything is computed, or check that it is the same.
+    """Write the description of a new run, or check that it matches the existing one.
 
-    A folder in which no epoch was ever finished is begun anew: nothing in it is lost.
+    A run without a finished epoch starts again.
 
     Raises:
-        UsageError: The folder holds a run and ``resume`` is off, or another run than this one.
+        UsageError: The folder contains a run and ``resume`` is off, or contains a different run.
     """
     described = {
         "stage": stage.name,
@@ -250,38 +254,40 @@ def open_run(
     if (run / LAST).is_file() and file.is_file():
         if not resume:
             raise UsageError(
-                f"{run}: holds a run already", "add --resume, or name another --output"
+                f"{run}: already contains a run", "add --resume, or name another --output"
             )
-        found = json.loads(file.read_text(encoding="utf-8"))
-        changed = list(changes({key: found.get(key) for key in described}, described))
-        if changed:
-            told = "\n  ".join(changed)
+        existing = json.loads(file.read_text(encoding="utf-8"))
+        # A setting that did not exist when the run started has its default.
+        existing["config"] = {**type(config)().model_dump(mode="json"), **existing["config"]}
+        changed_settings = list(changes({key: existing.get(key) for key in described}, described))
+        if changed_settings:
+            listed = "\n  ".join(changed_settings)
             raise UsageError(
-                f"{run}: is another run and cannot be resumed; what differs:\n  {told}",
+                f"{run}: is a different run and cannot be resumed; differences:\n  {listed}",
                 "resume it with its own settings, or name another --output",
             )
         return
     if resume and not file.is_file():
-        raise UsageError(f"{run}: no run to resume")
+        raise UsageError(f"{run}: contains no run to resume")
     run.mkdir(parents=True, exist_ok=True)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(file, {**described, "created": created, "versions": versions()})
 
 
-def changes(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
-    """``optim.epochs: 14 → 20`` for each value that differs between two descriptions of a run."""
-    told = (
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """Yield ``optim.epochs: 14 → 20`` for each difference between two descriptions of a run."""
+    messages = (
         f"{name.removeprefix('config.')}: {old!r} → {new!r}"
-        for name, old, new in differences(found, wanted)
+        for name, old, new in differences(before, after)
     )
-    yield from dict.fromkeys(told)  # preprocessing is both a setting and a fact
+    yield from dict.fromkeys(messages)  # preprocessing is both a setting and a fact
 
 
 def read_run(run: Path) -> dict[str, Any]:
-    """What a run folder says of itself, with the digest of its best weights.
+    """Read the description of a run, with the digest of its best weights.
 
     Raises:
-        ConfigError: It is no run, or it has no weights yet.
+        ConfigError: The folder is not a run, or has no weights yet.
     """
     try:
         described: dict[str, Any] = json.loads((run / CONFIG).read_text(encoding="utf-8"))
@@ -294,10 +300,10 @@ def read_run(run: Path) -> dict[str, Any]:
 
 
 def load_network(run: Path) -> tuple[Network, dict[str, Any]]:
-    """The best network of a run, ready to predict, and what the run says of itself.
+    """Load the best network of a run, ready for inference, and the description of the run.
 
     Raises:
-        ConfigError: It is no run, it has no weights yet, or broken ones.
+        ConfigError: The folder is not a run, or its weights are missing or broken.
     """
     described = read_run(run)
     spec = described["preprocess"]

@@ -1,4 +1,4 @@
-"""A finished run in words."""
+"""Text reports of finished runs and cross-validations."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def describe_result(run: Path) -> str:
             f" of {test['unsupported_pictures']}",
             f"  supported refused {_figure(test['supported_refused'])}",
         ]
-        if gate := result.get("density"):  # not in a run from before there was a density gate
+        if gate := result.get("density"):  # missing in older runs
             lines.append(
-                f"  density gate, from similarity {gate['threshold']:.3f}, alone: unsupported"
+                f"  density gate alone, similarity threshold {gate['threshold']:.3f}: unsupported"
                 f" refused {_figure(gate['test']['unsupported_refused'])}, supported refused"
                 f" {_figure(gate['test']['supported_refused'])}"
             )
         return "\n".join(lines)
     points = result["operating_points"]
-    told = (f"{name} {point['threshold']:.4f}" for name, point in points.items())
-    lines.append(f"  thresholds: {', '.join(told)}")
+    thresholds = (f"{name} {point['threshold']:.4f}" for name, point in points.items())
+    lines.append(f"  thresholds: {', '.join(thresholds)}")
     lines += [
         f"  {name}: {point['rule']}"
         for name, point in points.items()
@@ -52,9 +52,9 @@ def describe_result(run: Path) -> str:
 
 
 def warnings_of(run: Path) -> list[str]:
-    """Why what comes of a finished run deserves little trust."""
+    """Warnings about the reliability of a finished run."""
     result = json.loads((run / RESULT).read_text(encoding="utf-8"))
-    return [f"{run}: {words}" for words in result["warnings"]]
+    return [f"{run}: {warning}" for warning in result["warnings"]]
 
 
 def describe_crossval(folder: Path) -> str:
@@ -66,14 +66,14 @@ def describe_crossval(folder: Path) -> str:
         f" {summary['pictures']} pictures out of fold:"
     ]
     for name, part in summary["pooled"].items():
-        words = _part(name, part)
+        line = _part(name, part)
         if "auc" in part:
             folds = [row.get(name) for row in summary["by_fold"]]
-            shown = ", ".join("–" if value is None else f"{value:.3f}" for value in folds)
+            listed = ", ".join("–" if value is None else f"{value:.3f}" for value in folds)
             known = [value for value in folds if value is not None]
             mean = f"{statistics.mean(known):.3f}" if known else "–"
-            words += f"; by fold {shown}, mean {mean}"
-        lines.append(words)
+            line += f"; by fold {listed}, mean {mean}"
+        lines.append(line)
     for row in summary["by_fold"]:
         if "figures" in row:
             lines.append(f"left out: {row['name']}, fold {row['fold']}, {row['pictures']} pictures")
@@ -82,7 +82,7 @@ def describe_crossval(folder: Path) -> str:
 
 
 def _part(name: str, part: dict[str, Any]) -> str:
-    """A line for one figure of a cross-validation."""
+    """Format one figure of a cross-validation as a line."""
     if "auc" not in part:
         return f"  {name} {_figure(part)}"
     return (

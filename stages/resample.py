@@ -1,8 +1,8 @@
-"""What figures become when groups are drawn anew: all draws at once, as weights of the cases.
+"""Vectorised bootstrap over groups: all draws at once, as weights of the cases.
 
-A draw is how often each case is in it; a figure of a draw is a weighted sum. So a thousand draws
-cost a few matrix products instead of a thousand times everything. The point values in
-:mod:`stages.metrics` come of scikit-learn; a test holds the two to each other.
+A draw is represented by how often it contains each case, and a figure of a draw is a weighted sum.
+So a thousand draws cost a few matrix products. The point values in :mod:`stages.metrics` come from
+scikit-learn; a test compares the two.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-_MOST_WEIGHTS = 2_000_000
-"""Weights held at a time: 16 MB."""
+_MAX_WEIGHTS = 2_000_000
+"""Maximum number of weights in memory: 16 MB."""
 
 
 def drawn_weights(groups: Sequence[str], draws: int, seed: int = 0) -> Iterator[Numbers]:
-    """How often each case is in each draw of as many groups as there are, with replacement.
+    """How often each bootstrap draw of the groups, with replacement, contains each case.
 
     Cases of one group are not independent, so groups are drawn, not cases (cluster bootstrap;
     Field and Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x).
 
     Args:
         groups: (N,) group of each case, N at least 1.
-        draws: How many.
-        seed: Of the drawing.
+        draws: Number of draws.
+        seed: Seed of the draws.
 
     Yields:
         (B, N) blocks that make up the draws.
@@ -36,7 +36,7 @@ def drawn_weights(groups: Sequence[str], draws: int, seed: int = 0) -> Iterator[
     _, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     count = int(member.max()) + 1
     random = np.random.default_rng(seed)
-    block = max(1, _MOST_WEIGHTS // len(member))
+    block = max(1, _MAX_WEIGHTS // len(member))
     for start in range(0, draws, block):
         size = min(block, draws - start)
         chosen = random.integers(0, count, (size, count)) + count * np.arange(size)[:, None]
@@ -45,7 +45,7 @@ def drawn_weights(groups: Sequence[str], draws: int, seed: int = 0) -> Iterator[
 
 
 def interval(draws: Numbers) -> tuple[float, float] | None:
-    """The 2.5 and 97.5 percentiles of the draws that are defined; None where none is."""
+    """The 2.5 and 97.5 percentiles of the defined draws; None if there is none."""
     defined = draws[np.isfinite(draws)]
     if len(defined) == 0:
         return None
@@ -62,8 +62,8 @@ def binary_draws(labels: Flags, scores: Numbers, calls: Flags, weights: Numbers,
         scores: (N,) probabilities.
         calls: (N,) whether called positive.
         weights: (B, N) from :func:`drawn_weights`.
-        bins: (N, K) to which bin of its probability each case belongs.
-        prevalences: For PPV and NPV elsewhere.
+        bins: (N, K) one-hot bin of each case's probability.
+        prevalences: Additional prevalences for PPV and NPV.
 
     Returns:
         (B,) by name.
@@ -99,15 +99,15 @@ def binary_draws(labels: Flags, scores: Numbers, calls: Flags, weights: Numbers,
 def predictive_values(
     sensitivity: Numbers, specificity: Numbers, prevalence: float
 ) -> tuple[Numbers, Numbers]:
-    """PPV and NPV where the share of positives is another one (Bayes's rule); NaN for 0 / 0."""
-    found, alarms = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
-    passed, missed = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
+    """PPV and NPV at another prevalence (Bayes' rule); NaN for 0 / 0."""
+    tp, fp = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
+    tn, fn = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
     with np.errstate(divide="ignore", invalid="ignore"):
-        return found / (found + alarms), passed / (passed + missed)
+        return tp / (tp + fp), tn / (tn + fn)
 
 
 def auc_draws(labels: Flags, scores: Numbers, weights: Numbers) -> Numbers:
-    """(B,) share of pairs of a positive and a negative case that are in order, ties half."""
+    """(B,) share of correctly ordered pairs of a positive and a negative case; ties count half."""
     (positive, negative), _ = _descending(scores, weights, labels, ~labels)
     above = np.cumsum(positive, 1) - positive / 2
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -121,21 +121,21 @@ def average_precision_draws(labels: Flags, scores: Numbers, weights: Numbers) ->
     with np.errstate(divide="ignore", invalid="ignore"):
         precision = np.nan_to_num(np.cumsum(positive, 1) / np.cumsum(every, 1))
         value: Numbers = (precision * positive).sum(1) / positive.sum(1)
-    value[positive.sum(1) == every.sum(1)] = np.nan  # one class: as undefined as the AUC
+    value[positive.sum(1) == every.sum(1)] = np.nan  # one class: undefined like the AUC
     return value
 
 
 def risk_draws(errors: Flags, confidence: Numbers, weights: Numbers) -> tuple[Numbers, Numbers]:
-    """Risk–coverage curves: the error rate of the surest cases, by their share of all.
+    """Risk–coverage curves: error rate of the most confident cases, by their share of all.
 
     Args:
         errors: (N,) whether the decision on each case is wrong.
-        confidence: (N,) larger is surer; cases of equal confidence are taken together.
+        confidence: (N,) larger is more confident; ties are added together.
         weights: (B, N).
 
     Returns:
         (B, T) coverage in (0, 1] and (B, T) risk in [0, 1] at each of T confidences, the
-        highest first. A draw without any of the surest cases has risk 0 at coverage 0.
+        highest first. A draw without any of the most confident cases has risk 0 at coverage 0.
     """
     (wrong, every), _ = _descending(confidence, weights, errors, np.ones_like(errors))
     taken = np.cumsum(every, 1)
@@ -145,7 +145,7 @@ def risk_draws(errors: Flags, confidence: Numbers, weights: Numbers) -> tuple[Nu
 
 
 def aurc(coverage: Numbers, risk: Numbers) -> Numbers:
-    """(B,) area under risk–coverage curves, as the mean risk over the cases (steps, no slopes).
+    """(B,) area under risk–coverage curves: the mean risk over the cases (step function).
 
     Geifman and El-Yaniv 2017, arXiv 1705.08500.
     """
@@ -154,7 +154,7 @@ def aurc(coverage: Numbers, risk: Numbers) -> Numbers:
 
 
 def roc_draws(labels: Flags, scores: Numbers, weights: Numbers) -> tuple[Numbers, Numbers]:
-    """(B, T + 1) false and true positive rate from (0, 0) on; NaN with only one class."""
+    """(B, T + 1) false and true positive rate, starting at (0, 0); NaN with only one class."""
     (positive, negative), _ = _descending(scores, weights, labels, ~labels)
     with np.errstate(divide="ignore", invalid="ignore"):
         rates = [np.cumsum(part, 1) / part.sum(1, keepdims=True) for part in (negative, positive)]
@@ -165,7 +165,7 @@ def roc_draws(labels: Flags, scores: Numbers, weights: Numbers) -> tuple[Numbers
 def _descending(
     scores: Numbers, weights: Numbers, *kinds: Flags
 ) -> tuple[tuple[Numbers, ...], Numbers]:
-    """Weights of each kind of case at each distinct score, the highest first; and those scores."""
+    """Summed weights of each kind of case per distinct score, descending; and those scores."""
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])

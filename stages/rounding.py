@@ -1,4 +1,4 @@
-"""Weights to signed bytes: no overflow on any processor, and rounded for real pictures."""
+"""Rounding of weights to signed bytes, overflow-safe and optimised on real pictures."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ Weights = NDArray[np.float64]
 _LEVEL = 127
 _PAIR_LIMIT = 128
 """Processors without VNNI multiply unsigned by signed bytes and add two neighbouring products in
-sixteen bits, which hold 255 · 128 and no more (PMADDUBSW in Intel's manual)."""
+sixteen bits, which saturate above 255 · 128 (PMADDUBSW in Intel's manual)."""
 _DAMPING = 0.01
 _BLOCK = 64
-"""Columns whose errors are passed on together: one product of matrices in place of many."""
+"""Columns whose errors are propagated together: one matrix product instead of many."""
 
 
 def safe_step(weight: Weights) -> Weights:
     """The finest step of each output channel's weights at which no pair of products overflows.
 
-    Halving every weight, as ONNX Runtime's ``reduce_range`` does, is safe too, and coarser: a
-    large weight seldom has a large neighbour of its sign.
+    ONNX Runtime's ``reduce_range``, which halves every weight, is safe too but coarser: a large
+    weight seldom has a large neighbour of the same sign.
 
     Args:
         weight: (O, I, height, width).
@@ -33,27 +33,27 @@ def safe_step(weight: Weights) -> Weights:
         for sign in (1.0, -1.0):
             part = np.maximum(sign * flat, 0.0)
             pairs = (part[:, 1:] + part[:, :-1]).max(1, initial=0.0)
-            # Half a step is for the rounding of the two.
+            # Half a step allows for the rounding of the two.
             step = np.maximum(step, pairs / (_PAIR_LIMIT - 0.5))
     return np.where(step > 0.0, step, 1.0)
 
 
 def round_weights(weight: Weights, step: Weights, patches: Weights) -> NDArray[np.int8]:
-    """Levels whose sum of products on real patches is nearest to that of the weights.
+    """Levels that minimise the output error on real patches.
 
-    Column by column, the error of one weight's rounding is made good by those still to be rounded
-    (GPTQ, Frantar et al. 2022, arXiv 2210.17323), with the covariance of the patches in place of
-    their second moment: a shift of the mean is the bias's to undo.
+    Column by column, the remaining weights compensate the rounding error of one weight (GPTQ,
+    Frantar et al. 2022, arXiv 2210.17323). The covariance of the patches replaces their second
+    moment, because the bias corrects a shift of the mean.
 
     Args:
         weight: (O, I, height, width).
-        step: (O,) of a level.
-        patches: (P, I · height · width), what the convolution sees of real pictures.
+        step: (O,) size of a level.
+        patches: (P, I · height · width) inputs of the convolution from real pictures.
 
     Returns:
         Levels of the weight's shape, safe as in :func:`safe_step`.
     """
-    # Transposed, so that what is one column above lies together in memory.
+    # Transposed, so that a column of the weights is contiguous in memory.
     columns = np.ascontiguousarray((weight.reshape(len(weight), -1) / step[:, None]).T)
     levels = np.empty_like(columns)
     factor = _inverse_factor(patches)
@@ -69,7 +69,7 @@ def round_weights(weight: Weights, step: Weights, patches: Weights) -> NDArray[n
 
 
 def _inverse_factor(patches: Weights) -> Weights:
-    """Upper Cholesky factor of the inverse covariance, damped so that there is one."""
+    """Upper Cholesky factor of the inverse covariance, damped to be positive definite."""
     covariance = np.cov(patches, rowvar=False).reshape(patches.shape[1], -1)
     damping = _DAMPING * float(np.diag(covariance).mean()) or 1.0
     inverse = np.linalg.inv(covariance + damping * np.eye(len(covariance)))
@@ -77,12 +77,12 @@ def _inverse_factor(patches: Weights) -> Weights:
 
 
 def _made_safe(levels: Weights) -> Weights:
-    """Take from the larger of two neighbours what their sum has too much."""
+    """Reduce the larger of two neighbours by the excess of their sum."""
     safe = levels.copy()
     for axes in ((0, 1, 2, 3), (0, 2, 3, 1)):
         turned = np.ascontiguousarray(safe.transpose(axes))
         flat = turned.reshape(len(levels), -1)
-        # Taking away never makes a pair too large that was not: only these need a look.
+        # A reduction never makes another pair exceed the limit: checking these is sufficient.
         for first in np.flatnonzero(_has_excess(flat)):
             pair = flat[:, first : first + 2]
             for sign in (1.0, -1.0):
@@ -94,14 +94,14 @@ def _made_safe(levels: Weights) -> Weights:
 
 
 def _has_excess(flat: Weights) -> NDArray[np.bool_]:
-    """Which pairs of neighbouring columns have too large a sum in any row, of either sign."""
-    found = np.zeros(flat.shape[1] - 1, np.bool_)
+    """Which pairs of neighbouring columns exceed the limit in any row, for either sign."""
+    excess = np.zeros(flat.shape[1] - 1, np.bool_)
     for sign in (1.0, -1.0):
         part = np.maximum(sign * flat, 0.0)
-        found |= ((part[:, 1:] + part[:, :-1]) > _PAIR_LIMIT).any(0)
-    return found
+        excess |= ((part[:, 1:] + part[:, :-1]) > _PAIR_LIMIT).any(0)
+    return excess
 
 
 def _orders(weight: Weights) -> tuple[Weights, Weights]:
-    """(O, ·) rows as kernels lay a channel out: by (I, height, width), by (height, width, I)."""
+    """(O, ·) rows in the channel layouts of kernels: (I, height, width), (height, width, I)."""
     return weight.reshape(len(weight), -1), weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)

@@ -1,14 +1,12 @@
-"""From finished runs to a weights folder: every graph in every precision, gated, then written."""
+"""Export of finished runs to a weights folder, in all precisions, after the parity check."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,17 @@ import onnx
 from pydantic import Field
 from torch import nn
 
+from pipeline.atomic import write_atomic
 from pipeline.bundle import (
     MANIFEST_NAME,
     BundleSpec,
     CloserLooks,
+    FractureSpec,
+    FractureTypes,
     Kind,
     Precision,
-    Provenance,
+    RegionSpec,
+    TrunkSpec,
 )
 from pipeline.config import Settings
 from pipeline.domain import Array, StageOutput
@@ -31,18 +33,20 @@ from pipeline.errors import ConfigError
 from pipeline.preprocess import PreprocessSpec
 from pipeline.progress import Progress
 from pipeline.runtime.closer import Closer
-from pipeline.runtime.network import Batch
-from pipeline.runtime.network import Network as OpenedNetwork
+from pipeline.runtime.network import Batch, Network
+from pipeline.runtime.network import Trunk as OpenedTrunk
 from pipeline.runtime.providers import open_session
 from pipeline.weights.manifest import ManifestEntry, read_staged, write_manifest
 
 from .checkpoint import CONFIG
+from .contracts import stage_contract, trunk_contract
 from .data.dataset import read_array
 from .data.index import Index, Sample
 from .density import DensityGate
-from .export import derive, outputs_of, stamp, to_onnx
+from .export import derive, stamp, to_onnx
 from .finished import Run
-from .model import Head, Trunk, digest
+from .head import Head
+from .model import Trunk, digest
 from .parity import BATCH, Parity, compare, gate, reference
 from .recipe import RESULT
 from .spec import StageSpec
@@ -51,14 +55,14 @@ log = logging.getLogger(__name__)
 
 
 class ExportConfig(Settings):
-    """How runs become bundles.
+    """Settings of the export.
 
     Attributes:
-        precisions: Which are written; float32 is always made, as the reference between.
+        precisions: Precisions to write; float32 is always built, as an intermediate reference.
         pictures: Real pictures outside the training split on which each stage is compared.
-        closer_pictures: As many of them, at most, are also compared in all looks of a specialist
-            that looks closer: each costs several passes.
-        calibration_pictures: Training pictures that set the ranges of int8.
+        closer_pictures: Maximum number of them to compare also in all looks of a specialist with
+            closer looks: each costs several forward passes.
+        calibration_pictures: Training pictures that determine the ranges of int8.
     """
 
     precisions: tuple[Precision, ...] = (Precision.INT8, Precision.FP16)
@@ -69,80 +73,84 @@ class ExportConfig(Settings):
 
 @dataclass(slots=True)
 class Built:
-    """Bundles that wait for the gate.
+    """Bundles before the parity check.
 
     Attributes:
-        graphs: The float32 graph of each bundle, by name.
+        graphs: Float32 graph of each bundle, by name.
         bundles: Contract and bytes, by name and precision.
-        trunks: Name of each known trunk, built now or in the weights folder, by identity.
+        trunks: Name of each trunk, new or in the weights folder, by identity.
     """
 
     trunks: dict[str, str]
     graphs: dict[str, onnx.ModelProto] = field(default_factory=dict)
     bundles: dict[tuple[str, Precision], tuple[BundleSpec, bytes]] = field(default_factory=dict)
 
-    def add(self, spec: BundleSpec, module: nn.Module, arrays: Array) -> None:
+    def add(
+        self, spec: TrunkSpec | RegionSpec | FractureSpec, module: nn.Module, arrays: Array
+    ) -> None:
         """Build one bundle.
 
         Args:
-            spec: Its contract.
+            spec: Contract of the bundle.
             module: Trunk or head, in evaluation mode.
-            arrays: (N, C, H, W) float32 inputs of real pictures; they calibrate int8.
+            arrays: (N, C, H, W) float32 inputs from real pictures, to calibrate int8.
         """
         if spec.name not in self.graphs:
-            self.graphs[spec.name] = to_onnx(module, arrays[:1], spec.input, outputs_of(spec))
+            self.graphs[spec.name] = to_onnx(module, arrays[:1], spec.input, spec.outputs)
         singles = (arrays[i : i + 1] for i in range(len(arrays)))
         graph = derive(self.graphs[spec.name], spec.input, singles, spec.precision)
         self.bundles[spec.name, spec.precision] = spec, stamp(graph, spec)
 
     def trunk_name(self, identity: str, proposed: str) -> str:
-        """The name of a trunk: the one it has, or a proposed one, which no other then keeps."""
+        """The name of a trunk: the existing one, or the proposed one, removed from others."""
         if identity not in self.trunks:
             self.trunks = {i: name for i, name in self.trunks.items() if name != proposed}
             self.trunks[identity] = proposed
         return self.trunks[identity]
 
-    def open(self, name: str, precision: Precision) -> OpenedNetwork:
-        """Open a bundle on the CPU, just as ``fxpipe run`` will."""
-        spec, content = self.bundles[name, precision]
+    def opened(self, name: str, precision: Precision) -> tuple[str, Any]:
+        """Digest and session of a bundle on the CPU, opened as by ``fxpipe run``."""
+        _, content = self.bundles[name, precision]
         session, _ = open_session(content, "cpu", 0, f"{name} ({precision})")
-        return OpenedNetwork(spec, hashlib.sha256(content).hexdigest(), session)
+        return hashlib.sha256(content).hexdigest(), session
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """The folder itself when it is a run, else every finished run in it, the region run first.
+    """Find the runs: the folder itself, or every finished run in it, the region run first.
 
     Raises:
         ConfigError: There is none.
     """
     if (folder / CONFIG).is_file():
         return [folder]
-    # A cross-validation has a result too, but is no run.
+    # A cross-validation also has a result, but is not a run.
     runs = [path.parent for path in sorted(folder.glob(f"*/{RESULT}"))]
     runs = [run for run in runs if (run / CONFIG).is_file()]
     if not runs:
-        raise ConfigError(f"{folder}: no finished run there", "train one with `fxpipe train-stage`")
+        raise ConfigError(
+            f"{folder}: contains no finished run", "train one with `fxpipe train-stage`"
+        )
     return sorted(runs, key=lambda run: json.loads((run / CONFIG).read_text())["kind"] != "region")
 
 
 def export_runs(
     runs: Sequence[Run], index: Index, weights: Path, config: ExportConfig, progress: Progress
 ) -> list[Parity]:
-    """Export runs into a weights folder, or refuse all of them.
+    """Export runs to a weights folder, or refuse all of them.
 
     Args:
-        runs: The trunk of each is written once for all that share it.
-        index: The table: training pictures calibrate int8, the others are compared.
-        weights: Changed only when everything passed.
+        runs: A shared trunk is written once.
+        index: The table; training pictures calibrate int8, others are compared.
+        weights: Changed only if all comparisons pass.
         config: Precisions and numbers of pictures.
-        progress: Advanced once a stage and precision.
+        progress: Advanced once per stage and precision.
 
     Returns:
         The comparison of every stage in every precision.
 
     Raises:
         ConfigError: The table has no pictures for a run.
-        ExportRefusedError: An exported stage decides otherwise than the trained one.
+        ExportRefusedError: An exported stage decides differently from the trained one.
     """
     built = Built({e.trunk: e.name for e in _listed(weights) if e.trunk and e.kind is Kind.TRUNK})
     rows: list[Parity] = []
@@ -157,15 +165,15 @@ def export_runs(
 
 
 def _export(run: Run, index: Index, built: Built, config: ExportConfig) -> Iterator[Parity]:
-    """Build one run's bundles; yields the comparison of each precision."""
-    learned, others = _pictures(run.stage, index, config)
-    calibration = np.stack([read_array(sample, run.preprocess) for sample in learned])
+    """Build the bundles of a run; yield the comparison of each precision."""
+    training, others = _pictures(run.stage, index, config)
+    calibration = np.stack([read_array(sample, run.preprocess) for sample in training])
     images = np.stack([read_array(sample, run.preprocess) for sample in others])
-    wanted = reference(run, images)
-    if lost := int((~np.isfinite(wanted.logits)).any(1).sum()):
+    expected = reference(run, images)
+    if non_finite := int((~np.isfinite(expected.logits)).any(1).sum()):
         raise ConfigError(
-            f"{run.folder}: the trained network answers NaN or infinity for {lost} of "
-            f"{len(images)} pictures, wanted numbers",
+            f"{run.folder}: the trained network outputs NaN or infinity for {non_finite} of "
+            f"{len(images)} pictures, expected finite numbers",
             "train again, with a lower optim.lr",
         )
 
@@ -177,70 +185,76 @@ def _export(run: Run, index: Index, built: Built, config: ExportConfig) -> Itera
     trunk = None if whole else Trunk(run.network, cut).eval()
     identity = None if trunk is None else _identity(run, trunk)
     for precision in dict.fromkeys((Precision.FP32, *config.precisions)):
-        taken, compared = calibration, images
+        ranges, compared = calibration, images
         if trunk is not None and identity is not None:
             name = built.trunk_name(identity, _trunk_name(run))
+            trunk_spec = trunk_contract(run, index, name, precision, identity)
             if (name, precision) not in built.bundles:
-                trunk_spec = _spec(run, index, name, Kind.TRUNK, precision, identity)
                 built.add(trunk_spec, trunk, calibration)
-            opened = built.open(name, precision)
+            opened = OpenedTrunk(trunk_spec, *built.opened(name, precision))
             compared = _batched(opened.features, images)
-            # Only int8 needs ranges; the others take one picture as an example of the shape.
+            # Only int8 needs ranges; other precisions need one picture as an example of the shape.
             needed = calibration if precision is Precision.INT8 else calibration[:1]
-            taken = _batched(opened.features, needed)
-        spec = _spec(run, index, run.stage.name, run.stage.kind, precision, identity)
-        built.add(spec, head, taken)
-        stage = built.open(spec.name, precision)
+            ranges = _batched(opened.features, needed)
+        spec = stage_contract(run, index, precision, identity)
+        built.add(spec, head, ranges)
+        stage = Network(spec, *built.opened(spec.name, precision))
         answers = [stage.predict(compared[i : i + BATCH]) for i in range(0, len(compared), BATCH)]
-        yield compare(spec, wanted, _joined(answers))
-        if spec.closer is not None:
+        yield compare(spec, expected, _joined(answers))
+        if isinstance(spec, FractureSpec) and spec.closer is not None:
             trunks = {} if identity is None else {identity: opened}
-            looked = Closer(stage, spec.closer)
+            closer_stage = Closer(Network(spec, *built.opened(spec.name, precision)), spec.closer)
             batches = (closer[i : i + BATCH] for i in range(0, len(closer), BATCH))
-            found = _joined([looked.look(Batch(batch, trunks)) for batch in batches])
-            # float32 comes first, and was just compared with the trained network.
-            all_looks = all_looks or found
+            looks = _joined([closer_stage.look(Batch(batch, trunks)) for batch in batches])
+            # If two looks are equal, either may decide; types were compared for single looks above.
+            looks = replace(looks, types=None)
+            # float32 is first, and was compared with the trained network above.
+            all_looks = all_looks or looks
             yield replace(
-                compare(looked.spec, all_looks, found),
-                name=f"{spec.name} in {looked.count} looks",
+                compare(closer_stage.spec, all_looks, looks),
+                name=f"{spec.name} in {closer_stage.count} looks",
             )
 
 
 def _closer_pictures(
     run: Run, samples: Sequence[Sample], config: ExportConfig
 ) -> list[dict[PreprocessSpec, Array]]:
-    """What a specialist that looks closer takes of each picture; nothing for any other."""
-    told = run.result.get("closer")
-    if told is None:
+    """Inputs of a specialist with closer looks for each picture; empty for any other stage."""
+    content = run.result.get("closer")
+    if content is None:
         return []
-    canvases = run.preprocess, CloserLooks.model_validate(told).canvas
+    canvases = run.preprocess, CloserLooks.model_validate(content).canvas
     chosen = _evenly(samples, config.closer_pictures)
     return [{canvas: read_array(sample, canvas) for canvas in canvases} for sample in chosen]
 
 
 def _head(run: Run, cut: str) -> Head:
-    """The stage from the cut on, with calibration and density gate."""
+    """The stage after the cut, with calibration and density gate."""
     temperature, bias = (
         np.array(run.result[name], np.float32).tolist() for name in ("temperature", "bias")
     )
     gated = None if run.density is None else DensityGate(run.density)
-    return Head(run.network, cut, range(len(run.stage.labels)), temperature, bias, gated).eval()
+    content = run.result.get("types")
+    types = None if content is None else FractureTypes.model_validate(content)
+    columns = range(len(run.stage.labels))
+    return Head(run.network, cut, columns, temperature, bias, gated, types).eval()
 
 
 def _joined(answers: Sequence[StageOutput]) -> StageOutput:
-    """What was said of several batches, but for the evidence."""
+    """Join the outputs of several batches, without the evidence."""
     parts: dict[str, Array] = {}
     for name in ("logits", "probabilities", "density"):
         batches = [getattr(answer, name) for answer in answers]
         if batches[0] is not None:
             parts[name] = np.concatenate(batches)
-    return StageOutput(answers[0].labels, **parts)
+    types = [answer.types for answer in answers if answer.types is not None]
+    return StageOutput(answers[0].labels, **parts, types=_joined(types) if types else None)
 
 
 def _identity(run: Run, trunk: Trunk) -> str:
-    """That of the trunk's weights; half precision has rounded them, but they are the same."""
-    known = [spec.trunk for spec in run.contracts.values() if spec.kind is Kind.TRUNK]
-    return known[0] if known and known[0] else digest(trunk, run.preprocess.model_dump_json())
+    """Identity of the trunk's weights; restored half-precision weights keep the original one."""
+    known = [spec.trunk for spec in run.contracts.values() if isinstance(spec, TrunkSpec)]
+    return known[0] if known else digest(trunk, run.preprocess.model_dump_json())
 
 
 def _batched(function: Callable[[Array], Array], arrays: Array) -> Array:
@@ -250,19 +264,19 @@ def _batched(function: Callable[[Array], Array], arrays: Array) -> Array:
 def _pictures(
     stage: StageSpec, index: Index, config: ExportConfig
 ) -> tuple[list[Sample], list[Sample]]:
-    """Pictures to calibrate int8 on, and others to compare on, drawn evenly from the table.
+    """Pictures for the calibration of int8 and for the comparison, evenly spaced in the table.
 
     Raises:
-        ConfigError: The table has none.
+        ConfigError: The table has too few pictures.
     """
-    learned = [sample for sample in index.of("train") if stage.selects(sample)]
+    training = [sample for sample in index.of("train") if stage.selects(sample)]
     others = [s for split in ("val", "test") for s in index.of(split) if stage.selects(s)]
-    if not learned or not others:
+    if not training or not others:
         raise ConfigError(
-            f"{index.source}: {len(learned)} training and {len(others)} other pictures for "
-            f"{stage.name}, wanted some of both"
+            f"{index.source}: {len(training)} training and {len(others)} other pictures for "
+            f"{stage.name}, expected at least one of each"
         )
-    return _evenly(learned, config.calibration_pictures), _evenly(others, config.pictures)
+    return _evenly(training, config.calibration_pictures), _evenly(others, config.pictures)
 
 
 def _evenly(samples: Sequence[Sample], count: int) -> list[Sample]:
@@ -271,93 +285,16 @@ def _evenly(samples: Sequence[Sample], count: int) -> list[Sample]:
 
 
 def _trunk_name(run: Run) -> str:
-    """The shared trunk belongs to the region run; another cut or a tuned trunk has its own."""
+    """``trunk`` for the region run; a trunk with another cut or other weights has its own name."""
     return "trunk" if run.stage.kind is Kind.REGION else f"trunk-{run.stage.name}"
-
-
-def _spec(
-    run: Run, index: Index, name: str, kind: Kind, precision: Precision, identity: str | None
-) -> BundleSpec:
-    """The contract of a bundle of this run."""
-    if name in run.contracts:
-        return run.contracts[name].model_copy(update={"precision": precision})
-    speaks: dict[str, Any] = {}
-    if kind is not Kind.TRUNK:
-        speaks = {
-            "labels": run.stage.labels,
-            "heatmap": run.network.heatmap,
-            "temperature": run.result["temperature"],
-            "bias": run.result["bias"],
-        }
-    if kind is Kind.REGION:
-        speaks["route_thresholds"] = run.result["route_thresholds"]
-        speaks["density"] = run.density and run.density.contract
-    if kind is Kind.FRACTURE:
-        speaks |= {
-            "region": run.stage.region,
-            "target": run.described["target"],
-            "operating_points": run.result["operating_points"],
-            "default_point": run.result["default_point"],
-            # None in a run from before studies had any.
-            "study_points": run.result.get("study_points", {}),
-            "closer": run.result.get("closer"),
-        }
-    return BundleSpec(
-        name=name,
-        kind=kind,
-        precision=precision,
-        input="image" if kind is Kind.TRUNK or identity is None else "features",
-        trunk=identity,
-        preprocess=run.preprocess,
-        provenance=_provenance(run, index),
-        **speaks,
-    )
-
-
-def _provenance(run: Run, index: Index) -> Provenance:
-    seen = {
-        split: [s for s in index.of(split) if run.stage.selects(s)]
-        for split in ("train", "val", "test")
-    }
-    origins = Counter(sample.origin.split("/")[0] for sample in seen["train"])
-    return Provenance(
-        fxpipe_version=version("fxpipe"),
-        run=run.folder.name,
-        created=run.described["created"],
-        index_digest=run.described["index_digest"],
-        data=", ".join(f"{origin}: {count} training pictures" for origin, count in origins.items()),
-        initial_weights=run.described["initial_weights"],
-        versions=run.described["versions"],
-        counts={split: _counted(samples) for split, samples in seen.items()},
-        recipe=_recipe(run.described["config"]),
-        best_epoch=run.result["best_epoch"],
-        architecture=run.network.arch,
-        # None in a run from before there were any.
-        warnings=tuple(run.result.get("warnings", ())),
-    )
-
-
-def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without the places of one machine, which change no weight."""
-    recipe = {key: value for key, value in config.items() if key not in ("data", "region_run")}
-    if "model" in recipe:
-        recipe["model"] = {k: v for k, v in recipe["model"].items() if k != "init"}
-    return recipe
-
-
-def _counted(samples: Sequence[Sample]) -> str:
-    """``443 pictures, 132 positive, in 210 groups``."""
-    positives = sum(sample.label == 1 for sample in samples)
-    groups = len({sample.group for sample in samples})
-    return f"{len(samples)} pictures, {positives} positive, in {groups} groups"
 
 
 def _write(
     weights: Path, built: Built, precisions: Sequence[Precision], again: Collection[str]
 ) -> None:
-    """Put the bundles into the folder and list them; what no longer fits is taken out.
+    """Write the bundles and the manifest; remove bundles that no longer fit.
 
-    Other precisions of bundles that were exported ``again`` stay: they are the same networks.
+    Other precisions of bundles that were exported ``again`` stay, as they are the same networks.
     """
     weights.mkdir(parents=True, exist_ok=True)
     entries = {(entry.name, entry.precision): entry for entry in _listed(weights)}
@@ -366,9 +303,7 @@ def _write(
             continue
         file = weights / name / f"{precision}.onnx"
         file.parent.mkdir(exist_ok=True)
-        partial = file.with_name(file.name + ".partial")
-        partial.write_bytes(content)
-        partial.replace(file)
+        write_atomic(file, content)
         entries[name, precision] = ManifestEntry(
             name=name,
             kind=spec.kind,
@@ -378,21 +313,21 @@ def _write(
             sha256=hashlib.sha256(content).hexdigest(),
             size_bytes=len(content),
         )
-    left = _fitting(entries, built, precisions, again)
-    for key in entries.keys() - left.keys():
-        log.warning("%s: no longer fits what was exported, taken out", entries[key].file)
-    write_manifest(weights, left)
-    for key in entries.keys() - left.keys():
+    kept = _fitting(entries, built, precisions, again)
+    for key in entries.keys() - kept.keys():
+        log.warning("%s: does not fit the exported bundles, removed", entries[key].file)
+    write_manifest(weights, kept)
+    for key in entries.keys() - kept.keys():
         (weights / entries[key].file).unlink(missing_ok=True)
 
 
 def _listed(weights: Path) -> tuple[ManifestEntry, ...]:
-    """What a weights folder holds already; nothing when it is new."""
+    """Existing entries of a weights folder; empty if it is new."""
     return read_staged(weights).bundles if (weights / MANIFEST_NAME).is_file() else ()
 
 
-def _place(name: str) -> str:
-    """Whose specialist a bundle is, or a member of: ``fracture-hand-2`` → ``hand``."""
+def _region_of(name: str) -> str:
+    """The region of a specialist or of an ensemble member: ``fracture-hand-2`` → ``hand``."""
     return name.split("-")[1] if "-" in name else name
 
 
@@ -402,33 +337,30 @@ def _fitting(
     precisions: Sequence[Precision],
     again: Collection[str],
 ) -> dict[tuple[str, Precision], ManifestEntry]:
-    """The entries without older precisions of what was exported, and without lone halves.
+    """The entries without older precisions of exported bundles and without incomplete stages.
 
-    A specialist takes the place of the one that its region had, whatever that said, and of the
-    members if it was an ensemble. A trunk of the same identity is the same trunk in every
-    precision, and stays.
+    A specialist replaces the previous specialist of its region, whatever its target, and the
+    members of an ensemble. Trunks with the same identity stay in every precision.
     """
     exported = {spec.name: spec for spec, _ in built.bundles.values()}
-    filled = {_place(name) for name in exported}
-    left = {
+    replaced = {_region_of(name) for name in exported}
+    kept = {
         key: entry
         for key, entry in entries.items()
-        if entry.name in exported
-        or entry.kind is not Kind.FRACTURE
-        or _place(entry.name) not in filled
+        if entry.name in exported or not entry.kind.judges or _region_of(entry.name) not in replaced
     }
-    left = {
+    kept = {
         key: entry
-        for key, entry in left.items()
+        for key, entry in kept.items()
         if entry.name not in exported
         or entry.name in again
         or entry.precision in precisions
         or (entry.kind is Kind.TRUNK and entry.trunk == exported[entry.name].trunk)
     }
-    trunks = {entry.trunk for entry in left.values() if entry.kind is Kind.TRUNK}
-    used = {entry.trunk for entry in left.values() if entry.kind is not Kind.TRUNK}
+    trunks = {entry.trunk for entry in kept.values() if entry.kind is Kind.TRUNK}
+    used = {entry.trunk for entry in kept.values() if entry.kind is not Kind.TRUNK}
     return {
         key: entry
-        for key, entry in left.items()
+        for key, entry in kept.items()
         if entry.trunk in (used if entry.kind is Kind.TRUNK else {*trunks, None})
     }

@@ -1,4 +1,4 @@
-"""Pictures of one study as one case, and the thresholds that follow from such cases."""
+"""Aggregation of pictures into studies, and thresholds for studies."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from numpy.typing import NDArray
 from pipeline.bundle import StoredStudyPoint
 from pipeline.domain import AGGREGATION, Array
 
-from .calibrate import FEWEST, TARGET, operating_points
+from .calibrate import MIN_CASES, TARGET, operating_points
 from .metrics import Labels
 
 StudyBy = Literal["study", "group"]
-"""The column that tells studies: its own, or where a table has none that of groups."""
+"""The column that identifies studies; ``group`` is for tables without studies."""
 
-NO_STUDIES = "the table names no studies"
+NO_STUDIES = "the table has no studies"
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """N pictures as S studies, in the order of the keys.
+    """N pictures aggregated to S studies, sorted by key.
 
     Attributes:
         first: (S,) row of the first picture of each.
         labels: (S,) whether any picture is positive.
-        scores: (S,) the highest of the pictures.
-        pictures: (S,) how many each has.
+        scores: (S,) highest score of the pictures.
+        pictures: (S,) number of pictures.
     """
 
     first: NDArray[np.intp]
@@ -39,7 +39,7 @@ class Joined:
 
 
 def join(keys: NDArray[np.str_], labels: NDArray[np.bool_], scores: NDArray[Any]) -> Joined:
-    """Put pictures together.
+    """Aggregate pictures to studies.
 
     Args:
         keys: (N,) study of each picture.
@@ -55,11 +55,11 @@ def join(keys: NDArray[np.str_], labels: NDArray[np.bool_], scores: NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class StudyPoints:
-    """Operating points for whole studies, or why there are none.
+    """Operating points for whole studies, or the reason why there are none.
 
     Attributes:
-        points: By name; empty when there are none.
-        reason: Why there are none; empty when there are.
+        points: By name; may be empty.
+        reason: Reason why there are none; empty otherwise.
     """
 
     points: Mapping[str, StoredStudyPoint] = field(default_factory=dict)
@@ -71,21 +71,21 @@ def fit_study_points(
     sensitivity_target: float = TARGET, specificity_target: float = TARGET,
     source: str = "the validation split", plain: NDArray[np.bool_] | None = None,
 ) -> StudyPoints:  # fmt: skip
-    """The points of :func:`stages.calibrate.operating_points`, of studies in place of pictures.
+    """:func:`stages.calibrate.operating_points` for studies instead of pictures.
 
-    A threshold fitted to pictures is passed by chance more often by the highest of several; this
-    one is fitted to that highest.
+    The highest of several probabilities exceeds a threshold for pictures more often by chance;
+    these thresholds are fitted to that highest probability.
 
     Args:
-        keys: (N,) study of each picture; those with an empty one are left out. Another view of a
-            study has another key.
+        keys: (N,) study of each picture; pictures with an empty key are ignored. An augmented view
+            of a study has another key.
         labels: (N,) 0 or 1.
         scores: (N,) calibrated probabilities.
-        by: Where the keys come from, for the rule's words.
-        sensitivity_target: Of *sensitive*, in (0, 1).
-        specificity_target: Of *specific*, in (0, 1).
-        source: Where the pictures come from, for the rule's words.
-        plain: (N,) which rows are pictures as they are, and so which studies are cases; see
+        by: Column of the keys, for the text of the rule.
+        sensitivity_target: Target of *sensitive*, in (0, 1).
+        specificity_target: Target of *specific*, in (0, 1).
+        source: Source of the pictures, for the text of the rule.
+        plain: (N,) which rows are unaugmented pictures, and so which studies are cases; see
             :func:`stages.calibrate.operating_points`.
     """
     named = keys != ""
@@ -95,11 +95,11 @@ def fit_study_points(
     cases = np.ones(len(studies.first), bool) if plain is None else plain[named][studies.first]
     count, positives = int(cases.sum()), int(studies.labels[cases].sum())
     several = int((studies.pictures[cases] > 1).sum())
-    noun = "studies" if by == "study" else "groups in place of studies"
-    if min(positives, count - positives, several) < FEWEST:
+    noun = "studies" if by == "study" else "groups used as studies"
+    if min(positives, count - positives, several) < MIN_CASES:
         return StudyPoints(
             reason=f"{positives} positive and {count - positives} other {noun}, {several} of all "
-            f"with several pictures, wanted {FEWEST} of each"
+            f"with several pictures; {MIN_CASES} of each are needed"
         )
     points = operating_points(
         studies.labels.astype(np.float32), studies.scores, sensitivity_target, specificity_target,

@@ -1,6 +1,6 @@
-"""Whole systems as settings: a router or none, specialists, and one way to train, export and run.
+"""Complete systems as settings: an optional router, and specialists; training and export.
 
-``configs/systems/`` holds those of the field beside this project's own design.
+``configs/systems/`` contains systems from the literature and this project's own design.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from pipeline.bundle import MANIFEST_NAME
 from pipeline.config import Settings, load
-from pipeline.domain import ANY_REGION
+from pipeline.domain import ANY_REGION, REGIONS
 from pipeline.errors import ConfigError, UsageError
 from pipeline.progress import Progress
 
@@ -34,23 +34,23 @@ class SystemConfig(Settings):
     """One system.
 
     Attributes:
-        title: For the table.
-        regions: Of its specialists; ``all`` alone for a system without a router.
+        title: Title in the comparison.
+        regions: Regions of its specialists; only ``all`` for a system without a router.
         region: The router; None for a system without one.
-        fracture: Every specialist, but for its region. Unless it is independent it goes on from
-            the router of the same system.
-        export: How its networks become bundles.
+        fracture: Settings of every specialist, except for its region. A specialist that is not
+            independent starts from the router of the same system.
+        export: Settings of the export.
     """
 
     title: str = ""
-    regions: tuple[Whose, ...] = Field(("elbow", "hand", "shoulder"), min_length=1)
+    regions: tuple[Whose, ...] = Field(REGIONS, min_length=1)
     region: RegionConfig | None = RegionConfig()
     fracture: FractureConfig = FractureConfig()
     export: ExportConfig = ExportConfig()
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        """A system that is described is one that can run."""
+        """Check that the system can run."""
         if self.region is None and self.regions != (ANY_REGION,):
             raise ValueError("a system without [region] has regions = ['all']")
         if self.region is None and not self.fracture.independent:
@@ -59,25 +59,25 @@ class SystemConfig(Settings):
 
 
 def read_system(file: Path, overrides: Sequence[str] = ()) -> SystemConfig:
-    """A system from its file; overrides of a part that it does not have are left aside.
+    """Read a system from its file; overrides of a missing part are ignored.
 
     Raises:
-        ConfigError: With every fault.
+        ConfigError: Lists every fault.
     """
     try:
-        written = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: no readable TOML: {error}") from error
-    if not written.get("title"):
-        raise ConfigError(f"{file}: no title, wanted a system such as those in configs/systems/")
-    if "region" in written:
+        raise ConfigError(f"{file}: cannot read the TOML file: {error}") from error
+    if not content.get("title"):
+        raise ConfigError(f"{file}: no title: not a system such as those in configs/systems/")
+    if "region" in content:
         return load(SystemConfig, file, overrides)
-    overrides = [word for word in overrides if not word.startswith("region.")]
+    overrides = [override for override in overrides if not override.startswith("region.")]
     return SystemConfig.model_validate(load(_Unrouted, file, overrides).model_dump())
 
 
 class _Unrouted(SystemConfig):
-    """What a file that has no router leaves unsaid."""
+    """Defaults of a system without a router."""
 
     regions: tuple[Whose, ...] = ("all",)
     region: RegionConfig | None = None
@@ -85,21 +85,21 @@ class _Unrouted(SystemConfig):
 
 
 def make_system(folder: Path, system: SystemConfig, index: Index, progress: Progress) -> Path:
-    """Train and export a system; what is finished is kept, what is not goes on.
+    """Train and export a system; finished runs are kept, interrupted runs resume.
 
     Args:
         folder: Gets ``runs`` and ``weights``.
         system: Settings.
         index: Table.
-        progress: Advanced once a batch.
+        progress: Advanced once per batch.
 
     Returns:
         Its weights folder.
 
     Raises:
-        UsageError: The folder holds another system, or one of another table.
-        ConfigError: The settings or the table do not fit.
-        ExportRefusedError: A bundle decides otherwise than the network.
+        UsageError: The folder contains another system, or one of another table.
+        ConfigError: The settings or the table are invalid.
+        ExportRefusedError: A bundle decides differently from the network.
     """
     runs: list[Path] = []
     router = folder / "runs" / "region"
@@ -126,18 +126,18 @@ def _train(
 ) -> None:
     if (run / RESULT).is_file():
         described = json.loads((run / CONFIG).read_text(encoding="utf-8"))
-        same = {"index_digest": index.digest, "config": config.model_dump(mode="json")}
-        inherited = INHERITED if _goes_on(config) else ()
-        other = [
-            words
-            for words in changes({key: described[key] for key in same}, same)
-            if not words.startswith(inherited)
+        expected = {"index_digest": index.digest, "config": config.model_dump(mode="json")}
+        inherited = INHERITED if _is_dependent(config) else ()
+        differences = [
+            change
+            for change in changes({key: described[key] for key in expected}, expected)
+            if not change.startswith(inherited)
         ]
-        if other:
-            told = "\n  ".join(other)
+        if differences:
+            listed = "\n  ".join(differences)
             raise UsageError(
-                f"{run}: is finished, but with other settings; what differs:\n  {told}",
-                "name another --output",
+                f"{run}: is finished with other settings; differences:\n  {listed}",
+                "choose another --output",
             )
         log.info("%s: finished before", run)
         return
@@ -145,6 +145,6 @@ def _train(
     train(run, index, config, (run / CONFIG).is_file(), progress)
 
 
-def _goes_on(config: StageConfig) -> bool:
-    """Whether it is a specialist that goes on from another network."""
+def _is_dependent(config: StageConfig) -> bool:
+    """Whether the stage is a specialist that starts from another network."""
     return isinstance(config, FractureConfig) and not config.independent

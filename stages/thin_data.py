@@ -1,4 +1,4 @@
-"""What a table is too thin for: told before training, at its end, and on the card."""
+"""Warnings about tables with too few pictures, for training, result and model card."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 from pipeline.bundle import Kind
 from pipeline.domain import REGIONS, Array
 
-from .calibrate import FEWEST
+from .calibrate import MIN_CASES
 from .data.index import NONE, Sample
 from .spec import StageSpec
 
 
 def thin_data(stage: StageSpec, learn: Sequence[Sample], check: Sequence[Sample]) -> list[str]:
-    """Why what comes of a run deserves little trust, one sentence each.
+    """Reasons why the result of a run is unreliable, one sentence each.
 
     Args:
-        stage: What is trained.
+        stage: The trained stage.
         learn: Its training pictures.
-        check: Its validation pictures, which choose epoch, calibration and thresholds.
+        check: Its validation pictures, which determine epoch, calibration and thresholds.
     """
     if stage.kind is Kind.FRACTURE:
         return list(_few_labels(check))
@@ -30,10 +30,10 @@ def thin_data(stage: StageSpec, learn: Sequence[Sample], check: Sequence[Sample]
 def _few_labels(check: Sequence[Sample]) -> Iterator[str]:
     positives = sum(sample.label == 1 for sample in check)
     others = len(check) - positives
-    if min(positives, others) < FEWEST:
+    if min(positives, others) < MIN_CASES:
         yield (
-            f"the validation split has {positives} positive and {others} other pictures, wanted "
-            f"{FEWEST} of each: epoch, calibration and thresholds rest on them"
+            f"the validation split has {positives} positive and {others} other pictures; epoch, "
+            f"calibration and thresholds depend on them and need {MIN_CASES} of each"
         )
 
 
@@ -42,13 +42,13 @@ def _nothing_to_refuse(learn: Sequence[Sample]) -> Iterator[str]:
     for region, view in zip(REGIONS, views.T, strict=True):
         if (view == 1).any() and not (view == 0).any():
             yield (
-                f"the router has nothing to refuse with: no training picture is known to be "
-                f"without {region}, so it will take every picture for one"
+                f"no training picture is known to be without {region}: the router will classify "
+                f"every picture as {region}"
             )
     if not any(sample.regions == NONE for sample in learn):
         yield (
-            f"no training picture shows something else than {', '.join(REGIONS)}: what the router "
-            "does with a knee or a chest is unknown; add some with `fxpipe index --negatives`"
+            f"every training picture shows {', '.join(REGIONS)}: the router's behaviour on another "
+            "part of the body is unknown; add unsupported pictures with `fxpipe index --negatives`"
         )
 
 
@@ -56,14 +56,14 @@ def _few_views(learn: Sequence[Sample], check: Sequence[Sample]) -> Iterator[str
     learned, checked = _views(learn), _views(check)
     for k, region in enumerate(REGIONS):
         count = int((checked[:, k] == 1).sum())
-        if (learned[:, k] == 1).any() and count < FEWEST:
+        if (learned[:, k] == 1).any() and count < MIN_CASES:
             yield (
-                f"the validation split shows {region} in {count} pictures, wanted {FEWEST}: "
-                "calibration and threshold of that region rest on them"
+                f"the validation split shows {region} in {count} pictures; calibration and "
+                f"threshold of that region depend on them and need {MIN_CASES}"
             )
 
 
 def _views(samples: Sequence[Sample]) -> Array:
-    """(N, 3) float32: 1 in view, 0 not, NaN unknown."""
+    """(N, R) float32: 1 in view, 0 not, NaN unknown."""
     vectors = [sample.region_vector() for sample in samples]
     return np.array(vectors, np.float32).reshape(-1, len(REGIONS))

@@ -1,4 +1,4 @@
-"""The training loop, in plain sight. Lightning Fabric brings device and precision."""
+"""The training loop. Lightning Fabric provides device and precision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from lightning.fabric import Fabric
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 
+from pipeline import versions_of
 from pipeline.bundle import write_json
 from pipeline.domain import Array
 from pipeline.errors import ConfigError
@@ -44,7 +44,7 @@ BEST, LAST, METRICS = "best.safetensors", "last.safetensors", "metrics.json"
 
 @dataclass
 class State:
-    """Where a run stands; everything here is saved at the end of each epoch."""
+    """Progress of a run, saved at the end of each epoch."""
 
     epoch: int = 0
     best: float | None = None
@@ -54,9 +54,9 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Learner:
-    """What a step of training changes: the network, its running average, and their drivers.
+    """State that a training step changes: network, running average, optimizer and schedule.
 
-    ``model`` and ``stepper`` are network and optimizer as Fabric wraps them.
+    ``model`` and ``stepper`` are network and optimizer wrapped by Fabric.
     """
 
     network: Network
@@ -68,9 +68,9 @@ class Learner:
 
     @property
     def averaged(self) -> Network:
-        """The network with the averaged weights: what is validated, and what the run is for."""
+        """The network with the averaged weights, the result of the run."""
         module = self.average.module
-        assert isinstance(module, Network)  # noqa: S101  (tells mypy)
+        assert isinstance(module, Network)  # noqa: S101  (for mypy)
         return module
 
 
@@ -84,30 +84,30 @@ def train(
     config: StageConfig,
     progress: Progress,
 ) -> State:
-    """Train a network into a run folder; goes on from its last epoch when there is one.
+    """Train a network into a run folder; continue after its last epoch if there is one.
 
     Args:
         run: Folder, already described by :func:`stages.recipe.open_run`.
-        stage: What is learned.
-        network: With its initial weights; changed in place.
-        fresh: Names of the weights that start random.
-        index: Checked table; its ``train`` split is learned from, ``val`` selects the epoch.
-        preprocess: Specification for every picture.
+        stage: The stage.
+        network: Network with initial weights; changed in place.
+        fresh: Names of the randomly initialised weights.
+        index: Checked table; ``train`` is for training, ``val`` selects the epoch.
+        preprocess: Preprocessing of every picture.
         config: Settings.
-        progress: Advanced once a batch.
+        progress: Advanced once per batch.
 
     Returns:
         The finished state; ``best.safetensors`` holds the averaged weights of the best epoch.
 
     Raises:
-        ConfigError: The table has not enough pictures for the stage, or the network has no
-            heatmap for the box loss.
+        ConfigError: The table has too few pictures for the stage, or the network has no heatmap for
+            the box loss.
     """
     optim = config.optim
     if optim.box_weight and not network.heatmap:
         raise ConfigError(
-            f"optim.box_weight is {optim.box_weight}, but {network.arch} has no heatmap that could "
-            "be asked to lie on the boxes, wanted 0"
+            f"optim.box_weight is {optim.box_weight}, but {network.arch} has no heatmap for the "
+            "box loss, expected 0"
         )
     fabric = make_fabric(config.train)
     learn = [sample for sample in index.of("train") if stage.selects(sample)]
@@ -115,7 +115,7 @@ def train(
     if len(learn) < optim.batch_size or not check:
         raise ConfigError(
             f"{index.source}: {len(learn)} training and {len(check)} validation pictures for "
-            f"{stage.name}, wanted at least {optim.batch_size} (one batch) and 1"
+            f"{stage.name}, expected at least {optim.batch_size} (one batch) and 1"
         )
     data = RadiographDataset(learn, stage.targets(learn), preprocess)
     views = find_views(network, stage, index, preprocess, config, fabric, progress)
@@ -124,12 +124,12 @@ def train(
     state = State()
     if (run / LAST).is_file():
         state = resume(run, learner)
-        log.info("%s: going on after epoch %d", run, state.epoch)
-    shown = steps * optim.batch_size
+        log.info("%s: continuing after epoch %d", run, state.epoch)
+    epoch_pictures = steps * optim.batch_size
     device = device_name(fabric)
     log.info(
         "%s: %d training and %d validation pictures, at most %d epochs of %d batches of %d; %s in "
-        "%s", run, len(learn), len(check), optim.epochs, shown // optim.batch_size,
+        "%s", run, len(learn), len(check), optim.epochs, epoch_pictures // optim.batch_size,
         optim.batch_size, device, fabric._precision.precision,
     )  # fmt: skip
     if state.epoch == 0:
@@ -137,14 +137,14 @@ def train(
         order = draw_order(learn, optim, draws)
         data.sources = Sources(config.augment, config.train.seed, stage.speaks_of_fractures)
         draw_sheet(run / SHEET, data, order, stage.outputs, config, draws)
-        log.info("look at %s: what training shows the network", run / SHEET)
-    table = EpochTable(stage.outputs, optim.epochs, shown, state.epoch)
+        log.info("see %s for examples of training pictures", run / SHEET)
+    table = EpochTable(stage.outputs, optim.epochs, epoch_pictures, state.epoch)
     for line in table.head():
         log.info("%s", line)
     while state.epoch < optim.epochs and state.epoch - state.best_epoch < optim.patience:
         progress.expect(
             f"epoch {state.epoch + 1} of {optim.epochs}, {device}: pictures",
-            shown * optim.epochs, shown * state.epoch, optim.batch_size,
+            epoch_pictures * optim.epochs, epoch_pictures * state.epoch, optim.batch_size,
         )  # fmt: skip
         began_s = time.perf_counter()
         loss = train_epoch(state.epoch, learner, data, views, stage, config, fabric, progress)
@@ -161,13 +161,13 @@ def train(
 def make_learner(
     network: Network, fresh: Sequence[str], config: OptimConfig, steps: int, fabric: Fabric
 ) -> Learner:
-    """The network on its device, with optimizer, schedule and average.
+    """Put the network on its device, with optimizer, schedule and average.
 
     Args:
-        network: With its initial weights.
-        fresh: Names of the weights that start random.
+        network: Network with initial weights.
+        fresh: Names of the randomly initialised weights.
         config: Settings.
-        steps: Of one epoch.
+        steps: Steps of one epoch.
         fabric: Device and precision.
     """
     network.to(memory_format=torch.channels_last)
@@ -183,9 +183,9 @@ def train_epoch(
     epoch: int, learner: Learner, data: RadiographDataset, views: Views | None, stage: StageSpec,
     config: StageConfig, fabric: Fabric, progress: Progress,
 ) -> float:  # fmt: skip
-    """Show the training pictures; returns the mean loss.
+    """Train for one epoch; return the mean loss.
 
-    All randomness is drawn from seed and epoch, so that a resumed run repeats it exactly.
+    All random numbers depend on seed and epoch, so that a resumed run is reproducible.
     """
     seed = config.train.seed + epoch
     torch.manual_seed(seed)
@@ -198,16 +198,16 @@ def train_epoch(
     source, workers = (
         (data, config.data.workers) if views is None else (views.drawn(data, draws), 0)
     )
-    for images, wanted, masks in batches(source, config.optim.batch_size, workers, order):
-        images, wanted, masks = (x.to(fabric.device) for x in (images, wanted, masks))
+    for images, targets, masks in batches(source, config.optim.batch_size, workers, order):
+        images, targets, masks = (x.to(fabric.device) for x in (images, targets, masks))
         if views is None:
             with torch.no_grad(), fabric.autocast():
                 images = learner.network.prefix(_channels_last(images)).float()
-        images, wanted, masks = mixup(images, wanted, masks, config.augment.mixup, draws)
-        # Said here: on one device Fabric enters it only for calls of the module itself.
+        images, targets, masks = mixup(images, targets, masks, config.augment.mixup, draws)
+        # Explicit: on one device Fabric enters autocast only for calls of the module itself.
         with fabric.autocast():
             logits, evidence = learner.model.answer(_channels_last(images))
-        loss = score(logits, evidence, wanted, masks)
+        loss = score(logits, evidence, targets, masks)
         fabric.backward(loss)
         fabric.clip_gradients(learner.model, learner.stepper, max_norm=config.optim.clip_norm)
         learner.stepper.step()
@@ -220,7 +220,7 @@ def train_epoch(
 
 
 def _channels_last(maps: Tensor) -> Tensor:
-    """The order in memory in which convolutions are fastest."""
+    """The memory layout with the fastest convolutions."""
     return maps.contiguous(memory_format=torch.channels_last)
 
 
@@ -230,13 +230,13 @@ def epoch_steps(samples: Sequence[Sample], config: OptimConfig) -> int:
 
 
 def draw_order(samples: Sequence[Sample], config: OptimConfig, draws: torch.Generator) -> list[int]:
-    """Row numbers of one epoch.
+    """Draw the row numbers of one epoch.
 
     Args:
-        samples: Of the training split.
-        config: Its ``sampling``, and its ``unlabelled_share``: pictures without a label are then
-            drawn without replacement, rarely from large origins.
-        draws: Drawn from.
+        samples: Rows of the training split.
+        config: Uses ``sampling`` and ``unlabelled_share``: with a share, pictures without a label
+            are drawn without replacement, with lower probability for large origins.
+        draws: Random generator.
     """
     if config.sampling == "balanced":
         return _balanced(samples, draws)
@@ -257,7 +257,7 @@ def draw_order(samples: Sequence[Sample], config: OptimConfig, draws: torch.Gene
 
 
 def _balanced(samples: Sequence[Sample], draws: torch.Generator) -> list[int]:
-    """As many fractured as not of every kind of region."""
+    """Draw as many fractured as other pictures for every combination of regions."""
     kinds = [sample.regions for sample in samples]
     sizes, cells = Counter(kinds), Counter((s.regions, s.label) for s in samples)
     labels = {kind: len({label for k, label in cells if k == kind}) for kind in sizes}
@@ -267,10 +267,10 @@ def _balanced(samples: Sequence[Sample], draws: torch.Generator) -> list[int]:
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
-    """The device and precision that the settings ask for.
+    """Set up the device and precision of the settings.
 
     Raises:
-        ConfigError: A GPU was asked for and there is none.
+        ConfigError: The settings require a GPU and there is none.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("train.device is cuda, but torch sees no CUDA device")
@@ -285,21 +285,21 @@ def make_fabric(config: TrainConfig) -> Fabric:
 
 
 def device_name(fabric: Fabric) -> str:
-    """Where a run computes, in words."""
+    """Name of the device of a run."""
     if fabric.device.type == "cuda":
         return str(torch.cuda.get_device_name(fabric.device))
     return f"{fabric.device.type} ({torch.get_num_threads()} threads)"
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 itself; emulated it is slower than float32."""
+    """Whether the processor supports bfloat16 natively; emulation is slower than float32."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def make_optimizer(
     network: Network, fresh: Sequence[str], config: OptimConfig
 ) -> torch.optim.AdamW:
-    """AdamW; random weights learn faster, vectors (biases, norms) do not decay."""
+    """AdamW with a higher rate for random weights and no decay of vectors (biases, norms)."""
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, weight in network.named_parameters():
         if weight.requires_grad:
@@ -314,14 +314,14 @@ def make_optimizer(
 def make_schedule(
     optimizer: torch.optim.Optimizer, config: OptimConfig, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """How the rates of an optimizer move in all steps of a run."""
+    """Make the learning rate schedule over all steps of a run."""
     if config.schedule == "constant":
         return torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
     if config.schedule == "step":
         thirds = [steps // 3, 2 * steps // 3]
         return torch.optim.lr_scheduler.MultiStepLR(optimizer, thirds, 0.1)
     peaks = [group["lr"] for group in optimizer.param_groups]
-    # A rise of exactly one step makes torch divide by zero.
+    # With a rise of exactly one step, torch divides by zero.
     rise = min(max(config.warmup, 1.5 / steps), 0.9)
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer, peaks, steps, pct_start=rise, cycle_momentum=False
@@ -333,9 +333,9 @@ def predict(
     network: Network, dataset: RadiographDataset, batch_size: int, workers: int, fabric: Fabric,
     views: Views | None = None,
 ) -> Array:  # fmt: skip
-    """(N, K) float32 logits of a data set, in its order.
+    """Compute the (N, K) float32 logits of a data set, in its order.
 
-    With views, what the frozen blocks make of the pictures is taken from there.
+    With views, the feature maps of the frozen blocks come from the cache.
     """
     network.eval()
     rows = []
@@ -352,9 +352,10 @@ def validate(
     network: Network, stage: StageSpec, samples: Sequence[Any], preprocess: PreprocessSpec,
     config: StageConfig, fabric: Fabric, views: Views | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """AUC of each output on the validation split, and their mean, which selects the epoch.
+    """Compute the AUC of each output on the validation split, and the mean that selects the epoch.
 
-    A region run weighs routing and the auxiliary output alike: the trunk serves both.
+    A region run weights routing and the auxiliary output equally, because the trunk serves both. A
+    fracture run weights the decision and the types equally.
     """
     targets = stage.targets(samples)
     dataset = RadiographDataset(samples, targets, preprocess)
@@ -368,15 +369,18 @@ def validate(
         np.mean(known) for part in (main, extra) if (known := [v for v in part if v is not None])
     ]
     ones = torch.ones(len(stage.outputs))
-    loss = masked_loss(torch.from_numpy(logits), torch.from_numpy(targets), ones, ones)
+    exclusive = stage.types.exclusive if stage.types else 0
+    loss = masked_loss(
+        torch.from_numpy(logits), torch.from_numpy(targets), ones, ones, exclusive=exclusive
+    )
     return {"val_loss": float(loss), **scores, "score": float(np.mean(parts)) if parts else None}
 
 
 def finish_epoch(run: Path, state: State, row: dict[str, Any], learner: Learner) -> bool:
-    """Note the figures, keep the weights if they are the best, make the run resumable.
+    """Record the figures, save the weights if they are the best, and make the run resumable.
 
     Returns:
-        Whether they are the best.
+        Whether the weights are the best.
     """
     state.history.append(row)
     score = row["score"] if row["score"] is not None else -row["val_loss"]
@@ -396,7 +400,7 @@ def finish_epoch(run: Path, state: State, row: dict[str, Any], learner: Learner)
 
 
 def resume(run: Path, learner: Learner) -> State:
-    """Put a run back to the end of its last epoch."""
+    """Restore a run to the end of its last epoch."""
     tensors, saved = checkpoint.load(run / LAST)
     average = learner.average.module
     checkpoint.unpack(tensors, saved, learner.network, average, learner.optimizer)
@@ -405,6 +409,6 @@ def resume(run: Path, learner: Learner) -> State:
 
 
 def versions() -> dict[str, str]:
-    """What computed a run."""
+    """Versions of the software of a run."""
     names = ("fxpipe", "torch", "torchvision", "timm", "lightning", "numpy", "pillow")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    return {"python": platform.python_version(), **versions_of(names)}

@@ -1,4 +1,4 @@
-"""Recipes side by side: what each cross-validation says against the first, on the same pictures."""
+"""Comparison of recipes: each cross-validation against the first, on the same pictures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.bundle import Estimate
+from pipeline.domain import REGIONS
 from pipeline.errors import ConfigError
 
 from .assess import PREDICTIONS
@@ -19,31 +20,30 @@ from .crossval import figures_of, fracture_summary, ranking, subsets
 from .metrics import auc, auc_estimate, bootstrap
 from .recipe import RESULT
 
-SHOWN = ("any region", "hand in view", "elbow in view", "shoulder in view")
+DISPLAYED = ("any region", *(f"{region} in view" for region in REGIONS))
 
 
 def side_by_side(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """One row a cross-validation: what it changed, its AUCs, and their difference from the first.
+    """One row per cross-validation: changed settings, AUCs, and differences from the first.
 
-    Only pictures that both have out of fold enter a difference; its interval comes from
-    resampling groups, the same ones for both, so that what is hard for both cancels out. A
-    specialist beside a region stage is compared, on its own region, with the auxiliary output.
-    A cross-validation that left acquisitions out also has ``left_out``: of each its name and
-    figures, and those of the baseline on the same pictures (``home``: where the baseline knew
-    other pictures of that acquisition).
+    A difference uses only pictures that both have out of fold; its interval resamples the same
+    groups for both (paired bootstrap). A specialist is compared with a region stage on its own
+    region, using the auxiliary output. A cross-validation that left acquisitions out also has
+    ``left_out``: name and figures of each, and those of the baseline on the same pictures
+    (``home``: the baseline was trained on other pictures of that acquisition).
 
     Args:
-        folders: Of cross-validations; the first is the baseline.
+        folders: Folders of cross-validations; the first is the baseline.
 
     Raises:
-        ConfigError: One of them is not there, not finished in any fold, or only routes.
+        ConfigError: A cross-validation is missing, has no finished fold, or has no fracture output.
     """
     loaded = [_load(folder) for folder in folders]
     first, base = loaded[0]
     rows = []
     for folder, (summary, table) in zip(folders, loaded, strict=True):
         same = summary["stage"] == first["stage"]
-        shown = SHOWN if same else (f"{summary['config']['region']} in view",)
+        displayed = DISPLAYED if same else (f"{summary['config']['region']} in view",)
         both = base.merge(table, on="path", suffixes=("_base", ""), validate="one_to_one")
         changed = dict(_changes(first["config"], summary["config"])) if same else {}
         if _by(summary) != _by(first):
@@ -58,7 +58,7 @@ def side_by_side(folders: Sequence[Path]) -> list[dict[str, Any]]:
                 "figures": {
                     name: _compared(both, part, _ranking(table), _ranking(base), table is base)
                     for name, part in subsets(both).items()
-                    if name in shown and len(part)
+                    if name in displayed and len(part)
                 },
             }
         )
@@ -71,17 +71,17 @@ def _load(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
         return summary, pd.read_csv(folder / PREDICTIONS)
     except (OSError, json.JSONDecodeError) as error:
         raise ConfigError(
-            f"{folder}: no finished cross-validation: {error}", "make it with `fxpipe crossval`"
+            f"{folder}: no finished cross-validation: {error}", "run `fxpipe crossval`"
         ) from error
 
 
 def _by(summary: Mapping[str, Any]) -> str:
-    """What told the parts apart; older results know of groups only."""
+    """Criterion of the split; older results are always by group."""
     return str(summary.get("by", "group"))
 
 
 def _folds(summary: Mapping[str, Any]) -> str:
-    """How many are finished, and the acquisitions that these left out."""
+    """Number of finished folds, and the acquisitions that they left out."""
     count = f"{len(summary['finished'])} of {summary['folds']}"
     if _by(summary) == "group":
         return count
@@ -91,35 +91,35 @@ def _folds(summary: Mapping[str, Any]) -> str:
 def _left_out(
     summary: Mapping[str, Any], table: pd.DataFrame, base: pd.DataFrame, has_home: bool
 ) -> Iterator[dict[str, Any]]:
-    """Each acquisition that was left out, beside the baseline on the pictures of both."""
+    """Each acquisition that was left out, with the baseline on the shared pictures."""
     if _by(summary) == "group":
         return
     for fold in summary["by_fold"]:
-        mine = table[table["fold"] == fold["fold"]]
+        rows = table[table["fold"] == fold["fold"]]
         home: dict[str, Any] = {}
         if has_home:
-            mine = mine[mine["path"].isin(base["path"])]
-            same = base[base["path"].isin(mine["path"])]
-            home = (figures_of if summary["stage"] == "region" else fracture_summary)(same)
+            rows = rows[rows["path"].isin(base["path"])]
+            shared = base[base["path"].isin(rows["path"])]
+            home = (figures_of if summary["stage"] == "region" else fracture_summary)(shared)
         yield {
             "name": fold["name"],
-            "pictures": len(mine),
-            "figures": _shown(figures_of(mine)),
-            "home": _shown(home),
+            "pictures": len(rows),
+            "figures": _displayed(figures_of(rows)),
+            "home": _displayed(home),
         }
 
 
-def _shown(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Estimates by name: the accuracy of the region, and the AUCs that :data:`SHOWN` names."""
+def _displayed(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Estimates by name: the region accuracy, and the AUCs of :data:`DISPLAYED`."""
     return {
         name: part.get("auc", part)
         for name, part in figures.items()
-        if "auc" not in part or name in SHOWN
+        if "auc" not in part or name in DISPLAYED
     }
 
 
 def _specialist(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a specialist beside a region stage: that it is one, and what of it learns."""
+    """Stage and trainable blocks of a specialist that is compared with a region stage."""
     cut = summary["config"]["train"]["trainable_from"]
     return {"stage": summary["stage"], "train.trainable_from": cut}
 
@@ -127,14 +127,14 @@ def _specialist(summary: Mapping[str, Any]) -> dict[str, Any]:
 def _ranking(table: pd.DataFrame) -> str:
     score = ranking(table)
     if score is None:
-        raise ConfigError("a cross-validation has no fracture output, wanted one to compare")
+        raise ConfigError("a cross-validation has no fracture output: nothing to compare")
     return score
 
 
 def _changes(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Settings, by dotted name, that differ from the baseline's."""
-    found = differences(base, other)
-    return {name: value for name, _, value in found if not name.startswith("data.")}
+    changed = differences(base, other)
+    return {name: value for name, _, value in changed if not name.startswith("data.")}
 
 
 def _compared(
@@ -143,13 +143,14 @@ def _compared(
     rows = both.loc[part.index]
     labels = rows["label"].to_numpy(np.float32)
     groups = list(rows["group"])
-    # The columns that both tables have got a suffix in the merge; others are as they were.
-    mine = rows[score].to_numpy()
-    old = rows[f"{base_score}_base" if f"{base_score}_base" in rows else base_score].to_numpy()
+    # The merge added a suffix to the columns that both tables have.
+    scores = rows[score].to_numpy()
+    suffixed = f"{base_score}_base"
+    base_scores = rows[suffixed if suffixed in rows else base_score].to_numpy()
 
     def gain(chosen: Any) -> float | None:
-        new, was = (auc(labels[chosen], values[chosen]) for values in (mine, old))
-        return None if new is None or was is None else new - was
+        new, old = (auc(labels[chosen], values[chosen]) for values in (scores, base_scores))
+        return None if new is None or old is None else new - old
 
     difference = Estimate(value=None, note="the baseline itself")
     if not is_base:
@@ -157,6 +158,6 @@ def _compared(
     return {
         "pictures": len(rows),
         "positives": int(labels.sum()),
-        "auc": auc_estimate(labels, mine, groups).model_dump(),
+        "auc": auc_estimate(labels, scores, groups).model_dump(),
         "difference": difference.model_dump(),
     }

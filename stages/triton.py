@@ -1,4 +1,4 @@
-"""A model repository of NVIDIA Triton Inference Server; needs no torch."""
+"""Model repository for NVIDIA Triton Inference Server; does not need torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .new_folder import keep_notice
 
 MODEL = "fxpipe"
 QUEUE_DELAY_US = 2000
-"""How long a picture may wait for others, so that they go through the network together."""
+"""Maximum time in µs that a request waits for dynamic batching."""
 
 
 def write_repository(weights: Path, precision: Precision, batch: int, repository: Path) -> Path:
@@ -23,7 +23,7 @@ def write_repository(weights: Path, precision: Precision, batch: int, repository
 
     Args:
         weights: Folder with a fused graph.
-        precision: Which of its files is served.
+        precision: Precision of the served file.
         batch: Largest batch size, two or more.
         repository: Folder; may hold other models.
 
@@ -42,19 +42,19 @@ def write_repository(weights: Path, precision: Precision, batch: int, repository
 
 
 def config_text(model: onnx.ModelProto, batch: int) -> str:
-    """``config.pbtxt``: ports without the batch, and how requests are gathered into one.
+    """``config.pbtxt``: ports without the batch dimension, and dynamic batching.
 
-    On which devices, and how many instances, is left to the server.
+    Devices and number of instances are left to the server.
 
     Args:
         model: Fused graph.
         batch: Largest batch size, two or more.
     """
     spec = FusedSpec.from_metadata({p.key: p.value for p in model.metadata_props}, MODEL)
-    told = [f"# columns of {key}_*: {', '.join(names)}" for key, names in spec.columns.items()]
+    columns = [f"# columns of {key}_*: {', '.join(names)}" for key, names in spec.columns.items()]
     lines = [
         f"# {spec.precision}; preprocessing, columns and thresholds: metadata of the graph",
-        *told,
+        *columns,
         f'name: "{MODEL}"',
         'backend: "onnxruntime"',
         f"max_batch_size: {batch}",
@@ -75,6 +75,6 @@ def _ports(field: str, ports: Iterable[onnx.ValueInfoProto]) -> Iterator[str]:
         yield f'  name: "{port.name}"'
         yield "  data_type: TYPE_FP32"
         yield f"  dims: [ {', '.join(str(dim.dim_value) for dim in dims) or 1} ]"
-        if not dims:  # one number a picture, for which Triton has no dims of its own
+        if not dims:  # one number per picture: Triton has no empty dims
             yield "  reshape { shape: [ ] }"
         yield "}"

@@ -1,4 +1,4 @@
-"""What a training run says while it goes on, and where that is kept: the log in its folder."""
+"""Progress output of a training run: the table by epoch, and the log in the run folder."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _EPOCH = 7
 
 @contextmanager
 def kept_log(run: Path) -> Iterator[None]:
-    """Add to the log of a run, with the time, what fxpipe tells while the block runs.
+    """Append fxpipe's log messages within the block to the log of a run, with timestamps.
 
-    Notes go there even where the command shows warnings alone.
+    The log includes level INFO even if the command displays warnings only.
     """
     handler = logging.FileHandler(run / LOG, encoding="utf-8", delay=True)
     handler.setFormatter(
@@ -43,56 +43,56 @@ def kept_log(run: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class EpochTable:
-    """The table by epoch, a line at a time, as wide as a plain terminal.
+    """The table by epoch, line by line, for a terminal of 80 characters.
 
     Attributes:
-        outputs: Whose AUC is told.
-        epochs: Of the whole run.
-        pictures: That an epoch trains on.
-        done: Epochs that were finished before this process began.
+        outputs: Outputs with an AUC column.
+        epochs: Number of epochs of the whole run.
+        pictures: Number of training pictures per epoch.
+        done: Epochs that were finished before this process started.
     """
 
     outputs: Sequence[str]
     epochs: int
     pictures: int
     done: int = 0
-    _began_s: float = field(default_factory=time.perf_counter)
+    _start_s: float = field(default_factory=time.perf_counter)
 
     def head(self) -> tuple[str, str]:
-        """What the columns are, and their names."""
+        """Legend of the columns, and the line with their names."""
         names = [name.rjust(max(len(name), width)) for _, name, width, _ in self._columns()]
-        told = (
-            "loss in training and validation; AUC on validation; the score that chooses the epoch "
-            "(* the best so far); pictures/s in training; time left"
+        legend = (
+            "loss in training and validation; AUC on validation; score for the choice of the epoch "
+            "(* best so far); pictures/s in training; time left"
         )
-        return told, _GAP.join(["epoch".rjust(_EPOCH), *names])
+        return legend, _GAP.join(["epoch".rjust(_EPOCH), *names])
 
     def line(self, row: Mapping[str, Any], training_s: float, better: bool) -> str:
         """One epoch.
 
         Args:
-            row: ``epoch``, ``train_loss``, ``val_loss``, ``score`` and ``auc_…``; None is shown
-                as a dash.
-            training_s: What it took, validation not counted.
-            better: Whether it is the best so far.
+            row: ``epoch``, ``train_loss``, ``val_loss``, ``score`` and ``auc_…``; None is
+                displayed as a dash.
+            training_s: Duration of training without validation.
+            better: Whether it is the best epoch so far.
         """
         epoch = int(row["epoch"])
-        each_s = (time.perf_counter() - self._began_s) / (epoch - self.done)
-        told = {
+        each_s = (time.perf_counter() - self._start_s) / (epoch - self.done)
+        values = {
             **row,
             "rate": self.pictures / training_s,
             "left": timedelta(seconds=round(each_s * (self.epochs - epoch))),
         }
         cells = [f"{epoch}/{self.epochs}".rjust(_EPOCH)]
         for key, name, width, form in self._columns():
-            text = "–" if told[key] is None else format(told[key], form)
+            text = "–" if values[key] is None else format(values[key], form)
             if key == "score":
                 text += "*" if better else " "
             cells.append(text.rjust(max(len(name), width)))
         return _GAP.join(cells)
 
     def _columns(self) -> list[tuple[str, str, int, str]]:
-        """Key, heading, least width and format of each."""
+        """Key, heading, minimum width and format of each column."""
         return [
             ("train_loss", "train", 5, ".3f"),
             ("val_loss", "val", 5, ".3f"),

@@ -1,4 +1,4 @@
-"""The stages of a weights folder, each put together from trunk and head to a network of its own."""
+"""Export of each stage of a weights folder as one network, assembled from trunk and head."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ import numpy as np
 import onnx
 
 from pipeline.bench.two_pass import FILE, TwoPass, Whole
-from pipeline.bundle import Kind
+from pipeline.bundle import Kind, RegionSpec
 from pipeline.errors import ConfigError
 from pipeline.weights.manifest import read_staged
 
 from . import checkpoint
 from .export import to_onnx
+from .head import rows_of
 from .initial import shipped_network
 
 Form = Literal["safetensors", "onnx"]
 
 
 def write_whole(weights: Path, folder: Path, forms: Collection[Form]) -> None:
-    """Write the float networks of two passes over a picture: the region's, then the fracture's.
+    """Write the float networks of two passes over a picture: region, then fracture.
 
     Args:
         weights: Folder with a manifest.
-        folder: Gets ``two-pass.json``, and a file of each stage in each form.
-        forms: For torch, for ONNX Runtime, or for both.
+        folder: Gets ``two-pass.json``, and a file per stage and form.
+        forms: ``safetensors`` for torch, ``onnx`` for ONNX Runtime.
 
     Raises:
         ConfigError: The weights folder has no float form, no region stage, or an ensemble.
@@ -37,13 +38,12 @@ def write_whole(weights: Path, folder: Path, forms: Collection[Form]) -> None:
     kinds = {entry.name: entry.kind for entry in bundles if entry.kind is not Kind.TRUNK}
     routers = [name for name, kind in kinds.items() if kind is Kind.REGION]
     if len(routers) != 1:
-        raise ConfigError(
-            f"{weights}: {len(routers)} region stages, wanted one: two passes begin with it"
-        )
-    wholes = {}
+        raise ConfigError(f"{weights}: {len(routers)} region stages; two passes need exactly one")
+    fracture: dict[str, Whole] = {}
     for name in kinds:
         network, contract = shipped_network(weights, name)
-        wholes[contract.region] = Whole(
+        network.fc = rows_of(network.fc, range(len(contract.labels)))  # without fracture types
+        stage = Whole(
             name=name,
             labels=contract.labels,
             temperature=contract.temperature,
@@ -58,6 +58,9 @@ def write_whole(weights: Path, folder: Path, forms: Collection[Form]) -> None:
             spec = contract.preprocess
             example = np.zeros((1, 1, spec.height_px, spec.width_px), np.float32)
             onnx.save(to_onnx(network, example, "image", ["logits"]), folder / f"{name}.onnx")
-    first = wholes.pop(None)
-    passes = TwoPass(region=first, fracture={str(k): whole for k, whole in wholes.items()})
+        if isinstance(contract, RegionSpec):
+            router = stage
+        else:
+            fracture[contract.region] = stage
+    passes = TwoPass(region=router, fracture=fracture)
     (folder / FILE).write_text(passes.model_dump_json(), encoding="utf-8")

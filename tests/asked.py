@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.runtime.network import Network
+from pipeline.runtime.network import Opened
 
 
 def count_rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Rows by the name of the network, counted from now on."""
     rows: dict[str, int] = {}
-    original = Network._run
+    original = Opened._run
 
-    def counted(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
+    def counted(self: Opened, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
         rows[self.spec.name] = rows.get(self.spec.name, 0) + len(inputs)
         return original(self, names, inputs)
 
-    monkeypatch.setattr(Network, "_run", counted)
+    monkeypatch.setattr(Opened, "_run", counted)
     return rows

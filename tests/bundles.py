@@ -19,8 +19,23 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from pydantic import TypeAdapter
 
-from pipeline.bundle import BundleSpec, Density, Estimate, Kind, Precision, Provenance, StoredPoint
+from pipeline.bundle import (
+    TYPE_PORTS,
+    BundleSpec,
+    Density,
+    EnsembleSpec,
+    Estimate,
+    FractureSpec,
+    FractureTypes,
+    Kind,
+    Precision,
+    Provenance,
+    RegionSpec,
+    StoredPoint,
+    TrunkSpec,
+)
 from pipeline.domain import ANY_REGION, REGIONS
 from pipeline.preprocess import Fit, PreprocessSpec
 from pipeline.weights.manifest import ManifestEntry, write_manifest
@@ -97,16 +112,19 @@ def spec(name: str, kind: Kind, **changes: object) -> BundleSpec:
         "name": name,
         "kind": kind,
         "precision": Precision.FP32,
-        "input": "image" if kind is Kind.TRUNK else "features",
-        "trunk": TRUNK,
         "preprocess": SPEC,
         "provenance": _NOBODY,
     }
+    if kind is Kind.ENSEMBLE:
+        values["input"] = "members"
+    else:
+        values |= {"input": "image" if kind is Kind.TRUNK else "features", "trunk": TRUNK}
+    labels: tuple[str, ...] = ()
     if kind is Kind.REGION:
         labels = REGIONS
         values["route_thresholds"] = dict.fromkeys(REGIONS, ROUTE_THRESHOLD)
         values["density"] = GATE
-    elif kind is Kind.FRACTURE:
+    elif kind.judges:
         labels = ("fracture",)
         unknown = Estimate(value=None, note="painted")
         values |= {
@@ -124,36 +142,38 @@ def spec(name: str, kind: Kind, **changes: object) -> BundleSpec:
                 for point, (threshold, doubt) in POINTS.items()
             },
         }
-    else:
-        labels = ()
-    count = len(labels)
-    values |= {"labels": labels, "temperature": (1.0,) * count, "bias": (0.0,) * count}
-    return BundleSpec.model_validate(values | changes)
+    if count := len(labels):
+        values |= {"labels": labels, "temperature": (1.0,) * count, "bias": (0.0,) * count}
+    return contract(values | changes)
+
+
+def contract(values: Mapping[str, object]) -> BundleSpec:
+    """The contract of these values, of the kind that they name."""
+    read: BundleSpec = TypeAdapter(BundleSpec).validate_python(values)
+    return read
 
 
 def ensemble(name: str, members: Sequence[BundleSpec], **changes: object) -> BundleSpec:
     """The contract of an ensemble of tiny networks."""
     values: dict[str, object] = {
-        "input": "members",
-        "trunk": None,
         "preprocess": members[0].preprocess,
         "members": {m.name: hashlib.sha256(network(m)).hexdigest() for m in members},
     }
-    return spec(name, Kind.FRACTURE, **values | changes)
+    return spec(name, Kind.ENSEMBLE, **values | changes)
 
 
-def network(contract: BundleSpec) -> bytes:
+def network(own: BundleSpec) -> bytes:
     """The ONNX file of a contract: trunk, head, both in one graph, or the mean of an ensemble."""
-    if contract.members:
+    if isinstance(own, EnsembleSpec):
         from stages.ensemble import mean_graph
 
-        return _stamped(mean_graph(len(contract.members)), contract)
+        return _stamped(mean_graph(len(own.members)), own)
     cells = GRID
     nodes, constants = [], {}
     features = "features"
-    if contract.input == "image":
-        cells *= 2 if contract.preprocess.height_px >= FINE_PX else 1
-        side = contract.preprocess.height_px // cells
+    if own.input == "image":
+        cells *= 2 if own.preprocess.height_px >= FINE_PX else 1
+        side = own.preprocess.height_px // cells
         constants["kernel"] = np.full((1, 1, side, side), 1 / side**2, np.float32)
         nodes.append(
             helper.make_node(
@@ -164,43 +184,46 @@ def network(contract: BundleSpec) -> bytes:
                 strides=[side, side],
             )
         )
-        shape = ["N", 1, contract.preprocess.height_px, contract.preprocess.width_px]
+        shape = ["N", 1, own.preprocess.height_px, own.preprocess.width_px]
     else:
         shape = ["N", 1, GRID, GRID]
     outputs = [("features", ["N", 1, cells, cells])]
-    if contract.kind is not Kind.TRUNK:
-        nodes += _head(contract, constants, cells)
-        count = len(contract.labels)
+    if not isinstance(own, TrunkSpec):
+        nodes += _head(own, constants, cells)
+        count = len(own.labels)
         outputs = [("logits", ["N", count]), ("probabilities", ["N", count])]
-        if contract.heatmap:
+        if own.heatmap:
             outputs.append(("evidence", ["N", count, cells, cells]))
-        if contract.density is not None:
+        if isinstance(own, RegionSpec) and own.density is not None:
             nodes += _density(constants, cells)
             outputs.append(("density", ["N"]))
+        if isinstance(own, FractureSpec) and own.types is not None:
+            nodes += _types(own.types, constants)
+            outputs += [(port, ["N", len(own.types.labels)]) for port in TYPE_PORTS]
     graph = helper.make_graph(
         nodes,
-        contract.name,
-        [helper.make_tensor_value_info(contract.input, TensorProto.FLOAT, shape)],
+        own.name,
+        [helper.make_tensor_value_info(own.input, TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     opset = helper.make_opsetid("", 17)
-    return _stamped(helper.make_model(graph, opset_imports=[opset], ir_version=9), contract)
+    return _stamped(helper.make_model(graph, opset_imports=[opset], ir_version=9), own)
 
 
-def _stamped(model: onnx.ModelProto, contract: BundleSpec) -> bytes:
-    helper.set_model_props(model, contract.to_metadata())
+def _stamped(model: onnx.ModelProto, own: BundleSpec) -> bytes:
+    helper.set_model_props(model, own.to_metadata())
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 
 
 def _head(
-    contract: BundleSpec, constants: dict[str, np.ndarray], cells: int
+    own: RegionSpec | FractureSpec, constants: dict[str, np.ndarray], cells: int
 ) -> list[onnx.NodeProto]:
     places = (
-        [cell_of(0, label) for label in contract.labels]
-        if contract.kind is Kind.REGION
-        else [cell_of(1, str(contract.region))]
+        [cell_of(0, label) for label in own.labels]
+        if isinstance(own, RegionSpec)
+        else [cell_of(1, own.region)]
     )
     pick = np.zeros((1, len(places), GRID, GRID), np.float32)
     for label, place in enumerate(places):
@@ -208,8 +231,8 @@ def _head(
     constants |= {
         "pick": np.kron(pick, np.ones((1, 1, cells // GRID, cells // GRID), np.float32)),
         "offset": np.full(len(places), -GAIN / 2, np.float32),
-        "temperature": np.array(contract.temperature, np.float32),
-        "bias": np.array(contract.bias, np.float32),
+        "temperature": np.array(own.temperature, np.float32),
+        "bias": np.array(own.bias, np.float32),
     }
     return [
         helper.make_node("Mul", ["features", "pick"], ["evidence"]),
@@ -218,6 +241,29 @@ def _head(
         helper.make_node("Div", ["logits", "temperature"], ["scaled"]),
         helper.make_node("Add", ["scaled", "bias"], ["calibrated"]),
         helper.make_node("Sigmoid", ["calibrated"], ["probabilities"]),
+    ]
+
+
+def _types(types: FractureTypes, constants: dict[str, np.ndarray]) -> list[onnx.NodeProto]:
+    """A cell of the third row for each of up to three types, from its second place on."""
+    pick = np.zeros((GRID**2, len(types.labels)), np.float32)
+    for column in range(len(types.labels)):
+        pick[2 * GRID + 1 + column, column] = GAIN
+    constants |= {
+        "flat": np.array([0, GRID**2], np.int64),
+        "pick_types": pick,
+        "type_offset": np.full(len(types.labels), -GAIN / 2, np.float32),
+        "type_temperature": np.array(types.temperature, np.float32),
+        "type_bias": np.array(types.bias, np.float32),
+    }
+    activation = {"sigmoid": "Sigmoid", "softmax": "Softmax"}[types.activation]
+    return [
+        helper.make_node("Reshape", ["features", "flat"], ["cells"]),
+        helper.make_node("MatMul", ["cells", "pick_types"], ["type_sums"]),
+        helper.make_node("Add", ["type_sums", "type_offset"], [TYPE_PORTS[0]]),
+        helper.make_node("Div", [TYPE_PORTS[0], "type_temperature"], ["type_scaled"]),
+        helper.make_node("Add", ["type_scaled", "type_bias"], ["type_calibrated"]),
+        helper.make_node(activation, ["type_calibrated"], [TYPE_PORTS[1]]),
     ]
 
 
@@ -254,15 +300,15 @@ def write_bundles(folder: Path, specs: Sequence[BundleSpec] | None = None) -> Pa
     """Write bundles and their manifest; the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = {}
-    for contract in standard_specs() if specs is None else specs:
-        content = network(contract)
-        file = f"{contract.name}-{contract.precision}.onnx"
+    for own in standard_specs() if specs is None else specs:
+        content = network(own)
+        file = f"{own.name}-{own.precision}.onnx"
         (folder / file).write_bytes(content)
-        entries[contract.name, contract.precision] = ManifestEntry(
-            name=contract.name,
-            kind=contract.kind,
-            precision=contract.precision,
-            trunk=contract.trunk,
+        entries[own.name, own.precision] = ManifestEntry(
+            name=own.name,
+            kind=own.kind,
+            precision=own.precision,
+            trunk=own.trunk,
             file=file,
             sha256=hashlib.sha256(content).hexdigest(),
             size_bytes=len(content),

@@ -7,7 +7,7 @@ import pandas as pd
 from tables import sample
 
 from pipeline.domain import ANY_REGION, REGIONS
-from stages.evaluation.predictions import NUMBERS, SPOKEN, TEXTS
+from stages.evaluation.predictions import NUMBERS, SPECIALIST_COLUMNS, TEXTS
 from stages.evaluation.truth import add_truth
 
 ROUTE, THRESHOLD, DOUBT = 0.5, 0.4, 0.3
@@ -65,7 +65,7 @@ def row_for_all(regions="unknown", label=0, p=0.1, router=False, **changes) -> d
         one |= dict.fromkeys(
             (f"{name}_{r}" for r in REGIONS for name in ("p", "route_threshold")), np.nan
         )
-    spoken = {f"{name}_{ANY_REGION}": one[f"{name}_{REGIONS[0]}"] for name in SPOKEN}
+    spoken = {f"{name}_{ANY_REGION}": one[f"{name}_{REGIONS[0]}"] for name in SPECIALIST_COLUMNS}
     verdict = "positive" if p >= THRESHOLD else "uncertain" if p >= DOUBT else "negative"
     if unread or one["status"] != "ok":
         verdict = ""

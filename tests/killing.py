@@ -28,7 +28,7 @@ import onnxruntime  # noqa: F401 - warm
 
 from pipeline.cli import main
 from pipeline.cli import run as command  # noqa: F401 - warm
-from pipeline.report import fhir, html, stream  # noqa: F401 - warm
+from pipeline.report import fhir, html, parquet, stream  # noqa: F401 - warm
 from pipeline.report.dicom import writer  # noqa: F401 - warm
 
 _WRITES_A_ROW = 5

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pyarrow import parquet
 from pydicom import dcmread
 
 _BLOCK = re.compile(r'<script type="([^"]+)" (class="row"|class="view"|id="end")>(.*)</script>')
@@ -28,6 +29,8 @@ def _content(path: Path) -> Any:
         return [str(ds[k].value) for k in ("SOPInstanceUID", "SeriesInstanceUID", "InstanceNumber")]
     if path.suffix == ".png":
         return hashlib.sha256(path.read_bytes()).hexdigest()
+    if path.suffix == ".parquet":
+        return _timeless(parquet.read_table(path).to_pylist())
     text = path.read_text(encoding="utf-8")
     if path.name == "results.csv":
         rows = list(csv.DictReader(text.splitlines(keepends=True), strict=True))

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -15,11 +14,12 @@ from pipeline.domain import ImageRef, XrayImage
 from pipeline.io import Room
 from pipeline.reading import here, worker
 from pipeline.reading.worker import main as work
+from pipeline.source import Source
 
 BIG_BYTES = 2**31
 
 
-def _decode(content: bytes, source: Path, sha256: str, room: Room) -> Iterator[XrayImage]:
+def _decode(content: bytes, source: Source, sha256: str, room: Room) -> Iterator[XrayImage]:
     """Do words: ``good`` is a picture of one grey value, the others end badly."""
     for number, word in enumerate(content.decode().split()):
         with room.for_picture(100):
@@ -51,11 +51,18 @@ def _decode(content: bytes, source: Path, sha256: str, room: Room) -> Iterator[X
                 os.write(_answers, b"\xff" * 100)
             elif word == "boast":
                 header = b'{"kind": "picture", "arrays": [["float32", 100000, 100000]]}'
-                os.write(_answers, len(header).to_bytes(4, "little") + header)
-            yield XrayImage(np.full((8, 8), 0.5, np.float32), ImageRef(source, number, sha256), 8)
+                _say(header)
+            elif word == "lie":
+                _say(b'{"kind": "room", "pixels": Infinity, "arrays": []}')
+            image = ImageRef.of(source, number, sha256)
+            yield XrayImage(np.full((8, 8), 0.5, np.float32), image, 8)
 
 
 _answers = -1
+
+
+def _say(header: bytes) -> None:
+    os.write(_answers, len(header).to_bytes(4, "little") + header)
 
 
 def main() -> int:

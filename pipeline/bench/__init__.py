@@ -1,1 +1,1 @@
-"""How fast fxpipe is on the user's own machine, beside what would be run otherwise."""
+"""Benchmark of fxpipe against other implementations on the user's machine."""

@@ -1,8 +1,8 @@
-"""Contenders in processes of their own, asked in turn to do the same job.
+"""Interleaved benchmark rounds of several contenders, each in a separate process.
 
-Whatever else the machine does meets all of them alike, because every round lets each do the job
-once, in an order that turns round with the round. A contender that is not asked waits for a
-message, and takes no processor time.
+In every round each contender does the job once, and the order is reversed from round to round, so
+other load on the machine affects all of them equally. An idle contender waits for a message and
+uses no processor time.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from .job import Job
 from .machine import peak_memory
 
 _SETTLE_S = 0.3
-"""Pause before a job: the threads of the contender before spin for a moment when they are done."""
+"""Pause before a job: the threads of the previous contender spin for a moment after their work."""
 
-_LEAVE_S = 10.0
-"""After which a process that was told to end is ended."""
+_SHUTDOWN_S = 10.0
+"""Time limit for a process to exit before it is killed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What came out of a job.
+    """Result of a job.
 
     Attributes:
-        pictures: Rows that were written.
-        looks: How often a specialist looked at a picture.
-        parts_s: Seconds by the name of the work, summed over threads; empty where unknown.
+        pictures: Number of rows written.
+        looks: Number of looks by specialists.
+        parts_s: Seconds by name of the work, summed over threads; empty if unknown.
     """
 
     pictures: int
@@ -48,16 +48,15 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One contender, one round.
+    """One round of one contender.
 
     Attributes:
-        seconds: The whole job, from files to rows.
-        tally: What came out.
-        session_images_per_s: What its networks alone do, without files and rows; None where it
-            was not asked for or is not known.
-        peak_bytes: The most memory that its process ever had resident when the job was done;
-            None when that is not known.
-        peak_note: Why not.
+        seconds: Duration of the whole job, from files to rows.
+        tally: Result of the job.
+        session_images_per_s: Throughput of the networks alone, without files and rows; None if
+            not requested or not known.
+        peak_bytes: Peak resident memory of the process after the job; None if not known.
+        peak_note: Why the peak is not known.
     """
 
     seconds: float
@@ -68,11 +67,11 @@ class Round:
 
 
 class Contender(Protocol):
-    """Somebody who does the job."""
+    """An implementation of the job."""
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """JSON: how it does it."""
+        """Settings of the contender, as JSON."""
         ...
 
     def do(self, paths: Sequence[Path], output: Path) -> Tally:
@@ -80,7 +79,7 @@ class Contender(Protocol):
         ...
 
     def session(self, paths: Sequence[Path]) -> float | None:
-        """Pictures a second of the networks alone; None where that is not known."""
+        """Pictures per second of the networks alone; None if not known."""
         ...
 
 
@@ -89,10 +88,11 @@ class Entrant:
     """A contender before it is opened.
 
     Attributes:
-        name: With its device: ``fxpipe-int8-cpu``.
+        name: Name with the device: ``fxpipe-int8-cpu``.
         device: ``cpu``, ``cuda`` or ``tensorrt``.
-        opens: Makes the contender, in its own process: to be pickled. None when it cannot be had.
-        reason: Why not.
+        opens: Picklable factory that creates the contender in its own process; None if it is not
+            available.
+        reason: Why it is not available.
     """
 
     name: str
@@ -103,11 +103,11 @@ class Entrant:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Everything that one contender did.
+    """All results of one contender.
 
     Attributes:
-        entrant: Who.
-        rounds: In order.
+        entrant: The contender.
+        rounds: Results of the rounds, in order.
         facts: See :class:`Contender`.
     """
 
@@ -117,116 +117,116 @@ class Score:
 
 
 class _LostError(Exception):
-    """A contender is out; the message says why."""
+    """A contender failed; the message gives the reason."""
 
 
 def contend(
     entrants: Sequence[Entrant], job: Job, rounds: int, warm_up: int, session: bool,
     progress: Progress,
 ) -> tuple[list[Score], dict[str, str]]:  # fmt: skip
-    """Let everybody do the job, round after round.
+    """Run the benchmark.
 
     Args:
-        entrants: Who; those that cannot be had are passed on with their reasons.
-        job: What.
-        rounds: How often.
-        warm_up: Files that each reads before the first round.
-        session: Whether the networks alone are measured too.
+        entrants: The contenders; unavailable ones are reported with their reasons.
+        job: The job.
+        rounds: Number of rounds.
+        warm_up: Number of files that each contender reads before the first round.
+        session: Whether to measure the networks alone too.
         progress: Advanced once for each contender that is opened, and once for each job.
 
     Returns:
-        Scores in the order of the entrants, and why the others have none, by name.
+        Scores in the order of the entrants, and for the others the reason by name.
     """
     reasons = {entrant.name: entrant.reason for entrant in entrants if entrant.opens is None}
     done: dict[str, list[Round]] = {}
     scores = []
     with ExitStack() as stack:
-        at_work: dict[str, _Process] = {}
+        active: dict[str, _Process] = {}
         for entrant in entrants:
             if entrant.opens is None:
                 continue
             process = stack.enter_context(_Process(entrant, job, warm_up, session))
             try:
-                process.hear()
-                at_work[entrant.name], done[entrant.name] = process, []
-            except _LostError as lost:
-                reasons[entrant.name] = str(lost)
+                process.receive()
+                active[entrant.name], done[entrant.name] = process, []
+            except _LostError as failure:
+                reasons[entrant.name] = str(failure)
             progress.advance()
         for number in range(rounds):
-            for name in list(at_work)[:: -1 if number % 2 else 1]:
+            for name in list(active)[:: -1 if number % 2 else 1]:
                 time.sleep(_SETTLE_S)
                 try:
-                    done[name].append(at_work[name].round(job.pictures))
-                except _LostError as lost:
-                    reasons[name] = str(lost)
-                    del at_work[name]
+                    done[name].append(active[name].round(job.pictures))
+                except _LostError as failure:
+                    reasons[name] = str(failure)
+                    del active[name]
                 progress.advance()
         for entrant in entrants:
-            if entrant.name not in at_work:
+            if entrant.name not in active:
                 continue
             try:
-                facts = at_work[entrant.name].end()
+                facts = active[entrant.name].end()
                 scores.append(Score(entrant, tuple(done[entrant.name]), facts))
-            except _LostError as lost:
-                reasons[entrant.name] = str(lost)
+            except _LostError as failure:
+                reasons[entrant.name] = str(failure)
     return scores, {e.name: reasons[e.name] for e in entrants if e.name in reasons}
 
 
 class _Process:
-    """The process of one contender, seen from outside."""
+    """Handle of the process of one contender."""
 
     def __init__(self, entrant: Entrant, job: Job, warm_up: int, session: bool) -> None:
-        context = multiprocessing.get_context("spawn")  # nothing of this process goes with it
-        self._line, theirs = context.Pipe()
+        context = multiprocessing.get_context("spawn")  # shares no state with this process
+        self._connection, child = context.Pipe()
         self._process = context.Process(
             target=_serve,
-            args=(theirs, entrant.opens, job.paths, warm_up, session),
+            args=(child, entrant.opens, job.paths, warm_up, session),
             name=entrant.name,
             daemon=True,
         )
         self._process.start()
-        theirs.close()  # else the end of the process would not be heard here
+        child.close()  # otherwise receive would not notice the end of the process
 
-    def hear(self) -> Any:
-        """The next answer.
+    def receive(self) -> Any:
+        """The next message of the process.
 
         Raises:
-            _LostError: It has none any more.
+            _LostError: The process failed or ended.
         """
         try:
-            answer = self._line.recv()
+            answer = self._connection.recv()
         except (EOFError, ConnectionError) as error:
-            self._process.join(_LEAVE_S)
+            self._process.join(_SHUTDOWN_S)
             code = self._process.exitcode
-            killed = ": killed, for want of memory perhaps" if code == -9 else ""
-            raise _LostError(f"its process ended with exit code {code}{killed}") from error
+            killed = ": killed, perhaps because memory ran out" if code == -9 else ""
+            raise _LostError(f"the process ended with exit code {code}{killed}") from error
         if isinstance(answer, _Refusal):
             raise _LostError(answer.reason)
         return answer
 
     def round(self, pictures: int) -> Round:
-        """Have the job done once.
+        """Run the job once.
 
         Raises:
-            _LostError: It failed, or did another job.
+            _LostError: The job failed, or returned an unexpected number of rows.
         """
-        self._say(_GO)
-        answer: Round = self.hear()
+        self._send(_GO)
+        answer: Round = self.receive()
         if answer.tally.pictures != pictures:
-            raise _LostError(f"it wrote {answer.tally.pictures} rows, wanted {pictures}")
+            raise _LostError(f"it wrote {answer.tally.pictures} rows, expected {pictures}")
         return answer
 
     def end(self) -> Mapping[str, Any]:
         """See :attr:`Contender.facts`."""
-        self._say(_END)
-        facts: Mapping[str, Any] = self.hear()
+        self._send(_END)
+        facts: Mapping[str, Any] = self.receive()
         return facts
 
-    def _say(self, word: str) -> None:
+    def _send(self, message: str) -> None:
         try:
-            self._line.send(word)
+            self._connection.send(message)
         except OSError as error:
-            raise _LostError("its process ended") from error
+            raise _LostError("the process ended") from error
 
     def __enter__(self) -> Self:
         return self
@@ -237,10 +237,10 @@ class _Process:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._line.close()  # which a process that waits hears as its end
+        self._connection.close()  # a waiting process exits
         if kind is not None:
             self._process.terminate()
-        self._process.join(_LEAVE_S)
+        self._process.join(_SHUTDOWN_S)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
@@ -256,22 +256,22 @@ _GO, _END = "go", "end"
 
 
 def _serve(
-    line: Connection, opens: Callable[[], Contender], paths: Sequence[Path], warm_up: int,
+    connection: Connection, opens: Callable[[], Contender], paths: Sequence[Path], warm_up: int,
     session: bool,
 ) -> None:  # fmt: skip
-    """The process of one contender, seen from inside."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that asks
+    """Main function of the process of one contender."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
     try:
         contender = opens()
         _round(contender, paths[:warm_up], session=False)
-        line.send(None)
-        while line.recv() == _GO:
-            line.send(_round(contender, paths, session))
-        line.send(contender.facts)
+        connection.send(None)
+        while connection.recv() == _GO:
+            connection.send(_round(contender, paths, session))
+        connection.send(contender.facts)
     except FxpipeError as error:
-        line.send(_Refusal(f"{error} ({error.hint})" if error.hint else str(error)))
+        connection.send(_Refusal(f"{error} ({error.hint})" if error.hint else str(error)))
     except (EOFError, ConnectionError):
-        return  # nobody listens any more
+        return  # the parent process has closed the connection
 
 
 def _round(contender: Contender, paths: Sequence[Path], session: bool) -> Round:
@@ -279,5 +279,5 @@ def _round(contender: Contender, paths: Sequence[Path], session: bool) -> Round:
         started = time.perf_counter()
         tally = contender.do(paths, Path(folder))
         seconds = time.perf_counter() - started
-    peak = peak_memory()  # before the pictures of a session lie in memory too
+    peak = peak_memory()  # before the session loads its pictures
     return Round(seconds, tally, contender.session(paths) if session else None, *peak)

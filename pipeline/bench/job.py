@@ -1,4 +1,4 @@
-"""The job that every contender does: the same files, in the same order."""
+"""The benchmark job: the same files, in the same order, for every contender."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from ..io import decode, discover, read_file
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Files to be read.
+    """Files of the benchmark.
 
     Attributes:
-        root: The folder (or the folder of the file) that was named.
-        paths: In order; a file stands here several times where there were too few.
-        pictures: How many rows come out: one for each frame of each file.
-        files: How many files there are, each counted once.
-        left_out: Files that cannot be decoded: a contender that fails early would gain by them.
+        root: The input folder, or the folder of the input file.
+        paths: Paths in order; files are repeated if there are too few.
+        pictures: Expected number of rows: one per frame of each file.
+        files: Number of different files.
+        left_out: Number of skipped files that cannot be decoded; a contender that fails early
+            would gain by them.
     """
 
     root: Path
@@ -30,40 +31,40 @@ class Job:
 
     @property
     def repeated(self) -> bool:
-        """Whether some file is read more than once."""
+        """Whether a file is read more than once."""
         return len(self.paths) > self.files
 
 
 def choose_job(source: Path, pictures: int) -> Job:
-    """Take files that can be decoded, in the order of ``fxpipe run``.
+    """Select files that can be decoded, in the order of ``fxpipe run``.
 
     Args:
         source: A file or a folder.
-        pictures: How many are wanted; where there are fewer, files are repeated in a cycle. The
-            frames of the last file may bring some more.
+        pictures: Minimum number; if there are fewer, the files are repeated in a cycle. The
+            frames of the last file may add some more.
 
     Raises:
-        InputMissingError: There is no such folder, or nothing in it can be decoded.
+        InputMissingError: The source does not exist, or no file can be decoded.
     """
     frames: dict[Path, int] = {}
     left_out = 0
     for path in discover(source):
         try:
             content, sha256 = read_file(path)
-            found = sum(1 for _ in decode(content, path, sha256))
+            count = sum(1 for _ in decode(content, path, sha256))
         except ImageError:
-            found = 0
-        if found:
-            frames[path] = found
+            count = 0
+        if count:
+            frames[path] = count
         else:
             left_out += 1
         if sum(frames.values()) >= pictures:
             break
     if not frames:
         raise InputMissingError(
-            f"{source}: found {left_out} file(s) of which none can be decoded, wanted at least "
+            f"{source}: found {left_out} file(s) of which none can be decoded, expected at least "
             "one radiograph",
-            "see what `fxpipe run` says of them",
+            "`fxpipe run` reports the reasons",
         )
     paths: list[Path] = []
     total = 0

@@ -1,8 +1,7 @@
-"""What a measurement was made on."""
+"""Description of the machine: processor, GPU, versions, peak memory."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import shutil
 import subprocess
@@ -10,16 +9,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .. import version_of
 from ..config import cores
 
 _VECTORS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "asimddp", "i8mm")
-"""Instructions, in Linux's words, that decide how fast int8 is."""
+"""CPU flags, named as in Linux, that determine the speed of int8."""
 
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "torch", "numpy", "pillow", "pydicom")
 
 
 def describe() -> dict[str, Any]:
-    """JSON: processor, cores, instructions, GPU and system; null for what cannot be had."""
+    """JSON with processor, cores, instructions, GPU and system; null for unknown values."""
     return {
         "processor": _processor(),
         "cores": cores(),
@@ -31,33 +31,26 @@ def describe() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """Version of each package that a speed depends on; None for one that is not installed."""
-    found: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+    """Version of each package that affects speed; None if it is not installed."""
+    return {package: version_of(package) for package in _PACKAGES}
 
 
 def peak_memory() -> tuple[int | None, str]:
-    """The most memory that this process ever had resident, in bytes.
+    """Peak resident memory of this process, in bytes.
 
-    On Linux with that of the processes that it has started and that live, each at its own peak:
-    no less than what they ever had together.
+    On Linux this adds the peaks of all running child processes, so it is an upper bound of their
+    common peak.
 
     Returns:
-        Bytes, or None, and then why.
+        Bytes and an empty text, or None and the reason.
     """
-    # On Linux not from getrusage, whose maximum a new process inherits from the one that
-    # started it.
+    # Not from getrusage on Linux: a new process inherits the maximum of its parent.
     if own := _peak_of("self"):
         tasks = Path("/proc/self/task").glob("*/children")
         workers = {pid for task in tasks for pid in _text(str(task)).split()}
         return own + sum(map(_peak_of, workers)), ""
     if sys.platform == "win32":
-        return None, "Python on Windows cannot tell the peak memory of a process"
+        return None, "Python on Windows cannot read the peak memory of a process"
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024
@@ -65,7 +58,7 @@ def peak_memory() -> tuple[int | None, str]:
 
 
 def _peak_of(pid: str) -> int:
-    """VmHWM of a process in bytes; 0 where there is no /proc."""
+    """VmHWM of a process in bytes; 0 without /proc."""
     for line in _text(f"/proc/{pid}/status").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -75,7 +68,7 @@ def _peak_of(pid: str) -> int:
 def _processor() -> str | None:
     name = _cpuinfo("model name")
     if name is None and platform.system() == "Darwin":
-        name = _said("sysctl", "-n", "machdep.cpu.brand_string")
+        name = _first_line("sysctl", "-n", "machdep.cpu.brand_string")
     return name or platform.processor() or None
 
 
@@ -94,17 +87,17 @@ def _cpuinfo(key: str) -> str | None:
 
 
 def _gpu() -> str | None:
-    return _said("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    return _first_line("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
 
 
-def _said(program: str, *words: str) -> str | None:
-    """First line that a program prints; None when it is not there or fails."""
-    place = shutil.which(program)
-    if place is None:
+def _first_line(program: str, *arguments: str) -> str | None:
+    """First line that a program prints; None if it is missing or fails."""
+    path = shutil.which(program)
+    if path is None:
         return None
     try:
         done = subprocess.run(
-            [place, *words], capture_output=True, text=True, check=False, timeout=30
+            [path, *arguments], capture_output=True, text=True, check=False, timeout=30
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -1,4 +1,4 @@
-"""What a contest shows: medians with their spread, ratios round by round, where the time went."""
+"""Benchmark figures: medians with their spread, ratios per round, and time by part."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from .contest import Score
 
 PARTS = ("read", "decode", "resize", "trunk", "heads", "writing", "idle")
-"""Names of the work of a run, in its order."""
+"""Names of the parts of a run, in order."""
 
 REFERENCE = "torch-loop"
-"""What every ratio is taken against, on the same kind of device."""
+"""Contender that ratios refer to, on the same kind of device."""
 
 SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The middle of some rounds, and their least and greatest."""
+    """Median, minimum and maximum of some rounds."""
 
     median: float
     low: float
@@ -28,29 +28,29 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of at least one value."""
+        """Compute the spread of at least one value."""
         return cls(statistics.median(values), min(values), max(values))
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One contender's figures.
+    """Figures of one contender.
 
     Attributes:
         name, device: See :class:`~.contest.Entrant`.
         rounds_s: Seconds of the whole job, by round.
-        seconds: Their spread.
-        images_per_s: Pictures a second of the whole job.
-        reference: Whom it is compared with; None when that one was not measured.
-        ratio: How many times as fast as the reference, each round with the same round.
-        session_images_per_s: Of the networks alone; None when it was not measured.
-        session_share: The whole job's pictures a second as a share of that, round by round.
-        parts_ms: Thread-milliseconds a picture by the name of the work, mean of all rounds; the
-            sum is that of all cores. None where it is unknown.
-        looks: How often a specialist looked, in a round.
-        peak_mb: The most memory that its process had resident until the end of the first round's
-            job, in millions of bytes.
-        peak_note: Why that is None.
+        seconds: Spread of ``rounds_s``.
+        images_per_s: Pictures per second of the whole job.
+        reference: Name of the reference contender; None if it was not measured.
+        ratio: Speed relative to the reference, compared round by round.
+        session_images_per_s: Pictures per second of the networks alone; None if not measured.
+        session_share: Ratio of ``images_per_s`` to ``session_images_per_s``, round by round.
+        parts_ms: Thread-milliseconds per picture by part, mean of all rounds; the sum is that of
+            all cores. None if unknown.
+        looks: Number of looks by specialists in one round.
+        peak_mb: Peak resident memory of the process until the end of the job of the first round,
+            in millions of bytes.
+        peak_note: Why ``peak_mb`` is None.
         facts: See :class:`~.contest.Contender`.
     """
 
@@ -71,27 +71,27 @@ class Measured:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Each part as a share in [0, 1] of all of them; empty where they are unknown."""
+        """Share of each part in the total, in [0, 1]; empty if unknown."""
         parts = self.parts_ms or {}
         total = sum(parts.values())
         return {name: value / total for name, value in parts.items()} if total else {}
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, and the shares."""
+        """All attributes and the shares, as JSON."""
         return {**asdict(self), "shares": self.shares}
 
 
 def reference_of(device: str) -> str:
-    """Name of the contender that one on ``device`` is compared with."""
+    """Name of the reference contender for ``device``."""
     return f"{REFERENCE}-{'cpu' if device == 'cpu' else 'cuda'}"
 
 
 def measure(scores: Sequence[Score], cores: int) -> list[Measured]:
-    """Figures of every contender.
+    """Compute the figures of all contenders.
 
     Args:
-        scores: Each with at least one round, all with the same number.
-        cores: How many this process may use: what they could have done is idle time.
+        scores: Scores with the same number of rounds, at least one.
+        cores: Number of cores available to this process; their unused time is idle time.
     """
     by_name = {score.entrant.name: score for score in scores}
     return [
@@ -102,14 +102,14 @@ def measure(scores: Sequence[Score], cores: int) -> list[Measured]:
 
 def _measured(score: Score, reference: Score | None, cores: int) -> Measured:
     first = score.rounds[0]
-    seconds = [done.seconds for done in score.rounds]
-    rates = [done.tally.pictures / done.seconds for done in score.rounds]
+    seconds = [round_.seconds for round_ in score.rounds]
+    rates = [round_.tally.pictures / round_.seconds for round_ in score.rounds]
     ratio = None
     if reference is not None:
         pairs = zip(reference.rounds, score.rounds, strict=True)
-        ratio = Spread.of([theirs.seconds / ours.seconds for theirs, ours in pairs])
-    alone = [r.session_images_per_s for r in score.rounds if r.session_images_per_s is not None]
-    shares = [rate / session for rate, session in zip(rates, alone, strict=False)]
+        ratio = Spread.of([base.seconds / own.seconds for base, own in pairs])
+    session = [r.session_images_per_s for r in score.rounds if r.session_images_per_s is not None]
+    shares = [rate / networks for rate, networks in zip(rates, session, strict=False)]
     return Measured(
         name=score.entrant.name,
         device=score.entrant.device,
@@ -118,11 +118,11 @@ def _measured(score: Score, reference: Score | None, cores: int) -> Measured:
         images_per_s=Spread.of(rates),
         reference=None if reference is None else reference.entrant.name,
         ratio=ratio,
-        session_images_per_s=Spread.of(alone) if alone else None,
+        session_images_per_s=Spread.of(session) if session else None,
         session_share=Spread.of(shares) if shares else None,
         parts_ms=_parts(score, cores),
         looks=first.tally.looks,
-        # Later rounds do the same again, but perhaps beside the pictures of a session.
+        # In later rounds the pictures of a session may be in memory too.
         peak_mb=None if first.peak_bytes is None else first.peak_bytes / 1e6,
         peak_note=first.peak_note,
         facts=score.facts,
@@ -130,18 +130,18 @@ def _measured(score: Score, reference: Score | None, cores: int) -> Measured:
 
 
 def _parts(score: Score, cores: int) -> dict[str, float] | None:
-    """Thread-milliseconds a picture; idle is what the cores had left, and never less than 0.
+    """Thread-milliseconds per picture; idle is the unused time of the cores, at least 0.
 
-    With more threads than cores a thread's seconds contain its waiting for a core, so that the
-    sum can be greater than what the cores had.
+    With more threads than cores, the time of a thread includes waiting for a core, so the sum can
+    exceed the time of the cores.
     """
     if not score.rounds[0].tally.parts_s:
         return None
-    pictures = sum(done.tally.pictures for done in score.rounds)
+    pictures = sum(round_.tally.pictures for round_ in score.rounds)
     names = dict.fromkeys([*PARTS[:-1], *score.rounds[0].tally.parts_s])
     sums = {
-        name: sum(done.tally.parts_s.get(name, 0.0) for done in score.rounds) for name in names
+        name: sum(round_.tally.parts_s.get(name, 0.0) for round_ in score.rounds) for name in names
     }  # fmt: skip
-    had = cores * sum(done.seconds for done in score.rounds)
-    sums[PARTS[-1]] = max(0.0, had - sum(sums.values()))
+    available = cores * sum(round_.seconds for round_ in score.rounds)
+    sums[PARTS[-1]] = max(0.0, available - sum(sums.values()))
     return {name: seconds * 1000.0 / pictures for name, seconds in sums.items()}

@@ -1,4 +1,4 @@
-"""Two passes in ONNX Runtime, float32, picture by picture, with its own default options."""
+"""Two passes with ONNX Runtime in float32, picture by picture, with default options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnxruntime
 from ..config import Device
 from ..domain import Array
 from ..runtime.providers import resolve_device
-from .two_pass import Ask, Naive, Whole
+from .two_pass import Naive, Predict, Whole
 
 _PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],
@@ -21,22 +21,22 @@ def onnx_loop(folder: Path, device: Device) -> Naive:
     """Open the networks.
 
     Args:
-        folder: With ``two-pass.json`` and an ONNX file of each network.
+        folder: Folder with ``two-pass.json`` and an ONNX file for each network.
         device: ``cpu`` or ``cuda``.
 
     Raises:
         DeviceError: ONNX Runtime cannot use the device.
     """
-    resolve_device(device)  # which also loads the libraries of a GPU
+    resolve_device(device)  # also loads the GPU libraries
 
-    def opened(stage: Whole) -> Ask:
+    def open_network(stage: Whole) -> Predict:
         file = folder / f"{stage.name}.onnx"
         session = onnxruntime.InferenceSession(file, providers=_PROVIDERS[device])
 
-        def ask(images: Array) -> Array:
+        def predict(images: Array) -> Array:
             logits: Array = session.run(["logits"], {"image": images})[0]
             return logits
 
-        return ask
+        return predict
 
-    return Naive(folder, opened, 1, {"device": device, "threads": "as ONNX Runtime chooses"})
+    return Naive(folder, open_network, 1, {"device": device, "threads": "as ONNX Runtime chooses"})

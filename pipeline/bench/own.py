@@ -1,4 +1,4 @@
-"""fxpipe itself as a contender: the whole job with its parts, and its networks alone."""
+"""fxpipe as a contender: the whole job by parts, and the networks alone."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ from ..preprocess import PreprocessSpec, preprocess
 from ..reading.opened import open_reader
 from ..report.csv_table import CsvWriter
 from ..report.json_lines import JsonLinesWriter
-from ..runtime.network import Batch, Network, Stage
+from ..runtime.network import Batch, Router, Specialist, Trunk
 from ..runtime.session import Weights, load_bundles
 from .contest import Tally
 
 _IN_NETWORKS = ("trunk", "heads")
 _MOST_IN_MEMORY = 256
-"""Pictures, at most, that are kept preprocessed for the networks alone."""
+"""Largest number of preprocessed pictures kept in memory to measure the networks alone."""
 
 
-class Own:
-    """``fxpipe run``, but for the terminal.
+class FxpipeContender:
+    """``fxpipe run`` without terminal output.
 
     Args:
         weights: Folder with a manifest.
-        config: Device and precision, both named.
-        root: The folder of the files.
+        config: Settings with an explicit device and precision.
+        root: Folder of the files.
 
     Raises:
         BundleError: See :func:`pipeline.runtime.session.load_bundles`.
-        DeviceError: Likewise.
-        StartError: No worker can be started.
+        DeviceError: See :func:`pipeline.runtime.session.load_bundles`.
+        StartError: No worker process can be started.
     """
 
     def __init__(self, weights: Path, config: RunConfig, root: Path) -> None:
         self._config = config
         self._root = root
         self._weights = load_bundles(weights, config)
-        # Started once, as the networks are: no contender's start counts.
-        opened = ExitStack()
-        self._reader = opened.enter_context(open_reader(config))
-        weakref.finalize(self, opened.close)
+        # Started once, like the networks: the startup of a contender is not measured.
+        stack = ExitStack()
+        self._reader = stack.enter_context(open_reader(config))
+        weakref.finalize(self, stack.close)
         self._turns: list[_Turn] = []
 
     @property
@@ -74,24 +74,24 @@ class Own:
 
     def do(self, paths: Sequence[Path], output: Path) -> Tally:
         """See :class:`~.contest.Contender`."""
-        # On a CPU a thread that waits for a core does no work; beside a GPU it works by waiting.
+        # On a CPU, a thread that waits for a core does no work. With a GPU, waiting is its work.
         clock = Clock(time.thread_time if self._weights.device == "cpu" else time.perf_counter)
         pictures = looks = 0
         with (
             CsvWriter(output / "results.csv", self._root) as table,
             JsonLinesWriter(output / "results.jsonl", self._root) as lines,
-            ExitStack() as opened,
+            ExitStack() as stack,
         ):
             outcomes = run(paths, self._weights, self._config, clock=clock, reader=self._reader)
-            opened.enter_context(closing(outcomes))
+            stack.enter_context(closing(outcomes))
             for outcome in outcomes:
                 with clock.measure("writing"):
                     table.write(outcome)
                     lines.write(outcome)
                 pictures += 1
                 looks += len(outcome.findings)
-        # The clock counts the seconds of the thread that calls a network. On the CPU the network's
-        # other threads, which all lanes share, work at the same time.
+        # The clock measures the thread that calls a network. On the CPU, the other threads of the
+        # network, which all lanes share, work at the same time.
         config = self._config
         shared = (config.threads - 1) / config.lanes if self._weights.device == "cpu" else 0.0
         parts = {
@@ -101,10 +101,10 @@ class Own:
         return Tally(pictures, looks, parts)
 
     def session(self, paths: Sequence[Path]) -> float:
-        """See :class:`~.contest.Contender`: batches that lie in memory, in as many lanes as a run.
+        """See :class:`~.contest.Contender`: batches in memory, with the lanes of a run.
 
-        At least as many pictures as ``paths``, and the same number of batches for each lane, so
-        that none waits for another at the end.
+        Runs at least as many pictures as ``paths``, and the same number of batches in each lane,
+        so that no lane waits for another at the end.
         """
         size, lanes = self._config.batch_size, self._config.lanes
         if not self._turns:
@@ -119,7 +119,7 @@ class Own:
 
         def lane() -> None:
             while (turn := take()) is not None:
-                turn.ask()
+                turn.run_networks()
 
         started = time.perf_counter()
         with ThreadPoolExecutor(lanes) as pool:
@@ -129,16 +129,14 @@ class Own:
 
 
 class _Stacked(Batch):
-    """A batch whose arrays lie in memory as the networks take them.
+    """A batch whose preprocessed arrays are already in memory.
 
     Args:
         arrays: (N, 1, H, W) float32 by preprocessing.
-        trunks: By the identity of their weights.
+        trunks: Trunks by the identity of their weights.
     """
 
-    def __init__(
-        self, arrays: Mapping[PreprocessSpec, Array], trunks: Mapping[str, Network]
-    ) -> None:
+    def __init__(self, arrays: Mapping[PreprocessSpec, Array], trunks: Mapping[str, Trunk]) -> None:
         super().__init__((), trunks)
         self._in_memory = arrays
 
@@ -148,26 +146,26 @@ class _Stacked(Batch):
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """Pictures in memory, and who looks at which of them.
+    """Pictures in memory, and the rows that each stage judges.
 
     Attributes:
         arrays, trunks: See :class:`_Stacked`.
-        looks: Stages, each with its rows.
+        looks: Stages with their rows.
     """
 
     arrays: Mapping[PreprocessSpec, Array]
-    trunks: Mapping[str, Network]
-    looks: Sequence[tuple[Stage, Sequence[int]]]
+    trunks: Mapping[str, Trunk]
+    looks: Sequence[tuple[Router | Specialist, Sequence[int]]]
 
-    def ask(self) -> None:
-        """Run every network; what it says is dropped."""
+    def run_networks(self) -> None:
+        """Run every network and discard the outputs."""
         batch = _Stacked(self.arrays, self.trunks)
         for stage, rows in self.looks:
             stage.look(batch, rows)
 
 
 def _prepare(paths: Sequence[Path], weights: Weights, config: RunConfig) -> list[_Turn]:
-    """Full batches of the pictures of some files, each file once, with the routing of a run."""
+    """Full batches of the pictures of some files, without repeats, routed as in a run."""
     files = list(dict.fromkeys(paths))[:_MOST_IN_MEMORY]
     outcomes = list(run(files, weights, config))[:_MOST_IN_MEMORY]
     pictures = list(islice(_preprocessed(files, weights.preprocessings), _MOST_IN_MEMORY))
@@ -175,12 +173,12 @@ def _prepare(paths: Sequence[Path], weights: Weights, config: RunConfig) -> list
     source = cycle(zip(pictures, outcomes, strict=True))
     turns = []
     for _ in range(count):
-        taken = list(islice(source, config.batch_size))
+        batch = list(islice(source, config.batch_size))
         arrays = {
-            spec: np.stack([picture[spec] for picture, _ in taken])
+            spec: np.stack([picture[spec] for picture, _ in batch])
             for spec in weights.preprocessings
         }
-        looks = list(_looks([outcome for _, outcome in taken], weights))
+        looks = list(_looks([outcome for _, outcome in batch], weights))
         turns.append(_Turn(arrays, weights.trunks, looks))
     return turns
 
@@ -194,11 +192,13 @@ def _preprocessed(
             yield {spec: preprocess(image.pixels, spec)[0] for spec in specs}
 
 
-def _looks(outcomes: Sequence[Outcome], weights: Weights) -> Iterator[tuple[Stage, Sequence[int]]]:
-    """Every stage that looked, with the rows that it looked at."""
+def _looks(
+    outcomes: Sequence[Outcome], weights: Weights
+) -> Iterator[tuple[Router | Specialist, Sequence[int]]]:
+    """Every stage that judged pictures, with their rows."""
     if weights.region is not None:
         yield weights.region, range(len(outcomes))
     for region, stage in weights.fracture.items():
-        looked = [region in {f.region for f in outcome.findings} for outcome in outcomes]
-        if rows := [row for row, did in enumerate(looked) if did]:
+        judged = [region in {f.region for f in outcome.findings} for outcome in outcomes]
+        if rows := [row for row, used in enumerate(judged) if used]:
             yield stage, rows

@@ -1,4 +1,4 @@
-"""What a contest shows, on a terminal."""
+"""Benchmark results as tables on a terminal."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from .measured import PARTS, REFERENCE, Measured, Spread
 def print_table(
     console: Console, measured: Sequence[Measured], reasons: Mapping[str, str], about: str
 ) -> None:
-    """Print figures, parts, the distance to the networks alone, and who is missing.
+    """Print the figures, the parts, the share of the networks, and the missing contenders.
 
     Args:
-        console: Where to.
-        measured: Contenders.
-        reasons: Why others were not measured, by name.
-        about: What was measured, in a line or two.
+        console: Output.
+        measured: Figures of the contenders.
+        reasons: Why other contenders were not measured, by name.
+        about: Description of the job, one or two lines.
     """
     console.print(_figures(measured))
     if any(row.parts_ms for row in measured):
         console.print(_parts(measured))
     for row in measured:
         if row.session_images_per_s is not None and row.session_share is not None:
-            _say(
+            _print_line(
                 console,
-                f"{row.name}: its networks alone {_spread(row.session_images_per_s)} images/s; "
-                f"the whole job is {_spread(row.session_share, 100.0, ' %')} of that",
+                f"{row.name}: the networks alone run {_spread(row.session_images_per_s)} images/s; "
+                f"the whole job reaches {_spread(row.session_share, 100.0, ' %')} of that",
             )
     for reason, names in groupby(reasons, key=reasons.__getitem__):
-        _say(console, f"not measured: {', '.join(names)}: {reason}")
+        _print_line(console, f"not measured: {', '.join(names)}: {reason}")
     for note in dict.fromkeys(row.peak_note for row in measured if row.peak_note):
-        _say(console, f"peak memory: {note}")
-    _say(console, about)
-    _say(
+        _print_line(console, f"peak memory: {note}")
+    _print_line(console, about)
+    _print_line(
         console,
-        "median [least, greatest] of the rounds; a ratio is taken within a round; memory is "
-        "the peak of the process with its workers, without that of a GPU",
+        "median [minimum, maximum] of the rounds; a ratio compares the same round; memory is "
+        "the peak of the process and its workers, without GPU memory",
     )
 
 
@@ -56,18 +56,18 @@ def _figures(measured: Sequence[Measured]) -> Table:
             row.name,
             _spread(row.images_per_s),
             "–" if row.ratio is None else _spread(row.ratio),
-            _short(row.seconds.median),  # its spread is that of images/s
+            _short(row.seconds.median),  # images/s shows its spread
             "–" if row.peak_mb is None else f"{row.peak_mb:.0f}",
         )
     return table
 
 
 def _parts(measured: Sequence[Measured]) -> Table:
-    """Of each contender two lines: thread-milliseconds a picture, and shares."""
+    """Two lines per contender: thread-milliseconds per picture, and shares."""
     known = [row for row in measured if row.parts_ms]
     names = dict.fromkeys([*PARTS, *(name for row in known for name in row.parts_ms or {})])
     table = Table(box=box.SIMPLE, pad_edge=False)
-    table.add_column("core-ms a picture", no_wrap=True)
+    table.add_column("core-ms per picture", no_wrap=True)
     for name in names:
         table.add_column(name, justify="right")
     for row in known:
@@ -78,7 +78,7 @@ def _parts(measured: Sequence[Measured]) -> Table:
 
 
 def _spread(spread: Spread, scale: float = 1.0, unit: str = "") -> str:
-    """``4.43 [4.30, 4.51]``: three digits that count."""
+    """``4.43 [4.30, 4.51]``: three significant digits."""
     median, low, high = (_short(v * scale) for v in (spread.median, spread.low, spread.high))
     return f"{median}{unit} [{low}, {high}]"
 
@@ -88,5 +88,5 @@ def _short(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
-def _say(console: Console, words: str) -> None:
-    console.print(Text(words), soft_wrap=True)  # Text, not markup: "[" is a bracket
+def _print_line(console: Console, line: str) -> None:
+    console.print(Text(line), soft_wrap=True)  # Text, not markup: prints "[" as it is

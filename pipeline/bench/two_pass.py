@@ -1,8 +1,8 @@
-"""What would be run without fxpipe: two whole float networks, one after the other.
+"""Baseline without fxpipe: two complete float networks, one after the other.
 
-The region network looks at a picture, and then the fracture network of the most probable region
-looks at the same picture again. They are the networks of the weights folder, put together from
-trunk and head, so that the job is the same job; only the way is another.
+The region network judges a picture, then the fracture network of the most probable region judges
+the same picture again. The networks are those of the weights folder, assembled from trunk and head,
+so the job is the same and only the implementation differs.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from ..preprocess import PreprocessSpec, preprocess
 from .contest import Tally
 
 FILE = "two-pass.json"
-"""A :class:`TwoPass`; beside it lies each network in the form that a contender opens."""
+"""File with a :class:`TwoPass`; the same folder contains the networks for the contender."""
 
-Ask = Callable[[Array], Array]
+Predict = Callable[[Array], Array]
 """(N, 1, H, W) float32 in [0, 1] → (N, K) float32 logits."""
 
 
 class Whole(BaseModel):
-    """One stage as a network of its own, from picture to logits.
+    """One stage as a complete network, from picture to logits.
 
     Attributes:
-        name: Of its files, without their ending.
-        labels: K names of its outputs.
-        temperature, bias: One value a label: probability = sigmoid(logit / temperature + bias).
-        preprocess: What must happen to a picture before.
+        name: Name of its files, without suffix.
+        labels: Names of the K outputs.
+        temperature, bias: One value per label: probability = sigmoid(logit / temperature + bias).
+        preprocess: Preprocessing of a picture.
         arch, stride_on: See :class:`stages.model.Network`.
     """
 
@@ -62,7 +62,7 @@ class TwoPass(BaseModel):
 
     Attributes:
         region: The first pass.
-        fracture: The second one, by region; ``all`` for one that looks at every region.
+        fracture: The second pass, by region; ``all`` for one that judges every region.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,23 +72,23 @@ class TwoPass(BaseModel):
 
     @property
     def stages(self) -> tuple[Whole, ...]:
-        """All of them."""
+        """All networks."""
         return (self.region, *self.fracture.values())
 
     @property
     def preprocessings(self) -> tuple[PreprocessSpec, ...]:
-        """Every kind of array that they take, each once."""
+        """All preprocessings of the networks, without duplicates."""
         return tuple(dict.fromkeys(stage.preprocess for stage in self.stages))
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What two passes say of a picture.
+    """Result of two passes over a picture.
 
     Attributes:
         regions: Probability of each region.
         region: The most probable one.
-        fracture: Probability of a fracture; None where that region has no specialist.
+        fracture: Probability of a fracture; None if that region has no specialist.
     """
 
     regions: list[float]
@@ -100,18 +100,18 @@ class Naive:
     """Two passes over every picture, in one thread: a :class:`~.contest.Contender`.
 
     Args:
-        folder: With :data:`FILE`.
-        opened: Opens one of its networks.
-        batch_size: Pictures that a network sees at once.
-        facts: How it runs.
+        folder: Folder with :data:`FILE`.
+        open_network: Opens one of its networks.
+        batch_size: Number of pictures per call of a network.
+        facts: Further facts about the contender.
     """
 
     def __init__(
-        self, folder: Path, opened: Callable[[Whole], Ask], batch_size: int,
+        self, folder: Path, open_network: Callable[[Whole], Predict], batch_size: int,
         facts: Mapping[str, Any],
     ) -> None:  # fmt: skip
         self._networks = TwoPass.model_validate_json((folder / FILE).read_bytes())
-        self._asks = {stage.name: opened(stage) for stage in self._networks.stages}
+        self._predict = {stage.name: open_network(stage) for stage in self._networks.stages}
         self._batch_size = batch_size
         self._facts = facts
 
@@ -143,12 +143,12 @@ class Naive:
         """Two passes over some pictures.
 
         Args:
-            pictures: Of each its (1, H, W) float32 array by preprocessing.
+            pictures: For each picture, its (1, H, W) float32 array by preprocessing.
         """
         first = self._networks.region
         routed = self._probabilities(first, pictures)
-        chosen = [first.labels[place] for place in routed.argmax(1)]
-        found: list[float | None] = [None] * len(pictures)
+        chosen = [first.labels[column] for column in routed.argmax(1)]
+        fractures: list[float | None] = [None] * len(pictures)
         for region in dict.fromkeys(chosen):
             fracture = self._networks.fracture
             second = fracture.get(region) or fracture.get(ANY_REGION)
@@ -157,21 +157,21 @@ class Naive:
             rows = [row for row, other in enumerate(chosen) if other == region]
             answers = self._probabilities(second, [pictures[row] for row in rows])[:, 0]
             for row, answer in zip(rows, answers.tolist(), strict=True):
-                found[row] = answer
-        return [Answer(*parts) for parts in zip(routed.tolist(), chosen, found, strict=True)]
+                fractures[row] = answer
+        return [Answer(*parts) for parts in zip(routed.tolist(), chosen, fractures, strict=True)]
 
     def _probabilities(
         self, stage: Whole, pictures: Sequence[Mapping[PreprocessSpec, Array]]
     ) -> Array:
-        """(N, K) of one network, in one go."""
+        """(N, K) probabilities of one network, in one call."""
         stacked = np.stack([arrays[stage.preprocess] for arrays in pictures])
-        return stage.probabilities(self._asks[stage.name](stacked))
+        return stage.probabilities(self._predict[stage.name](stacked))
 
 
 def _prepared(
     paths: Sequence[Path], specs: Sequence[PreprocessSpec]
 ) -> Iterator[tuple[str, dict[PreprocessSpec, Array]]]:
-    """Every picture of every file, preprocessed, after the file's name."""
+    """Name of the file and preprocessed arrays of every picture."""
     for path in paths:
         content, sha256 = read_file(path)
         for image in decode(content, path, sha256):

@@ -12,6 +12,7 @@ import click
 
 from .. import DISTRIBUTION, version
 from ..errors import FxpipeError, OutputError, StartError
+from ..regions import REGIONS_IN_WORDS
 from .streams import patient
 
 _COMMANDS = {
@@ -110,7 +111,14 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+_HELP = f"""Find fractures in radiographs of {REGIONS_IN_WORDS}: a second reader for research.
+
+Exit codes: 0 all done; 1 some inputs failed, or a check refused; 2 wrong usage or configuration; 3
+could not start, or could not write.
+"""
+
+
+@click.group(cls=LazyGroup, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version",
     is_flag=True,
@@ -120,8 +128,4 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     help="Show the version and leave.",
 )
 def main() -> None:
-    """Find fractures in radiographs of elbow, hand and shoulder: a second reader for research.
-
-    Exit codes: 0 all done; 1 some inputs failed, or a check refused; 2 wrong usage or
-    configuration; 3 could not start, or could not write.
-    """
+    """All commands."""

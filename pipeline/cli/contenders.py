@@ -18,10 +18,10 @@ Form = Literal["safetensors", "onnx"]
 
 def open_own(weights: Path, config: RunConfig, root: Path) -> Contender:
     """The program itself: see :class:`pipeline.bench.own.Own`."""
-    from ..bench.own import Own
+    from ..bench.own import FxpipeContender
 
     log.configure()
-    return Own(weights, config, root)
+    return FxpipeContender(weights, config, root)
 
 
 def open_torch_loop(folder: Path, device: Device) -> Contender:

@@ -134,12 +134,14 @@ def command(
     with needs("train"):
         from stages.data.index import read_index
         from stages.evaluation.contact_sheet import draw_contact_sheet
-        from stages.evaluation.evaluate import Asked, chosen_rows, evaluate
-        from stages.evaluation.under_shift import ask_shifts
+        from stages.evaluation.evaluate import EvaluationRequest, chosen_rows, evaluate
+        from stages.evaluation.under_shift import select_shifts
     given = {key: value for key, value in options.items() if value is not None}
     config = load(RunConfig, None, settings, given)
-    suite = ask_shifts(only_shifts, limit) if shifts else None
-    asked = Asked(split, with_excluded, tuple(dict.fromkeys(prevalences)), seed, study_by, suite)
+    suite = select_shifts(only_shifts, limit) if shifts else None
+    asked = EvaluationRequest(
+        split, with_excluded, tuple(dict.fromkeys(prevalences)), seed, study_by, suite
+    )
     index = read_index(source)
     samples = chosen_rows(index, asked)
     if show:

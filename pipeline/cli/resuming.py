@@ -15,14 +15,15 @@ from typing import Any
 
 from .. import version
 from ..config import STUDIES, RunConfig
+from ..domain import REGIONS
 from ..errors import UsageError
+from ..report.columns import RECORD_SCHEMA
 from ..report.journal import NAME, begin, read
-from ..report.record import RECORD_SCHEMA
 from ..report.resume import Kept
 from ..runtime.session import Weights
 from .inputs import Inputs
 
-_JOURNAL_SCHEMA = 1
+_JOURNAL_SCHEMA = 2
 _HOW_FAST = {"batch_size", "workers", "megapixels", "intra_op_threads"}
 """Settings that change no result, beside the device and precision, which are told as resolved."""
 
@@ -44,7 +45,8 @@ def about(inputs: Inputs, weights: Weights, config: RunConfig) -> About:
         "dicom_out": None if config.dicom_out is None else str(config.dicom_out.resolve()),
     }
     sources = ", ".join(str(path.resolve()) for path in inputs.paths)
-    told = {"input": sources, "fxpipe": f"{version()} (rows {RECORD_SCHEMA})"}
+    rows = f"rows {RECORD_SCHEMA} of {', '.join(REGIONS)}"
+    told = {"input": sources, "fxpipe": f"{version()} ({rows})"}
     told |= {name: value for name, value in settings.items() if name not in _HOW_FAST}
     if config.studies not in STUDIES:
         told["studies"] = hashlib.sha256(Path(config.studies).read_bytes()).hexdigest()

@@ -3,46 +3,44 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import click
 
 from .. import log
-from ..config import Device, Heatmaps, RunConfig, load
+from ..config import Device, RunConfig, load
 from ..domain import Outcome
 from ..engine import run
+from ..io.own import TABLE
 from ..progress import Progress, on_stderr, visible
 from ..reading.opened import open_reader
-from ..report import ReportWriter
+from ..report import ReportWriter, Writer
 from ..report.journal import Journal, read
+from ..report.outputs import Resume
 from ..report.resume import Done, keep
-from ..report.stream import Streaming
 from ..report.summary import Summary
+from ..report.writer import Job
 from ..runtime.session import load_bundles
 from ..studies import Studies, studies_by
 from .arenas import few_arenas
 from .console import stdout_console
 from .inputs import inputs_of
 from .outputs import (
-    TABLE,
+    asked_outputs,
     check_apart,
     check_writable,
-    dicom_writer,
     hold,
-    open_writers,
-    studies_writer,
+    make_folders,
+    output_options,
 )
 from .paths import PathOption
 from .resuming import Stopped, about, plan, stoppable, stopped, told
 from .weights_folder import default_weights, weights_line
-
-if TYPE_CHECKING:
-    from ..report.dicom.writer import DicomWriter
 
 _FOLDER = PathOption()
 
@@ -81,34 +79,11 @@ _FOLDER = PathOption()
     help="A file that takes longer to read gets a failed row.  [default: 60]",
 )
 @click.option("--operating-point", metavar="NAME", help="A decision rule stored in the bundles.")
-@click.option(
-    "--heatmaps",
-    type=click.Choice(get_args(Heatmaps)),
-    help="Overlays in OUTPUT/heatmaps/: of positive and uncertain pictures, of all, or none.  "
-    "[default: positive with --report or --dicom-out, else none]",
-)
-@click.option(
-    "--report",
-    is_flag=True,
-    default=None,
-    help="OUTPUT/report.html too: worklist, pictures and heatmaps in one page.",
-)
-@click.option("--fhir", is_flag=True, default=None, help="OUTPUT/results.fhir.json too: FHIR R4.")
-@click.option(
-    "--dicom-out",
-    type=_FOLDER,
-    help="Folder for reports, overlays and contours of DICOM pictures as DICOM objects.",
-)
+@output_options
 @click.option(
     "--identifiers",
     type=click.Choice(("omit", "keep")),
     help="Whether the outputs tell patient, accession and DICOM UIDs.  [default: omit]",
-)
-@click.option(
-    "--studies",
-    metavar="HOW",
-    help="What pictures are one study, for studies.csv: auto (DICOM header, else MURA's folders), "
-    "dicom, mura, folder, none, or TABLE.csv with columns path and study.  [default: auto]",
 )
 @click.option("--config", "file", type=_FOLDER, help="TOML file with settings.")
 @click.option(
@@ -162,57 +137,57 @@ def command(
 
     summary = Summary(root, left_out)
     total = sum(1 for _ in inputs.files(output)) if visible() and not quiet else None
-    objects = dicom_writer(networks, config)
+    asked = asked_outputs(config)
+    make_folders(asked, config)
     with ExitStack() as stack:
         hold(stack, output)
         kept, unfinished = plan(output, about(inputs, networks, config), restart=not resume)
-        check_writable(output)
-        by_study = studies_writer(output, root, networks, config)
-        progress = stack.enter_context(on_stderr(total, quiet))
+        check_writable(output, asked)
+        job = Job(output, root, networks, config, kept)
+        writers = {one.name: one.open(job) for one in asked if one.resume is Resume.RECOUNT}
         left = paths
+        progress = stack.enter_context(on_stderr(total, quiet))
         if unfinished:
             left = keep(
                 islice(read(output), 1, None), left, output, root, config.reader_threads,
-                partial(_count, studies, [by_study, summary], objects, progress), kept,
+                partial(_recount, studies, summary, dict(writers), progress), kept,
             )  # fmt: skip
             if not quiet:
                 click.echo(told(output, kept), err=True)
         journal = stack.enter_context(Journal(output, root, kept.journal))
         stack.enter_context(_resumable(journal, ctx))
-        writers = [*open_writers(stack, output, root, networks, config, kept)]
-        streams = [writer.stream for writer in writers if isinstance(writer, Streaming)]
-        journal.follow(streams, kept.outputs, objects)
-        writers += [stack.enter_context(by_study), summary, *([objects] if objects else [])]
-        rendered = config.report or config.shown_heatmaps != "none"
+        for one in asked:
+            if one.name not in writers:
+                writers[one.name] = one.open(job)
+            stack.enter_context(writers[one.name])
+        journal.follow(writers, kept.outputs)
+        rendered = any(one.pictures for one in asked)
         outcomes = run(
             left, networks, config, rendered=rendered, study_of=studies.key, reader=reader
         )
         # Before the writers: what stops the run must find no thread at work when it ends.
         stack.enter_context(closing(outcomes))
-        _write_all(outcomes, [*writers, journal], progress)
+        _write_all(outcomes, [*writers.values(), summary, journal], progress)
     studies.warn()
     if not quiet:
-        summary.print_to(stdout_console(), output / TABLE, by_study.told, networks.ungated)
-        if objects:
-            click.echo(objects.summary)
+        lines = filter(None, (writer.summary for writer in writers.values()))
+        summary.print_to(stdout_console(), output / TABLE, lines, networks.ungated)
     ctx.exit(1 if summary.failed else 0)
 
 
-def _count(
+def _recount(
     studies: Studies,
-    counting: Iterable[ReportWriter],
-    objects: DicomWriter | None,
+    summary: Summary,
+    writers: Mapping[str, Writer],
     progress: Progress,
     done: Done,
 ) -> None:
-    """Tell those who count, and write nothing, of a file that an earlier process wrote down."""
+    """Take into account a file whose rows an earlier process wrote."""
     studies.key(done.path, None)
-    for outcome in done.outcomes:
-        for writer in counting:
-            writer.write(outcome)
-    if objects:
-        for notes in done.notes:
-            objects.recall(notes)
+    for outcome, notes in zip(done.outcomes, done.notes, strict=True):
+        summary.write(outcome)
+        for name, writer in writers.items():
+            writer.recount(outcome, notes.get(name))
     progress.advance()
 
 

@@ -11,6 +11,8 @@ import click
 def command() -> None:
     """Print the JSON Schema of a line of results.jsonl.
 
+    Its flat keys are also the columns of results.csv and results.parquet.
+
     Its version is in $id and in each line's schema_version; it is raised when a column changes
     its name or meaning.
     """

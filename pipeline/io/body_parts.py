@@ -1,4 +1,4 @@
-"""What a header says is in the picture: the one table of words for parts of the body.
+"""What a header says is in the picture: words for parts of the body, and the regions they lie in.
 
 Routing, flags and the tables of training pictures read it. The words are body parts of DICOM
 PS3.16 Annex L for the skeleton, and what else is common in exports; eponyms (of views) are left
@@ -7,31 +7,12 @@ out, because they could be a patient's name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
+from ..regions import REGIONS, Place, places
 
-class Place(NamedTuple):
-    """Where in the supported regions a part of the body lies.
-
-    Attributes:
-        regions: In which a picture of it may be routed; none where it lies clear of all of them.
-        certain: Whether a picture of it shows each of them. Pictures of a forearm, an upper arm or
-            a clavicle may or may not show the joint beside it.
-    """
-
-    regions: tuple[str, ...]
-    certain: bool = True
-
-
-_HAND = "HAND HANDS WRIST FINGER FINGERS THUMB CARPUS SCAPHOID"
-_ELBOW = "ELBOW OLECRANON"
-_SHOULDER = "SHOULDER ACJOINT ACROMION"
-_GIRDLE = "CLAVICLE CLAVICLES SCAPULA"
-_FOREARM = "FOREARM RADIUS ULNA RADIUSULNA"
-_ARM = "ARM HUMERUS UPPERARM"
-_ELSEWHERE = """
+_PARTS = """
     LOWERLIMB LOWEREXTREMITY HIP HIPS PELVIS SIJOINT THIGH FEMUR KNEE KNEES PATELLA LEG LEGS
     LOWERLEG CALF TIBIA FIBULA TIBIAFIBULA TIBFIB ANKLE ANKLES FOOT FEET HEEL CALCANEUS TOE TOES
     CHEST THORAX THORACIC RIB RIBS STERNUM HEART BREAST ABDOMEN
@@ -39,25 +20,21 @@ _ELSEWHERE = """
     CSPINE TSPINE LSPINE SSPINE CTSPINE TLSPINE LSSPINE CERVICALSPINE THORACICSPINE LUMBARSPINE
     SKULL HEAD FACE NECK JAW MANDIBLE MAXILLA NOSE ORBIT ORBITS SINUS SINUSES TMJ ZYGOMA TEETH
 """
+_VIEWS = "SUNRISE SKYLINE MORTISE FROGLEG ODONTOID"
 
 BODY_PARTS: Mapping[str, Place] = {
-    **dict.fromkeys(_HAND.split(), Place(("hand",))),
-    **dict.fromkeys(_ELBOW.split(), Place(("elbow",))),
-    **dict.fromkeys(_SHOULDER.split(), Place(("shoulder",))),
-    **dict.fromkeys(_GIRDLE.split(), Place(("shoulder",), certain=False)),
-    **dict.fromkeys(_FOREARM.split(), Place(("hand", "elbow"), certain=False)),
-    **dict.fromkeys(_ARM.split(), Place(("elbow", "shoulder"), certain=False)),
-    **dict.fromkeys(_ELSEWHERE.split(), Place(())),
+    **dict.fromkeys(_PARTS.split(), Place()),
+    **places(lambda region: region.parts),
 }
-"""Words of BodyPartExamined. One that is not here says nothing."""
+"""Words of BodyPartExamined; those without a region lie clear of all. A word that is not here says
+nothing."""
 
 VIEWS: Mapping[str, Place] = {
-    "SCAPHOID": Place(("hand",)),
-    "AXILLARY": Place(("shoulder",)),
-    **dict.fromkeys(("SUNRISE", "SKYLINE", "MORTISE", "FROGLEG", "ODONTOID"), Place(())),
+    **dict.fromkeys(_VIEWS.split(), Place()),
+    **places(lambda region: region.views),
 }
-"""Words of ViewPosition that are said of one part of the body alone; AP, LATERAL, AXIAL, Y or
-LORDOTIC are said of several."""
+"""Words of ViewPosition that are used for one part of the body alone; AP, LATERAL, AXIAL, Y or
+LORDOTIC are used for several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +45,7 @@ class BodyPart:
         said: The words, as they stand in the header; empty when it says nothing of a body part.
         regions: In which a picture of what is named may be routed.
         named: Those of them that are in view for certain.
-        elsewhere: Whether it names a part that lies clear of all supported regions.
+        elsewhere: Whether it names a part that lies clear of all these regions.
     """
 
     said: str = ""
@@ -77,23 +54,27 @@ class BodyPart:
     elsewhere: bool = False
 
 
-def body_part(header: Mapping[str, str] | None) -> BodyPart:
+def body_part(header: Mapping[str, str] | None, regions: Collection[str] = REGIONS) -> BodyPart:
     """The body part that a header names in BodyPartExamined and ViewPosition.
 
     Args:
         header: See :class:`pipeline.domain.XrayImage`.
+        regions: Those that the router knows: weights from before a region was added do not know
+            it, and for them its body parts lie elsewhere.
     """
     header = header or {}
     said: list[str] = []
-    places: list[Place] = []
+    found: list[Place] = []
     for keyword, table in (("BodyPartExamined", BODY_PARTS), ("ViewPosition", VIEWS)):
         value = header.get(keyword, "")
-        found = [table[word] for word in value.replace("_", " ").split() if word in table]
-        places += found
-        said += [value] if found else []
+        words = [word for word in value.replace("_", " ").split() if word in table]
+        found += [table[word] for word in words]
+        said += [value] if words else []
+    shown = [{*place.shown}.intersection(regions) for place in found]
+    possible = [{*place.shown, *place.perhaps}.intersection(regions) for place in found]
     return BodyPart(
         said=", ".join(said),
-        regions=frozenset(region for place in places for region in place.regions),
-        named=frozenset(region for place in places if place.certain for region in place.regions),
-        elsewhere=any(not place.regions for place in places),
+        regions=frozenset().union(*possible),
+        named=frozenset().union(*shown),
+        elsewhere=not all(possible),
     )

@@ -1,4 +1,4 @@
-"""What a compressed frame says of itself, which may not be what the DICOM header says of it.
+"""Header of a compressed frame, which may differ from the DICOM header.
 
 ITU-T T.81 (JPEG) B.2.2, T.87 (JPEG-LS) C.2.2, T.800 (JPEG 2000) A.5.1, T.814 (HTJ2K) A.2.
 """
@@ -26,11 +26,11 @@ class CodeStream:
     """The header of a code stream.
 
     Attributes:
-        coding: Its family.
-        rows, columns: Of the picture, in px.
-        samples: Of a pixel.
-        bits: Of a sample.
-        end: Where the code stream ends in its frame.
+        coding: Family of the code stream.
+        rows, columns: Size of the picture in px.
+        samples: Samples per pixel.
+        bits: Bits per sample.
+        end: Offset of the end of the code stream in the frame.
     """
 
     coding: Coding
@@ -58,7 +58,7 @@ def read_codestream(frame: bytes) -> CodeStream | None:
         frame: One compressed frame, with or without the boxes of a JP2 file.
 
     Returns:
-        What it says; None when it is no JPEG, JPEG-LS or JPEG 2000, or ends before it says so.
+        The header; None if the frame is not JPEG, JPEG-LS or JPEG 2000, or ends too early.
     """
     try:
         if frame.startswith(_SOI):
@@ -90,7 +90,7 @@ def _segments(frame: bytes) -> Iterator[tuple[int, int]]:
     while True:
         if frame[at] != 0xFF:
             return
-        while frame[at] == 0xFF:  # a marker may have any number of fill bytes before it
+        while frame[at] == 0xFF:  # any number of fill bytes may precede a marker
             at += 1
         marker = frame[at]
         if marker == _SOS:
@@ -107,7 +107,7 @@ def _jpeg_2000(frame: bytes, start: int, end: int) -> CodeStream:
 
 
 def _inside_boxes(frame: bytes) -> tuple[int, int]:
-    """Where the code stream begins and ends in a JP2 file."""
+    """Offsets of the start and the end of the code stream in a JP2 file."""
     at = 0
     for _ in range(_MOST_BOXES):
         length, name = struct.unpack_from(">I4s", frame, at)

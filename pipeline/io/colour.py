@@ -1,4 +1,4 @@
-"""How much of a picture is coloured: a detector makes none, a camera and a scanner always do."""
+"""Share of a picture that is coloured: zero for a detector, but not for cameras and scanners."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from .frames import Stored
 
 COLOURED = 10.0 / 255.0
-"""Distance of the channels from which a place is clearly coloured, as a share of white."""
+"""Channel difference above which a pixel is clearly coloured, as a fraction of white."""
 
 _LOOK_PX = 128
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F")
@@ -22,15 +22,15 @@ def coloured_image(image: Image.Image, *, by_most: bool = False) -> float:
     """Share of a picture in [0, 1] that is clearly coloured.
 
     Args:
-        image: In any mode of Pillow's.
-        by_most: Whether white is the picture's highest value, as in the upper bytes of 16-bit
+        image: Image in any mode of Pillow.
+        by_most: Whether the highest value of the picture is white, as in the upper bytes of 16-bit
             colours, of which scanners often use 12 bits.
     """
     if image.mode in _GREY_MODES or image.mode.startswith("I;"):
         return 0.0
     step = max(1, max(image.size) // (4 * _LOOK_PX))
     size = max(1, image.width // step), max(1, image.height // step)
-    # A few pixels of it first: to convert all of them would cost as much as the rest of reading.
+    # Subsampled first: converting all pixels would take as long as the rest of reading.
     few = image.resize(size, Image.Resampling.NEAREST).convert("RGB")
     few.thumbnail((_LOOK_PX, _LOOK_PX), Image.Resampling.BOX, reducing_gap=None)
     colours = np.asarray(few)
@@ -38,10 +38,10 @@ def coloured_image(image: Image.Image, *, by_most: bool = False) -> float:
 
 
 class Coloured:
-    """Decoded frames of a DICOM file, as they come, and how much of the last one is coloured.
+    """Iterator over decoded frames of a DICOM file that measures the colour of the last one.
 
     Args:
-        frames: Their stored values; only (H, W, 3) in RGB is coloured.
+        frames: Stored values; only (H, W, 3) in RGB can be coloured.
     """
 
     def __init__(self, frames: Iterator[Stored]) -> None:
@@ -63,6 +63,6 @@ class Coloured:
 
 
 def _share(colours: NDArray[Any], white: float) -> float:
-    """Of the places of an (H, W, 3) picture, those whose channels differ."""
+    """Share of the pixels of an (H, W, 3) picture whose channels differ."""
     values = colours.astype(np.float32)
     return float((np.ptp(values, axis=-1) > COLOURED * white).mean())

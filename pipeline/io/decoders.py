@@ -1,8 +1,8 @@
-"""The decoders of the JPEG families, each asked for what the code stream is.
+"""Decoders of the JPEG families, chosen by the type of the code stream.
 
-All are under permissive licences: Pillow for 8-bit JPEG, JPEG 2000 and High-Throughput JPEG 2000
+All have permissive licences: Pillow for 8-bit JPEG, JPEG 2000 and High-Throughput JPEG 2000
 (OpenJPEG 2.5 and newer); python-gdcm for lossless JPEG, 12-bit JPEG and JPEG-LS. GDCM runs in a
-process of its own (see :mod:`pipeline.io.gdcm_worker`), about 0.2 s a frame.
+separate process (see :mod:`pipeline.io.gdcm_worker`), about 0.2 s per frame.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ CODINGS = {
     JPEGLSLossless: Coding.JPEG_LS,
     JPEGLSNearLossless: Coding.JPEG_LS,
 }
-"""The transfer syntaxes whose code streams are read, and what those should be."""
+"""Supported transfer syntaxes, with the expected family of their code streams."""
 _FOR_GDCM = {
     Coding.JPEG: JPEGExtended12Bit,
     Coding.LOSSLESS_JPEG: JPEGLossless,
@@ -62,7 +62,7 @@ _FOR_GDCM = {
 _GDCM_PACKAGE = "python-gdcm"
 _WORKER = Path(__file__).with_name("gdcm_worker.py")
 _WORKER_TIMEOUT_S = 60.0
-_COMPLAINTS = (b"premature end of data", b"bad Huffman code", b"instead of RST")
+_DAMAGE_WARNINGS = (b"premature end of data", b"bad Huffman code", b"instead of RST")
 _HTJ2K_SINCE = (2, 5)
 
 Frame = NDArray[Any]
@@ -73,17 +73,17 @@ def decode_stream(stream: bytes, code: CodeStream, ds: Dataset, name: str) -> tu
 
     Args:
         stream: The frame.
-        code: Its own header.
-        ds: That of the file: photometric interpretation and pixel representation.
+        code: Header of the code stream.
+        ds: Header of the file: photometric interpretation and pixel representation.
         name: File name, for errors.
 
     Returns:
         (H, W) or (H, W, 3) integers, the unused bits of signed ones as the decoder leaves them,
-        and their photometric interpretation; YBR arrives as RGB.
+        and their photometric interpretation; YBR is converted to RGB.
 
     Raises:
-        UnreadableImageError: No decoder for it here, or damaged data.
-        Exception: Whatever pydicom raises on damaged data; the caller translates.
+        UnreadableImageError: The decoder is not installed, or the data is damaged.
+        Exception: Any exception of pydicom on damaged data; the caller translates it.
     """
     if code.coding in (Coding.JPEG_2000, Coding.HTJ2K):
         return _by_pillow(JPEG2000, stream, code, ds, name)
@@ -99,7 +99,8 @@ def _by_pillow(
         raise _decoder_missing(code.coding, name, "pillow")
     if code.coding is not Coding.JPEG and code.samples > 1 and code.bits > 8:
         raise UnreadableImageError(
-            f"{name}: found colour of {code.bits} bits a sample in {code.coding.value}, wanted 8"
+            f"{name}: found colour of {code.bits} bits per sample in {code.coding.value}, "
+            "expected 8"
         )
     options: dict[str, Any] = {
         "rows": code.rows,
@@ -120,7 +121,7 @@ def _by_pillow(
 
 
 def _too_old(coding: Coding) -> bool:
-    """Whether Pillow's OpenJPEG knows no High-Throughput JPEG 2000."""
+    """Whether the OpenJPEG of Pillow lacks High-Throughput JPEG 2000."""
     if coding is not Coding.HTJ2K:
         return False
     version = (features.version("jpg_2000") or "0").split(".")
@@ -138,7 +139,7 @@ def _by_gdcm(stream: bytes, code: CodeStream, ds: Dataset, name: str) -> tuple[F
     if rest or itemsize not in (1, 2):
         raise UnreadableImageError(
             f"{name}: found {len(data)} bytes in a decoded frame of {code.columns} x {code.rows} "
-            "px, wanted 1 or 2 for each sample"
+            "px, expected 1 or 2 per sample"
         )
     frame = np.frombuffer(data, f"<{'i' if signed else 'u'}{itemsize}")
     if code.samples == 1:
@@ -148,15 +149,15 @@ def _by_gdcm(stream: bytes, code: CodeStream, ds: Dataset, name: str) -> tuple[F
 
 
 def _arguments(syntax: UID, photometric: str, code: CodeStream, signed: int) -> list[str]:
-    """For the worker; GDCM wants the depth of the stream, which may differ from the header's."""
+    """Arguments of the worker, with the bit depth of the stream, not of the header."""
     allocated = 8 if code.bits <= 8 else 16
     numbers = code.rows, code.columns, code.samples, allocated, code.bits, signed
     return [str(syntax), photometric, *(str(number) for number in numbers)]
 
 
 def _run_worker(arguments: list[str], stream: bytes, coding: Coding, name: str) -> bytes:
-    """Decode one frame in a process that may die of it."""
-    # -P: this folder's modules must not shadow installed ones.
+    """Decode one frame in a separate process, which may crash."""
+    # -P: modules of this folder must not shadow installed ones.
     command = [sys.executable, "-P", str(_WORKER), *arguments]
     try:
         done = subprocess.run(
@@ -164,33 +165,33 @@ def _run_worker(arguments: list[str], stream: bytes, coding: Coding, name: str) 
         )
     except subprocess.TimeoutExpired as error:
         raise UnreadableImageError(
-            f"{name}: found a {coding.value} frame that keeps GDCM busy for more than "
-            f"{_WORKER_TIMEOUT_S:.0f} s, wanted a valid one"
+            f"{name}: GDCM did not decode a {coding.value} frame within "
+            f"{_WORKER_TIMEOUT_S:.0f} s, expected a valid frame"
         ) from error
     if done.returncode != 0:
         raise UnreadableImageError(
-            f"{name}: found damaged {coding.value} data (GDCM ended with {done.returncode}), "
-            "wanted a valid frame"
+            f"{name}: found damaged {coding.value} data (GDCM exited with {done.returncode}), "
+            "expected a valid frame"
         )
-    # libjpeg fills what it cannot read with grey, and only says so.
-    if any(complaint in done.stderr for complaint in _COMPLAINTS):
+    # libjpeg fills damaged parts with grey and only prints a warning.
+    if any(warning in done.stderr for warning in _DAMAGE_WARNINGS):
         raise UnreadableImageError(
-            f"{name}: found damaged {coding.value} data, wanted a whole frame"
+            f"{name}: found damaged {coding.value} data, expected a complete frame"
         )
     return done.stdout
 
 
 def why_undecoded(syntax: UID) -> str:
-    """Why code streams of a transfer syntax cannot be decoded here; empty if they can.
+    """Reason why code streams of a transfer syntax cannot be decoded here; empty if they can.
 
-    For GDCM a tiny JPEG is decoded, as only that shows whether its library can be loaded.
+    For GDCM this decodes a tiny JPEG, because only that shows whether its library can be loaded.
     """
     coding = CODINGS[syntax]
     if coding in (Coding.JPEG_2000, Coding.HTJ2K) or syntax == JPEGBaseline8Bit:
         own = JPEGBaseline8Bit if coding is Coding.JPEG else JPEG2000
         if "pillow" not in get_decoder(own).available_plugins:
             return "pillow has no decoder for it"
-        return "pillow has an OpenJPEG before 2.5" if _too_old(coding) else ""
+        return "the OpenJPEG of pillow is older than 2.5" if _too_old(coding) else ""
     if importlib.util.find_spec("gdcm") is None:
         return f"{_GDCM_PACKAGE} is not installed"
     return _why_no_gdcm()
@@ -205,12 +206,12 @@ def _why_no_gdcm() -> str:
     try:
         done = _run_worker(arguments, stream.getvalue(), Coding.JPEG, "sample")
     except UnreadableImageError as error:
-        return f"{_GDCM_PACKAGE} is installed and does not work: {error}"
-    return "" if len(done) == 64 else f"{_GDCM_PACKAGE} gave {len(done)} bytes, wanted 64"
+        return f"{_GDCM_PACKAGE} is installed but does not work: {error}"
+    return "" if len(done) == 64 else f"{_GDCM_PACKAGE} returned {len(done)} bytes, expected 64"
 
 
 def _decoder_missing(coding: Coding, name: str, package: str) -> UnreadableImageError:
     return UnreadableImageError(
-        f"{name}: found pixels in {coding.value}, wanted a decoder for it, which {package} has",
+        f"{name}: the decoder for {coding.value} is not installed, expected {package}",
         f"pip install {package}",
     )

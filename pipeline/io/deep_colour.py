@@ -1,7 +1,8 @@
-"""Colour of 16 bits a channel, of which Pillow keeps the upper 8: read twice, high and low bytes.
+"""Reading of colour with 16 bits per channel, of which Pillow keeps only the upper 8.
 
-Pillow has unpackers for both orders of bytes, and each takes the upper byte of a number. Told the
-wrong order, it takes the lower one. That goes for any compression, filter and interlacing.
+Pillow has unpackers for both byte orders, and each keeps the upper byte of a number. With the wrong
+byte order, it keeps the lower one. So the picture is decoded twice, once per byte order. This works
+with any compression, filter and interlacing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..domain import Array
 from .depth import white
 
 Strips = Iterator[tuple[slice, NDArray[Any], NDArray[Any] | None]]
-"""Rows; (h, W, 1) or (h, W, 3) unsigned integers; (h, W) opacity, None for opaque ones."""
+"""Rows; (h, W, 1) or (h, W, 3) unsigned integers; (h, W) opacity, None if opaque."""
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 """ITU-R 601, as in Pillow."""
@@ -30,13 +31,13 @@ _GREY_ALPHA = "LA;16B"
 
 
 def is_deep(image: ImageFile) -> bool:
-    """Whether a picture, opened and not loaded, has colour or grey with alpha of 16 bits."""
+    """Whether an open, not yet loaded picture has 16-bit colour or 16-bit grey with alpha."""
     rawmode = _rawmode(image)
     return rawmode == _GREY_ALPHA or (rawmode[:-1] in _COLOURS and rawmode[-1] in _OTHER_ORDER)
 
 
 def is_deep_grey(image: ImageFile) -> bool:
-    """Whether a picture, opened and not loaded, has grey with alpha of 16 bits."""
+    """Whether an open, not yet loaded picture has 16-bit grey with alpha."""
     return _rawmode(image) == _GREY_ALPHA
 
 
@@ -44,38 +45,38 @@ def read_deep(high: ImageFile, low: ImageFile) -> Array:
     """Decode a picture of which :func:`is_deep` is true.
 
     Args:
-        high: It, opened and not loaded; is loaded here.
-        low: Once more, likewise.
+        high: The picture, open and not yet loaded; loaded by this function.
+        low: The same picture, opened a second time.
 
     Returns:
-        (H, W) float32 in [0, 1]: luminance, black where it is transparent.
+        (H, W) float32 in [0, 1]: luminance; transparent parts are black.
     """
     rawmode = _rawmode(high)
     if rawmode == _GREY_ALPHA:
-        unpack_as(high, lambda _: "RGBA")  # four bytes too: both bytes of grey, both of alpha
+        unpack_as(high, lambda _: "RGBA")  # also four bytes: two of grey, two of alpha
         high.load()
-        return shown(lambda: _words(high), (high.height, high.width), 16)
+        return luminance(lambda: _words(high), (high.height, high.width), 16)
     unpack_as(low, lambda mode: mode[:-1] + _OTHER_ORDER[mode[-1]])
     high.load()
     low.load()
     opacity = rawmode.startswith("RGBA")
-    return shown(lambda: _pairs(high, low, opacity), (high.height, high.width), 16)
+    return luminance(lambda: _pairs(high, low, opacity), (high.height, high.width), 16)
 
 
-def shown(
+def luminance(
     strips: Callable[[], Strips], shape: tuple[int, int], bits: int, *, inverted: bool = False
 ) -> Array:
-    """Luminance by the bits that a picture uses.
+    """Compute the luminance, scaled by the number of bits that a picture uses.
 
     Args:
-        strips: Gives the picture from top to bottom, each time it is called.
+        strips: Function that yields the picture from top to bottom; called twice.
         shape: (H, W).
-        bits: Of a number, at most.
+        bits: Largest number of bits of a value.
         inverted: Whether 0 is white.
 
     Returns:
-        (H, W) float32 in [0, 1], black where it is transparent; a picture that is transparent
-        everywhere is taken for opaque.
+        (H, W) float32 in [0, 1]; transparent parts are black. A picture that is transparent
+        everywhere is treated as opaque.
     """
     highest, visible = 0, False
     for _, colours, opacity in strips():
@@ -108,11 +109,11 @@ def _words(image: ImageFile) -> Strips:
 
 
 def unpack_as(image: ImageFile, change: Callable[[str], str]) -> None:
-    """Have a picture that is opened and not loaded unpacked in another of Pillow's raw modes.
+    """Change the raw mode in which Pillow unpacks an open, not yet loaded picture.
 
     Args:
-        image: Changed in place.
-        change: From the raw mode of a tile to the wanted one.
+        image: The picture; changed in place.
+        change: Function from the raw mode of a tile to the new one.
     """
     tiles: list[Any] = image.tile
     for number, tile in enumerate(tiles):
@@ -121,12 +122,12 @@ def unpack_as(image: ImageFile, change: Callable[[str], str]) -> None:
             changed: Any = change(arguments)
         else:
             changed = (change(arguments[0]), *arguments[1:])
-        # Tiles are named tuples only since Pillow 11.
+        # Tiles are named tuples since Pillow 11.
         named = hasattr(tile, "_replace")
         tiles[number] = tile._replace(args=changed) if named else (*tile[:3], changed)
 
 
 def _rawmode(image: ImageFile) -> str:
-    """How the decoder is to unpack the picture, in Pillow's words."""
+    """Raw mode in which the decoder unpacks the picture."""
     arguments: Any = image.tile[0][3] if image.tile else ""
     return arguments if isinstance(arguments, str) else str(arguments[0])

@@ -1,4 +1,4 @@
-"""How many bits the numbers of a picture use, which is often less than their container has."""
+"""Number of bits that the values of a picture use, often fewer than their container has."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import SupportsInt
 
 
 def bits_used(highest: SupportsInt, most: int = 16) -> int:
-    """The fewest bits that hold a number, at least 8.
+    """Smallest number of bits that can hold a value, at least 8.
 
-    Detectors with 10 to 14 bits write into 16, and their files rarely say so. Divided by 65535,
-    such a picture is black to the eye; viewers show it by the range of its values.
+    Detectors with 10 to 14 bits write 16-bit values, and their files rarely give the bit depth.
+    Divided by 65535, such a picture would look black; viewers scale it to the range of its values.
 
     Args:
-        highest: The greatest number of a picture or a table, not negative.
-        most: The bits of the container.
+        highest: Largest value of a picture or a table, not negative.
+        most: Bits of the container.
     """
     return min(most, max(8, int(highest).bit_length()))
 
 
 def white(highest: SupportsInt, most: int = 16) -> int:
-    """The number that is shown white: the greatest one in the bits that are used."""
+    """The value displayed as white: the largest one in the used bits."""
     return int(2 ** bits_used(highest, most) - 1)

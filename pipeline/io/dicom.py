@@ -1,7 +1,7 @@
-"""DICOM radiographs to grey values in [0, 1], bone bright, by pydicom.
+"""Conversion of DICOM radiographs to grey values in [0, 1], bone bright, with pydicom.
 
-No text of this module quotes a free header value: error messages reach logs and reports, and
-patient identifiers must not.
+Error messages reach logs and reports, so no text of this module quotes free header values, which
+may contain patient identifiers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .colour import Coloured
 from .depth import white
 from .frames import Stored, agree_on_size, stored_frames
 from .grey import display_values
-from .header import SPACINGS, header_text, mend, of_frame
+from .header import SPACINGS, correct, header_text, of_frame
 from .kinds import check_judged
 from .limits import MAX_INFLATED_BYTES, MAX_PICTURES, MAX_PIXELS
 from .room import UNLIMITED, Room
@@ -68,10 +68,10 @@ _NEEDED = (
     "PixelRepresentation",
     "PhotometricInterpretation",
 )
-# Larger values than this are copied out of the file only when there is room for them.
+# Larger values are read from the file only when they are used.
 _DEFER_BYTES = 2**24
 _ELEMENT_HEAD_BYTES = 8
-_MENDED = "header-mended"
+_CORRECTED = "header-mended"
 # ITU-R 601, as in Pillow.
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -82,18 +82,18 @@ def read_dicom(content: bytes, ref: ImageRef, room: Room) -> Iterator[XrayImage]
     Args:
         content: The whole file, with or without preamble.
         ref: The file, without a frame number.
-        room: Taken for each frame until the next one is asked for.
+        room: Memory budget, reserved for each frame until the next one is requested.
 
     Yields:
-        Images; only ``MONOCHROME`` frames go through LUTs and windows, colour becomes luminance.
-        A header that was mended, and pixels that were not square, are flagged.
+        Images. LUTs and windows apply to ``MONOCHROME`` frames only; colour becomes luminance.
+        Corrected headers and non-square pixels are flagged.
 
     Raises:
-        UnsupportedError: What :func:`.kinds.check_judged` refuses.
-        UnreadableImageError: Broken, too large, or no decoder for its compression.
-        Exception: pydicom raises nearly anything on hostile input; the caller translates.
+        UnsupportedError: See :func:`.kinds.check_judged`.
+        UnreadableImageError: The file is damaged, too large, or has no decoder here.
+        Exception: pydicom raises nearly any exception on hostile input; the caller translates it.
     """
-    name = ref.path.name
+    name = ref.name
     ds, notes = picture_header(content, name, room)
     header = _header(ds)
     identity = {keyword: header_text(ds, keyword) for keyword in _IDENTITY}
@@ -105,11 +105,11 @@ def read_dicom(content: bytes, ref: ImageRef, room: Room) -> Iterator[XrayImage]
         stored_shape = int(ds.Rows), int(ds.Columns)
         size = max(math.prod(stored_shape), math.prod(square_shape(stored_shape, aspect)))
         with room.for_picture(size * int(ds.SamplesPerPixel)):
-            found = next((_shown(frame, view, ds, name) for frame in frames), None)
-            if found is None:
+            displayed = next((_display(frame, view, ds, name) for frame in frames), None)
+            if displayed is None:
                 return
-            pixels, flags = squared(found[0], aspect)
-            mended = "; ".join((*notes, *found[1]))
+            pixels, flags = squared(displayed[0], aspect)
+            corrections = "; ".join((*notes, *displayed[1]))
             yield XrayImage(
                 pixels=pixels,
                 source=replace(ref, frame=index) if several else ref,
@@ -117,17 +117,20 @@ def read_dicom(content: bytes, ref: ImageRef, room: Room) -> Iterator[XrayImage]
                 spacing_mm=_spacing_mm(view, stored_shape, pixels.shape),
                 dicom=header,
                 identity=identity,
-                flags=((Flag(_MENDED, f"Header mended: {mended}"),) if mended else ()) + flags,
+                flags=(
+                    (Flag(_CORRECTED, f"Header corrected: {corrections}"),) if corrections else ()
+                )
+                + flags,
                 colour=frames.share,
             )
-            del pixels, found
+            del pixels, displayed
 
 
 def read_study_uid(content: bytes) -> str | None:
-    """The StudyInstanceUID of a DICOM file, whatever else it holds; None without one.
+    """The StudyInstanceUID of a DICOM file of any kind; None without one.
 
     Raises:
-        Exception: As :func:`read_dicom`.
+        Exception: See :func:`read_dicom`.
     """
     _inflated_size(content, "file")
     ds = dcmread(
@@ -137,25 +140,25 @@ def read_study_uid(content: bytes) -> str | None:
 
 
 def picture_header(content: bytes, name: str, room: Room = UNLIMITED) -> tuple[Dataset, list[str]]:
-    """Read the header of a radiograph and mend it where that is sure; pixel data stay encoded.
+    """Read the header of a radiograph and correct unambiguous errors; pixel data stay encoded.
 
     Args:
         content: The whole file, with or without preamble.
         name: File name, for errors.
-        room: Told how large deflated content is.
+        room: Memory budget for deflated content.
 
     Returns:
-        The header, and what was found and mended or left out, as words for a flag.
+        The header, and notes on corrected or dropped values, as text for a flag.
 
     Raises:
-        UnsupportedError: What :func:`.kinds.check_judged` refuses.
-        UnreadableImageError: Truncated, too large, or without what pixels need.
-        Exception: Whatever pydicom raises on hostile input; the caller translates.
+        UnsupportedError: See :func:`.kinds.check_judged`.
+        UnreadableImageError: The file is truncated, too large, or lacks elements for its pixels.
+        Exception: Any exception of pydicom on hostile input; the caller translates it.
     """
     ds = parse(content, name, room)
-    notes = mend(ds)
-    if "PixelData" not in ds and _is_cut(content):
-        raise _cut(name)
+    notes = correct(ds)
+    if "PixelData" not in ds and _is_truncated(content):
+        raise _truncated(name)
     check_judged(ds, name)
     _check_picture(ds, name)
     _check_pixels(ds, name)
@@ -168,18 +171,18 @@ def parse(content: bytes, name: str, room: Room = UNLIMITED) -> Dataset:
     Args:
         content: The whole file, with or without preamble.
         name: File name, for errors.
-        room: Told how large deflated content is.
+        room: Memory budget for deflated content.
 
     Raises:
-        UnreadableImageError: Its deflated content would grow too large.
-        Exception: Whatever pydicom raises on hostile input; the caller translates.
+        UnreadableImageError: The inflated content would be too large.
+        Exception: Any exception of pydicom on hostile input; the caller translates it.
     """
     room.hold(_inflated_size(content, name))
-    # The content was sniffed, so a missing preamble is a flaw and not a sign of something else.
+    # The content is known to be DICOM, so a missing preamble is accepted.
     try:
         ds = dcmread(BytesIO(content), force=True, defer_size=_DEFER_BYTES)
     except struct.error as error:  # half a number
-        raise _cut(name) from error
+        raise _truncated(name) from error
     if "TransferSyntaxUID" not in ds.file_meta:
         implicit, little = ds.original_encoding
         ds.file_meta.TransferSyntaxUID = (
@@ -193,7 +196,7 @@ def parse(content: bytes, name: str, room: Room = UNLIMITED) -> Dataset:
 
 
 def _inflated_size(content: bytes, name: str) -> int:
-    """Refuse a deflated file that would grow beyond all bounds: pydicom inflates it whole."""
+    """Size of the content after inflation; a file that grows too large is refused."""
     if content[128:132] != b"DICM" or content[132:138] != b"\x02\0\0\0UL":
         return len(content)
     start = 144 + int.from_bytes(content[140:144], "little")
@@ -201,7 +204,7 @@ def _inflated_size(content: bytes, name: str) -> int:
         return len(content)
     size = 0
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    # A megabyte at a time, so that the check itself stays small.
+    # In steps of a megabyte, to limit the memory of the check itself. pydicom inflates all at once.
     for offset in range(start, len(content), 2**16):
         piece = content[offset : offset + 2**16]
         while piece:
@@ -209,23 +212,23 @@ def _inflated_size(content: bytes, name: str) -> int:
             piece = inflate.unconsumed_tail
             if size > MAX_INFLATED_BYTES:
                 raise UnreadableImageError(
-                    f"{name}: found a deflated file that grows beyond {MAX_INFLATED_BYTES} bytes, "
-                    "wanted a smaller one"
+                    f"{name}: the deflated file grows beyond {MAX_INFLATED_BYTES} bytes, expected "
+                    "a smaller file"
                 )
     if not inflate.eof:
         raise UnreadableImageError(
-            f"{name}: found deflated content without an end: the file is truncated, wanted a whole "
-            "one"
+            f"{name}: the deflated content has no end: the file is truncated, expected a complete "
+            "file"
         )
     return size
 
 
-def _is_cut(content: bytes) -> bool:
-    """Whether the last data element is shorter than it says, or the file ends within its head."""
+def _is_truncated(content: bytes) -> bool:
+    """Whether the last data element is shorter than its length, or its head is incomplete."""
     file = BytesIO(content)
     start = read_partial(file, stop_when=lambda *_: True, force=True)
     if start.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        return False  # inflated whole, or refused
+        return False  # _inflated_size has checked it
     implicit, little = start.original_encoding
     at = file.tell()
     if at == len(content):  # nothing follows the meta information
@@ -238,43 +241,48 @@ def _is_cut(content: bytes) -> bool:
                 return True
     except (EOFError, struct.error):
         return True
-    rest = content[at:]  # too short for an element, or empty: what writers append
+    rest = content[at:]  # writers may append zeros, or less than an element
     return len(rest) >= _ELEMENT_HEAD_BYTES and any(rest)
 
 
-def _cut(name: str) -> UnreadableImageError:
+def _truncated(name: str) -> UnreadableImageError:
     return UnreadableImageError(
-        f"{name}: found a file that ends in the middle of a data element: it is truncated, wanted "
-        "a whole one"
+        f"{name}: the file ends in the middle of a data element: it is truncated, expected a "
+        "complete file"
     )
 
 
 def _check_picture(ds: Dataset, name: str) -> None:
     if "PixelData" not in ds:
         raise UnreadableImageError(
-            f"{name}: found the header of a picture without its pixel data, wanted a whole file"
+            f"{name}: found the header of a picture without its pixel data, expected a complete "
+            "file"
         )
 
 
 def _check_pixels(ds: Dataset, name: str) -> None:
     if missing := [keyword for keyword in _NEEDED if ds.get(keyword) in (None, "")]:
         raise UnreadableImageError(
-            f"{name}: found pixel data without {', '.join(missing)}, wanted a whole header"
+            f"{name}: found pixel data without {', '.join(missing)}, expected a complete header"
         )
     rows, columns, bits = int(ds.Rows), int(ds.Columns), int(ds.BitsStored)
     if not 0 < rows * columns <= MAX_PIXELS:
         raise UnreadableImageError(
-            f"{name}: found {columns} x {rows} px, wanted 1 to {MAX_PIXELS} px in all"
+            f"{name}: found {columns} x {rows} px, expected 1 to {MAX_PIXELS} px in total"
         )
     if not 1 <= bits <= 16:
-        raise UnreadableImageError(f"{name}: found {bits} bits a pixel, wanted 1 to 16")
+        raise UnreadableImageError(f"{name}: found {bits} bits per pixel, expected 1 to 16")
     frames = int(ds.get("NumberOfFrames") or 1)
     if frames > MAX_PICTURES:
-        raise UnreadableImageError(f"{name}: found {frames} frames, wanted at most {MAX_PICTURES}")
+        raise UnreadableImageError(
+            f"{name}: found {frames} frames, expected at most {MAX_PICTURES}"
+        )
 
 
-def _shown(stored: Stored, view: Dataset, ds: Dataset, name: str) -> tuple[Array, tuple[str, ...]]:
-    """One decoded frame to (H, W) float32 in [0, 1], and what was mended."""
+def _display(
+    stored: Stored, view: Dataset, ds: Dataset, name: str
+) -> tuple[Array, tuple[str, ...]]:
+    """Convert a decoded frame to (H, W) float32 in [0, 1]; also returns its notes."""
     frame, photometric = stored.values, stored.photometric
     if frame.ndim == 2 and photometric in ("MONOCHROME1", "MONOCHROME2"):
         return display_values(frame, view, big_endian=is_big_endian(ds)), stored.notes
@@ -282,22 +290,22 @@ def _shown(stored: Stored, view: Dataset, ds: Dataset, name: str) -> tuple[Array
         return _luminance(apply_color_lut(frame, _palette(ds))[..., :3]), stored.notes
     if frame.ndim == 3 and photometric == "RGB":
         return _luminance(frame, int(ds.BitsStored)), stored.notes
-    found = known("PhotometricInterpretation", photometric) or "an illegal value"
+    term = known("PhotometricInterpretation", photometric) or "an illegal value"
     raise UnreadableImageError(
-        f"{name}: found photometric interpretation {found} with {frame.ndim} axes, "
-        "wanted MONOCHROME1, MONOCHROME2, RGB, YBR or PALETTE COLOR"
+        f"{name}: found photometric interpretation {term} with {frame.ndim} axes, "
+        "expected MONOCHROME1, MONOCHROME2, RGB, YBR or PALETTE COLOR"
     )
 
 
 def is_big_endian(ds: Dataset) -> bool:
-    """Whether look-up tables in a file have their high bytes first."""
+    """Whether look-up tables in a file are big endian."""
     return bool(ds.file_meta.TransferSyntaxUID == ExplicitVRBigEndian)
 
 
 def _palette(ds: Dataset) -> Dataset:
-    """The palette with its first input signed as the pixels are (C.7.6.3.1.5), low bytes first."""
+    """The palette in little endian, with the first input signed like the pixels (C.7.6.3.1.5)."""
     palette = Dataset()
-    palette.file_meta = ds.file_meta  # tells pydicom the byte order of segmented tables
+    palette.file_meta = ds.file_meta  # gives pydicom the byte order of segmented tables
     for colour in ("Red", "Green", "Blue"):
         keyword = f"{colour}PaletteColorLookupTableDescriptor"
         entries, first, bits = (int(word) & 0xFFFF for word in ds[keyword].value)
@@ -321,7 +329,7 @@ def _luminance(colours: NDArray[Any], most_bits: int = 16) -> Array:
 
 
 def _header(ds: Dataset) -> dict[str, str]:
-    """The header values that are passed on; none identifies a patient."""
+    """Header values for the results; none identifies a patient."""
     values = {keyword: known(keyword, ds.get(keyword)) for keyword in _HEADER}
     syntax = UID(ds.file_meta.TransferSyntaxUID)
     values["TransferSyntaxUID"] = str(syntax) if syntax.name != syntax else None
@@ -329,10 +337,10 @@ def _header(ds: Dataset) -> dict[str, str]:
 
 
 def pixel_aspect(view: Dataset) -> float | None:
-    """Height of a pixel divided by its width; None where the header does not say.
+    """Height of a pixel divided by its width; None if the header does not give it.
 
     Args:
-        view: Of a frame, mended (:func:`.header.of_frame`).
+        view: Corrected header of a frame (:func:`.header.of_frame`).
     """
     for keyword in (*SPACINGS, "PixelAspectRatio"):
         if pair := view.get(keyword):
@@ -343,7 +351,7 @@ def pixel_aspect(view: Dataset) -> float | None:
 def _spacing_mm(
     view: Dataset, stored: tuple[int, int], shape: tuple[int, ...]
 ) -> tuple[float, float] | None:
-    """(row, column) at the detector, else as calibrated, after the pixels were made square."""
+    """(row, column) at the detector, else calibrated, after resampling to square pixels."""
     for keyword in ("ImagerPixelSpacing", "PixelSpacing"):
         if pair := view.get(keyword):
             row, column = float(pair[0]), float(pair[1])

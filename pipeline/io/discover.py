@@ -1,4 +1,4 @@
-"""Which files a run looks at, in which order."""
+"""Search for the input files of a run, in a fixed order."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from .own import OVERLAYS, without_results
 def discover(
     root: Path, exclude: Path | None = None, left_out: dict[Path, None] | None = None
 ) -> Iterator[Path]:
-    """Walk a folder lazily and yield every file in it, hidden ones and non-pictures included.
+    """Walk a folder lazily and yield every file in it, including hidden files and non-pictures.
 
-    One row comes out for every file that goes in, so nothing is left out here but results of
-    fxpipe: the folder ``exclude``, and in a folder with a ``results.csv`` of fxpipe the files that
-    a run writes there, by their names. Whatever else lies in it is yielded. Entries are sorted
-    by name (code points, files and folders together) in each folder: the same order on every
-    platform. Symlinked files are followed; symlinked folders are not descended, for they may form
-    loops. A folder that cannot be listed is yielded itself: reading it gives its failed row. So are
-    broken links, pipes, sockets and devices, none of which is ever opened.
+    Every input file gets a row, so only results of fxpipe are skipped: the folder ``exclude``, and
+    the files that a run writes to a folder with a ``results.csv`` of fxpipe, by name. All other
+    files there are yielded. Entries of each folder are sorted by name (code points, files and
+    folders together), so the order is the same on every platform. Links to files are followed,
+    links to folders are not, because they may form loops. A folder that cannot be listed is yielded
+    itself, so that it gets a failed row. So are broken links, pipes, sockets and devices; none of
+    these is ever opened.
 
     Args:
         root: A file or a folder.
-        exclude: A folder below ``root`` that is not entered (the output folder).
-        left_out: Filled with the folders of results that were met, in order.
+        exclude: A folder below ``root`` to skip (the output folder).
+        left_out: Filled with the skipped folders of results, in order.
 
     Raises:
-        InputMissingError: At once when ``root`` does not exist; at the end of the walk when it
-            holds no file.
+        InputMissingError: ``root`` does not exist (raised at once), or contains no file (raised at
+            the end of the walk).
     """
     if not os.path.lexists(root):
         raise InputMissingError(
-            f"{root}: found nothing there, wanted a file or a folder", "check the spelling"
+            f"{root}: not found, expected a file or a folder", "check the spelling"
         )
     if not root.is_dir():
         return iter((root,))
@@ -42,7 +42,7 @@ def discover(
 
 
 def _below(root: Path, exclude: Path | None) -> Path | None:
-    """``exclude`` written as a path that the walk from ``root`` meets; None when it meets none."""
+    """``exclude`` as a path below ``root``; None if it is elsewhere."""
     if exclude is None:
         return None
     real_root, real_exclude = root.resolve(), exclude.resolve()
@@ -52,31 +52,31 @@ def _below(root: Path, exclude: Path | None) -> Path | None:
 
 
 def _walk(root: Path, exclude: Path | None, left_out: dict[Path, None]) -> Iterator[Path]:
-    found = False
-    # A stack in place of recursion: nesting is limited by the disk, not by Python.
+    any_file = False
+    # A stack instead of recursion, because folders may be nested deeper than Python allows.
     stack = [_entries(root, left_out)]
     while stack:
         entry = next(stack[-1], None)
         if entry is None:
             stack.pop()
         elif isinstance(entry, Path):
-            found = True
+            any_file = True
             yield entry
         elif _is_folder(entry):
             if Path(entry.path) == exclude:
                 left_out[Path(entry.path)] = None
             else:
                 stack.append(_entries(Path(entry.path), left_out))
-        elif _is_wanted(entry):
-            found = True
+        elif _is_input(entry):
+            any_file = True
             yield Path(entry.path)
-    if not found:
-        what = "nothing but results of fxpipe" if left_out else "a folder without files"
-        raise InputMissingError(f"{root}: found {what}, wanted at least one file")
+    if not any_file:
+        content = "only results of fxpipe" if left_out else "a folder without files"
+        raise InputMissingError(f"{root}: found {content}, expected at least one file")
 
 
 def _entries(folder: Path, left_out: dict[Path, None]) -> Iterator[os.DirEntry[str] | Path]:
-    """The entries of one folder by name; the folder itself when it cannot be listed."""
+    """Entries of one folder by name; the folder itself if it cannot be listed."""
     try:
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
@@ -95,8 +95,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_wanted(entry: os.DirEntry[str]) -> bool:
-    """Everything but links to folders; what is no regular file gets a row that says so."""
+def _is_input(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry gets a row: anything except links to folders."""
     try:
         return not entry.is_dir()
     except OSError:

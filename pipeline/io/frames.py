@@ -1,7 +1,7 @@
-"""DICOM pixel data to arrays of stored values, whatever the compression.
+"""Decoding of DICOM pixel data, compressed or not, to arrays of stored values.
 
-Uncompressed and RLE data are read by pydicom, code streams by :mod:`.decoders`. What a code stream
-says of itself is held against the header, which is often wrong.
+pydicom decodes uncompressed and RLE data, :mod:`.decoders` decodes code streams. The header of a
+code stream is compared with the DICOM header, which is often wrong.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .decoders import CODINGS, decode_stream, why_undecoded
 from .rle import rows_end_at
 
 COMPRESSIONS = (*CODINGS, RLELossless)
-"""The compressed transfer syntaxes that are read."""
+"""The supported compressed transfer syntaxes."""
 _NEWER = {
     "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
     "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
     "1.2.840.10008.1.2.4.112": "JPEG XL",
     "1.2.840.10008.1.2.8.1": "Deflated Image Frame Compression",
 }
-"""Transfer syntaxes of the standard that are newer than pydicom's table of them."""
+"""Standard transfer syntaxes that the table of pydicom lacks."""
 _ALLOCATED = (1, 8, 16, 32)
 _ITEM, _ITEM_HEAD = b"\xfe\xff\x00\xe0", 8
 
@@ -43,9 +43,9 @@ class Stored:
     """One decoded frame.
 
     Attributes:
-        values: (H, W) or (H, W, 3) integers; signed ones with their sign.
-        photometric: Their photometric interpretation; YBR arrives as RGB.
-        notes: What was found and mended, as words for a flag.
+        values: (H, W) or (H, W, 3) integers, sign-extended if signed.
+        photometric: Photometric interpretation of the values; YBR is converted to RGB.
+        notes: Notes on corrections, as text for a flag.
     """
 
     values: Frame
@@ -54,16 +54,16 @@ class Stored:
 
 
 def agree_on_size(ds: Dataset) -> list[str]:
-    """Exchange Rows and Columns of a header where the code stream of its first frame has them so.
+    """Swap Rows and Columns of a header if the code stream of the first frame has them swapped.
 
     Args:
         ds: A header with pixel data and a transfer syntax; changed in place.
 
     Returns:
-        What was found, as words for a flag.
+        Notes on a correction, as text for a flag.
 
     Raises:
-        Exception: Whatever pydicom raises on malformed pixel data; the caller translates.
+        Exception: Any exception of pydicom on malformed pixel data; the caller translates it.
     """
     syntax = UID(ds.file_meta.TransferSyntaxUID)
     rows, columns = int(ds.Rows), int(ds.Columns)
@@ -72,15 +72,15 @@ def agree_on_size(ds: Dataset) -> list[str]:
     stream = next(_streams(ds), b"")
     code = read_codestream(stream)
     if code is not None:
-        exchanged = (code.rows, code.columns) == (columns, rows)
+        swapped = (code.rows, code.columns) == (columns, rows)
     else:
-        exchanged = (
+        swapped = (
             syntax == RLELossless and not rows_end_at(stream, columns) and rows_end_at(stream, rows)
         )
-    if not exchanged:
+    if not swapped:
         return []
     ds.Rows, ds.Columns = columns, rows
-    return ["Rows and Columns were exchanged: the code stream has them the other way round"]
+    return ["Rows and Columns were swapped, compared with the code stream"]
 
 
 def stored_frames(ds: Dataset, name: str) -> Iterator[Stored]:
@@ -91,9 +91,9 @@ def stored_frames(ds: Dataset, name: str) -> Iterator[Stored]:
         name: File name, for errors.
 
     Raises:
-        UnreadableImageError: No decoder for the compression, damaged data, less than promised, or
-            a header that the data contradict.
-        Exception: Whatever pydicom raises on malformed headers; the caller translates.
+        UnreadableImageError: The compression has no decoder, the data is damaged or incomplete, or
+            contradicts the header.
+        Exception: Any exception of pydicom on malformed headers; the caller translates it.
     """
     syntax = UID(ds.file_meta.TransferSyntaxUID)
     if syntax in COMPRESSIONS:
@@ -102,8 +102,8 @@ def stored_frames(ds: Dataset, name: str) -> Iterator[Stored]:
         yield from _native_frames(ds, syntax, name)
     else:
         raise UnreadableImageError(
-            f"{name}: found pixels in transfer syntax {_name(syntax)}, which fxpipe does not "
-            "read, wanted uncompressed, RLE, JPEG, JPEG-LS or JPEG 2000"
+            f"{name}: transfer syntax {_name(syntax)} is not supported, expected uncompressed, "
+            "RLE, JPEG, JPEG-LS or JPEG 2000"
         )
 
 
@@ -115,13 +115,14 @@ def _native_frames(ds: Dataset, syntax: UID, name: str) -> Iterator[Stored]:
     allocated, stored = int(ds.BitsAllocated), int(ds.BitsStored)
     if allocated not in _ALLOCATED or stored > allocated:
         raise UnreadableImageError(
-            f"{name}: found {stored} bits stored in {allocated} allocated, wanted them to fit into "
-            f"{', '.join(map(str, _ALLOCATED))}"
+            f"{name}: found {stored} bits stored in {allocated} allocated, expected "
+            f"{', '.join(map(str, _ALLOCATED))} bits allocated and at most as many stored"
         )
-    found, wanted = len(ds.PixelData), get_expected_length(ds, unit="bytes")
-    if found < wanted:
+    length, expected = len(ds.PixelData), get_expected_length(ds, unit="bytes")
+    if length < expected:
         raise UnreadableImageError(
-            f"{name}: found {found} bytes of pixel data, wanted {wanted}: the file is truncated"
+            f"{name}: found {length} bytes of pixel data, expected {expected}: the file is "
+            "truncated"
         )
     for index in range(int(ds.get("NumberOfFrames") or 1)):
         yield _by_pydicom(ds, index, syntax, name)
@@ -132,18 +133,18 @@ def _check_not_compressed(data: bytes, syntax: UID, name: str) -> None:
     start = _offsets_end(data) + _ITEM_HEAD if encapsulated else 0
     code = read_codestream(data[start:] if start else data)
     if encapsulated or code:
-        found = code.coding.value if code else "encapsulated"
+        coding = code.coding.value if code else "encapsulated"
         raise UnreadableImageError(
-            f"{name}: found compressed pixel data ({found}) in transfer syntax {_name(syntax)}, "
-            "wanted uncompressed ones, or the transfer syntax of the compression"
+            f"{name}: found compressed pixel data ({coding}) in transfer syntax {_name(syntax)}, "
+            "expected uncompressed data, or the transfer syntax of the compression"
         )
 
 
 def _by_pydicom(ds: Dataset, index: int, syntax: UID, name: str) -> Stored:
-    """One frame, uncompressed or RLE; a function, so that its caller keeps no frame."""
+    """Decode one frame, uncompressed or RLE; a function, so that the caller keeps no frame."""
     grey = int(ds.SamplesPerPixel) == 1
-    # Not iter_array: its frames are read-only, and its own sign correction fails on them. Unused
-    # bits of grey values are our affair: pydicom believes BitsStored and not HighBit.
+    # Not iter_array: its frames are read-only, and its sign correction fails on them. Unused bits
+    # of grey values are corrected here, because pydicom uses BitsStored and ignores HighBit.
     options: dict[str, Any] = {"correct_unused_bits": not grey}
     plugin = "pydicom" if syntax == RLELossless else ""
     frame, facts = get_decoder(syntax).as_array(ds, index=index, decoding_plugin=plugin, **options)
@@ -151,8 +152,8 @@ def _by_pydicom(ds: Dataset, index: int, syntax: UID, name: str) -> Stored:
     if not grey:
         if int(ds.get("HighBit", ds.BitsStored - 1)) != int(ds.BitsStored) - 1:
             raise UnreadableImageError(
-                f"{name}: found colour whose HighBit is not BitsStored - 1, wanted right-aligned "
-                "values"
+                f"{name}: found colour whose HighBit is not BitsStored - 1, expected "
+                "right-aligned values"
             )
         return Stored(frame, photometric)
     values, note = right_aligned(frame, ds, name)
@@ -165,8 +166,8 @@ def _by_pydicom(ds: Dataset, index: int, syntax: UID, name: str) -> Stored:
 def _compressed_frames(ds: Dataset, syntax: UID, name: str) -> Iterator[Stored]:
     if not _is_encapsulated(ds.PixelData):
         raise UnreadableImageError(
-            f"{name}: found pixel data that are not encapsulated, wanted those of transfer syntax "
-            f"{_name(syntax)}, which are compressed"
+            f"{name}: found pixel data that is not encapsulated, expected the compressed data of "
+            f"transfer syntax {_name(syntax)}"
         )
     for index, stream in enumerate(_streams(ds)):
         code = read_codestream(stream)
@@ -174,7 +175,7 @@ def _compressed_frames(ds: Dataset, syntax: UID, name: str) -> Iterator[Stored]:
             yield _by_pydicom(ds, index, syntax, name)
         elif code is None:
             raise UnreadableImageError(
-                f"{name}: found damaged or foreign data, wanted a {syntax.name} code stream"
+                f"{name}: found damaged or unknown data, expected a {syntax.name} code stream"
             )
         else:
             yield _decoded(stream, code, ds, syntax, name)
@@ -191,17 +192,17 @@ def _streams(ds: Dataset) -> Iterator[bytes]:
 
 
 def _decoded(stream: bytes, code: CodeStream, ds: Dataset, syntax: UID, name: str) -> Stored:
-    """One frame of the JPEG families, by the decoder for what it is."""
+    """Decode one frame of a JPEG family."""
     _check_code(stream, code, ds, name)
     notes = []
     if code.coding is not CODINGS.get(syntax):
-        notes.append(f"transfer syntax {syntax.name} holds {code.coding.value}")
+        notes.append(f"transfer syntax {syntax.name} contains {code.coding.value}")
     if code.coding is Coding.JPEG and code.bits > 12:
-        # What GDCM writes into streams of 12 bits, against the standard.
+        # GDCM writes wrong bit depths into 12-bit streams.
         code = replace(code, bits=int(ds.BitsStored))
     frame, photometric = decode_stream(stream, code, ds, name)
     if frame.ndim == 2:
-        # A decoder counts from bit 0, unless more bits were compressed than the header knows.
+        # Decoders right-align the values, unless the stream has more bits than the header.
         fits = code.bits <= int(ds.BitsStored)
         frame, note = right_aligned(frame, ds, name, decoded=fits)
         notes += [note] if note else []
@@ -210,24 +211,25 @@ def _decoded(stream: bytes, code: CodeStream, ds: Dataset, syntax: UID, name: st
 
 def _check_code(stream: bytes, code: CodeStream, ds: Dataset, name: str) -> None:
     rows, columns, samples = int(ds.Rows), int(ds.Columns), int(ds.SamplesPerPixel)
-    for found, wanted, unit in (
+    for actual, expected, unit in (
         (f"{code.columns} x {code.rows}", f"{columns} x {rows}", "px"),
-        (f"{code.samples}", f"{samples}", "samples a pixel"),
+        (f"{code.samples}", f"{samples}", "samples per pixel"),
     ):
-        if found != wanted:
+        if actual != expected:
             raise UnreadableImageError(
-                f"{name}: found a code stream of {found} {unit}, wanted the {wanted} of its header"
+                f"{name}: found a code stream of {actual} {unit}, expected {expected} as in the "
+                "header"
             )
-    # Some decoders fill what a cut stream lacks with grey.
+    # Some decoders fill the missing part of a truncated stream with grey.
     if not stream[: code.end].rstrip(b"\0\xff").endswith(b"\xff\xd9"):
         raise UnreadableImageError(
-            f"{name}: found a {code.coding.value} frame without an end: the file is truncated, "
-            "wanted a whole one"
+            f"{name}: the {code.coding.value} frame has no end: the file is truncated, expected a "
+            "complete file"
         )
 
 
 def why_unreadable(syntax: UID) -> str:
-    """Why pictures in a compression cannot be decoded here; empty if they can.
+    """Reason why a compression cannot be decoded here; empty if it can.
 
     Args:
         syntax: One of :data:`COMPRESSIONS`.
@@ -236,7 +238,7 @@ def why_unreadable(syntax: UID) -> str:
 
 
 def _is_encapsulated(data: bytes) -> bool:
-    """Whether pixel data begin with a table of offsets and an item (PS3.5 A.4)."""
+    """Whether pixel data start with an offset table and an item (PS3.5 A.4)."""
     end = _offsets_end(data)
     return data[:4] == _ITEM and data[end : end + 4] in (_ITEM, b"")
 

@@ -1,9 +1,9 @@
-"""Decodes one compressed DICOM frame with GDCM, in a process of its own.
+"""Script that decodes one compressed DICOM frame with GDCM in a separate process.
 
-On a damaged stream GDCM ends its process (C++ exceptions that Python never sees, segmentation
-faults), and one bad file must not end a run. So this file is run as a script, by path and with
-nothing of fxpipe imported, by :mod:`pipeline.io.decoders`: the stream comes in on stdin, the pixels
-leave on stdout, both as raw bytes. Exit 0 means that all pixels were written.
+GDCM may crash on a damaged stream (uncaught C++ exceptions, segmentation faults), and one bad file
+must not end a run. :mod:`pipeline.io.decoders` runs this file by path, without any import of
+fxpipe. It reads the stream from stdin and writes the pixels to stdout, both as raw bytes. Exit code
+0 means that all pixels were written.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ def main(arguments: list[str]) -> int:
 
     Args:
         arguments: Transfer syntax UID, photometric interpretation, then as decimal numbers rows,
-            columns, samples a pixel, bits allocated, bits stored, pixel representation; as the
-            code stream has them, which may differ from the header.
+            columns, samples per pixel, bits allocated, bits stored and pixel representation of the
+            code stream, which may differ from the header.
     """
     import gdcm
 
-    # Who started it waits for 60 s, and may be gone before.
+    # The parent process waits for 60 s, and may exit before that.
     if hasattr(signal, "alarm"):
         signal.alarm(90)
     syntax, photometric = arguments[:2]
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
     text = image.GetBuffer()
     if text is None:
         return 1
-    # GDCM hands its bytes over as str.
+    # GDCM returns bytes as str.
     sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
     return 0
 

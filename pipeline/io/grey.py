@@ -1,11 +1,11 @@
-"""Stored DICOM values to display values: the chain of PS3.4 N.2 with PS3.3 C.11.
+"""Conversion of stored DICOM values to display values: the pipeline of PS3.4 N.2 with PS3.3 C.11.
 
-Modality LUT or rescale, then VOI LUT or window, then the presentation's direction. Each step is a
-function of the value alone, so the chain is computed once for each grey level of a frame.
+Modality LUT or rescale, then VOI LUT or window, then the polarity of the presentation. Each step
+depends only on the value, so the pipeline is computed once for each grey level of a frame.
 
-pydicom has these steps too, but its VOI LUT wraps round when the table has 8-bit entries and the
-picture more, and its modality LUT does so with a negative first value. The tests hold both
-against each other where pydicom is right.
+pydicom has these steps too, but its VOI LUT wraps around if the table has 8-bit entries and the
+picture more bits, and its modality LUT does so for a negative first value. The tests compare both
+implementations where pydicom is correct.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from .header import first_item, header_number, window
 
 Values = NDArray[np.float64]
 Table = tuple[Values, int, int]
-"""Entries of a look-up table, the input of the first one, and the bits that they use."""
+"""Entries of a look-up table, the input of the first entry, and the number of bits they use."""
 
 
 def display_values(stored: NDArray[Any], ds: Dataset, *, big_endian: bool) -> Array:
-    """Bring one monochrome frame to the grey values that a viewer would show first.
+    """Convert one monochrome frame to the grey values that a viewer shows by default.
 
     Args:
-        stored: (H, W) integers of at most 16 bits, signed ones with their sign.
-        ds: The header of this frame (:func:`.header.of_frame`). Of several VOI LUTs or windows the
-            first is used; a VOI LUT goes before a window. With neither, the smallest value of the
-            frame (padding aside) becomes black and the largest white.
+        stored: (H, W) integers of at most 16 bits, sign-extended if signed.
+        ds: The header of this frame (:func:`.header.of_frame`). The first VOI LUT is used, else the
+            first window. With neither, the smallest value of the frame (without padding) becomes
+            black and the largest white.
         big_endian: Byte order of LUT data in the file.
 
     Returns:
@@ -44,10 +44,10 @@ def display_values(stored: NDArray[Any], ds: Dataset, *, big_endian: bool) -> Ar
     if first > last:
         return pixels
     levels = modality_values(np.arange(first, last + 1, dtype=np.float64), ds, big_endian)
-    shown = voi_values(levels, ds, big_endian)
+    displayed = voi_values(levels, ds, big_endian)
     if is_inverted(ds):
-        shown = 1.0 - shown
-    table = np.clip(shown, 0.0, 1.0).astype(np.float32)
+        displayed = 1.0 - displayed
+    table = np.clip(displayed, 0.0, 1.0).astype(np.float32)
     for rows in bands(*stored.shape):
         values = stored[rows]
         pixels[rows] = table[np.clip(values.astype(np.intp) - first, 0, last - first)]
@@ -60,10 +60,10 @@ def display_values(stored: NDArray[Any], ds: Dataset, *, big_endian: bool) -> Ar
 def modality_extremes(
     stored: NDArray[Any], ds: Dataset, *, big_endian: bool
 ) -> tuple[float, float]:
-    """The least and the greatest value of a frame behind the modality LUT, padding aside.
+    """Smallest and largest value of a frame after the modality LUT, without padding.
 
     Args:
-        stored: As for :func:`display_values`.
+        stored: See :func:`display_values`.
         ds: The header.
         big_endian: Byte order of LUT data in the file.
     """
@@ -75,7 +75,7 @@ def modality_extremes(
 
 
 def modality_values(values: Values, ds: Dataset, big_endian: bool) -> Values:
-    """Apply the modality LUT or the rescale; a header with neither changes nothing.
+    """Apply the modality LUT or the rescale, if the header has one.
 
     Args:
         values: Stored values.
@@ -101,7 +101,7 @@ def voi_values(values: Values, ds: Dataset, big_endian: bool) -> Values:
 
     Args:
         values: Output of :func:`modality_values`.
-        ds: The header. A window that the standard forbids (no width, for one) counts as none.
+        ds: The header. An invalid window (for example without a width) is ignored.
         big_endian: Byte order of LUT data.
 
     Returns:
@@ -113,8 +113,8 @@ def voi_values(values: Values, ds: Dataset, big_endian: bool) -> Values:
     if item := first_item(ds, "VOILUTSequence"):
         table, first, bits = voi_table(item, ds, big_endian)
         return _look_up(values, table, first) / (2.0**bits - 1.0)
-    if found := window(ds):
-        centre, width, function = found
+    if parameters := window(ds):
+        centre, width, function = parameters
         if function == "LINEAR":
             if width == 1.0:
                 return (values > centre - 0.5).astype(np.float64)
@@ -128,33 +128,33 @@ def voi_values(values: Values, ds: Dataset, big_endian: bool) -> Values:
 
 
 def _extremes(stored: NDArray[Any], ds: Dataset) -> tuple[int, int]:
-    """The smallest and the largest value that is no padding; (1, 0) when there is none."""
-    found: list[int] = []
+    """Smallest and largest value without padding; (1, 0) if all is padding."""
+    extremes: list[int] = []
     for rows in bands(*stored.shape):
         values = stored[rows]
         padding = _padding(values, ds)
         picture = values if padding is None else values[~padding]
         if picture.size:
-            found += int(picture.min()), int(picture.max())
-    return (min(found), max(found)) if found else (1, 0)
+            extremes += int(picture.min()), int(picture.max())
+    return (min(extremes), max(extremes)) if extremes else (1, 0)
 
 
 def is_inverted(ds: Dataset) -> bool:
     """Whether small values are white.
 
-    MONOCHROME1 and INVERSE say the same thing twice (PS3.3 C.8.11.3.1.2): they do not cancel.
+    MONOCHROME1 and INVERSE mean the same (PS3.3 C.8.11.3.1.2); both together do not cancel out.
     """
     shape = ds.get("PresentationLUTShape")
     return bool(ds.PhotometricInterpretation == "MONOCHROME1" or shape == "INVERSE")
 
 
 def _padding(stored: NDArray[Any], ds: Dataset) -> NDArray[np.bool_] | None:
-    """Mask of the pixels that are no part of the picture (PS3.3 C.7.5.1.1.2)."""
+    """Mask of the pixels outside the picture (PS3.3 C.7.5.1.1.2)."""
     value = header_number(ds.get("PixelPaddingValue"))
     if value is None:
         return None
     limit = header_number(ds.get("PixelPaddingRangeLimit"))
-    # Headers often give the number with the wrong sign: compare in the frame's own type.
+    # Headers often give the value with the wrong sign: compare in the type of the frame.
     ends = [
         int(np.array(int(end)).astype(stored.dtype))
         for end in (value, value if limit is None else limit)
@@ -163,10 +163,10 @@ def _padding(stored: NDArray[Any], ds: Dataset) -> NDArray[np.bool_] | None:
 
 
 def modality_table(item: Dataset, ds: Dataset, big_endian: bool) -> Table:
-    """The modality LUT: entries, the stored value of the first one, and the bits of an entry.
+    """The modality LUT: entries, the stored value of the first entry, and the bits of an entry.
 
     Args:
-        item: Of the ModalityLUTSequence.
+        item: Item of the ModalityLUTSequence.
         ds: The header of the frame.
         big_endian: Byte order of LUT data.
 
@@ -177,10 +177,10 @@ def modality_table(item: Dataset, ds: Dataset, big_endian: bool) -> Table:
 
 
 def voi_table(item: Dataset, ds: Dataset, big_endian: bool) -> Table:
-    """The VOI LUT: entries, the value of the first one behind the modality LUT, and the bits.
+    """The VOI LUT: entries, the value of the first entry after the modality LUT, and the bits.
 
     Args:
-        item: Of the VOILUTSequence.
+        item: Item of the VOILUTSequence.
         ds: The header of the frame.
         big_endian: Byte order of LUT data.
 
@@ -194,24 +194,24 @@ def voi_table(item: Dataset, ds: Dataset, big_endian: bool) -> Table:
 
 
 def _stored_range(ds: Dataset) -> tuple[float, float]:
-    """The least and the greatest number that can be stored."""
+    """Smallest and largest value that can be stored."""
     span = 2.0 ** int(ds.BitsStored)
     return (-span / 2, span / 2 - 1) if int(ds.PixelRepresentation) else (0.0, span - 1)
 
 
 def look_up_table(item: Dataset, big_endian: bool, inputs: tuple[float, float]) -> Table:
-    """A table of 16-bit words, whatever the file said of their sign.
+    """Read a table of unsigned 16-bit words, regardless of the sign in the file.
 
     Args:
-        item: With LUTDescriptor and LUTData.
+        item: Item with LUTDescriptor and LUTData.
         big_endian: Byte order of LUT data.
-        inputs: The least and the greatest number that the table can be asked for. Where it can be
-            negative, so can the first input of the table be (PS3.3 C.11.1.1.1, C.11.2.1.1), and
-            else not; unless the table, so read, begins beyond all of them.
+        inputs: Smallest and largest possible input. The first input of the table is signed if and
+            only if these can be negative (PS3.3 C.11.1.1.1, C.11.2.1.1), unless the table would
+            then start beyond all of them.
 
     Returns:
-        The entries; the input of the first one; the bits that the entries use, at least 8: many
-        descriptors say 16 of tables with fewer.
+        The entries; the input of the first entry; the bits that the entries use, at least 8 (many
+        descriptors give 16 for tables with fewer).
 
     Raises:
         ValueError: The table is malformed.
@@ -229,12 +229,14 @@ def look_up_table(item: Dataset, big_endian: bool, inputs: tuple[float, float]) 
         if bits <= 8 and len(table) < entries:
             table = table.astype(">u2" if big_endian else "<u2").view("u1")[:entries]
     if len(table) != entries or not 1 <= bits <= 16:
-        raise ValueError(f"LUT has {len(table)} entries of {bits} bits, descriptor says {entries}")
+        raise ValueError(
+            f"LUT has {len(table)} entries of {bits} bits, the descriptor gives {entries}"
+        )
     return table.astype(np.float64), _first_input(word, entries, inputs), bits_used(table.max())
 
 
 def _descriptor(value: Any, big_endian: bool) -> tuple[int, int, int]:
-    """Number of entries, first input and bits as unsigned words."""
+    """Number of entries, first input and bits, as unsigned words."""
     if isinstance(value, bytes):  # of unknown representation
         value = np.frombuffer(value, ">u2" if big_endian else "<u2").tolist()
     entries, first, bits = (int(part) & 0xFFFF for part in value)
@@ -242,15 +244,15 @@ def _descriptor(value: Any, big_endian: bool) -> tuple[int, int, int]:
 
 
 def _first_input(word: int, entries: int, inputs: tuple[float, float]) -> int:
-    """The sign of a table's first input, from what the table can be asked for."""
+    """First input of a table, with the sign that fits the possible inputs."""
     low, high = inputs
     signed = word - 2**16 if word >= 2**15 else word
-    wanted, other = (signed, word) if low < 0 else (word, signed)
-    meets = [first <= high and first + entries > low for first in (wanted, other)]
-    return other if meets == [False, True] else wanted
+    expected, other = (signed, word) if low < 0 else (word, signed)
+    overlaps = [first <= high and first + entries > low for first in (expected, other)]
+    return other if overlaps == [False, True] else expected
 
 
 def _look_up(values: Values, table: Values, first: int) -> Values:
-    """Values before the table take its first entry, values behind it the last."""
-    found: Values = table[np.clip(np.rint(values) - first, 0, len(table) - 1).astype(np.intp)]
-    return found
+    """Look up values; those below the table get the first entry, those above it the last."""
+    entries: Values = table[np.clip(np.rint(values) - first, 0, len(table) - 1).astype(np.intp)]
+    return entries

@@ -1,8 +1,8 @@
-"""DICOM header values as they occur: one that is illegal costs itself, never the picture.
+"""Tolerant reading of DICOM header values: an illegal value is dropped, the picture is kept.
 
-What is sure to be meant (small letters in a coded value, a decimal comma) is put right in the data
-set; what is not is taken out of it, with a note. So nobody who reads it later has to fear it. Notes
-name keywords and quote no value: patient identifiers may stand in any of them.
+Unambiguous errors (lower case in a coded value, a decimal comma) are corrected in the data set;
+other illegal values are removed from it, with a note. Later readers can rely on the values. Notes
+name keywords and quote no values, because any value may contain patient identifiers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
-"""(row, column) distances of pixel centres in mm; the calibrated one first, as viewers do."""
+"""(row, column) distances of pixel centres in mm; the calibrated one first, as in viewers."""
 _PAIRS = (*SPACINGS, "PixelAspectRatio")
 _COUNTS = ("NumberOfFrames", "HighBit")
 _NUMBERS = (
@@ -42,7 +42,7 @@ _GROUPS = {
     _MODALITY: ("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
     _MEASURES: _PAIRS,
 }
-"""Functional groups, and the keywords that mean the same at the top level (PS3.3 C.7.6.16.2)."""
+"""Functional groups, and the equivalent keywords at the top level (PS3.3 C.7.6.16.2)."""
 _MOST_SPACING_MM = 100.0
 
 
@@ -50,7 +50,7 @@ _MOST_SPACING_MM = 100.0
 
 
 def header_number(value: Any) -> float | None:
-    """The first of one or several header numbers; None when there is no finite one."""
+    """The first of one or several header numbers; None if it is missing or not finite."""
     if isinstance(value, MultiValue | list | tuple):
         value = value[0] if len(value) else None
     if value is None or value == "":
@@ -60,18 +60,18 @@ def header_number(value: Any) -> float | None:
 
 
 def header_text(ds: Dataset, keyword: str) -> str:
-    """A text, several values of it joined as in the file; empty when it cannot be read."""
+    """A text, several values joined as in the file; empty if it cannot be read."""
     try:
         value = ds.get(keyword)
         values = value if isinstance(value, MultiValue | list | tuple) else [value]
         return "\\".join("" if each is None else str(each) for each in values).strip()
-    # As in decode: pydicom raises nearly anything on hostile values.
+    # As in decode: pydicom raises nearly any exception on hostile values.
     except Exception:  # noqa: BLE001
         return ""
 
 
 def first_item(ds: Dataset, keyword: str) -> Dataset | None:
-    """The first item of a LUT sequence that has a table; None when there is none."""
+    """The first item of a LUT sequence, if it has a table; else None."""
     item = _first(ds, keyword)
     if item is None or item.get("LUTData") is None or item.get("LUTDescriptor") is None:
         return None
@@ -79,9 +79,9 @@ def first_item(ds: Dataset, keyword: str) -> Dataset | None:
 
 
 def window(ds: Dataset) -> tuple[float, float, str] | None:
-    """Centre, width and function of the first window, if the standard allows it.
+    """Centre, width and function of the first window, if it is valid.
 
-    A linear window has a width of at least 1, the others one above 0 (PS3.3 C.11.2.1.2.1,
+    The width is at least 1 for a linear window, and above 0 for the others (PS3.3 C.11.2.1.2.1,
     C.11.2.1.3).
     """
     centre, width = header_number(ds.get("WindowCenter")), header_number(ds.get("WindowWidth"))
@@ -95,32 +95,32 @@ def window(ds: Dataset) -> tuple[float, float, str] | None:
 # ------------------------------------------------------------------------------ whole headers
 
 
-def mend(ds: Dataset) -> list[str]:
-    """Put right or take out what is illegal among the values that fxpipe reads.
+def correct(ds: Dataset) -> list[str]:
+    """Correct or remove illegal values among those that fxpipe reads.
 
     Args:
-        ds: Changed in place; its functional groups too.
+        ds: The header; changed in place, including its functional groups.
 
     Returns:
-        Each thing that was found, once: words for a flag.
+        Notes without duplicates, as text for a flag.
     """
-    notes = _mend_item(ds)
+    notes = _correct_item(ds)
     for holder in (*_shared(ds), *_per_frame(ds)):
         for group in _GROUPS:
             if (item := _first(holder, group)) is not None:
-                notes += _mend_item(item)
+                notes += _correct_item(item)
     return list(dict.fromkeys(notes))
 
 
 def of_frame(ds: Dataset, index: int) -> Dataset:
-    """What the header says of the grey values and the spacing of one frame.
+    """Header values for the grey values and the spacing of one frame.
 
-    The functional groups of the frame go before the shared ones, and those before the top level;
-    a window that the standard forbids is passed over.
+    The functional groups of the frame have precedence over the shared ones, and those over the top
+    level. An invalid window is skipped.
 
     Args:
-        ds: Mended.
-        index: Zero-based.
+        ds: Header, corrected by :func:`correct`.
+        index: Zero-based frame number.
 
     Returns:
         A flat data set that shares its elements with ``ds``.
@@ -130,14 +130,14 @@ def of_frame(ds: Dataset, index: int) -> Dataset:
     holders = [*_per_frame(ds)[index : index + 1], *_shared(ds)]
     for group, keywords in _GROUPS.items():
         items = [item for holder in holders if (item := _first(holder, group)) is not None]
-        spoken = next((item for item in (*items, ds) if _says(item, group)), None)
-        if spoken is not None:
-            _share(spoken, keywords, view)
+        source = next((item for item in (*items, ds) if _has_group(item, group)), None)
+        if source is not None:
+            _share(source, keywords, view)
     return view
 
 
-def _says(item: Dataset, group: str) -> bool:
-    """Whether an item holds what its functional group is for."""
+def _has_group(item: Dataset, group: str) -> bool:
+    """Whether an item has the values of a functional group."""
     if group == _VOI:
         return first_item(item, "VOILUTSequence") is not None or window(item) is not None
     if group == _MODALITY:
@@ -152,51 +152,51 @@ def _share(source: Dataset, keywords: tuple[str, ...], view: Dataset) -> None:
             view.add(source[keyword])
 
 
-def _mend_item(ds: Dataset) -> list[str]:
+def _correct_item(ds: Dataset) -> list[str]:
     for keyword in _WORDS:
         if keyword in ds:
-            _mend_word(ds, keyword)
+            _correct_word(ds, keyword)
     return [
         note
         for keyword in (*_COUNTS, *_NUMBERS, *_PAIRS)
         if keyword in ds
-        for note in _mend_numbers(ds, keyword)
+        for note in _correct_numbers(ds, keyword)
     ]
 
 
-def _mend_word(ds: Dataset, keyword: str) -> None:
-    """A coded value in capitals, and the first of several."""
-    found = header_text(ds, keyword)
-    word = found.partition("\\")[0].strip().upper()
-    if word != found:
+def _correct_word(ds: Dataset, keyword: str) -> None:
+    """Convert a coded value to upper case, and keep the first of several."""
+    text = header_text(ds, keyword)
+    word = text.partition("\\")[0].strip().upper()
+    if word != text:
         ds.add_new(keyword, "CS", word)
 
 
-def _mend_numbers(ds: Dataset, keyword: str) -> Iterator[str]:
-    """What is wrong with a number, or with a pair of them."""
+def _correct_numbers(ds: Dataset, keyword: str) -> Iterator[str]:
+    """Correct or remove a number or a pair of numbers, and yield a note."""
     texts: list[str] = []
     try:
         value = ds[keyword].value
         values = list(value) if isinstance(value, MultiValue | list | tuple) else [value]
         texts = ["" if each is None else str(each).strip() for each in values]
-        if not any(texts):  # pydicom reads some of these as None and some as a text
+        if not any(texts):  # pydicom reads an empty value as None or as text
             del ds[keyword]
             return
-        numbers = [float(text.replace(",", ".")) for text in _meant(keyword, texts)]
+        numbers = [float(text.replace(",", ".")) for text in _used(keyword, texts)]
         legal = _legal(keyword, numbers)
     # As in header_text.
     except Exception:  # noqa: BLE001
         legal = False
     if not legal:
         del ds[keyword]
-        yield f"an illegal {keyword} was left out"
+        yield f"an illegal {keyword} was ignored"
     elif any("," in text for text in texts):
         ds[keyword].value = numbers if keyword in _PAIRS else numbers[0]
         yield f"a decimal comma in {keyword} was read as a point"
 
 
-def _meant(keyword: str, texts: list[str]) -> list[str]:
-    """The numbers that are used: both of a pair, else the first."""
+def _used(keyword: str, texts: list[str]) -> list[str]:
+    """Both numbers of a pair, else the first number."""
     return texts if keyword in _PAIRS else texts[:1]
 
 
@@ -222,7 +222,7 @@ def _first(ds: Dataset, keyword: str) -> Dataset | None:
 
 
 def _items(ds: Dataset, keyword: str) -> list[Dataset]:
-    """Of a sequence; none of what claims to be one and is not."""
+    """Items of a sequence; empty for an invalid one."""
     try:
         value = ds.get(keyword)
     # As in header_text.

@@ -1,7 +1,7 @@
-"""The directory of a DICOM medium (DICOMDIR, PS3.10 clause 8): which study a file belongs to.
+"""Look-up of the study of a file in the directory of its DICOM medium (DICOMDIR, PS3.10 clause 8).
 
-A file's own header says it first. The directory is asked about files whose header does not, above
-all those that cannot be read: so a study keeps the pictures that it lost on a scratched disc.
+It is used for files whose header gives no study, mainly files that cannot be read. So a study also
+lists its unreadable pictures, for example on a scratched disc.
 """
 
 from __future__ import annotations
@@ -13,30 +13,33 @@ from typing import TYPE_CHECKING
 
 from .quiet import quiet
 
-if TYPE_CHECKING:  # as in the package: most files need no pydicom
+if TYPE_CHECKING:  # pydicom is imported only when needed
     from pydicom.dataset import Dataset
 
 _NAMES = ("DICOMDIR", "dicomdir")
 _MOST_COMPONENTS = 8
-"""Of a file's name on a medium (PS3.10 clause 8.2)."""
+"""Most components of a file name on a medium (PS3.10 clause 8.2)."""
 
 _MOST_BYTES = 2**26
 
 
-def listed_study(path: Path) -> str | None:
-    """The StudyInstanceUID of a file by the DICOMDIR of its medium; None where there is none.
+def listed_study(path: Path | None) -> str | None:
+    """The StudyInstanceUID of a file according to the DICOMDIR of its medium; else None.
 
     Args:
-        path: The file; the DICOMDIR lies in its folder or above it.
+        path: The file; the DICOMDIR is in its folder or a parent folder. None for content in
+            memory, which has no medium.
     """
+    if path is None:
+        return None
     whole = path.absolute()
     for folder in whole.parents[:_MOST_COMPONENTS]:
         for name in _NAMES:
             directory = folder / name
             try:
-                found = directory.stat()
-                if directory.is_file() and found.st_size <= _MOST_BYTES:
-                    studies = _studies(directory, found.st_mtime_ns)
+                status = directory.stat()
+                if directory.is_file() and status.st_size <= _MOST_BYTES:
+                    studies = _studies(directory, status.st_mtime_ns)
                     return studies.get(_file_id(whole.relative_to(folder).parts))
             except OSError:
                 continue
@@ -45,13 +48,13 @@ def listed_study(path: Path) -> str | None:
 
 @lru_cache(maxsize=4)
 def _studies(directory: Path, _changed_ns: int) -> MappingProxyType[str, str]:
-    """StudyInstanceUID by file, as of a moment; none where the directory is broken."""
+    """StudyInstanceUID by file; empty if the directory is damaged. Cached by modification time."""
     from .dicom import parse
 
     try:
         with quiet():
             return MappingProxyType(studies_of(parse(directory.read_bytes(), directory.name)))
-    # Hostile files raise nearly anything, and the file that is asked about is not this one.
+    # Hostile files raise nearly any exception, and a damaged DICOMDIR must not fail other files.
     except Exception:  # noqa: BLE001
         return MappingProxyType({})
 
@@ -59,8 +62,8 @@ def _studies(directory: Path, _changed_ns: int) -> MappingProxyType[str, str]:
 def studies_of(ds: Dataset) -> dict[str, str]:
     """StudyInstanceUID of every file that a directory lists.
 
-    Its records are a tree: each names the next one beside it and the first one below it, by their
-    places in the file (PS3.3 F.3.2.2).
+    Its records form a tree: each refers to its next sibling and its first child by their offsets
+    in the file (PS3.3 F.3.2.2).
 
     Args:
         ds: The DICOMDIR.
@@ -70,7 +73,7 @@ def studies_of(ds: Dataset) -> dict[str, str]:
     waiting = [(ds.OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity, "")]
     while waiting:
         offset, study = waiting.pop()
-        record = records.pop(offset, None)  # each once, also where they form a circle
+        record = records.pop(offset, None)  # each once, even in a circular list
         if record is None:
             continue
         waiting.append((record.get("OffsetOfTheNextDirectoryRecord"), study))
@@ -84,5 +87,5 @@ def studies_of(ds: Dataset) -> dict[str, str]:
 
 
 def _file_id(components: tuple[str, ...] | list[str]) -> str:
-    """A file's name, however the file system shows it: small letters, and ``;1`` of ISO 9660."""
+    """Normalised file name: upper case, without ``;1`` of ISO 9660."""
     return "/".join(str(part).partition(";")[0].rstrip(".").upper() for part in components)

@@ -1,4 +1,4 @@
-"""Keeps the warnings of Pillow, pydicom and highdicom about odd files inside this package."""
+"""Suppression of warnings of Pillow, pydicom and highdicom about unusual files."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _LIBRARIES = r"(PIL|pydicom|highdicom|pipeline\.io|pipeline\.report\.dicom)(\.|$
 
 
 class _Gate:
-    """Opens one ``catch_warnings`` for all threads that are inside at the same time.
+    """Shares one ``catch_warnings`` between threads.
 
-    ``catch_warnings`` saves and restores a process-wide list: two threads that overlap could
-    restore in the wrong order and leave the filter behind for good. So the first thread in
-    installs the filter, and the last one out removes it.
+    ``catch_warnings`` saves and restores a process-wide list: two overlapping threads could restore
+    in the wrong order and leave the filter installed. So the first thread to enter installs the
+    filter, and the last one to leave removes it.
     """
 
     def __init__(self) -> None:
@@ -43,11 +43,11 @@ _GATE = _Gate()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Ignore warnings that name Pillow, pydicom, highdicom or their callers here as their place.
+    """Ignore warnings raised in Pillow, pydicom, highdicom or their callers in this package.
 
-    They may quote header values, patient identifiers among them; what matters about a file is
-    raised as an error or stands in its row. While any thread is inside, the filter holds for all
-    threads, but for those modules only.
+    Such warnings may quote header values, including patient identifiers. Relevant problems of a
+    file are raised as errors or reported in its row. While any thread is inside, the filter applies
+    to all threads, but only for these modules.
     """
     _GATE.enter()
     try:

@@ -1,10 +1,10 @@
-"""JPEG, PNG, TIFF, WebP and BMP to grey values in [0, 1], by Pillow.
+"""Conversion of JPEG, PNG, TIFF, WebP and BMP to grey values in [0, 1], with Pillow.
 
-Known limits, all Pillow's: CMYK with 16 bits a channel keeps the upper 8; 64-bit and
-half-precision TIFF is refused.
+Known limits of Pillow: CMYK with 16 bits per channel keeps the upper 8; 64-bit and half-precision
+TIFF is refused.
 
-Draft mode is not used: of 291 test pictures 28 are large enough for JPEG to be scaled while it is
-decoded; that would save a tenth of their decoding and change probabilities by up to 0.08.
+Draft mode of JPEG (scaling during decoding) is not used. Of 291 test pictures, 28 are large enough
+for it; it would save a tenth of their decoding time and change probabilities by up to 0.08.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from .sniff import Kind
 from .square import square_shape, squared
 from .tiff import has_planes, put_in_native_order, read_planes
 
-# The plugins by name and not Image.open: the format is known from the content, and Image.open
-# warns about large pictures by a process-wide limit before the size can be looked at.
+# Plugins instead of Image.open: the format is known from the content, and Image.open warns about
+# large pictures by a process-wide limit before the size can be checked.
 _OPENERS: Mapping[Kind, Callable[[BytesIO], ImageFile]] = {
     Kind.JPEG: JpegImageFile,
     Kind.PNG: PngImageFile,
@@ -51,7 +51,7 @@ _OPENERS: Mapping[Kind, Callable[[BytesIO], ImageFile]] = {
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION = 0x0112, 0x011A, 0x011B
 _SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 254, 258, 262, 339
 _SIGNED = 2
-# EXIF orientation to what turns a picture upright.
+# Functions that turn a picture upright, by EXIF orientation.
 _TURNS: Mapping[int, Callable[[Array], Array]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -66,7 +66,7 @@ _SIDEWAYS = (5, 6, 7, 8)
 
 @dataclass(frozen=True, slots=True)
 class _Coding:
-    """How the numbers of a TIFF page are meant; the defaults hold for the other formats."""
+    """Encoding of the values of a TIFF page; the defaults apply to other formats."""
 
     bits: int | None = None
     signed: bool = False
@@ -75,7 +75,7 @@ class _Coding:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A file in memory, which may be opened more than once."""
+    """A file in memory that can be opened several times."""
 
     content: bytes
     kind: Kind
@@ -91,38 +91,40 @@ class _File:
 def read_raster(
     content: bytes, kind: Kind, ref: ImageRef, room: Room
 ) -> Generator[XrayImage, None, None]:
-    """Decode every page of a TIFF, the first picture of any other format.
+    """Decode all pages of a TIFF, or the first picture of any other format.
 
-    EXIF orientation is applied, colour becomes luminance, transparent parts become black. Pixels
-    that are not square by the file's density are resampled to square ones, and flagged.
+    EXIF orientation is applied, colour becomes luminance, transparent parts become black. If the
+    density in the file gives non-square pixels, they are resampled to square ones, and flagged.
 
     Args:
         content: The whole file.
-        kind: Its format; not DICOM.
+        kind: Format of the file; not DICOM.
         ref: The file, without a frame number.
-        room: Taken for each page until the next one is asked for.
+        room: Memory budget, reserved for each page until the next one is requested.
 
     Yields:
-        Images; 8 bit is divided by 255, 16 bit by 65535, or by 4095 and the like where all values
-        are smaller (:mod:`.depth`). Floats outside [0, 1], 32-bit and signed integers have no
-        agreed white: their smallest value becomes 0 and their largest 1.
+        Images. 8-bit values are divided by 255, 16-bit values by 65535 or by the maximum of the
+        bits they use (:mod:`.depth`). Floats outside [0, 1], 32-bit and signed integers have no
+        defined white: their smallest value becomes 0 and their largest 1.
 
     Raises:
-        UnreadableImageError: Broken, truncated, too large, or with values that are no numbers.
-        OwnOutputError: fxpipe wrote it.
+        UnreadableImageError: The file is damaged, truncated or too large, or has non-finite values.
+        OwnOutputError: fxpipe created the file.
     """
-    file = _File(content, kind, ref.path.name)
+    file = _File(content, kind, ref.name)
     try:
         image = file.open()
         if image.info.get("Software") == MAKER:
-            raise OwnOutputError(f"{file.name}: found a picture that fxpipe made, wanted others")
+            raise OwnOutputError(
+                f"{file.name}: found a picture created by fxpipe, expected an original"
+            )
         pages = _pages(image, file.name) if isinstance(image, TiffImageFile) else [0]
         for page in pages:
             if isinstance(image, TiffImageFile):
                 image.seek(page)
             _check_size(image, file.name)
             shape = square_shape((image.height, image.width), _aspect(image))
-            deep, is_grey_alpha = is_deep(image), is_deep_grey(image)  # before it is loaded
+            deep, is_grey_alpha = is_deep(image), is_deep_grey(image)  # before loading
             with room.for_picture(max(image.width * image.height, math.prod(shape))):
                 pixels, flags, bit_depth = _upright(image, file, page)
                 source = replace(ref, frame=page) if len(pages) > 1 else ref
@@ -134,24 +136,26 @@ def read_raster(
                     colour=0.0 if is_grey_alpha else coloured_image(image, by_most=deep),
                 )
                 del pixels
-    # Pillow's words for a broken file; its parsers use SyntaxError for "not this format".
+    # Errors of Pillow on a damaged file; its parsers use SyntaxError for "not this format".
     except (OSError, SyntaxError) as error:
         raise UnreadableImageError(
-            f"{file.name}: found a {kind} file that cannot be decoded ({error}), "
-            "wanted a whole and valid one"
+            f"{file.name}: cannot decode the {kind} file ({error}), expected a complete and valid "
+            "file"
         ) from error
 
 
 def _pages(image: TiffImageFile, name: str) -> list[int]:
-    """The pages of a TIFF that are pictures of their own: previews are left out."""
+    """Numbers of the pages of a TIFF, without previews."""
     pages = []
     for page in itertools.count():
-        try:  # and not n_frames, which looks for the last page of a million first
+        try:  # not n_frames, which would first search the last page of possibly millions
             image.seek(page)
         except EOFError:
             break
         if page >= MAX_PICTURES:
-            raise UnreadableImageError(f"{name}: found more than {MAX_PICTURES} pages, wanted less")
+            raise UnreadableImageError(
+                f"{name}: found more than {MAX_PICTURES} pages, expected fewer"
+            )
         if not int(image.tag_v2.get(_SUBFILE_TYPE, 0)) & 1:
             pages.append(page)
     return pages or [0]
@@ -161,7 +165,7 @@ def _check_size(image: Image.Image, name: str) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise UnreadableImageError(
-            f"{name}: found {width} x {height} px, wanted at most {MAX_PIXELS} px in all"
+            f"{name}: found {width} x {height} px, expected at most {MAX_PIXELS} px in total"
         )
 
 
@@ -169,17 +173,17 @@ def _upright(image: ImageFile, file: _File, page: int) -> tuple[Array, tuple[Fla
     """Decode the current page, make its pixels square and turn it upright.
 
     Returns:
-        (H, W) float32 in [0, 1], a flag if the pixels were not square, and the bits of a source
+        (H, W) float32 in [0, 1], a flag if the pixels were not square, and the bits per source
         pixel.
     """
     aspect = _aspect(image)
     turn = _orientation(image) if isinstance(image, TiffImageFile) else 1
-    pixels, bits, still_to_turn = _grey(image, file, page)
-    if aspect is not None and turn in _SIDEWAYS and still_to_turn == 1:
+    pixels, bits, remaining_turn = _grey(image, file, page)
+    if aspect is not None and turn in _SIDEWAYS and remaining_turn == 1:
         aspect = 1.0 / aspect
     pixels, flags = squared(pixels, aspect)
-    if still_to_turn in _TURNS:
-        pixels = np.ascontiguousarray(_TURNS[still_to_turn](pixels))
+    if remaining_turn in _TURNS:
+        pixels = np.ascontiguousarray(_TURNS[remaining_turn](pixels))
     return pixels, flags, bits
 
 
@@ -187,8 +191,8 @@ def _grey(image: ImageFile, file: _File, page: int) -> tuple[Array, int, int]:
     """Decode the current page.
 
     Returns:
-        (H, W) float32 in [0, 1], the bits of a source pixel, and its orientation: Pillow turns
-        TIFF pages by itself.
+        (H, W) float32 in [0, 1], the bits per source pixel, and the orientation that is still to be
+        applied (Pillow turns TIFF pages upright itself).
     """
     coding = _Coding()
     if isinstance(image, TiffImageFile):
@@ -203,28 +207,30 @@ def _grey(image: ImageFile, file: _File, page: int) -> tuple[Array, int, int]:
     if image.mode == "F" or image.mode.startswith("I"):
         return pixels, _deep(image, coding, file.name, out=pixels), _orientation(image)
     if coding.signed:
-        raise UnreadableImageError(f"{file.name}: found signed 8-bit values, wanted unsigned ones")
-    opaque = _is_hidden(image)
+        raise UnreadableImageError(
+            f"{file.name}: found signed 8-bit values, expected unsigned ones"
+        )
+    hidden = _is_hidden(image)
     for rows, strip in _strips(image):
-        grey = strip.convert("RGB").convert("L") if opaque else _luminance(strip)
+        grey = strip.convert("RGB").convert("L") if hidden else _luminance(strip)
         np.divide(np.asarray(grey), np.float32(255), out=pixels[rows])
     return pixels, 1 if image.mode == "1" else 8, _orientation(image)
 
 
 def _is_hidden(image: Image.Image) -> bool:
-    """Whether nothing of a picture is visible, so that its transparency cannot be meant."""
+    """Whether a picture is fully transparent; its transparency is then ignored."""
     return image.has_transparency_data and not any(
         strip.convert("RGBA").getchannel("A").getbbox() for _, strip in _strips(image)
     )
 
 
 def _orientation(image: ImageFile) -> int:
-    """By EXIF; 1, upright, where there is none that can be read."""
+    """EXIF orientation; 1 (upright) if there is none or it cannot be read."""
     return int(_exif(image, _ORIENTATION) or 1)
 
 
 def _aspect(image: ImageFile) -> float | None:
-    """Height of a pixel divided by its width, by the density of the file; None without one."""
+    """Height of a pixel divided by its width, from the density of the file; None without one."""
     densities = [image.info.get(name) for name in ("jfif_density", "aspect")]
     if isinstance(image, PngImageFile | BmpImageFile):
         densities.append(image.info.get("dpi"))
@@ -237,17 +243,17 @@ def _aspect(image: ImageFile) -> float | None:
 
 
 def _exif(image: ImageFile, tag: int) -> float | None:
-    """A number; None where it cannot be read, which must not cost the picture."""
+    """An EXIF number; None if it cannot be read."""
     try:
         value = image.getexif().get(tag)
         return None if value is None else float(value)
-    # As in decode: Pillow raises nearly anything on a broken block.
+    # As in decode: Pillow raises nearly any exception on a damaged block.
     except Exception:  # noqa: BLE001
         return None
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
-    """A picture in bands of rows: Pillow and numpy each copy what they convert."""
+    """A picture in bands of rows, because Pillow and numpy each copy what they convert."""
     for rows in bands(image.height, image.width):
         yield rows, image.crop((0, rows.start, image.width, rows.stop))
 
@@ -266,14 +272,14 @@ def _deep(image: Image.Image, coding: _Coding, name: str, out: Array) -> int:
     black, span, bits = _range(image, coding, name)
     for rows, strip in _strips(image):
         out[rows] = (_numbers(strip, coding) - black) / span
-    # Pillow turns 8-bit pages round by itself, and only those.
+    # Pillow inverts 8-bit pages itself, and only those.
     if coding.white_is_zero:
         np.subtract(np.float32(1), out, out=out)
     return bits
 
 
 def _range(image: Image.Image, coding: _Coding, name: str) -> tuple[float, float, int]:
-    """The number that becomes 0, the distance from it to the one that becomes 1, and the bits."""
+    """The value that becomes 0, its distance to the value that becomes 1, and the bits."""
     first = np.asarray(image.crop((0, 0, 1, 1))).dtype
     unsigned = first.kind == "u" and first.itemsize == 2  # in either byte order
     bits = coding.bits or (16 if unsigned else 32)
@@ -284,7 +290,7 @@ def _range(image: Image.Image, coding: _Coding, name: str) -> tuple[float, float
         bad += int((~np.isfinite(numbers)).sum())
     if bad:
         raise UnreadableImageError(
-            f"{name}: found {bad} pixels that are NaN or infinite, wanted numbers"
+            f"{name}: found {bad} pixels that are NaN or infinite, expected finite values"
         )
     if unsigned or (bits == 16 and low >= 0.0):
         return 0.0, float(white(high, bits)), bits
@@ -296,12 +302,12 @@ def _range(image: Image.Image, coding: _Coding, name: str) -> tuple[float, float
 def _numbers(image: Image.Image, coding: _Coding) -> NDArray[np.float64]:
     values = np.asarray(image)
     if values.dtype == np.int32 and coding.bits in (None, 32) and not coding.signed:
-        values = values.view(np.uint32)  # Pillow has no mode of its own for them
+        values = values.view(np.uint32)  # Pillow has no mode for unsigned 32-bit values
     return values.astype(np.float64)
 
 
 def _luminance(image: Image.Image) -> Image.Image:
-    """Any 8-bit mode to mode L (ITU-R 601), laid over black where it is transparent."""
+    """Convert any 8-bit mode to mode L (ITU-R 601), blended with black where transparent."""
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         black = Image.new("RGBA", layer.size, (0, 0, 0, 255))

@@ -1,4 +1,4 @@
-"""A bound on what threads that read at the same time hold in memory."""
+"""Limit on the memory of threads that read files at the same time."""
 
 from __future__ import annotations
 
@@ -6,71 +6,81 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-_FILE_BYTES_A_PIXEL = 4
-"""Two raw 16-bit files for each picture that is decoded: its own and one that waits."""
+from ..source import NamedBytes, Source
+
+FILE_BYTES_A_PIXEL = 4
+"""Bytes of file content per pixel in decoding: two raw 16-bit files per picture, its own file and
+one that waits."""
 
 
 class Room:
-    """Room for so many pixels, and for the files that they come from.
+    """Shared memory budget for a number of pixels, and for the files that contain them.
 
-    A thread waits until its file has room, then until its picture has; who asks for more than
-    there is in all waits until nobody else has any. It cannot deadlock as long as each thread
-    decodes one file at a time: who has a picture's room never waits for more, gives it back
-    and so lets in who waits, and who waits for a picture's room waits for nothing else. So a
-    thread that keeps the pictures of two files at once has to use :data:`UNLIMITED`.
+    A thread waits for the budget of its file, then for that of its picture. A request above the
+    whole budget waits until no other thread holds any of it. This cannot deadlock as long as each
+    thread decodes one file at a time: a thread that holds the budget of a picture waits for nothing
+    before it releases it. A thread that keeps the pictures of two files at once must use
+    :data:`UNLIMITED`.
+
+    Args:
+        pixels: Size of the budget.
     """
 
     def __init__(self, pixels: int) -> None:
         self._pixels = _Share(pixels)
-        self._bytes = _Share(_FILE_BYTES_A_PIXEL * pixels)
+        self._bytes = _Share(FILE_BYTES_A_PIXEL * pixels)
 
     @contextmanager
-    def for_file(self, path: Path) -> Iterator[None]:
-        """Room for the content of a file; what has no size, as a missing file, needs none."""
-        try:
-            size = path.stat().st_size
-        except OSError:
-            size = 0
-        with self._bytes.taken(size):
+    def for_file(self, source: Source) -> Iterator[None]:
+        """Reserve memory for the content of a file; none if its size cannot be read."""
+        with self._bytes.acquired(_size(source)):
             yield
 
     @contextmanager
     def for_picture(self, pixels: int) -> Iterator[None]:
-        """Room for a picture, from its decoding until its consumer asks for the next one."""
-        with self._pixels.taken(pixels):
+        """Reserve memory for a picture, from its decoding until the next one is requested."""
+        with self._pixels.acquired(pixels):
             yield
 
     def hold(self, content_bytes: int) -> None:
-        """Told that the content of a file is so large once it is inflated."""
+        """Report the size of inflated content; overridden in worker processes."""
 
     @property
     def memory(self) -> str:
-        """How much memory a picture may take, for errors: "needs more than …"."""
-        return "there is"
+        """Available memory, for errors: "needs more memory than …"."""
+        return "available"
+
+
+def _size(source: Source) -> int:
+    if isinstance(source, NamedBytes):
+        return len(source.content)
+    try:
+        return source.stat().st_size
+    except OSError:
+        return 0
 
 
 class _Share:
-    """A semaphore of which more than one can be taken, but never a part of what is asked for."""
+    """A semaphore from which a thread acquires several units at once."""
 
     def __init__(self, size: int) -> None:
         self._size = self._free = size
-        self._changed = threading.Condition()
+        self._condition = threading.Condition()
 
     @contextmanager
-    def taken(self, wanted: int) -> Iterator[None]:
-        amount = min(wanted, self._size)
-        with self._changed:
-            self._changed.wait_for(lambda: self._free >= amount)
+    def acquired(self, requested: int) -> Iterator[None]:
+        amount = min(requested, self._size)
+        with self._condition:
+            self._condition.wait_for(lambda: self._free >= amount)
             self._free -= amount
         try:
             yield
         finally:
-            with self._changed:
+            with self._condition:
                 self._free += amount
-                self._changed.notify_all()
+                self._condition.notify_all()
 
 
 UNLIMITED = Room(sys.maxsize)
-"""For who decodes one picture after the other, or bounds them in another way."""
+"""For callers that decode one picture at a time, or limit memory in another way."""

@@ -1,4 +1,4 @@
-"""What a file is, by its content: names and suffixes lie."""
+"""Detection of the file format by content; file names are not reliable."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..errors import ImageError, NotAPictureError, UnreadableImageError
 
 
 class Kind(StrEnum):
-    """The formats that can be decoded."""
+    """The supported formats."""
 
     JPEG = "JPEG"
     PNG = "PNG"
@@ -21,7 +21,7 @@ class Kind(StrEnum):
     UNKNOWN = "unknown"
 
 
-WANTED = "DICOM, JPEG, PNG, TIFF, WebP or BMP"
+EXPECTED = "DICOM, JPEG, PNG, TIFF, WebP or BMP"
 
 _PICTURE_SUFFIXES = (
     *(".dcm", ".dicom", ".dic", ".ima", ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff"),
@@ -34,7 +34,7 @@ _BMP_HEADER_BYTES = (12, 40, 52, 56, 64, 108, 124)
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 
-# Only to say in words what was found; the first match wins.
+# Descriptions for messages; the first match is used.
 _LOOKS_LIKE = (
     (b"%PDF-", "a PDF document"),
     (b"PK\x03\x04", "a ZIP archive"),
@@ -46,17 +46,17 @@ _LOOKS_LIKE = (
     (b"\0\0\0\x0cJXL ", "a JPEG XL picture"),
     (b"\xd0\xcf\x11\xe0", "an old Office document"),
     (b"{\\rtf", "an RTF document"),
-    (b"\0\x05\x16\x07", "attributes that macOS keeps beside a file (AppleDouble)"),
+    (b"\0\x05\x16\x07", "file attributes of macOS (AppleDouble)"),
 )
 
 
 def sniff(content: bytes) -> Kind:
-    """Tell the format from the content alone.
+    """Detect the format from the content.
 
     Args:
         content: The whole file, or at least its first 4 KiB.
     """
-    # DICOM first: its free 128 bytes may hold the header of another format on purpose.
+    # DICOM first: its preamble of 128 bytes may contain the header of another format.
     if content[128:132] == b"DICM" or _is_bare_dicom(content):
         return Kind.DICOM
     if content.startswith(b"\xff\xd8\xff"):
@@ -67,36 +67,37 @@ def sniff(content: bytes) -> Kind:
         return Kind.TIFF
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return Kind.WEBP
-    # "BM" alone may be the start of a text.
+    # "BM" may also start a text.
     if content[:2] == b"BM" and int.from_bytes(content[14:18], "little") in _BMP_HEADER_BYTES:
         return Kind.BMP
     return Kind.UNKNOWN
 
 
 def refusal(content: bytes, name: str) -> ImageError:
-    """The error for content that :func:`sniff` does not know.
+    """Error for content that :func:`sniff` does not recognise.
 
     Args:
         content: The whole file.
         name: File name, which decides between the two errors.
 
     Returns:
-        :class:`UnreadableImageError` when the file is empty or its name claims a picture or
-        nothing, :class:`NotAPictureError` otherwise.
+        :class:`UnreadableImageError` if the file is empty or :func:`claims_picture` is true for
+        its name, :class:`NotAPictureError` otherwise.
     """
     if not content:
-        return UnreadableImageError(f"{name}: found an empty file (0 bytes), wanted {WANTED}")
+        return UnreadableImageError(f"{name}: found an empty file (0 bytes), expected {EXPECTED}")
     error = UnreadableImageError if claims_picture(name) else NotAPictureError
-    return error(f"{name}: found {_looks_like(content)}, wanted {WANTED}")
+    return error(f"{name}: found {_looks_like(content)}, expected {EXPECTED}")
 
 
 def claims_picture(name: str) -> bool:
-    """Whether a file name promises a picture: by its suffix, or by having none.
+    """Whether a file name may be that of a picture: by its suffix, or because it has none.
 
-    DICOM files are often called ``IM000001`` or by a UID, whose last component is no suffix.
-    Dot files (``.DS_Store``) promise nothing, and neither does what macOS puts beside a picture on
-    foreign disks (``._IM000001.jpg``).
+    DICOM files are often named ``IM000001`` or by a UID, whose last component is not a suffix. Dot
+    files (``.DS_Store``) do not count, nor do the attribute files that macOS writes to other file
+    systems (``._IM000001.jpg``).
     """
+    name = PurePath(name).name
     if name.startswith("._"):
         return False
     suffix = PurePath(name).suffix.lower()
@@ -106,10 +107,10 @@ def claims_picture(name: str) -> bool:
 
 
 def _is_bare_dicom(content: bytes) -> bool:
-    """Whether content starts with two well-formed elements of group 0002 or 0008, ascending.
+    """Whether content starts with two valid, ascending elements of group 0002 or 0008.
 
-    Little endian, explicit or implicit, or big endian, which is always explicit. No text starts
-    so: one of the first two bytes is a zero.
+    Little endian is explicit or implicit, big endian always explicit. Text cannot start like this,
+    because one of the first two bytes is zero.
     """
     return any(_are_elements(content, order) for order in "<>")
 
@@ -123,7 +124,7 @@ def _are_elements(content: bytes, order: str) -> bool:
 
 
 def _element(content: bytes, start: int, order: str) -> tuple[tuple[int, int], int] | None:
-    """Tag and end offset of the DICOM element at ``start``; None when it is none."""
+    """Tag and end offset of the DICOM element at ``start``; None if it is not valid."""
     head = content[start : start + 12]
     if len(head) < 8:
         return None
@@ -146,7 +147,7 @@ def _element(content: bytes, start: int, order: str) -> tuple[tuple[int, int], i
 
 
 def _looks_like(content: bytes) -> str:
-    """Say in words what unknown content seems to be."""
+    """Describe unknown content."""
     for start, description in _LOOKS_LIKE:
         if content.startswith(start):
             return description
@@ -157,7 +158,7 @@ def _looks_like(content: bytes) -> str:
         return "nothing but zero bytes"
     if head.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
         return "an HTML page"
-    # A multi-byte character may be cut at the end, hence "ignore"; control bytes betray binary.
+    # "ignore": a multi-byte character may be cut off at the end. Control bytes mean binary data.
     text = head.decode("utf-8", "ignore")
     if len(text.encode()) >= len(head) - 3 and all(
         c.isprintable() or c in "\t\r\n\f" for c in text

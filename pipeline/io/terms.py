@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .body_parts import BODY_PARTS
+from .body_parts import BODY_PARTS, VIEWS
 
 _MODALITIES = """
     AR AS ASMT AU BDUS BI BMD CD CF CP CR CS CT CTPROTOCOL DD DF DG DM DOC DR DS DX EC ECG EEG EMG
@@ -19,8 +19,7 @@ _MODALITIES = """
 """
 _VIEWS = """
     AP PA LL RL RLD LLD RLO LLO LAT LATERAL OBL OBLIQUE AXIAL TANGENTIAL DP PD DL VD DV LM ML LR
-    FRONTAL SCAPHOID Y STANDING LORDOTIC SUNRISE SKYLINE INTERNAL EXTERNAL ROTATION OUTLET MORTISE
-    AXILLARY FROGLEG ODONTOID
+    FRONTAL Y STANDING LORDOTIC INTERNAL EXTERNAL ROTATION OUTLET
 """
 _PHOTOMETRIC = """
     MONOCHROME1 MONOCHROME2 RGB PALETTE COLOR YBR FULL 422 PARTIAL 420 ICT RCT XYB ARGB CMYK HSV
@@ -42,8 +41,8 @@ def _words(*texts: str) -> frozenset[str]:
 
 WORDS: Mapping[str, frozenset[str]] = {
     "Modality": _words(_MODALITIES),
-    "BodyPartExamined": _words(_VAGUE, _SIDES, _VIEWS) | {*BODY_PARTS},
-    "ViewPosition": _words(_VIEWS, _SIDES),
+    "BodyPartExamined": _words(_VAGUE, _SIDES, _VIEWS) | {*VIEWS, *BODY_PARTS},
+    "ViewPosition": _words(_VIEWS, _SIDES) | {*VIEWS},
     "ImageLaterality": _words("L R U B"),
     "Laterality": _words("L R U B"),
     "PhotometricInterpretation": _words(_PHOTOMETRIC),

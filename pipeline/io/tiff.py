@@ -1,8 +1,8 @@
-"""TIFF pages that Pillow reads wrongly: samples in separate planes, and some in big-endian order.
+"""Workarounds for TIFF pages that Pillow reads wrongly: separate planes, and some big-endian data.
 
-Pillow unpacks uncompressed planes of 16 bits as if they had 8, and takes the second plane of grey
-with alpha for the first. So each plane is read as a grey page of its own, for which there is only
-one way: the same file with another directory at its end.
+Pillow unpacks uncompressed 16-bit planes as 8-bit ones, and uses the second plane of grey with
+alpha as the first. So each plane is read as a separate grey page, by appending another directory to
+the file.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from ..bands import bands
 from ..domain import Array
 from ..errors import UnreadableImageError
-from .deep_colour import Strips, shown, unpack_as
+from .deep_colour import Strips, luminance, unpack_as
 
 _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _EXTRA = 258, 262, 277, 284, 338
 _STRIPS, _TILES = (273, 279), (324, 325)
 _FORMAT, _JPEG_TABLES = 339, 347
 _SHARED = (256, 257, 259, 266, 278, 317, 322, 323, _FORMAT, _JPEG_TABLES)
-"""Size, compression, order of bits, rows of a strip, predictor, tiles, format, JPEG tables."""
+"""Size, compression, bit order, rows per strip, predictor, tiles, format, JPEG tables."""
 _WORDS = (259, 266, 317, _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _FORMAT)
 _SHORT, _LONG, _BYTES = (3, "H"), (4, "I"), (7, "B")
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _SEPARATE = 2
 _OPACITY = 2
-"""Of samples that are not yet multiplied by it."""
+"""Opacity that is not premultiplied."""
 
 
 def put_in_native_order(image: TiffImageFile) -> None:
-    """Have numbers that libtiff unpacks read in the order in which it gives them, this machine's.
+    """Read numbers that libtiff unpacks in the native byte order, in which it returns them.
 
-    Pillow does so for unsigned numbers of 16 bits only.
+    Pillow does so only for unsigned 16-bit numbers.
     """
     if image.tile and image.tile[0][0] == "libtiff":
         unpack_as(image, lambda mode: re.sub(r"(;\d+)B([SF]?)$", r"\1N\2", mode))
 
 
 def has_planes(image: TiffImageFile) -> bool:
-    """Whether the samples of the current page lie in planes that are read here."""
+    """Whether the current page has separate planes that this module reads."""
     tags = image.tag_v2
     photometric = tags.get(_PHOTOMETRIC, _WHITE_IS_ZERO)
     return bool(
@@ -59,13 +59,13 @@ def read_planes(image: TiffImageFile, content: bytes, name: str) -> tuple[Array,
     """Decode the current page, plane by plane.
 
     Args:
-        image: Opened at a page that :func:`has_planes`.
+        image: Image at a page with planes (:func:`has_planes`).
         content: The whole file.
         name: File name, for errors.
 
     Returns:
-        (H, W) float32 in [0, 1] as it lies in the file, not turned upright: luminance, black where
-        it is transparent; and the bits of a sample.
+        (H, W) float32 in [0, 1], in the orientation of the file: luminance, transparent parts
+        black; and the bits per sample.
 
     Raises:
         UnreadableImageError: Samples of other than 8 or 16 bits.
@@ -83,7 +83,7 @@ def read_planes(image: TiffImageFile, content: bytes, name: str) -> tuple[Array,
             yield rows, stacked, planes[-1][rows] if opacity else None
 
     inverted = photometric == _WHITE_IS_ZERO
-    return shown(strips, planes[0].shape, bits, inverted=inverted), bits
+    return luminance(strips, planes[0].shape, bits, inverted=inverted), bits
 
 
 def _planes(
@@ -108,17 +108,17 @@ def _planes(
         values = np.asarray(image)
         if values.dtype.kind != "u" or values.dtype.itemsize > 2:
             raise UnreadableImageError(
-                f"{name}: found planes of {page[_BITS]} bits in mode {image.mode}, wanted unsigned "
-                "ones of 8 or 16"
+                f"{name}: found planes of {page[_BITS]} bits in mode {image.mode}, expected "
+                "unsigned 8 or 16 bits"
             )
         yield values.astype(values.dtype.newbyteorder("="))
 
 
 def _with_directory(content: bytes, page: dict[int, Any], prefix: bytes) -> bytes:
-    """The file with another first directory, at its end.
+    """Append another first directory to the file.
 
-    The header is that of a classic TIFF, also where the file is a BigTIFF: places of strips and
-    tiles are counted from the start of the file, and they lie behind either header.
+    The new header is that of a classic TIFF, even if the file is a BigTIFF: offsets of strips and
+    tiles count from the start of the file, and both headers end before the first of them.
     """
     order = "<" if prefix == b"II" else ">"
     entries, beyond = [], b""

@@ -1,7 +1,7 @@
-"""From files to arrays that networks take, each file in a process that may die of it.
+"""Readers: decode files into network inputs, by default in isolated worker processes.
 
-A reader turns one file into what a run keeps of its pictures. :mod:`.here` does it in this
-process, :mod:`.isolated` has workers for it (:mod:`.worker`), to whom it talks over pipes
-(:mod:`.wire`); :mod:`.opened` has the choice. Nothing is imported here, for a worker has to start
-quickly.
+A reader turns one file, or content in memory, into prepared pictures. :mod:`.here` reads in this
+process; :mod:`.isolated` uses workers (:mod:`.worker`) and communicates with them over pipes
+(:mod:`.wire`); :mod:`.opened` chooses between them. This module imports nothing, so that a worker
+starts quickly.
 """

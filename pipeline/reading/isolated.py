@@ -1,8 +1,8 @@
-"""Reads each file in a worker: what a decoder does to its process costs one row.
+"""Reads each file in a worker process: a decoder crash affects only one row.
 
-Workers are started by ``sys.executable`` and not forked, so that none has a thread, a lock or a
-network session of the run; the first one while the networks are opened. A worker is busy with one
-file at a time. It is killed when that takes too long, and replaced when it ends.
+Workers are started with ``sys.executable`` and not forked, so they inherit no thread, lock or
+network session of the run. The first one starts while the networks are opened. A worker reads one
+file at a time. It is killed on timeout and replaced when it has ended.
 """
 
 from __future__ import annotations
@@ -13,30 +13,31 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 from ..clock import Clock
-from ..io import Room
+from ..errors import ImageError, UnsupportedError
+from ..io import Room, check_size
 from ..render import MOST_PX
+from ..source import NamedBytes, Source
 from . import wire
-from .prepared import Item, Prepared, Wanted, after, unread
+from .prepared import Item, Prepared, ReadOptions, next_frame, unread
 from .process import Process
 
 _WORKER = f"{__package__}.worker"
-_LOOK_S = 0.1
-"""How often somebody looks whether a file takes too long."""
+_POLL_S = 0.1
+"""Seconds between checks for overdue workers."""
 
-_AHEAD_BYTES = 2**24
-"""Of one file's pictures, read before the run has come to them; the others wait in the file."""
+_READ_AHEAD_BYTES = 2**24
+"""Most bytes of one file's pictures to read ahead; later pictures are read on demand."""
 
 
-class Isolated:
-    """The reader with workers.
+class IsolatedReader:
+    """A reader that uses worker processes.
 
     Args:
-        room: For pictures and files of all workers.
-        timeout_s: How long a worker may be busy with one file.
-        module: Whose ``main`` a worker runs.
+        room: Memory budget for the pictures and files of all workers.
+        timeout_s: Seconds that a worker may spend on one file.
+        module: Name of the module whose ``main`` a worker runs.
 
     Raises:
         StartError: No worker can be started.
@@ -54,15 +55,18 @@ class Isolated:
         self._watcher = threading.Thread(target=self._watch, name="fxpipe-watch", daemon=True)
         self._watcher.start()
 
-    def read(self, path: Path, wanted: Wanted, clock: Clock) -> Iterable[Item]:
-        """See :class:`.prepared.Reader`; of a file of many pictures the later ones wait in it."""
-        items = self._items(path, wanted, clock)
+    def read(self, source: Source, options: ReadOptions, clock: Clock) -> Iterable[Item]:
+        """See :class:`.prepared.Reader`; later pictures of a large file are read on demand."""
+        rejection = _rejection(source)
+        if rejection is not None:
+            return [rejection]
+        items = self._items(source, options, clock)
         first: list[Item] = []
         size = 0
         for item in items:
             first.append(item)
-            size += _bytes(item)
-            if size > _AHEAD_BYTES:
+            size += _array_bytes(item)
+            if size > _READ_AHEAD_BYTES:
                 return chain(first, items)
         return first
 
@@ -79,26 +83,26 @@ class Isolated:
             worker.close()
         self._watcher.join()
 
-    def _items(self, path: Path, wanted: Wanted, clock: Clock) -> Iterator[Item]:
+    def _items(self, source: Source, options: ReadOptions, clock: Clock) -> Iterator[Item]:
         with ExitStack() as stack:
             room = stack.enter_context(ExitStack())
-            room.enter_context(self._room.for_file(path))
+            room.enter_context(self._room.for_file(source))
             worker = stack.enter_context(self._worker())
-            reading = _Reading(worker, path, wanted, clock, self._timeout_s)
+            reading = _Reading(worker, source, options, clock, self._timeout_s)
             for step in reading.steps():
-                # A worker that asks for room has let go of the picture before; and whoever takes
-                # a picture may be slow to come back for the next one: others may have the room.
+                # A worker that requests room has released its previous picture. The consumer may
+                # be slow to request the next picture, so other workers may use the room.
                 room.close()
                 if isinstance(step, int):
-                    room.enter_context(self._room.for_file(path))
+                    room.enter_context(self._room.for_file(source))
                     room.enter_context(self._room.for_picture(step))
-                    reading.go_on()
+                    reading.resume()
                 else:
                     yield step
 
     @contextmanager
     def _worker(self) -> Iterator[Process]:
-        """A worker of one's own, started when none is idle."""
+        """Reserve a worker; starts a new one if none is idle."""
         with self._lock:
             worker = self._idle.pop() if self._idle else None
         if worker is not None and worker.ended:
@@ -116,7 +120,8 @@ class Isolated:
             worker.wait_ready()
             yield worker
         finally:
-            # Who is not done with its file (an error, or a consumer that left) is of no use.
+            # A worker that has not finished its file (an error, or a consumer that stopped
+            # early) cannot be reused.
             if worker.busy or worker.ended or self._stopped.is_set():
                 worker.close()
             with self._lock:
@@ -126,8 +131,8 @@ class Isolated:
                     self._idle.append(worker)
 
     def _watch(self) -> None:
-        """End workers that are busy for too long."""
-        while not self._stopped.wait(_LOOK_S):
+        """Kill overdue workers until the reader stops."""
+        while not self._stopped.wait(_POLL_S):
             with self._lock:
                 workers = list(self._workers)
             for worker in workers:
@@ -136,68 +141,71 @@ class Isolated:
 
 @dataclass
 class _Reading:
-    """One file in the hands of a worker."""
+    """One file that a worker reads."""
 
     worker: Process
-    path: Path
-    wanted: Wanted
+    source: Source
+    options: ReadOptions
     clock: Clock
     timeout_s: float
     sha256: str | None = None
     failed_at: int | None = None
 
     def steps(self) -> Iterator[Item | int]:
-        """Its pictures; and before each the number of pixels for which it wants room.
+        """Yield the pictures, and before each one the number of pixels that need room.
 
-        A picture is told when its worker has let go of it. After a number, and before the next
-        step, :meth:`go_on` has to be called.
+        A picture is yielded after its worker has released it. After a number, the caller must
+        call :meth:`resume` before the next step.
         """
         started = time.perf_counter()
         spent_s = 0.0
-        held: Item | None = None
-        most_bytes = _most_bytes(self.wanted)
+        pending: Item | None = None
+        max_bytes = _max_bytes(self.options)
         self.worker.busy = True
         try:
-            self._ask()
+            sent = time.monotonic()
+            self._send_request()
+            spent_s += time.monotonic() - sent
             while True:
-                asked = time.monotonic()
-                message, arrays = self.worker.receive(self.timeout_s - spent_s, most_bytes)
-                spent_s += time.monotonic() - asked
+                sent = time.monotonic()
+                message, arrays = self.worker.receive(self.timeout_s - spent_s, max_bytes)
+                spent_s += time.monotonic() - sent
                 kind = message["kind"]
                 if kind == "read":
                     self.sha256 = str(message["sha256"])
                 elif kind in ("picture", "unread"):
-                    held = wire.unpacked(message, arrays, self.path, self.wanted)
+                    pending = wire.unpacked(message, arrays, self.source, self.options)
                 elif kind in ("room", "end", "fault"):
-                    if held is not None:
-                        self.failed_at = after(held.image)
-                        yield held
-                        held, started = None, time.perf_counter()
+                    if pending is not None:
+                        self.failed_at = next_frame(pending.image)
+                        yield pending
+                        pending, started = None, time.perf_counter()
                     if kind == "room":
                         yield max(0, int(message["pixels"]))
                     elif kind == "end":
                         self._end(message)
                         return
                     else:
-                        error = f"stumbled over ({message['error']})"
+                        error = f"caused an internal error ({message['error']})"
                         yield self._unread(error, started)
                 else:
                     raise wire.WireError(f"found a message of kind {kind!r}")
-        except (wire.WireError, KeyError, TypeError, ValueError):
+        except (wire.WireError, *wire.MALFORMED):
             ending = self.worker.ending(self.timeout_s)
-            if held is not None:
-                self.failed_at = after(held.image)
-                yield held
+            if pending is not None:
+                self.failed_at = next_frame(pending.image)
+                yield pending
             yield self._unread(ending, started)
 
-    def go_on(self) -> None:
-        """Tell the worker that there is room."""
+    def resume(self) -> None:
+        """Notify the worker that room is available."""
         self.worker.send({"kind": "room"})
 
-    def _ask(self) -> None:
-        message = wire.request(self.path.absolute(), self.wanted)
+    def _send_request(self) -> None:
+        message, content = wire.request(self.source, self.options)
         cpu = self.clock.timer is time.thread_time
-        self.worker.send({**message, "cpu": cpu, "timeout_s": self.timeout_s})
+        message |= {"cpu": cpu, "timeout_s": self.timeout_s}
+        self.worker.send(message, content, self.timeout_s)
 
     def _end(self, message: wire.Message) -> None:
         self.clock.add({str(name): float(s) for name, s in message["seconds"].items()})
@@ -205,21 +213,33 @@ class _Reading:
         if message["last"]:
             self.worker.kill()
 
-    def _unread(self, what: str, started: float) -> Item:
-        words = f"{self.path.name}: found a file that {what}, wanted a valid one"
+    def _unread(self, reason: str, started: float) -> Item:
+        message = f"{self.source.name}: found a file that {reason}, expected a valid one"
         elapsed_ms = (time.perf_counter() - started) * 1000.0
-        return unread(self.path, self.failed_at, self.sha256, words, elapsed_ms)
+        return unread(self.source, self.failed_at, self.sha256, message, elapsed_ms)
 
 
-def _most_bytes(wanted: Wanted) -> int:
-    """Of the arrays of one picture."""
-    canvases = sum(4 * spec.height_px * spec.width_px for spec in wanted.preprocessings)
-    return canvases + (MOST_PX**2 if wanted.rendered else 0)
+def _rejection(source: Source) -> Item | None:
+    """The outcome of content that is too large to send to a worker; None for other sources."""
+    if not isinstance(source, NamedBytes):
+        return None  # the worker checks the size of a file
+    try:
+        check_size(len(source.content), source.name)
+    except ImageError as error:
+        unsupported = isinstance(error, UnsupportedError)
+        return unread(source, None, None, str(error), 0.0, unsupported=unsupported)
+    return None
 
 
-def _bytes(item: Item) -> int:
-    """Of the arrays of one picture."""
+def _max_bytes(options: ReadOptions) -> int:
+    """Maximum size of the arrays of one picture."""
+    canvases = sum(4 * spec.height_px * spec.width_px for spec in options.preprocessings)
+    return canvases + (MOST_PX**2 if options.rendered else 0)
+
+
+def _array_bytes(item: Item) -> int:
+    """Size of the arrays of one picture."""
     if not isinstance(item, Prepared):
         return 0
-    shown = 0 if item.rendered is None else item.rendered.pixels.nbytes
-    return shown + sum(array.nbytes for array in item.arrays.values())
+    rendered_bytes = 0 if item.rendered is None else item.rendered.pixels.nbytes
+    return rendered_bytes + sum(array.nbytes for array in item.arrays.values())

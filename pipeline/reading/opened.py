@@ -1,4 +1,4 @@
-"""The reader that a run is configured for."""
+"""Opens the reader that the configuration selects."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from contextlib import contextmanager
 
 from ..config import RunConfig
 from ..io import Room
-from .here import Here
-from .isolated import Isolated
+from .here import InProcessReader
+from .isolated import IsolatedReader
 from .prepared import Reader
 
 
 @contextmanager
 def open_reader(config: RunConfig) -> Iterator[Reader]:
-    """The reader that a run is configured for; its first worker is started at once."""
+    """Open the reader that ``config`` selects; its first worker starts immediately."""
     room = Room(config.megapixels * 10**6)
     if not config.isolate:
-        yield Here(room)
+        yield InProcessReader(room)
         return
-    reader = Isolated(room, config.timeout_per_file_s)
+    reader = IsolatedReader(room, config.timeout_per_file_s)
     try:
         yield reader
     finally:

@@ -1,29 +1,29 @@
-"""What a run keeps of a picture, and who makes it."""
+"""Prepared pictures and the reader protocol."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from ..clock import Clock
 from ..domain import Array, Flag, ImageRef, Outcome, Placement, Rendered, Status
 from ..preprocess import PreprocessSpec
+from ..source import Source
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """One picture, ready for every network; its pixels in full depth are gone.
+    """One picture, ready for every network; the full-depth pixels are not kept.
 
     Attributes:
-        image: Where it comes from.
-        arrays: (1, H, W) float32 for each kind of preprocessing that the run needs.
-        placements: Where the picture lies on each of them.
+        image: Reference to the source image.
+        arrays: (1, H, W) float32 for each preprocessing that the run needs.
+        placements: Position of the picture on each canvas.
         header, identity, rendered: See :class:`pipeline.domain.Outcome`.
-        flags: Doubts about its quality.
-        elapsed_ms: Reading, decoding and resizing.
-        study: See :class:`pipeline.domain.Outcome`; no reader knows it.
+        flags: Quality flags.
+        elapsed_ms: Time for reading, decoding and resizing.
+        study: See :class:`pipeline.domain.Outcome`; readers leave it None.
     """
 
     image: ImageRef
@@ -42,13 +42,13 @@ Item = Prepared | Outcome
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a run wants of every picture.
+class ReadOptions:
+    """What a reader produces from every picture.
 
     Attributes:
-        preprocessings: Each once.
-        identity: Whether it wants identifiers.
-        rendered: Whether it wants the picture for reports.
+        preprocessings: The required preprocessings, without duplicates.
+        identity: Whether to return identifiers.
+        rendered: Whether to return the picture for reports.
     """
 
     preprocessings: tuple[PreprocessSpec, ...]
@@ -57,36 +57,36 @@ class Wanted:
 
 
 class Reader(Protocol):
-    """Reads the files of one run, any number at the same time, each in a thread of the caller."""
+    """Reads the files of one run; several caller threads may read at the same time."""
 
-    def read(self, path: Path, wanted: Wanted, clock: Clock) -> Iterable[Item]:
-        """The pictures of one file, and the failed outcome of what ends it; at least one item.
+    def read(self, source: Source, options: ReadOptions, clock: Clock) -> Iterable[Item]:
+        """The pictures of one file, then a failed outcome if reading fails; at least one item.
 
-        Never raises for what the file holds. What is returned may go on reading while it is
-        iterated, in any one thread.
+        Never raises because of the file's content. The result may read lazily while one thread
+        (any thread) iterates over it.
 
         Args:
-            path: The file.
-            wanted: What to make of each picture.
-            clock: Told how long it took to read, decode and resize.
+            source: The file, or its content in memory.
+            options: What to produce from each picture.
+            clock: Records the time for reading, decoding and resizing.
 
         Raises:
-            StartError: There is nobody to read it.
+            StartError: No worker can be started.
         """
         ...
 
     def stop(self) -> None:
-        """Give up what is being read; nothing more is."""
+        """Abandon the files that are being read, and read no more."""
         ...
 
 
-def after(image: ImageRef) -> int:
-    """Number of the picture that follows another one in its file."""
+def next_frame(image: ImageRef) -> int:
+    """Zero-based number of the next picture in the file."""
     return (image.frame or 0) + 1
 
 
 def unread(
-    path: Path,
+    source: Source,
     frame: int | None,
     sha256: str | None,
     error: str,
@@ -99,17 +99,17 @@ def unread(
     """The outcome of a picture that cannot be read.
 
     Args:
-        path: The file.
+        source: The file, or its content in memory.
         frame: Zero-based number of the picture; None for the first, which may be the only one.
-        sha256: Of the file's content, if it could be read.
-        error: What was found, and what was wanted.
+        sha256: Digest of the file's content, if it could be read.
+        error: What was found, and what was expected.
         elapsed_ms: Time spent on it.
-        unsupported: Whether it is nothing that fxpipe judges.
-        identity: What is known of its identifiers.
-        flags: What else is to be said of it.
+        unsupported: Whether it is of a kind that fxpipe does not judge.
+        identity: Known identifiers.
+        flags: Flags of the picture.
     """
     return Outcome(
-        image=ImageRef(path, frame, sha256),
+        image=ImageRef.of(source, frame, sha256),
         status=Status.UNSUPPORTED if unsupported else Status.FAILED,
         error=error,
         elapsed_ms=elapsed_ms,

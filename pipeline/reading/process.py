@@ -1,4 +1,4 @@
-"""One worker as the run sees it: a process, two pipes, and how long somebody has waited for it."""
+"""The run's handle of one worker: a process, two pipes and a deadline."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, cast
+
+from numpy.typing import NDArray
 
 from .. import __file__ as package
 from ..errors import StartError
@@ -19,13 +22,16 @@ from . import wire
 if sys.platform == "linux":
     import fcntl
 
-# The worker must be this very package, wherever it was found.
+# The worker must import this same package, wherever it is installed.
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "import importlib; sys.exit(importlib.import_module(sys.argv[2]).main())"
 )
 _START_S = 120.0
-_DYING_S = 2.0
+_EXIT_S = 2.0
+_SEND_S = 10.0
+"""For a message without arrays, which fits into the pipe."""
+
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 _PIPE_BYTES = 2**20
 
@@ -34,10 +40,10 @@ class Process:
     """One worker, started with the instance.
 
     Args:
-        module: Whose ``main`` it runs.
+        module: Name of the module whose ``main`` it runs.
 
     Attributes:
-        busy: Whether it has a file and has not said that it is done with it.
+        busy: Whether it has a file that it has not reported as finished.
 
     Raises:
         StartError: It cannot be started.
@@ -52,7 +58,7 @@ class Process:
         options: dict[str, Any] = {} if sys.platform == "win32" else {"process_group": 0}
         try:
             self._process = subprocess.Popen(
-                # -P: no module of the working folder may stand before the standard library's.
+                # -P: modules in the working folder must not shadow the standard library.
                 [sys.executable, "-P", "-c", _BOOT, json.dumps(paths), module],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -64,54 +70,69 @@ class Process:
         self._requests = cast(BinaryIO, self._process.stdin)
         self._answers = cast(BinaryIO, self._process.stdout)
         if sys.platform == "linux":
-            # A picture in one go. Who has many pipes may be refused, and does without.
+            # Large enough for a whole picture. The system may refuse this to a user with many
+            # pipes; the default size works too.
             with suppress(OSError):
                 fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     @property
     def ended(self) -> bool:
-        """Whether it is no more."""
+        """Whether the process has ended."""
         return self._process.poll() is not None
 
     def wait_ready(self) -> None:
-        """Wait until it has imported what it needs.
+        """Wait until the worker has finished its imports.
 
         Raises:
-            StartError: It ends or takes too long, or is of another installation.
+            StartError: It ends, takes too long, or belongs to another installation.
         """
         if self._ready:
             return
         try:
             message, _ = self.receive(_START_S)
-            found = message.get("package")
+            imported = message.get("package")
         except wire.WireError as error:
             raise _cannot_start(f"a process that {self.ending(_START_S)}") from error
-        if found != package:
+        if imported != package:
             self.kill()
-            raise _cannot_start(f"the package {found}, wanted {package}")
+            raise _cannot_start(f"the package {imported}, expected {package}")
         self._ready = True
 
-    def send(self, message: wire.Message) -> None:
-        """Say something; if it has ended, that is told when it is listened to."""
-        with suppress(wire.WireError):
-            wire.send(self._requests, message)
+    def send(
+        self, message: wire.Message, arrays: Sequence[NDArray[Any]] = (), seconds: float = _SEND_S
+    ) -> None:
+        """Send a message; if the worker has ended, the next :meth:`receive` raises.
+
+        Args:
+            message: See :func:`.wire.send`.
+            arrays: See :func:`.wire.send`.
+            seconds: Time limit for accepting them, after which the worker is killed.
+        """
+        with self._killed_after(seconds), suppress(wire.WireError):
+            wire.send(self._requests, message, arrays)
 
     def receive(self, seconds: float, most_bytes: int = 0) -> tuple[wire.Message, wire.Arrays]:
-        """Listen, for so many seconds; then it is killed.
+        """Receive a message; the worker is killed if none arrives within ``seconds``.
 
         Raises:
-            WireError: It has ended, or says what it may not say.
+            WireError: The worker has ended, or its message is malformed.
         """
+        with self._killed_after(seconds):
+            return wire.receive(self._answers, most_bytes)
+
+    @contextmanager
+    def _killed_after(self, seconds: float) -> Iterator[None]:
+        """Let :meth:`kill_overdue` kill the worker if the block takes longer."""
         with self._lock:
             self._deadline = time.monotonic() + seconds
         try:
-            return wire.receive(self._answers, most_bytes)
+            yield
         finally:
             with self._lock:
                 self._deadline = None
 
     def kill(self) -> None:
-        """End it, and what it has started, at once."""
+        """Kill the worker and its child processes immediately."""
         if not self.ended:
             if sys.platform == "win32":
                 self._process.kill()
@@ -121,14 +142,14 @@ class Process:
             self._process.wait()
 
     def close(self) -> None:
-        """End it, with its pipes; only for who has it."""
+        """Kill the worker and close its pipes; only for the thread that has reserved it."""
         self.kill()
         for pipe in (self._requests, self._answers):
             with suppress(OSError):
                 pipe.close()
 
     def kill_overdue(self) -> None:
-        """End it if somebody has waited too long for it."""
+        """Kill the worker if its deadline has passed."""
         with self._lock:
             if self._deadline is None or time.monotonic() < self._deadline:
                 return
@@ -136,27 +157,28 @@ class Process:
         self.kill()
 
     def ending(self, seconds: float) -> str:
-        """What happened to it, in words for the file that it had; it has ended, or is ended now.
+        """End the worker and describe what the file did to it, for an error message.
 
         Args:
-            seconds: How long it was waited for.
+            seconds: The time limit that applied.
         """
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_DYING_S)  # its pipes close a moment before it is gone
-        by_itself = self.ended
+            self._process.wait(_EXIT_S)  # its pipes close shortly before it exits
+
+        exited = self.ended
         self.close()
         code = self._process.returncode
         if self._overdue:
             return f"kept a reader busy for more than {seconds:g} s"
-        if not by_itself:
-            return "made its reader talk nonsense"
+        if not exited:
+            return "made its reader send a malformed message"
         if code < 0:
             return f"crashed its reader (signal {-code})"
         return f"ended its reader (exit status {code})"
 
 
-def _cannot_start(found: str) -> StartError:
+def _cannot_start(reason: str) -> StartError:
     return StartError(
-        f"a process that reads files cannot be started: found {found}",
+        f"a process that reads files cannot be started: found {reason}",
         "`--set isolate=false` reads them in this process",
     )

@@ -1,8 +1,8 @@
-"""Reads one file after the other for a run, in a process that may crash, hang or be killed.
+"""The worker process, which reads files for a run and may crash, hang or be killed.
 
-Started by :mod:`.isolated`. Requests come in on stdin and pictures leave on stdout, as messages of
-:mod:`.wire`; the end of stdin is the end of the worker. Before it decodes a picture it asks for
-room, and the answer may take as long as it likes.
+:mod:`.isolated` starts it. It receives requests on stdin and sends pictures on stdout, as messages
+of :mod:`.wire`; it ends at the end of stdin. Before it decodes a picture it requests room, and
+waits for the answer without a time limit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,16 +21,17 @@ from .. import __file__ as package
 from ..clock import Clock
 from ..io import Room
 from ..io.limits import MAX_FILE_BYTES
+from ..source import Source, bytes_in_memory
 from . import wire
 from .allowance import Allowance
 from .here import prepare
 
 _GRACE_S = 30
-"""Beyond the time for a file, after which the worker ends itself: the run may be gone by then."""
+"""Seconds after the time limit of a file at which the worker exits, in case the run has ended."""
 
 
-class _Asked(Room):
-    """Room that the run gives, for all its workers."""
+class _RunRoom(Room):
+    """Room that the run grants; all its workers share it."""
 
     def __init__(self, worker: _Worker) -> None:
         super().__init__(sys.maxsize)
@@ -38,8 +39,8 @@ class _Asked(Room):
 
     @contextmanager
     def for_picture(self, pixels: int) -> Iterator[None]:
-        """See :class:`pipeline.io.Room`; who asks for the next one has given back the last."""
-        self._worker.ask(pixels)
+        """See :class:`pipeline.io.Room`; a new request releases the previous room."""
+        self._worker.request_room(pixels)
         yield
 
     def hold(self, content_bytes: int) -> None:
@@ -49,87 +50,95 @@ class _Asked(Room):
     @property
     def memory(self) -> str:
         """See :class:`pipeline.io.Room`."""
-        return f"the {self._worker.allowance.more / 1e6:.0f} MB that it is allowed"
+        return f"the {self._worker.allowance.extra / 1e6:.0f} MB that it is allowed"
 
 
 class _Worker:
     """One worker.
 
     Args:
-        requests, answers: From and to the run.
+        requests: Input stream from the run.
+        answers: Output stream to the run.
     """
 
     def __init__(self, requests: BinaryIO, answers: BinaryIO) -> None:
         self._requests = requests
         self._answers = answers
         self._file_bytes = 0
-        self._most_s = 0
+        self._limit_s = 0
         self.allowance = Allowance()
 
     def work(self) -> None:
-        """Until the run has no more to ask."""
+        """Answer requests until the worker should be replaced."""
         wire.send(self._answers, {"kind": "ready", "package": package})
-        last = False
-        while not last:
-            message, _ = wire.receive(self._requests)
-            last = self._read(message)
+        is_last = False
+        while not is_last:
+            # The memory for content that comes with the request is allowed before it is received.
+            message, arrays = wire.receive(self._requests, MAX_FILE_BYTES, self.hold)
+            is_last = self._read(message, arrays)
 
-    def ask(self, pixels: int) -> None:
+    def request_room(self, pixels: int) -> None:
         """Wait until a picture may be decoded."""
         _alarm(0)
         wire.send(self._answers, {"kind": "room", "pixels": pixels})
         wire.receive(self._requests)
         self.allowance.allow(self._file_bytes, pixels)
-        _alarm(self._most_s)
+        _alarm(self._limit_s)
 
     def hold(self, content_bytes: int) -> None:
-        """Memory for content that may have grown."""
+        """Allow memory for content of this size."""
         self._file_bytes = content_bytes
         self.allowance.allow(content_bytes)
 
-    def _read(self, message: wire.Message) -> bool:
-        """Answer one request; whether it was the last one."""
-        self._most_s = math.ceil(message["timeout_s"]) + _GRACE_S
-        path, wanted = wire.requested(message)
+    def _read(self, message: wire.Message, arrays: wire.Arrays) -> bool:
+        """Answer one request; returns whether it was the last one."""
+        self._limit_s = math.ceil(message["timeout_s"]) + _GRACE_S
+        source, options = wire.requested(message, arrays)
+        arrays.clear()  # release this copy of the content
         clock = Clock(time.thread_time if message["cpu"] else time.perf_counter)
-        _alarm(self._most_s)
+        _alarm(self._limit_s)
         try:
-            self._allow_content(path)
-            for item in prepare(path, wanted, clock, _Asked(self), self._found):
+            self._allow_content(source)
+            for item in prepare(source, options, clock, _RunRoom(self), self._on_content):
                 wire.send(self._answers, *wire.packed(item))
                 del item
-        # A broken wire ends the worker; all else is a fault of the program that must not cost
-        # more than this row. Only the type is told: the text may quote patient identifiers.
+        # A broken pipe ends the worker. Any other exception is a bug that must affect only this
+        # row. Only its type is sent: the text may contain patient identifiers.
         except wire.WireError:
             raise
         except Exception as error:  # noqa: BLE001
             wire.send(self._answers, {"kind": "fault", "error": type(error).__name__})
         _alarm(0)
-        last = self.allowance.swollen
-        wire.send(self._answers, {"kind": "end", "seconds": clock.seconds, "last": last})
-        return last
+        del source
+        is_last = self.allowance.grown
+        wire.send(self._answers, {"kind": "end", "seconds": clock.seconds, "last": is_last})
+        return is_last
 
-    def _allow_content(self, path: Path) -> None:
-        """Memory for reading a file."""
-        try:
-            self.hold(min(path.stat().st_size, MAX_FILE_BYTES))
-        except (OSError, ValueError):
-            self.hold(0)
+    def _allow_content(self, source: Source) -> None:
+        """Allow memory for the content of a source."""
+        size = bytes_in_memory(source)
+        if isinstance(source, Path):
+            with suppress(OSError, ValueError):
+                size = min(source.stat().st_size, MAX_FILE_BYTES)
+        self.hold(size)
 
-    def _found(self, sha256: str, size: int) -> None:
-        """Tell the run of the content, before a decoder looks at it."""
+    def _on_content(self, sha256: str, size: int) -> None:
+        """Report the content's digest to the run before decoding starts."""
         self.hold(size)
         wire.send(self._answers, {"kind": "read", "sha256": sha256})
 
 
 def _alarm(seconds: int) -> None:
-    """End this process after so many seconds, also in the middle of a decoder; 0 for never."""
+    """Kill this process after ``seconds``, even inside a decoder; 0 cancels the alarm."""
     if hasattr(signal, "alarm"):
         signal.alarm(seconds)
 
 
 def _channel() -> tuple[BinaryIO, BinaryIO]:
-    """Stdin and stdout, out of reach of decoders that print; stderr, which may tell names, shut."""
+    """Duplicate stdin and stdout, then redirect all standard streams to the null device.
+
+    So output of decoders cannot corrupt messages, and stderr cannot reveal patient names.
+    """
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
@@ -138,11 +147,12 @@ def _channel() -> tuple[BinaryIO, BinaryIO]:
 
 
 def main() -> int:
-    """Work until stdin ends."""
+    """Run the worker; returns its exit status."""
     if sys.platform != "win32":
         import resource
 
-        # A dump of the memory would hold pictures of patients.
+        # A core dump would contain pictures of patients.
+
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         _Worker(*_channel()).work()

@@ -1,5 +1,5 @@
-"""What a run leaves behind: one record for each outcome, and one writer a file."""
+"""What a run leaves behind: one record for each outcome, and one writer for each output."""
 
-from .record import ReportWriter
+from .writer import ReportWriter, Writer
 
-__all__ = ["ReportWriter"]
+__all__ = ["ReportWriter", "Writer"]

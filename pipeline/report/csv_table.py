@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from ..domain import Outcome
-from .record import COLUMNS, digests_text, to_record
-from .stream import BEGINNING, Mark, Stream
+from .columns import TYPES, fields_of
+from .record import digests_text, to_record, types_text
+from .stream import BEGINNING, Mark
+from .writer import Job, StreamWriter
 
 BOM = "\ufeff"
 """The byte-order mark. Excel takes a table without it for one in the code page of its country."""
@@ -17,7 +18,7 @@ BOM = "\ufeff"
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
 
-class CsvWriter:
+class CsvWriter(StreamWriter):
     """Write UTF-8 CSV with a header; every row is on disk before the next picture.
 
     A text that a spreadsheet would run as a formula (it starts with ``=``, ``+``, ``-`` or
@@ -28,36 +29,40 @@ class CsvWriter:
         root: See :func:`pipeline.report.record.to_record`.
         after: Where the table of an unfinished run goes on.
         bom: Whether the file begins with a byte-order mark.
+        types: Whether the weights tell types of fracture: then the table has their column.
     """
 
     def __init__(
-        self, path: Path, root: Path, after: Mark = BEGINNING, *, bom: bool = False
+        self,
+        path: Path,
+        root: Path,
+        after: Mark = BEGINNING,
+        *,
+        bom: bool = False,
+        types: bool = False,
     ) -> None:
-        self._root = root
-        self.stream = Stream(path, after)
-        self._writer = csv.DictWriter(self.stream, COLUMNS, lineterminator="\n")
+        self._root, self._types = root, types
+        super().__init__(path, after)
+        self._writer = csv.DictWriter(self.stream, tuple(fields_of(types)), lineterminator="\n")
         if not after.size:
             self.stream.write(BOM if bom else "")
             self._writer.writeheader()
             self.stream.flush()
 
+    @classmethod
+    def opened(cls, path: Path, job: Job) -> Self:
+        """See :meth:`~.writer.Writer.opened`."""
+        types = job.weights.tell_types
+        return cls(path, job.root, job.after(path), bom=job.config.csv_bom, types=types)
+
     def write(self, outcome: Outcome) -> None:
         """Append one row."""
         record = to_record(outcome, self._root)
         record["bundle_digests"] = digests_text(record["bundle_digests"])
+        if self._types:
+            record[TYPES] = types_text(outcome.leading.types if outcome.leading else {})
         self._writer.writerow({key: cell(value) for key, value in record.items()})
         self.stream.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stream.close(whole=kind is None)
 
 
 def cell(value: Any) -> Any:

@@ -7,7 +7,6 @@ Subject, accession number and study are told only when identifiers are kept.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import uuid
 from collections.abc import Mapping
@@ -18,13 +17,14 @@ from typing import Any, Self
 
 from pydicom.sr.coding import Code
 
-from .. import DISTRIBUTION
+from .. import DISTRIBUTION, version
 from ..domain import FractureCall, Outcome
 from ..errors import OutputError
 from .dicom import codes
-from .record import caption, path_text, plain
-from .stream import BEGINNING, Mark, Stream
+from .record import caption, image_text, plain
+from .stream import BEGINNING, Mark
 from .summary import INTENDED_USE, MEANING
+from .writer import Job, StreamWriter
 
 Resource = dict[str, Any]
 
@@ -41,7 +41,7 @@ _IMAGING = ("http://terminology.hl7.org/CodeSystem/observation-category", "imagi
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:fxpipe:fhir")
 
 
-class FhirWriter:
+class FhirWriter(StreamWriter):
     """Write a ``Bundle`` of type *collection*, an entry at a time.
 
     Args:
@@ -53,13 +53,18 @@ class FhirWriter:
     def __init__(self, path: Path, root: Path, after: Mark = BEGINNING) -> None:
         self._root = root
         self._rows = after.rows
-        self._device = _url("device", _version())
-        self.stream = Stream(path, after)
+        self._device = _url("device", version())
+        super().__init__(path, after)
         if not after.size:
             head = {"resourceType": "Bundle", "type": "collection", "timestamp": _now()}
             self.stream.write(json.dumps(head)[:-1] + ', "entry": [\n')
             self.stream.write(_entry(self._device, _device()))
             self.stream.flush()
+
+    @classmethod
+    def opened(cls, path: Path, job: Job) -> Self:
+        """See :meth:`~.writer.Writer.opened`."""
+        return cls(path, job.root, job.after(path))
 
     def write(self, outcome: Outcome) -> None:
         """Append one report and its observations."""
@@ -72,9 +77,6 @@ class FhirWriter:
             self._append(url, self._observation(outcome, finding))
         self._append(_url("report", key), self._report(outcome, results))
         self.stream.flush()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self,
@@ -89,13 +91,13 @@ class FhirWriter:
         if not isinstance(error, OutputError):
             self.stream.write("\n]}\n")
             self.stream.flush()
-        self.stream.close(whole=kind is None)
+        super().__exit__(kind, error, trace)
 
     def _append(self, url: str, resource: Resource) -> None:
         self.stream.write(",\n" + _entry(url, resource))
 
     def _report(self, outcome: Outcome, results: list[dict[str, str]]) -> Resource:
-        name = path_text(outcome.image.path, self._root)
+        name = image_text(outcome.image, self._root)
         if outcome.image.frame is not None:
             name += f" (frame {outcome.image.frame})"
         said = [caption(finding) for finding in outcome.findings] or [plain(outcome.error or "")]
@@ -115,10 +117,11 @@ class FhirWriter:
 
     def _observation(self, outcome: Outcome, finding: FractureCall) -> Resource:
         point = finding.operating_point
-        values = [
+        values: list[tuple[Resource, float]] = [
             (_coded(codes.PROBABILITY), finding.probability),
             ({"text": f"positive from ({point.name})"}, point.threshold),
             ({"text": f"uncertain from ({point.name})"}, point.doubt_below),
+            *(({"text": f"if fractured: {name}"}, p) for name, p in finding.types.items()),
         ]
         observation: Resource = {
             "resourceType": "Observation",
@@ -142,7 +145,7 @@ def _device() -> Resource:
         "resourceType": "Device",
         "deviceName": [{"name": DISTRIBUTION, "type": "model-name"}],
         "type": {"text": "software that reads radiographs"},
-        "version": [{"value": _version()}],
+        "version": [{"value": version()}],
         "note": [{"text": INTENDED_USE}],
     }
 
@@ -187,10 +190,3 @@ def _url(kind: str, key: str) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version(DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
+from typing import Self
 
 from PIL.PngImagePlugin import PngInfo
 
@@ -12,11 +13,10 @@ from ..heatmap import overlay
 from ..io.own import MAKER, OVERLAYS
 from .record import caption, heatmap_files
 from .stream import told, write_whole
+from .writer import Job, Writer
 
-FOLDER = OVERLAYS
 
-
-class HeatmapWriter:
+class HeatmapWriter(Writer):
     """Write overlays; a picture without a heatmap gets none.
 
     Args:
@@ -28,8 +28,13 @@ class HeatmapWriter:
     def __init__(self, output: Path, contour: float, opacity: float) -> None:
         self._output = output
         self._look = contour, opacity
-        with told(output / FOLDER):
-            (output / FOLDER).mkdir(exist_ok=True)
+        with told(output / OVERLAYS):
+            (output / OVERLAYS).mkdir(exist_ok=True)
+
+    @classmethod
+    def opened(cls, path: Path, job: Job) -> Self:
+        """See :meth:`~.writer.Writer.opened`."""
+        return cls(path.parent, job.config.contour, job.config.opacity)
 
     def write(self, outcome: Outcome) -> None:
         """Write the overlays of one outcome; byte-identical pictures share theirs."""

@@ -24,8 +24,9 @@ from ..heatmap import coloured
 from ..runtime.session import Weights
 from .page_row import URGENCY, to_row, view
 from .provenance import about_run, time_text
-from .stream import BEGINNING, Mark, Stream
+from .stream import BEGINNING, Mark
 from .summary import INTENDED_USE, MEANING
+from .writer import Job, StreamWriter
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -35,7 +36,7 @@ _TEMPLATE = "report.html"
 _SCRIPTS = ("rows.js", "bars.js", "worklist.js", "layers.js", "panel.js", "viewer.js", "start.js")
 
 
-class HtmlWriter:
+class HtmlWriter(StreamWriter):
     """Write the page; every row is on disk before the next picture.
 
     Args:
@@ -58,9 +59,14 @@ class HtmlWriter:
         self._level = config.contour
         self._count = after.rows
         head = "" if after.size else _head(weights, config) + "\n"
-        self.stream = Stream(path, after)
+        super().__init__(path, after)
         self.stream.write(head)
         self.stream.flush()
+
+    @classmethod
+    def opened(cls, path: Path, job: Job) -> Self:
+        """See :meth:`~.writer.Writer.opened`."""
+        return cls(path, job.root, job.weights, job.config, job.after(path))
 
     def write(self, outcome: Outcome) -> None:
         """Append one row."""
@@ -71,9 +77,6 @@ class HtmlWriter:
             )
         self._count += 1
         self.stream.flush()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self,
@@ -86,7 +89,7 @@ class HtmlWriter:
             end = {"finished": finished, "count": self._count}
             self._block('type="application/json" id="end"', end)
             self.stream.write("</body>\n</html>\n")
-        self.stream.close(whole=kind is None)
+        super().__exit__(kind, error, trace)
 
     def _block(self, attributes: str, value: Any) -> None:
         self.stream.write(f"<script {attributes}>{script_text(value)}</script>\n")

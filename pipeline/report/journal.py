@@ -14,12 +14,13 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from ..domain import Outcome
-from .kept import to_json
-from .record import heatmap_files, path_text
+from ..outcome_json import to_json
+from .record import heatmap_files, image_text
 from .stream import BEGINNING, Mark, Stream, write_whole
+from .writer import StreamWriter, Writer
 
 NAME = "unfinished.journal"
 _SYNC_S = 5.0
@@ -28,20 +29,8 @@ _SYNC_S = 5.0
 Json = dict[str, Any]
 
 
-class Noting(Protocol):
-    """A writer whose outputs cannot be counted from outcomes."""
-
-    def noted(self) -> Any:
-        """What it did since it was asked last, in JSON values."""
-        ...
-
-    def recall(self, notes: Any) -> None:
-        """Count what was noted in an earlier process."""
-        ...
-
-
 class Journal:
-    """A :class:`~pipeline.report.record.ReportWriter` that comes after all others.
+    """A :class:`~pipeline.report.writer.ReportWriter` that comes after all others.
 
     A file is written down when the next one begins, because only then are all its frames through.
     When the block that it is entered for ends well, the run is finished and the journal removed.
@@ -57,24 +46,23 @@ class Journal:
         self._root = root
         self._stream = Stream(output / NAME, after)
         self._streams: Sequence[Stream] = ()
-        self._noting: Noting | None = None
+        self._writers: Mapping[str, Writer] = {}
         self._begun: Mapping[str, Mark] = {}
         self._ended: Mapping[str, Mark] = {}
-        self._notes: list[Any] = []
+        self._notes: list[dict[str, Any]] = []
         self._open: list[Outcome] = []
         self._synced = time.monotonic()
 
-    def follow(
-        self, streams: Sequence[Stream], marks: Mapping[str, Mark], noting: Noting | None
-    ) -> None:
-        """Write down how far these outputs are.
+    def follow(self, writers: Mapping[str, Writer], marks: Mapping[str, Mark]) -> None:
+        """Write down how far these outputs are, and what their writers note.
 
         Args:
-            streams: Of the other writers.
+            writers: By the name of the output.
             marks: By file name, where they go on; nothing of those that begin.
-            noting: A writer whose notes are kept too.
         """
-        self._streams, self._noting = streams, noting
+        self._writers = writers
+        streams = [one.stream for one in writers.values() if isinstance(one, StreamWriter)]
+        self._streams = streams
         self._begun = {
             stream.path.name: marks.get(stream.path.name, BEGINNING) for stream in streams
         }
@@ -85,8 +73,8 @@ class Journal:
             self._commit()
         self._open.append(outcome)
         self._ended = {stream.path.name: stream.mark for stream in self._streams}
-        if self._noting:
-            self._notes.append(self._noting.noted())
+        notes = {name: writer.noted() for name, writer in self._writers.items()}
+        self._notes.append({name: note for name, note in notes.items() if note is not None})
         if time.monotonic() - self._synced > _SYNC_S:
             for stream in (*self._streams, self._stream):
                 stream.sync()
@@ -110,7 +98,7 @@ class Journal:
         image = self._open[0].image
         files = [file for outcome in self._open for file in heatmap_files(outcome).values()]
         entry = {
-            "path": path_text(image.path, self._root),
+            "path": image_text(image, self._root),
             "outcomes": [to_json(outcome) for outcome in self._open],
             "outputs": {
                 name: [begun.size, begun.crc, self._ended[name].size, self._ended[name].crc]

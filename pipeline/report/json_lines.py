@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from ..domain import Outcome
-from .record import RECORD_SCHEMA, finding_record, plain, to_record
-from .stream import BEGINNING, Mark, Stream
+from .columns import RECORD_SCHEMA
+from .record import finding_record, plain, to_record
+from .stream import BEGINNING, Mark
+from .writer import Job, StreamWriter
+
+LINES = "results.jsonl"
 
 
-class JsonLinesWriter:
+class JsonLinesWriter(StreamWriter):
     """Write one JSON object a line in UTF-8; every line is on disk before the next picture.
 
     Args:
@@ -23,7 +26,12 @@ class JsonLinesWriter:
 
     def __init__(self, path: Path, root: Path, after: Mark = BEGINNING) -> None:
         self._root = root
-        self.stream = Stream(path, after)
+        super().__init__(path, after)
+
+    @classmethod
+    def opened(cls, path: Path, job: Job) -> Self:
+        """See :meth:`~.writer.Writer.opened`."""
+        return cls(path, job.root, job.after(path))
 
     def write(self, outcome: Outcome) -> None:
         """Append one line."""
@@ -37,14 +45,3 @@ class JsonLinesWriter:
         }
         self.stream.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
         self.stream.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stream.close(whole=kind is None)

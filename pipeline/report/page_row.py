@@ -11,12 +11,24 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..domain import FractureCall, Heatmap, Outcome, RegionCall, Rendered, Status, Verdict
+from ..domain import (
+    GRAVITY,
+    FractureCall,
+    Heatmap,
+    Outcome,
+    RegionCall,
+    Rendered,
+    Status,
+    Verdict,
+    by_gravity,
+)
 from ..heatmap import Contour, contours
-from .record import IDENTITY, finding_record, plain, subject, to_record
+from .columns import IDENTITY
+from .record import finding_record, plain, subject, to_record
 
-URGENCY = (*(str(verdict) for verdict in Verdict), str(Status.UNSUPPORTED), str(Status.FAILED))
-"""Every answer, in the order of the worklist."""
+_JUDGED = [answer for answer in GRAVITY if isinstance(answer, Verdict)]
+URGENCY = tuple(map(str, (*_JUDGED, Status.UNSUPPORTED, Status.FAILED)))
+"""Every answer, in the order of the worklist: verdicts by gravity, then pictures without one."""
 
 VIEW_PX = 1024
 """Longest side of the picture that is opened."""
@@ -45,7 +57,7 @@ def to_row(outcome: Outcome, root: Path, level: float) -> dict[str, Any]:
         "record": {key: value for key, value in record.items() if value is not None},
         "regions": [] if outcome.region is None else _regions(outcome.region),
         "unexamined": list(outcome.unexamined),
-        "findings": [_finding(f, outcome.rendered, level) for f in _gravest_first(outcome)],
+        "findings": [_finding(f, outcome.rendered, level) for f in by_gravity(outcome.findings)],
         "flags": [{"name": flag.name, "reason": plain(flag.reason)} for flag in outcome.flags],
         "header": {key: plain(str(value)) for key, value in (outcome.header or {}).items()},
         "identity": {word: record[name] for name, word in IDENTITY if record[name]},
@@ -68,11 +80,6 @@ def _regions(call: RegionCall) -> list[dict[str, Any]]:
         {"region": r, "probability": call.probabilities[r], "threshold": call.thresholds[r]}
         for r in call.ranking
     ]
-
-
-def _gravest_first(outcome: Outcome) -> list[FractureCall]:
-    gravity = list(Verdict)
-    return sorted(outcome.findings, key=lambda f: (gravity.index(f.verdict), -f.probability))
 
 
 def _finding(finding: FractureCall, rendered: Rendered | None, level: float) -> dict[str, Any]:

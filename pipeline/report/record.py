@@ -1,65 +1,17 @@
-"""An outcome as a flat record: fixed columns in a fixed order, and a version for both."""
+"""An outcome as a flat record: one value for each column."""
 
 from __future__ import annotations
 
 import json
 import os
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from ..domain import ANY_REGION, REGIONS, FractureCall, Outcome, Verdict
+from ..domain import ANY_REGION, FractureCall, ImageRef, Outcome, Verdict
 from ..io.own import OVERLAYS
-
-RECORD_SCHEMA = 3
-"""Raised when a column changes its name, place or meaning."""
-
-IDENTITY = (
-    ("patient_id", "PatientID"),
-    ("patient_name", "PatientName"),
-    ("accession_number", "AccessionNumber"),
-    ("study_instance_uid", "StudyInstanceUID"),
-    ("series_instance_uid", "SeriesInstanceUID"),
-    ("sop_instance_uid", "SOPInstanceUID"),
-)
-"""Columns of identifiers, and their DICOM keywords: empty unless identifiers are kept."""
-
-COLUMNS = (
-    "path",
-    "frame",
-    "sha256",
-    "study",
-    "status",
-    "regions",
-    *(f"p_{region}" for region in REGIONS),
-    "density",
-    "density_threshold",
-    "header_effect",
-    "unexamined",
-    "region",
-    "target",
-    "verdict",
-    "probability",
-    "threshold",
-    "operating_point",
-    *(f"{name}_{region}" for region in REGIONS for name in ("verdict", "probability")),
-    "flags",
-    "heatmap",
-    "error",
-    "elapsed_ms",
-    "bundle_digests",
-    *(column for column, _ in IDENTITY),
-)
-"""The columns of the table, in order.
-
-``regions`` are those that fired, ``header_effect`` is what the header did to that (nothing, agreed,
-vetoed, helped, ignored), and ``unexamined`` are those that fired and no specialist looked at;
-below ``density_threshold`` none fires;
-``region`` to ``operating_point`` belong to the gravest finding; ``region`` is ``all`` for that of
-a specialist for every region, which has no columns of its own among those by region. ``target``
-says what its labels meant, so an abnormality is never reported as a fracture. ``flags`` are names
-of doubts, ``heatmap`` the files of overlays below the output folder.
-"""
+from .columns import COLUMNS, IDENTITY
 
 Record = dict[str, Any]
 
@@ -67,16 +19,8 @@ _DECIMALS = 6
 _TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
-class ReportWriter(Protocol):
-    """Anything that takes outcomes one by one."""
-
-    def write(self, outcome: Outcome) -> None:
-        """Take one outcome."""
-        ...
-
-
 def to_record(outcome: Outcome, root: Path) -> Record:
-    """One value for each of :data:`COLUMNS`; None where there is nothing to say.
+    """One value for each of :data:`~.columns.COLUMNS`; None where there is nothing to say.
 
     Args:
         outcome: What is known about one input.
@@ -89,7 +33,7 @@ def to_record(outcome: Outcome, root: Path) -> Record:
     call, leading = outcome.region, outcome.leading
     record: Record = dict.fromkeys(COLUMNS)
     record |= {
-        "path": path_text(outcome.image.path, root),
+        "path": image_text(outcome.image, root),
         "frame": outcome.image.frame,
         "sha256": outcome.image.sha256,
         "study": outcome.study,
@@ -158,6 +102,7 @@ def caption(finding: FractureCall) -> str:
     return (
         f"{subject(finding)}: {finding.verdict.value}, {finding.probability:.3f} "
         f"({point.name}: from {point.threshold:.3f})"
+        + "".join(f", {name} {probability:.3f}" for name, probability in finding.types.items())
     )
 
 
@@ -172,12 +117,42 @@ def finding_record(finding: FractureCall) -> Record:
         "threshold": round(point.threshold, _DECIMALS),
         "doubt_below": round(point.doubt_below, _DECIMALS),
         "operating_point": point.name,
+        **({"types": _rounded(finding.types)} if finding.types else {}),
     }
+
+
+def types_text(types: Mapping[str, float]) -> str | None:
+    """Types of fracture for one cell, the most probable first: ``transverse=0.812;oblique=0.104``.
+
+    Args:
+        types: Probability by type, of the gravest finding.
+
+    Returns:
+        None without any.
+    """
+    ranked = sorted(_rounded(types).items(), key=lambda pair: -pair[1])
+    return ";".join(f"{name}={probability:g}" for name, probability in ranked) or None
+
+
+def _rounded(types: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(probability, _DECIMALS) for name, probability in types.items()}
 
 
 def digests_text(digests: dict[str, str]) -> str:
     """Bundle digests for one cell: a JSON object with sorted keys."""
     return json.dumps(digests, sort_keys=True)
+
+
+def image_text(image: ImageRef, root: Path) -> str:
+    """What rows call an image: its path below ``root``, or the name of content in memory.
+
+    Args:
+        image: The image; its frame is left out.
+        root: See :func:`to_record`.
+    """
+    if image.path is not None:
+        return path_text(image.path, root)
+    return plain(image.name.replace("\\", "\\\\"))
 
 
 def path_text(path: Path, root: Path) -> str:

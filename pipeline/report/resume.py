@@ -25,8 +25,8 @@ from ..domain import Outcome
 from ..errors import ImageError
 from ..in_order import in_order
 from ..io import read_file
+from ..outcome_json import from_json
 from .journal import Json
-from .kept import from_json
 from .record import path_text
 from .stream import Mark
 
@@ -40,12 +40,12 @@ class Done:
     Attributes:
         path: The file.
         outcomes: Of its frames, without pictures and heatmaps.
-        notes: Of the writer that keeps some, one for each outcome.
+        notes: Of each outcome, by output, what its writer noted.
     """
 
     path: Path
     outcomes: tuple[Outcome, ...]
-    notes: tuple[Any, ...]
+    notes: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(slots=True)
@@ -63,10 +63,6 @@ class Kept:
     outputs: dict[str, Mark] = field(default_factory=dict)
     rows: int = 0
     broken: str = ""
-
-    def after(self, path: Path) -> Mark:
-        """Where an output goes on."""
-        return self.outputs.get(path.name, Mark())
 
 
 def keep(

@@ -6,19 +6,17 @@ later whether a file still begins with what was written, and can cut it back to 
 
 from __future__ import annotations
 
-import errno
 import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
+from ..atomic import sync, write_atomic
 from ..errors import OutputError
 
 _GO_ON = "see to the disk, then give the same command again: it goes on where it stopped"
-_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,43 +113,14 @@ class Stream:
             view = view[self._file.write(view) :]
 
 
-@runtime_checkable
-class Streaming(Protocol):
-    """A writer of a stream."""
-
-    @property
-    def stream(self) -> Stream:
-        """Its file."""
-        ...
-
-
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that, whatever happens, it is there in full or not at all.
 
     Raises:
         OutputError: It cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
     with told(path):
-        try:
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                sync(file.fileno())
-            partial.replace(path)
-        except OSError:
-            with suppress(OSError):
-                partial.unlink()
-            raise
-
-
-def sync(handle: int) -> None:
-    """Put an open file on the disk, where its file system knows how to."""
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in _CANNOT_SYNC:
-            raise
+        write_atomic(path, content)
 
 
 @contextmanager

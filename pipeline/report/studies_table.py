@@ -9,23 +9,24 @@ from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ..decision import Seen, decide_study, strongest
 from ..domain import (
     AGGREGATION,
     ANY_REGION,
+    GRAVITY,
     REGIONS,
     OperatingPoint,
     Outcome,
     Status,
     StudyCall,
-    Verdict,
     gravest,
 )
 from .csv_table import BOM, cell
-from .record import Record, finding_record, path_text
-from .stream import write_whole
+from .record import Record, finding_record, image_text
+from .stream import told, write_whole
+from .writer import Job, Writer
 
 STUDY_COLUMNS = (
     "study",
@@ -54,8 +55,6 @@ that it comes from; ``threshold_of`` says whether the threshold was fitted to st
 pictures.
 """
 
-ANSWERS = (Verdict.POSITIVE, Verdict.UNCERTAIN, Status.FAILED, Status.UNSUPPORTED, Verdict.NEGATIVE)
-
 
 @dataclass(slots=True)
 class _Study:
@@ -77,7 +76,7 @@ class _Study:
         return next(status for status in order if self.ends[status])
 
 
-class StudiesWriter:
+class StudiesWriter(Writer):
     """Write ``studies.csv`` at the end of a run that got through; no file without a study.
 
     Args:
@@ -95,24 +94,31 @@ class StudiesWriter:
         self._root = root
         self._points = points
         self._studies: dict[str, _Study] = {}
-        path.unlink(missing_ok=True)
+        with told(path):
+            path.unlink(missing_ok=True)
+
+    @classmethod
+    def opened(cls, path: Path, job: Job) -> Self:
+        """See :meth:`~.writer.Writer.opened`."""
+        return cls(path, job.root, job.weights.study_points, bom=job.config.csv_bom)
 
     def write(self, outcome: Outcome) -> None:
         """Take one picture into account."""
         if outcome.study is not None:
             self._studies.setdefault(outcome.study, _Study()).add(outcome)
 
+    def recount(self, outcome: Outcome, notes: Any) -> None:
+        """Take one picture into account."""
+        self.write(outcome)
+
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """``3 studies: 1 positive, 2 negative``; empty without any."""
         calls = ((gravest(self._calls(study)), study.status) for study in self._studies.values())
         counts = Counter(call.verdict if call else status for call, status in calls)
-        shown = ", ".join(f"{n} {answer.value}" for answer in ANSWERS if (n := counts[answer]))
+        shown = ", ".join(f"{n} {answer.value}" for answer in GRAVITY if (n := counts[answer]))
         noun = "study" if counts.total() == 1 else "studies"
         return f"{counts.total()} {noun}: {shown}" if counts else ""
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self,
@@ -160,7 +166,7 @@ class StudiesWriter:
             record |= {
                 "threshold_of": leading.threshold_of,
                 "aggregation": leading.aggregation,
-                "picture": path_text(leading.image.path, self._root),
+                "picture": image_text(leading.image, self._root),
                 "frame": leading.image.frame,
             }
         return record

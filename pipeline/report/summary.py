@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..domain import Outcome, Status, Verdict
+from ..domain import GRAVITY, Outcome, Status, Verdict
 from ..flags import OWN_OUTPUT
-from .record import compared, path_text, plain, subject
+from .record import compared, image_text, path_text, plain, subject
 
 MEANING = (
     "The region is that of the picture: what was found may be in any bone in it. A heatmap points "
@@ -28,13 +28,6 @@ INTENDED_USE = (
 
 _MOST_ROWS = 50
 _MOST_NAMES = 3
-_GRAVITY = (
-    Verdict.POSITIVE,
-    Verdict.UNCERTAIN,
-    Status.FAILED,
-    Status.UNSUPPORTED,
-    Verdict.NEGATIVE,
-)
 _STYLES = {
     Verdict.POSITIVE: "bold red",
     Verdict.UNCERTAIN: "yellow",
@@ -55,7 +48,7 @@ class _Row:
 
 
 class Summary:
-    """A :class:`~pipeline.report.record.ReportWriter` that remembers counts and the worst rows.
+    """A :class:`~pipeline.report.writer.ReportWriter` that remembers counts and the worst rows.
 
     Args:
         root: See :func:`pipeline.report.record.to_record`.
@@ -89,14 +82,14 @@ class Summary:
             self._rows = sorted(self._rows, key=_worst_first)[: _MOST_ROWS + 1]
 
     def print_to(
-        self, console: Console, results: Path, studies: str = "", warning: str = ""
+        self, console: Console, results: Path, outputs: Iterable[str] = (), warning: str = ""
     ) -> None:
         """Print the table, the counts and the intended use.
 
         Args:
             console: Where to.
             results: The file that has every row, named when the table is cut.
-            studies: What became of the studies, in a line; empty when there are none.
+            outputs: What the writers say of their outputs, in a line each.
             warning: What was left out of the decisions, in a line; empty when nothing was.
         """
         rows = self._rows
@@ -123,12 +116,12 @@ class Summary:
             )
         if any(row.compared for row in rows):
             console.print(Text("p: probability, and the threshold from which it is positive"))
-        counts = [f"{n} {answer.value}" for answer in _GRAVITY if (n := self._counts[answer])]
+        counts = [f"{n} {answer.value}" for answer in GRAVITY if (n := self._counts[answer])]
         console.print(Text(f"{self.total} in all: {', '.join(counts)}"), soft_wrap=True)
         if own := self._own_output():
             console.print(Text(own), soft_wrap=True)
-        if studies:
-            console.print(Text(studies), soft_wrap=True)
+        for line in outputs:
+            console.print(Text(line), soft_wrap=True)
         if warning:
             console.print(Text(warning, style="bold"), soft_wrap=True)
         console.print(Text(INTENDED_USE), soft_wrap=True)
@@ -147,7 +140,7 @@ class Summary:
 
     def _row(self, outcome: Outcome) -> _Row:
         leading = outcome.leading
-        name = path_text(outcome.image.path, self._root)
+        name = image_text(outcome.image, self._root)
         if outcome.image.frame is not None:
             name += f" (frame {outcome.image.frame})"
         if leading is None:
@@ -166,4 +159,4 @@ class Summary:
 
 
 def _worst_first(row: _Row) -> tuple[int, float, int]:
-    return _GRAVITY.index(row.answer), -row.probability, row.place
+    return GRAVITY.index(row.answer), -row.probability, row.place

@@ -1,1 +1,1 @@
-"""From arrays to stage outputs with ONNX Runtime: the only part that touches a device."""
+"""Inference with ONNX Runtime; the only package that uses a device."""

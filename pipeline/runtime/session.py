@@ -1,14 +1,21 @@
-"""The set of networks that a run needs: opened together, and fitting each other."""
+"""Loading of the networks of a run, with a check that they fit each other."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..bundle import BundleSpec, Density, Kind, Precision
+from ..bundle import (
+    BundleSpec,
+    Density,
+    FractureSpec,
+    Kind,
+    Precision,
+    read_contract,
+)
 from ..config import Device, RunConfig
 from ..domain import ANY_REGION, REGIONS, OperatingPoint
 from ..errors import BundleError, DeviceError, UsageError
@@ -17,38 +24,38 @@ from ..preprocess import PreprocessSpec
 from ..weights.intact import verified
 from ..weights.manifest import Manifest, ManifestEntry, read_manifest
 from .closer import Closer
-from .ensemble import Ensemble
 from .fused import Fused
-from .network import Network, Part, Stage
+from .network import Opened, Part, Router, Specialist, Trunk
+from .parts import Parts, check_trunk, specialists
 from .providers import check_opset, open_session, resolve_device
 
 log = logging.getLogger(__name__)
-S = TypeVar("S", BundleSpec, FusedSpec)
+C = TypeVar("C", bound=BundleSpec | FusedSpec)
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Every network of a run, fitting each other.
+    """All networks of a run, checked to fit each other.
 
     Attributes:
-        trunks: By the identity of their weights (``spec.trunk``); none where all is in one graph.
-        region: The stage that routes; None where every picture goes to the one specialist for
-            all regions.
-        fracture: The specialists, by region; ``all`` for one that looks at every region.
-        points: The operating point of each specialist, by region.
-        study_points: The same point for whole studies, of those specialists that have one.
-        device: Where they run.
-        precision: Of all of them.
-        gate: The density gate that pictures must pass; None where there is no region stage, or
-            the settings switch it off.
-        far: Density below which a picture is far from the training pictures; None where there is
-            no density, or the settings ignore it.
-        far_points: The operating point of each specialist for such pictures, by region.
+        trunks: Trunks by the identity of their weights (``spec.trunk``); empty for a fused graph.
+        region: The region stage, which routes pictures; None if one specialist judges all
+            regions.
+        fracture: The specialists by region; ``all`` for one that judges every region.
+        points: Operating point of each specialist, by region.
+        device: Device that runs the networks.
+        precision: Precision of all networks.
+        study_points: The same point for whole studies, for the specialists that have one.
+        gate: The density gate that pictures must pass; None without a region stage, or if the
+            settings switch it off.
+        far: Density below which a picture is far from the training pictures; None without a
+            density, or if the settings ignore it.
+        far_points: Operating point of each specialist for such pictures, by region.
     """
 
-    trunks: Mapping[str, Network]
-    region: Stage | None
-    fracture: Mapping[str, Stage]
+    trunks: Mapping[str, Trunk]
+    region: Router | None
+    fracture: Mapping[str, Specialist]
     points: Mapping[str, OperatingPoint]
     device: Device
     precision: Precision
@@ -58,17 +65,17 @@ class Weights:
     far_points: Mapping[str, OperatingPoint] = field(default_factory=dict)
 
     def point(self, region: str, far: bool) -> OperatingPoint:
-        """What decides on a picture that a specialist looks at.
+        """The operating point for a picture that a specialist judges.
 
         Args:
-            region: The specialist.
+            region: Region of the specialist.
             far: Whether the picture is far from the training pictures.
         """
         return self.far_points[region] if far else self.points[region]
 
     @property
     def ungated(self) -> str:
-        """What it means that the density gate is off, as a sentence; empty when it is on."""
+        """Warning that the density gate is off, as a sentence; empty if it is on."""
         if self.region is None or self.gate is not None:
             return ""
         return (
@@ -77,42 +84,50 @@ class Weights:
         )
 
     @property
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[Router | Specialist, ...]:
         """The region stage, if there is one, then the specialists."""
-        return (*([self.region] if self.region else []), *self.fracture.values())
+        stages: list[Router | Specialist] = [self.region] if self.region else []
+        stages.extend(self.fracture.values())
+        return tuple(stages)
+
+    @property
+    def tell_types(self) -> bool:
+        """Whether any specialist predicts fracture types."""
+        specs = (stage.spec for stage in self.fracture.values())
+        return any(isinstance(spec, FractureSpec) and spec.types is not None for spec in specs)
 
     @property
     def networks(self) -> tuple[Part, ...]:
-        """Every network, each once: the trunks, then those of the stages."""
-        asked = (network for stage in self.stages for network in stage.networks)
-        return tuple(dict.fromkeys([*self.trunks.values(), *asked]))
+        """All networks without duplicates: the trunks, then those of the stages."""
+        used = (network for stage in self.stages for network in stage.networks)
+        return tuple(dict.fromkeys([*self.trunks.values(), *used]))
 
     @property
     def preprocessings(self) -> tuple[PreprocessSpec, ...]:
-        """Every kind of array that the networks need of a picture, each once."""
+        """All preprocessings that the networks need, without duplicates."""
         closer = (stage.canvas for stage in self.stages if isinstance(stage, Closer))
         return tuple(dict.fromkeys([*(n.spec.preprocess for n in self.networks), *closer]))
 
-    def digests(self, stages: Iterable[Stage]) -> dict[str, str]:
-        """Bundle name to SHA-256 of every file that has a part in the answers of some stages."""
-        spoke = [network for stage in stages for network in stage.networks]
-        trunks = [self.trunks[str(n.spec.trunk)] for n in spoke if n.spec.input == "features"]
-        return {network.bundle: network.digest for network in (*spoke, *trunks)}
+    def digests(self, stages: Iterable[Router | Specialist]) -> dict[str, str]:
+        """SHA-256 by bundle name of all files that contribute to the predictions of some stages."""
+        used = [network for stage in stages for network in stage.networks]
+        trunks = [self.trunks[n.spec.features_of] for n in used if n.spec.features_of]
+        return {network.bundle: network.digest for network in (*used, *trunks)}
 
 
 def load_bundles(weights: Path, config: RunConfig) -> Weights:
     """Open all bundles of a weights folder in one precision, on one device.
 
     Args:
-        weights: Folder with a manifest. Every file that it lists is compared with its digest, also
-            those of other precisions and the documents.
+        weights: Folder with a manifest. All listed files are compared with their digests,
+            including other precisions and the documents.
         config: Device, precision, threads, operating point and density gate.
 
     Raises:
         BundleError: A file is missing, altered, or does not fit the others; or the region stage
             has no density gate and the settings do not switch it off.
-        DeviceError: The device that was asked for does not work.
-        UsageError: No specialist has the operating point that was asked for.
+        DeviceError: The requested device does not work.
+        UsageError: No specialist has the requested operating point.
     """
     manifest = read_manifest(weights)
     device = resolve_device(config.device)
@@ -126,12 +141,12 @@ def load_bundles(weights: Path, config: RunConfig) -> Weights:
 
 
 def try_bundles(weights: Path, manifest: Manifest, precision: Precision) -> None:
-    """Open every bundle of one precision on the CPU; if none is missing, as a set that fits.
+    """Open all bundles of one precision on the CPU; check the whole set if it is complete.
 
     Raises:
         BundleError: A file is missing, altered, cannot be opened or does not fit the others.
     """
-    # Whether they fit is asked here, not whether they may judge.
+    # This checks that the bundles fit each other; the density gate is not needed for that.
     config = RunConfig(device="cpu", precision=precision, gate="off")
     if precision in manifest.precisions:
         _load(weights, manifest, "cpu", config)
@@ -139,7 +154,7 @@ def try_bundles(weights: Path, manifest: Manifest, precision: Precision) -> None
     used = manifest.of(precision)
     with verified(weights, manifest, used) as read:
         for entry in used:
-            Network(*_open(*read(entry), entry, BundleSpec, "cpu", config))
+            Opened(*_open(*read(entry), entry, read_contract, "cpu", config))
 
 
 def _load(weights: Path, manifest: Manifest, device: Device, config: RunConfig) -> Weights:
@@ -148,112 +163,86 @@ def _load(weights: Path, manifest: Manifest, device: Device, config: RunConfig) 
     with verified(weights, manifest, used) as read:
         if manifest.fused:
             (entry,) = used
-            fused = Fused(*_open(*read(entry), entry, FusedSpec, device, config))
-            return _take_apart(fused, device, config)
-        networks = [
-            Network(*_open(*read(entry), entry, BundleSpec, device, config)) for entry in used
-        ]
-        return _assemble(networks, device, precision, config)
+            opened = _open(*read(entry), entry, FusedSpec.from_metadata, device, config)
+            return _from_fused(Fused(*opened), device, config)
+        parts = Parts()
+        for entry in used:
+            parts.add(*_open(*read(entry), entry, read_contract, device, config))
+        return _assemble(parts, device, precision, config)
 
 
 def _open(
     content: bytes,
     opset: int,
     entry: ManifestEntry,
-    model: type[S],
+    contract: Callable[[Mapping[str, str], str], C],
     device: Device,
     config: RunConfig,
-) -> tuple[S, str, Any]:
-    """Contract, digest and session of one file, whose bytes were compared with its digest."""
+) -> tuple[C, str, Any]:
+    """Contract, digest and session of one file with verified content."""
     check_opset(opset, entry.file)
     session, _ = open_session(content, device, config.threads, entry.file)
     metadata = session.get_modelmeta().custom_metadata_map
-    spec = model.from_metadata(metadata, entry.file)
+    spec = contract(metadata, entry.file)
     for name in ("name", "kind", "precision", "trunk"):
-        found, listed = getattr(spec, name), getattr(entry, name)
-        if found != listed:
-            raise BundleError(f"{entry.file}: {name} is {found}, the manifest says {listed}")
+        actual, listed = getattr(spec, name), getattr(entry, name)
+        if (actual, listed) == (Kind.ENSEMBLE, Kind.FRACTURE):
+            continue  # older manifests list an ensemble as a fracture bundle
+        if actual != listed:
+            raise BundleError(f"{entry.file}: {name} is {actual}, the manifest lists {listed}")
     return spec, entry.sha256, session
 
 
-def _choose_precision(manifest: Manifest, device: Device, asked: str) -> Precision:
+def _choose_precision(manifest: Manifest, device: Device, requested: str) -> Precision:
     complete = manifest.precisions
     if not complete:
         raise BundleError(
             "the manifest lists no precision in which every bundle is present",
-            "export each stage in the same precision",
+            "export all stages in the same precision",
         )
-    if asked != "auto":
-        precision = Precision(asked)
+    if requested != "auto":
+        precision = Precision(requested)
         if precision not in complete:
             raise BundleError(
-                f"precision {asked} is not there for every bundle; there is {', '.join(complete)}"
+                f"precision {requested} is not available for every bundle; available: "
+                f"{', '.join(complete)}"
             )
         return precision
     best = Precision.INT8 if device == "cpu" else Precision.FP16
-    # fp32 runs well everywhere; the fast format of the other device may not.
+    # fp32 runs well on any device; the fast format of another device may not.
     return next(p for p in (best, Precision.FP32, *complete) if p in complete)
 
 
-def _assemble(
-    networks: Iterable[Network], device: Device, precision: Precision, config: RunConfig
-) -> Weights:
-    """Sort networks by what they are, and refuse a set that does not fit together."""
-    trunks: dict[str, Network] = {}
-    routers: list[Network] = []
-    judges: dict[str, Network] = {}
-    for network in networks:
-        spec = network.spec
-        if spec.kind is Kind.TRUNK:
-            if spec.input != "image":
-                raise BundleError(f"bundle {spec.name}: a trunk that takes {spec.input!r}")
-            trunks[str(spec.trunk)] = network
-        elif spec.kind is Kind.REGION:
-            routers.append(network)
-        else:
-            judges[spec.name] = network
-    fracture = {
-        name: _looking_closer(stage, config.looks) for name, stage in _specialists(judges).items()
-    }
-    if len(routers) > 1:
-        raise BundleError(f"{len(routers)} region stages in the weights folder, wanted one")
-    region = routers[0] if routers else None
-    for network in (*routers, *judges.values()):
-        _check_trunk(network, trunks)
+def _assemble(parts: Parts, device: Device, precision: Precision, config: RunConfig) -> Weights:
+    """Refuse a set that does not fit together."""
+    fracture = specialists(parts, config.looks)
+    if len(parts.routers) > 1:
+        raise BundleError(f"{len(parts.routers)} region stages in the weights folder, expected one")
+    region = parts.routers[0] if parts.routers else None
+    for router in parts.routers:
+        check_trunk(router, parts.trunks)
+    for specialist in parts.single.values():
+        check_trunk(specialist, parts.trunks)
     _check_regions(region, fracture)
-    return _complete(trunks, region, fracture, device, precision, config)
+    return _complete(parts.trunks, region, fracture, device, precision, config)
 
 
-def _looking_closer(stage: Stage, looks: int | None) -> Stage:
-    """The specialist with its closer looks, or as it is.
-
-    Raises:
-        UsageError: It was not made for so many.
-    """
-    closer = stage.spec.closer
-    made_for = 1 + (closer.count if closer else 0)
-    if looks not in (None, 1, made_for):
-        raise UsageError(
-            f"looks is {looks}, but {stage.spec.name} was made for {made_for}: wanted 1"
-            + (f" or {made_for}" if closer else "")
-        )
-    return stage if closer is None or looks == 1 else Closer(stage, closer)
-
-
-def _take_apart(fused: Fused, device: Device, config: RunConfig) -> Weights:
-    """The stages of a fused graph, which looks once."""
+def _from_fused(fused: Fused, device: Device, config: RunConfig) -> Weights:
+    """The stages of a fused graph, which supports one look."""
     if config.looks not in (None, 1):
-        raise UsageError(f"looks is {config.looks}, but a fused graph looks once: wanted 1")
+        raise UsageError(
+            f"looks is {config.looks}, but a fused graph supports one look: expected 1"
+        )
     region, fracture = fused.region, fused.fracture
     _check_regions(region, fracture)
     return _complete({}, region, fracture, device, fused.spec.precision, config)
 
 
 def _complete(
-    trunks: Mapping[str, Network], region: Stage | None, fracture: Mapping[str, Stage],
+    trunks: Mapping[str, Trunk], region: Router | None, fracture: Mapping[str, Specialist],
     device: Device, precision: Precision, config: RunConfig,
 ) -> Weights:  # fmt: skip
-    """Stages that fit each other, with the decision rules that the settings ask for."""
+    """Combine matching stages with the decision rules from the settings."""
     return Weights(
         trunks,
         region,
@@ -268,10 +257,10 @@ def _complete(
     )
 
 
-def _gate(region: Stage | None, config: RunConfig) -> Density | None:
-    """The density gate in force; a region stage without one fails closed.
+def _gate(region: Router | None, config: RunConfig) -> Density | None:
+    """The active density gate; a region stage without one is refused.
 
-    Only contracts of the first schema run without: they are from before there was a gate.
+    Only contracts of schema version 1 run without a gate, because they predate it.
     """
     if region is None:
         return None
@@ -280,104 +269,65 @@ def _gate(region: Stage | None, config: RunConfig) -> Density | None:
     if region.spec.density is None and region.spec.schema_version > 1:
         raise BundleError(
             f"bundle {region.spec.name} has no density gate: it would judge pictures that are "
-            "unlike anything that it was trained on",
-            "export the region stage again with `fxpipe export`; `fxpipe run`, `evaluate` and "
-            "`bench` go without the gate when told `--set gate=off`",
+            "unlike all its training pictures",
+            "export the region stage again with `fxpipe export`, or run without the gate: "
+            "`--set gate=off` (`fxpipe run`, `evaluate` and `bench`)",
         )
     return region.spec.density
 
 
-def _far(region: Stage | None, config: RunConfig) -> float | None:
-    """The density from which a picture is no longer far from the training pictures."""
+def _far(region: Router | None, config: RunConfig) -> float | None:
+    """The density below which a picture is far from the training pictures."""
     if region is None or region.spec.density is None or config.far == "ignore":
         return None
     return region.spec.density.far
 
 
-def _specialists(judges: Mapping[str, Network]) -> dict[str, Stage]:
-    """The specialists by region: the fracture bundles (by name) that are no ensemble's member."""
-    claimed = {name for network in judges.values() for name in network.spec.members}
-    fracture: dict[str, Stage] = {}
-    for name, network in judges.items():
-        spec = network.spec
-        if len(spec.labels) != 1:
-            raise BundleError(f"bundle {name}: {len(spec.labels)} labels, wanted one")
-        if name in claimed:
-            continue
-        region = str(spec.region)
-        if region in fracture:
-            raise BundleError(
-                f"two specialists for {region}: {fracture[region].spec.name} and {name}",
-                "make one of them with `fxpipe ensemble`, or take one out",
-            )
-        fracture[region] = Ensemble(network, judges) if spec.members else network
-    if not fracture:
-        raise BundleError("no fracture stage in the weights folder, wanted one or more")
-    return fracture
-
-
-def _check_trunk(network: Network, trunks: Mapping[str, Network]) -> None:
-    spec = network.spec
-    if spec.input != "features":
-        return
-    trunk = trunks.get(str(spec.trunk))
-    if trunk is None:
-        there = ", ".join(digest[:12] for digest in trunks) or "none"
-        raise BundleError(
-            f"bundle {spec.name} belongs to trunk {str(spec.trunk)[:12]}, the weights folder "
-            f"has {there}",
-            "export the stage and its trunk again, together",
-        )
-    if trunk.spec.preprocess != spec.preprocess:
-        raise BundleError(f"bundle {spec.name} wants other preprocessing than its trunk")
-    given, taken = trunk.channels("features"), network.channels("features")
-    if given is not None and taken is not None and given != taken:
-        raise BundleError(
-            f"bundle {spec.name} takes {taken} feature channels, its trunk gives {given}"
-        )
-
-
-def _check_regions(region: Stage | None, fracture: Mapping[str, Stage]) -> None:
-    """Every specialist gets its pictures, and every picture that is let in its specialist."""
+def _check_regions(region: Router | None, fracture: Mapping[str, Specialist]) -> None:
+    """Check that the region stage and the specialists cover the same regions."""
     if region is None:
         if set(fracture) != {ANY_REGION}:
             raise BundleError(
-                f"no region stage in the weights folder beside specialists for "
-                f"{', '.join(fracture)}, wanted one: only a single fracture stage for all "
-                f"regions goes without",
+                f"no region stage in the weights folder, which has specialists for "
+                f"{', '.join(fracture)}: only a single fracture stage for all regions can run "
+                f"without one",
                 "export the region stage too, or train with `--region all`",
             )
         log.warning(
-            "no region stage: every picture gets a verdict, also one of a part of the body that "
-            "the network has never seen"
+            "no region stage: every picture gets a verdict, even of a body part that the network "
+            "was not trained on"
         )
         return
     known = region.spec.labels
     if unknown := set(known) - set(REGIONS):
         raise BundleError(
-            f"bundle {region.spec.name} tells {', '.join(sorted(unknown))}, wanted only "
-            f"{', '.join(REGIONS)}"
+            f"bundle {region.spec.name} recognises {', '.join(sorted(unknown))}, supported "
+            f"regions are {', '.join(REGIONS)}"
         )
     for name, stage in fracture.items():
         if name not in (*known, ANY_REGION):
-            raise BundleError(f"bundle {stage.spec.name}: no region stage sends it {name} pictures")
+            raise BundleError(
+                f"bundle {stage.spec.name}: the region stage does not recognise {name}"
+            )
     for unserved in () if ANY_REGION in fracture else set(known) - set(fracture):
-        log.warning("no specialist for %s: such pictures get no verdict on it", unserved)
+        log.warning("no specialist for %s: its pictures get no fracture verdict", unserved)
 
 
-def _points(fracture: Mapping[str, Stage], name: str | None) -> dict[str, OperatingPoint]:
-    """The operating point of every specialist; a name must be known to all of them."""
-    offered = [list(stage.spec.operating_points) for stage in fracture.values()]
-    common = [point for point in offered[0] if all(point in others for others in offered)]
+def _points(fracture: Mapping[str, Specialist], name: str | None) -> dict[str, OperatingPoint]:
+    """Operating point of every specialist; a requested name must exist in all of them."""
+    stored = [list(stage.spec.operating_points) for stage in fracture.values()]
+    common = [point for point in stored[0] if all(point in others for others in stored)]
     if name is not None and name not in common:
         raise UsageError(
-            f"operating point {name!r} is not stored in every specialist; known: "
+            f"operating point {name!r} is not stored in every specialist; available: "
             f"{', '.join(common) or 'none'}"
         )
     return {region: s.spec.operating_point(name) for region, s in fracture.items()}
 
 
-def _study_points(fracture: Mapping[str, Stage], name: str | None) -> dict[str, OperatingPoint]:
-    """The point for whole studies of every specialist that has one."""
+def _study_points(
+    fracture: Mapping[str, Specialist], name: str | None
+) -> dict[str, OperatingPoint]:
+    """Operating point for whole studies of every specialist that has one."""
     points = {region: stage.spec.study_point(name) for region, stage in fracture.items()}
     return {region: point for region, point in points.items() if point}

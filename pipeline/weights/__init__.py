@@ -1,1 +1,1 @@
-"""A weights folder on disk: its manifest, its proof, and how it travels."""
+"""Weights folders: manifest, verification, packing and installation."""

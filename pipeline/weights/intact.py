@@ -1,4 +1,4 @@
-"""Proof that a weights folder is what its manifest says, while its networks are being opened."""
+"""Verification of a weights folder against its manifest, in parallel with opening networks."""
 
 from __future__ import annotations
 
@@ -11,43 +11,44 @@ from ..bundle import MANIFEST_NAME
 from .manifest import Manifest, ManifestEntry, check_file, files_in, read_verified
 from .screen import screen
 
-_HANDS = 2
-"""Threads that hash; more than two only take cores from the networks that are being opened."""
+_HASH_THREADS = 2
+"""Number of hashing threads; more would slow down the opening of networks."""
 
 
 @contextmanager
 def verified(
     weights: Path, manifest: Manifest, used: Collection[ManifestEntry]
 ) -> Iterator[Callable[[ManifestEntry], tuple[bytes, int]]]:
-    """Compare every listed file with its digest, those that are used first.
+    """Compare every listed file with its digest, the used files first.
 
     ::
 
         with verified(weights, manifest, used) as read:
             networks = [open_network(*read(entry)) for entry in used]
 
-    Hashing goes on beside what the block does with the first files. The block is left only when
-    every file has been found to be the listed one.
+    Hashing continues in the background while the block uses the first files. The block exits only
+    after all files are verified.
 
     Yields:
-        Gives, once for each bundle in ``used``, its bytes, which were compared with the digest and
-        then looked through by :func:`~pipeline.weights.screen.screen`, and the opset they want.
+        A function that returns, once for each bundle in ``used``, its content and its opset. The
+        content is compared with the digest and then checked by
+        :func:`~pipeline.weights.screen.screen`.
 
     Raises:
-        BundleError: A file, used or not, is missing or altered, or a used one is no network that
-            is ever run.
+        BundleError: A file, used or not, is missing or altered, or a used file is not an ONNX
+            network that fxpipe accepts.
     """
-    with ThreadPoolExecutor(_HANDS, thread_name_prefix="verify") as pool:
-        wanted = {entry.file: pool.submit(_read, weights, entry) for entry in used}
+    with ThreadPoolExecutor(_HASH_THREADS, thread_name_prefix="verify") as pool:
+        futures = {entry.file: pool.submit(_read, weights, entry) for entry in used}
         others = sorted(
-            (listed for listed in manifest.files if listed.file not in wanted),
+            (listed for listed in manifest.files if listed.file not in futures),
             key=lambda listed: listed.size_bytes,
         )
         rest = [pool.submit(check_file, weights, listed) for listed in others]
 
         def read(entry: ManifestEntry) -> tuple[bytes, int]:
             _raise_early(rest)
-            return wanted.pop(entry.file).result()
+            return futures.pop(entry.file).result()
 
         try:
             yield read
@@ -63,7 +64,7 @@ def _read(weights: Path, entry: ManifestEntry) -> tuple[bytes, int]:
 
 
 def _raise_early(checks: Collection[Future[None]]) -> None:
-    """No further network is opened when a fault is known already."""
+    """Stop opening networks as soon as a check has failed."""
     for check in checks:
         if check.done():
             check.result()
@@ -80,6 +81,6 @@ def check_all(weights: Path, manifest: Manifest) -> None:
 
 
 def unlisted(weights: Path, manifest: Manifest) -> list[str]:
-    """Files in the folder that the manifest does not know; none of them is ever opened."""
+    """Files in the folder that the manifest does not list; fxpipe never opens them."""
     known = {MANIFEST_NAME, *(listed.file for listed in manifest.files)}
     return sorted(set(files_in(weights)) - known)

@@ -1,11 +1,11 @@
-"""What a weights folder holds, bundle by bundle, told by the contracts and without opening one."""
+"""List of the bundles in a weights folder, read from their contracts without opening networks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bundle import BundleSpec, Kind
+from ..bundle import BundleSpec, JudgeSpec, Kind, read_contract
 from ..fused import FusedSpec
 from .manifest import ManifestEntry, read_manifest, read_verified
 from .screen import metadata_of
@@ -17,8 +17,8 @@ class Row:
 
     Attributes:
         name, kind, precision, file, size_bytes, sha256: As in the manifest.
-        trained_on: Origins of the training pictures, in words.
-        created: When the training run was begun, ISO 8601.
+        trained_on: Origins of the training pictures, as text.
+        created: Start of the training run, ISO 8601.
         points: Names of the operating points, the default one first.
     """
 
@@ -34,7 +34,7 @@ class Row:
 
 
 def rows(weights: Path) -> list[Row]:
-    """One row a file, in the order of the manifest.
+    """One row per file, in the order of the manifest.
 
     Raises:
         BundleError: The folder is damaged.
@@ -44,10 +44,11 @@ def rows(weights: Path) -> list[Row]:
 
 def _row(weights: Path, entry: ManifestEntry) -> Row:
     metadata = metadata_of(read_verified(weights, entry), entry.file)
+    stages: tuple[BundleSpec, ...]
     if entry.kind is Kind.FUSED:
         stages = FusedSpec.from_metadata(metadata, entry.file).stages
     else:
-        stages = (BundleSpec.from_metadata(metadata, entry.file),)
+        stages = (read_contract(metadata, entry.file),)
     origins = dict.fromkeys(stage.provenance.data for stage in stages)
     return Row(
         entry.name,
@@ -58,10 +59,12 @@ def _row(weights: Path, entry: ManifestEntry) -> Row:
         entry.sha256,
         "; ".join(origins),
         max(stage.provenance.created for stage in stages),
-        tuple(dict.fromkeys(name for stage in stages for name in _points(stage))),
+        tuple(
+            dict.fromkeys(name for s in stages if isinstance(s, JudgeSpec) for name in _points(s))
+        ),
     )
 
 
-def _points(spec: BundleSpec) -> list[str]:
-    """The default one first."""
+def _points(spec: JudgeSpec) -> list[str]:
+    """Names of the operating points, the default one first."""
     return sorted(spec.operating_points, key=lambda name: name != spec.default_point)

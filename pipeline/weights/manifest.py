@@ -1,8 +1,8 @@
-"""The manifest of a weights folder: every file in it, each with its digest, and one over itself.
+"""Manifest of a weights folder: all files with their digests, and a digest of the manifest.
 
-A change anywhere in the folder is found: of a file by its digest, of the manifest by the digest
-that it holds over its own content, and of its white space because it must be, byte for byte, what
-:func:`write_manifest` writes.
+Any change in the folder is detected: a changed file by its digest, a changed manifest by the digest
+of its own content. The manifest must be byte for byte what :func:`write_manifest` writes, so
+changes of white space are detected too.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from ..bundle import MANIFEST_NAME, Digest, Frozen, Kind, Precision
+from ..atomic import write_atomic
+from ..bundle import MANIFEST_NAME, Digest, Frozen, Kind, Name, Precision
 from ..errors import BundleError
 
 SCHEMA_VERSION: Final = 2
 DOCUMENT_SUFFIXES = (".md", ".json", ".txt")
-"""Of the files beside the bundles that are listed; an editor's backups and the like are not."""
+"""Suffixes of the documents that are listed; backup files of an editor and others are not."""
 
 MOST_MANIFEST_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 23
@@ -28,13 +29,13 @@ _FORBIDDEN = frozenset('<>:"|?*\\')
 
 
 def _inside(file: str) -> str:
-    """A plain path below the folder, the same on every system."""
+    """Check that a path is relative, inside the folder and valid on every system."""
     path = PurePosixPath(file)
     if path.is_absolute() or ".." in path.parts or "\\" in file:
         raise ValueError(f"{file!r} leaves the weights folder")
     plain = file == str(path) and path.parts and not _FORBIDDEN & set(file) and file.isprintable()
     if not plain or any(part != part.strip(" .") for part in path.parts):
-        raise ValueError(f"{file!r} is no plain path, wanted one like trunk/int8.onnx")
+        raise ValueError(f"{file!r} is not a plain path, expected one like trunk/int8.onnx")
     return file
 
 
@@ -47,9 +48,9 @@ class Listed(Frozen):
 
 
 class ManifestEntry(Listed):
-    """One bundle; ``trunk`` as in :class:`pipeline.bundle.BundleSpec`."""
+    """One bundle; ``trunk`` as in its contract. Older manifests call an ensemble ``fracture``."""
 
-    name: str = Field(pattern="^[a-z0-9][a-z0-9-]*$")
+    name: Name
     kind: Kind
     precision: Precision
     trunk: Digest | None
@@ -57,7 +58,7 @@ class ManifestEntry(Listed):
 
 
 class Manifest(Frozen):
-    """The list of all files in a weights folder: bundles, and the documents beside them."""
+    """List of all files in a weights folder: bundles and documents."""
 
     schema_version: Literal[2] = SCHEMA_VERSION
     bundles: tuple[ManifestEntry, ...]
@@ -69,10 +70,10 @@ class Manifest(Frozen):
         if len(keys) != len(set(keys)):
             raise ValueError("a bundle is listed twice in one precision")
         if self.fused and len({name for name, _ in keys}) > 1:
-            raise ValueError("a fused graph stands alone, found other bundles beside it")
+            raise ValueError("a fused graph must be the only bundle, found others")
         seen = {MANIFEST_NAME}
         for listed in self.files:
-            # Some file systems do not tell A from a.
+            # Some file systems are not case-sensitive.
             if listed.file.casefold() in seen:
                 raise ValueError(f"{listed.file!r} is listed twice")
             seen.add(listed.file.casefold())
@@ -85,7 +86,7 @@ class Manifest(Frozen):
 
     @property
     def fused(self) -> bool:
-        """Whether every stage is in one graph."""
+        """Whether all stages are in one graph."""
         return any(entry.kind is Kind.FUSED for entry in self.bundles)
 
     def of(self, precision: Precision) -> tuple[ManifestEntry, ...]:
@@ -99,14 +100,14 @@ class Manifest(Frozen):
         return tuple(p for p in Precision if {entry.name for entry in self.of(p)} == names)
 
     def to_bytes(self) -> bytes:
-        """The one way in which it is written, with the digest over the rest as its first field."""
+        """Canonical serialisation, with the digest of the rest as the first field."""
         content = self.model_dump(mode="json")
         digest = hashlib.sha256(_text(content)).hexdigest()
         return _text({"digest": digest, **content})
 
 
 class _Sealed(Manifest):
-    """As it lies in the folder."""
+    """A manifest as stored in the folder."""
 
     digest: Digest
 
@@ -116,10 +117,10 @@ def _text(content: Any) -> bytes:
 
 
 def read_manifest(weights: Path) -> Manifest:
-    """Read ``weights/manifest.json``.
+    """Read ``manifest.json`` of a weights folder.
 
     Raises:
-        BundleError: It is missing, malformed, altered or of another version.
+        BundleError: The manifest is missing, malformed, altered or of another version.
     """
     path = weights / MANIFEST_NAME
     try:
@@ -127,27 +128,27 @@ def read_manifest(weights: Path) -> Manifest:
             content = file.read(MOST_MANIFEST_BYTES + 1)
     except FileNotFoundError as error:
         raise BundleError(
-            f"{path}: not found, wanted a weights folder with a {MANIFEST_NAME}",
-            "name one with --weights, or set FXPIPE_WEIGHTS",
+            f"{path}: not found, expected a weights folder with a {MANIFEST_NAME}",
+            "pass one with --weights, or set FXPIPE_WEIGHTS",
         ) from error
     except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+        raise BundleError(f"{path}: cannot read the file: {error.strerror}") from error
     return parse_manifest(content, str(path))
 
 
 def parse_manifest(content: bytes, source: str) -> Manifest:
-    """A manifest from its bytes.
+    """Parse a manifest.
 
     Args:
         content: The whole file.
         source: Name for messages.
 
     Raises:
-        BundleError: Malformed, altered or of another version.
+        BundleError: The manifest is malformed, altered or of another version.
     """
     if len(content) > MOST_MANIFEST_BYTES:
         raise BundleError(
-            f"{source}: found more than {MOST_MANIFEST_BYTES} bytes, wanted a manifest",
+            f"{source}: found more than {MOST_MANIFEST_BYTES} bytes, expected a manifest",
             _FETCH_AGAIN,
         )
     try:
@@ -156,19 +157,19 @@ def parse_manifest(content: bytes, source: str) -> Manifest:
         for fault in error.errors():
             if fault["loc"] == ("schema_version",) and isinstance(fault["input"], int):
                 raise _other_version(source, fault["input"]) from error
-        raise BundleError(f"{source}: unreadable manifest: {error}", _FETCH_AGAIN) from error
+        raise BundleError(f"{source}: invalid manifest: {error}", _FETCH_AGAIN) from error
     manifest = Manifest(bundles=sealed.bundles, documents=sealed.documents)
-    wanted = manifest.to_bytes()
-    if content == wanted:
+    expected = manifest.to_bytes()
+    if content == expected:
         return manifest
-    digest = json.loads(wanted)["digest"]
+    digest = json.loads(expected)["digest"]
     if sealed.digest != digest:
         raise BundleError(
-            f"{source}: its digest is {sealed.digest}, its content has {digest}", _FETCH_AGAIN
+            f"{source}: digest is {sealed.digest}, the content has {digest}", _FETCH_AGAIN
         )
     raise BundleError(
-        f"{source}: found other white space, spelling or order than fxpipe writes, "
-        f"wanted {len(wanted)} bytes that it wrote itself",
+        f"{source}: white space, spelling or order differ from what fxpipe writes, "
+        f"expected {len(expected)} unchanged bytes",
         _FETCH_AGAIN,
     )
 
@@ -176,51 +177,48 @@ def parse_manifest(content: bytes, source: str) -> Manifest:
 _FETCH_AGAIN = "the file was altered or damaged: fetch the weights folder again"
 
 
-def _other_version(source: str, found: int) -> BundleError:
+def _other_version(source: str, version: int) -> BundleError:
     advice = (
-        "an older fxpipe wrote it: make the folder anew with this one (`fxpipe export --weights "
-        "NEW`, `fxpipe calibrate`, `fxpipe ensemble`), or fetch it again"
-        if found < SCHEMA_VERSION
-        else "a newer fxpipe wrote it: install that one"
+        "an older fxpipe wrote it: create the folder again with this version (`fxpipe export "
+        "--weights NEW`, `fxpipe calibrate`, `fxpipe ensemble`), or fetch it again"
+        if version < SCHEMA_VERSION
+        else "a newer fxpipe wrote it: install that version"
     )
-    return BundleError(f"{source}: schema_version is {found}, wanted {SCHEMA_VERSION}", advice)
+    return BundleError(f"{source}: schema_version is {version}, expected {SCHEMA_VERSION}", advice)
 
 
 def read_staged(weights: Path) -> Manifest:
-    """The manifest of a folder whose stages are wanted one by one.
+    """Read the manifest of a folder whose stages are separate bundles.
 
     Raises:
-        BundleError: It is missing or malformed, or lists a fused graph.
+        BundleError: The manifest is missing or malformed, or lists a fused graph.
     """
     manifest = read_manifest(weights)
     if manifest.fused:
         raise BundleError(
-            f"{weights}: one fused graph, wanted a weights folder with its stages one by one",
-            "name the folder that the graph was made of",
+            f"{weights}: found a fused graph, expected a weights folder with separate stages",
+            "use the folder that the graph was made from",
         )
     return manifest
 
 
 def write_manifest(weights: Path, entries: Mapping[tuple[str, Precision], ManifestEntry]) -> None:
-    """Write the manifest, sorted, replacing the old one in one step.
+    """Write the sorted manifest, replacing the old one atomically.
 
-    The only place that writes it. Bundles are listed as whoever made them says; documents as they
-    lie in the folder, so whatever writes some comes here afterwards.
+    Nothing else writes it. ``entries`` describe the bundles; documents are read from the folder, so
+    call this (or :func:`refresh_manifest`) after writing any.
     """
     manifest = Manifest(
         bundles=tuple(entries[key] for key in sorted(entries)), documents=tuple(_documents(weights))
     )
-    path = weights / MANIFEST_NAME
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(manifest.to_bytes())
-    partial.replace(path)
+    write_atomic(weights / MANIFEST_NAME, manifest.to_bytes())
 
 
 def refresh_manifest(weights: Path) -> None:
-    """List the documents anew after some were written; the bundles stay as they were listed.
+    """Update the listed documents; the entries of the bundles do not change.
 
     Raises:
-        BundleError: There is no manifest, or a damaged one.
+        BundleError: The manifest is missing or damaged.
     """
     bundles = read_manifest(weights).bundles
     write_manifest(weights, {(entry.name, entry.precision): entry for entry in bundles})
@@ -237,21 +235,21 @@ def _documents(weights: Path) -> Iterator[Listed]:
         try:
             yield Listed(file=file, sha256=digest, size_bytes=len(content))
         except ValidationError:
-            continue  # a name that not every system can have; `weights verify` tells it
+            continue  # a name that is not portable; `weights verify` reports it
 
 
 def files_in(weights: Path) -> Iterator[str]:
-    """Path of every regular file in the folder, below it; links are none."""
+    """Relative path of every regular file in the folder, without links."""
     for path in weights.rglob("*"):
         if path.is_file() and not path.is_symlink():
             yield path.relative_to(weights).as_posix()
 
 
 def read_verified(weights: Path, listed: Listed) -> bytes:
-    """The bytes of a file, compared with the manifest before anything parses them.
+    """Read a file and compare it with the manifest before anything parses it.
 
     Raises:
-        BundleError: The file is missing, outside of the folder, or not the listed one.
+        BundleError: The file is missing, outside the folder, or not the listed one.
     """
     return b"".join(_pieces(weights, listed))
 
@@ -265,32 +263,32 @@ def check_file(weights: Path, listed: Listed) -> None:
 def _pieces(weights: Path, listed: Listed) -> Iterable[bytes]:
     path = weights / listed.file
     digest = hashlib.sha256()
-    found = 0
+    read = 0
     try:
         real = path.resolve(strict=True)
         if not real.is_relative_to(weights.resolve()):
             raise BundleError(
-                f"{path}: found a link that leaves the weights folder, wanted a file",
+                f"{path}: found a link that leaves the weights folder, expected a file",
                 "copy the file itself into the folder",
             )
         if not real.is_file():
-            raise BundleError(f"{path}: found no regular file, wanted one", _advice(listed))
+            raise BundleError(f"{path}: not a regular file", _advice(listed))
         with real.open("rb") as file:
-            while found <= listed.size_bytes and (piece := file.read(_PIECE_BYTES)):
-                found += len(piece)
+            while read <= listed.size_bytes and (piece := file.read(_PIECE_BYTES)):
+                read += len(piece)
                 digest.update(piece)
                 yield piece
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+    except (OSError, RuntimeError) as error:  # RuntimeError: circular links
         reason = getattr(error, "strerror", None) or error
-        raise BundleError(f"{path}: cannot be read: {reason}", _advice(listed)) from error
-    if found != listed.size_bytes:
-        told = f"{found} bytes" if found < listed.size_bytes else f"more than {listed.size_bytes}"
+        raise BundleError(f"{path}: cannot read the file: {reason}", _advice(listed)) from error
+    if read != listed.size_bytes:
+        size = f"{read} bytes" if read < listed.size_bytes else f"more than {listed.size_bytes}"
         raise BundleError(
-            f"{path}: found {told}, the manifest says {listed.size_bytes} bytes", _advice(listed)
+            f"{path}: found {size}, the manifest lists {listed.size_bytes} bytes", _advice(listed)
         )
     if digest.hexdigest() != listed.sha256:
         raise BundleError(
-            f"{path}: sha256 is {digest.hexdigest()}, the manifest says {listed.sha256}",
+            f"{path}: sha256 is {digest.hexdigest()}, the manifest lists {listed.sha256}",
             _advice(listed),
         )
 
@@ -300,5 +298,5 @@ def _advice(listed: Listed) -> str:
         return _FETCH_AGAIN
     return (
         "the file was altered or damaged: fetch the weights folder again; or, if it was changed "
-        "on purpose, list it anew with `fxpipe cards`"
+        "on purpose, update the manifest with `fxpipe cards`"
     )

@@ -1,9 +1,9 @@
-"""A look at the bytes of an ONNX file before anything opens it.
+"""Check of the content of an ONNX file before ONNX Runtime opens it.
 
-ONNX Runtime parses and optimises in C++. What fxpipe's graphs never hold is refused before it gets
-to see them: operators of other domains than ONNX's own (also those that ONNX Runtime knows),
-functions that a file defines itself, and weights that lie outside of the file. This needs four
-kinds of protobuf fields, so the walk is here and the package ``onnx`` is not needed.
+ONNX Runtime parses and optimises graphs in C++. This module first refuses what graphs of fxpipe
+never contain: operators outside the ONNX domain (including those of ONNX Runtime), functions
+defined in the file, and external weights. It reads the few protobuf fields it needs itself, without
+the package ``onnx``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ OWN_DOMAINS = (b"", b"ai.onnx")
 
 _MOST_FIELDS = 5_000_000
 _MOST_DEPTH = 8
-"""Graphs in attributes of nodes in graphs …: fxpipe's own have none."""
+"""Nesting of graphs in node attributes; graphs of fxpipe have none."""
 
 # Field numbers of onnx.proto.
 _MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA, _MODEL_FUNCTIONS = 7, 8, 14, 25
@@ -31,43 +31,43 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def screen(content: bytes, source: str) -> int:
-    """Refuse a file that no export of fxpipe looks like.
+    """Refuse a file that does not look like an export of fxpipe.
 
     Args:
-        content: The whole file, already compared with its digest.
+        content: Whole file, already compared with its digest.
         source: Name for messages.
 
     Returns:
-        The opset of ONNX's own operators that it wants.
+        The opset of the ONNX domain that the file requires.
 
     Raises:
-        BundleError: Not ONNX, or with parts that are never run.
+        BundleError: The file is not ONNX, or has content that is refused.
     """
-    # ONNX Runtime would take these bytes for its own format, which nothing here looks through.
+    # ONNX Runtime would read these bytes as ORT format, which is not checked here.
     if content[4:8] == b"ORTM":
-        raise BundleError(f"{source}: found a file of ONNX Runtime's own format, wanted ONNX")
+        raise BundleError(f"{source}: found a file in ORT format, expected ONNX")
     return _Walk(source).model(memoryview(content))
 
 
 def metadata_of(content: bytes, source: str) -> dict[str, str]:
-    """The metadata of an ONNX file, among them its contract, without opening it.
+    """Metadata of an ONNX file, including the contract, without opening it.
 
     Args:
-        content: The whole file, already compared with its digest.
+        content: Whole file, already compared with its digest.
         source: Name for messages.
 
     Raises:
-        BundleError: Not ONNX.
+        BundleError: The file is not ONNX.
     """
     return dict(_Walk(source).metadata(memoryview(content)))
 
 
 class _Walk:
-    """Through one file; every field that is looked at is counted."""
+    """Parser of one file, with a limit on the number of fields."""
 
     def __init__(self, source: str) -> None:
         self._source = source
-        self._left = _MOST_FIELDS
+        self._remaining = _MOST_FIELDS
 
     def model(self, data: memoryview) -> int:
         opset: int | None = None
@@ -75,7 +75,8 @@ class _Walk:
         for number, value in self._fields(data):
             if number == _MODEL_FUNCTIONS:
                 raise BundleError(
-                    f"{self._source}: found a function of the file's own, wanted ONNX's operators"
+                    f"{self._source}: found a function defined in the file, expected only ONNX "
+                    "operators"
                 )
             if number == _MODEL_GRAPH and isinstance(value, memoryview):
                 graphs += 1
@@ -84,7 +85,7 @@ class _Walk:
                 opset = max(self._opset(value), opset or 0)
         if graphs != 1 or not opset:
             raise BundleError(
-                f"{self._source}: found {graphs} graphs and opset {opset}, wanted one ONNX graph"
+                f"{self._source}: found {graphs} graphs and opset {opset}, expected one ONNX graph"
             )
         return opset
 
@@ -96,7 +97,7 @@ class _Walk:
                 yield key.decode("utf-8", "replace"), text.decode("utf-8", "replace")
 
     def _opset(self, data: memoryview) -> int:
-        """The version, if the domain is ONNX's own; else 0."""
+        """The version if the domain is that of ONNX; else 0."""
         domain, version = b"", 0
         for number, value in self._fields(data):
             if number == _OPSET_DOMAIN and isinstance(value, memoryview):
@@ -131,9 +132,9 @@ class _Walk:
                 self._attribute(value, depth)
         if domain:
             raise BundleError(
-                f"{self._source}: found the operator {_word(operator)} of the domain "
-                f"{_word(domain)}, wanted only ONNX's own",
-                "a foreign network is not run: export it with `fxpipe export`",
+                f"{self._source}: found the operator {_quoted(operator)} of the domain "
+                f"{_quoted(domain)}, expected only ONNX operators",
+                "fxpipe runs only its own exports: export the network with `fxpipe export`",
             )
 
     def _attribute(self, data: memoryview, depth: int) -> None:
@@ -156,15 +157,15 @@ class _Walk:
         for number, value in self._fields(data):
             if number == _TENSOR_EXTERNAL or (number == _TENSOR_LOCATION and value):
                 raise BundleError(
-                    f"{self._source}: found weights outside of the file, wanted all of them inside"
+                    f"{self._source}: found external weights, expected all of them in the file"
                 )
 
     def _fields(self, data: memoryview) -> Iterator[tuple[int, int | memoryview | None]]:
         """Number and value of each field: bytes, an integer, or None for a fixed-width one."""
         place, end = 0, len(data)
         while place < end:
-            self._left -= 1
-            if self._left < 0:
+            self._remaining -= 1
+            if self._remaining < 0:
                 raise self._damaged(f"more than {_MOST_FIELDS} fields")
             key, place = self._varint(data, place)
             number, wire = key >> 3, key & 7
@@ -180,11 +181,11 @@ class _Walk:
             else:
                 raise self._damaged(f"wire type {wire}")
             if number == 0 or place > end:
-                raise self._damaged("a field that ends outside of its message")
+                raise self._damaged("a field that ends outside its message")
             yield number, value
 
     def _varint(self, data: memoryview, place: int) -> tuple[int, int]:
-        if place < len(data) and data[place] < 0x80:  # nearly all of them
+        if place < len(data) and data[place] < 0x80:  # the common case
             return data[place], place + 1
         value = 0
         for step in range(10):
@@ -194,11 +195,11 @@ class _Walk:
             value |= (byte & 0x7F) << (7 * step)
             if byte < 0x80:
                 return value, place + step + 1
-        raise self._damaged("an integer without an end")
+        raise self._damaged("an unterminated integer")
 
-    def _damaged(self, what: str) -> BundleError:
-        return BundleError(f"{self._source}: found {what}, wanted a valid ONNX file")
+    def _damaged(self, fault: str) -> BundleError:
+        return BundleError(f"{self._source}: found {fault}, expected a valid ONNX file")
 
 
-def _word(name: bytes) -> str:
+def _quoted(name: bytes) -> str:
     return repr(name.decode("utf-8", "replace"))

@@ -1,1 +1,1 @@
-"""The one table of samples, how it is made, and how it becomes batches."""
+"""The table of samples: indexing, splits, audit, augmentation and batches."""

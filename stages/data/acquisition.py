@@ -1,10 +1,10 @@
-"""By which machine a picture was acquired, as far as its size betrays that.
+"""Inference of the acquiring machine from a picture's aspect ratio.
 
-FracAtlas names no hospital and no machine, but its plates have two shapes. One reader's are
-1760 x 2140 px, mostly stored as 373 x 454 (some exposures are there in both sizes, so that the
-number of pixels alone tells nothing); the other's are 2304 x 2880. Scaled copies keep the shape,
-and pictures that lie on their side are of the same machine. So the ratio of the sides is what
-tells machines apart, within a data set: another set's plates of the same shape are another's.
+FracAtlas records neither hospital nor machine, but its plates have two shapes. One reader's are
+1760 x 2140 px, mostly stored as 373 x 454 (some exposures exist in both sizes, so the number of
+pixels is not informative); the other's are 2304 x 2880. Scaled copies keep the shape, and rotated
+pictures come from the same machine. So the ratio of the sides identifies the machine, within a
+data set: equal shapes in different data sets are different machines.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pipeline.io import decode, read_file
 from .adapters.pictures import Watch, each, unwatched
 from .index import Sample
 
-FEWEST_GROUPS = 20
-"""Groups with a supported region in view that an acquisition needs to be left out and tested."""
+MIN_GROUPS = 20
+"""Minimum number of groups with a supported region in view for an acquisition to be left out."""
 
 
 def acquisition(width_px: int, height_px: int) -> str:
@@ -35,11 +35,11 @@ def acquisition(width_px: int, height_px: int) -> str:
 def read_acquisitions(samples: Sequence[Sample], watch: Watch = unwatched) -> list[str]:
     """Data set and :func:`acquisition` of each sample, such as ``fracatlas 1.22``.
 
-    The data set is what stands before the first ``/`` of the sample's origin.
+    The data set is the part of the sample's origin before the first ``/``.
 
     Args:
-        samples: Rows of a table; of a file with several pictures the first is looked at.
-        watch: Told of the progress.
+        samples: Rows of a table; if a file has several pictures, the first is used.
+        watch: Progress callback.
 
     Raises:
         ImageError: A file cannot be read.
@@ -56,15 +56,15 @@ def _shape(path: Path) -> tuple[int, int]:
     content, digest = read_file(path)
     image = next(decode(content, path, digest), None)
     if image is None:
-        raise UnreadableImageError(f"{path.name}: found a file without a picture")
+        raise UnreadableImageError(f"{path.name}: the file has no picture")
     return image.pixels.shape[0], image.pixels.shape[1]
 
 
 def keep_groups_whole(groups: Sequence[str], names: Sequence[str]) -> tuple[list[str], int]:
-    """Each picture's acquisition, groups undivided.
+    """Assign every picture to the acquisition of its group.
 
-    A group of several acquisitions goes to that of most of its pictures, and among equals to the
-    one with most pictures in all.
+    A group of several acquisitions is assigned to that of most of its pictures; on a tie, to the
+    one with the most pictures in total.
 
     Args:
         groups: (N,) group of each picture.
@@ -73,26 +73,26 @@ def keep_groups_whole(groups: Sequence[str], names: Sequence[str]) -> tuple[list
     Returns:
         (N,) acquisition of each picture's group, and how many groups had several.
     """
-    every = Counter(names)
+    totals = Counter(names)
     members: dict[str, Counter[str]] = {}
     for group, name in zip(groups, names, strict=True):
         members.setdefault(group, Counter())[name] += 1
     chosen = {
-        group: max((count, every[name], name) for name, count in counts.items())[-1]
+        group: max((count, totals[name], name) for name, count in counts.items())[-1]
         for group, counts in members.items()
     }
     return [chosen[group] for group in groups], sum(len(counts) > 1 for counts in members.values())
 
 
 def left_out(samples: Sequence[Sample], names: Sequence[str]) -> list[str]:
-    """The acquisitions that are worth leaving out, in order: enough groups to test on.
+    """The acquisitions with enough groups to test on, sorted by name.
 
     Args:
         samples: Rows of a table.
         names: Acquisition of each.
     """
-    shown: dict[str, set[str]] = {}
+    groups_of: dict[str, set[str]] = {}
     for sample, name in zip(samples, names, strict=True):
         if any(sample.shows(region) for region in REGIONS):
-            shown.setdefault(name, set()).add(sample.group)
-    return sorted(name for name, groups in shown.items() if len(groups) >= FEWEST_GROUPS)
+            groups_of.setdefault(name, set()).add(sample.group)
+    return sorted(name for name, groups in groups_of.items() if len(groups) >= MIN_GROUPS)

@@ -1,7 +1,7 @@
-"""Leaks between the splits of a table: what training sees of the pictures that it is tested on.
+"""Audit of a table: leaks between its splits, contradictory labels and unreadable files.
 
-The table's own words are not trusted: every file is read and hashed again, and its picture is
-compared with all the others.
+The audit does not rely on the table's digests: it reads and hashes every file again, and compares
+its picture with all others.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from .likeness import DETAIL_SHAPE, PRINT_SHAPE, Half, Rows, candidates, describ
 from .tilt import RINGS_SHAPE, amplitudes, describe_rings, tilt_candidates, verify_tilt
 
 TWINS_KEPT = 8
-"""Likenesses followed up for each picture and split: a picture stored a hundred times is told of
-by its nearest copies, not by all five thousand pairs."""
+"""Candidates verified for each picture and split: a picture stored a hundred times is reported
+with its nearest copies, not with all five thousand pairs."""
 TILTED_KEPT = 4
-"""The same for copies turned by any angle: in all trials the right one came first or second."""
+"""The same for copies rotated by any angle: in all trials the copy ranked first or second."""
 
 
 class Kind(StrEnum):
-    """What was found."""
+    """Kind of a finding."""
 
     SAME_FILE = "same file"
     NEAR_DUPLICATE = "near duplicate"
@@ -50,15 +50,15 @@ TWINS = (Kind.SAME_FILE, Kind.NEAR_DUPLICATE)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fault of a table, or one fact worth knowing.
+    """One fault of a table, or one note.
 
     Attributes:
-        kind: What it is.
+        kind: Kind of the finding.
         samples: The rows: two for twins and contradictions, one for a file, and for a group or
             study every row that is not excluded.
-        likeness: Correlation of the fine structure of two pictures, 1 for equal files; None for
-            what is no comparison.
-        detail: More in words; may be empty.
+        likeness: Correlation of the fine structure of two pictures, 1 for equal files; None if
+            the finding does not compare pictures.
+        detail: Further description; may be empty.
     """
 
     kind: Kind
@@ -68,30 +68,30 @@ class Finding:
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        """Of the rows, each once, in the order of the rows."""
+        """Distinct splits of the rows, in their order."""
         return tuple(dict.fromkeys(sample.split for sample in self.samples))
 
     @property
     def leak(self) -> bool:
-        """Whether it joins two of train, val and test."""
+        """Whether the finding connects two of train, val and test."""
         joining = (*TWINS, Kind.SAME_GROUP, Kind.SAME_STUDY)
         return self.kind in joining and len(set(self.splits) - {"excluded"}) > 1
 
     @property
     def failure(self) -> bool:
-        """Whether the table must not be used as it is: a leak, or a row without a clear truth."""
+        """Whether the table must be fixed before use: a leak, or a row without a reliable label."""
         faulty = self.kind in (Kind.LABELS, Kind.UNREADABLE)
         return self.leak or (faulty and "excluded" not in self.splits)
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What an audit found.
+    """Result of an audit.
 
     Attributes:
         index: The table.
-        findings: Failures first, then by kind; near duplicates with the least alike first.
-        seconds: How long each step took.
+        findings: Failures first, then by kind; near duplicates with the lowest likeness first.
+        seconds: Duration of each step.
     """
 
     index: Index
@@ -100,7 +100,7 @@ class Audit:
 
     @property
     def leaks(self) -> tuple[Finding, ...]:
-        """Findings that join two of train, val and test."""
+        """Findings that connect two of train, val and test."""
         return tuple(finding for finding in self.findings if finding.leak)
 
     @property
@@ -110,12 +110,12 @@ class Audit:
 
     @property
     def notes(self) -> tuple[Finding, ...]:
-        """Everything else."""
+        """Findings that are not failures."""
         return tuple(finding for finding in self.findings if not finding.failure)
 
     @property
     def ungrouped(self) -> tuple[Finding, ...]:
-        """Twins of different groups, none excluded: a new split by group may part them."""
+        """Twins of different groups, none excluded: a new split by group may separate them."""
         return tuple(
             finding
             for finding in self.findings
@@ -125,23 +125,23 @@ class Audit:
         )
 
     def twins_of(self, split: Split, other: Split) -> int:
-        """Number of rows of ``split`` whose picture, or nearly so, is in ``other`` too."""
-        found = {
+        """Number of rows of ``split`` with the same or nearly the same picture in ``other``."""
+        twins = {
             id(sample)
             for finding in self.findings
             if finding.kind in TWINS and set(finding.splits) == {split, other}
             for sample in finding.samples
             if sample.split == split
         }
-        return len(found)
+        return len(twins)
 
 
 def audit(index: Index, progress: Progress) -> Audit:
-    """Look for everything that joins the splits of a table, or contradicts itself.
+    """Find everything that connects the splits of a table, and contradictions in it.
 
     Args:
-        index: The table, as :func:`stages.data.index.read_table` gives it.
-        progress: Advanced once for each row.
+        index: The table, from :func:`stages.data.index.read_table`.
+        progress: Advanced once per row.
     """
     started = time.perf_counter()
     looks = _read(index.samples, progress)
@@ -165,11 +165,11 @@ def audit(index: Index, progress: Progress) -> Audit:
 
 @dataclass(frozen=True, slots=True)
 class _Looks:
-    """What reading N rows gave; about 13 KB a picture.
+    """Descriptors of N rows; about 13 KB per picture.
 
     Attributes:
-        sha256: N digests of the files as they are now; empty for one that cannot be read.
-        errors: N reasons why there is no picture; empty where there is one.
+        sha256: N digests of the current files; empty for one that cannot be read.
+        errors: N decoding errors; empty for a readable picture.
         prints: (N, 256) float32.
         details: (N, 4096) float16.
         rings: (N, 2, 28, 43) float16.
@@ -183,7 +183,7 @@ class _Looks:
 
 
 def _read(samples: Sequence[Sample], progress: Progress) -> _Looks:
-    """Read and describe every picture; one that cannot be is told by its error."""
+    """Read and describe every picture; record the error of an unreadable one."""
     count = len(samples)
     looks = _Looks(
         [""] * count,
@@ -205,7 +205,7 @@ def _read(samples: Sequence[Sample], progress: Progress) -> _Looks:
         looks.prints[i], looks.details[i] = describe(square)
         looks.rings[i] = describe_rings(square, image.pixels.shape)
 
-    # Threads and not processes: decoding and the transforms leave the interpreter's lock.
+    # Threads suffice: decoding and the transforms release the GIL.
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for _ in pool.map(read, range(count)):
             progress.advance()
@@ -213,7 +213,7 @@ def _read(samples: Sequence[Sample], progress: Progress) -> _Looks:
 
 
 def _same_files(samples: Sequence[Sample], looks: _Looks) -> Iterator[Finding]:
-    """Rows of equal content, each with one of every split that has it."""
+    """Pairs of rows with equal content: each row with the first one of every split."""
     contents: dict[str, list[Sample]] = defaultdict(list)
     for sample, digest in zip(samples, looks.sha256, strict=True):
         if digest:
@@ -222,19 +222,19 @@ def _same_files(samples: Sequence[Sample], looks: _Looks) -> Iterator[Finding]:
         firsts: dict[Split, Sample] = {}
         for row in rows:
             firsts.setdefault(row.split, row)
-        told = set()
+        reported = set()
         for row in rows:
             for first in firsts.values():
                 pair = frozenset((id(row), id(first)))
-                if len(pair) == 2 and pair not in told:
-                    told.add(pair)
+                if len(pair) == 2 and pair not in reported:
+                    reported.add(pair)
                     yield Finding(Kind.SAME_FILE, (first, row), 1.0)
 
 
 def _near_duplicates(samples: Sequence[Sample], looks: _Looks) -> Iterator[Finding]:
     """Pairs of different files that show the same exposure.
 
-    Of equal files in one split only the first takes part.
+    Of equal files in one split only the first is compared.
     """
     rows: dict[tuple[str, Split], int] = {}
     for i, sample in enumerate(samples):
@@ -277,21 +277,21 @@ def _divided(samples: Sequence[Sample], kind: Kind) -> Iterator[Finding]:
 
 
 def _contradictions(twins: Sequence[Finding]) -> Iterator[Finding]:
-    """Twins that are labelled as if they were not: of labels, and of regions where both know."""
+    """Twins with different labels, or with different known regions."""
     for twin in twins:
-        one, other = twin.samples
-        if one.label_kind == other.label_kind and one.label != other.label:
-            detail = f"{one.label_kind} {one.label} and {other.label}"
+        first, second = twin.samples
+        if first.label_kind == second.label_kind and first.label != second.label:
+            detail = f"{first.label_kind} {first.label} and {second.label}"
             yield Finding(Kind.LABELS, twin.samples, twin.likeness, detail)
-        # A comparison with NaN, unknown, is false both ways.
-        distance = np.abs(one.region_vector() - other.region_vector())
+        # Unknown regions are NaN, for which the comparison is false.
+        distance = np.abs(first.region_vector() - second.region_vector())
         if (distance > 0).any():
-            detail = f"{one.regions} and {other.regions}"
+            detail = f"{first.regions} and {second.regions}"
             yield Finding(Kind.REGIONS, twin.samples, twin.likeness, detail)
 
 
 def _faulty(samples: Sequence[Sample], looks: _Looks) -> Iterator[Finding]:
-    """Pictures that could not be compared, and files that are not those of the table."""
+    """Unreadable pictures, and files whose digest differs from the table."""
     for sample, digest, error in zip(samples, looks.sha256, looks.errors, strict=True):
         if error:
             yield Finding(Kind.UNREADABLE, (sample,), detail=error)

@@ -1,8 +1,8 @@
-"""Random sources: each training picture as another hospital could have made it.
+"""Random sources: augmentation that simulates pictures of other hospitals.
 
-What separates hospitals is drawn anew for every picture and epoch: how tightly the limb is framed
-and how it lies, the tone that detector and software give, the damage of storage, and what else is
-on the plate. Everything is drawn from one generator, in one order, from the source's own pixels.
+For every picture and epoch it draws framing and orientation of the limb, tone of detector and
+software, storage damage, and objects on the plate. One generator draws everything in a fixed
+order, and every change applies to the source pixels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .index import Box
 Rng = np.random.Generator
 _DRAWS = 8
 _SHARPEST = 1.3
-"""Source px per canvas px above which a picture is shrunk with care before it is turned."""
+"""Source px per canvas px above which a picture is downsampled before it is transformed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class View:
 
     Attributes:
         canvas: (1, H, W) float32 in [0, 1].
-        mask: (1, H, W) bool: where the marked fractures are.
-        close: Whether it is a close-up, in which a joint or a fracture may be out of view.
+        mask: (1, H, W) bool: the marked fractures.
+        close: Whether the view is a close-up, in which a joint or a fracture may be out of view.
     """
 
     canvas: Array
@@ -46,14 +46,14 @@ class View:
 def augment(
     pixels: Array, boxes: Sequence[Box], spec: PreprocessSpec, config: AugmentConfig, rng: Rng
 ) -> View:
-    """Draw another source for a picture.
+    """Draw a random view of a picture.
 
     Args:
         pixels: (H, W) float32 in [0, 1], bone bright.
-        boxes: Of the marked fractures.
-        spec: Of the network; it gives the canvas.
+        boxes: Boxes of the marked fractures.
+        spec: Preprocessing of the network; defines the canvas.
         config: Ranges and probabilities.
-        rng: Drawn from.
+        rng: Random generator.
     """
     config = config.effective
     matrix, close = _placement(pixels, boxes, spec, config, rng)
@@ -73,7 +73,7 @@ def augment(
             (x0 * reduction.x, y0 * reduction.y, x1 * reduction.x, y1 * reduction.y), fill=255
         )
     mask = np.asarray(marked.transform(size, affine, tuple(matrix.flat))) > 0
-    if not inside.any():  # shifted out of view altogether: what is outside is all there is
+    if not inside.any():  # the picture is completely out of view
         inside[:] = True
     values = np.where(inside, stretch(canvas, spec.clip_percent, inside), spec.pad_value)
     values = tone.change(values.astype(np.float32), config, rng)
@@ -81,7 +81,7 @@ def augment(
     values = degrade.cover(values, config, rng)
     if rng.random() < config.invert:
         values = 1.0 - values
-    if rng.random() < config.stretch:  # as the pipeline would: markers and rims move the limits
+    if rng.random() < config.stretch:  # as the pipeline does: markers and rims move the limits
         values = stretch(values, spec.clip_percent)
     return View(values[None].astype(np.float32), mask[None], close)
 
@@ -89,10 +89,10 @@ def augment(
 def _placement(
     pixels: Array, boxes: Sequence[Box], spec: PreprocessSpec, config: AugmentConfig, rng: Rng
 ) -> tuple[Array, bool]:
-    """(2, 3) map from the canvas to the source in px, and whether it is a close-up.
+    """(2, 3) affine map from the canvas to the source in px, and whether the view is a close-up.
 
-    A close-up is magnified around a fracture, or anywhere on the limb in a picture without a
-    marked one, so that magnification says nothing about the label.
+    A close-up is centred on a fracture, or on a random point of the limb if no fracture is marked,
+    so that magnification is not correlated with the label.
     """
     whole = rng.random() < config.whole or spec.frame == "whole"
     frame = WHOLE if whole else find_limb(pixels)
@@ -129,9 +129,9 @@ def _placement(
 
 
 def _on_the_limb(pixels: Array, frame: Frame, rng: Rng) -> tuple[float, float]:
-    """A random place (y, x) in px in the middle of the frame, brighter than most of the picture.
+    """A random point (y, x) in px in the middle of the frame, brighter than the mean if possible.
 
-    A frame around a bent arm holds much air, of which a close-up would show nothing else.
+    A frame around a bent arm contains much air; a close-up there would show nothing else.
     """
     height, width = pixels.shape
     level = float(pixels[:: max(1, height // 64), :: max(1, width // 64)].mean())
@@ -145,13 +145,13 @@ def _on_the_limb(pixels: Array, frame: Frame, rng: Rng) -> tuple[float, float]:
 
 
 def _middle(low: float, high: float) -> tuple[float, float]:
-    """An extent without its outer fifths."""
+    """The range without its outer fifths."""
     return low + 0.2 * (high - low), high - 0.2 * (high - low)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reduction:
-    """What was cut off the source (px), and px after per px before."""
+    """Crop of the source (px), and scale factors (px after per px before)."""
 
     top: int = 0
     left: int = 0
@@ -160,9 +160,9 @@ class _Reduction:
 
 
 def _shrunk(pixels: Array, matrix: Array, size: tuple[int, int]) -> tuple[Array, Array, _Reduction]:
-    """The part of the source that is seen, shrunk to about the canvas' resolution, and its map.
+    """The visible part of the source at about the canvas' resolution, and its map.
 
-    Turning by itself takes single pixels, and would turn a large picture into noise.
+    The affine transform samples single pixels; without downsampling a large picture would alias.
     """
     corners = np.array([[0, 0, 1], [size[0], 0, 1], [0, size[1], 1], [*size, 1]]) @ matrix.T
     height, width = pixels.shape

@@ -1,4 +1,4 @@
-"""Contact sheets of what a network is shown in training."""
+"""Contact sheets of augmented training pictures."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ ONE_BY_ONE: dict[str, dict[str, object]] = {
     "text": {"text": 1.0},
     "invert": {"invert": 1.0},
 }
-"""Each setting by itself: what it takes to see it. Without a value the
-configured range is drawn."""
+"""Overrides that make the effect of each single setting visible; if empty, its configured range is
+drawn."""
 
 
 def sheet(
     samples: Sequence[Sample], spec: PreprocessSpec, config: AugmentConfig, views: int, seed: int
 ) -> Image.Image:
-    """Rows of pictures: the source with its frame, what the pipeline sees, then random views.
+    """One row per picture: the source with its frame, the preprocessed picture, then random views.
 
     Args:
         samples: One row each.
-        spec: Of the network.
+        spec: Preprocessing of the network.
         config: Ranges and probabilities.
-        views: Random views in a row.
-        seed: Of what is drawn.
+        views: Number of random views per row.
+        seed: Seed of the views.
 
     Raises:
         ImageError: A file cannot be read.
@@ -66,9 +66,9 @@ def sheet(
     canvas = _blank(titles, len(samples))
     for row, sample in enumerate(samples):
         pixels = _read(sample)
-        cells = [_source(pixels), _seen(preprocess(pixels, spec)[0])]
+        cells = [_source(pixels), _preprocessed(preprocess(pixels, spec)[0])]
         for view in range(views):
-            # As the loop draws it: by epoch and row.
+            # Seeded by epoch and row, as in training.
             cells.append(_view(Sources(config, seed + view, ()).view(sample, spec, row)))
         _put(canvas, row, cells)
     return canvas
@@ -77,14 +77,14 @@ def sheet(
 def sheet_by_setting(
     samples: Sequence[Sample], spec: PreprocessSpec, config: AugmentConfig, seed: int
 ) -> Image.Image:
-    """As :func:`sheet`, with one column for each setting, the only one that is drawn there."""
+    """As :func:`sheet`, with one column per setting, in which only that setting is drawn."""
     canvas = _blank(["as in use", *ONE_BY_ONE], len(samples))
-    still = config.model_copy(update={"draw": "none"}).effective
+    disabled = config.model_copy(update={"draw": "none"}).effective
     for row, sample in enumerate(samples):
         pixels = _read(sample)
-        cells = [_seen(preprocess(pixels, spec)[0])]
+        cells = [_preprocessed(preprocess(pixels, spec)[0])]
         for name, strongest in ONE_BY_ONE.items():
-            alone = still.model_copy(update={name: getattr(config, name), **strongest})
+            alone = disabled.model_copy(update={name: getattr(config, name), **strongest})
             rng = np.random.default_rng([seed, row])
             cells.append(_view(augment(pixels, sample.boxes, spec, alone, rng)))
         _put(canvas, row, cells)
@@ -101,22 +101,22 @@ def _source(pixels: Array) -> Image.Image:
     frame = find_limb(pixels)
     picture = Image.fromarray((pixels * 255).astype(np.uint8))
     picture.thumbnail((CELL_PX, CELL_PX))
-    shown = picture.convert("RGB")
+    thumbnail = picture.convert("RGB")
     if frame.found:
-        width, height = shown.size
+        width, height = thumbnail.size
         box = frame.left * width, frame.top * height, frame.right * width - 1, frame.bottom * height
-        ImageDraw.Draw(shown).rectangle((*box[:3], box[3] - 1), outline=FRAME_COLOUR)
-    return shown
+        ImageDraw.Draw(thumbnail).rectangle((*box[:3], box[3] - 1), outline=FRAME_COLOUR)
+    return thumbnail
 
 
-def _seen(array: Array) -> Image.Image:
+def _preprocessed(array: Array) -> Image.Image:
     picture = Image.fromarray((array[0] * 255).astype(np.uint8))
     picture.thumbnail((CELL_PX, CELL_PX))
     return picture.convert("RGB")
 
 
 def _view(view: View) -> Image.Image:
-    """A view, with the outline of the fractures that are marked in it."""
+    """A view with outlines of its marked fractures."""
     colours = np.repeat((view.canvas[0] * 255).astype(np.uint8)[..., None], 3, 2)
     mask = view.mask[0]
     edge = mask & ~(np.roll(mask, 2, 0) & np.roll(mask, -2, 0))

@@ -1,4 +1,4 @@
-"""From rows of the table to batches of arrays, through the pipeline's own reader and resize."""
+"""Data set and batches of arrays, read and resized by the pipeline's own code."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def read_array(sample: Sample, spec: PreprocessSpec) -> Array:
     """(1, H, W) float32 in [0, 1] of a sample's first (usually only) picture.
 
     Raises:
-        ImageError: The file cannot be read; never is another one taken in its place.
+        ImageError: The file cannot be read; it is never replaced by another one.
     """
     return read_placed(sample, spec)[0]
 
 
 def read_placed(sample: Sample, spec: PreprocessSpec) -> tuple[Array, Placement]:
-    """As :func:`read_array`, with the place of the picture on the canvas."""
+    """As :func:`read_array`, with the placement of the picture on the canvas."""
     content, digest = read_file(sample.path)
     image = next(iter(decode(content, sample.path, digest)))
     return preprocess(image.pixels, spec)
@@ -59,7 +59,7 @@ class RadiographDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         samples: Rows of the table.
         targets: (N, K) float32, NaN where unknown.
         spec: Preprocessing.
-        sources: Random sources; None for the pictures as they are preprocessed.
+        sources: Random sources; None for preprocessed pictures without augmentation.
     """
 
     def __init__(
@@ -78,25 +78,25 @@ class RadiographDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return len(self.samples)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
-        sample, wanted = self.samples[i], self.targets[i]
+        sample, target = self.samples[i], self.targets[i]
         if self.sources is None:
             array, placement = read_placed(sample, self.spec)
             mask = fracture_mask(sample, placement, self.spec)
-            return torch.from_numpy(array), wanted, torch.from_numpy(mask)
+            return torch.from_numpy(array), target, torch.from_numpy(mask)
         view = self.sources.view(sample, self.spec, i)
         mask = _coarse(view.mask)
-        wanted = in_view(wanted, self.sources.fracture, view.close, sample, bool(mask.any()))
-        return torch.from_numpy(view.canvas), wanted, torch.from_numpy(mask)
+        target = in_view(target, self.sources.fracture, view.close, sample, bool(mask.any()))
+        return torch.from_numpy(view.canvas), target, torch.from_numpy(mask)
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """How pictures are augmented in one epoch.
+    """Augmentation of one epoch.
 
     Attributes:
         config: Ranges and probabilities.
-        seed: Of the epoch; with the row it decides what is drawn, whichever process draws.
-        fracture: (K,) bool: which outputs speak of fractures.
+        seed: Seed of the epoch; seed and row determine the view, in any process.
+        fracture: (K,) bool: which outputs predict fractures.
     """
 
     config: AugmentConfig
@@ -104,7 +104,7 @@ class Sources:
     fracture: tuple[bool, ...]
 
     def view(self, sample: Sample, spec: PreprocessSpec, row: int) -> View:
-        """One picture as another source could have made it.
+        """A random view of one picture.
 
         Raises:
             ImageError: The file cannot be read.
@@ -116,30 +116,31 @@ class Sources:
 
 
 def in_view(
-    wanted: Tensor, fracture: Sequence[bool], close: bool, sample: Sample, marked: bool
+    targets: Tensor, fracture: Sequence[bool], close: bool, sample: Sample, marked: bool
 ) -> Tensor:
     """The targets that still hold in an augmented view, NaN for the others.
 
-    A close-up of a picture with several regions may show any of them, and a fracture may lie
-    outside.
+    A close-up of a picture with several regions may show any of them. A fracture, and with it its
+    types, may be out of view.
 
     Args:
-        wanted: (K,) targets of the picture.
-        fracture: (K,) which of them speak of fractures.
+        targets: (K,) targets of the picture.
+        fracture: (K,) which of them are fractures.
         close: Whether the view is a close-up.
         sample: The picture.
         marked: Whether a marked fracture is in view.
     """
-    speaks = torch.tensor(fracture)
-    regions = wanted[~speaks]
-    several = close and int((regions != 0).sum()) > 1  # NaN counts: it may be there
-    gone = (wanted == 1) & (not marked) & (bool(sample.boxes) or close)
-    lost = torch.where(speaks, gone, torch.tensor(several))
-    return torch.where(lost, torch.nan, wanted)
+    is_fracture = torch.tensor(fracture)
+    regions = targets[~is_fracture]
+    several = close and int((regions != 0).sum()) > 1  # NaN counts: it may be in view
+    fractured = bool((is_fracture & (targets == 1)).any())
+    out_of_view = fractured and not marked and (bool(sample.boxes) or close)
+    unknown = torch.where(is_fracture, torch.tensor(out_of_view), torch.tensor(several))
+    return torch.where(unknown, torch.nan, targets)
 
 
 def _coarse(mask: NDArray[np.bool_]) -> Array:
-    """(1, H, W) bool → (1, H / MASK_STEP, W / MASK_STEP) float32: 1 in cells that are touched."""
+    """(1, H, W) bool → (1, H / MASK_STEP, W / MASK_STEP) float32: 1 if any pixel of a cell is."""
     _, height, width = mask.shape
     rows, columns = height // MASK_STEP, width // MASK_STEP
     cells = mask[:, : rows * MASK_STEP, : columns * MASK_STEP]
@@ -153,7 +154,7 @@ def batches(
     workers: int,
     order: Sequence[int] | None = None,
 ) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
-    """Batches in the given order with an incomplete last one left out, or all in table order."""
+    """Batches in the given order without an incomplete last one, or all in table order."""
     return DataLoader(
         dataset,
         batch_size=batch_size,

@@ -1,4 +1,4 @@
-"""Random damage of storage and transport, and random objects and shadows on the plate."""
+"""Random image degradation by storage and transport, and random objects on the plate."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pipeline.domain import Array
 from ..config import AugmentConfig
 
 GREYS = (0.0, 0.0, 0.05, 0.3, 0.9, 1.0)
-"""What collimation and markers are filled with: mostly black, sometimes grey or white."""
-TINIEST_PX = 0.01
-"""Of blur, as a fraction of the canvas: the largest standard deviation."""
+"""Fill values of collimation and markers: mostly black, sometimes grey or white."""
+MAX_BLUR = 0.01
+"""Largest standard deviation of the blur, as a fraction of the canvas."""
 
 
 def damage(values: Array, config: AugmentConfig, rng: np.random.Generator) -> Array:
@@ -26,24 +26,24 @@ def damage(values: Array, config: AugmentConfig, rng: np.random.Generator) -> Ar
     Args:
         values: (H, W) float32 in [0, 1].
         config: Probabilities.
-        rng: Drawn from.
+        rng: Random generator.
 
     Returns:
         (H, W) float32 in [0, 1].
     """
     height, width = values.shape
     if rng.random() < config.blur:
-        sigma = rng.uniform(0.3, TINIEST_PX * min(values.shape))
+        sigma = rng.uniform(0.3, MAX_BLUR * min(values.shape))
         values = gaussian_filter(values, sigma)
     if rng.random() < config.resample:
         share = rng.uniform(0.3, 0.8)
         low = max(8, round(width * share)), max(8, round(height * share))
-        way = (Image.Resampling.BILINEAR, Image.Resampling.NEAREST, Image.Resampling.BICUBIC)
+        filters = (Image.Resampling.BILINEAR, Image.Resampling.NEAREST, Image.Resampling.BICUBIC)
         small = Image.fromarray(values).resize(low, Image.Resampling.BILINEAR)
-        values = np.asarray(small.resize((width, height), way[rng.integers(3)]))
+        values = np.asarray(small.resize((width, height), filters[rng.integers(3)]))
     if rng.random() < config.noise:
         grain = rng.standard_normal(values.shape, np.float32) * rng.uniform(0.005, 0.06)
-        # Quantum noise is correlated by the detector: half of the time it is coarse.
+        # The detector correlates quantum noise: half of the time it is coarse.
         values = values + (gaussian_filter(grain, 0.8) * 2 if rng.random() < 0.5 else grain)
     values = np.clip(values, 0.0, 1.0)
     if rng.random() < config.jpeg:
@@ -63,7 +63,7 @@ def cover(values: Array, config: AugmentConfig, rng: np.random.Generator) -> Arr
     Args:
         values: (H, W) float32 in [0, 1].
         config: Probabilities.
-        rng: Drawn from.
+        rng: Random generator.
 
     Returns:
         (H, W) float32 in [0, 1].
@@ -73,7 +73,7 @@ def cover(values: Array, config: AugmentConfig, rng: np.random.Generator) -> Arr
         values[~_field(values.shape, rng)] = rng.choice(GREYS)
     if rng.random() < config.rim:
         width = int(rng.uniform(0.01, 0.1) * min(values.shape))
-        turned = np.rot90(values, int(rng.integers(4)))  # a view: the picture itself changes
+        turned = np.rot90(values, int(rng.integers(4)))  # a view: assignment changes the picture
         turned[:width] = rng.uniform(0.7, 1.0)
     for _ in range(rng.integers(0, 3) if rng.random() < config.marker else 0):
         _mark(values, rng)
@@ -83,7 +83,7 @@ def cover(values: Array, config: AugmentConfig, rng: np.random.Generator) -> Arr
 
 
 def _field(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """(H, W) bool: a turned rectangle, or the round field of fluoroscopy."""
+    """(H, W) bool: a rotated rectangle, or the round field of fluoroscopy."""
     y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
     y, x = y - rng.uniform(-0.1, 0.1), x - rng.uniform(-0.1, 0.1)
     if rng.random() < 0.2:
@@ -95,7 +95,7 @@ def _field(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
 
 
 def _mark(values: Array, rng: np.random.Generator) -> None:
-    """Blank a rectangle of a lead marker's size."""
+    """Fill a rectangle of a lead marker's size."""
     height, width = values.shape
     rows, columns = (max(2, int(rng.uniform(0.03, 0.13) * n)) for n in (height, width))
     top, left = rng.integers(height - rows), rng.integers(width - columns)
@@ -103,7 +103,7 @@ def _mark(values: Array, rng: np.random.Generator) -> None:
 
 
 def _write(values: Array, rng: np.random.Generator) -> Array:
-    """A side letter, or a line as viewers burn it in."""
+    """A side letter, or a line of burnt-in text."""
     picture = Image.fromarray((values * 255).astype(np.uint8))
     height, width = values.shape
     alone = rng.random() < 0.6

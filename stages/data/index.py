@@ -1,9 +1,10 @@
-"""The one table that every stage trains and is evaluated on: its columns, checks and splits."""
+"""The index, the table for training and evaluation of all stages: columns, checks, splits."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from pipeline.atomic import write_atomic
 from pipeline.domain import REGIONS, Array
 from pipeline.errors import IndexFaultsError, InputMissingError, UsageError
 
@@ -29,26 +31,30 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One picture of the table.
+    """One row of the table, a picture.
 
     Attributes:
-        path: Of the picture; in the file relative to the table's folder.
-        regions: What is in view: names joined by ``;``, ``hand?`` where it is not known whether
-            the hand is, ``none`` of the supported regions, or ``unknown``.
+        path: Path of the picture; in the file relative to the table's folder.
+        regions: Regions in view: names joined by ``;`` (``hand?`` if it is not known whether the
+            hand is in view), ``none`` of the supported regions, or ``unknown``.
         label: 1 fractured (or abnormal), 0 not, None unknown.
-        label_kind: What the label means: ``fracture``, ``abnormality``, or ``unknown`` where the
-            data set does not say; empty without a label.
-        group: Patient, or the safest stand-in; never divided between splits.
+        label_kind: Meaning of the label: ``fracture``, ``abnormality``, or ``unknown`` if the data
+            set does not specify it; empty without a label.
+        group: Patient, or the most conservative substitute; never divided between splits.
         study: Pictures taken together; may be empty.
         split: ``train``, ``val``, ``test``, or ``excluded`` from all three.
         origin: The data set.
         flags: Words such as ``hardware`` or ``truncated``, joined by ``;``.
-        sha256: Of the file.
+        sha256: Digest of the file.
         boxes: Corners (x0, y0, x1, y1) of the marked fractures as fractions of width and height;
-            empty where none are marked. In the file ``x0 y0 x1 y1`` joined by ``;``, and the
-            column may be left out.
-        licence: Of the picture, in its source's words; empty where it is not stated, and the
-            column is left out where it never is.
+            empty if none are marked. In the file ``x0 y0 x1 y1`` joined by ``;``; the column is
+            optional.
+        licence: Licence of the picture as its source states it; empty if unknown. The column is
+            omitted if all are empty.
+        types: Fracture types: names joined by ``;``, or empty if unknown. The column is optional.
+        known_regions: The regions that fxpipe supported when the row was made, joined by ``;``;
+            ``regions`` is unknown for any other. The column is omitted if it always holds the first
+            three.
     """
 
     path: Path
@@ -63,32 +69,41 @@ class Sample:
     sha256: str
     boxes: tuple[Box, ...] = ()
     licence: str = ""
+    types: str = ""
+    known_regions: str = ";".join(REGIONS)
+
+    @property
+    def type_names(self) -> tuple[str, ...]:
+        """Types of the fracture; empty if unknown."""
+        return tuple(filter(None, self.types.split(";")))
 
     def region_vector(self) -> Array:
-        """(3,) float32 in the order of ``REGIONS``: 1 in view, 0 not, NaN unknown."""
-        names = [] if self.regions == NONE else self.regions.split(";")
-        if self.regions == UNKNOWN:
-            names = [f"{region}?" for region in REGIONS]
+        """(R,) float32 in the order of ``REGIONS``: 1 in view, 0 not, NaN unknown."""
+        names = self.regions.split(";")
+        known = [] if self.regions == UNKNOWN else self.known_regions.split(";")
         return np.array(
-            [1.0 if r in names else np.nan if f"{r}?" in names else 0.0 for r in REGIONS],
-            np.float32,
-        )
+            [1.0 if r in names else 0.0 if r in known and f"{r}?" not in names else np.nan
+             for r in REGIONS], np.float32,
+        )  # fmt: skip
 
     @property
     def single_region(self) -> str | None:
-        """The region, when exactly one supported region is in view for certain."""
+        """The region, if exactly one supported region is certainly in view."""
         return self.regions if self.regions in REGIONS else None
 
     def shows(self, region: str) -> bool:
-        """Whether the region is in view for certain."""
+        """Whether the region is certainly in view."""
         return region in self.regions.split(";")
 
 
 COLUMNS = tuple(field.name for field in fields(Sample))
-NEEDED = COLUMNS[:-2]
-"""Columns without which a table is refused: all but boxes and licence, which few data sets have."""
-UNSAID = {"regions": UNKNOWN}
-"""What a column that is left out means where it is not the empty text."""
+_TYPE = re.compile("[a-z0-9][a-z0-9-]*")
+NEEDED = COLUMNS[: COLUMNS.index("boxes")]
+"""Required columns."""
+DEFAULTS = {"regions": UNKNOWN, "known_regions": "elbow;hand;shoulder"}
+"""Values of omitted columns, other than the empty string."""
+_OMITTABLE = ("licence", "types", "known_regions")
+"""Columns that are omitted from a table if every row holds the default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +111,9 @@ class Index:
     """A checked table.
 
     Attributes:
-        source: Its file.
+        source: File of the table.
         digest: SHA-256 of the file.
-        samples: Its rows.
+        samples: Rows of the table.
     """
 
     source: Path
@@ -111,47 +126,47 @@ class Index:
 
 
 def read_index(source: Path) -> Index:
-    """Read and check a table that is to be trained or evaluated on.
+    """Read and check a table for training or evaluation.
 
     Raises:
-        InputMissingError: There is no such file.
-        IndexFaultsError: With every fault found, leaks and missing pictures among them.
+        InputMissingError: The file does not exist.
+        IndexFaultsError: There are faults, including leaks and missing pictures; all are listed.
     """
     index, faults = _read(source, NEEDED)
     faults += find_incomplete(index.samples) + find_leaks(index.samples)
     faults += find_repeated(index.samples)
-    faults += [f"{s.path}: no such file" for s in index.samples if not s.path.is_file()]
+    faults += [f"{s.path}: file not found" for s in index.samples if not s.path.is_file()]
     if faults:
         raise IndexFaultsError(str(source), faults)
     return index
 
 
 def read_table(source: Path) -> Index:
-    """Read a table that is to be audited: its rows are legal, but it may leak or lack pictures.
+    """Read a table for an audit: values must be valid, but leaks and missing pictures are allowed.
 
-    Only the columns ``path`` and ``split`` are needed. Where a row has no group, it is its own.
+    Only the columns ``path`` and ``split`` are required. A row without a group is its own group.
 
     Raises:
-        InputMissingError: There is no such file.
-        IndexFaultsError: With every illegal value found.
+        InputMissingError: The file does not exist.
+        IndexFaultsError: There are invalid values; all are listed.
     """
     index, faults = _read(source, ("path", "split"))
     if faults:
         raise IndexFaultsError(str(source), faults)
-    alone = (s if s.group else replace(s, group=s.path.as_posix()) for s in index.samples)
-    return replace(index, samples=tuple(alone))
+    grouped = (s if s.group else replace(s, group=s.path.as_posix()) for s in index.samples)
+    return replace(index, samples=tuple(grouped))
 
 
-def _read(source: Path, needed: Sequence[str]) -> tuple[Index, list[str]]:
-    """The table and what is wrong with its rows, each by itself.
+def _read(source: Path, required: Sequence[str]) -> tuple[Index, list[str]]:
+    """Read the table and the faults of single rows.
 
     Args:
-        source: Its file.
-        needed: Columns that must be there; others may be left out, and are then unknown.
+        source: File of the table.
+        required: Required columns; others are optional and then unknown.
 
     Raises:
-        InputMissingError: There is no such file.
-        IndexFaultsError: It has not the columns of a table.
+        InputMissingError: The file does not exist.
+        IndexFaultsError: A required column is missing.
     """
     try:
         content = source.read_bytes()
@@ -160,17 +175,17 @@ def _read(source: Path, needed: Sequence[str]) -> tuple[Index, list[str]]:
             f"{source}: cannot be read: {error.strerror}", "make it with `fxpipe index`"
         ) from error
     table = parse_csv(content, source)
-    missing = [name for name in needed if name not in table.columns]
+    missing = [name for name in required if name not in table.columns]
     if missing:
         raise IndexFaultsError(str(source), [f"no column {name!r}" for name in missing])
     faults: list[str] = []
     samples = []
-    left_out = {name: UNSAID.get(name, "") for name in COLUMNS if name not in table.columns}
-    table = table.assign(**left_out)
+    omitted = {name: DEFAULTS.get(name, "") for name in COLUMNS if name not in table.columns}
+    table = table.assign(**omitted)
     for line, row in enumerate(table[list(COLUMNS)].to_dict("records"), start=2):
         label = {"": None, "0": 0, "1": 1}.get(row["label"], -1)
         if label == -1:
-            faults.append(f"line {line}: label is {row['label']!r}, wanted 0, 1 or empty")
+            faults.append(f"line {line}: label is {row['label']!r}, expected 0, 1 or empty")
         try:
             boxes = read_boxes(row["boxes"])
         except ValueError as error:
@@ -185,40 +200,45 @@ def _read(source: Path, needed: Sequence[str]) -> tuple[Index, list[str]]:
 
 
 def read_boxes(text: str) -> tuple[Box, ...]:
-    """``x0 y0 x1 y1;…`` as numbers.
+    """Parse ``x0 y0 x1 y1;…`` to numbers.
 
     Raises:
-        ValueError: With what was wanted.
+        ValueError: The form or the range is invalid; the message gives the valid ones.
     """
     boxes = []
     for part in filter(None, text.split(";")):
         try:
             x0, y0, x1, y1 = map(float, part.split())
         except ValueError:
-            raise ValueError("wanted x0 y0 x1 y1, joined by ;") from None
+            raise ValueError("expected x0 y0 x1 y1, joined by ;") from None
         if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
-            raise ValueError("wanted 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1")
+            raise ValueError("expected 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1")
         boxes.append((x0, y0, x1, y1))
     return tuple(boxes)
 
 
 def write_index(samples: Sequence[Sample], target: Path, allow_leaks: bool = False) -> None:
-    """Write the table, paths relative to its folder, in one step.
+    """Write the table atomically, with paths relative to its folder.
 
     Args:
         samples: The rows.
         target: The file.
-        allow_leaks: Whether a group, or a file's content, may lie in two splits.
+        allow_leaks: Whether a group, or a file's content, may be in two splits.
 
     Raises:
-        IndexFaultsError: The rows contradict themselves.
+        IndexFaultsError: The rows have faults; all are listed.
     """
     faults = find_illegal(samples) + find_incomplete(samples) + find_repeated(samples)
     faults += [] if allow_leaks else find_leaks(samples)
     if faults:
         raise IndexFaultsError(str(target), faults)
     folder = target.parent.resolve()
-    columns = COLUMNS if any(sample.licence for sample in samples) else COLUMNS[:-1]
+    columns = [
+        name
+        for name in COLUMNS
+        if name not in _OMITTABLE
+        or any(getattr(sample, name) != DEFAULTS.get(name, "") for sample in samples)
+    ]
     rows = [
         {
             **{name: getattr(sample, name) for name in columns},
@@ -229,13 +249,12 @@ def write_index(samples: Sequence[Sample], target: Path, allow_leaks: bool = Fal
         for sample in samples
     ]
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
-    pd.DataFrame(rows, columns=list(columns)).to_csv(partial, index=False, lineterminator="\n")
-    partial.replace(target)
+    table = pd.DataFrame(rows, columns=columns)
+    write_atomic(target, table.to_csv(index=False, lineterminator="\n").encode())
 
 
 def find_faults(samples: Sequence[Sample]) -> list[str]:
-    """Everything that is wrong with the rows as a table, in words."""
+    """Messages for all faults of the rows as a table."""
     return (
         find_illegal(samples)
         + find_incomplete(samples)
@@ -245,8 +264,8 @@ def find_faults(samples: Sequence[Sample]) -> list[str]:
 
 
 def find_illegal(samples: Sequence[Sample]) -> list[str]:
-    """Rows with a value that no row may have, in words."""
-    faults = []
+    """Messages for rows with invalid values."""
+    faults = find_outdated(samples)
     legal = {NONE, UNKNOWN}
     tokens = {f"{region}{mark}" for region in REGIONS for mark in ("", "?")}
     for sample in samples:
@@ -254,39 +273,63 @@ def find_illegal(samples: Sequence[Sample]) -> list[str]:
         if sample.regions not in legal and not (
             set(names) <= tokens and len(names) == len(set(names))
         ):
-            faults.append(f"{sample.path}: regions are {sample.regions!r}, wanted {sorted(tokens)}")
+            faults.append(
+                f"{sample.path}: regions are {sample.regions!r}, expected {sorted(tokens)}"
+            )
         if sample.split not in SPLITS:
-            faults.append(f"{sample.path}: split is {sample.split!r}, wanted one of {SPLITS}")
+            faults.append(f"{sample.path}: split is {sample.split!r}, expected one of {SPLITS}")
         if sample.label_kind not in LABEL_KINDS or (sample.label is None and sample.label_kind):
             faults.append(f"{sample.path}: label {sample.label} of kind {sample.label_kind!r}")
+        faults += _illegal_types(sample)
     return faults
 
 
+def _illegal_types(sample: Sample) -> list[str]:
+    names = sample.types.split(";") if sample.types else []
+    message = f"{sample.path}: types are {sample.types!r}"
+    if len(names) > len(set(names)) or not all(map(_TYPE.fullmatch, names)):
+        return [f"{message}, expected different names like transverse, joined by ;"]
+    if names and sample.label != 1:
+        return [f"{message}, but the label is {sample.label}: only fractures have types"]
+    return []
+
+
+def find_outdated(samples: Sequence[Sample]) -> list[str]:
+    """Message for rows without a region that were made before all regions were supported."""
+    rows = [s for s in samples if s.regions == NONE and {*REGIONS} - {*s.known_regions.split(";")}]
+    return [
+        f"{row.path}: regions are {NONE!r}, but the row was made when fxpipe supported only "
+        f"{row.known_regions}, not all of {';'.join(REGIONS)} ({len(rows)} such rows); make the "
+        "table again with `fxpipe index`"
+        for row in rows[:1]
+    ]
+
+
 def find_incomplete(samples: Sequence[Sample]) -> list[str]:
-    """Rows that lack what training and evaluation cannot do without, in words."""
+    """Messages for rows that lack a value required for training and evaluation."""
     faults = []
     for sample in samples:
         if sample.label is not None and not sample.label_kind:
             faults.append(f"{sample.path}: label {sample.label} of kind ''")
         if not sample.group:
-            faults.append(f"{sample.path}: no group: without one a split may leak")
+            faults.append(f"{sample.path}: no group; without one a split may leak")
     return faults
 
 
 def find_leaks(samples: Sequence[Sample]) -> list[str]:
-    """What the rows alone tell of divided groups and divided files, in words."""
+    """Messages for groups and file contents that are in several splits."""
     faults = _divided(samples, "group", [sample.group for sample in samples])
     return faults + _divided(samples, "file content", [sample.sha256 for sample in samples])
 
 
 def find_repeated(samples: Sequence[Sample]) -> list[str]:
-    """Files with more than one row, in words."""
+    """Messages for files with more than one row."""
     repeated = [path for path, n in Counter(s.path for s in samples).items() if n > 1]
     return [f"{path}: listed more than once" for path in repeated]
 
 
 def _divided(samples: Sequence[Sample], what: str, keys: Iterable[str]) -> list[str]:
-    """Keys whose rows lie in more than one of train, val and test."""
+    """Messages for keys whose rows are in more than one of train, val and test."""
     seen: dict[str, set[str]] = {}
     for sample, key in zip(samples, keys, strict=True):
         if sample.split != "excluded" and key:
@@ -301,14 +344,14 @@ def _divided(samples: Sequence[Sample], what: str, keys: Iterable[str]) -> list[
 def assign_splits(
     samples: Sequence[Sample], seed: int, parts: int = 7, by: SplitBy = "patient"
 ) -> list[Split]:
-    """Stratified, seeded: one part for testing, one for validation, the rest to train.
+    """Assign stratified, seeded splits: one part for test, one for validation, the rest to train.
 
     Args:
-        samples: Rows; only ``group``, ``regions``, ``label``, ``origin`` and ``split`` matter.
-        seed: Same seed and rows, same splits.
+        samples: Rows; only ``group``, ``regions``, ``label``, ``origin`` and ``split`` are used.
+        seed: The same seed and rows give the same splits.
         parts: Number of equal parts, at least 3.
-        by: ``patient`` keeps every group in one split. ``picture`` ignores groups, and so leaks:
-            it shows what figures come of that, and is good for nothing else.
+        by: ``patient`` keeps every group in one split. ``picture`` ignores groups, and so leaks;
+            its only use is to demonstrate the effect on the figures.
 
     Raises:
         UsageError: There are fewer groups (or pictures) than parts.
@@ -320,10 +363,10 @@ def assign_splits(
 def assign_parts(
     samples: Sequence[Sample], seed: int, parts: int, by: SplitBy = "patient"
 ) -> list[int | None]:
-    """The part of each row, from 0: no group in two, each with its share of every stratum.
+    """Assign each row to a part, from 0: groups stay together, strata are balanced.
 
-    Stratified by region and label together; rows that are ``excluded`` belong to none. Split by
-    ``picture``, groups do not count.
+    Strata are combinations of data set, regions and label; ``excluded`` rows have no part. With
+    ``by="picture"`` groups are ignored.
 
     Raises:
         UsageError: There are fewer groups (or pictures) than parts.
@@ -336,8 +379,8 @@ def assign_parts(
     if units < parts:
         raise UsageError(
             f"found {units} {'groups' if by == 'patient' else 'pictures'} to split, "
-            f"wanted at least {parts}",
-            "ask for fewer parts, or add pictures",
+            f"expected at least {parts}",
+            "use fewer parts, or add pictures",
         )
     strata = _strata([samples[i] for i in rows], parts)
     assigned: list[int | None] = [None] * len(samples)
@@ -354,7 +397,7 @@ def assign_parts(
 
 
 def _strata(samples: Sequence[Sample], parts: int) -> list[str]:
-    """One name a row: data set, regions and label; what is too rare to be shared out is pooled."""
+    """Stratum of each row: data set, regions and label; strata too rare to divide are pooled."""
     strata = [f"{s.origin}/{s.regions}/{s.label}" for s in samples]
     counts = Counter(strata)
     common = {name for name, count in counts.items() if count >= parts}

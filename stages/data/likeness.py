@@ -1,8 +1,8 @@
-"""How alike two pictures are, whichever way up they lie.
+"""Similarity of two pictures, invariant to quarter turns and mirroring.
 
-Two descriptions of a picture, both of its squashed square: a coarse fingerprint finds the few
-others that it may be a copy of, and its detail tells copies from look-alikes. Radiographs of one
-kind share their coarse shape, and those of one machine its borders and streaks; no two exposures
+A picture squashed to a square has two descriptors: a coarse fingerprint, which finds candidates for
+copies, and fine detail, which distinguishes copies from similar pictures. Radiographs of one kind
+share their coarse shape, and those of one machine its borders and streaks; two exposures never
 share the fine structure of bone.
 """
 
@@ -22,17 +22,17 @@ Half = NDArray[np.float16]
 Rows = NDArray[np.intp]
 
 SYMMETRIES = 8
-"""Of the square: four quarter turns, each also mirrored."""
+"""Symmetries of the square: four quarter turns, each with and without mirroring."""
 
 CANDIDATE_COSINE = 0.8
-"""Of fingerprints. Copies turned, rescaled to 0.4 to 1.5 and stored with JPEG quality 30 to 90
-keep 0.99, one exposure processed twice 0.83 and more; six in a thousand pairs of strangers have
-as much."""
+"""Threshold for fingerprints. Copies that are turned, rescaled to 0.4 to 1.5 and stored with JPEG
+quality 30 to 90 keep 0.99, one exposure processed twice 0.83 or more; six in a thousand unrelated
+pairs exceed the threshold."""
 
 TWIN_LIKENESS = 0.78
-"""Of detail. The same copies keep 0.97, one exposure processed twice mostly 0.79 to 0.95. The
-highest of those strangers, 13,000 pairs among 2,000 radiographs, was 0.63, and 0.74 among 1,400
-that were all turned by the same angles and filled with black."""
+"""Threshold for detail. The same copies keep 0.97, one exposure processed twice mostly 0.79 to
+0.95. The maximum of those unrelated pairs (13,000 among 2,000 radiographs) was 0.63, and 0.74
+among 1,400 radiographs that were all turned by the same angles and filled with black."""
 
 CANVAS_PX = 128
 _CANVAS = PreprocessSpec(
@@ -47,21 +47,21 @@ _DETAIL_PX = 64
 PRINT_SHAPE = (_PRINT_PX**2,)
 DETAIL_SHAPE = (_DETAIL_PX**2,)
 _DETAIL_ORDERS = (24, 64)
-"""Half waves across the picture: finer than anatomy, coarser than what compression spoils."""
+"""Half waves across the picture: finer than anatomy, coarser than compression damage."""
 _STREAK_ORDERS = 4
-"""With fewer half waves than this across one side, a wave is a line along it: collimator edges
-and streaks of the detector, which all pictures of a machine share."""
+"""Waves with fewer half waves than this along one side are lines along it: collimator edges and
+detector streaks, which all pictures of a machine share."""
 _MIDDLE = slice(18, 46)
-"""Of the 64 x 64 detail, both ways: free of the sharp edges of a black fill, which two pictures
+"""Central part of the 64 x 64 detail: without the sharp edges of a black fill, which two pictures
 turned by the same angle share."""
 _ROWS, _COLUMNS = 512, 8192
-"""Block of the similarity matrix: the turned rows and 512 x 8192 cosines are 40 MB."""
+"""Block size of the similarity matrix: the turned rows and 512 x 8192 cosines are 40 MB."""
 _PAIRS = 1024
 """Pairs compared at once: 2 x 1024 x 64 x 64 float32 are 32 MB."""
 
 
 def squash(pixels: Array) -> Array:
-    """Bring a picture to a square, its darkest pixel to 0 and its lightest to 1.
+    """Resize a picture to a square, and stretch its grey values to [0, 1].
 
     Args:
         pixels: (H, W) float32 in [0, 1], of any size.
@@ -74,32 +74,32 @@ def squash(pixels: Array) -> Array:
 
 
 def _unit_picture(waves: Array) -> Array:
-    """(S * S,) float32 of norm 1, by rows, from (S, S) waves; all 0 where there are none."""
+    """(S * S,) float32 of norm 1, by rows, from (S, S) waves; all 0 if the waves are 0."""
     flat: Array = idctn(waves, norm="ortho").astype(np.float32).ravel()
     norm = np.linalg.norm(flat)
-    # Of a picture of one grey value rounding leaves 1e-6, which is no shape.
+    # Rounding leaves 1e-6 for a picture of one grey value, which has no structure.
     return flat / norm if norm > 1e-4 else np.zeros_like(flat)
 
 
 def _coarse(waves: Array) -> Array:
-    # Radiographs have amplitudes of about 1 / frequency: without the weight, a comparison sees
-    # little but the bright middle that all of them have.
+    # Radiographs have amplitudes of about 1 / frequency: without the weight, the bright middle
+    # that all of them have would dominate.
     order = np.arange(_PRINT_PX, dtype=np.float32)
     return _unit_picture(waves[:_PRINT_PX, :_PRINT_PX] * np.hypot(order[:, None], order))
 
 
 def _detail(waves: Array) -> Array:
     order = np.arange(_DETAIL_PX)
-    both = np.hypot(order[:, None], order)
-    wanted = (both >= _DETAIL_ORDERS[0]) & (both < _DETAIL_ORDERS[1])
-    wanted &= np.minimum(order[:, None], order) >= _STREAK_ORDERS
-    return _unit_picture(waves[:_DETAIL_PX, :_DETAIL_PX] * wanted)
+    radius = np.hypot(order[:, None], order)
+    band = (radius >= _DETAIL_ORDERS[0]) & (radius < _DETAIL_ORDERS[1])
+    band &= np.minimum(order[:, None], order) >= _STREAK_ORDERS
+    return _unit_picture(waves[:_DETAIL_PX, :_DETAIL_PX] * band)
 
 
 def fingerprint(pixels: Array) -> Array:
-    """The coarse shape of a picture, every scale of it with about the same weight.
+    """The coarse shape of a picture, with about the same weight for every scale.
 
-    A turned or mirrored picture has the turned or mirrored fingerprint.
+    The fingerprint of a turned or mirrored picture is the turned or mirrored fingerprint.
 
     Args:
         pixels: (H, W) float32 in [0, 1], of any size.
@@ -118,7 +118,7 @@ def describe(square: Array) -> tuple[Array, Half]:
         square: (CANVAS_PX, CANVAS_PX) float32, from :func:`squash`.
 
     Returns:
-        (256,) float32 as :func:`fingerprint` gives it, and (4096,) float16: a 64 x 64 picture of
+        (256,) float32 as from :func:`fingerprint`, and (4096,) float16: a 64 x 64 picture of
         the fine structure by rows, mean 0 and norm 1.
     """
     waves: Array = dctn(square, norm="ortho")
@@ -130,7 +130,7 @@ def turn(squares: NDArray[np.floating], symmetry: int) -> Array:
 
     Args:
         squares: (N, S * S), each a picture by rows.
-        symmetry: 0 to 3 quarter turns against the clock; with 4 added mirrored first.
+        symmetry: 0 to 3 quarter turns counter-clockwise; plus 4: mirrored first.
 
     Returns:
         (N, S * S) float32.
@@ -157,14 +157,14 @@ def nearest(queries: Array, references: Array) -> tuple[Rows, Array]:
         ValueError: There is no reference.
     """
     if not len(references):
-        raise ValueError("found no reference fingerprints, wanted at least one")
+        raise ValueError("no reference fingerprints; at least one is required")
     rows = np.zeros(len(queries), np.intp)
     cosines = np.full(len(queries), -np.inf, np.float32)
     for chunk, first, block in _blocks(queries, references):
-        found = block.argmax(axis=1)
-        value = block[np.arange(len(found)), found]
+        best = block.argmax(axis=1)
+        value = block[np.arange(len(best)), best]
         better = value > cosines[chunk]
-        rows[chunk] = np.where(better, found + first, rows[chunk])
+        rows[chunk] = np.where(better, best + first, rows[chunk])
         cosines[chunk] = np.where(better, value, cosines[chunk])
     return rows, np.clip(cosines, -1.0, 1.0)
 
@@ -183,39 +183,39 @@ def _blocks(queries: Array, references: Array) -> Iterator[tuple[slice, int, Arr
 
 
 def candidates(prints: Array, parts: Sequence[str], keep: int) -> tuple[Rows, Rows]:
-    """Pairs whose fingerprints are alike enough to look closer.
+    """Pairs whose fingerprints are similar enough for verification.
 
     Args:
         prints: (N, D) float32 fingerprints.
         parts: N names; see ``keep``.
-        keep: Pairs kept for each picture: its best ``keep`` in every part, so that many copies in
-            its own part cannot hide the one in another.
+        keep: Each picture keeps its best ``keep`` pairs in every part, so that many copies in its
+            own part do not hide one in another.
 
     Returns:
         Two (P,) arrays of rows, the first smaller than the second, each pair once.
     """
     names = np.asarray(parts)
-    found = [np.zeros((2, 0), np.intp)]
+    pairs = [np.zeros((2, 0), np.intp)]
     for name in dict.fromkeys(parts):
         members = np.flatnonzero(names == name)
-        ones, others, cosines = [], [], []
+        firsts, seconds, cosines = [], [], []
         for chunk, first, block in _blocks(prints, prints[members]):
             row, column = np.nonzero(_highest(block, keep + 1))  # one more: itself
-            ones.append(row + chunk.start)
-            others.append(members[column + first])
+            firsts.append(row + chunk.start)
+            seconds.append(members[column + first])
             cosines.append(block[row, column])
-        one, other, cosine = map(np.concatenate, (ones, others, cosines))
+        one, other, cosine = map(np.concatenate, (firsts, seconds, cosines))
         best = np.lexsort((-cosine, one))
         best = best[one[best] != other[best]]
         rank = np.arange(len(best)) - np.searchsorted(one[best], one[best])
         best = best[rank < keep]
-        found.append(np.stack([one[best], other[best]]))
-    pairs = np.unique(np.sort(np.concatenate(found, axis=1), axis=0), axis=1)
-    return pairs[0], pairs[1]
+        pairs.append(np.stack([one[best], other[best]]))
+    distinct = np.unique(np.sort(np.concatenate(pairs, axis=1), axis=0), axis=1)
+    return distinct[0], distinct[1]
 
 
 def _highest(block: Array, keep: int) -> NDArray[np.bool_]:
-    """(N, M) mask: the ``keep`` best of each row that are candidates at all."""
+    """(N, M) mask: the ``keep`` best of each row above :data:`CANDIDATE_COSINE`."""
     mask: NDArray[np.bool_] = block >= CANDIDATE_COSINE
     crowded = np.flatnonzero(mask.sum(axis=1) > keep)
     if len(crowded):
@@ -230,9 +230,9 @@ class Match:
 
     Attributes:
         first, second: Rows.
-        likeness: Correlation of their fine structure, at most 1; see the function that found it.
-        mirrored: Whether the first must be mirrored, left to right, to lie like the second.
-        degrees: By which it must be turned then, against the clock, in [0, 360).
+        likeness: Correlation of their fine structure, at most 1; see the verifying function.
+        mirrored: Whether the first must be mirrored, left to right, to match the second.
+        degrees: Counter-clockwise rotation that follows, in [0, 360).
     """
 
     first: int
@@ -243,7 +243,7 @@ class Match:
 
     @property
     def how(self) -> str:
-        """In words; empty when both lie the same way."""
+        """Description of the transform; empty for the same orientation."""
         words = ["mirrored"] if self.mirrored else []
         if 0.5 <= self.degrees < 359.5:
             words.append(f"turned by {self.degrees:.0f}°")
@@ -251,7 +251,7 @@ class Match:
 
 
 def verify(firsts: Rows, seconds: Rows, prints: Array, details: Half) -> list[Match]:
-    """Those of the pairs whose detail is alike too.
+    """Select the pairs whose detail is similar too.
 
     Args:
         firsts: (P,) rows.
@@ -260,7 +260,7 @@ def verify(firsts: Rows, seconds: Rows, prints: Array, details: Half) -> list[Ma
         details: (N, 4096) float16.
 
     Returns:
-        Matches whose likeness is that of the whole or of the middle, whichever is less.
+        Matches; the likeness is that of the whole or of the middle, whichever is lower.
     """
     matches = []
     for start in range(0, len(firsts), _PAIRS):
@@ -269,12 +269,12 @@ def verify(firsts: Rows, seconds: Rows, prints: Array, details: Half) -> list[Ma
         symmetries = np.zeros(len(one), np.intp)
         for symmetry in range(SYMMETRIES):
             coarse = np.einsum("pd,pd->p", turn(prints[one], symmetry), prints[other])
-            alike = np.flatnonzero(coarse >= CANDIDATE_COSINE)
-            turned = turn(details[one[alike]], symmetry)
-            value = _correlation(turned, details[other[alike]].astype(np.float32))
-            better = value > best[alike]
-            best[alike[better]] = value[better]
-            symmetries[alike[better]] = symmetry
+            similar = np.flatnonzero(coarse >= CANDIDATE_COSINE)
+            turned = turn(details[one[similar]], symmetry)
+            value = _correlation(turned, details[other[similar]].astype(np.float32))
+            better = value > best[similar]
+            best[similar[better]] = value[better]
+            symmetries[similar[better]] = symmetry
         matches += [
             Match(
                 first=int(one[i]),
@@ -289,7 +289,7 @@ def verify(firsts: Rows, seconds: Rows, prints: Array, details: Half) -> list[Ma
 
 
 def _correlation(one: Array, other: Array) -> Array:
-    """(P,) correlation of (P, 4096) details, of the whole or of the middle: the lower."""
+    """(P,) correlation of (P, 4096) details: the lower one of the whole and of the middle."""
     a, b = (d.reshape(-1, _DETAIL_PX, _DETAIL_PX)[:, _MIDDLE, _MIDDLE] for d in (one, other))
     norms = np.sqrt(np.einsum("pij,pij->p", a, a) * np.einsum("pij,pij->p", b, b))
     middle = np.einsum("pij,pij->p", a, b) / np.maximum(norms, 1e-6)

@@ -1,4 +1,4 @@
-"""Blends of training pictures."""
+"""Mixup of training pictures."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ def mixup(
     images: Tensor, targets: Tensor, masks: Tensor, alpha: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Blend each picture (or feature map) with another of the batch (Zhang et al. 2018, arXiv
-    1710.09412); what is unknown of either is unknown of the blend.
+    1710.09412); a target that is unknown for either is unknown for the blend.
 
     Args:
         images: (N, …) pictures or feature maps.
         targets: (N, K) in [0, 1], NaN where unknown.
         masks: (N, 1, h, w) in [0, 1].
         alpha: Both parameters of the Beta distribution of the share; 0 changes nothing.
-        generator: On the CPU.
+        generator: Random generator on the CPU.
     """
     if alpha == 0:
         return images, targets, masks

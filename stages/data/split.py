@@ -1,4 +1,4 @@
-"""Divisions into training, validation and test beside that by group, and what they leak."""
+"""Splits other than that by group, and their leaks."""
 
 from __future__ import annotations
 
@@ -15,78 +15,80 @@ _PARTS: tuple[Split, ...] = ("train", "val", "test")
 
 
 def own_splits(samples: Sequence[Sample], seed: int, parts: int = 7) -> list[Split]:
-    """The division that the rows came with, completed.
+    """The data set's own split, completed.
 
-    A set with training and validation alone is tested on what it calls validation. Where there is
-    no validation part, one of ``parts`` equal parts of the training rows, cut by group, becomes it.
+    If there is no test split, the validation split becomes the test split. If there is no
+    validation split, one of ``parts`` equal parts of the training rows, split by group, becomes it.
 
     Args:
         samples: Rows whose ``split`` is the data set's own.
-        seed: Of the cut.
+        seed: Seed of the assignment.
         parts: As in :func:`stages.data.index.assign_splits`.
 
     Raises:
-        UsageError: The set is not divided, has no training part, or one too small to be cut.
+        UsageError: The data set is not split, has no training split, or one that is too small.
     """
     splits: list[Split] = [sample.split for sample in samples]
-    found = sorted(set(splits) - {"excluded"})
-    if "train" not in found or len(found) < 2:
+    names = sorted(set(splits) - {"excluded"})
+    if "train" not in names or len(names) < 2:
         raise UsageError(
-            f"found only {' and '.join(found) or 'excluded rows'} in the data set, "
-            "wanted one that is divided into train and test (or validation)",
+            f"the data set has only {' and '.join(names) or 'excluded rows'}; it needs a split "
+            "into train and test (or validation)",
             "split it by patient: --split patient",
         )
-    if "test" not in found:
+    if "test" not in names:
         splits = ["test" if split == "val" else split for split in splits]
     if "val" not in splits:
         training = [
             sample if split == "train" else replace(sample, split="excluded")
             for sample, split in zip(samples, splits, strict=True)
         ]
-        cut = assign_parts(training, seed, parts)
-        splits = ["val" if part == 0 else split for part, split in zip(cut, splits, strict=True)]
+        assigned = assign_parts(training, seed, parts)
+        splits = [
+            "val" if part == 0 else split for part, split in zip(assigned, splits, strict=True)
+        ]
     return splits
 
 
 def held_out(samples: Sequence[Sample], origins: Collection[str]) -> list[bool]:
-    """Which rows belong to data sets that are for testing alone.
+    """Which rows belong to data sets that are only for testing.
 
     Args:
         samples: The rows.
-        origins: Of whole data sets (``negatives``), or of parts of them (``negatives/skimage``).
+        origins: Origins of whole data sets (``negatives``), or of parts (``negatives/skimage``).
 
     Returns:
-        Whether each row, or another one of its group, is of such an origin: a group is never
-        divided.
+        Whether each row, or another one of its group, has one of the origins; groups stay whole.
 
     Raises:
         UsageError: No row has one of the origins.
     """
-    there = {sample.origin for sample in samples}
+    available = {sample.origin for sample in samples}
     chosen = set()
-    for wanted in origins:
-        found = {origin for origin in there if f"{origin}/".startswith(f"{wanted}/")}
-        if not found:
-            near = difflib.get_close_matches(wanted, there, 1)
+    for name in origins:
+        matches = {origin for origin in available if f"{origin}/".startswith(f"{name}/")}
+        if not matches:
+            near = difflib.get_close_matches(name, available, 1)
             raise UsageError(
-                f"--hold-out {wanted}: no row has this origin, found {', '.join(sorted(there))}",
+                f"--hold-out {name}: no row has this origin; the table has "
+                f"{', '.join(sorted(available))}",
                 f"did you mean {near[0]}?" if near else "",
             )
-        chosen |= found
+        chosen |= matches
     groups = {sample.group for sample in samples if sample.origin in chosen}
     return [sample.group in groups for sample in samples]
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """How much of one split another one knows.
+    """Overlap of one split with another.
 
     Attributes:
-        split: The one that suffers.
-        other: The one that knows.
-        pictures: Rows of ``split``.
-        same_file: Of them, those whose very bytes are in ``other``.
-        same_group: Of them, those whose group has rows in ``other``.
+        split: The affected split.
+        other: The split that contains the same files or groups.
+        pictures: Number of rows of ``split``.
+        same_file: Number of them with an identical file in ``other``.
+        same_group: Number of them whose group has rows in ``other``.
     """
 
     split: Split

@@ -1,9 +1,9 @@
-"""Copies turned by any angle: pictures compared in rings around their middle.
+"""Detection of copies rotated by any angle, from rings around the middle of a picture.
 
-A turn about the middle shifts every ring along itself and changes no amplitude of its waves, nor
-does a mirror image. So amplitudes find the few pictures that may be copies, at any angle at
-once, and the waves with their phases tell the angle and whether it is the same exposure. What a
-turn cuts off or fills with black lies outside the largest ring.
+A rotation about the middle shifts every ring along itself and does not change the amplitudes of
+its waves; neither does mirroring. So the amplitudes find candidates for all angles at once, and
+the waves with their phases give the angle and verify the exposure. Pixels that a rotation cuts
+off or fills with black are outside the largest ring.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from pipeline.domain import Array
 from .likeness import CANVAS_PX, Half, Match, Rows
 
 TILT_LIKENESS = 0.92
-"""Of all rings at the best angle. Copies turned by 3 to 45 degrees, up to three times over, and
-stored with JPEG quality 60 to 95 keep 0.95; the highest of the nearest strangers among 2,000
-radiographs was 0.84."""
+"""Threshold for the correlation of all rings at the best angle. Copies rotated by 3 to 45 degrees,
+up to three times in succession, and stored with JPEG quality 60 to 95 keep 0.95; the maximum of the
+nearest unrelated pictures among 2,000 radiographs was 0.84."""
 
 _ANGLES = 256
 _RINGS = 28
 _RADII = 0.95 * 1.05 ** -np.arange(_RINGS, dtype=np.float32)
-"""Of the largest circle in the picture: 0.95 to 0.25."""
+"""Radii as fractions of the largest circle in the picture: 0.95 to 0.25."""
 _FIRST, _LAST = 6, 48
-"""Waves round a ring: finer than anatomy, coarser than what compression spoils."""
+"""Waves around a ring: finer than anatomy, coarser than compression damage."""
 RINGS_SHAPE = (2, _RINGS, _LAST - _FIRST + 1)
 _FINE_PX, _BROAD_PX, _NEAR_PX = 0.7, 4.0, 6.0
-"""Widths of the blurs that bound the detail below and above, and of what contrast is taken near.
-The outermost ring has an angle for every 1.5 px."""
+"""Standard deviations of the blurs that bound the detail, and of the neighbourhood of the local
+contrast. The outermost ring has an angle for every 1.5 px."""
 _LEAST_CONTRAST = 0.02
-"""Of white; below it is the grain of the empty parts, which compression wipes out."""
+"""Fraction of white; below it is the noise of empty areas, which compression removes."""
 _COARSE_LAST, _POOLED = 28, 2
-"""Amplitudes are compared up to this wave, of so many rings together."""
+"""Last wave whose amplitudes are compared, and number of rings pooled together."""
 _ROWS = 512
 """Pictures compared with all others at once."""
 _PAIRS = 512
@@ -44,11 +44,11 @@ _PAIRS = 512
 
 
 def describe_rings(square: Array, shape: tuple[int, int]) -> Half:
-    """The waves round the middle of a picture.
+    """The waves around the middle of a picture.
 
     Args:
-        square: (CANVAS_PX, CANVAS_PX) float32, the picture squashed.
-        shape: (H, W) of the picture itself, whose circles are wanted.
+        square: (CANVAS_PX, CANVAS_PX) float32, the squashed picture.
+        shape: (H, W) of the original picture, in which the rings are circles.
 
     Returns:
         (2, 28, 43) float16: real and imaginary part of each ring's waves, of norm 1 together;
@@ -60,7 +60,7 @@ def describe_rings(square: Array, shape: tuple[int, int]) -> Half:
     right = middle + CANVAS_PX / 2 * shorter / shape[1] * _RADII[:, None] * np.cos(angles)
     rings = map_coordinates(_even(square), [down, right], order=1)
     orders = np.arange(_FIRST, _LAST + 1)
-    # Amplitudes still fall with the order: the weight lets every scale count.
+    # Amplitudes decrease with the order: the weight balances the scales.
     waves = np.fft.rfft(rings, axis=1)[:, _FIRST : _LAST + 1] * np.sqrt(orders)
     norm = np.linalg.norm(waves)
     waves = waves / norm if norm > 1e-3 else np.zeros_like(waves)
@@ -68,9 +68,9 @@ def describe_rings(square: Array, shape: tuple[int, int]) -> Half:
 
 
 def _even(square: Array) -> Array:
-    """The detail of a picture with the same contrast everywhere.
+    """The detail of a picture with normalised local contrast.
 
-    Without that a straight bone through the middle, of which there are many, outweighs all else.
+    Otherwise a straight bone through the middle, which is common, would dominate.
     """
     detail = gaussian_filter(square, _FINE_PX) - gaussian_filter(square, _BROAD_PX)
     contrast = np.sqrt(gaussian_filter(detail**2, _NEAR_PX))
@@ -78,14 +78,14 @@ def _even(square: Array) -> Array:
 
 
 def amplitudes(rings: Half) -> Array:
-    """What no turn and no mirror changes of a picture's rings.
+    """Descriptor of a picture's rings that is invariant to rotation and mirroring.
 
     Args:
         rings: (2, 28, 43) float16.
 
     Returns:
-        (322,) float32 of norm 1: of two neighbouring rings together, roots taken so that a few
-        bright edges do not outweigh the rest.
+        (322,) float32 of norm 1: pooled over two neighbouring rings; square roots, so that a few
+        bright edges do not dominate.
     """
     real, imaginary = rings[:, :, : _COARSE_LAST - _FIRST + 1].astype(np.float32)
     pooled = np.hypot(real, imaginary).reshape(_RINGS // _POOLED, _POOLED, -1).mean(axis=1)
@@ -105,23 +105,23 @@ def tilt_candidates(prints: Array, parts: Sequence[str], keep: int) -> tuple[Row
         Two (P,) arrays of rows, the first smaller than the second, each pair once.
     """
     names = np.asarray(parts)
-    found = [np.zeros((2, 0), np.intp)]
+    pairs = [np.zeros((2, 0), np.intp)]
     for name in dict.fromkeys(parts):
         members = np.flatnonzero(names == name)
-        kept = min(keep + 1, len(members))  # one more: in its own part each finds itself
+        kept = min(keep + 1, len(members))  # one more: in its own part each matches itself
         references = prints[members].T
         for start in range(0, len(prints), _ROWS):
-            alike = prints[start : start + _ROWS] @ references
-            best = np.argpartition(-alike, kept - 1, axis=1)[:, :kept]
+            cosines = prints[start : start + _ROWS] @ references
+            best = np.argpartition(-cosines, kept - 1, axis=1)[:, :kept]
             one = np.repeat(np.arange(start, start + len(best)), kept)
-            found.append(np.stack([one, members[best.ravel()]]))
-    pairs = np.unique(np.sort(np.concatenate(found, axis=1), axis=0), axis=1)
-    pairs = pairs[:, pairs[0] < pairs[1]]
-    return pairs[0], pairs[1]
+            pairs.append(np.stack([one, members[best.ravel()]]))
+    distinct = np.unique(np.sort(np.concatenate(pairs, axis=1), axis=0), axis=1)
+    distinct = distinct[:, distinct[0] < distinct[1]]
+    return distinct[0], distinct[1]
 
 
 def verify_tilt(firsts: Rows, seconds: Rows, rings: Half) -> list[Match]:
-    """Those of the pairs that agree, ring by ring, at one angle.
+    """Select the pairs whose rings all agree at one angle.
 
     Args:
         firsts: (P,) rows.
@@ -129,21 +129,21 @@ def verify_tilt(firsts: Rows, seconds: Rows, rings: Half) -> list[Match]:
         rings: (N, 2, 28, 43) float16.
 
     Returns:
-        A match a pair at most; its likeness is the correlation of all rings.
+        At most one match per pair; its likeness is the correlation of all rings.
     """
     matches = []
     for start in range(0, len(firsts), _PAIRS):
         one, other = firsts[start : start + _PAIRS], seconds[start : start + _PAIRS]
         a, b = _complex(rings[one]), _complex(rings[other])
-        alike = np.stack([_by_angle(a, b.conj()), _by_angle(a, b)], axis=1)
-        for i in np.flatnonzero(alike.max(axis=(1, 2)) >= TILT_LIKENESS):
-            mirrored, step = divmod(int(alike[i].argmax()), _ANGLES)
+        scores = np.stack([_by_angle(a, b.conj()), _by_angle(a, b)], axis=1)
+        for i in np.flatnonzero(scores.max(axis=(1, 2)) >= TILT_LIKENESS):
+            mirrored, step = divmod(int(scores[i].argmax()), _ANGLES)
             turned = 360.0 * step / _ANGLES
             matches.append(
                 Match(
                     first=int(one[i]),
                     second=int(other[i]),
-                    likeness=min(float(alike[i].max()), 1.0),
+                    likeness=min(float(scores[i].max()), 1.0),
                     mirrored=bool(mirrored),
                     degrees=(180.0 - turned) % 360.0 if mirrored else turned,
                 )
@@ -158,9 +158,9 @@ def _complex(rings: Half) -> NDArray[np.complex64]:
 
 
 def _by_angle(a: NDArray[np.complex64], b: NDArray[np.complex64]) -> Array:
-    """(P, _ANGLES) correlation of all rings of norm 1 together, for every angle."""
-    whole = np.zeros((len(a), _ANGLES // 2 + 1), np.complex64)
-    whole[:, _FIRST : _LAST + 1] = (a * b).sum(axis=1)
+    """(P, _ANGLES) correlation of all rings (total norm 1), for every angle."""
+    spectrum = np.zeros((len(a), _ANGLES // 2 + 1), np.complex64)
+    spectrum[:, _FIRST : _LAST + 1] = (a * b).sum(axis=1)
     # irfft counts each wave twice and divides by the number of angles.
-    alike: Array = np.fft.irfft(whole, n=_ANGLES, axis=1).astype(np.float32)
-    return alike * np.float32(_ANGLES / 2)
+    correlation: Array = np.fft.irfft(spectrum, n=_ANGLES, axis=1).astype(np.float32)
+    return correlation * np.float32(_ANGLES / 2)

@@ -1,4 +1,4 @@
-"""Random tone: what detector, exposure and the maker's software do to grey values."""
+"""Random tone: grey value changes by detector, exposure and the vendor's software."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.domain import Array
 from ..config import AugmentConfig
 
 LOCAL = (6, 16)
-"""The neighbourhood of local contrast is one part in so many of the canvas."""
+"""Range of the divisor that gives the neighbourhood of local contrast as a part of the canvas."""
 
 
 def change(values: Array, config: AugmentConfig, rng: np.random.Generator) -> Array:
@@ -21,7 +21,7 @@ def change(values: Array, config: AugmentConfig, rng: np.random.Generator) -> Ar
     Args:
         values: (H, W) float32 in [0, 1].
         config: Ranges.
-        rng: Drawn from.
+        rng: Random generator.
 
     Returns:
         (H, W) float32 in [0, 1].

@@ -1,7 +1,7 @@
-"""Pictures of one exposure within a data set: one patient, and one label or none.
+"""Grouping of pictures of the same exposure in a data set; conflicting labels exclude them.
 
-Equal bytes prove it. ``fxpipe audit`` finds copies that were turned, scaled or saved again; they
-are joined where its pairs are confirmed.
+Identical files are grouped here. ``fxpipe audit`` finds rotated, scaled and recompressed copies;
+they are grouped when its pairs are confirmed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _NO_PICTURE = {"unreadable", "not_a_radiograph"}
 
 
 def settle_twins(samples: Sequence[Sample]) -> list[Sample]:
-    """Exclude equal files with different labels, and join the groups that hold equal files.
+    """Exclude equal files with different labels, and join the groups that contain equal files.
 
-    Joined groups take the name of the one that comes first. Labels of different kinds do not
-    contradict each other. What is no picture (an empty file, say) proves nothing and is left alone.
+    A joined group takes the name of the first one. Labels of different kinds do not contradict each
+    other. Files without a picture (empty ones, for example) are ignored.
     """
     contents: dict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(samples):
@@ -34,7 +34,7 @@ def settle_twins(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def settle_pairs(samples: Sequence[Sample], pairs: Sequence[tuple[int, int]]) -> list[Sample]:
-    """The same for pictures of one exposure, of which an audit gives the row numbers by twos."""
+    """As :func:`settle_twins`, for pairs of row numbers of the same exposure from an audit."""
     return _settle(samples, pairs, "the same exposure")
 
 
@@ -44,13 +44,13 @@ def _settle(samples: Sequence[Sample], twins: Sequence[Sequence[int]], shared: s
     for i in contradictory:
         rows[i] = flagged(rows[i], CONFLICT)
     if contradictory:
-        logger.warning("%d pictures have %s with another label", len(contradictory), shared)
+        logger.warning("%d pictures share %s with a different label", len(contradictory), shared)
     groups = _join(rows, twins, shared)
     return [replace(row, group=groups.get(row.group, row.group)) for row in rows]
 
 
 def flagged(row: Sample, flag: str) -> Sample:
-    """The row with one more flag, excluded."""
+    """The row, excluded, with an additional flag."""
     flags = [word for word in row.flags.split(";") if word]
     if flag not in flags:
         flags.append(flag)
@@ -63,7 +63,7 @@ def _contradict(rows: Sequence[Sample]) -> bool:
 
 
 def _join(rows: Sequence[Sample], twins: Sequence[Sequence[int]], shared: str) -> dict[str, str]:
-    """The new name of each group that has one: union-find, the earliest group is the root."""
+    """New name of each renamed group: union-find with the earliest group as root."""
     order: dict[str, int] = {}
     for row in rows:
         order.setdefault(row.group, len(order))
@@ -81,7 +81,7 @@ def _join(rows: Sequence[Sample], twins: Sequence[Sequence[int]], shared: str) -
     if parent:
         into = {root(group) for group in parent}
         logger.warning(
-            "%d groups became %d, because they have %s in common",
+            "%d groups were joined into %d, because they share %s",
             len(parent) + len(into),
             len(into),
             shared,

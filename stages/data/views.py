@@ -1,8 +1,8 @@
-"""What frozen blocks make of augmented pictures, computed once and kept on disk.
+"""Disk cache of the output of frozen blocks for augmented pictures.
 
-Training a network whose first blocks are frozen spends most of its time on their output. With a
-fixed number of augmented views of each picture, that output is computed once for all epochs,
-and once for all folds of a cross-validation.
+Training a network with frozen first blocks spends most of its time on their output. With a fixed
+number of augmented views per picture, that output is computed once for all epochs and for all
+folds of a cross-validation.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Views:
     Attributes:
         row_of: Row of each picture, by the SHA-256 of its file.
         maps: (P, 1 + V, C, h, w) float16, memory-mapped; view 0 is the unchanged picture.
-        masks: (P, 1 + V, 1, H, W) float16 fracture masks, moved along.
-        targets: (P, 1 + V, K) float32: which still hold in a view.
+        masks: (P, 1 + V, 1, H, W) float16 fracture masks of the views.
+        targets: (P, 1 + V, K) float32, NaN if a target does not hold in a view.
     """
 
     row_of: Mapping[str, int]
@@ -53,17 +53,17 @@ class Views:
 
     def clean(self, data: RadiographDataset) -> Dataset[tuple[Tensor, Tensor, Tensor]]:
         """The unchanged pictures of a data set."""
-        return _Chosen(self, data, [0] * len(data))
+        return _SelectedViews(self, data, [0] * len(data))
 
     def drawn(
         self, data: RadiographDataset, draws: torch.Generator
     ) -> Dataset[tuple[Tensor, Tensor, Tensor]]:
         """A random view of each picture of a data set."""
         views = torch.randint(1, self.maps.shape[1], (len(data),), generator=draws)
-        return _Chosen(self, data, views.tolist())
+        return _SelectedViews(self, data, views.tolist())
 
 
-class _Chosen(Dataset[tuple[Tensor, Tensor, Tensor]]):
+class _SelectedViews(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """One view of each picture."""
 
     def __init__(self, views: Views, data: RadiographDataset, chosen: Sequence[int]) -> None:
@@ -74,28 +74,28 @@ class _Chosen(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
         views = self._views
-        place = views.row_of[self._data.samples[i].sha256], self._chosen[i]
-        maps, mask, wanted = (
-            torch.from_numpy(np.array(x[place])).float()
+        key = views.row_of[self._data.samples[i].sha256], self._chosen[i]
+        maps, mask, targets = (
+            torch.from_numpy(np.array(x[key])).float()
             for x in (views.maps, views.masks, views.targets)
         )
-        return maps, wanted, mask
+        return maps, targets, mask
 
 
 def find_views(
     network: Network, stage: StageSpec, index: Index, preprocess: PreprocessSpec,
     config: StageConfig, fabric: Fabric, progress: Progress,
 ) -> Views | None:  # fmt: skip
-    """The views that the settings ask for, from the cache or made now; None for none.
+    """The cached views of the settings, computed if missing; None if the cache is off.
 
     Args:
         network: With its initial weights; only its frozen blocks are used.
-        stage: Which pictures are needed.
+        stage: Selects the pictures.
         index: Table; pictures of training, validation and test split are cached.
         preprocess: Specification.
         config: Settings.
         fabric: Device and precision.
-        progress: Advanced once a batch.
+        progress: Advanced once per batch.
     """
     count = config.train.cached_views
     if count == 0:
@@ -103,23 +103,24 @@ def find_views(
     samples = [s for s in index.samples if s.split != "excluded" and stage.selects(s)]
     samples.sort(key=lambda sample: sample.sha256)  # folds of one table share a cache
     pictures = [sample.sha256 for sample in samples]
-    made_of = {
+    key = {
         "arch": network.arch,
         "blocks": digest(Trunk(network, network.trainable_from), preprocess.model_dump_json()),
-        # Blending happens later, between views.
+        # Mixup happens later, between views.
         "augment": config.augment.model_dump(mode="json", exclude={"mixup"}),
         "views": count,
         "seed": config.train.seed,
         "precision": fabric._precision.precision,
         "outputs": list(stage.outputs),
+        **({"types": stage.types.activation} if stage.types else {}),
         "pictures": pictures,
     }
-    name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     folder = config.data.cache / name
     if not (folder / DONE).is_file():
         log.info("%s: computing %d views of %d pictures", folder, count, len(samples))
         _make(folder, network, stage, samples, preprocess, config, fabric, progress)
-        write_json(folder / DONE, made_of)
+        write_json(folder / DONE, key)
     maps, masks, targets = (
         np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("maps", "masks", "targets")
     )

@@ -1,1 +1,1 @@
-"""The bundles as shipped, measured on a table: stage by stage, and end to end."""
+"""Evaluation of exported bundles on a table, per stage and end to end."""

@@ -1,4 +1,4 @@
-"""What a score must beat: the constant answer, and the label of the most similar known picture."""
+"""Baselines: the majority class, and the label of the most similar training picture."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .predictions import read_fingerprints
 
 
 def majority(cases: Cases) -> Cases:
-    """The same cases answered by what is most common among them.
+    """The same cases, predicted by the majority class.
 
-    The probability is their share of positives, the call the class of the greater part (negative
-    where both are equal): the best that can be said without a look at the pictures.
+    The probability is the share of positives; the call is the majority class (negative on a
+    tie). This is the best prediction that ignores the pictures.
     """
     share = cases.labels.mean() if len(cases) else 0.0
     scores = np.full(len(cases), share)
@@ -32,14 +32,14 @@ def majority(cases: Cases) -> Cases:
 
 
 def look_up(cases: Cases, twin_labels: Numbers) -> Cases:
-    """The cases that have a known twin, answered by its label, with a probability of 0 or 1.
+    """The cases with a labelled twin, predicted by its label, with a probability of 0 or 1.
 
     Args:
         cases: N cases.
         twin_labels: (N,) 1, 0 or NaN.
     """
-    found = ~np.isnan(twin_labels)
-    known, scores = cases[found], twin_labels[found]
+    has_twin = ~np.isnan(twin_labels)
+    known, scores = cases[has_twin], twin_labels[has_twin]
     return Cases(known.labels, scores, scores == 1, known.groups)
 
 
@@ -47,22 +47,22 @@ def add_twins(
     table: pd.DataFrame, prints: Sequence[Array | None], index: Index, config: RunConfig,
     progress: Progress,
 ) -> tuple[pd.DataFrame, str]:  # fmt: skip
-    """Find for every picture the most similar one of the training split.
+    """Find the most similar training picture for every picture.
 
-    Rows of the training split get none: they would find themselves or their siblings.
+    Rows of the training split get none: they would match themselves or pictures of their group.
 
     Args:
         table: From :func:`.predictions.predict`.
         prints: The fingerprint of each of its rows.
-        index: The table whose ``train`` rows are looked up.
+        index: The table whose ``train`` rows are searched.
         config: Number of reading threads.
-        progress: Advanced once a training picture.
+        progress: Advanced once per training picture.
 
     Returns:
         The table with ``twin``, ``twin_likeness`` (cosine) and ``twin_view_REGION`` of the most
         similar picture whose regions are known, and ``labelled_twin``,
         ``labelled_twin_likeness`` and ``twin_label`` of the most similar one with a label; and
-        why there is nothing to look up, empty when there is.
+        the reason if the look-up is impossible, else an empty string.
     """
     table = table.assign(twin="", labelled_twin="")
     numbers = ("twin_likeness", *(f"twin_view_{r}" for r in REGIONS), "labelled_twin_likeness")
@@ -81,19 +81,19 @@ def add_twins(
         return table, "the table has no training pictures to look up"
     queries = np.stack([mark for i in rows if (mark := prints[i]) is not None])
     root = index.source.parent
-    for kind, chosen in (
+    for kind, references in (
         ("twin", [pair for pair in known if pair[0].regions != UNKNOWN]),
         ("labelled_twin", [pair for pair in known if pair[0].label is not None]),
     ):
-        if chosen:
-            places, cosines = nearest(queries, np.stack([mark for _, mark in chosen]))
-            found = [chosen[place][0] for place in places]
-            _note(table, rows, kind, found, root)
+        if references:
+            positions, cosines = nearest(queries, np.stack([mark for _, mark in references]))
+            twins = [references[position][0] for position in positions]
+            _write_twins(table, rows, kind, twins, root)
             table.loc[rows, f"{kind}_likeness"] = cosines.astype(np.float64)
     return table, ""
 
 
-def _note(
+def _write_twins(
     table: pd.DataFrame, rows: Sequence[int], kind: str, twins: Sequence[Sample], root: Path
 ) -> None:
     """Write the twins of some rows into the table."""
@@ -101,6 +101,6 @@ def _note(
     if kind == "labelled_twin":
         table.loc[rows, "twin_label"] = [float(twin.label == 1) for twin in twins]
         return
-    for region, seen in zip(REGIONS, zip(*(t.region_vector() for t in twins), strict=True),
-                            strict=True):  # fmt: skip
-        table.loc[rows, f"twin_view_{region}"] = np.array(seen, np.float64)
+    for region, in_view in zip(REGIONS, zip(*(t.region_vector() for t in twins), strict=True),
+                               strict=True):  # fmt: skip
+        table.loc[rows, f"twin_view_{region}"] = np.array(in_view, np.float64)

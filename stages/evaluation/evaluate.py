@@ -1,8 +1,7 @@
-"""An evaluation from the table to the page."""
+"""Evaluation of bundles: predictions, figures, tables, plots and page."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import platform
 from collections import Counter
@@ -14,7 +13,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from pipeline import DISTRIBUTION
+from pipeline import DISTRIBUTION, versions_of
 from pipeline.bundle import write_json
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
@@ -46,12 +45,12 @@ from .routing import end_to_end_figures, region_figures
 from .studies import study_figures
 from .tables import write_tables
 from .truth import add_truth
-from .under_shift import AskedShifts, predict_shifts, shift_figures
+from .under_shift import ShiftSelection, predict_shifts, shift_figures
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 3
-"""Of ``evaluation.json``; raised when a name in it changes its meaning."""
+"""Version of ``evaluation.json``; incremented when a key changes its meaning."""
 PREDICTIONS = "predictions.csv"
 SHIFTED = "predictions_shifts.csv"
 RESULT = "evaluation.json"
@@ -61,16 +60,16 @@ Choice = Literal["train", "val", "test", "all"]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What is to be evaluated.
+class EvaluationRequest:
+    """Rows and figures to evaluate.
 
     Attributes:
         split: Which rows of the table; ``all`` for train, val and test.
-        with_excluded: Whether the excluded rows are taken too.
-        prevalences: Shares of fractures in (0, 1) for which PPV and NPV are wanted.
-        seed: Of the bootstrap.
-        study_by: The column that tells which pictures are one study.
-        shifts: What of the suite of shifts; None for nothing of it.
+        with_excluded: Whether to include the excluded rows.
+        prevalences: Shares of fractures in (0, 1) for which to compute PPV and NPV.
+        seed: Seed of the bootstrap.
+        study_by: The column that identifies the study of a picture.
+        shifts: Shifts to evaluate; None for none.
     """
 
     split: Choice = "test"
@@ -78,71 +77,71 @@ class Asked:
     prevalences: tuple[float, ...] = ()
     seed: int = 0
     study_by: StudyBy = "study"
-    shifts: AskedShifts | None = None
+    shifts: ShiftSelection | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What came of it: ``evaluation.json`` before it is written."""
+    """Result of an evaluation: the content of ``evaluation.json``."""
 
     facts: dict[str, Any]
     figures: Figures
 
 
-def chosen_rows(index: Index, asked: Asked) -> tuple[Sample, ...]:
+def chosen_rows(index: Index, request: EvaluationRequest) -> tuple[Sample, ...]:
     """The rows to evaluate, in the order of the table.
 
     Raises:
-        UsageError: There are none in that split.
+        UsageError: The table has no rows of the split.
     """
-    splits = set(SPLITS[:3] if asked.split == "all" else [asked.split])
+    splits = set(SPLITS[:3] if request.split == "all" else [request.split])
     if not any(sample.split in splits for sample in index.samples):
-        there = Counter(sample.split for sample in index.samples)
+        counts = Counter(sample.split for sample in index.samples)
         raise UsageError(
-            f"{index.source}: no rows of split {asked.split}; there are "
-            f"{', '.join(f'{n} {name}' for name, n in there.items()) or 'no rows at all'}",
-            "name another with --split",
+            f"{index.source}: no rows of split {request.split}; the table has "
+            f"{', '.join(f'{n} {name}' for name, n in counts.items()) or 'no rows'}",
+            "choose another split with --split",
         )
-    if asked.with_excluded:
+    if request.with_excluded:
         splits.add("excluded")
     return tuple(sample for sample in index.samples if sample.split in splits)
 
 
 def evaluate(
-    index: Index, weights: Weights, config: RunConfig, asked: Asked, output: Path,
+    index: Index, weights: Weights, config: RunConfig, request: EvaluationRequest, output: Path,
     progress: Progress,
 ) -> Evaluation:  # fmt: skip
-    """Ask the bundles, save every answer, and compute every figure from what was saved.
+    """Run the bundles, save all predictions, and compute every figure from the saved file.
 
     Args:
         index: The table.
         weights: Opened bundles.
-        config: What they were opened with.
-        asked: Rows and figures.
+        config: The settings they were opened with.
+        request: Rows and figures.
         output: Existing folder for all files.
-        progress: Advanced once for each row, each training picture that is looked up, and each
-            row under each shift.
+        progress: Advanced once per row, per training picture of the look-up, and per row and
+            shift.
 
     Raises:
         UsageError: The table has no rows of the split.
-        DeviceError: The device gave up.
+        DeviceError: Inference on the device failed.
     """
-    samples = chosen_rows(index, asked)
-    facts = describe(index, weights, samples, asked)
+    samples = chosen_rows(index, request)
+    facts = describe(index, weights, samples, request)
     home, prints = predict(samples, index.source.parent, weights, config, progress)
     table, no_twins = add_twins(home, prints, index, config, progress)
     write_predictions(add_truth(table), output / PREDICTIONS)
-    # From the file, so that what a reader computes from it is what was computed here.
+    # Read from the file, so that figures recomputed from it equal those computed here.
     table = read_predictions(output / PREDICTIONS)
     settings = Settings(
-        asked.prevalences, asked.seed, no_twins, facts["no_region_stage"], facts["no_gate"],
-        asked.study_by,
+        request.prevalences, request.seed, no_twins, facts["no_region_stage"], facts["no_gate"],
+        request.study_by,
     )  # fmt: skip
     (output / SHIFTED).unlink(missing_ok=True)
     under_shift = None
-    if asked.shifts:
+    if request.shifts:
         under_shift = predict_shifts(
-            samples, home, index.source.parent, weights, config, asked.shifts, progress
+            samples, home, index.source.parent, weights, config, request.shifts, progress
         )
         write_predictions(under_shift, output / SHIFTED)
         under_shift = read_predictions(output / SHIFTED)
@@ -165,11 +164,12 @@ def evaluate(
 def all_figures(
     table: pd.DataFrame, settings: Settings, under_shift: pd.DataFrame | None = None
 ) -> Figures:
-    """Every figure, by chapter, from predictions with truth and twins.
+    """All figures, by chapter, from predictions with truth and twins.
 
     Without a region stage the chapters ``region``, ``gate``, ``header`` and ``cross_region`` are
     None; so are ``gate`` without a density gate, ``studies`` without studies and ``header``
-    without headers; the facts say why. Without predictions under shift ``shifts`` is None.
+    without headers; the facts give the reason. Without predictions under shift ``shifts`` is
+    None.
     """
     return {
         "end_to_end": end_to_end_figures(table, settings),
@@ -188,25 +188,25 @@ def all_figures(
 
 
 def describe(
-    index: Index, weights: Weights, samples: tuple[Sample, ...], asked: Asked
+    index: Index, weights: Weights, samples: tuple[Sample, ...], request: EvaluationRequest
 ) -> dict[str, Any]:
-    """What is evaluated, with what, and whether the networks may know the pictures."""
+    """Facts of an evaluation: table, bundles, settings, and whether training saw the pictures."""
     router = weights.region
-    status, words = seen_before(index, weights, asked)
+    status, reason = seen_before(index, weights, request)
     if status == "yes":
-        log.warning("%s", words)
-    targets = sorted({str(n.spec.target) for n in weights.fracture.values()})
-    if other := another_question(samples, targets):
-        log.warning("%s", other)
+        log.warning("%s", reason)
+    targets = sorted({n.spec.target for n in weights.fracture.values()})
+    if mismatch := label_mismatch(samples, targets):
+        log.warning("%s", mismatch)
     return {
         "table": index.source.name,
         "table_digest": index.digest,
-        "split": asked.split,
-        "with_excluded": asked.with_excluded,
+        "split": request.split,
+        "with_excluded": request.with_excluded,
         "pictures": len(samples),
         "groups": len({sample.group for sample in samples}),
         "splits": dict(Counter(sample.split for sample in index.samples)),
-        "seen_in_training": {"status": status, "words": words},
+        "seen_in_training": {"status": status, "words": reason},
         "bundles": {
             network.spec.name: {
                 "sha256": network.digest,
@@ -218,7 +218,7 @@ def describe(
             for network in weights.networks
         },
         "targets": targets,
-        "another_question": other,
+        "another_question": mismatch,
         "operating_points": {
             region: {
                 "name": point.name, "threshold": point.threshold,
@@ -231,8 +231,8 @@ def describe(
             for region, stage in weights.fracture.items()
         },
         "route_thresholds": {} if router is None else dict(router.spec.route_thresholds),
-        "study_by": asked.study_by,
-        "no_studies": "" if any(getattr(s, asked.study_by) for s in samples) else NO_STUDIES,
+        "study_by": request.study_by,
+        "no_studies": "" if any(getattr(s, request.study_by) for s in samples) else NO_STUDIES,
         "study_points": {
             region: {"name": point.name, "threshold": point.threshold}
             for region, point in weights.study_points.items()
@@ -242,8 +242,8 @@ def describe(
         "no_gate": weights.ungated if router else "No region stage in these weights.",
         "precision": weights.precision.value,
         "device": weights.device,
-        "prevalences": list(asked.prevalences),
-        "seed": asked.seed,
+        "prevalences": list(request.prevalences),
+        "seed": request.seed,
         "bootstraps": BOOTSTRAPS,
         "ece_bins": ECE_BINS,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -252,9 +252,9 @@ def describe(
 
 
 def seen_before(
-    index: Index, weights: Weights, asked: Asked
+    index: Index, weights: Weights, request: EvaluationRequest
 ) -> tuple[Literal["yes", "no", "unknown"], str]:
-    """Whether the networks learned from, or were tuned on, the pictures that are evaluated.
+    """Whether the networks were trained or tuned on the evaluated pictures.
 
     Returns:
         The answer, and the reason as a sentence.
@@ -262,34 +262,28 @@ def seen_before(
     known = {network.spec.provenance.index_digest for network in weights.networks}
     if known != {index.digest}:
         return "unknown", (
-            "The table is not, to the letter, the one that the networks were trained with: "
-            "whether they have seen these pictures cannot be told from here."
+            "The table differs from the one that the networks were trained with: it is unknown "
+            "whether they have seen these pictures."
         )
-    if asked.split == "test":
-        return "no", "These are test rows of the very table that the networks were trained with."
+    if request.split == "test":
+        return "no", "These are test rows of the table that the networks were trained with."
     return "yes", (
-        f"The networks have seen these pictures: they learned or were tuned on split "
-        f"{asked.split} of this very table. The figures flatter them."
+        f"The networks have seen these pictures: they were trained or tuned on split "
+        f"{request.split} of this table. The figures are too optimistic."
     )
 
 
-def another_question(samples: Sequence[Sample], targets: Sequence[str]) -> str:
-    """That the labels mean something else than the networks say, as a sentence; empty if not."""
+def label_mismatch(samples: Sequence[Sample], targets: Sequence[str]) -> str:
+    """A warning if the labels mean something else than the networks' targets, else empty."""
     kinds = sorted({sample.label_kind for sample in samples if sample.label is not None})
     if set(kinds) <= set(targets):
         return ""
     return (
-        f"The labels say {' and '.join(kinds)}, the networks {' and '.join(targets)}: what is "
-        "measured is an answer to another question."
+        f"The labels mean {' and '.join(kinds)}, the networks predict {' and '.join(targets)}: "
+        "the figures do not measure the networks' own target."
     )
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
     names = (DISTRIBUTION, "numpy", "onnxruntime", "onnxruntime-gpu", "pillow", "scikit-learn")
-    for name in names:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    return {"python": platform.python_version(), **versions_of(names)}

@@ -1,4 +1,4 @@
-"""The figures of the fracture stages, from the table of predictions alone. Pure functions."""
+"""Figures of the fracture stages, computed from the table of predictions. Pure functions."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ CALLED = "true positives"
 IN_VIEW, SINGLE, ROUTED = "in view", "single region", "routed"
 SETS = {
     IN_VIEW: "the region is certainly in view",
-    SINGLE: "it is the only supported region in view",
-    ROUTED: "the router sent the picture there, rightly or not",
+    SINGLE: "the region is the only supported one in view",
+    ROUTED: "the router sent the picture to this specialist, correctly or not",
 }
-"""Which pictures a specialist is measured on; see :func:`members` for that of all regions."""
+"""Sets of pictures on which a specialist is measured; :func:`members` selects their rows."""
 
 FLAGS = ("hardware", "child")
-"""Flags that are reported even where no picture carries them."""
+"""Flags that are reported even if no picture has them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the figures depend on beside the predictions.
+    """Settings of the figures.
 
     Attributes:
-        prevalences: Shares of positives for which PPV and NPV are wanted.
-        seed: Of the bootstrap.
-        no_twins: Why nothing could be looked up; empty when it could.
-        no_region_stage: Why nothing was routed; empty when there was a region stage.
-        no_gate: Why no density gate was in force; empty when one was.
-        study_by: The column that tells which pictures are one study.
+        prevalences: Shares of positives for which to compute PPV and NPV.
+        seed: Seed of the bootstrap.
+        no_twins: Why the look-up was impossible; empty otherwise.
+        no_region_stage: Why nothing was routed; empty with a region stage.
+        no_gate: Why no density gate was active; empty with a gate.
+        study_by: The column that identifies the study of a picture.
     """
 
     prevalences: tuple[float, ...] = ()
@@ -67,15 +67,15 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """N cases, and what is known beside them.
+class CaseSet:
+    """N cases with the baseline's answers and the data that the figures need.
 
     Attributes:
-        cases: What is true and what was said.
-        twins: (N,) what the look-up says: 1, 0 or NaN.
-        likeness: (N,) how alike the twin is, or NaN.
-        margin: (N,) log odds of the answer above those of the threshold.
-        pictures: (N,) row of the picture that each case is of.
+        cases: Labels, scores, calls and groups.
+        twins: (N,) label of the look-up: 1, 0 or NaN.
+        likeness: (N,) similarity of the twin, or NaN.
+        margin: (N,) log odds of the score minus those of the threshold.
+        pictures: (N,) row of each case's picture.
     """
 
     cases: Cases
@@ -85,34 +85,33 @@ class Question:
     pictures: NDArray[np.intp]
 
 
-def compare(question: Question, settings: Settings) -> Figures:
+def compare(selection: CaseSet, settings: Settings) -> Figures:
     """All figures of the network and of both baselines on the same cases.
 
     Returns:
-        ``pairs`` of a picture and a region, which are the cases; ``positives`` among them;
-        ``pictures`` and ``positive_pictures`` that they are of, each counted once; ``groups``,
-        ``looked_up`` (cases with a twin), and under ``network``, ``majority`` and ``look_up`` each
-        figure's estimate.
+        ``pairs`` of a picture and a region (the cases); ``positives`` among them; ``pictures``
+        and ``positive_pictures``, each counted once; ``groups``, ``looked_up`` (cases with a
+        twin), and under ``network``, ``majority`` and ``look_up`` each figure's estimate.
     """
-    cases = question.cases
-    answered = {
+    cases = selection.cases
+    answers_by = {
         "network": cases,
         "majority": majority(cases),
-        "look_up": look_up(cases, question.twins),
+        "look_up": look_up(cases, selection.twins),
     }
     figures: Figures = {
         "pairs": len(cases),
         "positives": int(cases.labels.sum()),
-        "pictures": len(np.unique(question.pictures)),
-        "positive_pictures": len(np.unique(question.pictures[cases.labels])),
+        "pictures": len(np.unique(selection.pictures)),
+        "positive_pictures": len(np.unique(selection.pictures[cases.labels])),
         "groups": len(set(cases.groups)),
-        "looked_up": len(answered["look_up"]),
+        "looked_up": len(answers_by["look_up"]),
     }
-    for name, answers in answered.items():
+    for name, answers in answers_by.items():
         figures[name] = binary_figures(answers, settings.prevalences, settings.seed)
     if settings.no_twins:
-        nothing = Estimate(value=None, note=settings.no_twins)
-        figures["look_up"] = dict.fromkeys(figures["network"], nothing)
+        undefined = Estimate(value=None, note=settings.no_twins)
+        figures["look_up"] = dict.fromkeys(figures["network"], undefined)
     return figures
 
 
@@ -120,44 +119,44 @@ def compare(question: Question, settings: Settings) -> Figures:
 
 
 def labelled(table: pd.DataFrame) -> Flags:
-    """(N,) rows whose label is known and that the networks could judge."""
+    """(N,) rows with a known label and a prediction."""
     judged: Flags = (table["label"].notna() & (table["status"] != "failed")).to_numpy(bool)
     return judged
 
 
-def question(table: pd.DataFrame, region: str, rows: Flags) -> Question:
-    """What the specialist of a region says of the labelled ones among some rows."""
+def specialist_cases(table: pd.DataFrame, region: str, rows: Flags) -> CaseSet:
+    """Predictions of a region's specialist for the labelled rows of a selection."""
     scores = table[f"fracture_{region}"].to_numpy(np.float64)
     chosen = rows & labelled(table) & ~np.isnan(scores)
     threshold = table[f"threshold_{region}"].to_numpy(np.float64)
     margin = logit(scores) - logit(threshold)
-    return _question(table, scores, scores >= threshold, margin, chosen)
+    return _case_set(table, scores, scores >= threshold, margin, chosen)
 
 
-def _question(
+def _case_set(
     table: pd.DataFrame, scores: Numbers, calls: Flags, margin: Numbers, rows: Flags
-) -> Question:
+) -> CaseSet:
     twins, likeness = (
         table[name].to_numpy(np.float64)[rows] for name in ("twin_label", "labelled_twin_likeness")
     )
-    return Question(
+    return CaseSet(
         _cases(table, scores, calls)[rows], twins, likeness, margin[rows], np.flatnonzero(rows)
     )
 
 
 def _cases(table: pd.DataFrame, scores: Numbers, calls: Flags) -> Cases:
-    """All rows as cases, those without a label among them."""
+    """All rows as cases, including those without a label."""
     labels = (table["label"] == 1).to_numpy(bool)
     return Cases(labels, scores, calls, table["group"].to_numpy(str))
 
 
 def cases_in_view(table: pd.DataFrame, region: str, bound: str = "threshold") -> Cases:
-    """The cases of :func:`ask` for pictures with a region in view, called from another bound on.
+    """The cases of :func:`case_set` with the region in view, called at a chosen threshold.
 
     Args:
-        table: Predictions; neither truth nor twins are needed.
-        region: A region, :data:`POOLED` (one case a picture and region), or ``all``.
-        bound: Beginning of the columns from whose values on a case is called.
+        table: Predictions; truth and twins are not needed.
+        region: A region, :data:`POOLED` (one case per picture and region), or ``all``.
+        bound: Prefix of the threshold columns.
     """
     parts = []
     for name in REGIONS if region == POOLED else (region,):
@@ -176,56 +175,58 @@ def _joined(parts: Sequence[Cases]) -> Cases:
 def members(table: pd.DataFrame, region: str, name: str) -> Flags:
     """(N,) the rows of one of :data:`SETS`.
 
-    A specialist for all regions has in view whatever there is; it is sent what it looked at.
+    For the specialist for all regions every picture is in view; routed are those it judged.
     """
     if region == ANY_REGION:
         if name == ROUTED:
             return (table[f"verdict_{ANY_REGION}"] != "").to_numpy(bool)
         return (table["regions"].isin(REGIONS) | (name == IN_VIEW)).to_numpy(bool)
-    place = REGIONS.index(region)
+    column = REGIONS.index(region)
     if name == ROUTED:
-        return fired(table)[:, place]
+        return fired(table)[:, column]
     if name == SINGLE:
         return (table["regions"] == region).to_numpy(bool)
-    seen: Flags = columns(table, "view")[:, place] == 1
-    return seen
+    in_view: Flags = columns(table, "view")[:, column] == 1
+    return in_view
 
 
-def ask(table: pd.DataFrame, region: str, name: str) -> Question:
-    """The question to a specialist, or to those of the regions (one case a picture and region)."""
+def case_set(table: pd.DataFrame, region: str, name: str) -> CaseSet:
+    """Cases of one of :data:`SETS` for a region; pooled: one case per picture and region."""
     if region != POOLED:
-        return question(table, region, members(table, region, name))
-    parts = [question(table, each, members(table, each, name)) for each in REGIONS]
-    beside = ("twins", "likeness", "margin", "pictures")
-    return Question(
+        return specialist_cases(table, region, members(table, region, name))
+    parts = [specialist_cases(table, each, members(table, each, name)) for each in REGIONS]
+    fields = ("twins", "likeness", "margin", "pictures")
+    return CaseSet(
         _joined([part.cases for part in parts]),
-        *(np.concatenate([getattr(part, field) for part in parts]) for field in beside),
+        *(np.concatenate([getattr(part, field) for part in parts]) for field in fields),
     )
 
 
 def fracture_figures(table: pd.DataFrame, settings: Settings) -> Figures:
-    """By region (pooled, and of a specialist for all), then by set of pictures: :func:`compare`."""
+    """:func:`compare` by :func:`measured` region, then by set of pictures."""
     return {
-        region: {name: compare(ask(table, region, name), settings) for name in SETS}
+        region: {name: compare(case_set(table, region, name), settings) for name in SETS}
         for region in measured(table)
     }
 
 
 def measured(table: pd.DataFrame) -> tuple[str, ...]:
-    """The regions, all of their cases pooled, and ``all`` where there is such a specialist."""
+    """The regions, ``pooled``, and ``all`` if there is a specialist for all regions."""
     return (*REGIONS, POOLED, *(name for name in specialists(table) if name == ANY_REGION))
 
 
 def cross_region_figures(table: pd.DataFrame, settings: Settings) -> Figures | None:
-    """Each specialist on the pictures of each true single region, and of none: what a misroute
-    costs. None without a region stage: nothing goes anywhere else.
+    """:func:`compare` of each specialist on pictures of each single region, and of none.
+
+    It measures the cost of wrong routing. None without a region stage, which routes nothing.
     """
     if settings.no_region_stage:
         return None
     return {
         specialist: {
             truth: compare(
-                question(table, specialist, (table["regions"] == truth).to_numpy(bool)), settings
+                specialist_cases(table, specialist, (table["regions"] == truth).to_numpy(bool)),
+                settings,
             )
             for truth in (*REGIONS, "none")
         }
@@ -236,21 +237,21 @@ def cross_region_figures(table: pd.DataFrame, settings: Settings) -> Figures | N
 # -------------------------------------------------------------------------------- subgroups
 
 
-def by_picture(table: pd.DataFrame, rows: Flags) -> Question:
-    """One case a picture: the highest probability, and any call, of the specialists it is for."""
+def cases_by_picture(table: pd.DataFrame, rows: Flags) -> CaseSet:
+    """One case per picture: highest probability and any call of the regions' specialists."""
     scores = table["in_view_probability"].to_numpy(np.float64)
     calls = table["in_view_call"].to_numpy(np.float64) == 1
     margin = table["in_view_margin"].to_numpy(np.float64)
-    return _question(table, scores, calls, margin, rows & labelled(table) & ~np.isnan(scores))
+    return _case_set(table, scores, calls, margin, rows & labelled(table) & ~np.isnan(scores))
 
 
 def subgroups(table: pd.DataFrame) -> Iterator[tuple[str, str, Flags]]:
-    """(kind, name, rows) of every subgroup; no rows for a flag that nothing carries."""
+    """(kind, name, rows) of every subgroup; no rows for a flag that no picture has."""
     flags = [set(filter(None, text.split(";"))) for text in table["flags"]]
     for flag in (*FLAGS, *sorted(set().union(*flags) - set(FLAGS))):
-        carries = np.array([flag in row for row in flags], bool)
-        yield flag, "with", carries
-        yield flag, "without", ~carries if carries.any() else carries
+        flagged = np.array([flag in row for row in flags], bool)
+        yield flag, "with", flagged
+        yield flag, "without", ~flagged if flagged.any() else flagged
     area = (table["width_px"] * table["height_px"]).to_numpy(np.float64) / 1e6
     inside = np.isfinite(area) & np.isfinite(table["in_view_probability"].to_numpy(np.float64))
     if inside.any():
@@ -264,62 +265,62 @@ def subgroups(table: pd.DataFrame) -> Iterator[tuple[str, str, Flags]]:
 
 
 def subgroup_figures(table: pd.DataFrame, settings: Settings) -> Figures:
-    """By kind and name of subgroup: :func:`compare` over the pictures with a region in view, or
-    over all without a region stage.
+    """:func:`compare` by kind and name of subgroup, over the pictures with a region in view (or
+    over all pictures without a region stage).
 
-    A flag that no picture carries has no figures: whether its absence means anything is not
-    known. The edges of the sizes are the terciles of the pictures with a region in view.
+    A flag that no picture has gets no figures: its absence may mean that it was not recorded. The
+    size limits are the terciles of the pictures with a region in view.
     """
     figures: Figures = {}
     for kind, name, rows in subgroups(table):
-        asked = by_picture(table, rows)
-        if len(asked.cases) or kind in FLAGS:
-            figures.setdefault(kind, {})[name] = compare(asked, settings)
+        selection = cases_by_picture(table, rows)
+        if len(selection.cases) or kind in FLAGS:
+            figures.setdefault(kind, {})[name] = compare(selection, settings)
     return figures
 
 
 # ------------------------------------------------------------------------ risk and coverage
 
 
-def risk_question(table: pd.DataFrame, region: str) -> Question:
-    """The pictures with a region in view, or one case for each picture with any.
+def risk_cases(table: pd.DataFrame, region: str) -> CaseSet:
+    """Cases of the pictures with a region in view; pooled: one case per picture with any region.
 
-    How sure a decision is: the distance of its probability from the threshold in log odds, the
-    size of ``margin``.
+    The confidence of a decision is the absolute ``margin``: the distance of its probability from
+    the threshold in log odds.
     """
     if region == POOLED:
-        return by_picture(table, np.ones(len(table), bool))
-    return ask(table, region, IN_VIEW)
+        return cases_by_picture(table, np.ones(len(table), bool))
+    return case_set(table, region, IN_VIEW)
 
 
-def risk_curve(asked: Question) -> tuple[Numbers, Numbers]:
-    """(T,) coverage and (T,) risk of :func:`stages.resample.risk_draws` on the cases as such."""
-    if not len(asked.cases):
+def risk_curve(selection: CaseSet) -> tuple[Numbers, Numbers]:
+    """(T,) coverage and (T,) risk of :func:`stages.resample.risk_draws`, without resampling."""
+    if not len(selection.cases):
         return np.zeros(0), np.zeros(0)
-    errors = asked.cases.calls != asked.cases.labels
-    coverage, risk = risk_draws(errors, np.abs(asked.margin), np.ones((1, len(errors))))
+    errors = selection.cases.calls != selection.cases.labels
+    coverage, risk = risk_draws(errors, np.abs(selection.margin), np.ones((1, len(errors))))
     return coverage[0], risk[0]
 
 
 def risk_figures(table: pd.DataFrame, settings: Settings) -> Figures:
     """By region and pooled: error rate and area under the risk–coverage curve (AURC).
 
-    The majority's AURC is its error rate: all of its answers are equally sure. The look-up is as
-    sure as the twin is alike.
+    The majority's AURC is its error rate, because all of its answers have the same confidence.
+    The confidence of the look-up is the similarity of the twin.
     """
     figures: Figures = {}
     for region in measured(table):
-        asked = risk_question(table, region)
-        cases = asked.cases
-        alike = asked.likeness[~np.isnan(asked.twins)]
+        selection = risk_cases(table, region)
+        cases = selection.cases
+        similarity = selection.likeness[~np.isnan(selection.twins)]
         figures[region] = {
             "pictures": len(cases),
             "error_rate": share(cases.calls != cases.labels, cases.groups.tolist()),
-            "network": _aurc(cases, np.abs(asked.margin), settings.seed),
+            "network": _aurc(cases, np.abs(selection.margin), settings.seed),
             "majority": _aurc(majority(cases), np.zeros(len(cases)), settings.seed),
             "look_up": Estimate(value=None, note=settings.no_twins)
             if settings.no_twins
-            else _aurc(look_up(cases, asked.twins), alike, settings.seed),
+            else _aurc(look_up(cases, selection.twins), similarity, settings.seed),
         }
     return figures
 
@@ -339,15 +340,14 @@ def _aurc(cases: Cases, confidence: Numbers, seed: int) -> Estimate:
 
 
 def pointing_figures(table: pd.DataFrame, settings: Settings) -> Figures:
-    """How often the map points at a marked fracture, by region in view and for each picture.
+    """How often the map points at a marked fracture, by region in view and pooled.
 
     Returns:
-        By region, pooled, and for those of the pooled pictures whose verdict is positive (the
-        maps that a reader is shown first): ``pictures``, and under ``centre`` (the centre of the
-        highest cell lies in a box) and ``cell`` (any part of it does) the estimates ``network``,
-        ``chance`` (a cell anywhere in the picture), ``margin`` (their difference on the same
-        pictures) and ``middle`` (a cell that always is in the middle of the picture). A peak in
-        the padding is a miss where its cell touches no box.
+        By region, pooled, and for the true positives among the pooled pictures: ``pictures``, and
+        under ``centre`` (the centre of the highest cell is in a box) and ``cell`` (any part of it
+        is) the estimates ``network``, ``chance`` (a cell at a random place), ``margin`` (their
+        difference on the same pictures) and ``middle`` (a cell in the middle of the picture). A
+        peak in the padding is a miss unless its cell touches a box.
     """
     figures: Figures = {}
     for region in specialists(table):
@@ -362,48 +362,48 @@ def pointing_figures(table: pd.DataFrame, settings: Settings) -> Figures:
         middle = part.assign(
             **{f"peak_{axis}_{region}": 0.5 for axis in "xy" for region in specialists(table)}
         )
-        found, blind = (
+        peaks, middles = (
             {name: rows[f"pointing_{name}"].to_numpy(np.float64) for name in POINTING}
             for rows in (part, part.assign(**pointing(middle)))
         )
-        figures[name] = _pointing(part, found, blind, settings)
+        figures[name] = _pointing(part, peaks, middles, settings)
     return figures
 
 
 def _called(table: pd.DataFrame) -> Flags:
-    """Pictures that the specialist whose map is looked at was asked about and calls positive."""
+    """Pictures with a positive verdict of the specialist whose map is evaluated."""
     called = np.zeros(len(table), np.bool_)
     for region in specialists(table):
-        mine = (table["pointing_region"] == region).to_numpy(np.bool_)
-        called |= mine & (table[f"verdict_{region}"] == Verdict.POSITIVE.value).to_numpy(np.bool_)
+        own = (table["pointing_region"] == region).to_numpy(np.bool_)
+        called |= own & (table[f"verdict_{region}"] == Verdict.POSITIVE.value).to_numpy(np.bool_)
     return called
 
 
 def _pointing(
-    table: pd.DataFrame, found: Mapping[str, Numbers], blind: Mapping[str, Numbers],
+    table: pd.DataFrame, peaks: Mapping[str, Numbers], middles: Mapping[str, Numbers],
     settings: Settings,
 ) -> Figures:  # fmt: skip
     groups = table["group"].tolist()
 
     def estimates(kind: str) -> Figures:
-        hits, chances = found[f"{kind}hit"] == 1, found[f"{kind}chance"]
+        hits, chances = peaks[f"{kind}hit"] == 1, peaks[f"{kind}chance"]
         chance = margin = Estimate(value=None, note="no cases")
         if groups:
             chance = bootstrap(lambda rows: float(chances[rows].mean()), groups, settings.seed)
-            more = hits - chances
-            margin = bootstrap(lambda rows: float(more[rows].mean()), groups, settings.seed)
+            excess = hits - chances
+            margin = bootstrap(lambda rows: float(excess[rows].mean()), groups, settings.seed)
         return {
             "network": share(hits, groups),
             "chance": chance,
             "margin": margin,
-            "middle": share(blind[f"{kind}hit"] == 1, groups),
+            "middle": share(middles[f"{kind}hit"] == 1, groups),
         }
 
     return {"pictures": len(table), "centre": estimates(""), "cell": estimates("cell_")}
 
 
 def plain_figures(figures: Any) -> Any:
-    """The same with each estimate as a mapping, for JSON."""
+    """The figures with each estimate as a mapping, for JSON."""
     if isinstance(figures, Estimate):
         return figures.model_dump()
     if isinstance(figures, Mapping):

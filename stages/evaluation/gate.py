@@ -1,4 +1,4 @@
-"""The figures of the density gate beside those of the router. Pure functions."""
+"""Figures of the density gate, compared with those of the router. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..resample import Flags, Numbers
 from .figures import Figures, Settings
 from .truth import columns
 
-WHO = {
-    "gate": "by the density gate, whatever the router says",
-    "router": "by the router, whatever the gate says",
+REFUSED_BY = {
+    "gate": "by the density gate (regardless of the router)",
+    "router": "by the router (regardless of the gate)",
     "both": "by both",
-    "either": "by one of them or both",
+    "either": "by at least one of them",
 }
 SCORES = {
     "router": "best region logit",
@@ -26,15 +26,15 @@ SUPPORTED, UNSUPPORTED = "supported", "unsupported"
 
 
 def gate_figures(table: pd.DataFrame, settings: Settings) -> Figures | None:
-    """Whom gate and router refuse, and how well each tells supported pictures from the others.
+    """Refusals by gate and router, and how well each separates supported pictures from others.
 
     Returns:
-        None without a region stage or a density gate in force. ``refused``: of ``supported``
+        None without a region stage or an active density gate. ``refused``: for ``supported``
         pictures (a supported region is certainly in view) and ``unsupported`` ones (none is) the
-        number of ``pictures``, and by :data:`WHO` ``counts`` and ``shares``. ``far``: of the same
-        pictures the ``count`` and ``share`` that the gate lets pass although they are far from the
-        training pictures, so that *positive* needs more. ``auc``: of supported against unsupported
-        pictures, by :data:`SCORES`.
+        number of ``pictures``, and ``counts`` and ``shares`` by :data:`REFUSED_BY`. ``far``: for
+        the same pictures the ``count`` and ``share`` that the gate accepts although they are far
+        from the training pictures and need a higher probability for *positive*. ``auc``: of
+        supported against unsupported pictures, by :data:`SCORES`.
     """
     if settings.no_gate or settings.no_region_stage:
         return None
@@ -45,21 +45,21 @@ def gate_figures(table: pd.DataFrame, settings: Settings) -> Figures | None:
         SUPPORTED: judged & (view == 1).any(1),
         UNSUPPORTED: judged & (view == 0).all(1),
     }
-    refuses = _refusals(table, density)
+    refusals = _refusals(table, density)
     groups = table["group"].to_numpy(str)
-    far = ~refuses["gate"] & (density < table["density_far"].to_numpy(np.float64))
+    far = ~refusals["gate"] & (density < table["density_far"].to_numpy(np.float64))
     refused: Figures = {}
     for name, rows in parts.items():
         refused[name] = {
             "pictures": int(rows.sum()),
-            "counts": {who: int(calls[rows].sum()) for who, calls in refuses.items()},
+            "counts": {by: int(calls[rows].sum()) for by, calls in refusals.items()},
             "shares": {
-                who: share(calls[rows], groups[rows].tolist()) for who, calls in refuses.items()
+                by: share(calls[rows], groups[rows].tolist()) for by, calls in refusals.items()
             },
         }
     known = parts[SUPPORTED] | parts[UNSUPPORTED]
     labels = parts[SUPPORTED][known].astype(np.float32)
-    beside = groups[known].tolist()
+    known_groups = groups[known].tolist()
     return {
         "refused": refused,
         "far": {
@@ -67,14 +67,14 @@ def gate_figures(table: pd.DataFrame, settings: Settings) -> Figures | None:
             for name, rows in parts.items()
         },
         "auc": {
-            name: auc_estimate(labels, values.astype(np.float32), beside, settings.seed)
+            name: auc_estimate(labels, values.astype(np.float32), known_groups, settings.seed)
             for name, values in _scores(table[known], density[known]).items()
         },
     }
 
 
 def _refusals(table: pd.DataFrame, density: Numbers) -> dict[str, Flags]:
-    """(N,) each: who refuses a picture, by :data:`WHO`."""
+    """(N,) each: whether a picture is refused, by :data:`REFUSED_BY`."""
     threshold = table["density_threshold"].to_numpy(np.float64)
     gate: Flags = ~(density >= threshold)
     fires = columns(table, "p") >= columns(table, "route_threshold")
@@ -83,10 +83,10 @@ def _refusals(table: pd.DataFrame, density: Numbers) -> dict[str, Flags]:
 
 
 def _scores(table: pd.DataFrame, density: Numbers) -> dict[str, Numbers]:
-    """(N,) each, larger for what looks more supported, by :data:`SCORES`.
+    """(N,) each, larger for pictures that look more supported, by :data:`SCORES`.
 
-    Logits and similarities have nothing in common but their order, and no weight between them may
-    be fitted to the pictures that are evaluated: so ranks among these are averaged.
+    Logits and similarities have different scales, and a weight between them must not be fitted
+    to the evaluated pictures. So ``both`` averages the ranks.
     """
     logits = np.nan_to_num(columns(table, "logit"), nan=-np.inf).max(1)
     both = (rankdata(logits) + rankdata(density)) / 2

@@ -1,4 +1,4 @@
-"""Routing with what the header says, and by the pixels alone. Pure functions."""
+"""Figures of routing with and without the DICOM header. Pure functions."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .figures import Figures, Settings
 from .truth import columns, fired, routed
 
 BY = {"pixels alone": "fired_alone", "with header": "fired"}
-"""Who decides which regions fire, and the column that holds them."""
+"""Source of the routing decision, and the column with the regions that fire."""
 
-NO_HEADER = "no picture has a header that names a part of the body"
+NO_HEADER = "no picture has a header that names a body part"
 IGNORED = "header=ignore"
 
 _NAMES = {
     "exact": "the regions that fire are exactly those in view",
     "supported_refused": "single-region pictures refused (wrongly)",
-    "unsupported_refused": "pictures without a supported region refused (rightly)",
+    "unsupported_refused": "pictures without a supported region refused (correctly)",
 }
 
 
@@ -35,8 +35,8 @@ class HeaderLine:
     """One figure with and without the header.
 
     Attributes:
-        name: In words.
-        of: On how many pictures.
+        name: Display name.
+        of: Number of pictures.
         alone, combined: By the pixels alone, and with the header.
     """
 
@@ -47,12 +47,12 @@ class HeaderLine:
 
 
 def header_figures(table: pd.DataFrame, settings: Settings) -> Figures | None:
-    """Routing with and without the header, of pictures whose header names a part of the body.
+    """Routing with and without the header, for pictures whose header names a body part.
 
     Returns:
-        None without a region stage or such a picture, or when headers were ignored.
+        None if there is no region stage or no matching picture, or if headers were ignored.
 
-        ``pictures``; ``effects``: how many by what the header did; ``exact``,
+        ``pictures``; ``effects``: counts by effect of the header; ``exact``,
         ``supported_refused`` and ``unsupported_refused``, as in
         :func:`.routing.region_figures`: pictures, and a share by each of :data:`BY`.
     """
@@ -69,9 +69,9 @@ def header_figures(table: pd.DataFrame, settings: Settings) -> Figures | None:
     return {
         "pictures": len(table),
         "effects": {str(effect): int(count) for effect, count in counts.items()},
-        "exact": _both(table, certain, lambda sent: np.all(sent == view, axis=1)),
-        "supported_refused": _both(table, single, _refused),
-        "unsupported_refused": _both(table, none, _refused),
+        "exact": _shares(table, certain, lambda sent: np.all(sent == view, axis=1)),
+        "supported_refused": _shares(table, single, _refused),
+        "unsupported_refused": _shares(table, none, _refused),
     }
 
 
@@ -80,14 +80,14 @@ def _refused(sent: Flags) -> Flags:
     return refused
 
 
-def _both(table: pd.DataFrame, rows: Flags, judge: Callable[[Flags], Flags]) -> Figures:
+def _shares(table: pd.DataFrame, rows: Flags, judge: Callable[[Flags], Flags]) -> Figures:
     groups = table["group"].to_numpy(str)[rows].tolist()
     shares = {by: share(judge(fired(table, column))[rows], groups) for by, column in BY.items()}
     return {"pictures": int(rows.sum()), **shares}
 
 
 def header_lines(figures: Figures) -> Iterator[HeaderLine]:
-    """A line for each figure that has pictures; none without the chapter."""
+    """One line per figure that has pictures; none without the chapter."""
     chapter = figures["header"] or {}
     for key, name in _NAMES.items():
         part = chapter.get(key, {"pictures": 0})
@@ -96,14 +96,14 @@ def header_lines(figures: Figures) -> Iterator[HeaderLine]:
 
 
 def header_note(figures: Figures, facts: Mapping[str, Any]) -> str:
-    """What the lines mean, or why there are none, as a sentence."""
+    """Explanation of the lines, or the reason why there are none."""
     chapter = figures["header"]
     if chapter is None:
-        why = facts["no_region_stage"] or (IGNORED if facts["header"] == "ignore" else NO_HEADER)
-        return f"Header: not measured, {why}."
+        reason = facts["no_region_stage"] or (IGNORED if facts["header"] == "ignore" else NO_HEADER)
+        return f"Header: not measured, {reason}."
     effects = ", ".join(f"{count} {effect}" for effect, count in chapter["effects"].items())
     return (
-        f"Header: {chapter['pictures']} pictures with a header that names a part of the body "
-        f"({effects}). Where the table took the regions in view from the same headers, as fxpipe "
-        "index does for DICOM files, the figures with the header flatter it."
+        f"Header: {chapter['pictures']} pictures with a header that names a body part "
+        f"({effects}). If the table took the regions in view from the same headers, as fxpipe "
+        "index does for DICOM files, the figures with the header are too optimistic."
     )

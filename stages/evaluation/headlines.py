@@ -1,4 +1,4 @@
-"""The few figures that are read first, in words; the same on the page and in the terminal."""
+"""Headline figures, formatted for the page and the terminal."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .studies import AT_STUDY, NO_POINT, RATES
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """One figure beside what it must beat.
+    """One figure with its baselines.
 
     Attributes:
-        name: In words.
-        of: On how many pictures (of pooled regions: pairs of a picture and a region), and in
-            brackets how many of them positive.
-        network, majority, look_up: Its value by whom; for the map the baselines are a cell
-            anywhere and one in the middle.
+        name: Display name.
+        of: Number of pictures (pooled: pairs of a picture and a region), with the number of
+            positives in brackets.
+        network, majority, look_up: The value of each; for maps the baselines are a random cell
+            and the cell in the middle.
     """
 
     name: str
@@ -33,15 +33,15 @@ class Headline:
 
 
 FOOTNOTE = (
-    "* end to end: right or rightly refused, among all inputs; region: the most probable one, on "
-    "single-region pictures; map: its highest cell touches a marked fracture, beside a cell "
-    "anywhere (first baseline) and one in the middle of the picture (second); if called: of "
-    "true positives; pooled: pairs of a picture and a region in view in it"
+    "* end to end: correct or correctly refused, among all inputs; region: the most probable "
+    "region, on single-region pictures; map: its highest cell touches a marked fracture "
+    "(baselines: a random cell, and the cell in the middle of the picture); if called: for "
+    "true positives; pooled: pairs of a picture and a region in view"
 )
 
 
 def headlines(figures: Figures) -> Iterator[Headline]:
-    """End to end, routing, each specialist on pictures with its region in view, the maps."""
+    """Yield the figures end to end, of routing, of each specialist in view, and of the maps."""
     ends, region = figures["end_to_end"]["all"], figures["region"]
     yield _rated("end to end*", ends["accuracy"])
     if region is not None:
@@ -51,19 +51,19 @@ def headlines(figures: Figures) -> Iterator[Headline]:
     for name, sets in figures["fracture"].items():
         part = sets[IN_VIEW]
         if not part["pictures"] and ANY_REGION in figures["fracture"]:
-            continue  # what one specialist for all regions is worth stands in a line of its own
+            continue  # the specialist for all regions has a separate line
         of = f"{part['pairs']} ({part['positives']})"
         short = ("auc", "sensitivity", "specificity", "accuracy")
-        whole, mark = name in (POOLED, ANY_REGION), "*" if name == POOLED else ""
-        for figure in (*short, "kappa", "brier", "ece") if whole else short:
+        overall, mark = name in (POOLED, ANY_REGION), "*" if name == POOLED else ""
+        for figure in (*short, "kappa", "brier", "ece") if overall else short:
             yield Headline(
                 f"{name}{mark}: {figure_name(figure)}", of, part["network"][figure],
                 part["majority"][figure], part["look_up"][figure],
             )  # fmt: skip
-    for name, words in ((POOLED, "map at fracture*"), (CALLED, "map, if called*")):
+    for name, title in ((POOLED, "map at fracture*"), (CALLED, "map, if called*")):
         pointing = figures["pointing"][name]
         yield Headline(
-            words, str(pointing["pictures"]),
+            title, str(pointing["pictures"]),
             pointing["cell"]["network"], pointing["cell"]["chance"],
             pointing["cell"]["middle"],
         )  # fmt: skip
@@ -71,13 +71,13 @@ def headlines(figures: Figures) -> Iterator[Headline]:
 
 @dataclass(frozen=True, slots=True)
 class StudyLine:
-    """One figure of studies beside that of their pictures.
+    """One figure of studies, with the same figure of their pictures.
 
     Attributes:
-        name: In words.
-        of: On how many studies, and in brackets how many of them positive.
-        pictures: None for a difference of the two.
-        studies: The figure, or that difference.
+        name: Display name.
+        of: Number of studies, with the number of positives in brackets.
+        pictures: The figure of pictures; None for a difference.
+        studies: The figure of studies, or the difference.
     """
 
     name: str
@@ -87,13 +87,13 @@ class StudyLine:
 
 
 OWN = "own"
-"""Ends the lines at the threshold that was fitted to studies."""
+"""Suffix of the lines at the threshold that was fitted to studies."""
 
 
 def study_lines(figures: Figures) -> Iterator[StudyLine]:
     """AUC, then sensitivity, specificity and its cost at each threshold; nothing without studies.
 
-    Of pictures with the region in view; thresholds that no bundle has are left out.
+    For pictures with the region in view; thresholds that no bundle has are omitted.
     """
     for region, sets in (figures["studies"] or {}).items():
         part = sets[IN_VIEW]
@@ -114,15 +114,15 @@ def study_lines(figures: Figures) -> Iterator[StudyLine]:
 
 
 def study_note(facts: Mapping[str, Any]) -> str:
-    """What the lines mean, or why there are none, as a sentence."""
+    """Explanation of the lines, or the reason why there are none."""
     if facts["no_studies"]:
-        stand_in = "; --study-by group lets groups stand in" if facts["study_by"] == "study" else ""
-        return f"Studies: not measured, {facts['no_studies']}{stand_in}."
-    groups = "groups in place of studies; " if facts["study_by"] == "group" else ""
+        hint = "; --study-by group uses groups instead" if facts["study_by"] == "study" else ""
+        return f"Studies: not measured, {facts['no_studies']}{hint}."
+    groups = "groups used as studies; " if facts["study_by"] == "group" else ""
     return (
-        f"Studies: {groups}the highest probability of a study's pictures, positive where any of "
-        "them is; both at the threshold for pictures, or at the one fitted to studies (own); cost: "
-        "specificity of pictures less that of studies"
+        f"Studies: {groups}the highest probability of a study's pictures, positive if any "
+        "picture is; pictures and studies at the threshold for pictures, or at the one fitted to "
+        "studies (own); cost: specificity of pictures minus that of studies"
     )
 
 
@@ -140,19 +140,19 @@ _NAMES = {
 def figure_name(name: str) -> str:
     """``ppv_at_0.1`` → ``PPV at prevalence 0.1``."""
     short, _, prevalence = name.partition("_at_")
-    words = _NAMES.get(short, short.replace("_", " "))
-    return f"{words} at prevalence {prevalence}" if prevalence else words
+    title = _NAMES.get(short, short.replace("_", " "))
+    return f"{title} at prevalence {prevalence}" if prevalence else title
 
 
 def words(estimate: Estimate) -> str:
-    """``0.912 [0.850, 0.961]``, or why there is no value."""
+    """``0.912 [0.850, 0.961]``, or the reason why there is no value."""
     if estimate.value is None:
         return f"undefined: {estimate.note}"
     return f"{estimate.value:.3f} {bounds(estimate)}"
 
 
 def bounds(estimate: Estimate) -> str:
-    """``[0.850, 0.961]``; the note of an estimate without says why."""
+    """``[0.850, 0.961]``, or ``[no interval]``; the estimate's note gives the reason."""
     if estimate.low is None or estimate.high is None:
         return "[no interval]"
     return f"[{estimate.low:.3f}, {estimate.high:.3f}]"

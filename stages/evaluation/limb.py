@@ -1,4 +1,4 @@
-"""How often a map means a place off the limb: what a reader is not shown, counted."""
+"""Figures of maps that peak off the limb, where heatmaps are not drawn."""
 
 from __future__ import annotations
 
@@ -13,36 +13,37 @@ from .figures import POOLED, Figures, Settings
 from .truth import specialists
 
 _DRAWN = (Verdict.POSITIVE.value, Verdict.UNCERTAIN.value)
-"""Verdicts for which a heatmap is drawn unless a user asks for others."""
+"""Verdicts for which a heatmap is drawn by default."""
 
 
 def limb_figures(table: pd.DataFrame, settings: Settings) -> Figures:
-    """Of the maps that a reader is shown, those that are highest off the limb.
+    """Share of the drawn maps that peak off the limb.
 
     Returns:
-        By specialist, and pooled over all maps: ``maps``, how many there are; the estimates
-        ``off_limb``, the share that is highest off the limb (key, cassette edge, air), and
-        ``hidden``, the mean share of a map's evidence that lies there and is not drawn.
+        By specialist, and pooled over all maps: ``maps``, their number; the estimates
+        ``off_limb``, the share that peaks off the limb (key, cassette edge, air), and ``hidden``,
+        the mean share of a map's evidence that is off the limb and not drawn.
     """
     parts = {region: _maps(table, region) for region in specialists(table)}
-    whole = pd.concat(parts.values())
-    return {name: _figures(part, settings) for name, part in {**parts, POOLED: whole}.items()}
+    pooled = pd.concat(parts.values())
+    return {name: _figures(part, settings) for name, part in {**parts, POOLED: pooled}.items()}
 
 
 def limb_note(figures: Figures) -> str:
-    """The same in a sentence."""
+    """The pooled figures as a sentence."""
     pooled = figures[POOLED]
     if not pooled["maps"]:
-        return "Maps off the limb: none was drawn."
+        return "Maps off the limb: no map was drawn."
     count = round(pooled["off_limb"].value * pooled["maps"])
     return (
-        f"Maps off the limb: {count} of {pooled['maps']} of positive and uncertain findings are "
-        f"highest there; {pooled['hidden'].value:.1%} of all evidence lies there and is not drawn."
+        f"Maps off the limb: {count} of {pooled['maps']} maps of positive and uncertain findings "
+        f"peak off the limb; {pooled['hidden'].value:.1%} of all evidence is off the limb and not "
+        "drawn."
     )
 
 
 def _maps(table: pd.DataFrame, region: str) -> pd.DataFrame:
-    """Maps of one specialist; those of a region that nobody was asked about have no verdict."""
+    """Maps of one specialist's positive and uncertain verdicts."""
     drawn: Flags = table[f"verdict_{region}"].isin(_DRAWN).to_numpy(np.bool_)
     known: Flags = table[f"off_limb_{region}"].notna().to_numpy(np.bool_)
     names = {f"off_limb_{region}": "off_limb", f"hidden_{region}": "hidden"}

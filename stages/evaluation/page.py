@@ -1,4 +1,4 @@
-"""The evaluation as one HTML page that stands by itself."""
+"""The evaluation as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline.atomic import write_atomic
 from pipeline.domain import ANY_REGION, REGIONS
 
 from .figures import POOLED, SETS, Figures
-from .gate import SCORES, WHO
+from .gate import REFUSED_BY, SCORES
 from .header import BY, header_lines, header_note
 from .headlines import (
     FOOTNOTE,
@@ -25,7 +26,6 @@ from .headlines import (
     words,
 )
 from .limb import limb_note
-from .routing import SEEN, TAKEN
 from .under_shift import WIDE_PANEL, panels, shift_note
 
 TEMPLATE = "evaluation.html"
@@ -34,12 +34,12 @@ TEMPLATE = "evaluation.html"
 def write_page(
     facts: Mapping[str, Any], figures: Figures, plots: Sequence[Path], target: Path
 ) -> None:
-    """Write the page, its plots inside it.
+    """Write the page with its plots embedded.
 
     Args:
-        facts: What was evaluated, with what: see :func:`.evaluate.evaluate`.
+        facts: See :func:`.evaluate.describe`.
         figures: See :func:`.tables.write_tables`.
-        plots: PNG files; the page knows them by their stems.
+        plots: PNG files; the template refers to them by their stems.
         target: The HTML file.
     """
     environment = Environment(
@@ -56,15 +56,13 @@ def write_page(
         header_lines=list(header_lines(figures)), header_note=header_note(figures, facts),
         limb_note=limb_note(figures["limb"]),
         header_by=BY, regions=REGIONS,
-        refusers=WHO, scores=SCORES,
+        refusers=REFUSED_BY, scores=SCORES,
         shift_panels=list(panels(chapter, WIDE_PANEL)) if chapter else [],
         shift_note=shift_note(chapter, facts["pictures"]) if chapter else "",
-        any_region=ANY_REGION, pooled=POOLED, sets=SETS, seen=SEEN, taken=TAKEN,
+        any_region=ANY_REGION, pooled=POOLED, sets=SETS,
         plots={plot.stem: _data_uri(plot) for plot in plots},
     )  # fmt: skip
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(target)
+    write_atomic(target, page.encode())
 
 
 def _data_uri(plot: Path) -> str:

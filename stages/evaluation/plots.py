@@ -1,4 +1,4 @@
-"""Pictures of the figures: ROC, reliability, confusion, risk–coverage."""
+"""Plots: ROC, reliability, confusion, risk–coverage."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from pipeline.domain import ANY_REGION, REGIONS
 from pipeline.io.own import MAKER
+from pipeline.regions import TABLE
 
 from ..metrics import BOOTSTRAPS, Cases, auc, probability_bins, rate
 from ..resample import Numbers, aurc, drawn_weights, roc_draws
@@ -21,18 +22,21 @@ from .figures import (
     IN_VIEW,
     POOLED,
     Settings,
-    ask,
+    case_set,
     measured,
+    risk_cases,
     risk_curve,
-    risk_question,
 )
 from .routing import confusion
 
 NETWORK, BASELINE = "#1f5a99", "#8a8a8a"
-COLOURS = {"elbow": "#c25b00", "hand": "#1f5a99", "shoulder": "#2c7a4b", POOLED: "#222222",
-           ANY_REGION: "#7a4b9a"}  # fmt: skip
+COLOURS = {
+    **{region.name: region.colour for region in TABLE}, POOLED: "#222222", ANY_REGION: "#7a4b9a",
+}  # fmt: skip
 NAMES = {POOLED: "regions pooled", ANY_REGION: "all, one specialist"}
 DPI = 120
+_PER_LINE = 2
+"""Panels."""
 
 
 def draw_all(table: pd.DataFrame, folder: Path, settings: Settings) -> tuple[Path, ...]:
@@ -40,8 +44,8 @@ def draw_all(table: pd.DataFrame, folder: Path, settings: Settings) -> tuple[Pat
 
     Args:
         table: Predictions with truth and twins.
-        folder: Where to; without a region stage an older confusion matrix is taken out.
-        settings: The seed of the bootstrap of the ROC bands, and whether anything was routed.
+        folder: Output folder; without a region stage an older confusion matrix is deleted.
+        settings: Seed of the ROC bands, and whether there is a region stage.
 
     Returns:
         The files: ROC, reliability, risk–coverage, and with a region stage the confusion matrix.
@@ -61,14 +65,20 @@ def draw_all(table: pd.DataFrame, folder: Path, settings: Settings) -> tuple[Pat
 
 
 def _panels(figure: Figure, table: pd.DataFrame) -> Iterator[tuple[str, Axes, Cases]]:
-    """A square panel for each region, and one for a specialist for all or for the cases pooled."""
-    for place, region in enumerate((*REGIONS, measured(table)[-1])):
-        axes = figure.add_subplot(2, 2, place + 1)
+    """A square panel per region, and one for the specialist for all or for the pooled cases.
+
+    The height of the figure is that of two rows of panels; more rows make it higher.
+    """
+    panels = (*REGIONS, measured(table)[-1])
+    rows = -(-len(panels) // _PER_LINE)
+    figure.set_figheight(figure.get_figheight() * rows / _PER_LINE)
+    for place, region in enumerate(panels):
+        axes = figure.add_subplot(rows, _PER_LINE, place + 1)
         axes.set_aspect("equal")
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         axes.plot([0, 1], [0, 1], color=BASELINE, linestyle="--", linewidth=1)
         axes.grid(alpha=0.25)
-        cases = ask(table, region, IN_VIEW).cases
+        cases = case_set(table, region, IN_VIEW).cases
         positive = int(cases.labels.sum())
         axes.set_title(
             f"{NAMES.get(region, region)}: {positive} of {len(cases)} positive", fontsize="medium"
@@ -77,13 +87,13 @@ def _panels(figure: Figure, table: pd.DataFrame) -> Iterator[tuple[str, Axes, Ca
 
 
 def draw_roc(table: pd.DataFrame, seed: int) -> Figure:
-    """ROC of each specialist on pictures that show its region, with a 95 % band over groups."""
+    """ROC of each specialist on pictures with its region in view, with a 95 % band over groups."""
     figure = Figure(figsize=(8.4, 8.6), layout="constrained")
     for _, axes, cases in _panels(figure, table):
         axes.set(xlabel="1 - specificity", ylabel="sensitivity")
         value = auc(cases.labels.astype(np.float32), cases.scores.astype(np.float32))
         if value is None:
-            _say(axes, "undefined: needs both\npositive and negative cases")
+            _put_text(axes, "undefined: needs both\npositive and negative cases")
             continue
         grid, low, high = roc_band(cases, seed)
         axes.fill_between(grid, low, high, color=NETWORK, alpha=0.18, linewidth=0, label="95 %")
@@ -100,11 +110,11 @@ def draw_roc(table: pd.DataFrame, seed: int) -> Figure:
 
 
 def roc_band(cases: Cases, seed: int) -> tuple[Numbers, Numbers, Numbers]:
-    """Pointwise 95 % band of sensitivity over groups.
+    """Pointwise 95 % band of sensitivity, resampled by group.
 
     Args:
-        cases: With both classes.
-        seed: Of the draws.
+        cases: Must contain both classes.
+        seed: Seed of the draws.
 
     Returns:
         (101,) false positive rate, lower and upper sensitivity.
@@ -127,11 +137,11 @@ def draw_reliability(table: pd.DataFrame) -> Figure:
         axes.set(xlabel="mean predicted probability", ylabel="share positive", ylim=(-0.01, 1.12))
         axes.set_yticks(np.linspace(0, 1, 6))
         if not len(cases):
-            _say(axes, "no cases")
+            _put_text(axes, "no cases")
             continue
         axes.axhline(cases.labels.mean(), color=BASELINE, linestyle=":", linewidth=1.2)
         bins = probability_bins(cases.scores)
-        for place, k in enumerate(np.unique(bins)):
+        for i, k in enumerate(np.unique(bins)):
             chosen = bins == k
             hits, count = int(cases.labels[chosen].sum()), int(chosen.sum())
             x, estimate = cases.scores[chosen].mean(), rate(hits, count)
@@ -139,8 +149,8 @@ def draw_reliability(table: pd.DataFrame) -> Figure:
                 [x, x], [estimate.low or 0.0, estimate.high or 0.0], color=NETWORK, linewidth=1.2
             )
             axes.plot(x, hits / count, "o", color=NETWORK, markersize=3 + 2 * np.log10(count))
-            # Means of neighbouring bins may lie close together: counts at two heights.
-            axes.text(x, 1.03 + 0.045 * (place % 2), str(count), ha="center", fontsize="x-small")
+            # Alternate the height of the counts: means of neighbouring bins may be close.
+            axes.text(x, 1.03 + 0.045 * (i % 2), str(count), ha="center", fontsize="x-small")
     legend = [
         Line2D([], [], color=NETWORK, marker="o", label="bin with 95 % (Wilson); count on top"),
         Line2D([], [], color=BASELINE, linestyle="--", linewidth=1, label="perfect"),
@@ -151,14 +161,14 @@ def draw_reliability(table: pd.DataFrame) -> Figure:
 
 
 def draw_confusion(table: pd.DataFrame) -> Figure:
-    """Where pictures were sent, by what is in view; shaded by share of the row."""
+    """Confusion matrix of routing, by regions in view; shaded by share of the row."""
     counts = confusion(table)
     counts = counts.loc[counts.sum(axis=1) > 0]
     cells = counts.to_numpy()
     shares = cells / np.maximum(cells.sum(1, keepdims=True), 1)
     figure = Figure(figsize=(6.8, 1.6 + 0.62 * len(counts)), layout="constrained")
     axes = figure.add_subplot()
-    shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in np.ndindex(*cells.shape):
         dark = shares[row, column] > 0.5
         axes.text(
@@ -169,35 +179,35 @@ def draw_confusion(table: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(names)), names)
     axes.set_xticks(range(cells.shape[1]), list(counts.columns))
     axes.set(xlabel="sent to", ylabel="in view (pictures)")
-    figure.colorbar(shown, ax=axes, label="share of the row")
+    figure.colorbar(image, ax=axes, label="share of the row")
     return figure
 
 
 def draw_risk(table: pd.DataFrame) -> Figure:
-    """Error rate of the surest decisions by their share of all."""
+    """Error rate of the most confident decisions, by coverage."""
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = figure.add_subplot()
     for region in measured(table):
-        asked = risk_question(table, region)
-        if not len(asked.cases):
+        selection = risk_cases(table, region)
+        if not len(selection.cases):
             continue
-        coverage, risk = risk_curve(asked)
+        coverage, risk = risk_curve(selection)
         name = NAMES.get(region, region)
         area = float(aurc(coverage[None], risk[None])[0])
         axes.step(
             np.r_[0, coverage], np.r_[risk[:1], risk], where="pre", color=COLOURS[region],
             linewidth=2 if region == POOLED else 1.2,
-            label=f"{name}: AURC {area:.3f}, {len(asked.cases)} pictures",
+            label=f"{name}: AURC {area:.3f}, {len(selection.cases)} pictures",
         )  # fmt: skip
         if region == POOLED:
-            usual = majority(asked.cases)
-            wrong = float((usual.calls != usual.labels).mean())
+            baseline = majority(selection.cases)
+            error_rate = float((baseline.calls != baseline.labels).mean())
             axes.axhline(
-                wrong, color=BASELINE, linestyle="--", linewidth=1,
-                label=f"majority class, all regions: {wrong:.3f}",
+                error_rate, color=BASELINE, linestyle="--", linewidth=1,
+                label=f"majority class, all regions: {error_rate:.3f}",
             )  # fmt: skip
     axes.set(
-        xlabel="coverage: share of pictures decided, the surest first",
+        xlabel="coverage: share of pictures decided, most confident first",
         ylabel="risk: share of wrong decisions", xlim=(0, 1.005),
     )  # fmt: skip
     axes.set_ylim(bottom=0)
@@ -207,5 +217,5 @@ def draw_risk(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _say(axes: Axes, words: str) -> None:
-    axes.text(0.5, 0.5, words, ha="center", va="center", color=BASELINE)
+def _put_text(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, ha="center", va="center", color=BASELINE)

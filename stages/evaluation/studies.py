@@ -1,7 +1,7 @@
-"""The figures of whole studies beside those of their pictures. Pure functions of the predictions.
+"""Figures of whole studies, compared with those of their pictures. Pure functions.
 
-The highest of several probabilities passes a threshold more often than each of them, by chance
-too: what that costs in specificity is a figure of its own, with pictures and studies drawn
+The highest of several probabilities exceeds a threshold more often than each of them, by chance
+alone. A separate figure measures the cost in specificity; it resamples pictures and studies
 together.
 """
 
@@ -23,20 +23,20 @@ from .figures import IN_VIEW, POOLED, ROUTED, Figures, Settings, labelled, measu
 
 AT_PICTURE, AT_STUDY = "picture threshold", "study threshold"
 THRESHOLDS = {AT_PICTURE: "threshold", AT_STUDY: "study_threshold"}
-"""Which threshold is applied, to pictures and studies alike, and the columns that hold it."""
+"""Threshold for pictures and studies, and the prefix of its columns."""
 STUDY_SETS = (IN_VIEW, ROUTED)
 NO_POINT = "not every bundle has a threshold for studies"
 RATES = ("sensitivity", "specificity")
 
 
 @dataclass(frozen=True, slots=True)
-class Both:
-    """The same N pictures by themselves and as S studies.
+class StudyCases:
+    """The same N pictures as single cases and as S studies.
 
     Attributes:
-        pictures, studies: As cases; they were called at the threshold of the picture's column.
-        sizes: (S,) pictures of each study.
-        undecided: Whether some case has no such threshold.
+        pictures, studies: Cases, called at the threshold of the chosen column.
+        sizes: (S,) number of pictures of each study.
+        undecided: Whether a case has no such threshold.
     """
 
     pictures: Cases
@@ -45,15 +45,15 @@ class Both:
     undecided: bool
 
 
-def both(table: pd.DataFrame, region: str, name: str, column: str, by: str) -> Both:
-    """The labelled pictures of a set (see :data:`.figures.SETS`) whose study is known.
+def study_cases(table: pd.DataFrame, region: str, name: str, column: str, by: str) -> StudyCases:
+    """Cases of the labelled pictures of a set (see :data:`.figures.SETS`) with a known study.
 
     Args:
         table: Predictions.
         region: A region, ``all``, or pooled: one case for each study and region.
-        name: Of the set.
-        column: Beginning of the columns that hold the threshold.
-        by: The column that tells studies.
+        name: Name of the set.
+        column: Prefix of the threshold columns.
+        by: The column that identifies studies.
     """
     regions = REGIONS if region == POOLED else (region,)
     parts = [_cases(table, each, name, column, by) for each in regions]
@@ -61,10 +61,10 @@ def both(table: pd.DataFrame, region: str, name: str, column: str, by: str) -> B
     with np.errstate(invalid="ignore"):
         pictures = Cases(labels, scores, scores >= thresholds, groups)
     joined = join(keys, labels, scores)
-    # A picture that is far from the training pictures has a threshold of its own.
+    # A picture that is far from the training pictures has a different threshold.
     calls = join(keys, pictures.calls, scores).labels
     studies = Cases(joined.labels, joined.scores, calls, groups[joined.first])
-    return Both(pictures, studies, joined.pictures, bool(np.isnan(thresholds).any()))
+    return StudyCases(pictures, studies, joined.pictures, bool(np.isnan(thresholds).any()))
 
 
 def _cases(
@@ -84,13 +84,13 @@ def _cases(
 
 
 def study_figures(table: pd.DataFrame, settings: Settings) -> Figures | None:
-    """By region (and pooled), then by set of pictures; None where no row names its study.
+    """Figures by region (and pooled), then by set of pictures; None if no row has a study.
 
     Returns:
         ``studies``, ``positives``, ``several`` (studies of more than one picture), ``pictures``,
         ``positive_pictures``, ``groups``; ``auc`` of ``pictures`` and of ``studies``; and under
         ``at`` for each of :data:`THRESHOLDS` ``sensitivity`` and ``specificity`` of ``pictures``
-        and of ``studies``, and ``specificity_cost``: that of pictures less that of studies.
+        and of ``studies``, and ``specificity_cost``: that of pictures minus that of studies.
     """
     if not (table[settings.study_by] != "").any():
         return None
@@ -101,19 +101,19 @@ def study_figures(table: pd.DataFrame, settings: Settings) -> Figures | None:
 
 
 def _figures(table: pd.DataFrame, region: str, name: str, settings: Settings) -> Figures:
-    found = {
-        threshold: both(table, region, name, column, settings.study_by)
+    by_threshold = {
+        threshold: study_cases(table, region, name, column, settings.study_by)
         for threshold, column in THRESHOLDS.items()
     }
-    one = found[AT_PICTURE]
-    at = {threshold: _at(each, settings.seed) for threshold, each in found.items()}
+    cases = by_threshold[AT_PICTURE]
+    at = {threshold: _at(each, settings.seed) for threshold, each in by_threshold.items()}
     return {
-        "studies": len(one.studies),
-        "positives": int(one.studies.labels.sum()),
-        "several": int((one.sizes > 1).sum()),
-        "pictures": len(one.pictures),
-        "positive_pictures": int(one.pictures.labels.sum()),
-        "groups": len(set(one.pictures.groups)),
+        "studies": len(cases.studies),
+        "positives": int(cases.studies.labels.sum()),
+        "several": int((cases.sizes > 1).sum()),
+        "pictures": len(cases.pictures),
+        "positive_pictures": int(cases.pictures.labels.sum()),
+        "groups": len(set(cases.pictures.groups)),
         "auc": {level: at[AT_PICTURE][level]["auc"] for level in ("pictures", "studies")},
         "at": {
             threshold: {
@@ -126,23 +126,23 @@ def _figures(table: pd.DataFrame, region: str, name: str, settings: Settings) ->
     }
 
 
-def _at(found: Both, seed: int) -> Figures:
+def _at(cases: StudyCases, seed: int) -> Figures:
     """Figures at one threshold."""
-    if found.undecided:
-        nothing = Estimate(value=None, note=NO_POINT)
-        rates = dict.fromkeys(RATES, nothing)
-        return {"pictures": rates, "studies": rates, "specificity_cost": nothing}
+    if cases.undecided:
+        undefined = Estimate(value=None, note=NO_POINT)
+        rates = dict.fromkeys(RATES, undefined)
+        return {"pictures": rates, "studies": rates, "specificity_cost": undefined}
     return {
-        "pictures": binary_figures(found.pictures, seed=seed),
-        "studies": binary_figures(found.studies, seed=seed),
-        "specificity_cost": specificity_cost(found.pictures, found.studies, seed),
+        "pictures": binary_figures(cases.pictures, seed=seed),
+        "studies": binary_figures(cases.studies, seed=seed),
+        "specificity_cost": specificity_cost(cases.pictures, cases.studies, seed),
     }
 
 
 def specificity_cost(pictures: Cases, studies: Cases, seed: int) -> Estimate:
-    """Specificity of pictures less that of their studies, with a 95 % interval.
+    """Specificity of pictures minus that of their studies, with a 95 % interval.
 
-    Each draw of groups takes a group's pictures and its studies together.
+    Each bootstrap draw takes a group's pictures and studies together.
     """
     if pictures.labels.all() or studies.labels.all():
         missing = "picture" if pictures.labels.all() else "study"

@@ -1,4 +1,4 @@
-"""The figures as long tables: one row a figure, with its interval and baselines beside it."""
+"""The figures as long tables: one row per figure, with its interval and baselines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from .figures import Figures, measured, risk_curve, risk_question
+from .figures import Figures, measured, risk_cases, risk_curve
 from .header import BY
 from .routing import confusion
 from .under_shift import MEAN
@@ -23,8 +23,8 @@ def write_tables(figures: Figures, table: pd.DataFrame, folder: Path) -> None:
         figures: Under ``region``, ``gate``, ``header``, ``fracture``, ``cross_region``,
             ``end_to_end``, ``subgroups``, ``risk_coverage``, ``pointing``, ``studies`` and
             ``shifts``.
-        table: The predictions that they come from.
-        folder: Where to. Of a chapter that is None an older table is taken out.
+        table: The predictions.
+        folder: Output folder. If a chapter is None, its older table is deleted.
     """
     tables: dict[str, pd.DataFrame | None] = {
         "region": _routing(figures["region"]),
@@ -59,7 +59,7 @@ def _routing(region: Figures | None) -> pd.DataFrame | None:
 
 
 def _header(figures: Figures) -> Iterator[dict[str, Any]]:
-    """Rows of :func:`.header.header_figures`, then how often the header did what."""
+    """Rows of :func:`.header.header_figures`, including the counts by effect of the header."""
     for name, part in figures.items():
         if name == "effects":
             for effect, count in part.items():
@@ -74,14 +74,14 @@ def _header(figures: Figures) -> Iterator[dict[str, Any]]:
 
 def _gate(figures: Figures) -> Iterator[dict[str, Any]]:
     for part, refused in figures["refused"].items():
-        for who, count in refused["counts"].items():
+        for by, count in refused["counts"].items():
             yield {
-                "figure": f"{part} refused", "by": who, "count": count,
-                **refused["shares"][who].model_dump(), "pictures": refused["pictures"],
+                "figure": f"{part} refused", "by": by, "count": count,
+                **refused["shares"][by].model_dump(), "pictures": refused["pictures"],
             }  # fmt: skip
-    of = sum(refused["pictures"] for refused in figures["refused"].values())
-    for who, estimate in figures["auc"].items():
-        yield {"figure": "auc", "by": who, **estimate.model_dump(), "pictures": of}
+    total = sum(refused["pictures"] for refused in figures["refused"].values())
+    for by, estimate in figures["auc"].items():
+        yield {"figure": "auc", "by": by, **estimate.model_dump(), "pictures": total}
 
 
 def _crossed(figures: Figures | None) -> pd.DataFrame | None:
@@ -120,8 +120,8 @@ def _ends(figures: Figures) -> Iterator[dict[str, Any]]:
                 **ends["shares"][name].model_dump(),
             }  # fmt: skip
         for name, counts in (("refused", ends["refused"]), ("uncertain", ends["uncertain"])):
-            for worth, count in counts.items():
-                yield {"in_view": part, "figure": f"{name}, {worth}", "count": count}
+            for kind, count in counts.items():
+                yield {"in_view": part, "figure": f"{name}, {kind}", "count": count}
         for row in _rates({part: {"accuracy": ends["accuracy"]}}, "in_view"):
             count = ends["counts"]["right"] + ends["refused"]["rightly"]
             yield {**row, "count": count}
@@ -143,20 +143,20 @@ def _studies(figures: Figures) -> Iterator[dict[str, Any]]:
     counts = ("studies", "positives", "several", "pictures", "positive_pictures", "groups")
     for region, sets in figures.items():
         for name, part in sets.items():
-            where = {"region": region, "set": name}
-            beside = {count: part[count] for count in counts}
+            keys = {"region": region, "set": name}
+            totals = {count: part[count] for count in counts}
             for level, estimate in part["auc"].items():
                 yield {
-                    **where, "threshold": "", "of": level, "figure": "auc",
-                    **estimate.model_dump(), **beside,
+                    **keys, "threshold": "", "of": level, "figure": "auc",
+                    **estimate.model_dump(), **totals,
                 }  # fmt: skip
             for threshold, at in part["at"].items():
                 rows = [(of, k, e) for of in ("pictures", "studies") for k, e in at[of].items()]
                 rows.append(("pictures less studies", "specificity_cost", at["specificity_cost"]))
                 for of, figure, estimate in rows:
                     yield {
-                        **where, "threshold": threshold, "of": of, "figure": figure,
-                        **estimate.model_dump(), **beside,
+                        **keys, "threshold": threshold, "of": of, "figure": figure,
+                        **estimate.model_dump(), **totals,
                     }  # fmt: skip
 
 
@@ -170,6 +170,6 @@ def _shifts(chapter: Figures) -> Iterator[dict[str, Any]]:
 def _curves(table: pd.DataFrame) -> pd.DataFrame:
     frames = []
     for region in measured(table):
-        coverage, risk = risk_curve(risk_question(table, region))
+        coverage, risk = risk_curve(risk_cases(table, region))
         frames.append(pd.DataFrame({"region": region, "coverage": coverage, "risk": risk}))
     return pd.concat(frames)

@@ -1,4 +1,4 @@
-"""What each answer is worth: predictions beside the truth, row by row."""
+"""Comparison of predictions with the truth, row by row."""
 
 from __future__ import annotations
 
@@ -16,37 +16,38 @@ from ..resample import Flags, Numbers
 RIGHT, WRONG_DECISION, WRONG_ROUTE = "right", "wrong decision", "wrong route"
 UNSUPPORTED, FAILED, NO_TRUTH = "unsupported", "failed", "no truth"
 CATEGORIES = (RIGHT, WRONG_DECISION, WRONG_ROUTE, UNSUPPORTED, FAILED, NO_TRUTH)
-"""How an input can end; exactly one applies. The last one: a verdict, and no label to compare."""
+"""Outcomes of an input; exactly one applies. The last one: a verdict without a label."""
 
 RIGHTLY, WRONGLY, UNDECIDED = "rightly", "wrongly", "undecided"
-"""Whether a refusal is justified: no supported region in view, one in view, or not known."""
+"""Correctness of a refusal: no supported region in view, one in view, or unknown."""
 
 POINTING = ("hit", "chance", "cell_hit", "cell_chance")
-"""What is known of where a map points; see :func:`points_at`."""
+"""Figures of where a map points; see :func:`points_at`."""
 
-_LEAST = 1e-7
-"""Distance from 0 and 1 at which a probability's logit is cut off."""
+_EPSILON = 1e-7
+"""Probabilities are clipped to this distance from 0 and 1 before the logit."""
 
 
 def specialists(table: pd.DataFrame) -> tuple[str, ...]:
-    """The regions, then ``all`` where the table tells what a specialist for all regions says."""
+    """The regions, then ``all`` if the table has predictions of a specialist for all regions."""
     return (*REGIONS, ANY_REGION) if f"fracture_{ANY_REGION}" in table else REGIONS
 
 
 def columns(table: pd.DataFrame, name: str, names: Sequence[str] = REGIONS) -> Numbers:
-    """(N, 3) of the columns ``name_REGION`` in the order of ``REGIONS``, or of other names."""
+    """(N, R) values of the columns ``name_REGION``, in the order of ``REGIONS`` or of ``names``."""
     values: Numbers = table[[f"{name}_{region}" for region in names]].to_numpy(np.float64)
     return values
 
 
 def fired(table: pd.DataFrame, column: str = "fired") -> Flags:
-    """(N, 3) bool: which regions fired; in the column ``fired_alone`` by the pixels alone."""
+    """(N, R) bool: which regions fired; column ``fired_alone``: by the pixels alone."""
     sets = [set(text.split(";")) for text in table[column]]
-    return np.array([[r in names for r in REGIONS] for names in sets], bool).reshape(-1, 3)
+    rows = [[region in names for region in REGIONS] for names in sets]
+    return np.array(rows, bool).reshape(-1, len(REGIONS))
 
 
 def routed(table: pd.DataFrame) -> Flags:
-    """(N,) rows that a region stage could judge."""
+    """(N,) rows with an output of the region stage."""
     judged: Flags = np.any(np.isfinite(columns(table, "p")), axis=1)
     return judged
 
@@ -54,60 +55,60 @@ def routed(table: pd.DataFrame) -> Flags:
 def certain(table: pd.DataFrame) -> Flags:
     """(N, S) whether a picture is certainly a case of each of :func:`specialists`.
 
-    The region is in view for certain; of ``all``: no region stage stands before it.
+    For a region: it is certainly in view. For ``all``: there is no region stage.
     """
-    seen = columns(table, "view") == 1
-    return seen if specialists(table) == REGIONS else np.column_stack([seen, ~routed(table)])
+    in_view = columns(table, "view") == 1
+    return in_view if specialists(table) == REGIONS else np.column_stack([in_view, ~routed(table)])
 
 
 def possible(table: pd.DataFrame) -> Flags:
     """(N, S) whether a picture may be a case of each of :func:`specialists`.
 
-    The region is not certainly out of view; of ``all``: not every region is, or no region stage
-    stands before it.
+    For a region: it is not certainly out of view. For ``all``: that holds for at least one
+    region, or there is no region stage.
     """
-    seen: Flags = columns(table, "view") != 0
+    in_view: Flags = columns(table, "view") != 0
     if specialists(table) == REGIONS:
-        return seen
-    return np.column_stack([seen, seen.any(1) | ~routed(table)])
+        return in_view
+    return np.column_stack([in_view, in_view.any(1) | ~routed(table)])
 
 
 def verdicts(table: pd.DataFrame) -> NDArray[np.str_]:
-    """(N, S) str: the verdict of each of :func:`specialists` that looked, empty for the others."""
+    """(N, S) str: the verdict of each of :func:`specialists`, empty if it did not judge."""
     names = [f"verdict_{name}" for name in specialists(table)]
-    shown: NDArray[np.str_] = table[names].to_numpy(str)
-    return shown
+    values: NDArray[np.str_] = table[names].to_numpy(str)
+    return values
 
 
 def logit(probabilities: Numbers) -> Numbers:
-    """Log odds, finite also for 0 and 1."""
-    p = np.clip(probabilities, _LEAST, 1 - _LEAST)
+    """Log odds, finite for 0 and 1 too."""
+    p = np.clip(probabilities, _EPSILON, 1 - _EPSILON)
     odds: Numbers = np.log(p / (1 - p))
     return odds
 
 
 def add_truth(table: pd.DataFrame) -> pd.DataFrame:
-    """The predictions with what follows from each row, so that a reader can recompute figures.
+    """Add columns derived from each row, from which figures can be recomputed.
 
     Returns:
-        The table with ``category`` and ``refusal`` (words above); ``called``: whether any
-        specialist that looked says positive, ``uncertain``: whether none does and one doubts;
+        The table with ``category`` and ``refusal`` (values above); ``called``: whether any
+        verdict is positive, ``uncertain``: whether none is and one is uncertain;
         ``in_view_probability``, ``in_view_call`` and ``in_view_margin``: highest probability,
         any call and highest log odds above the threshold among the specialists of which the
         picture is a :func:`certain` case; and :func:`pointing`.
     """
     table = table.assign(category=categories(table), refusal=refusals(table))
-    said = verdicts(table)
-    spoken = (said != "").any(1)
-    positive = (said == Verdict.POSITIVE.value).any(1)
-    doubted = (said == Verdict.UNCERTAIN.value).any(1) & ~positive
+    values = verdicts(table)
+    judged = (values != "").any(1)
+    positive = (values == Verdict.POSITIVE.value).any(1)
+    uncertain = (values == Verdict.UNCERTAIN.value).any(1) & ~positive
     names = specialists(table)
     p, threshold = columns(table, "fracture", names), columns(table, "threshold", names)
     known = certain(table) & ~np.isnan(p)
     margin = logit(p) - logit(threshold)
     return table.assign(
-        called=np.where(spoken, positive, np.nan),
-        uncertain=np.where(spoken, doubted, np.nan),
+        called=np.where(judged, positive, np.nan),
+        uncertain=np.where(judged, uncertain, np.nan),
         in_view_probability=_highest(p, known),
         in_view_call=_highest((p >= threshold).astype(np.float64), known),
         in_view_margin=_highest(margin, known),
@@ -116,25 +117,31 @@ def add_truth(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _highest(values: Numbers, known: Flags) -> Numbers:
-    """(N,) largest of the known values of each row; NaN without one."""
+    """(N,) largest known value of each row; NaN without one."""
     best = np.where(known, values, -np.inf).max(1)
     return np.where(known.any(1), best, np.nan)
 
 
 def categories(table: pd.DataFrame) -> list[str]:
-    """How each row ends, one of :data:`CATEGORIES`.
+    """Outcome of each row, one of :data:`CATEGORIES`.
 
-    A verdict is by the wrong route when the picture is a :func:`possible` case of none of the
-    specialists that spoke; a region of which nothing is known may be in view. Among the rest the
-    decision is right when any specialist says positive exactly where the label does.
+    The route is wrong if the picture is a :func:`possible` case of none of the specialists that
+    judged it; an unknown region may be in view. Otherwise the decision is right if it equals the
+    label, where any positive verdict makes the decision positive.
     """
     judged = verdicts(table) != ""
-    astray = ~(judged & possible(table)).any(1)
+    misrouted = ~(judged & possible(table)).any(1)
     called = (verdicts(table) == Verdict.POSITIVE.value).any(1)
     label = table["label"].to_numpy(np.float64)
     status = table["status"].to_numpy(str)
     ends: list[str] = np.select(
-        [status == FAILED, status == UNSUPPORTED, astray, np.isnan(label), called == (label == 1)],
+        [
+            status == FAILED,
+            status == UNSUPPORTED,
+            misrouted,
+            np.isnan(label),
+            called == (label == 1),
+        ],
         [FAILED, UNSUPPORTED, WRONG_ROUTE, NO_TRUTH, RIGHT],
         WRONG_DECISION,
     ).tolist()
@@ -142,11 +149,11 @@ def categories(table: pd.DataFrame) -> list[str]:
 
 
 def refusals(table: pd.DataFrame) -> list[str]:
-    """For each unsupported row whether that was right; empty for the others."""
+    """Correctness of the refusal of each unsupported row; empty for the others."""
     view = columns(table, "view")
-    worth = np.select([(view == 1).any(1), (view == 0).all(1)], [WRONGLY, RIGHTLY], UNDECIDED)
-    shown: list[str] = np.where(table["status"] == UNSUPPORTED, worth, "").tolist()
-    return shown
+    kinds = np.select([(view == 1).any(1), (view == 0).all(1)], [WRONGLY, RIGHTLY], UNDECIDED)
+    values: list[str] = np.where(table["status"] == UNSUPPORTED, kinds, "").tolist()
+    return values
 
 
 # ------------------------------------------------------------------------------ fracture boxes
@@ -158,16 +165,16 @@ def read_boxes(text: str) -> Numbers:
 
 
 def grown(boxes: Numbers, x: float, y: float) -> Numbers:
-    """The boxes with ``x`` and ``y`` more on each side, within the picture.
+    """The boxes extended by ``x`` and ``y`` on each side, clipped to the picture.
 
-    A cell touches a box exactly when its centre lies in the box grown by half a cell.
+    A cell touches a box if and only if its centre is in the box grown by half a cell.
     """
     larger: Numbers = np.clip(boxes + np.array([-x, -y, x, y]), 0.0, 1.0)
     return larger
 
 
 def covered_share(boxes: Numbers) -> float:
-    """Share of the picture inside any box: what a point set at random would hit.
+    """Share of the picture inside any box: the hit rate of a random point.
 
     Args:
         boxes: (B, 4) corners as fractions.
@@ -179,15 +186,15 @@ def covered_share(boxes: Numbers) -> float:
 
 
 def inside_any(boxes: Sequence[Numbers], x: Numbers, y: Numbers) -> Flags:
-    """(N,) whether point i lies in one of the boxes i, edges included, without tolerance."""
+    """(N,) whether point i is in one of the boxes i, edges included, without tolerance."""
     hits = [bool(_inside(b, np.array([i]), j).any()) for b, i, j in zip(boxes, x, y, strict=True)]
     return np.array(hits, bool)
 
 
 def _inside(boxes: Numbers, x: Numbers, y: Numbers) -> Flags:
     x0, y0, x1, y1 = boxes.T
-    found: Flags = (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)
-    return found
+    inside: Flags = (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)
+    return inside
 
 
 def marked(table: pd.DataFrame) -> Flags:
@@ -197,12 +204,12 @@ def marked(table: pd.DataFrame) -> Flags:
 
 
 def points_at(table: pd.DataFrame, region: str) -> dict[str, Numbers]:
-    """Where the map of a region's specialist peaks, for rows that have boxes and a map.
+    """Hits of a specialist's map, for rows that have boxes and a map.
 
     Returns:
-        (N,) each: ``hit`` 1 where the centre of the highest cell lies in a box, ``chance`` the
-        share of the picture inside a box; ``cell_hit`` 1 where any part of that cell does, and
-        ``cell_chance`` the share of the picture where the centre of such a cell may lie.
+        (N,) each: ``hit`` 1 if the centre of the highest cell is in a box, ``chance`` the share
+        of the picture inside a box; ``cell_hit`` 1 if any part of that cell is in a box, and
+        ``cell_chance`` the share of cell centres for which that holds.
     """
     boxes = [read_boxes(text) for text in table["boxes"]]
     x, y, width, height = (
@@ -219,7 +226,7 @@ def points_at(table: pd.DataFrame, region: str) -> dict[str, Numbers]:
 
 
 def pointing(table: pd.DataFrame) -> dict[str, Any]:
-    """:func:`points_at` for the surest specialist of which the picture is a :func:`certain` case.
+    """:func:`points_at` for the most probable specialist with a :func:`certain` case.
 
     Returns:
         Columns ``pointing_region`` and ``pointing_hit`` to ``pointing_cell_chance``; empty and
@@ -230,11 +237,11 @@ def pointing(table: pd.DataFrame) -> dict[str, Any]:
     known = certain(table) & ~np.isnan(columns(table, "peak_x", names))
     rows = marked(table) & known.any(1)
     best = np.array(names)[np.where(known, p, -1.0).argmax(1)]
-    found: dict[str, Any] = {"pointing_region": np.where(rows, best, "").tolist()}
+    added: dict[str, Any] = {"pointing_region": np.where(rows, best, "").tolist()}
     for name in POINTING:
-        found[f"pointing_{name}"] = np.full(len(table), np.nan)
+        added[f"pointing_{name}"] = np.full(len(table), np.nan)
     for region in names:
         chosen = rows & (best == region)
         for name, values in points_at(table[chosen], region).items():
-            found[f"pointing_{name}"][chosen] = values
-    return found
+            added[f"pointing_{name}"][chosen] = values
+    return added

@@ -1,4 +1,4 @@
-"""What the networks are worth when every picture is changed: figures by shift, and their mean."""
+"""Evaluation under synthetic shifts: figures by shift, and their mean."""
 
 from __future__ import annotations
 
@@ -31,49 +31,49 @@ FIGURES = {
     "sensitivity_or_uncertain": "sensitivity*", "specificity_or_uncertain": "specificity*",
     "ece": "ECE", **{f"auc_{region}": f"{region}: AUC" for region in REGIONS},
 }  # fmt: skip
-"""The figures of a shift, in words."""
+"""The figures of a shift, with their display names."""
 
 PANEL, WIDE_PANEL = 3, 6
-"""Figures beside each other, where a line holds 80 characters, and on a page."""
+"""Figures per table in a terminal of 80 characters, and on the page."""
 
 MEAN = "mean"
 
 NOTE = (
-    "answered: pictures of a single supported region that get a verdict; let in: those without a "
-    "supported region that do; AUC to ECE: on every picture with a region in view, refused or not, "
-    "one case a picture and region; * of positive or uncertain"
+    "answered: pictures of a single supported region that get a verdict; let in: pictures without "
+    "a supported region that get one; AUC to ECE: all pictures with a region in view, refused or "
+    "not, one case per picture and region; * of positive or uncertain"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class AskedShifts:
-    """Which part of the suite is wanted.
+class ShiftSelection:
+    """Selected shifts and pictures.
 
     Attributes:
         names: Some of :data:`.shifts.SHIFTS`, in that order.
-        limit: Of the pictures; None for all.
+        limit: Number of pictures; None for all.
     """
 
     names: tuple[str, ...] = SHIFTS
     limit: int | None = None
 
 
-def ask_shifts(only: Sequence[str], limit: int | None) -> AskedShifts:
-    """The whole suite, or the named ones of its shifts.
+def select_shifts(only: Sequence[str], limit: int | None) -> ShiftSelection:
+    """The named shifts, or the whole suite if none is named.
 
     Raises:
-        UsageError: The suite has no shift of such a name.
+        UsageError: A name is unknown.
     """
-    strange = sorted(set(only) - set(SHIFTS))
-    if strange:
+    unknown = sorted(set(only) - set(SHIFTS))
+    if unknown:
         raise UsageError(
-            f"--only-shifts: found {', '.join(strange)}, wanted some of {', '.join(SHIFTS)}"
+            f"--only-shifts: unknown shift {', '.join(unknown)}; choose from {', '.join(SHIFTS)}"
         )
-    return AskedShifts(tuple(name for name in SHIFTS if name in only or not only), limit)
+    return ShiftSelection(tuple(name for name in SHIFTS if name in only or not only), limit)
 
 
 def fixed_part(samples: Sequence[Sample], limit: int | None) -> Flags:
-    """(N,) which pictures take part: those whose SHA-256 come first, so always the same."""
+    """(N,) reproducible selection of pictures: the first by SHA-256."""
     order = sorted(range(len(samples)), key=lambda i: (samples[i].sha256, str(samples[i].path)))
     chosen = np.zeros(len(samples), np.bool_)
     chosen[order[:limit]] = True
@@ -82,31 +82,31 @@ def fixed_part(samples: Sequence[Sample], limit: int | None) -> Flags:
 
 def predict_shifts(
     samples: Sequence[Sample], home: pd.DataFrame, root: Path, weights: Weights,
-    config: RunConfig, asked: AskedShifts, progress: Progress,
+    config: RunConfig, selection: ShiftSelection, progress: Progress,
 ) -> pd.DataFrame:  # fmt: skip
-    """Ask every network about every picture under every shift.
+    """Apply every network to every selected picture under every selected shift.
 
     Args:
         samples: Rows of the table.
-        home: What :func:`.predictions.predict` gave for them.
+        home: Their predictions from :func:`.predictions.predict`.
         root: Folder of the table.
         weights: Opened bundles.
-        config: What they were opened with.
-        asked: Shifts, and the number of pictures.
-        progress: Advanced once a picture and shift.
+        config: The settings they were opened with.
+        selection: Shifts, and the number of pictures.
+        progress: Advanced once per picture and shift.
 
     Returns:
-        The columns of :func:`.predictions.predict` after ``shift``; first the rows of ``home``
-        for the pictures that take part, then theirs under each shift, size and fracture boxes
-        being those of the changed picture.
+        The column ``shift``, then those of :func:`.predictions.predict`; first the rows of
+        ``home`` for the selected pictures, then their rows under each shift, with the size and
+        the fracture boxes of the changed picture.
 
     Raises:
-        DeviceError: The device gave up.
+        DeviceError: Inference on the device failed.
     """
-    rows = fixed_part(samples, asked.limit)
+    rows = fixed_part(samples, selection.limit)
     part = [sample for sample, chosen in zip(samples, rows, strict=True) if chosen]
     tables = {HOME: home[rows]}
-    for name in asked.names:
+    for name in selection.names:
 
         def change(
             image: XrayImage, boxes: tuple[Box, ...], name: str = name
@@ -114,23 +114,23 @@ def predict_shifts(
             return shifted(name, image.pixels, boxes, str(image.source.sha256))
 
         tables[name], _ = predict(part, root, weights, config, progress, change)
-    known = list(tables[asked.names[-1]].columns)
-    named = [table[known].assign(shift=name) for name, table in tables.items()]
-    return pd.concat(named, ignore_index=True)[["shift", *known]]
+    shared = list(tables[selection.names[-1]].columns)
+    named = [table[shared].assign(shift=name) for name, table in tables.items()]
+    return pd.concat(named, ignore_index=True)[["shift", *shared]]
 
 
 def shift_figures(table: pd.DataFrame, settings: Settings) -> Figures:
     """The figures of each shift, and the mean of each figure over the shifts.
 
     Args:
-        table: As :func:`predict_shifts` gives it.
-        settings: Seed, and why nothing was routed.
+        table: From :func:`predict_shifts`.
+        settings: Seed, and the reason why nothing was routed.
 
     Returns:
         ``suite_version``, ``pictures``, ``groups``, ``cases`` and ``positives`` (of the fracture
         figures); under ``by_shift`` for each shift, ``none`` first, its :data:`FIGURES`; under
-        ``mean`` the mean over the shifts, ``none`` not among them. Groups are drawn alike for all
-        shifts, so that the interval of a mean knows that they are of the same pictures.
+        ``mean`` the mean over the shifts without ``none``. All shifts use the same draws of
+        groups, so that the interval of a mean accounts for the shared pictures.
     """
     names = list(dict.fromkeys(table["shift"]))
     drawn = {name: _drawn(table[table["shift"] == name], settings) for name in names}
@@ -154,44 +154,44 @@ def shift_figures(table: pd.DataFrame, settings: Settings) -> Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class _Of:
-    """A figure and the groups of its cases: the same ones are drawn alike."""
+class _Figure:
+    """A figure and the groups of its cases; equal groups have equal draws."""
 
     drawn: Drawn
     groups: tuple[str, ...]
 
 
-def _drawn(table: pd.DataFrame, settings: Settings) -> dict[str, _Of]:
+def _drawn(table: pd.DataFrame, settings: Settings) -> dict[str, _Figure]:
     """Every figure of one shift."""
     figures = _routing(table, settings)
     called = _pooled(table, "threshold")
     binary = drawn_binary_figures(called, seed=settings.seed)
-    doubted = drawn_binary_figures(_pooled(table, "doubt_below"), seed=settings.seed)
+    or_uncertain = drawn_binary_figures(_pooled(table, "doubt_below"), seed=settings.seed)
     groups = tuple(called.groups)
     figures |= {
-        name: _Of(binary[name], groups) for name in ("auc", "sensitivity", "specificity", "ece")
+        name: _Figure(binary[name], groups) for name in ("auc", "sensitivity", "specificity", "ece")
     }
     figures |= {
-        f"{name}_or_uncertain": _Of(doubted[name], groups)
+        f"{name}_or_uncertain": _Figure(or_uncertain[name], groups)
         for name in ("sensitivity", "specificity")
     }
     for region in REGIONS:
         cases = cases_in_view(table, region)
         auc = drawn_binary_figures(cases, seed=settings.seed)["auc"]
-        figures[f"auc_{region}"] = _Of(auc, tuple(cases.groups))
+        figures[f"auc_{region}"] = _Figure(auc, tuple(cases.groups))
     return {name: figures[name] for name in FIGURES}
 
 
 def _pooled(table: pd.DataFrame, bound: str) -> Cases:
-    """One case a picture and region; a picture where a specialist for all stands alone."""
+    """One case per picture and region; per picture if there is only a specialist for all."""
     cases = cases_in_view(table, POOLED, bound)
     if len(cases) == 0 and f"fracture_{ANY_REGION}" in table:
         return cases_in_view(table, ANY_REGION, bound)
     return cases
 
 
-def _routing(table: pd.DataFrame, settings: Settings) -> dict[str, _Of]:
-    """Who gets a verdict, and the most probable region, of the pictures that could be judged."""
+def _routing(table: pd.DataFrame, settings: Settings) -> dict[str, _Figure]:
+    """Shares of judged pictures with a verdict, and with the right most probable region."""
     judged = (table["status"] != Status.FAILED.value).to_numpy(bool)
     single = judged & table["regions"].isin(REGIONS).to_numpy(bool)
     none = judged & (table["regions"] == NONE).to_numpy(bool)
@@ -205,17 +205,17 @@ def _routing(table: pd.DataFrame, settings: Settings) -> dict[str, _Of]:
         "let_in": _share(table, none, verdict),
     }
     if settings.no_region_stage:
-        nothing = Drawn(Estimate(value=None, note=settings.no_region_stage), np.zeros(0))
-        figures["region_accuracy"] = _Of(nothing, ())
+        undefined = Drawn(Estimate(value=None, note=settings.no_region_stage), np.zeros(0))
+        figures["region_accuracy"] = _Figure(undefined, ())
     return figures
 
 
-def _share(table: pd.DataFrame, rows: Flags, hits: Flags) -> _Of:
+def _share(table: pd.DataFrame, rows: Flags, hits: Flags) -> _Figure:
     groups = table["group"].to_numpy(str)[rows].tolist()
-    return _Of(drawn_share(hits[rows], groups), tuple(groups))
+    return _Figure(drawn_share(hits[rows], groups), tuple(groups))
 
 
-def _mean(shifts: Sequence[_Of]) -> Estimate:
+def _mean(shifts: Sequence[_Figure]) -> Estimate:
     """The mean of a figure over shifts of the same pictures."""
     estimates = [each.drawn.estimate for each in shifts]
     values = [estimate.value for estimate in estimates if estimate.value is not None]
@@ -238,11 +238,11 @@ Panel = tuple[list[str], list[tuple[str, list[Any]]]]
 
 
 def panels(chapter: Mapping[str, Any], width: int = PANEL) -> Iterator[Panel]:
-    """What :func:`shift_figures` gave, as tables of ``width`` figures each.
+    """The result of :func:`shift_figures` as tables of ``width`` figures each.
 
     Yields:
-        Heads of the columns after the first; and of each row its name and its estimates, home
-        first, the mean last.
+        Titles of the columns after the first; and the name and estimates of each row, home first
+        and the mean last.
     """
     by_shift = chapter["by_shift"]
     lines = {f"{HOME} (home)": by_shift[HOME]}
@@ -258,15 +258,15 @@ def panels(chapter: Mapping[str, Any], width: int = PANEL) -> Iterator[Panel]:
 
 
 def shift_note(chapter: Mapping[str, Any], pictures: int) -> str:
-    """What the tables are of, as a sentence.
+    """Caption of the tables.
 
     Args:
-        chapter: Of :func:`shift_figures`.
-        pictures: Number of all that were evaluated.
+        chapter: From :func:`shift_figures`.
+        pictures: Number of all evaluated pictures.
     """
     part = "" if chapter["pictures"] == pictures else f" of {pictures} (first by SHA-256)"
-    left_out = [name for name in SHIFTS if name not in chapter["by_shift"]]
-    without = f", without {', '.join(left_out)}" if left_out else ""
+    omitted = [name for name in SHIFTS if name not in chapter["by_shift"]]
+    without = f", without {', '.join(omitted)}" if omitted else ""
     return (
         f"Under shift: suite {chapter['suite_version']}{without}, {chapter['pictures']} "
         f"pictures{part}, {chapter['cases']} cases ({chapter['positives']} positive); {NOTE}"

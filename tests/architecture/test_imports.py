@@ -16,15 +16,17 @@ FORBIDDEN_IN_PIPELINE = {"stages", "torch", "torchvision", "timm", "sklearn", "l
 LAYERS = (
     {"cli"},
     {"bench", "doctor"},
-    {"engine", "report", "studies", "progress", "log"},
+    {"engine", "judge", "report", "studies", "progress", "log"},
     {"runtime", "decision", "heatmap", "reading", "flags", "render"},
     {"config"},
     {"weights"},
-    {"bundle", "fused", "io", "looks"},
+    {"bundle", "bundle_parts", "fused", "io", "looks", "older_bundles"},
     {"preprocess"},
     {"framing"},
-    {"tissue", "artificial"},
-    {"domain", "errors", "clock", "in_order", "flow", "bands", "lock", "spreadsheet"},
+    {"tissue", "artificial", "outcome_json"},
+    {"domain", "source", "errors", "clock", "in_order", "flow", "submissions"}
+    | {"bands", "lock", "spreadsheet", "atomic"},
+    {"regions"},
 )
 """Top first. The design puts bundle, io, preprocess and config on one floor; the steps between
 them here are those that exist, so that no circle can come in."""

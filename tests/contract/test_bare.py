@@ -53,6 +53,7 @@ TABLE, WEIGHTS = ("--index", "index.csv"), ("--weights", "weights")
 WALKED = {
     ("run", "--input", "in", "--device", "cpu"): "",
     ("run", "--input", "in", "--device", "cpu", "--dicom-out", "objects"): "dicom",
+    ("run", "--input", "in", "--device", "cpu", "--parquet"): "parquet",
     ("index", "--input", "classes", "--parts", "3", "--output", "made.csv"): "train",
     ("audit", *TABLE): "train",
     ("train-stage", "region", *TABLE): "train",
@@ -98,8 +99,8 @@ def modules_of(extras: tuple[str, ...]) -> list[str]:
 def told(tmp_path_factory) -> dict[tuple[str, ...], tuple[int, str, str]]:
     """Exit code, output and what broke, of every line of the walk."""
     home = tmp_path_factory.mktemp("bare")
-    hidden = modules_of(("train", "dicom", "sign"))
-    assert {"torch", "sklearn", "onnx", "highdicom", "cryptography"} <= set(hidden)
+    hidden = modules_of(("train", "dicom", "parquet", "sign"))
+    assert {"torch", "sklearn", "onnx", "highdicom", "pyarrow", "cryptography"} <= set(hidden)
     (home / "path").mkdir()
     (home / "path/sitecustomize.py").write_text(HIDE.format(hidden=hidden))
     (home / "walk.py").write_text(WALK)

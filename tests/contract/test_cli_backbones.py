@@ -144,7 +144,7 @@ def test_a_specialist_goes_on_or_starts_by_itself_but_not_both(project, tmp_path
         *("--set", "train.arch=cnn_gap", "--set", "data.workers=0"),
     )
     assert result.exit_code == 2
-    assert "train.arch is cnn_gap, but the network goes on from" in result.stderr
+    assert "train.arch is cnn_gap, but the network starts from" in result.stderr
 
 
 def test_weights_of_another_backbone_are_refused(project, tmp_path):

@@ -60,7 +60,7 @@ def test_figures_of_the_own_networks(place):
     assert all(row["parts_ms"][name] > 0 for name in PARTS if name != "idle")
     assert row["looks"] == 1 + 2 + 0 + 1 + 2
     assert row["session_images_per_s"]["median"] > row["images_per_s"]["median"]
-    missing = "not there for every bundle; there is fp32"
+    missing = "not available for every bundle; available: fp32"
     assert told["not_measured"] == {"fxpipe-fp16-cpu": missing, "fxpipe-int8-cpu": missing}
 
 
@@ -86,7 +86,7 @@ def test_networks_that_cannot_be_put_together_are_a_reason(place):
     assert result.exit_code == 0, result.output
     told = json.loads((place / "bench.json").read_text())
     assert [row["name"] for row in told["contenders"]] == ["fxpipe-fp32-cpu"]
-    assert "do not carry their names" in told["not_measured"]["torch-batched-cpu"]
+    assert "have no names" in told["not_measured"]["torch-batched-cpu"]
     assert "not measured: torch-batched-cpu: fracture-elbow-fp32.onnx: its" in result.stdout
 
 
@@ -130,7 +130,7 @@ def test_nothing_that_can_be_measured_is_3(place, monkeypatch):
 
 def without_gpu(device):
     if device != "cpu":
-        raise DeviceError(f"device {device!r} was asked for and cannot be used: no card")
+        raise DeviceError(f"device {device!r} was requested but cannot be used: no card")
     return device
 
 
@@ -147,7 +147,7 @@ def test_a_named_device_is_a_promise(place, monkeypatch):
     monkeypatch.setattr(bench, "resolve_device", without_gpu)
     result = fxpipe("--input", "in", "--device", "cuda", *SHORT)
     assert result.exit_code == 3
-    assert "device 'cuda' was asked for" in result.stderr
+    assert "device 'cuda' was requested" in result.stderr
 
 
 def test_auto_measures_both_devices_where_both_work():

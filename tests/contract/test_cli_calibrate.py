@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 from tables import sample
 
-from pipeline.bundle import BundleSpec, Estimate
+from pipeline.bundle import Estimate, read_contract
 from pipeline.cli import main
 from pipeline.config import RunConfig
 from pipeline.runtime.session import load_bundles
@@ -31,7 +31,7 @@ def fxpipe(*words):
 def contract(weights, name, precision):
     graph = onnx.load(weights / name / f"{precision}.onnx")
     metadata = {prop.key: prop.value for prop in graph.metadata_props}
-    return graph, BundleSpec.from_metadata(metadata, name)
+    return graph, read_contract(metadata, name)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_thresholds_move_and_no_weight_does(project, calibrated):
 def test_rows_that_were_seen_in_training_are_told(calibrated, project, tmp_path):
     _, output = calibrated
     assert output.count("warning: ") >= 1
-    for word in ("split train of this very table has been seen in training by trunk", "-hand"):
+    for word in ("split train was used to train trunk", "-hand"):
         assert word in output
     result = fxpipe(
         *("calibrate", "--input", project / "index.csv", "--split", "test", "--quiet"),
@@ -83,7 +83,7 @@ def test_rows_that_were_seen_in_training_are_told(calibrated, project, tmp_path)
         *("calibrate", "--input", other, "--split", "train", "--quiet"),
         *("--weights", project / "weights", "--output", tmp_path / "w"),
     )
-    assert "seen in training" not in result.output
+    assert "was used to train" not in result.output
 
 
 def test_a_calibration_of_several_regions_says_that_it_is_one(calibrated):
@@ -100,7 +100,7 @@ def test_a_calibration_of_several_regions_says_that_it_is_one(calibrated):
     assert len(pairs) == 1
     assert fxpipe("cards", "--weights", target).exit_code == 0
     card = (target / "fracture-hand/README.md").read_text()
-    assert "Temperature and bias are one pair for " in card
+    assert "Temperature and bias are shared by " in card
 
 
 def test_run_takes_the_new_folder(data, calibrated, tmp_path):
@@ -162,7 +162,7 @@ def test_one_for_all_regions_is_calibrated_by_itself_on_every_labelled_picture(t
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (("--output", "{weights}"), 2, "not empty, wanted a new folder"),
+        (("--output", "{weights}"), 2, "the folder is not empty"),
         (("--split", "val", "--output", "{new}"), 2, "too few labelled pictures in split val"),
         (("--output", "{new}", "--input", "nowhere.csv"), 2, "found 2 of them, wanted one"),
         (("--sensitivity", "1.5", "--output", "{new}"), 2, "1.5"),
@@ -241,7 +241,7 @@ def test_the_figures_of_a_card_are_those_of_the_evaluation(project, weights, tmp
     file.write_text(json.dumps(figures))
     result = fxpipe("cards", "--weights", weights, "--evaluation", file)
     assert result.exit_code == 2
-    assert "measures files that are not in" in result.output
+    assert "contains figures for files that are not in" in result.output
 
 
 def test_a_card_shows_all_looks_and_the_first_one_alone(project, weights, tmp_path):
@@ -255,7 +255,7 @@ def test_a_card_shows_all_looks_and_the_first_one_alone(project, weights, tmp_pa
     assert told["all"]["facts"]["looks"]["hand"] == 4
     cards = ("cards", "--weights", weights, "--evaluation", files["all"], "--single-look")
     refused = fxpipe(*cards, files["all"])
-    assert (refused.exit_code, "wanted one of a single look" in refused.output) == (2, True)
+    assert (refused.exit_code, "expected a single look" in refused.output) == (2, True)
     verified = CliRunner().invoke(main, ["weights", "verify", "--weights", str(weights)])
     assert verified.exit_code == 0, verified.output  # a refusal changes no file
     made = fxpipe(*cards, files["first"])
@@ -284,8 +284,8 @@ def test_cards_refuse_to_lose_figures_of_which_nothing_is_kept(project, weights,
     (weights / "evaluation.json").unlink()
     refused = fxpipe("cards", "--weights", weights)
     assert refused.exit_code == 2
-    assert "would lose the figures that it holds" in refused.stderr
-    assert "hint: name the evaluation: --evaluation" in refused.stderr
+    assert "would lose its figures" in refused.stderr
+    assert "hint: name it: --evaluation" in refused.stderr
     assert before == {path: path.read_bytes() for path in weights.rglob("README.md")}
 
 
@@ -301,5 +301,5 @@ def test_figures_of_files_that_were_replaced_go_with_a_warning(project, weights,
     shutil.copy(tmp_path / "old.json", target / "evaluation.json")
     result = fxpipe("cards", "--weights", target)
     assert result.exit_code == 0, result.output
-    assert "measures files that are not in" in result.stderr
+    assert "contains figures for files that are not in" in result.stderr
     assert UNMEASURED in (target / "fracture-hand/README.md").read_text()

@@ -69,7 +69,7 @@ def test_figures_with_and_without_stand_side_by_side(place, tmp_path):
     refused = chapter["unsupported_refused"]
     assert (refused["pixels alone"]["value"], refused["with header"]["value"]) == (0.5, 1.0)
     assert "pictures with a header " in printed
-    assert "flatter it" in printed
+    assert "too optimistic" in printed
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "<th>pictures with a header</th>" in page
     assert "None" not in page

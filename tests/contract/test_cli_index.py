@@ -212,7 +212,7 @@ def test_twins_with_two_labels_are_excluded_and_twins_of_two_groups_joined(fxpip
     shutil.copy(fractured / "2.jpg", root / "train" / "not fractured" / "copy of 2.jpg")
     shutil.copy(fractured / "3.jpg", fractured / "another name.jpg")
     result = fxpipe("--input", root, "--parts", "3")
-    assert "2 pictures have an identical file with another label" in result.stderr
+    assert "2 pictures share an identical file with a different label" in result.stderr
     assert "excluded: 2 pictures (2 label_conflict)" in result.stdout
     groups = {row.path.name: row.group for row in read_index(tmp_path / "index.csv").samples
               if row.label == 1}  # fmt: skip
@@ -223,8 +223,8 @@ def test_a_table_without_a_known_column_of_labels_is_2_and_says_which_there_are(
     names = [draw(tmp_path / "x" / f"{n}.png", n).name for n in range(3)]
     rows = [["path", "Befund"], *([name, "Fraktur"] for name in names)]
     result = fxpipe("--input", sheet(tmp_path / "x/my.csv", rows), code=2)
-    assert "no column of labels is known, found path, Befund" in result.stderr
-    assert "hint: say which it is: --columns label=COLUMN" in result.stderr
+    assert "no known column holds labels, found path, Befund" in result.stderr
+    assert "hint: name it: --columns label=COLUMN" in result.stderr
     assert not (tmp_path / "index.csv").exists()
 
 
@@ -232,7 +232,7 @@ def test_a_long_list_of_faults_is_shortened(fxpipe, tmp_path):
     rows = [["path", "label"], *([f"{n}.png", "1"] for n in range(123))]
     result = fxpipe("--input", sheet(tmp_path / "my.csv", rows), code=1)
     assert "123 fault(s)" in result.stderr
-    assert result.stderr.count("no picture") == 10
+    assert result.stderr.count(" not found") == 10
     assert result.stderr.rstrip().endswith("  - and 113 more")
 
 
@@ -258,7 +258,7 @@ def test_a_table_in_another_encoding_says_how_to_save_it(fxpipe, tmp_path):
     source = tmp_path / "my.csv"
     source.write_bytes("path,label\nMüller.png,1\n".encode("latin-1"))
     result = fxpipe("--input", source, code=1)
-    assert "found a byte that is no UTF-8 at 12, wanted UTF-8: save it as 'CSV UTF-8'" in (
+    assert "the byte at 12 is not valid UTF-8, expected UTF-8: save the table as 'CSV UTF-8'" in (
         result.stderr
     )
 
@@ -283,9 +283,9 @@ def test_one_region_of_mura_is_a_data_set(fxpipe, tmp_path):
 def test_what_is_no_data_set_is_2_and_says_what_there_is(fxpipe, tmp_path):
     draw(tmp_path / "odd" / "a.png", 1)
     result = fxpipe("--input", tmp_path / "odd", code=2)
-    assert "found a.png, wanted one of these layouts" in result.stderr
+    assert "found a.png, expected one of these layouts" in result.stderr
     assert "- mura: train/ or valid/" in result.stderr
-    assert "hint: say which it is with --layout" in result.stderr
+    assert "hint: name the layout with --layout" in result.stderr
 
 
 def test_a_layout_may_be_said(fxpipe, tmp_path):
@@ -299,10 +299,10 @@ def test_a_layout_may_be_said(fxpipe, tmp_path):
 @pytest.mark.parametrize(
     ("words", "fault"),
     [
-        (("--columns", "path=Scan"), "--columns is for layout table or dicom"),
-        (("--label-kind", "fracture"), "--label-kind is for layout table or folders or dicom"),
-        (("--layout", "mura", "--labels", "x.csv"), "--labels is for layout dicom"),
-        (("--columns", "path"), "wanted FIELD=COLUMN"),
+        (("--columns", "path=Scan"), "--columns applies to layout table or dicom"),
+        (("--label-kind", "fracture"), "--label-kind applies to layout table or folders or dicom"),
+        (("--layout", "mura", "--labels", "x.csv"), "--labels applies to layout dicom"),
+        (("--columns", "path"), "expected FIELD=COLUMN"),
     ],
 )
 def test_options_that_do_not_fit_are_2(fxpipe, tmp_path, words, fault):

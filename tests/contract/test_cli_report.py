@@ -104,7 +104,7 @@ def test_every_input_has_a_row_and_every_picture_is_in_the_page(place):
     }  # fmt: skip
     assert all(view.startswith(b"\xff\xd8") for view in page.views)
     assert len(page.views) == 3
-    assert "wanted" in told["knee.png"]["record"]["error"]
+    assert "expected" in told["knee.png"]["record"]["error"]
     # Heatmaps of positive and uncertain findings, as if they had been asked for.
     drawn = [("layer" in f, f["verdict"]) for row in page.rows for f in row["findings"]]
     assert sorted(drawn) == [(False, "negative"), (True, "positive"), (True, "uncertain")]

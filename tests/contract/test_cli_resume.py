@@ -22,7 +22,7 @@ from pipeline.report.journal import NAME
 from pipeline.report.stream import Stream
 
 ROOT = Path(__file__).parents[2]
-ALL = ("--report", "--fhir", "--studies", "folder")
+ALL = ("--report", "--fhir", "--parquet", "--studies", "folder")
 
 
 @pytest.fixture
@@ -266,8 +266,8 @@ def test_a_run_that_is_stopped_says_how_to_go_on(place, number, code):
 
 def test_a_second_run_on_one_folder_stops_with_a_message(place):
     code = (
-        "import sys; from pathlib import Path; from pipeline.lock import alone\n"
-        "with alone(Path('results')): print('held', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from pipeline.lock import exclusive\n"
+        "with exclusive(Path('results')): print('held', flush=True); sys.stdin.read()"
     )
     (place / "results").mkdir()
     with subprocess.Popen(
@@ -280,7 +280,10 @@ def test_a_second_run_on_one_folder_stops_with_a_message(place):
         assert holder.stdout.readline() == b"held\n"
         refused = fxpipe()
         assert refused.exit_code == 2
-        assert f"results: another fxpipe writes there (process {holder.pid} on" in refused.stderr
+        assert (
+            f"results: another fxpipe process writes to this folder (process {holder.pid} on"
+            in refused.stderr
+        )
         assert [path.name for path in (place / "results").iterdir()] == ["fxpipe.lock"]
         holder.kill()
         holder.wait()

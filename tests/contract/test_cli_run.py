@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from pipeline.cli import main
-from pipeline.report.record import COLUMNS
+from pipeline.report.columns import COLUMNS
 
 ROOT = Path(__file__).parents[2]
 HERE = ("--device", "cpu", "--set", "isolate=false")
@@ -162,7 +162,7 @@ def test_a_gpu_that_is_not_there_is_3(place):
     write_png(place / "in/a.png", {"hand": 0.9})
     result = fxpipe("run", "--input", "in", "--device", "cuda")
     assert result.exit_code == 3
-    assert "device 'cuda' was asked for and cannot be used" in result.stderr
+    assert "device 'cuda' was requested but cannot be used" in result.stderr
 
 
 def test_options_stand_above_set_and_set_above_the_file(place):
@@ -255,7 +255,7 @@ def test_several_inputs_are_read_in_order(place):
         (["--input", "in", "--input", "in/sub"], "in/sub lies in --input in"),
         (["--input", "in/sub", "--input", "in"], "in/sub lies in --input in"),
         (["--input", "in", "--input", "./in"], "lies in --input"),
-        (["--input", "in", "--input", "nowhere"], "nowhere: found nothing there"),
+        (["--input", "in", "--input", "nowhere"], "nowhere: not found"),
         (["--input", "in", "--input", "empty"], "empty: found a folder without files"),
         (["--input", "in", "--input", "more", "--output", "more"], "more is the input folder"),
         (["--input", "~nobody-of-that-name/x"], "found no home folder"),

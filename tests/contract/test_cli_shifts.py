@@ -236,7 +236,7 @@ def test_the_suite_is_shown_without_weights(place, tmp_path):
         (("--limit", "3"), "need --shifts"),
         (("--only-shifts", "blur"), "need --shifts"),
         (("--show", "a.png"), "need --shifts"),
-        (("--shifts", "--only-shifts", "fog"), "found fog, wanted some of tight-crop"),
+        (("--shifts", "--only-shifts", "fog"), "unknown shift fog; choose from tight-crop"),
     ],
 )
 def test_wrong_options_are_wrong_usage(place, tmp_path, options, fault):

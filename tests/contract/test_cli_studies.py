@@ -132,7 +132,7 @@ def test_a_folder_that_holds_no_single_study_is_told(place):
     for n in range(30):
         write_png(place / f"flat/{n}.png", {"hand": 0.9})
     crowded = fxpipe("--input", "flat", "--studies", "folder")
-    assert "warning: folder .: its 30 pictures are one study; wanted a folder" in crowded.stderr
+    assert "warning: folder .: its 30 pictures are one study; expected a folder" in crowded.stderr
     archive(place / "in")
     mixed = fxpipe("--input", "in", "--studies", "folder", "--restart")
     assert "folder .: its 5 pictures are one study, of 2 by their headers" in mixed.stderr
@@ -173,9 +173,9 @@ def test_without_studies_there_is_no_table_and_no_old_one(place):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("patient", "studies: Value error, wanted auto, dicom, mura, folder, none, or a table"),
+        ("patient", "studies: Value error, expected auto, dicom, mura, folder, none, or a table"),
         ("gone.csv", "gone.csv: cannot be read"),
-        ("bad.csv", "bad.csv: found columns file, wanted path and study"),
+        ("bad.csv", "bad.csv: found columns file, expected path and study"),
     ],
 )
 def test_what_cannot_be_a_source_is_wrong_usage(place, how, message):

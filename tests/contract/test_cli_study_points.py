@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from sklearn import metrics
 from tables import sample
 
-from pipeline.bundle import BundleSpec
+from pipeline.bundle import BundleSpec, read_contract
 from pipeline.cli import main
 from pipeline.config import RunConfig
 from pipeline.runtime.session import load_bundles
@@ -30,7 +30,7 @@ def fxpipe(*words: object) -> Result:
 def contract(weights: Path, name: str) -> BundleSpec:
     (entry,) = (e for e in read_manifest(weights).bundles if e.name == name)
     metadata = {p.key: p.value for p in onnx.load(weights / entry.file).metadata_props}
-    return BundleSpec.from_metadata(metadata, name)
+    return read_contract(metadata, name)
 
 
 def write_table(folder: Path, studies: bool = True) -> Path:
@@ -95,7 +95,7 @@ def test_a_table_without_studies_gives_none_but_for_groups_that_stand_in(tmp_pat
     )
     assert contract(tmp_path / "none", "fracture-hand").study_points == {}
     # Nearly each patient has a positive study.
-    assert "no thresholds for studies: 13 positive and 1 other groups in place" in first.output
+    assert "no thresholds for studies: 13 positive and 1 other groups used" in first.output
     again = fxpipe(*shared, tmp_path / "one", "--output", tmp_path / "two")
     assert f"no thresholds for studies: {NO_STUDIES}" in again.output
 
@@ -190,13 +190,13 @@ def test_evaluate_says_when_a_table_names_no_studies(tmp_path):
     plain = fxpipe(*shared, "--output", tmp_path / "out", "--device", "cpu")
     evaluation = json.loads((tmp_path / "out/evaluation.json").read_text())
     assert (evaluation["studies"], evaluation["facts"]["no_studies"]) == (None, NO_STUDIES)
-    assert "not measured, the table names no studies" in plain.stdout
-    assert "not measured, the table names no studies" in (tmp_path / "out/index.html").read_text()
+    assert "not measured, the table has no studies" in plain.stdout
+    assert "not measured, the table has no studies" in (tmp_path / "out/index.html").read_text()
     assert not (tmp_path / "out/studies.csv").exists()
     grouped = fxpipe(
         *shared, "--output", tmp_path / "grouped", "--device", "cpu", "--study-by", "group"
     )
-    assert "groups in place of studies" in grouped.stdout
+    assert "groups used as studies" in grouped.stdout
     hand = json.loads((tmp_path / "grouped/evaluation.json").read_text())["studies"]["hand"]
     assert hand["in view"]["studies"] == 12
 

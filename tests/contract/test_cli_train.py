@@ -12,7 +12,7 @@ from conftest import TINY
 from tables import picture
 
 from pipeline.cli import main
-from pipeline.report.record import COLUMNS
+from pipeline.report.columns import COLUMNS
 
 
 def fxpipe(*words: object) -> Result:
@@ -79,9 +79,9 @@ def test_wrong_usage_is_2_and_says_what_is_wrong(words, code, message, tmp_path,
 @pytest.mark.parametrize(
     ("init", "message"),
     [
-        ("missing.safetensors", "not a readable safetensors file"),
-        ("it's missing.safetensors", "not a readable safetensors file"),
-        ("text.txt", "not a readable"),
+        ("missing.safetensors", "cannot read the safetensors file"),
+        ("it's missing.safetensors", "cannot read the safetensors file"),
+        ("text.txt", "cannot read"),
     ],
 )
 def test_initial_weights_that_cannot_be_read_are_named(project, tmp_path, init, message):
@@ -105,7 +105,7 @@ def test_a_hub_out_of_reach_is_told_before_pictures_are_looked_at(project, tmp_p
         *("--output", tmp_path / "run", "--set", f"data.cache={tmp_path / 'cache'}"),
     )
     assert result.exit_code == 2
-    assert "timm's weights of resnet50 cannot be had: http://nowhere.invalid: " in result.stderr
+    assert "timm's weights of resnet50 are not available: http://nowhere.invalid: " in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

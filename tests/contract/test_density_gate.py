@@ -17,7 +17,7 @@ from pipeline.cli.resuming import about
 from pipeline.config import RunConfig
 from pipeline.runtime.session import load_bundles
 
-WHY = "unlike anything that the networks were trained on: similarity 0.098, wanted 0.250 or more"
+WHY = "unlike anything that the networks were trained on: similarity 0.098, expected 0.250 or more"
 OFF = "The density gate is off: a picture that is unlike anything"
 
 

@@ -24,20 +24,20 @@ from pipeline.clock import Clock
 from pipeline.errors import UnreadableImageError
 from pipeline.io import Room, read_file
 from pipeline.preprocess import PreprocessSpec
-from pipeline.reading.isolated import Isolated
-from pipeline.reading.prepared import Prepared, Wanted
+from pipeline.reading.isolated import IsolatedReader
+from pipeline.reading.prepared import Prepared, ReadOptions
 
 ROOT = Path(__file__).parents[2]
 MOST_MB = 1000
-WANTED = Wanted((PreprocessSpec(height_px=64, width_px=64),), rendered=True)
+WANTED = ReadOptions((PreprocessSpec(height_px=64, width_px=64),), rendered=True)
 
 if sys.platform != "linux":
     pytest.skip("made of what Linux has", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
-def reader() -> Iterator[Isolated]:
-    found = Isolated(Room(24 * 10**6), 60.0)
+def reader() -> Iterator[IsolatedReader]:
+    found = IsolatedReader(Room(24 * 10**6), 60.0)
     yield found
     found.stop()
 
@@ -74,7 +74,7 @@ def test_every_hostile_file_has_its_row(tmp_path):
         else:
             assert row["status"] == "failed", row
             assert words in row["error"], row
-            assert "wanted " in row["error"], row
+            assert "expected " in row["error"], row
     assert peak / 1e6 < MOST_MB
 
 
@@ -102,7 +102,7 @@ def test_what_is_no_file_has_its_row(tmp_path):
         status, _, rows = fxpipe(folder)
     assert status == 1
     errors = {row["path"]: row["error"] for row in rows if row["status"] == "failed"}
-    node = "found a pipe, socket or device, wanted a regular file"
+    node = "found a pipe, socket or device, expected a regular file"
     for name in ("null.dcm", "pipe.dcm", "socket.dcm", "zero.dcm"):
         assert errors.pop(name) == f"{name}: {node}"
     assert "Too many levels of symbolic links" in errors.pop("loop.dcm")
@@ -121,7 +121,7 @@ def test_crashes_and_hangs_cost_one_row_each_in_a_whole_run(tmp_path):
         (folder / f"{i}.dcm").write_text(words)
     code = (
         "from pipeline.reading import isolated; "
-        f"isolated.Isolated.__init__.__defaults__ = ({misbehaving.__name__!r},); "
+        f"isolated.IsolatedReader.__init__.__defaults__ = ({misbehaving.__name__!r},); "
         "from pipeline.cli import main; main()"
     )
     weights = write_bundles(tmp_path / "weights")
@@ -164,7 +164,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
         os.utime(path, (1, 1))
         with monkeypatch.context() as patch:
             patch.setattr(os, "fstat", meddle)
-            with pytest.raises(UnreadableImageError, match="found a file that changed while"):
+            with pytest.raises(UnreadableImageError, match="the file changed while"):
                 read_file(path)
 
 
@@ -225,7 +225,7 @@ def test_all_of_pydicoms_own_files_are_read_or_refused_in_words(reader):
                 assert all(np.isfinite(array).all() for array in item.arrays.values())
             else:
                 refusals += 1
-                assert str(item.error).startswith(f"{path.name}: found "), item.error
+                assert str(item.error).startswith(f"{path.name}: "), item.error
                 assert "reader" not in str(item.error)  # none needs the isolation
     assert pictures >= 40
     assert refusals >= 100

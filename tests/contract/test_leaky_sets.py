@@ -91,7 +91,7 @@ def test_pairs_that_an_audit_confirmed_become_groups_and_the_table_leaks_no_more
     assert f"`fxpipe index … --groups-from {audit / 'pairs.csv'}`" in first.stdout
     joined = fxpipe(*words, "--groups-from", audit / "pairs.csv")
     assert joined.exit_code == 0, joined.output
-    assert "because they have the same exposure in common" in joined.output
+    assert "because they share the same exposure" in joined.output
     groups = pd.read_csv(index).groupby("group")["path"].agg(set)
     pairs = pd.read_csv(audit / "pairs.csv")
     twins = pairs[pairs["kind"].isin(("same file", "near duplicate"))]
@@ -108,7 +108,7 @@ def test_pairs_of_another_data_set_are_refused(multi_region, tmp_path):
     assert f"line 2: no picture {tmp_path / 'x.jpg'} in the data set" in result.stderr
     (tmp_path / "pairs.csv").write_text("path,label\n")
     result = fxpipe(*words, "--groups-from", tmp_path / "pairs.csv")
-    assert "no column 'kind', wanted pairs.csv of an audit" in result.stderr
+    assert "no column 'kind': not the pairs.csv of an audit" in result.stderr
 
 
 def test_a_patient_of_two_regions_is_on_one_side_and_a_division_by_picture_is_not(tmp_path):
@@ -117,7 +117,7 @@ def test_a_patient_of_two_regions_is_on_one_side_and_a_division_by_picture_is_no
     assert fxpipe("index", "--input", root, "--output", index).exit_code == 0
     table = pd.read_csv(index)
     regions = table.groupby("group")["regions"].agg(set)
-    assert regions["mura/patient00001"] == {"elbow", "shoulder", "none"}
+    assert regions["mura/patient00001"] == {"elbow", "shoulder", "hand"}
     assert (table.groupby("group")["split"].nunique() == 1).all()
     told = fxpipe("index", "--input", root, "--split", "picture", "--output", index)
     assert "share a group with it" in told.output

@@ -15,7 +15,7 @@ from pydicom import dcmread
 
 from pipeline.cli import main
 from pipeline.io.own import TABLE_BEGINS, without_results
-from pipeline.report.record import COLUMNS
+from pipeline.report.columns import COLUMNS
 
 HAND = {"hand": 0.9}
 
@@ -52,7 +52,7 @@ def test_own_dicom_objects_are_unsupported_and_counted_and_no_part_of_the_study(
     assert [(row["status"], row["flags"], row["study"]) for row in own] == [
         ("unsupported", "own-output", "")
     ] * 3
-    assert all("that fxpipe made" in row["error"] for row in own)
+    assert all("created by fxpipe" in row["error"] for row in own)
     assert "Own output of fxpipe, not judged: 3 files among these rows" in result.stdout
     with Path("second/studies.csv").open(encoding="utf-8") as file:
         (study,) = csv.DictReader(file)
@@ -82,14 +82,16 @@ def test_an_object_is_known_by_its_maker_and_its_series(place, changes, own):
 
 
 def test_results_of_earlier_runs_are_left_out_and_named_and_nothing_else_is(place):
-    words = ("--input", "in", "--heatmaps", "all", "--report", "--fhir")
+    words = ("--input", "in", "--heatmaps", "all", "--report", "--fhir", "--parquet")
     assert "Own output" not in fxpipe(*words, "--output", "in/monday").stdout
     assert len(list(Path("in/monday/heatmaps").iterdir())) == 2
     write_png(place / "in/monday/late.png", HAND, HAND)
     write_png(place / "in/monday/heatmaps/drawn by hand.png", HAND, HAND)
+    write_png(place / "in/monday/results.png", HAND, HAND)
     result = fxpipe(*words, "--output", "in/tuesday", "--set", "csv_bom=true")
     third = fxpipe(*words, "--output", "elsewhere")
     names = ["a.png", "b.dcm", "monday/heatmaps/drawn by hand.png", "monday/late.png"]
+    names.append("monday/results.png")
     for output in ("in/tuesday", "elsewhere"):
         assert [row["path"] for row in rows(output)] == names
     assert "Own output of fxpipe, not judged: the results in monday\n" in result.stdout
@@ -100,7 +102,7 @@ def test_a_folder_of_nothing_but_results_is_wrong_usage(place):
     fxpipe("--input", "in", "--output", "first")
     result = fxpipe("--input", "first", "--output", "second")
     assert result.exit_code == 2
-    assert "first: found nothing but results of fxpipe" in result.stderr
+    assert "first: found only results of fxpipe" in result.stderr
 
 
 def test_an_overlay_alone_is_known_by_what_it_says(place):

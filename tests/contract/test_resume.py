@@ -70,7 +70,7 @@ def test_fifty_kills(tmp_path):
     fill(tmp_path / "in")
     write_bundles(tmp_path / "weights")
     asked = ["--input", "in", "--weights", "weights", "--device", "cpu", "--report", "--fhir"]
-    asked += ["--dicom-out", "@/objects", "--identifiers", "keep"]
+    asked += ["--parquet", "--dicom-out", "@/objects", "--identifiers", "keep"]
     # Files are read in the process itself: to start readers fifty times costs a minute, and they
     # write nothing.
     asked += ["--set", "isolate=false"]
@@ -89,7 +89,8 @@ def test_fifty_kills(tmp_path):
     assert "going on with the unfinished run" in result.stderr
     whole = leftovers(tmp_path / "whole")
     assert len(whole["results.csv"]) == len(whole["results.jsonl"]) > 40
-    assert {"report.html", "results.fhir.json", "studies.csv"} < set(whole)
+    assert {"report.html", "results.fhir.json", "results.parquet", "studies.csv"} < set(whole)
+    assert any(row["heatmap"] for row in whole["results.parquet"])
     assert any(name.endswith(".dcm") for name in whole)
     for run in runs[1:]:
         assert leftovers(tmp_path / run["folder"]) == whole, (run, result.stderr)

@@ -9,7 +9,7 @@ from factories import dicom, dicom_file, ramp
 from jsonschema import Draft202012Validator, ValidationError
 
 from pipeline.cli import main
-from pipeline.report.record import COLUMNS, RECORD_SCHEMA
+from pipeline.report.columns import COLUMNS, RECORD_SCHEMA
 from pipeline.report.schema import LineModel
 
 

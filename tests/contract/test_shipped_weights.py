@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.bundle import Kind, Precision
+from pipeline.bundle import FractureSpec, Kind, Precision, RegionSpec, TrunkSpec
 from pipeline.config import RunConfig
 from pipeline.domain import REGIONS
 from pipeline.runtime.session import load_bundles
@@ -153,3 +153,11 @@ def test_the_bundles_name_no_folder_of_one_machine():
     for entry in read_manifest(WEIGHTS).bundles:
         content = read_verified(WEIGHTS, entry)
         assert not any(place in content for place in places), entry.file
+
+
+def test_every_contract_is_read_as_its_kind():
+    weights = load_bundles(WEIGHTS, RunConfig(device="cpu"))
+    (trunk,) = weights.trunks.values()
+    specs = [trunk.spec, *(stage.spec for stage in weights.stages)]
+    assert [type(spec) for spec in specs] == [TrunkSpec, RegionSpec, *[FractureSpec] * 3]
+    assert weights.tell_types is False

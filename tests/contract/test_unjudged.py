@@ -87,7 +87,7 @@ def test_readable_objects_are_unsupported_and_cost_no_study_a_picture(place):
     )
     for name, row in found.items():
         assert row["error"].startswith(f"{name}: found "), row
-        assert "wanted" in row["error"]
+        assert "expected" in row["error"]
         assert not any(word in row["error"] for word in IDENTIFIERS)
         assert row["study"] == ""
     (study,) = rows("studies").values()

@@ -79,7 +79,7 @@ def test_exchanged_rows_and_columns_are_put_right(syntax: UID, tmp_path: Path) -
     np.testing.assert_array_equal(mended.pixels, right.pixels)
     (flag,) = mended.flags
     assert flag.name == "header-mended"
-    assert "Rows and Columns were exchanged" in flag.reason
+    assert "Rows and Columns were swapped" in flag.reason
     assert right.flags == ()
 
 
@@ -91,7 +91,7 @@ def test_other_sizes_are_refused_also_with_as_many_pixels(
     columns = 50 if rows == 64 else 64 * 48 // rows
     content = changed(_picture(syntax, tmp_path), Rows=rows, Columns=columns)
     with pytest.raises(
-        UnreadableImageError, match=rf"a code stream of 48 x 64 px, wanted the {columns} x {rows}"
+        UnreadableImageError, match=rf"a code stream of 48 x 64 px, expected {columns} x {rows}"
     ):
         _one(content)
 
@@ -110,7 +110,7 @@ def test_another_number_of_samples_is_refused_in_words(samples: int) -> None:
     colours = np.stack([_EIGHT] * 3, -1)
     stream = raster(_EIGHT if samples == 1 else colours, "JPEG")
     ds = with_stream(dicom(colours if samples == 1 else _EIGHT), JPEGBaseline8Bit, stream)
-    with pytest.raises(UnreadableImageError, match=rf"code stream of {samples} samples a pixel"):
+    with pytest.raises(UnreadableImageError, match=rf"code stream of {samples} samples per pixel"):
         _one(dicom_file(ds))
 
 
@@ -190,7 +190,7 @@ def test_transfer_syntaxes_that_are_newer_than_pydicom_have_their_names(
     uid: str, name: str
 ) -> None:
     content = private_file(with_stream(dicom(_EIGHT), UID(uid), b"\xff\x0a"))
-    with pytest.raises(UnreadableImageError, match=rf"syntax {name} \({uid}\), which fxpipe does"):
+    with pytest.raises(UnreadableImageError, match=rf"syntax {name} \({uid}\)is not supported"):
         _one(content)
 
 
@@ -226,7 +226,7 @@ def test_exchanged_sides_and_cut_streams_of_htj2k() -> None:
     np.testing.assert_array_equal(
         _one(changed(content, Rows=48, Columns=64)).pixels, _one(content).pixels
     )
-    with pytest.raises(UnreadableImageError, match="without an end: the file is truncated"):
+    with pytest.raises(UnreadableImageError, match="frame has no end: the file is truncated"):
         _one(dicom_file(with_stream(ds, HTJ2KLossless, STREAMS["grey8"][:-60])))
 
 
@@ -235,7 +235,7 @@ def test_htj2k_is_refused_by_name_where_openjpeg_is_too_old(
 ) -> None:
     monkeypatch.setattr(features, "version", lambda name: "2.4.0")
     content = dicom_file(with_stream(dicom(_EIGHT), HTJ2KLossless, STREAMS["grey8"]))
-    with pytest.raises(UnreadableImageError, match="High-Throughput JPEG 2000, wanted a decoder"):
+    with pytest.raises(UnreadableImageError, match="decoder for High-Throughput JPEG 2000 is not"):
         _one(content)
 
 

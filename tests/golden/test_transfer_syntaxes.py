@@ -163,7 +163,7 @@ def test_damaged_lossless_jpeg_cannot_end_the_process(tmp_path: Path) -> None:
         _one(dicom_file(ds))
 
 
-@pytest.mark.parametrize(("end", "words"), [(b"", "without an end"), (b"\xff\xd9", "damaged")])
+@pytest.mark.parametrize(("end", "words"), [(b"", "has no end"), (b"\xff\xd9", "damaged")])
 @pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless], ids=lambda uid: uid.name)
 def test_a_cut_frame_is_refused_and_not_filled_up(
     syntax: UID, end: bytes, words: str, tmp_path: Path

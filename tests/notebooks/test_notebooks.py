@@ -125,7 +125,7 @@ def test_evaluation_reads_what_it_computed(execute, table, project, tmp_path):
     content = json.loads((tmp_path / "out/evaluation.json").read_text())
     assert content["facts"]["pictures"] == 16
     said = "".join(shown(notebook, "stdout"))
-    assert "cannot be told from here" in said  # the marked table is another than the trained one
+    assert "it is unknown whether" in said  # the marked table is another than the trained one
     assert said.count("by scikit-learn") + said.count("AUC undefined") == 3
     tables = list(shown(notebook, "text/html"))
     assert any("majority" in t and "look-up" in t and "map at fracture" in t for t in tables)

@@ -13,8 +13,9 @@ from pipeline.runtime.providers import open_session
 from stages.config import DensityConfig
 from stages.density import DensityGate, density_in, fit_density, similarity
 from stages.export import derive, to_onnx
+from stages.head import Head
 from stages.int8 import only_for
-from stages.model import Head, Network, Trunk
+from stages.model import Network, Trunk
 
 CUT = "layer4"
 OUTPUTS = ("logits", "probabilities", "evidence", "density")

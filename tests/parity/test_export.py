@@ -20,7 +20,8 @@ from stages.data.index import read_index
 from stages.density import fit_density, save
 from stages.finished import load_runs
 from stages.gradcam import grad_cam
-from stages.model import Head, Network, Trunk, digest
+from stages.head import Head
+from stages.model import Network, Trunk, digest
 from stages.parity import DENSITY_TOLERANCE, Parity, compare, gate
 from stages.recipe import load_network
 from stages.ship import Built, ExportConfig, export_runs, find_runs

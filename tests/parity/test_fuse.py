@@ -64,6 +64,11 @@ def complete(name, kind=Kind.FRACTURE, **changes):
     return spec(name, kind, **{"input": "image", "trunk": None, **changes})
 
 
+def typed(name):
+    types = {"labels": ["a"], "activation": "sigmoid", "temperature": [1.0], "bias": [0.0]}
+    return spec(name, Kind.FRACTURE, types=types)
+
+
 def two_trunks():
     """The shoulder's head belongs to a trunk of its own, the elbow has a complete network."""
     trunk, region, _, hand, _ = standard_specs()
@@ -87,8 +92,18 @@ def only_complete():
 
 @pytest.mark.parametrize(
     "specs",
-    [standard_specs, two_trunks, only_complete, for_all, lambda: standard_specs()[:3]],
-    ids=["heads", "two trunks and a complete one", "complete", "no router", "one specialist"],
+    [
+        standard_specs,
+        two_trunks,
+        only_complete,
+        for_all,
+        lambda: standard_specs()[:3],
+        lambda: [*standard_specs()[:4], typed("fracture-shoulder")],
+    ],
+    ids=[
+        *("heads", "two trunks and a complete one", "complete", "no router", "one specialist"),
+        "types left out",
+    ],
 )
 def test_it_answers_as_the_stages_do(tmp_path, pictures, specs):
     weights, target, (row,) = fused(tmp_path, pictures, specs())
@@ -189,7 +204,7 @@ def test_maps_that_are_not_alike_are_left_out_and_that_is_told(tmp_path, picture
     specs[3] = spec("fracture-hand", Kind.FRACTURE, heatmap=False)
     with caplog.at_level(logging.WARNING):
         _, target, _ = fused(tmp_path, pictures, specs)
-    told = "no fracture_evidence: the specialists' maps are not alike (fracture-elbow (4, 4), "
+    told = "no fracture_evidence: the specialists' maps differ in size (fracture-elbow (4, 4), "
     assert told + "fracture-hand none" in caplog.text
     whole = load_bundles(target, CPU)
     batch = Batch([{SPEC: np.zeros((1, 32, 32), np.float32)}], {})
@@ -212,8 +227,11 @@ def with_ensemble():
 @pytest.mark.parametrize(
     ("specs", "message"),
     [
-        (other_canvas, "the stages want different preprocessing (trunk: {"),
-        (with_ensemble, "fracture-hand is an ensemble of fracture-hand-1, fracture-hand-2, wanted"),
+        (other_canvas, "the stages have different preprocessing (trunk: {"),
+        (
+            with_ensemble,
+            "fracture-hand is an ensemble of fracture-hand-1, fracture-hand-2, expected",
+        ),
         (lambda: standard_specs()[1:], "the weights folder has none"),
     ],
 )
@@ -235,20 +253,22 @@ def test_different_versions_of_the_operators_are_refused(tmp_path, pictures, mon
         return model
 
     monkeypatch.setattr(onnx, "load_from_string", load)
-    with pytest.raises(BundleError, match=r"versions of the operators \(onnx 16, onnx 17\)"):
+    with pytest.raises(BundleError, match=r"operator set versions \(onnx 16, onnx 17\)"):
         fused(tmp_path, pictures, standard_specs())
 
 
 def test_no_complete_precision_and_no_picture_are_told(tmp_path, pictures):
     specs = standard_specs()
     specs[0] = specs[0].model_copy(update={"precision": Precision.FP16})
-    with pytest.raises(BundleError, match="no precision in which every bundle is there"):
+    with pytest.raises(BundleError, match="no precision includes every bundle"):
         fused(tmp_path / "a", pictures, specs)
-    with pytest.raises(BundleError, match="int8 is not there for every bundle; there is fp32"):
+    with pytest.raises(
+        BundleError, match="int8 is not available for every bundle; available: fp32"
+    ):
         fused(tmp_path / "b", pictures, standard_specs(), (Precision.INT8,))
     (tmp_path / "none").mkdir()
     (tmp_path / "none/a.txt").write_text("no picture")
-    with pytest.raises(ConfigError, match="no picture that can be read"):
+    with pytest.raises(ConfigError, match="no readable picture"):
         fused(tmp_path / "c", tmp_path / "none", standard_specs())
 
 
@@ -313,16 +333,16 @@ def test_an_altered_file_is_refused_before_it_is_parsed(tmp_path, pictures):
     _, target, _ = fused(tmp_path, pictures, standard_specs())
     file = target / "fused/fp32.onnx"
     file.write_bytes(file.read_bytes() + b"\0")
-    with pytest.raises(BundleError, match="the manifest says"):
+    with pytest.raises(BundleError, match="the manifest lists"):
         load_bundles(target, CPU)
 
 
 def test_a_fused_graph_stands_alone(tmp_path, pictures):
     weights, target, _ = fused(tmp_path, pictures, standard_specs())
     both = [*read_manifest(weights).bundles, *read_manifest(target).bundles]
-    with pytest.raises(ValidationError, match="a fused graph stands alone"):
+    with pytest.raises(ValidationError, match="a fused graph must be the only bundle"):
         Manifest(bundles=tuple(both))
-    with pytest.raises(BundleError, match="one fused graph, wanted a weights folder with its st"):
+    with pytest.raises(BundleError, match="found a fused graph, expected a weights folder"):
         fuse_weights(target, Order((), pictures, tmp_path / "again"), Silent())
 
 
@@ -339,15 +359,16 @@ def contract(*stages, **changes):
 @pytest.mark.parametrize(
     ("stages", "changes", "message"),
     [
-        (standard_specs()[2:0:-1], {}, "at most one router, then one specialist or more"),
-        (standard_specs()[1:2], {}, "at most one router, then one specialist or more"),
-        ([], {"stages": (spec("trunk", Kind.TRUNK),)}, "a fracture stage with one label"),
-        (standard_specs()[1:], {"precision": "int8"}, "every stage has the precision"),
-        (standard_specs()[1:], {"stages": tuple(standard_specs()[1:])}, "takes the image"),
+        (standard_specs()[2:0:-1], {}, "at most one router, then one or more specialists"),
+        (standard_specs()[1:2], {}, "at most one router, then one or more specialists"),
+        ([], {"stages": (spec("trunk", Kind.TRUNK),)}, "does not match any of the expected"),
+        ([*standard_specs()[1:4], typed("fracture-shoulder")], {}, "one look and no types"),
+        (standard_specs()[1:], {"precision": "int8"}, "every stage must have the precision"),
+        (standard_specs()[1:], {"stages": tuple(standard_specs()[1:])}, "must be the image"),
         (
             [*standard_specs()[1:4], spec("fracture-shoulder", Kind.FRACTURE, heatmap=False)],
             {},
-            "all specialists give evidence, or none",
+            "all specialists or none must have evidence",
         ),
         (
             standard_specs()[1:],

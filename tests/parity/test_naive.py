@@ -119,7 +119,7 @@ def test_a_job_writes_a_row_for_every_picture(whole, tmp_path):
 @pytest.mark.parametrize(
     ("left", "error", "message"),
     [
-        (["trunk", "fracture-hand"], ConfigError, "0 region stages, wanted one"),
+        (["trunk", "fracture-hand"], ConfigError, "0 region stages; two passes need exactly one"),
         ([], BundleError, "not found"),
     ],
 )
@@ -136,5 +136,5 @@ def test_int8_alone_is_no_float_form(tmp_path):
         (e.name, e.precision): e for e in read_manifest(ROOT / "weights").of(Precision.INT8)
     }  # fmt: skip
     write_manifest(tmp_path, entries)
-    with pytest.raises(ConfigError, match="wanted a float form"):
+    with pytest.raises(ConfigError, match="a float form is needed"):
         write_whole(tmp_path, tmp_path, ["safetensors"])

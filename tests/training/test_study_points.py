@@ -69,5 +69,5 @@ def test_studies_of_the_validation_split_give_points_that_are_exported(trained):
 def test_a_table_without_studies_says_why_there_are_none(project):
     result = json.loads((project / "runs/hand/result.json").read_text())
     assert (result["study_points"], result["no_study_points"]) == (
-        {}, "the table names no studies",
+        {}, "the table has no studies",
     )  # fmt: skip

@@ -98,7 +98,7 @@ def test_independent_networks_share_no_trunk(compared):
 def test_the_table_has_a_row_for_each_with_baselines_interval_and_cost(compared):
     output, told = compared
     assert "| A: two-step ResNet50 |" in told[0]
-    assert "always the commonest" in told[0]
+    assert "majority class" in told[0]
     written = json.loads((output / "comparison.json").read_text())  # of the second command
     rows, origin = written["systems"], written["origin"]
     assert origin["table"].startswith("index.csv")

@@ -91,9 +91,9 @@ def test_a_run_folder_is_neither_overwritten_nor_resumed_as_another_run(index, t
     with pytest.raises(UsageError, match="no run to resume"):
         train_region(tmp_path / "run", index, config, True, Silent())
     train_region(tmp_path / "run", index, config, False, Silent())
-    with pytest.raises(UsageError, match="holds a run already"):
+    with pytest.raises(UsageError, match="already contains a run"):
         train_region(tmp_path / "run", index, config, False, Silent())
-    with pytest.raises(UsageError, match="another run") as caught:
+    with pytest.raises(UsageError, match="different run") as caught:
         train_region(tmp_path / "run", index, settings("train.seed=8"), True, Silent())
     told = str(caught.value).splitlines()[1:]
     assert sorted(told) == ["  optim.epochs: 1 → 14", "  train.seed: 7 → 8"]

@@ -13,7 +13,7 @@ from tables import sample
 
 from pipeline.errors import ConfigError, UnreadableImageError
 from stages.data.acquisition import (
-    FEWEST_GROUPS,
+    MIN_GROUPS,
     acquisition,
     keep_groups_whole,
     left_out,
@@ -44,11 +44,11 @@ def test_a_group_of_two_acquisitions_goes_to_that_of_most_of_its_pictures():
 
 
 def test_only_acquisitions_with_enough_groups_of_supported_regions_are_left_out():
-    rows = [sample(str(n), group=f"g{n}") for n in range(FEWEST_GROUPS)]
-    legs = [sample(f"l{n}", group=f"l{n}", regions="none") for n in range(FEWEST_GROUPS)]
-    names = ["x"] * FEWEST_GROUPS + ["y"] * FEWEST_GROUPS
+    rows = [sample(str(n), group=f"g{n}") for n in range(MIN_GROUPS)]
+    legs = [sample(f"l{n}", group=f"l{n}", regions="none") for n in range(MIN_GROUPS)]
+    names = ["x"] * MIN_GROUPS + ["y"] * MIN_GROUPS
     assert left_out(rows + legs, names) == ["x"]
-    assert left_out(rows[1:], names[1:FEWEST_GROUPS]) == []
+    assert left_out(rows[1:], names[1:MIN_GROUPS]) == []
 
 
 def pictures(folder: Path) -> Index:
@@ -127,5 +127,5 @@ def test_folds_repeat_with_their_seed_and_differ_between_acquisitions(table):
 
 def test_one_acquisition_cannot_be_left_out(table):
     alone = replace(table, samples=tuple(s for s in table.samples if "small" in s.group))
-    with pytest.raises(ConfigError, match=r"found 1 acquisition\(s\).*set 1.22.*wanted two"):
+    with pytest.raises(ConfigError, match=r": 1 acquisition\(s\).*set 1.22.*at least two"):
         folds_by_acquisition(alone, 5, 7, ("train", "val"))

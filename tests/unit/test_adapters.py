@@ -71,7 +71,7 @@ def test_what_is_not_plain_is_refused_with_what_was_found_and_what_there_is(tmp_
     text = str(caught.value)
     assert "found set_b/, notes.txt" in text
     for name, layout in LAYOUTS.items():
-        assert f"- {name}: {layout.wanted}" in text
+        assert f"- {name}: {layout.description}" in text
     assert "--layout" in caught.value.hint
 
 
@@ -85,15 +85,17 @@ def test_numbered_folders_are_no_classes(tmp_path):
 def test_a_layout_that_is_not_there_is_refused(tmp_path):
     draw(tmp_path / "odd" / "1.png", 1)
     for name in ("mura", "fracatlas"):
-        with pytest.raises(InputMissingError, match="wanted"):
+        with pytest.raises(InputMissingError, match="expected"):
             read_layout(name, tmp_path / "odd", unwatched, {})
-    with pytest.raises(InputMissingError, match="wanted a CSV file"):
+    with pytest.raises(InputMissingError, match="expected a CSV file"):
         read_layout("table", tmp_path / "odd", unwatched, {})
 
 
 def test_an_option_of_another_layout_is_refused(tmp_path):
     root = layouts.mura(tmp_path)
-    with pytest.raises(UsageError, match="--label-kind is for layout table or folders or dicom"):
+    with pytest.raises(
+        UsageError, match="--label-kind applies to layout table or folders or dicom"
+    ):
         read_layout("mura", root, unwatched, {"label_kind": "fracture"})
 
 
@@ -133,8 +135,8 @@ def test_a_broken_negative_is_excluded_and_a_read_me_has_no_row(tmp_path, caplog
         ("a.png", "", "train"),
         ("b.png", "truncated", "excluded"),
     ]
-    assert "1 files are no pictures and have no row: licence.txt" in caplog.text
-    assert "1 pictures are excluded, the first: b.png" in caplog.text
+    assert "1 files are not pictures and were skipped: licence.txt" in caplog.text
+    assert "1 pictures were excluded, the first: b.png" in caplog.text
 
 
 # ---------------------------------------------------------------------------------- MURA
@@ -159,13 +161,31 @@ def test_mura_keeps_patient_study_label_and_division(mura):
 
 def test_a_patient_of_two_regions_is_one_group(mura):
     rows = [row for row in read_mura(mura) if row.group == "mura/patient00001"]
-    assert {row.regions for row in rows} == {"elbow", "none", "shoulder"}
+    assert {row.regions for row in rows} == {"elbow", "hand", "shoulder"}
     assert len({row.study for row in rows}) == 3
 
 
-def test_the_other_regions_of_mura_are_negatives_that_keep_their_label(mura):
+def test_folders_of_mura_mean_what_their_words_mean_everywhere(mura):
     rows = [row for row in read_mura(mura) if row.origin == "mura/XR_WRIST"]
-    assert {(row.regions, row.label) for row in rows} == {("none", 0), ("none", 1)}
+    assert {(row.regions, row.label) for row in rows} == {("hand", 0), ("hand", 1)}
+
+
+@pytest.mark.parametrize(
+    ("folder", "regions"),
+    [
+        ("XR_ELBOW", "elbow"),
+        ("XR_HAND", "hand"),
+        ("XR_SHOULDER", "shoulder"),
+        ("XR_FINGER", "hand"),
+        ("XR_WRIST", "hand"),
+        ("XR_FOREARM", "elbow?;hand?"),
+        ("XR_HUMERUS", "elbow?;shoulder?"),
+    ],
+)
+def test_every_folder_of_mura_is_known(tmp_path, folder, regions):
+    draw(tmp_path / f"MURA/train/{folder}/patient00001/study1_positive/image1.png", 1)
+    (row,) = read_mura(tmp_path / "MURA")
+    assert (row.regions, row.origin) == (regions, f"mura/{folder}")
 
 
 @pytest.mark.parametrize("place", [".", "..", "train", "valid"])
@@ -210,8 +230,8 @@ def test_a_picture_that_mura_lists_and_has_not_is_a_fault(tmp_path):
     with pytest.raises(IndexFaultsError) as caught:
         read_mura(root)
     assert len(caught.value.faults) == 2
-    assert f"train_image_paths.csv: no picture {root / place}" in caught.value.faults
-    assert any("stray.png: found outside of any study" in fault for fault in caught.value.faults)
+    assert f"train_image_paths.csv: picture {root / place} not found" in caught.value.faults
+    assert any("stray.png: outside a study folder" in fault for fault in caught.value.faults)
 
 
 def test_faults_of_muras_tables_are_listed(tmp_path):
@@ -223,7 +243,7 @@ def test_faults_of_muras_tables_are_listed(tmp_path):
     )  # fmt: skip
     with pytest.raises(IndexFaultsError) as caught:
         read_mura(root)
-    for words in ("line 1: no study", "line 2: no valid/ in 'elsewhere/'", "line 3: label is 'no'"):
+    for words in ("line 1: study ", "line 2: no valid/ in 'elsewhere/'", "line 3: label is 'no'"):
         assert any(words in fault for fault in caught.value.faults), words
 
 
@@ -349,7 +369,11 @@ def test_every_fault_of_the_authors_layout_is_listed(tmp_path):
     with pytest.raises(IndexFaultsError) as caught:
         read_fracatlas(root)
     assert len(caught.value.faults) == 3
-    for words in ("line 2: hand is 'yes'", "line 5: b.jpg was in line 3", "line 4: lost.jpg is in"):
+    for words in (
+        "line 2: hand is 'yes'",
+        "line 5: b.jpg is already in line 3",
+        "line 4: lost.jpg is in",
+    ):
         assert any(words in fault for fault in caught.value.faults), words
     sheet(root / "dataset.csv", [["image_id", "hand"], ["a.jpg", 1]])
     with pytest.raises(IndexFaultsError, match="no column 'fractured'"):

@@ -11,7 +11,9 @@ import pytest
 from layouts import cut, draw, sheet
 from tables import sample
 
+from pipeline.domain import REGIONS
 from pipeline.errors import IndexFaultsError, InputMissingError, UsageError
+from stages.data.adapters import table as table_layout
 from stages.data.adapters.columns import parse_columns
 from stages.data.adapters.dicom import read_studies
 from stages.data.adapters.folders import is_folders, read_folders
@@ -85,8 +87,12 @@ def test_other_words_are_no_labels(word):
         ("none", "none"),
         ("", "unknown"),
         ("unknown", "unknown"),
-        ("forearm", None),
-        ("HUMERUS", None),
+        ("forearm", "elbow?;hand?"),
+        ("HUMERUS", "elbow?;shoulder?"),
+        ("CLAVICLE", "shoulder?"),
+        ("forearm, wrist", "elbow?;hand"),
+        ("hand; elbow", "elbow;hand"),
+        ("elbow?;hand?;shoulder?", "unknown"),
         ("hand, gizmo", None),
         ("left", None),
     ],
@@ -96,6 +102,15 @@ def test_region_words(text, regions):
 
 
 # ---------------------------------------------------------------------------------- folders
+
+
+@pytest.mark.parametrize(
+    ("folders", "regions"),
+    [("arm/elbow", "elbow"), ("arm", "elbow?;shoulder?"), ("elbow/hand", "unknown")],
+)
+def test_a_folder_that_leaves_nothing_open_counts_first(tmp_path, folders, regions):
+    root = tree(tmp_path, f"{folders}/fractured/1.png", f"{folders}/not fractured/2.png")
+    assert {row.regions for row in read_folders(root)} == {regions}
 
 
 def test_the_multi_region_set(tmp_path):
@@ -177,8 +192,10 @@ def test_a_picture_in_no_class_folder_has_no_label(tmp_path, caplog):
     rows = by_place(read_folders(root), root)
     assert [rows[name].label for name in ("train/3.png", "4.png")] == [None, None]
     assert rows["4.png"].label_kind == ""
-    assert "2 pictures are in no class folder: 4.png, 3.png" in caplog.text
-    assert "1 pictures are in no split folder, and so for training: 4.png" in caplog.text
+    assert "2 pictures are outside the class folders: 4.png, 3.png" in caplog.text
+    assert (
+        "1 pictures are outside the split folders and are used for training: 4.png" in caplog.text
+    )
     assert rows["4.png"].split == "train"
 
 
@@ -286,8 +303,8 @@ def test_plain_names_are_known_and_told(tmp_path, caplog):
         (row,) = read_listed(source)
     assert (row.label, row.group) == (1, "p")
     assert row.label_kind == "fracture"  # the column says so
-    assert "path=FileName (by its name), label=Fractured (by its name)" in caplog.text
-    assert "group=Patient ID (by its name)" in caplog.text
+    assert "path=FileName (by name), label=Fractured (by name)" in caplog.text
+    assert "group=Patient ID (by name)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -322,7 +339,7 @@ def test_every_fault_of_a_table_is_listed_with_its_line(tmp_path):
     with pytest.raises(IndexFaultsError) as caught:
         read_listed(source)
     wanted = (
-        "line 2: label is 'maybe', wanted", f"line 3: no picture {tmp_path / 'lost.png'}",
+        "line 2: label is 'maybe', expected", f"line 3: picture {tmp_path / 'lost.png'} not found",
         "line 4: label is '-1'", "line 4: split is 'later'", "line 5: boxes are '0 0 2 2'",
         "line 6: path is empty",
     )  # fmt: skip
@@ -331,10 +348,10 @@ def test_every_fault_of_a_table_is_listed_with_its_line(tmp_path):
 
 
 def test_words_that_name_no_region_are_counted(tmp_path, caplog):
-    rows = [["a.png", "1", "gizmo"], ["b.png", "1", "gizmo"], ["c.png", "1", "forearm"]]
+    rows = [["a.png", "1", "gizmo"], ["b.png", "1", "gizmo"], ["c.png", "1", "thing"]]
     source = table(tmp_path, ["path", "label", "region"], *rows)
     assert {row.regions for row in read_listed(source)} == {"unknown"}
-    assert "'gizmo' 2 times, 'forearm' 1 times" in caplog.text
+    assert "'gizmo' 2 times, 'thing' 1 times" in caplog.text
 
 
 def test_a_table_without_groups_warns_and_each_picture_is_its_own(tmp_path, caplog):
@@ -347,7 +364,7 @@ def test_a_table_without_groups_warns_and_each_picture_is_its_own(tmp_path, capl
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"patth": "path"}, "'patth' is no field"),
+        ({"patth": "path"}, "'patth' is not a field"),
         ({"label": "Lable"}, "no column 'Lable' for label, found path, label"),
     ],
 )
@@ -360,7 +377,7 @@ def test_a_column_that_is_not_there_is_refused(tmp_path, columns, words):
 
 def test_a_table_without_paths_is_refused(tmp_path):
     source = table(tmp_path, ["scan", "label"], ["a.png", "1"])
-    with pytest.raises(UsageError, match="no column of paths is known, found scan, label"):
+    with pytest.raises(UsageError, match="no known column holds paths, found scan, label"):
         read_listed(source)
     assert [row.path.name for row in read_listed(source, {"path": "scan"})] == ["a.png"]
 
@@ -407,6 +424,21 @@ def test_an_index_that_calls_a_kind_wrongly_is_refused(tmp_path):
         read_listed(source)
 
 
+def test_an_index_without_known_regions_knew_the_first_three_and_any_other_table_all(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(table_layout, "REGIONS", (*REGIONS, "knee"))
+    plain = table(tmp_path, ["path", "label", "regions"], ["a.png", "1", "hand"])
+    (row,) = read_listed(plain)
+    assert row.known_regions == "elbow;hand;shoulder;knee"
+    write_index([replace(row, known_regions="elbow;hand;shoulder")], tmp_path / "index.csv")
+    (row,) = read_listed(tmp_path / "index.csv")
+    assert row.known_regions == "elbow;hand;shoulder"
+    write_index([replace(row, known_regions="elbow;hand;shoulder;foot")], tmp_path / "index.csv")
+    (row,) = read_listed(tmp_path / "index.csv")
+    assert row.known_regions == "elbow;hand;shoulder;foot"
+
+
 # ---------------------------------------------------------------------------------- DICOM
 
 HEADERS = [
@@ -431,7 +463,7 @@ def name_of(row):
 def test_headers_give_patient_study_and_region(archive):
     rows = sorted(read_studies(archive), key=name_of)
     assert [row.regions for row in rows] == [
-        *("elbow", "hand", "none", "unknown", "unknown", "unknown")
+        *("elbow", "hand", "none", "elbow?;hand?", "unknown", "unknown")
     ]
     assert rows[0].group == rows[1].group != rows[2].group == rows[3].group
     assert rows[0].study != rows[1].study
@@ -452,7 +484,7 @@ def test_no_identifier_reaches_the_table_or_the_log(archive, tmp_path, caplog):
         for word in (*factories.IDENTIFIERS, "NOBODY", "2.25", "ACC-77"):
             assert word not in text.replace("PatientID", "")
     assert {row.label for row in rows} == {1, None}
-    assert "1 labels are of no file that was found (by PatientID)" in caplog.text
+    assert "1 labels match no file (by PatientID)" in caplog.text
     assert "4 of 6 files have no label" in caplog.text
 
 
@@ -498,9 +530,9 @@ def test_the_most_particular_identifier_counts(archive, tmp_path):
 
 def test_dicom_columns_may_be_told(archive, tmp_path):
     labels = sheet(tmp_path / "labels.csv", [["mrn", "dx"], ["NOBODY-0002", "positive"]])
-    with pytest.raises(UsageError, match="no column that names files is known, found mrn, dx"):
+    with pytest.raises(UsageError, match="no known column identifies files, found mrn, dx"):
         read_studies(archive, labels)
-    with pytest.raises(UsageError, match="no column of labels is known"):
+    with pytest.raises(UsageError, match="no known column holds labels"):
         read_studies(archive, labels, {"PatientID": "mrn"})
     rows = read_studies(archive, labels, {"PatientID": "mrn", "label": "dx"}, "abnormality")
     assert {row.label_kind for row in rows if row.label} == {"abnormality"}
@@ -508,7 +540,7 @@ def test_dicom_columns_may_be_told(archive, tmp_path):
 
 def test_a_listed_dicom_file_that_is_missing_is_a_fault(archive, tmp_path):
     labels = sheet(tmp_path / "labels.csv", [["path", "label"], ["ST000000/IM000099", "1"]])
-    with pytest.raises(IndexFaultsError, match="line 2: no picture ST000000/IM000099"):
+    with pytest.raises(IndexFaultsError, match="line 2: picture ST000000/IM000099 not found"):
         read_studies(archive, labels)
     with pytest.raises(InputMissingError):
         read_studies(archive, tmp_path / "absent.csv")
@@ -539,4 +571,4 @@ def test_a_body_part_that_is_no_code_is_not_repeated(tmp_path, caplog):
 def test_a_file_name_that_holds_the_patient_is_warned_of(archive, caplog):
     (archive / "ST000000").rename(archive / factories.PATIENT_ID)
     read_studies(archive)
-    assert "2 file names hold the patient's identifier" in caplog.text
+    assert "2 file names contain the patient's identifier" in caplog.text

@@ -5,7 +5,8 @@ import timm
 import torch
 
 from pipeline.errors import ConfigError
-from stages.model import Head, Network, make_backbone
+from stages.head import Head
+from stages.model import Network, make_backbone
 
 CANVAS = (64, 96)
 WITH_MAP = {
@@ -90,7 +91,7 @@ def test_the_networks_of_the_field_have_the_shapes_that_their_authors_give():
 
 
 def test_a_mistyped_name_is_answered_with_the_nearest():
-    with pytest.raises(ConfigError, match="timm knows no 'resnet5o'") as caught:
+    with pytest.raises(ConfigError, match="timm has no model 'resnet5o'") as caught:
         make_backbone("resnet5o", CANVAS)
     assert "resnet50" in caught.value.hint
 

@@ -160,7 +160,7 @@ def test_contradictory_labels_are_a_failure_even_in_one_split(shelf):
     assert kinds(found.failures) == [Kind.LABELS]
     assert found.leaks == ()
     assert found.failures[0].detail == "fracture 1 and 0"
-    assert "vouched" in describe_audit(found)
+    assert "some pictures have faults" in describe_audit(found)
     other_meaning = replace(rows[1], label_kind="abnormality")
     assert look(rows[0], other_meaning).failures == ()
     unknown = replace(rows[1], label=None, label_kind="")
@@ -232,7 +232,7 @@ def test_a_leaking_table_is_read_to_be_audited_but_not_to_be_trained_on(shelf, t
     with pytest.raises(IndexFaultsError) as caught:
         read_index(tmp_path / "index.csv")
     words = " ".join(caught.value.faults)
-    for fault in ("group g", "file content", "listed more than once", "no such file"):
+    for fault in ("group g", "file content", "listed more than once", "file not found"):
         assert fault in words
     table = read_table(tmp_path / "index.csv")
     assert [s.path.name for s in table.samples] == ["a.jpg", "b.jpg", "b.jpg", "gone.jpg"]
@@ -273,12 +273,12 @@ def test_the_page_stands_alone_and_shows_pairs_without_trusting_names(shelf, tmp
 
 
 def test_the_page_leaves_out_what_is_too_much_and_the_table_does_not(shelf, tmp_path, monkeypatch):
-    monkeypatch.setattr("stages.data.audit_page.SHOWN", 2)
+    monkeypatch.setattr("stages.data.audit_page.MAX_FINDINGS", 2)
     rows = [shelf(f"{n}.jpg", HANDS[0], "test" if n else "train", group="g") for n in range(5)]
     found = look(*rows)
     write_audit(found, tmp_path)
     page = (tmp_path / "audit.html").read_text(encoding="utf-8")
-    assert "5 of them are left out here; pairs.csv lists all." in page
+    assert "5 more are not displayed; pairs.csv lists all." in page
     table = pd.read_csv(tmp_path / "pairs.csv", keep_default_na=False)
     assert tuple(table.columns) == COLUMNS
     assert len(table) == len(found.findings) == 8

@@ -165,6 +165,13 @@ def test_what_a_view_no_longer_shows_is_unknown(wanted, close, boxes, marked, le
     torch.testing.assert_close(found, torch.tensor(left, dtype=torch.float32), equal_nan=True)
 
 
+def test_a_fracture_that_is_out_of_view_takes_its_types_along():
+    sample = Sample(Path("x.png"), "hand", 1, "fracture", "g", "", "train", "o", "", "0" * 64)
+    targets = torch.tensor([1.0, 1.0, 0.0])  # the decision, then two types
+    assert in_view(targets, (True,) * 3, True, sample, False).isnan().all()
+    assert torch.equal(in_view(targets, (True,) * 3, True, sample, True), targets)
+
+
 def test_mixup_blends_pictures_and_targets_and_keeps_unknown_unknown():
     images = torch.arange(4.0).view(4, 1, 1, 1)
     targets = torch.tensor([[0.0], [1.0], [float("nan")], [1.0]])

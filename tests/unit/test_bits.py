@@ -86,7 +86,7 @@ def test_values_decide_where_highbit_cannot_be_right(shift: int, high: int) -> N
     (flag,) = image.flags
     assert (flag.name, flag.reason) == (
         "header-mended",
-        "Header mended: HighBit contradicts the values",
+        "Header corrected: HighBit contradicts the values",
     )
 
 

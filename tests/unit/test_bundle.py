@@ -1,10 +1,11 @@
 import hashlib
+import json
 
 import pytest
-from bundles import GATE, standard_specs
+from bundles import GATE, contract, ensemble, standard_specs
 from pydantic import ValidationError
 
-from pipeline.bundle import METADATA_KEY, BundleSpec, Kind, Precision
+from pipeline.bundle import METADATA_KEY, Kind, Precision, read_contract
 from pipeline.errors import BundleError
 from pipeline.weights.manifest import (
     Manifest,
@@ -14,13 +15,17 @@ from pipeline.weights.manifest import (
     write_manifest,
 )
 
+TYPES = {"labels": ["a", "b"], "activation": "softmax", "temperature": [1.0, 1.0], "bias": [0, 0]}
+
 
 def spec_of(kind):
-    return next(spec for spec in standard_specs() if spec.kind is kind)
+    fracture = standard_specs()[2:4]
+    specs = [*standard_specs(), ensemble("both", fracture, region="hand")]
+    return next(spec for spec in specs if spec.kind is kind)
 
 
 def rebuilt(spec, **changes):
-    return BundleSpec.model_validate({**spec.model_dump(), **changes})
+    return contract({**spec.model_dump(), **changes})
 
 
 def entry(**changes):
@@ -33,7 +38,35 @@ def entry(**changes):
 
 def test_a_contract_survives_the_metadata():
     for spec in standard_specs():
-        assert BundleSpec.from_metadata(spec.to_metadata(), "x.onnx") == spec
+        assert read_contract(spec.to_metadata(), "x.onnx") == spec
+
+
+OLD = {
+    "members": {}, "labels": [], "heatmap": True, "region": None, "target": None,
+    "temperature": [], "bias": [], "route_thresholds": {}, "density": None,
+    "operating_points": {}, "default_point": None, "study_points": {}, "closer": None,
+    "trunk": None,
+}  # fmt: skip
+"""What every contract of schema 2 held, of whatever kind."""
+
+
+@pytest.mark.parametrize("kind", [Kind.TRUNK, Kind.REGION, Kind.FRACTURE, Kind.ENSEMBLE])
+def test_a_contract_of_an_older_schema_is_read(kind):
+    spec = spec_of(kind)
+    told = {**OLD, **spec.model_dump(mode="json"), "schema_version": 2}
+    told.pop("types", None)
+    if kind is Kind.ENSEMBLE:
+        told["kind"] = "fracture"
+    read = read_contract({METADATA_KEY: json.dumps(told)}, "x.onnx")
+    assert read == spec.changed(schema_version=2)
+    assert read_contract(read.to_metadata(), "x.onnx") == read
+
+
+def test_a_field_of_another_kind_that_holds_something_is_refused_in_old_contracts_too():
+    told = {**OLD, **spec_of(Kind.TRUNK).model_dump(mode="json"), "schema_version": 2}
+    told["route_thresholds"] = {"hand": 0.5}
+    with pytest.raises(BundleError, match="route_thresholds"):
+        read_contract({METADATA_KEY: json.dumps(told)}, "x.onnx")
 
 
 @pytest.mark.parametrize(
@@ -42,45 +75,40 @@ def test_a_contract_survives_the_metadata():
 )
 def test_a_foreign_network_is_refused_by_name(metadata, message):
     with pytest.raises(BundleError, match=message) as caught:
-        BundleSpec.from_metadata(metadata, "x.onnx")
+        read_contract(metadata, "x.onnx")
     assert str(caught.value).startswith("x.onnx")
 
 
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        (Kind.TRUNK, {"trunk": None}, "a trunk has a digest"),
-        (Kind.REGION, {"trunk": None}, "names its trunk"),
-        (Kind.REGION, {"temperature": (1.0,)}, "one value a label"),
-        (Kind.REGION, {"route_thresholds": {"hand": 0.5}}, "route_thresholds has one value"),
-        (Kind.FRACTURE, {"density": GATE}, "only a region stage has a density gate"),
+        (Kind.TRUNK, {"trunk": None}, "trunk"),
+        (Kind.TRUNK, {"labels": ("fracture",)}, "not permitted"),
+        (Kind.REGION, {"trunk": None}, "must name its trunk"),
+        (Kind.REGION, {"temperature": (1.0,)}, "one value per label"),
+        (Kind.REGION, {"route_thresholds": {"hand": 0.5}}, "route_thresholds must have one value"),
+        (Kind.FRACTURE, {"density": GATE}, "not permitted"),
         (Kind.REGION, {"density": {**GATE.model_dump(), "threshold": float("nan")}}, "threshold"),
-        (Kind.FRACTURE, {"region": None}, "a fracture stage has a region"),
+        (Kind.FRACTURE, {"region": None}, "fracture.region"),
+        (Kind.FRACTURE, {"labels": ("fracture", "dislocation")}, "at most 1 item"),
         (Kind.FRACTURE, {"default_point": "lucky"}, "default operating point"),
         (Kind.FRACTURE, {"temperature": (0.0,)}, "greater than 0"),
         (Kind.FRACTURE, {"trunk": "abc"}, "pattern"),
         (Kind.FRACTURE, {"author": "me"}, "not permitted"),
-        (Kind.FRACTURE, {"members": {"a": "0" * 64, "b": "1" * 64}}, "takes members, and no trunk"),
-        (Kind.FRACTURE, {"input": "members", "trunk": None}, "two members or more, found 0"),
+        (Kind.FRACTURE, {"members": {"a": "0" * 64, "b": "1" * 64}}, "not permitted"),
+        (Kind.FRACTURE, {"types": {**TYPES, "labels": ["a", "a"]}}, "listed twice"),
+        (Kind.FRACTURE, {"types": {**TYPES, "bias": [0.0]}}, "one value per type"),
         (
             Kind.FRACTURE,
-            {"input": "members", "trunk": None, "members": {"a": "0" * 64}},
-            "two members or more, found 1",
+            {"types": {**TYPES, "labels": ["a"], "temperature": [1.0], "bias": [0.0]}},
+            "at least two types",
         ),
-        (
-            Kind.FRACTURE,
-            {"input": "members", "trunk": None, "members": {"a": "0" * 64, "b": "c"}},
-            "pattern",
-        ),
-        (
-            Kind.FRACTURE,
-            {
-                "input": "members",
-                "trunk": None,
-                "members": {"fracture-elbow": "0" * 64, "b": "1" * 64},
-            },
-            "not its own member",
-        ),
+        (Kind.ENSEMBLE, {"members": {}}, "at least 2 items"),
+        (Kind.ENSEMBLE, {"members": {"a": "0" * 64}}, "at least 2 items"),
+        (Kind.ENSEMBLE, {"members": {"a": "0" * 64, "b": "c"}}, "pattern"),
+        (Kind.ENSEMBLE, {"members": {"both": "0" * 64, "b": "1" * 64}}, "be its own member"),
+        (Kind.ENSEMBLE, {"closer": None}, "not permitted"),
+        (Kind.ENSEMBLE, {"kind": "vote"}, "does not match any of the expected tags"),
     ],
 )
 def test_an_incomplete_contract_cannot_be_built(kind, changes, message):
@@ -91,7 +119,7 @@ def test_an_incomplete_contract_cannot_be_built(kind, changes, message):
 def test_an_unknown_operating_point_lists_the_known_ones():
     spec = spec_of(Kind.FRACTURE)
     assert spec.operating_point(None).name == spec.default_point
-    with pytest.raises(BundleError, match="'lucky', wanted one of"):
+    with pytest.raises(BundleError, match="'lucky', expected one of"):
         spec.operating_point("lucky")
 
 
@@ -118,13 +146,13 @@ def test_altered_cut_and_missing_files_are_refused(tmp_path):
     content = b"abc"
     digest = hashlib.sha256(content).hexdigest()
     listed = entry(file="x.onnx", sha256=digest)
-    with pytest.raises(BundleError, match="cannot be read"):
+    with pytest.raises(BundleError, match="cannot read"):
         read_verified(tmp_path, listed)
     (tmp_path / "x.onnx").write_bytes(content)
     assert read_verified(tmp_path, listed) == content
     for altered in (b"abd", b"ab", b"abcc"):
         (tmp_path / "x.onnx").write_bytes(altered)
-        with pytest.raises(BundleError, match="the manifest says"):
+        with pytest.raises(BundleError, match="the manifest lists"):
             read_verified(tmp_path, listed)
 
 
@@ -134,7 +162,7 @@ def test_a_manifest_is_written_whole_and_sorted(tmp_path):
     assert [e.name for e in read_manifest(tmp_path).bundles] == ["region", "trunk"]
     assert [p.name for p in tmp_path.iterdir()] == ["manifest.json"]
     (tmp_path / "manifest.json").write_text('{"bundles": [')
-    with pytest.raises(BundleError, match="unreadable manifest"):
+    with pytest.raises(BundleError, match="invalid manifest"):
         read_manifest(tmp_path)
     with pytest.raises(BundleError, match="not found"):
         read_manifest(tmp_path / "nowhere")

@@ -48,11 +48,14 @@ def test_the_route_threshold_lies_in_the_middle_of_the_gap():
 
 
 def test_the_route_threshold_does_not_depend_on_how_many_pictures_are_to_be_refused():
-    supported, refusable = [0.35, 0.8, 0.9], [0.05, 0.1, 0.2, 0.4]
+    supported, refusable = [0.35, 0.8, 0.9], [*np.linspace(0.02, 0.2, 9), 0.4]
     for times in (1, 100):
-        labels = np.array([1.0] * 3 + [0.0] * 4 * times)
+        labels = np.array([1.0] * 3 + [0.0] * 10 * times)
         threshold = route_threshold(labels, np.array(supported + refusable * times))
-        assert 0.2 < threshold < 0.35, "a third missed is worse than a quarter of false alarms"
+        assert 0.2 < threshold < 0.35, "a third missed is worse than 3 times a tenth let in"
+        labels = np.array([1.0] * 3 + [0.0] * 5 * times)
+        threshold = route_threshold(labels, np.array(supported + refusable[5:] * times))
+        assert 0.4 < threshold < 0.8, "and better than 3 times a fifth"
 
 
 def test_operating_points_reach_their_targets_on_their_own_split():
@@ -86,8 +89,8 @@ def test_views_of_a_picture_are_no_cases_of_their_own():
     views = np.tile(labels, 3), np.concatenate([scores, scores - 0.1, scores + 0.1])
     plain = np.arange(3 * 67) < 67
     once, thrice = operating_points(labels, scores), operating_points(*views, plain=plain)
-    assert "not promised by 7 cases" in once["sensitive"].rule
-    assert "not promised by 7 cases" in thrice["sensitive"].rule
+    assert "not guaranteed with 7 cases" in once["sensitive"].rule
+    assert "not guaranteed with 7 cases" in thrice["sensitive"].rule
     assert thrice["sensitive"].threshold <= views[1][views[0] == 1].min()
     for name, point in thrice.items():
         called = scores[labels == 1] >= np.float32(point.threshold)
@@ -110,9 +113,9 @@ def test_few_cases_cannot_promise_a_target():
     labels = np.array([1] * 5 + [0] * 60, np.float32)
     scores = np.linspace(1, 0, 65, dtype=np.float32)
     points = operating_points(labels, scores)
-    assert "not promised by 5 cases" in points["sensitive"].rule
+    assert "not guaranteed with 5 cases" in points["sensitive"].rule
     assert points["sensitive"].sensitivity.value == 1.0
-    assert "not promised" not in points["specific"].rule
+    assert "not guaranteed" not in points["specific"].rule
 
 
 def test_what_lies_between_sensitive_and_the_point_is_uncertain():
@@ -152,4 +155,4 @@ def test_operating_points_say_when_there_were_no_cases():
     assert points["balanced"].sensitivity.value is None
     assert points["balanced"].sensitivity.note == "no cases"
     for point in points.values():
-        assert "undefined for want of cases (0 positive, 4 other): 0.5 stands in" in point.rule
+        assert "undefined, too few cases (0 positive, 4 other): 0.5 is used" in point.rule

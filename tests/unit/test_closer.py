@@ -58,6 +58,34 @@ def test_all_looks_together_decide(weights):
     assert said.evidence.shape == first.evidence.shape
 
 
+def test_types_are_those_of_the_look_that_sees_most(tmp_path):
+    types = {"labels": ["a", "b"], "activation": "sigmoid", "temperature": [1, 2], "bias": [0, 1]}
+    told = looking().changed(types=types)
+    others = [s for s in standard_specs() if s.name != "fracture-hand"]
+    opened = load_bundles(write_bundles(tmp_path / "weights", [*others, told]), CPU)
+    assert opened.tell_types
+    stage = opened.fracture["hand"]
+    low = paint({"hand": 0.9}, {"hand": 0.3}).astype(np.float32)[None] / 255
+    high = paint({"hand": 0.9}, {"hand": 0.8}).astype(np.float32)[None] / 255
+    for picture, type_cell in ((low, 0.9), (high, 0.2)):
+        picture[:, 16:24, 8:16] = type_cell  # type a; type b stays
+    single = load_bundles(tmp_path / "weights", CPU.model_copy(update={"looks": 1}))
+    for first, larger in ((low, high), (high, low)):
+        big = np.kron(larger, np.ones((1, 2, 2), np.float32))
+        batch = Batch([{SPEC: first, LARGER: big}], opened.trunks)
+        alone = single.fracture["hand"].look(batch, evidence=True)
+        cut = [part(big, place, SPEC) for place in places(alone.evidence[0, 0], 2, LARGER, SPEC)]
+        near = single.fracture["hand"].look(batch.parts(SPEC, cut))
+        logits = [alone.logits[0, 0], *near.logits[:, 0]]
+        wanted = np.concatenate([alone.types.probabilities, near.types.probabilities])
+        found = stage.look(batch).types
+        assert found.labels == ("a", "b")
+        np.testing.assert_array_equal(found.probabilities[0], wanted[int(np.argmax(logits))])
+        np.testing.assert_allclose(
+            alone.types.probabilities[0, 0], 1 / (1 + np.exp(-alone.types.logits[0, 0])), rtol=1e-4
+        )
+
+
 def test_a_run_uses_the_thresholds_of_the_looks_that_it_takes(weights, tmp_path):
     picture = write_png(tmp_path / "in/a.png", {"hand": 0.9}, {"hand": 0.9})
     (all_looks,) = run([picture], load_bundles(weights, CPU), CPU)
@@ -70,16 +98,16 @@ def test_a_run_uses_the_thresholds_of_the_looks_that_it_takes(weights, tmp_path)
 
 
 def test_a_number_of_looks_that_no_specialist_was_made_for_is_refused(weights):
-    with pytest.raises(UsageError, match=r"looks is 2, but fracture-.* was made for"):
+    with pytest.raises(UsageError, match=r"looks is 2, but fracture-.* supports"):
         load_bundles(weights, CPU.model_copy(update={"looks": 2}))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"canvas": SPEC.model_copy(update={"width_px": 64})}, "other proportions"),
+        ({"canvas": SPEC.model_copy(update={"width_px": 64})}, "aspect ratio"),
         ({"canvas": LARGER.model_copy(update={"frame": "limb"})}, "same frame"),
-        ({"operating_points": {}}, "other operating points"),
+        ({"operating_points": {}}, "operating points of the first look"),
     ],
 )
 def test_closer_looks_that_do_not_fit_their_stage_are_no_contract(changes, message):
@@ -88,5 +116,5 @@ def test_closer_looks_that_do_not_fit_their_stage_are_no_contract(changes, messa
 
 
 def test_only_fracture_stages_look_closer():
-    with pytest.raises(ValidationError, match="only a fracture stage"):
+    with pytest.raises(ValidationError, match="closer"):
         spec("region", Kind.REGION, closer=looking().closer)

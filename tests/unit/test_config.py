@@ -69,7 +69,7 @@ def test_a_section_given_in_part_keeps_the_other_defaults_of_its_model():
 
 @pytest.mark.parametrize("text", ["batch_size", "=3"])
 def test_an_override_that_is_none_is_refused(text):
-    with pytest.raises(ConfigError, match="wanted key=value"):
+    with pytest.raises(ConfigError, match="expected key=value"):
         load(RunConfig, None, [text])
 
 

@@ -59,11 +59,11 @@ def test_peak_memory_is_that_of_the_contender_alone(tmp_path):
 @pytest.mark.parametrize(
     ("how", "fails_at", "reason"),
     [
-        ("leaves", 0, "its process ended with exit code 7"),
-        ("leaves", 2, "its process ended with exit code 7"),
+        ("leaves", 0, "the process ended with exit code 7"),
+        ("leaves", 2, "the process ended with exit code 7"),
         ("refuses", 0, "no memory left (buy some)"),
         ("refuses", 1, "no memory left (buy some)"),
-        ("forgets", 1, "it wrote 4 rows, wanted 5"),
+        ("forgets", 1, "it wrote 4 rows, expected 5"),
     ],
 )
 def test_who_fails_is_out_with_the_reason_and_the_others_go_on(tmp_path, how, fails_at, reason):

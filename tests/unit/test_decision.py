@@ -26,7 +26,7 @@ def test_every_region_at_or_above_its_threshold_fires():
 def test_no_region_is_refused_with_the_nearest_one_named():
     call = route({"elbow": 0.1, "hand": 0.4, "shoulder": 0.2}, HALF)
     assert call.fired == ()
-    assert "nearest is hand with probability 0.400, wanted 0.500" in str(refusal(call, HALF))
+    assert "nearest is hand with probability 0.400, expected 0.500" in str(refusal(call, HALF))
 
 
 def test_thresholds_belong_to_regions_not_to_places():
@@ -37,7 +37,7 @@ def test_thresholds_belong_to_regions_not_to_places():
 def test_fired_without_any_specialist_is_refused():
     call = route({"elbow": 0.1, "hand": 0.9, "shoulder": 0.2}, HALF)
     assert refusal(call, {"elbow"}) == (
-        "recognised as hand, for which there is no specialist; there is one for elbow"
+        "recognised as hand, which has no specialist; specialists are available for elbow"
     )
     assert refusal(call, set()) is not None
 
@@ -84,9 +84,9 @@ def test_verdict_at_the_edges_of_the_operating_point(probability, verdict):
 
 @pytest.mark.parametrize("bad", [float("nan"), -0.1, 1.1])
 def test_what_is_no_probability_is_refused(bad):
-    with pytest.raises(ValueError, match="wanted a number in"):
+    with pytest.raises(ValueError, match="expected a number in"):
         route({"elbow": bad, "hand": 0.9, "shoulder": 0.2}, HALF)
-    with pytest.raises(ValueError, match="wanted a number in"):
+    with pytest.raises(ValueError, match="expected a number in"):
         decide("hand", "fracture", bad, POINT)
 
 
@@ -111,8 +111,8 @@ def test_below_the_threshold_of_the_density_gate_no_region_fires(density, thresh
 
 def test_an_unfamiliar_picture_is_refused_for_that_reason():
     call = route(SURE, HALF, 0.31, 0.52)
-    wanted = "unlike anything that the networks were trained on: similarity 0.310, wanted 0.520"
-    assert str(refusal(call, {"hand"})).startswith(wanted)
+    expected = "unlike anything that the networks were trained on: similarity 0.310, expected 0.520"
+    assert str(refusal(call, {"hand"})).startswith(expected)
     assert examiners(call, {"hand"}) == ()
 
 
@@ -154,7 +154,7 @@ def heard(probabilities, part=None, *, view="", modality="DX", how="combine", ma
 @pytest.mark.parametrize("part", ["CHEST", "THORACIC SPINE", "FOOT", "SKULL"])
 def test_a_header_that_names_a_part_elsewhere_vetoes_with_both_reasons(part):
     call = heard({"shoulder": 0.9}, part)
-    assert (call.fired, call.found, call.header_effect) == ((), ("shoulder",), "vetoed")
+    assert (call.fired, call.detected, call.header_effect) == ((), ("shoulder",), "vetoed")
     said = str(refusal(call, HALF))
     assert f"the header says {part}" in said
     assert "the router found shoulder with probability 0.900 (from 0.500)" in said
@@ -211,7 +211,7 @@ def test_only_a_projection_radiograph_is_helped_and_anything_is_vetoed(modality,
 def test_the_margin_is_a_setting_and_zero_helps_nobody():
     assert heard({"hand": 0.2}, "HAND", margin=1.5).fired == ("hand",)
     assert heard({"hand": 0.4999}, "HAND", margin=0.0).fired == ()
-    assert "wanted 0.269 or more" in str(heard({"hand": 0.2}, "HAND").reason)
+    assert "expected 0.269 or more" in str(heard({"hand": 0.2}, "HAND").reason)
 
 
 def test_a_header_that_is_ignored_does_nothing_and_the_call_says_so():
@@ -246,7 +246,7 @@ def test_a_header_opens_at_most_the_region_that_it_names_and_agrees_with_the_fla
         (region,) = opened
         p, t = probabilities[region], thresholds[region]
         assert p * (1 - t) * math.exp(margin) >= t * (1 - p) * (1 - 1e-9)
-    flags = reconcile(header, call.found if call.veto else call.fired)
+    flags = reconcile(header, call.detected if call.veto else call.fired)
     if call.header_effect in ("agreed", "helped"):
         assert flags == ()
     if call.header_effect == "vetoed":

@@ -105,7 +105,7 @@ def test_a_channel_without_a_value_changes_nothing():
 @pytest.mark.parametrize(
     ("training", "validation", "words"),
     [
-        (2, 5, "2 training pictures show a supported region, wanted 3 or more"),
+        (2, 5, "2 training pictures show a supported region; at least 3 are needed"),
         (5, 0, "0 validation pictures"),
     ],
 )
@@ -152,7 +152,7 @@ def test_features_that_are_no_numbers_are_refused(bad):
     broken = rows.copy()
     broken[3, 4] = bad
     for training, validation in ((broken, rows), (rows, broken)):
-        with pytest.raises(ConfigError, match="no numbers"):
+        with pytest.raises(ConfigError, match="not finite"):
             fit_density(training, validation, SMALL)
 
 
@@ -183,7 +183,7 @@ def test_a_run_folder_gives_back_what_was_saved(fitted, tmp_path):
     assert found.contract == fitted.contract
     for name in ("projection", "references"):
         np.testing.assert_array_equal(getattr(found, name), getattr(fitted, name))
-    with pytest.raises(ConfigError, match=r"cut at layer4\.2, found one that is cut at layer4\.1"):
+    with pytest.raises(ConfigError, match=r"cut at layer4\.2, but this one is cut at layer4\.1"):
         load(tmp_path, "layer4.1")
 
 

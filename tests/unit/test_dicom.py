@@ -153,7 +153,7 @@ def test_voi_lut_of_8_bits_takes_deep_input(data: bytes | None) -> None:
 
 def test_a_lut_that_contradicts_its_descriptor_is_refused() -> None:
     broken = lut([0, 1, 2, 3], 0, 16, b"\0\0")
-    with pytest.raises(UnreadableImageError, match=r"^x\.dcm: found .*ValueError"):
+    with pytest.raises(UnreadableImageError, match=r"^x\.dcm: cannot decode .*ValueError"):
         _pixels([[0, 1]], VOILUTSequence=broken)
 
 
@@ -262,7 +262,7 @@ def test_a_missing_modality_is_accepted() -> None:
 
 @pytest.mark.parametrize("modality", ["CT", "MR", "US", "NM", "PT", "MG", "RF", "XA", "IO", "PX"])
 def test_other_modalities_are_refused_by_name(modality: str) -> None:
-    with pytest.raises(NotARadiographError, match=rf"modality {modality}, wanted .*CR, DX"):
+    with pytest.raises(NotARadiographError, match=rf"modality {modality}, expected .*CR, DX"):
         _one(dicom_file(dicom(_RAMP, Modality=modality)))
 
 
@@ -272,7 +272,7 @@ def test_raw_detector_data_is_refused() -> None:
 
 
 def test_objects_without_a_picture_say_so() -> None:
-    with pytest.raises(NotARadiographError, match=r"modality SR\) that holds no picture"):
+    with pytest.raises(NotARadiographError, match=r"modality SR\) without a picture"):
         _one(dicom_file(dicom(None, Modality="SR")))
     with pytest.raises(UnreadableImageError, match="without its pixel data"):
         _one(dicom_file(dicom(None, Rows=4, Columns=4)))
@@ -281,7 +281,7 @@ def test_objects_without_a_picture_say_so() -> None:
 def test_truncated_pixels_tell_both_lengths() -> None:
     content = dicom_file(dicom(_RAMP))
     with pytest.raises(
-        UnreadableImageError, match=r"found 6044 bytes .*, wanted 6144: .*truncated"
+        UnreadableImageError, match=r"found 6044 bytes .*, expected 6144: .*truncated"
     ):
         _one(content[:-100])
 
@@ -290,8 +290,8 @@ def test_truncated_pixels_tell_both_lengths() -> None:
     ("attributes", "words"),
     [
         ({"Rows": 60000, "Columns": 60000}, "60000 x 60000 px"),
-        ({"Rows": 0}, "wanted 1 to"),
-        ({"BitsStored": 0}, "0 bits a pixel"),
+        ({"Rows": 0}, "expected 1 to"),
+        ({"BitsStored": 0}, "0 bits per pixel"),
         ({"PhotometricInterpretation": "HSV"}, "HSV"),
     ],
 )

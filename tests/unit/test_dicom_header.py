@@ -67,7 +67,7 @@ def test_an_illegal_value_that_the_pixels_do_not_need_is_left_out_and_named(
     np.testing.assert_array_equal(image.pixels, _control())
     (flag,) = image.flags
     assert flag.name == "header-mended"
-    assert flag.reason == f"Header mended: an illegal {keyword} was left out"
+    assert flag.reason == f"Header corrected: an illegal {keyword} was ignored"
 
 
 def test_a_decimal_comma_is_read_as_a_point() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -226,7 +227,15 @@ def test_a_file_that_changed_or_went_gets_nothing(tmp_path, caplog):
     assert "x.dcm: found another content than was judged" in caplog.text
     path.unlink()
     assert objects(tmp_path, outcomes) == {}
-    assert "x.dcm: found a file that cannot be read" in caplog.text
+    assert "x.dcm: cannot read the file" in caplog.text
+
+
+def test_content_that_was_in_memory_gets_nothing(tmp_path, caplog):
+    """Its name must not be taken for a path: a file of this name is another one."""
+    (outcome,) = judged(original(tmp_path))
+    unnamed = replace(outcome, image=replace(outcome.image, path=None))
+    assert objects(tmp_path, [unnamed]) == {}
+    assert "x.dcm: found content in memory, wanted a file that can be read again" in caplog.text
 
 
 def test_a_header_that_breaks_the_maker_costs_its_own_picture_only(tmp_path, caplog):

@@ -1,14 +1,17 @@
-"""The documentation: its links lead somewhere, and README stays short."""
+"""The documentation: links, the reference, and the commands that it shows."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import click
 import pytest
+from docs_commands import PAGES, ROOT, shown_commands
+from reference import PAGE, SETTINGS, _keys, reference
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+from pipeline.cli import main
+
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -21,7 +24,6 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_to_a_file_and_a_heading(page):
     found = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if "//" not in link]
-    assert found or page.name in ("performance.md",)
     for link in found:
         name, _, anchor = link.partition("#")
         target = page.parent / name if name else page
@@ -34,3 +36,24 @@ def test_readme_is_short_and_names_every_page():
     assert len(readme.splitlines()) <= 200
     for page in PAGES[1:]:
         assert f"(docs/{page.name})" in readme
+
+
+def test_the_reference_is_that_of_the_code():
+    assert PAGE.read_text(encoding="utf-8") == reference(), "run `make reference`"
+
+
+@pytest.mark.parametrize("title", SETTINGS)
+def test_every_setting_has_a_meaning(title):
+    assert [key for key, _, meaning in _keys(SETTINGS[title][1]) if not meaning] == []
+
+
+@pytest.mark.parametrize(("page", "words"), shown_commands(), ids=lambda value: str(value)[:60])
+def test_commands_shown_have_these_options(page, words):
+    command: click.Command | None = main
+    context = click.Context(main, info_name="fxpipe")
+    rest = list(words[1:])
+    while isinstance(command, click.Group):
+        assert rest, f"{page}: {' '.join(words)}"
+        command = command.get_command(context, rest.pop(0))
+    assert command is not None, f"{page}: {' '.join(words)}: not a command"
+    command.make_parser(click.Context(command)).parse_args(rest)  # raises on an unknown option

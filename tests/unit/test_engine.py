@@ -30,9 +30,11 @@ from pipeline.domain import ImageRef, Outcome, Status, Verdict, XrayImage
 from pipeline.engine import Engine, run
 from pipeline.errors import DeviceError, UnreadableImageError
 from pipeline.io import Room
+from pipeline.judge import Judge
 from pipeline.reading import here
-from pipeline.reading.prepared import Wanted
-from pipeline.runtime.network import Network
+from pipeline.reading.prepared import ReadOptions
+from pipeline.report.record import caption
+from pipeline.runtime.network import Opened
 from pipeline.runtime.session import Weights, load_bundles
 
 CPU = RunConfig(device="cpu", intra_op_threads=1, workers=2, batch_size=4, isolate=False)
@@ -109,7 +111,7 @@ def test_missing_specialists_are_told_and_never_silent(tmp_path):
     along = write_png(tmp_path / "b.png", {"shoulder": 0.9, "hand": 0.9}, {"hand": 0.9})
     first, second = judge([alone, along], weights)
     assert first.status is Status.UNSUPPORTED
-    assert "recognised as shoulder, for which there is no specialist" in str(first.error)
+    assert "recognised as shoulder, which has no specialist" in str(first.error)
     assert [finding.region for finding in second.findings] == ["hand"]
     assert second.unexamined == ("shoulder",)
 
@@ -145,6 +147,26 @@ def test_one_for_all_regions_behind_a_region_stage(tmp_path, monkeypatch):
     assert [outcome.unexamined for outcome in outcomes] == [()] * 5
     assert outcomes[4].status is Status.UNSUPPORTED
     assert seen == {"fracture-all": 3, "fracture-hand": 2, "region": 5, "trunk": 5}
+
+
+def test_types_are_told_where_a_picture_is_not_negative(tmp_path):
+    types = {"labels": ["a", "b"], "activation": "softmax", "temperature": [2, 2], "bias": [0, 0]}
+    typed = spec("fracture-all", Kind.FRACTURE, types=types)
+    weights = bundles(tmp_path / "w", [for_all()[0], typed])
+    paths = []
+    for place, cell in enumerate((0.8, 0.47, 0.2)):  # positive, uncertain, negative
+        pixels = paint({}, {"all": cell})
+        pixels[16:24, 8:16], pixels[16:24, 16:24] = 153, 128  # the cells of both types
+        paths.append(tmp_path / f"{place}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    findings = [outcome.findings[0] for outcome in judge(paths, weights)]
+    assert [finding.verdict.value for finding in findings] == ["positive", "uncertain", "negative"]
+    wanted = 1 / (1 + np.exp(-20 * (153 - 128) / 255 / 2))
+    for finding in findings[:2]:
+        assert finding.types == pytest.approx({"a": wanted, "b": 1 - wanted}, abs=1e-4)
+    assert findings[2].types == {}
+    shown = caption(findings[0])
+    assert shown.endswith(f", a {wanted:.3f}, b {1 - wanted:.3f}")
 
 
 def write_dicom(path: Path, regions: dict[str, float], **header: str) -> Path:
@@ -296,13 +318,13 @@ def test_a_file_without_a_picture_still_gets_its_row(weights, tmp_path, monkeypa
 )
 def test_a_network_without_a_number_fails_closed(tmp_path, monkeypatch, wrong, specs, error):
     weights = bundles(tmp_path / "w", specs)
-    original = Network._run
+    original = Opened._run
 
-    def broken(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
+    def broken(self: Opened, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
         values = original(self, names, inputs)
         return [v * np.nan for v in values] if self.spec.name == wrong else values
 
-    monkeypatch.setattr(Network, "_run", broken)
+    monkeypatch.setattr(Opened, "_run", broken)
     (outcome,) = judge([write_png(tmp_path / "a.png", {"hand": 0.9}, {"hand": 0.9})], weights)
     assert outcome.status is Status.FAILED
     assert error in str(outcome.error)
@@ -313,13 +335,13 @@ def test_a_network_without_a_number_fails_closed(tmp_path, monkeypatch, wrong, s
 def test_a_density_that_is_no_number_fails_closed(tmp_path, monkeypatch, value, gate):
     config = CPU.model_copy(update={"gate": gate})
     weights = load_bundles(write_bundles(tmp_path / "w"), config)
-    original = Network._run
+    original = Opened._run
 
-    def broken(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
+    def broken(self: Opened, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
         told = zip(names, original(self, names, inputs), strict=True)
         return [np.full_like(v, value) if name == "density" else v for name, v in told]
 
-    monkeypatch.setattr(Network, "_run", broken)
+    monkeypatch.setattr(Opened, "_run", broken)
     (outcome,) = judge([write_png(tmp_path / "a.png", {"hand": 0.9}, {"hand": 0.9})], weights)
     assert (outcome.status, outcome.findings) == (Status.FAILED, ())
     assert "the region stage gave no number for it" in str(outcome.error)
@@ -374,10 +396,10 @@ def test_order_and_answers_do_not_depend_on_the_number_of_lanes(
 
 
 def test_what_a_lane_meets_ends_the_run(weights, tmp_path, monkeypatch):
-    def refuse(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
+    def refuse(self: Opened, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
         raise DeviceError("out of memory")
 
-    monkeypatch.setattr(Network, "_run", refuse)
+    monkeypatch.setattr(Opened, "_run", refuse)
     with pytest.raises(DeviceError, match="out of memory"):
         judge(many(tmp_path, 18), weights)
     assert not [t for t in threading.enumerate() if t.name.startswith("fxpipe-")]
@@ -410,28 +432,28 @@ def test_an_endless_source_gets_its_answers_as_the_pictures_come(weights, tmp_pa
 def test_out_of_order_an_answer_waits_for_no_other_file(weights, tmp_path):
     go_on = threading.Event()
 
-    class Slow(here.Here):
-        def read(self, path, wanted, clock):
-            if path.name == "slow.png":
+    class Slow(here.InProcessReader):
+        def read(self, source, wanted, clock):
+            if source.name == "slow.png":
                 assert go_on.wait(30.0)
-            return super().read(path, wanted, clock)
+            return super().read(source, wanted, clock)
 
     paths = [write_png(tmp_path / name, {"hand": 0.9}, {}) for name in ("slow.png", "quick.png")]
     engine = Engine(weights, CPU, Slow(Room(10**6)))
     outcomes = engine.outcomes(paths, ordered=False)
-    assert next(outcomes).image.path.name == "quick.png"
+    assert next(outcomes).image.name == "quick.png"
     go_on.set()
-    assert [outcome.image.path.name for outcome in outcomes] == ["slow.png"]
+    assert [outcome.image.name for outcome in outcomes] == ["slow.png"]
 
 
 def test_pictures_that_others_have_read_are_judged_at_once(weights, tmp_path):
     path = write_png(tmp_path / "a.png", {"hand": 0.9}, {"hand": 0.9})
-    wanted = Wanted(weights.preprocessings)
-    items = list(here.Here(Room(10**6)).read(path, wanted, Clock()))
-    (outcome,) = Engine(weights, CPU).judge(items)
+    wanted = ReadOptions(weights.preprocessings)
+    items = list(here.InProcessReader(Room(10**6)).read(path, wanted, Clock()))
+    (outcome,) = Judge(weights, CPU).judge(items)
     (same,) = judge([path], weights)
     assert (outcome.findings, outcome.image) == (same.findings, same.image)
-    assert Engine(weights, CPU).judge([]) == []
+    assert Judge(weights, CPU).judge([]) == []
 
 
 def test_what_a_source_raises_ends_the_run_in_its_place(weights, tmp_path):

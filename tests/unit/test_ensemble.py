@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from asked import count_rows
 from bundles import (
@@ -28,9 +31,10 @@ from pipeline.engine import run
 from pipeline.errors import BundleError
 from pipeline.preprocess import Fit, preprocess
 from pipeline.runtime.ensemble import onto_grid, why_no_heatmap
-from pipeline.runtime.network import Batch, Network
+from pipeline.runtime.network import Batch, Network, Opened
 from pipeline.runtime.providers import open_session
 from pipeline.runtime.session import Weights, load_bundles
+from pipeline.weights.manifest import read_manifest, write_manifest
 from stages.ensemble import mean_graph
 
 CPU = RunConfig(device="cpu", intra_op_threads=1, workers=2, batch_size=4)
@@ -160,13 +164,13 @@ def test_members_look_only_at_their_rows_and_trunks_once(weights, tmp_path, monk
 
 @pytest.mark.parametrize("wrong", ["fracture-hand-2", "fracture-hand"])
 def test_a_member_without_a_number_fails_closed(weights, tmp_path, monkeypatch, wrong):
-    original = Network._run
+    original = Opened._run
 
-    def broken(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
+    def broken(self: Opened, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
         values = original(self, names, inputs)
         return [v * np.nan for v in values] if self.spec.name == wrong else values
 
-    monkeypatch.setattr(Network, "_run", broken)
+    monkeypatch.setattr(Opened, "_run", broken)
     (outcome,) = judge(painted(tmp_path, 1), weights)
     assert (outcome.status, outcome.findings) == (Status.FAILED, ())
     assert "hand specialist gave no number" in str(outcome.error)
@@ -192,7 +196,7 @@ def test_a_member_without_a_map_leaves_the_ensemble_without(tmp_path):
     pixels = np.random.default_rng(1).uniform(0, 1, (64, 64)).astype(np.float32)
     said, *_ = look(weights, pixels, evidence=True)
     assert said.evidence is None
-    with pytest.raises(BundleError, match="promises a heatmap, but fracture-hand-2 gives no evid"):
+    with pytest.raises(BundleError, match="declares a heatmap, but fracture-hand-2 has no evid"):
         load_bundles(folder(tmp_path / "b", members), CPU)
 
 
@@ -202,7 +206,10 @@ def test_a_member_without_a_map_leaves_the_ensemble_without(tmp_path):
         ({}, None),
         ({"height_px": 64, "width_px": 64, "pad_value": 0.5}, None),
         ({"height_px": 64}, "squash to 64 x 32 px, and squash to 32 x 32 px"),
-        ({"fit": Fit.PAD}, "fracture-hand-2 sees another part of the picture than fracture-hand-1"),
+        (
+            {"fit": Fit.PAD},
+            "fracture-hand-2 covers a different part of the picture than fracture-hand-1",
+        ),
     ],
 )
 def test_maps_are_laid_on_one_another_where_canvases_show_the_same(changes, reason):
@@ -230,9 +237,9 @@ def test_a_changed_member_is_refused(tmp_path):
     whole = ensemble("fracture-hand", members)
     changed = [head(), complete(bias=(0.6,))]
     specs = [*standard_specs()[:2], *changed, whole]
-    with pytest.raises(BundleError, match="its thresholds do not hold") as caught:
+    with pytest.raises(BundleError, match="its thresholds are not valid") as caught:
         load_bundles(write_bundles(tmp_path, specs), CPU)
-    assert "fracture-hand was made for a member fracture-hand-2" in str(caught.value)
+    assert "fracture-hand was created for a member fracture-hand-2" in str(caught.value)
     assert "fxpipe ensemble" in caught.value.hint
 
 
@@ -240,10 +247,18 @@ def test_a_changed_member_is_refused(tmp_path):
     ("members", "left_out", "message"),
     [
         ([head(), complete()], 1, "its member fracture-hand-2 is not in the weights folder"),
-        ([head(), complete(target="abnormality")], None, r"tells abnormality \(fracture\), wanted"),
-        ([head(), complete(labels=("break",))], None, r"tells fracture \(break\), wanted fracture"),
-        ([head(), complete(region="elbow")], None, "looks at elbow, wanted hand or all"),
-        ([head(), member(2, preprocess=FINE)], None, "other preprocessing than its trunk"),
+        (
+            [head(), complete(target="abnormality")],
+            None,
+            r"predicts abnormality \(fracture\), expected",
+        ),
+        (
+            [head(), complete(labels=("break",))],
+            None,
+            r"predicts fracture \(break\), expected fracture",
+        ),
+        ([head(), complete(region="elbow")], None, "judges elbow, expected hand or all"),
+        ([head(), member(2, preprocess=FINE)], None, "different preprocessing than its trunk"),
         ([head(), member(2, trunk="b" * 64)], None, "belongs to trunk bbbbbbbbbbbb"),
     ],
 )
@@ -263,11 +278,40 @@ def test_an_ensemble_of_ensembles_is_refused(tmp_path):
         load_bundles(write_bundles(tmp_path, specs), CPU)
 
 
+def test_an_ensemble_of_an_older_version_is_opened(tmp_path):
+    """Its manifest and its contract call it a fracture stage, with the fields of every kind."""
+    members = [head(), complete()]
+    place = write_bundles(
+        tmp_path, [*standard_specs()[:2], *members, ensemble("fracture-hand", members)]
+    )
+    entries = {(e.name, e.precision): e for e in read_manifest(place).bundles}
+    key, entry = next((k, e) for k, e in entries.items() if e.kind is Kind.ENSEMBLE)
+    model = onnx.load(place / entry.file)
+    told = json.loads(model.metadata_props[0].value)
+    told |= {"kind": "fracture", "schema_version": 2, "trunk": None, "closer": None}
+    told |= {"route_thresholds": {}, "density": None}
+    model.metadata_props[0].value = json.dumps(told)
+    content = model.SerializeToString()
+    (place / entry.file).write_bytes(content)
+    entries[key] = entry.model_copy(
+        update={
+            "kind": Kind.FRACTURE,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "size_bytes": len(content),
+        }
+    )
+    write_manifest(place, entries)
+    weights = load_bundles(place, CPU)
+    assert [part.bundle for part in weights.fracture["hand"].networks] == [
+        "fracture-hand", "fracture-hand-1", "fracture-hand-2",
+    ]  # fmt: skip
+
+
 def test_a_mean_of_another_number_of_members_is_refused():
     whole = ensemble("fracture-hand", [head(), complete()])
     three = ensemble("fracture-hand", [head(), complete(), for_any()])
     session, _ = open_session(network(three), "cpu", 1, "mean")
-    with pytest.raises(BundleError, match=r"members is .*, wanted tensor\(float\) \['N', 2\]"):
+    with pytest.raises(BundleError, match=r"members is .*, expected tensor\(float\) \['N', 2\]"):
         Network(whole, "0" * 64, session)
 
 

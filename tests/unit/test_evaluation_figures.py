@@ -18,19 +18,19 @@ from pipeline.errors import UsageError
 from pipeline.runtime.session import load_bundles
 from stages.data.index import Index
 from stages.evaluation.baselines import look_up, majority
-from stages.evaluation.evaluate import Asked, all_figures, chosen_rows, seen_before
+from stages.evaluation.evaluate import EvaluationRequest, all_figures, chosen_rows, seen_before
 from stages.evaluation.figures import (
     CALLED,
     POOLED,
     Settings,
-    ask,
+    case_set,
     cross_region_figures,
     fracture_figures,
     plain_figures,
     pointing_figures,
+    risk_cases,
     risk_curve,
     risk_figures,
-    risk_question,
     subgroup_figures,
 )
 from stages.evaluation.headlines import bounds, figure_name, headlines, number, words
@@ -169,15 +169,17 @@ def fracture_table() -> pd.DataFrame:
     )
 
 
-def test_a_specialist_is_asked_about_its_region_alone_in_view_and_routed():
+def test_cases_of_a_specialist_in_view_single_region_and_routed():
     rows = fracture_table()
-    hand = {name: ask(rows, "hand", name).cases for name in ("in view", "single region", "routed")}
+    hand = {
+        name: case_set(rows, "hand", name).cases for name in ("in view", "single region", "routed")
+    }
     assert hand["in view"].scores.tolist() == [0.9, 0.6, 0.3, 0.2]
     assert hand["single region"].scores.tolist() == [0.9, 0.6, 0.3]
     assert hand["routed"].scores.tolist() == [0.9, 0.6, 0.2, 0.8, 0.9]
-    assert ask(rows, "elbow", "in view").cases.scores.tolist() == [0.7, 0.1, 0.3]
-    assert len(ask(rows, POOLED, "in view").cases) == 7  # one case a picture and region
-    assert len(ask(rows, "shoulder", "in view").cases) == 0
+    assert case_set(rows, "elbow", "in view").cases.scores.tolist() == [0.7, 0.1, 0.3]
+    assert len(case_set(rows, POOLED, "in view").cases) == 7  # one case a picture and region
+    assert len(case_set(rows, "shoulder", "in view").cases) == 0
 
 
 def test_a_picture_of_two_regions_is_two_pairs_and_one_picture():
@@ -258,8 +260,8 @@ def test_risk_and_coverage_by_hand():
         row(label=0, fractures={"hand": 0.3}),
         row(label=1, fractures={"hand": 0.41}),
     )
-    asked = risk_question(rows, "hand")
-    coverage, risk = risk_curve(asked)
+    selection = risk_cases(rows, "hand")
+    coverage, risk = risk_curve(selection)
     assert coverage == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert risk == pytest.approx([0, 1 / 2, 1 / 3, 1 / 4])
     figures = risk_figures(rows, Settings())
@@ -374,7 +376,7 @@ def test_boxes_are_read():
     assert read_boxes("0.1 0.2 0.3 0.4;0 0 1 1").tolist() == [[0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1]]
 
 
-# ---------------------------------------------------------------------------- what is asked
+# ---------------------------------------------------------------------------- what is selection
 
 
 def index(*splits: str) -> Index:
@@ -384,21 +386,21 @@ def index(*splits: str) -> Index:
 
 def test_rows_of_a_split():
     table = index("train", "test", "val", "excluded", "test")
-    assert [s.path.name for s in chosen_rows(table, Asked())] == ["1.png", "4.png"]
-    assert len(chosen_rows(table, Asked("all"))) == 4
-    assert len(chosen_rows(table, Asked("val", with_excluded=True))) == 2
+    assert [s.path.name for s in chosen_rows(table, EvaluationRequest())] == ["1.png", "4.png"]
+    assert len(chosen_rows(table, EvaluationRequest("all"))) == 4
+    assert len(chosen_rows(table, EvaluationRequest("val", with_excluded=True))) == 2
 
 
 def test_a_split_without_rows_names_those_there_are():
-    with pytest.raises(UsageError, match=r"no rows of split test; there are 2 train, 1 excluded"):
-        chosen_rows(index("train", "train", "excluded"), Asked(with_excluded=True))
+    with pytest.raises(UsageError, match=r"no rows of split test; .* has 2 train, 1 excluded"):
+        chosen_rows(index("train", "train", "excluded"), EvaluationRequest(with_excluded=True))
 
 
 def test_whether_the_networks_have_seen_the_pictures(tmp_path):
     weights = load_bundles(write_bundles(tmp_path), RunConfig(device="cpu"))
     same, other = index("test"), Index(Path("other.csv"), "1" * 64, ())
     assert spec("region", Kind.REGION).provenance.index_digest == same.digest
-    assert seen_before(same, weights, Asked("test"))[0] == "no"
-    assert seen_before(same, weights, Asked("val"))[0] == "yes"
-    assert seen_before(same, weights, Asked("all"))[0] == "yes"
-    assert seen_before(other, weights, Asked("test"))[0] == "unknown"
+    assert seen_before(same, weights, EvaluationRequest("test"))[0] == "no"
+    assert seen_before(same, weights, EvaluationRequest("val"))[0] == "yes"
+    assert seen_before(same, weights, EvaluationRequest("all"))[0] == "yes"
+    assert seen_before(other, weights, EvaluationRequest("test"))[0] == "unknown"

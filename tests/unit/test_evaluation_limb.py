@@ -10,14 +10,14 @@ from pipeline.preprocess import PreprocessSpec, preprocess
 from stages.evaluation.evaluate import all_figures
 from stages.evaluation.figures import POOLED, Settings
 from stages.evaluation.limb import limb_figures, limb_note
-from stages.evaluation.predictions import _pointed
+from stages.evaluation.predictions import _map_row
 
 SPEC = PreprocessSpec(height_px=64, width_px=64)
 
 
 def mapped(region: str, off_limb: float, hidden: float, p: float = 0.9, **changes):
-    told = {f"off_limb_{region}": off_limb, f"hidden_{region}": hidden}
-    return row(region, label=1, fractures={region: p}, **told, **changes)
+    values = {f"off_limb_{region}": off_limb, f"hidden_{region}": hidden}
+    return row(region, label=1, fractures={region: p}, **values, **changes)
 
 
 def test_maps_that_a_reader_is_shown_are_counted_by_specialist_and_together():
@@ -39,14 +39,14 @@ def test_maps_that_a_reader_is_shown_are_counted_by_specialist_and_together():
     assert figures[POOLED]["off_limb"].value == pytest.approx(1 / 4)
     assert figures["shoulder"]["off_limb"].note == "no cases"
     assert limb_note(figures) == (
-        "Maps off the limb: 1 of 4 of positive and uncertain findings are highest there; "
-        "27.5% of all evidence lies there and is not drawn."
+        "Maps off the limb: 1 of 4 maps of positive and uncertain findings peak off the limb; "
+        "27.5% of all evidence is off the limb and not drawn."
     )
     assert all_figures(rows, Settings())["limb"]["hand"]["maps"] == 3
 
 
 def test_without_a_map_the_note_says_so():
-    assert "none was drawn" in limb_note(limb_figures(table(row()), Settings()))
+    assert "no map was drawn" in limb_note(limb_figures(table(row()), Settings()))
 
 
 def test_the_peak_is_that_of_what_is_shown():
@@ -55,13 +55,13 @@ def test_the_peak_is_that_of_what_is_shown():
     limb[:, :32] = True
     evidence = np.full((4, 4), -1.0, np.float32)
     evidence[1, 3], evidence[2, 0] = 3.0, 1.0
-    told = _pointed(evidence, SPEC, placement, limb)
-    assert (told["off_limb"], told["hidden"]) == (1.0, 0.75)
-    assert (told["peak_x"], told["peak_y"]) == (0.125, 0.625)
-    told = _pointed(evidence, SPEC, placement, None)
-    assert (told["off_limb"], told["hidden"], told["peak_x"]) == (0.0, 0.0, 0.875)
+    values = _map_row(evidence, SPEC, placement, limb)
+    assert (values["off_limb"], values["hidden"]) == (1.0, 0.75)
+    assert (values["peak_x"], values["peak_y"]) == (0.125, 0.625)
+    values = _map_row(evidence, SPEC, placement, None)
+    assert (values["off_limb"], values["hidden"], values["peak_x"]) == (0.0, 0.0, 0.875)
     evidence[2, 0] = -1.0  # then nothing is shown, and the place that is meant counts
-    told = _pointed(evidence, SPEC, placement, limb)
-    assert (told["hidden"], told["peak_x"]) == (1.0, 0.875)
+    values = _map_row(evidence, SPEC, placement, limb)
+    assert (values["hidden"], values["peak_x"]) == (1.0, 0.875)
     evidence[1, 3] = -1.0
-    assert np.isnan(_pointed(evidence, SPEC, placement, limb)["off_limb"])
+    assert np.isnan(_map_row(evidence, SPEC, placement, limb)["off_limb"])

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.domain import REGIONS
 from pipeline.flags import NAMES, quality, reconcile
 from pipeline.io.body_parts import BODY_PARTS, VIEWS, body_part
 from pipeline.io.terms import WORDS, known
@@ -120,8 +121,8 @@ def test_without_a_header_there_is_nothing_to_reconcile():
 
 
 def test_every_region_has_a_word_of_its_own():
-    for region in ("elbow", "hand", "shoulder"):
-        assert BODY_PARTS[region.upper()] == ((region,), True)
+    for region in REGIONS:
+        assert BODY_PARTS[region.upper()] == ((region,), ())
 
 
 def test_every_word_of_the_tables_passes_from_the_header():
@@ -151,8 +152,29 @@ def test_what_a_header_names(part, view, named, regions, elsewhere):
     assert bool(found.said) == bool(regions or elsewhere)
 
 
+@pytest.mark.parametrize(
+    ("part", "named", "regions", "elsewhere"),
+    [
+        ("HAND", {"hand"}, {"hand"}, False),
+        ("SHOULDER", set(), set(), True),
+        ("CLAVICLE", set(), set(), True),
+        ("HUMERUS", set(), {"elbow"}, False),
+        ("HAND SHOULDER", {"hand"}, {"hand"}, True),
+    ],
+)
+def test_a_region_that_the_router_does_not_know_lies_elsewhere(part, named, regions, elsewhere):
+    found = body_part({"BodyPartExamined": part}, ("elbow", "hand"))
+    assert (found.named, found.regions, found.elsewhere) == (named, regions, elsewhere)
+
+
+def test_a_header_with_a_region_that_the_router_does_not_know_agrees_with_a_refusal():
+    said = {"BodyPartExamined": "SHOULDER"}
+    assert reconcile(said, (), ("elbow", "hand")) == ()
+    assert [flag.name for flag in reconcile(said, (), REGIONS)] == ["body-part-differs"]
+
+
 def test_the_words_stand_as_the_header_has_them():
     said = {"BodyPartExamined": "LEFT_FOOT", "ViewPosition": "MORTISE"}
     assert body_part(said).said == "LEFT_FOOT, MORTISE"
     (flag,) = reconcile(said, ("hand",))
-    assert flag.reason.endswith("header says: LEFT_FOOT, MORTISE, found hand")
+    assert flag.reason.endswith("another body part: LEFT_FOOT, MORTISE, found hand")

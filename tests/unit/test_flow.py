@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -111,3 +113,80 @@ def test_a_source_that_never_gives_another_item_holds_up_no_end():
     results.close()
     assert time.perf_counter() - started < 10.0
     never.set()
+
+
+class Slow:
+    """Reads letters; those of a source that begins with ``a`` only when it is opened."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+
+    def __call__(self, text: str) -> Iterator[str]:
+        if text.startswith("a"):
+            assert self.opened.wait(30.0)
+        yield from text
+
+
+def test_in_order_a_result_waits_for_the_sources_before_it_and_out_of_order_for_none():
+    for ordered in (True, False):
+        read = Slow()
+        results = Flow(read, louder, LIMITS, ordered=ordered).results(["a1", "b2", "c3"])
+        if ordered:
+            threading.Timer(0.3, read.opened.set).start()
+            assert "".join(results) == "A1B2C3"
+        else:
+            early = [next(results) for _ in range(4)]
+            assert sorted(early) == ["2", "3", "B", "C"]
+            read.opened.set()
+            assert sorted(results) == ["1", "A"]
+
+
+def test_in_order_a_slow_lane_holds_up_only_what_comes_after_it():
+    opened = threading.Event()
+
+    def judge(items: list[str]) -> list[str]:
+        if "B" in items:
+            assert opened.wait(30.0)
+        return items
+
+    one_by_one = Limits(readers=2, lanes=3, batch=1, files=6, items=8)
+    results = Flow(lambda text: iter(text), judge, one_by_one).results(["a", "B", "c", "d"])
+    assert next(results) == "a"
+    opened.set()
+    assert "".join(results) == "Bcd"
+
+
+def test_a_source_without_items_holds_up_no_other():
+    for ordered in (True, False):
+        found = Flow(split, louder, LIMITS, ordered=ordered).results(["", "a", "", "", "b", ""])
+        assert sorted(found) == ["A", "B"]
+
+
+def test_a_source_is_not_kept_while_the_next_one_is_waited_for():
+    """It may be the content of a large file."""
+
+    class Content:
+        pass
+
+    alive: list[weakref.ref[Content]] = []
+    more = threading.Event()
+
+    def made() -> Content:
+        content = Content()
+        alive.append(weakref.ref(content))
+        return content
+
+    def sources() -> Iterator[Content]:
+        yield made()
+        more.wait(30.0)
+
+    results = Flow(lambda _: iter("a"), louder, LIMITS).results(sources())
+    assert next(results) == "A"
+    for _ in range(50):
+        gc.collect()
+        if alive[0]() is None:
+            break
+        time.sleep(0.1)
+    assert alive[0]() is None
+    more.set()
+    assert next(results, None) is None

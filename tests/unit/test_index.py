@@ -9,7 +9,7 @@ from tables import fracatlas_folder, sample
 from pipeline.errors import IndexFaultsError, InputMissingError
 from stages.data.adapters.fracatlas import read_fracatlas
 from stages.data.adapters.negatives import read_negatives
-from stages.data.index import assign_splits, find_faults, read_index, write_index
+from stages.data.index import assign_splits, find_faults, read_index, read_table, write_index
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,19 @@ def test_write_then_read_gives_the_same_rows(folder, tmp_path):
     assert "/" + str(tmp_path).strip("/") not in (tmp_path / "sub" / "index.csv").read_text()
 
 
+def test_types_are_written_where_there_are_any_and_read_again(tmp_path):
+    plain = [sample(str(tmp_path / name), label=1) for name in "ab"]
+    for one in plain:
+        one.path.write_bytes(b"x")
+    write_index(plain, tmp_path / "without.csv")
+    header = (tmp_path / "without.csv").read_text().splitlines()[0]
+    assert "types" not in header
+    assert [s.type_names for s in read_index(tmp_path / "without.csv").samples] == [(), ()]
+    write_index([replace(plain[0], types="oblique;avulsion"), plain[1]], tmp_path / "with.csv")
+    found = read_index(tmp_path / "with.csv").samples
+    assert [s.type_names for s in found] == [("oblique", "avulsion"), ()]
+
+
 def test_every_fault_of_a_folder_is_listed_at_once(tmp_path):
     folder = fracatlas_folder(tmp_path / "broken", per_cell=1)
     with (folder / "labels.csv").open(newline="") as file:
@@ -112,6 +125,9 @@ def test_negatives_show_no_region_and_each_is_its_own_group(tmp_path):
         ([sample("a", label=1, label_kind="")], "label 1 of kind ''"),
         ([sample("a", group="")], "no group"),
         ([sample("a"), sample("a")], "listed more than once"),
+        ([sample("a", label=1, types="oblique;oblique")], "types are 'oblique;oblique', expected"),
+        ([sample("a", label=1, types="Not=one")], "types are 'Not=one', expected different names"),
+        ([sample("a", label=0, types="oblique")], "but the label is 0: only fractures have types"),
     ],
 )
 def test_contradictions_are_named(rows, words):
@@ -124,16 +140,35 @@ def test_an_excluded_row_leaks_nothing():
 
 
 @pytest.mark.parametrize(
-    ("regions", "wanted"),
+    ("regions", "expected"),
     [
         ("elbow;hand", [1, 1, 0]),
         ("elbow;hand?;shoulder", [1, np.nan, 1]),
         ("none", [0, 0, 0]),
         ("unknown", [np.nan] * 3),
+        ("shoulder?", [0, 0, np.nan]),
     ],
 )
 def test_regions_become_a_vector_with_unknowns_left_open(regions, wanted):
     np.testing.assert_array_equal(sample("a", regions=regions).region_vector(), wanted)
+
+
+def test_of_a_region_that_was_not_known_a_row_says_nothing():
+    older = {"known_regions": "elbow;hand"}
+    vector = sample("a", regions="hand", **older).region_vector()
+    np.testing.assert_array_equal(vector, [0, 1, np.nan])
+    (fault,) = find_faults([sample("a"), *(sample(n, regions="none", **older) for n in "bc")])
+    assert fault.startswith("b: regions are 'none', but the row was made when fxpipe supported ")
+    assert " only elbow;hand, not all of " in fault
+    assert "(2 such rows); make the table again" in fault
+
+
+def test_the_known_regions_stand_in_the_table_where_they_are_not_the_first_three(tmp_path):
+    for name, known in (("first", "elbow;hand;shoulder"), ("more", "elbow;hand;shoulder;knee")):
+        write_index([sample("a.jpg", known_regions=known)], tmp_path / name)
+    assert "known_regions" not in (tmp_path / "first").read_text()
+    assert read_table(tmp_path / "first").samples[0].known_regions == "elbow;hand;shoulder"
+    assert read_table(tmp_path / "more").samples[0].known_regions == "elbow;hand;shoulder;knee"
 
 
 def test_an_uncertain_region_is_not_shown_to_its_specialist():
@@ -148,4 +183,4 @@ def test_a_table_with_a_wrong_label_or_a_missing_file_is_refused(tmp_path):
     with pytest.raises(IndexFaultsError) as caught:
         read_index(table)
     assert any("label is '2'" in fault for fault in caught.value.faults)
-    assert any("no such file" in fault for fault in caught.value.faults)
+    assert any("file not found" in fault for fault in caught.value.faults)

@@ -13,6 +13,19 @@ def test_unknown_targets_give_no_gradient():
     assert torch.equal(logits.grad == 0, torch.isnan(targets))
 
 
+def test_outputs_that_exclude_each_other_have_one_softmax_loss():
+    logits = torch.tensor([[0.5, 1.0, -1.0], [2.0, 0.0, 3.0], [-1.0, 4.0, 0.0]], requires_grad=True)
+    nan = float("nan")
+    targets = torch.tensor([[1.0, 1.0, 0.0], [0.0, nan, nan], [1.0, 0.0, 1.0]])
+    ones, scale = torch.ones(3), torch.tensor([1.0, 0.5, 0.5])
+    found = masked_loss(logits, targets, ones, scale, exclusive=2)
+    decision = masked_loss(logits[:, :1], targets[:, :1], ones[:1], scale[:1])
+    types = -(torch.log_softmax(logits[:, 1:], 1) * targets[:, 1:])[[0, 2]].sum(1).mean()
+    assert float(found) == pytest.approx(float(decision + 0.5 * types), rel=1e-6)
+    found.backward()
+    assert torch.equal(logits.grad[:, 1:] == 0, torch.isnan(targets[:, 1:]))
+
+
 def test_positives_of_a_rare_output_weigh_more():
     targets = np.array([[1, 1], [0, 1], [0, 0], [0, np.nan], [0, 0]], np.float32)
     np.testing.assert_allclose(loss_weights(targets, 0.5), [2.0, 1.0])

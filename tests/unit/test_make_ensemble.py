@@ -204,7 +204,7 @@ def test_precisions_that_not_all_have_are_left_out(index, tmp_path, caplog):
     one = write_bundles(tmp_path / "single", [whole()])
     with caplog.at_level(logging.WARNING):
         assert make(index, tmp_path / "two", base, one).precisions == (Precision.FP32,)
-    assert "int8 is left out: fracture-hand-2 is not there in it" in caplog.text
+    assert "int8 is omitted: fracture-hand-2 does not have it" in caplog.text
     only = write_bundles(tmp_path / "only", [whole(precision=Precision.FP16)])
     with pytest.raises(ConfigError, match="no precision is common to all bundles"):
         make(index, tmp_path / "three", base, only)
@@ -214,7 +214,7 @@ def test_without_a_common_map_there_is_none_and_the_reason_is_told(index, tmp_pa
     base = write_bundles(tmp_path / "base")
     blind = write_bundles(tmp_path / "blind", [whole(heatmap=False)])
     made = make(index, tmp_path / "new", base, blind)
-    assert made.no_heatmap == "fracture-hand gives no evidence"
+    assert made.no_heatmap == "fracture-hand has no evidence output"
     assert not opened(tmp_path / "new").fracture["hand"].spec.heatmap
 
 
@@ -237,10 +237,15 @@ def test_another_table_than_that_of_the_training_is_told(index, tmp_path, caplog
     [
         ([whole(target="abnormality")], None, ConfigError, r"tells abnormality \(fracture\), want"),
         ([whole(labels=("break",))], None, ConfigError, r"tells fracture \(break\), wanted"),
-        ([whole(region="elbow")], "fracture-hand", ConfigError, "looks at elbow, wanted hand or"),
-        ([standard_specs()[0], specialist()], None, ConfigError, "is a member already"),
-        ([spec("region", Kind.REGION)], None, BundleError, "no specialist for hand there"),
-        ([whole()], "fracture-foot", BundleError, "no fracture-foot there; fracture bundles are"),
+        ([whole(region="elbow")], "fracture-hand", ConfigError, "elbow, expected hand or"),
+        ([standard_specs()[0], specialist()], None, ConfigError, "is already a member"),
+        ([spec("region", Kind.REGION)], None, BundleError, "contains no specialist for hand"),
+        (
+            [whole()],
+            "fracture-foot",
+            BundleError,
+            "contains no fracture-foot; its fracture bundles",
+        ),
         ([specialist(trunk=OTHER)], None, BundleError, "belongs to trunk bbbbbbbbbbbb, which is n"),
     ],
 )
@@ -254,11 +259,11 @@ def test_members_that_do_not_fit_are_refused(index, tmp_path, specs, bundle, fau
 
 def test_one_member_and_a_folder_in_use_are_refused(index, tmp_path):
     base = write_bundles(tmp_path / "base")
-    with pytest.raises(UsageError, match="1 member, wanted two or more"):
+    with pytest.raises(UsageError, match="1 member, expected two or more"):
         make(index, tmp_path / "new", base)
     other = write_bundles(tmp_path / "other", [whole()])
     for used in (base, base / "manifest.json"):
-        with pytest.raises(UsageError, match="not empty, wanted a new folder"):
+        with pytest.raises(UsageError, match="the folder is not empty"):
             make(index, used, base, other)
 
 
@@ -276,7 +281,9 @@ def test_a_name_that_another_bundle_of_the_base_has_is_told(index, tmp_path):
     specs = [s for s in standard_specs() if s.name != "fracture-elbow"]
     base = write_bundles(tmp_path / "base", [*specs, taken])
     other = write_bundles(tmp_path / "other", [whole()])
-    with pytest.raises(ConfigError, match="other bundles have names that are needed: fracture-han"):
+    with pytest.raises(
+        ConfigError, match="other bundles use the names of the members: fracture-han"
+    ):
         make(index, tmp_path / "new", base, other)
 
 

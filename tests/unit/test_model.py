@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from pipeline.errors import ConfigError
 from stages import hub, initial
 from stages.config import BLOCKS
+from stages.head import Head
 from stages.initial import find_initial
-from stages.model import Head, Network, Trunk
+from stages.model import Network, Trunk
 
 
 def weights_file(path, drop=("layer4",), **metadata):
@@ -126,7 +127,7 @@ def test_a_hub_that_never_answers_is_told_within_five_seconds(monkeypatch, nothi
         host = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setattr(constants, "ENDPOINT", host)
         started = time.perf_counter()
-        with pytest.raises(ConfigError, match=f"resnet50 cannot be had: {host}: ") as caught:
+        with pytest.raises(ConfigError, match=f"resnet50 are not available: {host}: ") as caught:
             find_initial("hub", "auto", "region")
         assert time.perf_counter() - started < 5
     assert "--init shipped" in caught.value.hint
@@ -189,5 +190,5 @@ def test_checkpoints_of_others_are_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign")
     (tmp_path / "text").write_text(json.dumps({"a": 1}))
     for name in ("foreign", "text", "missing"):
-        with pytest.raises(ConfigError, match=f"{name}: not a readable checkpoint"):
+        with pytest.raises(ConfigError, match=f"{name}: cannot read the checkpoint"):
             checkpoint.load(tmp_path / name)

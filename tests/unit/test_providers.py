@@ -28,7 +28,7 @@ def test_the_cpu_always_opens():
 @no_gpu
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
 def test_a_gpu_that_is_not_there_is_an_error_without_noise(device, capfd):
-    with pytest.raises(DeviceError, match=f"device '{device}' was asked for") as caught:
+    with pytest.raises(DeviceError, match=f"device '{device}' was requested") as caught:
         open_session(network(spec("trunk", Kind.TRUNK)), device, 1, "trunk")
     assert "--device cpu" in caught.value.hint
     assert capfd.readouterr() == ("", "")
@@ -74,7 +74,7 @@ def test_a_session_that_opens_elsewhere_is_refused(monkeypatch):
 
 
 def test_bytes_that_are_no_network_are_a_fault_of_the_bundle():
-    with pytest.raises(BundleError, match=r"x\.onnx: no network"):
+    with pytest.raises(BundleError, match=r"x\.onnx: cannot run this network"):
         open_session(b"junk", "cpu", 1, "x.onnx")
 
 

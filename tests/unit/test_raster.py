@@ -162,7 +162,7 @@ def test_of_an_animation_only_the_first_picture_is_read(file_format: str) -> Non
 def test_truncated_files_are_refused(file_format: str, share: float) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (100, 100), np.uint8)
     content = factories.raster(noise, file_format)
-    with pytest.raises(UnreadableImageError, match=r"^x\.img: found .*, wanted"):
+    with pytest.raises(UnreadableImageError, match=r"^x\.img: (found|cannot decode) .*, expected"):
         _one(content[: max(20, int(share * len(content)))])
 
 
@@ -172,7 +172,7 @@ def test_too_many_pixels_are_refused_before_decoding() -> None:
     body = struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
     content = b"\x89PNG\r\n\x1a\n" + body + struct.pack(">I", 9) + b"IDAT" + b"x" * 13
     with pytest.raises(
-        UnreadableImageError, match=rf"50000 x 50000 px, wanted at most {MAX_PIXELS}"
+        UnreadableImageError, match=rf"50000 x 50000 px, expected at most {MAX_PIXELS}"
     ):
         _one(content)
 

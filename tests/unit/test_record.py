@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 from rich.console import Console
 
 from pipeline.domain import FractureCall, ImageRef, OperatingPoint, Outcome, RegionCall, Status
+from pipeline.report.columns import COLUMNS, RECORD_SCHEMA, TYPES
 from pipeline.report.csv_table import CsvWriter
-from pipeline.report.json_lines import JsonLinesWriter
-from pipeline.report.record import COLUMNS, RECORD_SCHEMA, caption, path_text, plain, to_record
+from pipeline.report.json_lines import LINES, JsonLinesWriter
+from pipeline.report.parquet import ParquetWriter
+from pipeline.report.record import caption, image_text, path_text, plain, to_record
 from pipeline.report.summary import INTENDED_USE, Summary
+from pipeline.source import NamedBytes
 
 ROOT = Path("in")
 POINT = OperatingPoint("balanced", 0.5, 0.3)
@@ -148,6 +153,49 @@ def test_an_abnormality_is_never_called_a_fracture(tmp_path):
 )
 def test_paths_are_relative_printable_and_unambiguous(name, shown):
     assert path_text(ROOT / name, ROOT) == shown
+
+
+@pytest.mark.parametrize("name", ["ä.png", "a\nb.png", "a\udcffb", "a\\nb.png", "x/../../=1"])
+def test_content_in_memory_is_called_by_its_name_as_a_file_would_be(name):
+    shown = image_text(ImageRef(None, name=name), ROOT)
+    assert shown == path_text(ROOT / name, ROOT) == image_text(ImageRef(ROOT / name), ROOT)
+    failed = Outcome(ImageRef(None, 3, None, name), Status.FAILED, error="broken")
+    assert (to_record(failed, ROOT)["path"], to_record(failed, ROOT)["frame"]) == (shown, 3)
+
+
+def test_an_image_has_a_name():
+    assert ImageRef(ROOT / "sub/a.png").name == "a.png"
+    assert ImageRef(ROOT / "tmp83.dcm", name="IM1").name == "IM1"
+    assert ImageRef.of(NamedBytes("sub/a.png", b""), 1) == ImageRef(None, 1, None, "sub/a.png")
+    with pytest.raises(ValueError, match="neither a path nor a name"):
+        ImageRef(None)
+
+
+@pytest.mark.parametrize("types", [True, False])
+def test_types_are_the_last_column_of_both_tables_if_the_weights_tell_any(tmp_path, types):
+    oblique = {"transverse": 0.12345678, "oblique": 0.8}
+    findings = (
+        FractureCall("elbow", "fracture", 0.4, POINT, types={"transverse": 0.9}),
+        FractureCall("hand", "fracture", 0.7, POINT, types=oblique if types else {}),
+    )
+    outcomes = [replace(ok(), findings=findings[not types :]), ok(), failed("b.png")]
+    table, lines, columns = (tmp_path / name for name in ("results.csv", LINES, "results.parquet"))
+    with (
+        ParquetWriter(columns, lines, types=types),
+        JsonLinesWriter(lines, ROOT) as line_writer,
+        CsvWriter(table, ROOT, types=types) as row_writer,
+    ):
+        for outcome in outcomes:
+            line_writer.write(outcome)
+            row_writer.write(outcome)
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = parquet.read_table(columns)
+    assert list(rows[0]) == found.column_names == [*COLUMNS, *([TYPES] if types else [])]
+    if types:
+        wanted = ["oblique=0.8;transverse=0.123457", "", ""]
+        assert [row[TYPES] for row in rows] == wanted
+        assert found[TYPES].to_pylist() == [text or None for text in wanted]
 
 
 def test_text_that_is_no_unicode_is_escaped():

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.errors import UnreadableImageError
 from pipeline.io import Room, decode
+from pipeline.source import NamedBytes
 
 _PIXELS = factories.ramp(20, 30, 0, 255, np.uint8)
 _PAGES = factories.dicom_file(factories.dicom(np.stack([_PIXELS] * 3)))
@@ -61,6 +62,22 @@ def test_a_file_has_room_by_its_size_and_a_missing_one_needs_none(tmp_path):
             entered.set()
 
     with room.for_file(tmp_path / "a"), room.for_file(tmp_path / "missing"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert not entered.wait(0.1)
+    thread.join(5.0)
+    assert entered.is_set()
+
+
+def test_content_in_memory_has_room_by_its_size():
+    room = Room(30)  # room for 120 bytes
+    entered = threading.Event()
+
+    def second() -> None:
+        with room.for_file(NamedBytes("b", bytes(100))):
+            entered.set()
+
+    with room.for_file(NamedBytes("a", bytes(100))):
         thread = threading.Thread(target=second)
         thread.start()
         assert not entered.wait(0.1)

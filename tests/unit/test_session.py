@@ -21,16 +21,17 @@ from bundles import (
 from pipeline.bundle import BundleSpec, Kind, Precision
 from pipeline.config import RunConfig
 from pipeline.errors import BundleError, UsageError
-from pipeline.runtime.network import Network
+from pipeline.runtime.network import Network, Trunk
 from pipeline.runtime.providers import open_session
 from pipeline.runtime.session import load_bundles
 
 CPU = RunConfig(device="cpu", intra_op_threads=1)
 
 
-def opened(contract: BundleSpec, content: bytes | None = None) -> Network:
+def opened(contract: BundleSpec, content: bytes | None = None) -> Network | Trunk:
     session, _ = open_session(content or network(contract), "cpu", 1, contract.name)
-    return Network(contract, "0" * 64, session)
+    kind = Trunk if contract.kind is Kind.TRUNK else Network
+    return kind(contract, "0" * 64, session)
 
 
 def test_trunk_and_head_answer_what_the_cells_say():
@@ -48,7 +49,7 @@ def test_trunk_and_head_answer_what_the_cells_say():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"input": "image"}, r"inputs are \['features'\], wanted \['image'\]"),
+        ({"input": "image"}, r"inputs are \['features'\], expected \['image'\]"),
         ({"labels": ("hand",), "route_thresholds": {"hand": 0.5}}, "logits is"),
     ],
 )
@@ -92,7 +93,7 @@ def test_a_fixed_batch_size_is_refused():
 def test_a_canvas_other_than_the_contracts_is_refused():
     other = SPEC.model_copy(update={"height_px": 64})
     content = network(spec("trunk", Kind.TRUNK))
-    with pytest.raises(BundleError, match=r"image is .* wanted .*'N', 1, 64, 32"):
+    with pytest.raises(BundleError, match=r"image is .* expected .*'N', 1, 64, 32"):
         opened(spec("trunk", Kind.TRUNK, preprocess=other), content)
 
 
@@ -110,12 +111,12 @@ def test_the_whole_set_opens(tmp_path, caplog):
         (lambda s: s[1:], "belongs to trunk aaaaaaaaaaaa, the weights folder has none"),
         (
             lambda s: [s[0], *s[2:]],
-            "no region stage in the weights folder beside specialists for elbow, hand, shoulder",
+            "which has specialists for elbow, hand, shoulder: only a single fracture stage",
         ),
         (lambda s: s[:2], "no fracture stage"),
         (
             lambda s: [s[0], s[3], spec("fracture-all", Kind.FRACTURE)],
-            "no region stage in the weights folder beside specialists for all, hand, wanted one",
+            "no region stage in the weights folder, which has specialists for all, hand",
         ),
         (lambda s: [*s, spec("region-two", Kind.REGION)], "2 region stages"),
         (
@@ -135,7 +136,7 @@ def test_the_whole_set_opens(tmp_path, caplog):
                     preprocess=SPEC.model_copy(update={"pad_value": 0.5}),
                 ),
             ],
-            "other preprocessing than its trunk",
+            "different preprocessing than its trunk",
         ),
     ],
 )
@@ -149,7 +150,7 @@ def test_an_altered_file_is_refused_before_it_is_parsed(tmp_path):
     write_bundles(tmp_path)
     path = tmp_path / "region-fp32.onnx"
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(BundleError, match="the manifest says"):
+    with pytest.raises(BundleError, match="the manifest lists"):
         load_bundles(tmp_path, CPU)
 
 
@@ -183,13 +184,15 @@ def test_int8_is_taken_on_the_cpu_when_it_is_complete(tmp_path):
     incomplete = write_bundles(tmp_path / "part", both[:-1])
     assert load_bundles(incomplete, CPU).precision is Precision.FP32
     asked = CPU.model_copy(update={"precision": Precision.INT8})
-    with pytest.raises(BundleError, match="int8 is not there for every bundle; there is fp32"):
+    with pytest.raises(
+        BundleError, match="int8 is not available for every bundle; available: fp32"
+    ):
         load_bundles(incomplete, asked)
 
 
 def test_an_unknown_operating_point_names_the_known_ones(tmp_path):
     write_bundles(tmp_path)
-    with pytest.raises(UsageError, match="known: balanced, specific"):
+    with pytest.raises(UsageError, match="available: balanced, specific"):
         load_bundles(tmp_path, CPU.model_copy(update={"operating_point": "fancy"}))
     weights = load_bundles(tmp_path, CPU.model_copy(update={"operating_point": "specific"}))
     assert weights.points["hand"].threshold == 0.95

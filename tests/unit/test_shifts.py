@@ -237,5 +237,5 @@ def test_the_contact_sheet_shows_each_kind_of_picture_once(tmp_path):
         assert sheet.size == (12 * 180, 3 * 180)
         first = np.asarray(sheet.crop((0, 14, 180, 180)))
     assert (first == 255).sum() > 100  # the frame of the marked one of two hands
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot write the file"):
         draw_contact_sheet(rows, tmp_path / "no/sheet.png")

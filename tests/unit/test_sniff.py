@@ -80,6 +80,9 @@ def test_other_content_is_unknown(content: bytes) -> None:
         ("labels.csv", False),
         (".DS_Store", False),
         ("model.onnx", False),
+        ("export.zip/IM000001", True),
+        ("export/._IM000001.jpg", False),
+        ("export/.DS_Store", False),
     ],
 )
 def test_a_name_promises_a_picture_by_its_suffix_or_by_having_none(name: str, claims: bool) -> None:
@@ -99,7 +102,7 @@ def test_a_name_promises_a_picture_by_its_suffix_or_by_having_none(name: str, cl
     ],
 )
 def test_the_refusal_says_what_the_content_looks_like(content: bytes, words: str) -> None:
-    with pytest.raises(UnreadableImageError, match=rf"^x\.dcm: found .*{words}.*, wanted DICOM"):
+    with pytest.raises(UnreadableImageError, match=rf"^x\.dcm: found .*{words}.*, expected DICOM"):
         next(decode(content, Path("folder/x.dcm"), ""))
     with pytest.raises(NotAPictureError, match=words):
         next(decode(content, Path("x.csv"), ""))

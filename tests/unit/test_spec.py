@@ -30,7 +30,7 @@ def test_labels_of_two_kinds_are_refused_unless_asked_for_and_then_speak_of_the_
 
 @pytest.mark.parametrize("mix", [False, True])
 def test_labels_of_which_nobody_said_what_they_mean_teach_nothing(mix):
-    with pytest.raises(ConfigError, match="nobody said what they mean") as caught:
+    with pytest.raises(ConfigError, match="their meaning is unknown") as caught:
         label_kind(rows(fracture=4, unknown=1), mix)
     assert "--label-kind" in caught.value.hint
     with pytest.raises(ConfigError, match="no training picture has a label"):

@@ -53,7 +53,7 @@ def test_by_picture_leaves_the_excluded_out():
 @pytest.mark.parametrize(("by", "unit"), [("patient", "groups"), ("picture", "pictures")])
 def test_too_few_to_be_split_is_an_error_that_counts(by, unit):
     rows = patients(5) if by == "patient" else patients(5, pictures=1)
-    with pytest.raises(UsageError, match=f"found 5 {unit} to split, wanted at least 7") as caught:
+    with pytest.raises(UsageError, match=f"found 5 {unit} to split, expected at least 7") as caught:
         assign_splits(rows, seed=7, by=by)
     assert "fewer parts" in caught.value.hint
     assert len(assign_splits(rows, seed=7, parts=5, by=by)) == len(rows)
@@ -91,7 +91,7 @@ def test_what_is_kept_back_is_the_test_and_training_gives_the_validation(second)
 @pytest.mark.parametrize("found", [("train",), ("val", "test"), ("excluded",)])
 def test_a_set_without_a_division_is_refused(found):
     rows = [sample(str(n), split=split) for n, split in enumerate(found)]
-    with pytest.raises(UsageError, match="wanted one that is divided") as caught:
+    with pytest.raises(UsageError, match="it needs a split into train") as caught:
         own_splits(rows, seed=7)
     assert "--split patient" in caught.value.hint
 
@@ -155,7 +155,7 @@ def test_equal_files_with_other_labels_are_both_excluded(caplog):
         ("label_conflict", "excluded"),
         ("", "train"),
     ]
-    assert "2 pictures have an identical file with another label" in caplog.text
+    assert "2 pictures share an identical file with a different label" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_groups_with_equal_files_become_one(caplog):
     ]  # fmt: skip
     found = settle_twins(rows)
     assert [row.group for row in found] == ["g", "g", "g", "g", "g", "k", "k", "z"]
-    assert "3 groups became 1, because they have an identical file in common" in caplog.text
+    assert "3 groups were joined into 1, because they share an identical file" in caplog.text
     assert find_faults(found) == []
 
 

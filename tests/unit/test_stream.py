@@ -20,8 +20,8 @@ from pipeline.domain import (
     Status,
 )
 from pipeline.errors import OutputError
+from pipeline.outcome_json import from_json, to_json
 from pipeline.report.journal import NAME, begin, read
-from pipeline.report.kept import from_json, to_json
 from pipeline.report.stream import Mark, Stream, write_whole
 
 POINT = OperatingPoint("balanced", 0.5, 0.1 + 0.2)

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+from bundles import contract
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,6 +57,19 @@ PICTURE, STUDY = OperatingPoint("balanced", 0.4, 0.2), OperatingPoint("balanced"
 )
 def test_header_path_or_folder_says_the_study(how, path, uid, key):
     assert studies_by(how, ROOT).key(ROOT / path, uid) == key
+
+
+@pytest.mark.parametrize(
+    ("how", "uid", "key"),
+    [
+        *(("auto", UID, pseudonym(UID)), ("dicom", UID, pseudonym(UID))),
+        *(("auto", None, None), ("mura", UID, None), ("folder", UID, None), ("none", UID, None)),
+    ],
+)
+def test_only_a_header_says_the_study_of_content_in_memory(how, uid, key):
+    studies = studies_by(how, ROOT)
+    assert studies.key(None, uid) == key
+    studies.warn()
 
 
 @pytest.mark.parametrize(
@@ -133,10 +147,10 @@ def test_a_table_that_names_everything_warns_of_nothing(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "found columns none, wanted path and study, once each"),
-        ("path|study\na|b\n", "found columns path|study, wanted path and study"),
+        ("", "found columns none, expected path and study, once each"),
+        ("path|study\na|b\n", "found columns path|study, expected path and study"),
         ("path,study,study\na,b,c\n", "found columns path, study, study"),
-        ("path,study\na.png\n", "row 2: found 1 cells, wanted 2"),
+        ("path,study\na.png\n", "row 2: found 1 cells, expected 2"),
         ("path,study\n,one\n", "row 2: found no path"),
         ("path,study\na,one\na,two\n", "row 3: found a path with another study above"),
         (b"path,study\na\xff,one\n", "not CSV in UTF-8"),
@@ -289,7 +303,7 @@ def test_one_row_for_every_study_in_order_of_first_appearance(tmp_path):
         "failed", "", "1", "2",
     )  # fmt: skip
     assert (knee["status"], knee["aggregation"], knee["picture"]) == ("unsupported", "max", "")
-    assert writer.told == "4 studies: 1 positive, 1 uncertain, 1 failed, 1 unsupported"
+    assert writer.summary == "4 studies: 1 positive, 1 uncertain, 1 failed, 1 unsupported"
 
 
 def test_without_a_study_there_is_no_file_and_no_old_one(tmp_path):
@@ -297,7 +311,7 @@ def test_without_a_study_there_is_no_file_and_no_old_one(tmp_path):
     with StudiesWriter(tmp_path / "studies.csv", ROOT, {}) as writer:
         writer.write(outcome("a.png", None, ("hand", 0.6)))
     assert list(tmp_path.iterdir()) == []
-    assert writer.told == ""
+    assert writer.summary == ""
 
 
 def test_a_run_that_broke_off_says_nothing_of_studies(tmp_path):
@@ -317,21 +331,21 @@ def test_a_run_that_broke_off_says_nothing_of_studies(tmp_path):
 def test_a_bundle_from_before_has_no_study_points(hand):
     old = hand.model_dump(mode="json")
     del old["study_points"]
-    spec = BundleSpec.model_validate(old)
+    spec = contract(old)
     assert (spec.study_points, spec.study_point(None)) == ({}, None)
 
 
 def test_a_study_point_is_one_of_an_operating_point(hand):
     stored = hand.operating_points["balanced"].model_dump()
     point = {**stored, "threshold": 0.8, "aggregation": "max"}
-    spec = BundleSpec.model_validate({**hand.model_dump(), "study_points": {"balanced": point}})
+    spec = contract({**hand.model_dump(), "study_points": {"balanced": point}})
     assert spec.study_point(None) == OperatingPoint("balanced", 0.8, stored["doubt_below"])
     assert spec.study_point("specific") is None
-    with pytest.raises(ValueError, match="no operating points"):
-        BundleSpec.model_validate({**hand.model_dump(), "study_points": {"own": point}})
+    with pytest.raises(ValueError, match="not operating points"):
+        contract({**hand.model_dump(), "study_points": {"own": point}})
     wrong = {"balanced": {**point, "aggregation": "lucky"}}
     with pytest.raises(ValueError, match="aggregation"):
-        BundleSpec.model_validate({**hand.model_dump(), "study_points": wrong})
+        contract({**hand.model_dump(), "study_points": wrong})
 
 
 @pytest.fixture

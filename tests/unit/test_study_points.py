@@ -14,7 +14,7 @@ from stages.calibrate import operating_points
 from stages.evaluation.evaluate import all_figures
 from stages.evaluation.figures import Settings
 from stages.evaluation.headlines import study_lines, study_note
-from stages.evaluation.studies import NO_POINT, both, specificity_cost, study_figures
+from stages.evaluation.studies import NO_POINT, specificity_cost, study_cases, study_figures
 from stages.evaluation.tables import write_tables
 from stages.finished import _recalibrated, _Table
 from stages.metrics import Cases
@@ -90,7 +90,7 @@ def test_points_for_studies_make_up_for_the_highest_of_several():
 
 def test_groups_that_stand_in_are_named_in_the_rule():
     points = fit_study_points(*drawn(), by="group").points
-    assert "60 groups in place of studies" in points["sensitive"].rule
+    assert "60 groups used as studies" in points["sensitive"].rule
 
 
 def test_targets_hold_for_studies():
@@ -112,7 +112,7 @@ def test_too_few_studies_give_no_points_and_the_reason(counts, reason):
     fitted = fit_study_points(*drawn(*counts))
     assert fitted.points == {}
     assert fitted.reason.startswith(reason)
-    assert fitted.reason.endswith("wanted 10 of each")
+    assert fitted.reason.endswith("10 of each are needed")
 
 
 def test_views_of_a_study_are_no_studies_and_make_none_of_single_pictures():
@@ -215,9 +215,9 @@ def test_groups_stand_in_only_when_asked():
 
 def test_one_picture_a_study_costs_nothing():
     rows = study_table().assign(study=[str(n) for n in range(10)])
-    found = both(rows, "hand", "in view", "threshold", "study")
-    assert specificity_cost(found.pictures, found.studies, 0).value == 0.0
-    assert found.sizes.tolist() == [1] * 7
+    cases = study_cases(rows, "hand", "in view", "threshold", "study")
+    assert specificity_cost(cases.pictures, cases.studies, 0).value == 0.0
+    assert cases.sizes.tolist() == [1] * 7
 
 
 def test_the_interval_of_the_cost_draws_pictures_and_studies_together():
@@ -256,5 +256,5 @@ def test_lines_tables_and_notes(tmp_path):
     assert not (tmp_path / "studies.csv").exists()
     assert list(study_lines({"studies": None})) == []
     facts = {"no_studies": NO_STUDIES, "study_by": "study"}
-    assert "not measured, the table names no studies; --study-by group" in study_note(facts)
-    assert "groups in place of studies" in study_note({"no_studies": "", "study_by": "group"})
+    assert "not measured, the table has no studies; --study-by group" in study_note(facts)
+    assert "groups used as studies" in study_note({"no_studies": "", "study_by": "group"})

@@ -17,9 +17,9 @@ from stages.evaluation.tables import write_tables
 from stages.evaluation.under_shift import (
     FIGURES,
     MEAN,
-    ask_shifts,
     fixed_part,
     panels,
+    select_shifts,
     shift_figures,
     shift_note,
 )
@@ -153,10 +153,10 @@ def test_the_note_says_which_pictures_and_which_shifts(chapter):
 
 
 def test_a_part_of_the_suite_keeps_its_order_and_a_strange_name_is_refused():
-    assert ask_shifts((), None).names == SHIFTS
-    assert ask_shifts(("paper", "blur"), 7).names == ("blur", "paper")
-    with pytest.raises(UsageError, match=r"found fog, wanted some of tight-crop"):
-        ask_shifts(("blur", "fog"), None)
+    assert select_shifts((), None).names == SHIFTS
+    assert select_shifts(("paper", "blur"), 7).names == ("blur", "paper")
+    with pytest.raises(UsageError, match=r"unknown shift fog; choose from tight-crop"):
+        select_shifts(("blur", "fog"), None)
 
 
 def test_the_part_of_the_pictures_is_fixed_by_their_digests():

@@ -10,12 +10,9 @@ from __future__ import annotations
 from pydicom.sr.coding import Code
 
 from ...domain import Verdict
+from ...regions import TABLE
 
-SITES = {
-    "elbow": Code("16953009", "SCT", "Elbow joint"),
-    "hand": Code("85562004", "SCT", "Hand"),
-    "shoulder": Code("16982005", "SCT", "Shoulder"),
-}
+SITES = {region.name: Code(region.site[0], "SCT", region.site[1]) for region in TABLE}
 """Finding sites, by region. CID 4031 *Common Anatomic Region*."""
 
 SIDES = {

@@ -91,8 +91,10 @@ def read_origin(image: ImageRef) -> Origin:
         ImageError: It cannot be read, is not what was judged, or cannot be referred to.
         Exception: Whatever pydicom raises on malformed headers; the caller translates.
     """
+    name = image.name
+    if image.path is None:
+        raise OriginError(f"{name}: found content in memory, wanted a file that can be read again")
     content, sha256 = read_file(image.path)
-    name = image.path.name
     if sha256 != image.sha256:
         raise OriginError(f"{name}: found another content than was judged")
     header, _ = picture_header(content, name)

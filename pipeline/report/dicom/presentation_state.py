@@ -179,7 +179,7 @@ def _window(view: Dataset, header: Dataset, outcome: Outcome) -> Dataset:
 
 def _extremes(view: Dataset, header: Dataset, outcome: Outcome) -> tuple[float, float]:
     """The least and the greatest value of the frame that was judged, padding aside."""
-    for index, frame in enumerate(stored_frames(header, outcome.image.path.name)):
+    for index, frame in enumerate(stored_frames(header, outcome.image.name)):
         if index == (outcome.image.frame or 0):
             return modality_extremes(frame.values, view, big_endian=is_big_endian(header))
     return 0.0, 2.0 ** int(view.BitsStored) - 1.0

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import Self
 
 from highdicom import SOPClass
 
-from ... import DISTRIBUTION
+from ... import version
 from ...config import RunConfig
 from ...domain import Outcome, Status
 from ...errors import ImageError
 from ...io.quiet import quiet
 from ..record import plain
 from ..stream import write_whole
+from ..writer import Job, Writer
 from .origin import Origin, OriginError, read_origin
 from .presentation_state import presentation_state
 from .provenance import Kind, Run
@@ -31,8 +32,8 @@ log = logging.getLogger(__name__)
 _Maker = Callable[[int], SOPClass]
 
 
-class DicomWriter:
-    """A :class:`~pipeline.report.record.ReportWriter` of files that a PACS takes.
+class DicomWriter(Writer):
+    """Writes files that a PACS takes.
 
     For every picture from a DICOM file that has a verdict: a structured report and, for findings
     with a heatmap, an overlay each and (but for colour) a presentation state with all contours.
@@ -51,18 +52,23 @@ class DicomWriter:
 
     def __init__(self, folder: Path, config: RunConfig, digests: Mapping[str, str]) -> None:
         self._folder = folder
-        self._run = Run(importlib.metadata.version(DISTRIBUTION), digests, config)
+        self._run = Run(version(), digests, config)
         self._written: Counter[Kind] = Counter()
         self._without: Counter[str] = Counter()
         self._numbers: Counter[str] = Counter()
         self._notes: list[tuple[str, str]] = []
-        self._last: tuple[tuple[Path, str | None], Origin] | None = None
+        self._last: tuple[tuple[Path | None, str | None], Origin] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         if not self._run.keeps_identity:
             log.warning(
                 "--dicom-out: the objects name no patient; a PACS that files by patient number "
                 "needs --identifiers keep"
             )
+
+    @classmethod
+    def opened(cls, path: Path, job: Job) -> Self:
+        """See :meth:`~..writer.Writer.opened`."""
+        return cls(path, job.config, job.weights.digests(job.weights.stages))
 
     def write(self, outcome: Outcome) -> None:
         """Write the objects of one outcome; a picture that can have none is counted."""
@@ -84,7 +90,7 @@ class DicomWriter:
         notes, self._notes = self._notes, []
         return notes
 
-    def recall(self, notes: Iterable[tuple[str, str]]) -> None:
+    def recount(self, outcome: Outcome, notes: Iterable[tuple[str, str]]) -> None:
         """Count the objects of an earlier process, and go on with their numbers."""
         for kind, about in notes:
             if kind:
@@ -110,7 +116,7 @@ class DicomWriter:
         Raises:
             ImageError: There can be none.
         """
-        name = outcome.image.path.name
+        name = outcome.image.name
         try:
             with quiet():
                 origin = self._origin(outcome)
@@ -136,7 +142,7 @@ class DicomWriter:
         if origin.burned_in and not run.keeps_identity:
             log.warning(
                 "%s: no overlay of it: its header says that the patient can be read in the picture",
-                plain(outcome.image.path.name),
+                plain(outcome.image.name),
             )
         else:
             for finding, heatmap in shown:
@@ -145,7 +151,7 @@ class DicomWriter:
         if origin.grey:
             yield Kind.MARKS, "marks", partial(presentation_state, shown, outcome, origin, run)
         else:
-            log.warning("%s: no marks for it: a picture in colour", plain(outcome.image.path.name))
+            log.warning("%s: no marks for it: a picture in colour", plain(outcome.image.name))
 
     def _content(self, make: _Maker, origin: Origin, kind: Kind) -> bytes:
         """The file in memory, so that nothing is half written when a value cannot be encoded."""

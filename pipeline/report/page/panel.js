@@ -34,9 +34,15 @@ function findingCard(finding, number, facts) {
     findingBar(finding),
     element("p", { className: "quiet" },
       `${finding.operating_point}: positive from ${three(threshold)}${band}`),
+    finding.types ? element("p", {}, `If fractured: ${typesText(finding.types)}`) : null,
     layerChoice(finding, number, facts));
   made.classList.add("finding");
   return made;
+}
+
+function typesText(types) {
+  return Object.entries(types).sort(([, a], [, b]) => b - a)
+    .map(([name, probability]) => `${name} ${three(probability)}`).join(", ");
 }
 
 function layerChoice(finding, number, facts) {

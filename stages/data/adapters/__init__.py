@@ -1,1 +1,1 @@
-"""One module a published data layout: one function recognises it, one reads its rows."""
+"""Adapters, one module per data layout: one function detects the layout, one reads its rows."""

@@ -1,4 +1,4 @@
-"""Which column of a CSV file holds what: as the user says, or by its plain name."""
+"""Reading of CSV files, and mapping of their columns to fields, by option or by name."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ from pipeline.spreadsheet import separator_of, text_of
 
 logger = logging.getLogger(__name__)
 
+PATH_COLUMNS = ("path", "file", "file_path", "file_name")
+LABEL_COLUMNS = ("label", "fractured", "fracture", "abnormal", "abnormality", "class", "target")
+"""Names by which a column of paths or of labels is recognised, the best first."""
+
 _DECIMAL_COMMAS = re.compile(r"\s*-?\d+(,\d+)?([\s;]+-?\d+(,\d+)?)*\s*")
-"""One number, or several as boxes have them."""
+"""One number, or several separated by spaces or semicolons, as in boxes."""
 
 
 def read_csv(file: Path) -> pd.DataFrame:
-    """A CSV file, every value as its text; see :func:`parse_csv`.
+    """Read a CSV file with every value as text; see :func:`parse_csv`.
 
     Raises:
-        InputMissingError: It cannot be read.
-        IndexFaultsError: It is no table.
+        InputMissingError: The file cannot be read.
+        IndexFaultsError: It is not a table.
     """
     try:
         content = file.read_bytes()
@@ -35,17 +39,17 @@ def read_csv(file: Path) -> pd.DataFrame:
 
 
 def parse_csv(content: bytes, file: Path) -> pd.DataFrame:
-    """A table, every value as its text, as spreadsheet programs save it.
+    """Parse a table as saved by a spreadsheet program; every value is text.
 
-    Comma, semicolon or tab between the columns, UTF-8 or UTF-16 with its mark. Where semicolons
-    part the columns, numbers with a decimal comma get a point.
+    The separator is comma, semicolon or tab, the encoding UTF-8 or UTF-16 with a byte order mark.
+    If semicolons separate the columns, decimal commas become decimal points.
 
     Args:
-        content: The file.
+        content: Bytes of the file.
         file: Its name, for messages.
 
     Raises:
-        IndexFaultsError: It is no table.
+        IndexFaultsError: It is not a table.
     """
     try:
         text = text_of(content)
@@ -55,9 +59,9 @@ def parse_csv(content: bytes, file: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(StringIO(text), sep=separator, dtype=str, keep_default_na=False)
     except (ValueError, pd.errors.ParserError) as error:
-        # Not quoted: the error may repeat a line, and so an identifier.
+        # The error is not quoted: it may contain a line of the file, and so an identifier.
         raise IndexFaultsError(
-            str(file), [f"no CSV table with one header line ({type(error).__name__})"]
+            str(file), [f"not a CSV table with one header line ({type(error).__name__})"]
         ) from error
     return table.map(_with_points) if separator == ";" else table
 
@@ -67,26 +71,26 @@ def _with_points(text: str) -> str:
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number in the file, if no value holds a line break, and values by column."""
+    """Yield the line number (if no value contains a line break) and the values by column."""
     for line, row in enumerate(table.to_dict("records"), start=2):
         yield line, {str(name): str(value) for name, value in row.items()}
 
 
 def parse_columns(words: tuple[str, ...]) -> dict[str, str]:
-    """``("path=Image,label=Fracture", …)`` as column by field.
+    """Parse ``("path=Image,label=Fracture", …)`` to a mapping from field to column.
 
     Raises:
-        UsageError: Not of this form, or a field given twice.
+        UsageError: The form is invalid, or a field occurs twice.
     """
-    given: dict[str, str] = {}
+    overrides: dict[str, str] = {}
     for part in (part for word in words for part in word.split(",")):
         field, equals, column = (piece.strip() for piece in part.partition("="))
         if not (field and equals and column):
-            raise UsageError(f"--columns: found {part!r}, wanted FIELD=COLUMN")
-        if field in given:
-            raise UsageError(f"--columns: found {field} twice, wanted one column")
-        given[field] = column
-    return given
+            raise UsageError(f"--columns: found {part!r}, expected FIELD=COLUMN")
+        if field in overrides:
+            raise UsageError(f"--columns: found {field} twice, expected one column")
+        overrides[field] = column
+    return overrides
 
 
 def choose(
@@ -95,22 +99,22 @@ def choose(
     present: list[str],
     plain: Mapping[str, tuple[str, ...]],
 ) -> dict[str, str]:
-    """The column of each field that has one; which were chosen is logged.
+    """Choose the column of each field, and log the choice.
 
     Args:
         source: The file.
-        columns: What the user says, column by field.
+        columns: The user's choice, column by field.
         present: The file's columns.
-        plain: Names by which a field is known without being told, the best first.
+        plain: Usual column names of each field, the preferred one first.
 
     Raises:
-        UsageError: An unknown field, or a column that is not there.
+        UsageError: A field is unknown, or a column does not exist.
     """
     for field, column in columns.items():
         if field not in plain:
             near = difflib.get_close_matches(field, plain, 1)
             raise UsageError(
-                f"--columns: {field!r} is no field, wanted one of {', '.join(plain)}",
+                f"--columns: {field!r} is not a field, expected one of {', '.join(plain)}",
                 f"did you mean {near[0]}?" if near else "",
             )
         if column not in present:
@@ -126,8 +130,8 @@ def choose(
         free = [name for name in free if name not in chosen.values()]
         if field not in chosen and free:
             chosen[field] = free[0]
-    told = (f"{f}={c}{'' if f in columns else ' (by its name)'}" for f, c in chosen.items())
-    logger.info("%s: columns %s", source, ", ".join(told))
+    choices = (f"{f}={c}{'' if f in columns else ' (by name)'}" for f, c in chosen.items())
+    logger.info("%s: columns %s", source, ", ".join(choices))
     return chosen
 
 

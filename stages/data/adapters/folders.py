@@ -1,7 +1,7 @@
-"""Class folders in any depth, with or without a division: ``train/hand/not fractured/1.png``.
+"""Class folders at any depth, with or without split folders: ``train/hand/not fractured/1.png``.
 
-The multi-region set has this layout (``train|val|test / fractured|not fractured``), and so has
-nearly every export for classification.
+The multi-region data set has this layout (``train|val|test / fractured|not fractured``), as have
+most exports for classification.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .words import Label, denied, kind_of, label_of, regions_of, split_of
 
 logger = logging.getLogger(__name__)
 
-WANTED = "folders of two classes, such as fractured/ and not fractured/, in any depth"
+DESCRIPTION = "folders of two classes, such as fractured/ and not fractured/, at any depth"
 
 _PATIENT = re.compile(r"(patient|subject|case|person)[ _-]?\d+", re.IGNORECASE)
 _AUGMENTED = re.compile(
@@ -30,7 +30,7 @@ _AUGMENTED = re.compile(
     (?: [-_ ]
         (?: rot (?: ated? )? | (?: h | v )? flip (?: ped )? | mirror (?: ed )? | aug (?: mented )? )
         [-_ ]? \d*                      # 10-rotated1-rotated3, a_flip, b_rot90, c_aug_2
-        (?: [ ]? \(\d+\) )?             # and downloaded twice: 10-rotated2 (1)
+        (?: [ ]? \(\d+\) )?             # downloaded twice: 10-rotated2 (1)
       | \.rf\. [0-9a-f]+                # Roboflow: d_jpg.rf.0a1b2c
       | [ ]-[ ]Copy (?: [ ]\(\d+\) )?   # Windows: e - Copy (2)
       | [-_ ]copy \d*
@@ -44,16 +44,16 @@ _DIGITS = {"0", "1"}
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """What the folders of one file say.
+    """Information from the folders of one file.
 
     Attributes:
         path: The file.
-        label: Of its class folder; None when it is in none.
-        parent: The folder that the class folder lies in, as parts below the root.
-        split: Of its split folder; None when it is in none.
+        label: Of its class folder; None without one.
+        parent: Folder that contains the class folder, as parts relative to the root.
+        split: Of its split folder; None without one.
         regions: Of a folder that names a region.
-        patient: A folder that names a patient; may be empty.
-        between: The folders that are neither class, split nor patient.
+        patient: Folder that names a patient; may be empty.
+        between: Folders other than class, split and patient.
     """
 
     path: Path
@@ -66,64 +66,66 @@ class _Place:
 
 
 def is_folders(source: Path) -> bool:
-    """Whether two folders, side by side, bear the names of the two classes."""
+    """Whether two sibling folders have the names of the two classes."""
     for _, names, _ in os.walk(source) if source.is_dir() else ():
         names[:] = sorted(name for name in names if not hidden(name))
         words = [name for name in names if name not in _DIGITS]
-        found = {label.value for label in map(label_of, words) if label}
-        if found == {0, 1} or set(names) == _DIGITS:
+        values = {label.value for label in map(label_of, words) if label}
+        if values == {0, 1} or set(names) == _DIGITS:
             return True
     return False
 
 
 def read_folders(source: Path, label_kind: str = "", watch: Watch = unwatched) -> list[Sample]:
-    """Rows of a tree of class folders, its own division in ``split``.
+    """Read the rows of a tree of class folders, with the data set's split.
 
-    A file in no split folder is for training; in no class folder, its label is unknown. Words such
-    as ``normal`` or ``positive`` mean what the class folder beside them means. Folders named 0 and
-    1 are classes only where no other folder is beside them, and no better word above or below.
+    A file outside split folders is for training; outside class folders, its label is unknown. Words
+    such as ``normal`` or ``positive`` have the kind of the sibling class folder. Folders named 0
+    and 1 are classes only if they have no other siblings and no parent or child has a class name.
 
-    The group is a folder such as ``patient12``. Without one it is the class and the name of the
-    file, less what augmentation adds to names (``-rotated1-rotated2``, ``_flip``, `` - Copy``,
-    Roboflow's ``.rf.…``; ``(2)`` only where the file without it is there too, for whole sets are
-    numbered like that). That is a stand-in: the split may not be disjoint by patient.
+    The group is a folder such as ``patient12``, else the class and the file name without the
+    suffixes of augmentation (``-rotated1-rotated2``, ``_flip``, `` - Copy``, Roboflow's ``.rf.…``;
+    ``(2)`` only if the file without it exists, because some data sets number all files like this).
+    This is a substitute: the split may not be disjoint by patient.
 
     Args:
         source: The folder.
-        label_kind: What words mean that do not say it by themselves; empty for unknown.
-        watch: Told of the progress.
+        label_kind: Kind of labels whose word does not imply one; empty for unknown.
+        watch: Shows the progress.
 
     Raises:
-        InputMissingError: No such folder, or no file in it.
-        IndexFaultsError: Class folders inside each other that contradict, or ``label_kind``.
+        InputMissingError: The folder does not exist or is empty.
+        IndexFaultsError: Nested class folders contradict each other, or ``label_kind``.
     """
     if not source.is_dir():
-        raise InputMissingError(f"{source}: found no folder, wanted {WANTED}")
+        raise InputMissingError(f"{source}: folder not found, expected {DESCRIPTION}")
     paths = walk(source)
     below = [path.relative_to(source).parts[:-1] for path in paths]
-    beside: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    siblings: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for parts in below:
         for i, name in enumerate(parts):
-            beside[parts[:i]].add(name)
+            siblings[parts[:i]].add(name)
     faults: list[str] = []
-    places = [_place(path, parts, beside, faults) for path, parts in zip(paths, below, strict=True)]
+    places = [
+        _place(path, parts, siblings, faults) for path, parts in zip(paths, below, strict=True)
+    ]
     faults += denied((place.label for place in places if place.label), label_kind)
     refuse(source, faults)
     rows = looked_at(_rows(source.resolve().name, places, label_kind), watch)
-    _tell({place.path: place for place in places}, rows)
+    _log_gaps({place.path: place for place in places}, rows)
     return rows
 
 
 def _place(
     path: Path,
     parts: tuple[str, ...],
-    beside: Mapping[tuple[str, ...], set[str]],
+    siblings: Mapping[tuple[str, ...], set[str]],
     faults: list[str],
 ) -> _Place:
     classes = {
         i: label
         for i, label in enumerate(map(label_of, parts))
-        if label and (parts[i] not in _DIGITS or beside[parts[:i]] <= _DIGITS)
+        if label and (parts[i] not in _DIGITS or siblings[parts[:i]] <= _DIGITS)
     }
     worded = {i: label for i, label in classes.items() if parts[i] not in _DIGITS}
     chosen = worded or classes
@@ -136,6 +138,8 @@ def _place(
     dropped = {*chosen, *list(splits)[:1]}
     between = [name for i, name in enumerate(parts) if i not in dropped and name not in patients]
     regions = {region for region in map(regions_of, between) if region}
+    # A definite word (elbow) takes precedence over an ambiguous one (arm).
+    regions = {region for region in regions if "?" not in region} or regions
     return _Place(
         path=path,
         label=None if deepest is None else chosen[deepest],
@@ -152,11 +156,11 @@ def _rows(root: str, places: Sequence[_Place], stated: str) -> list[Sample]:
     for place in places:
         if place.label:
             circles[place.parent].add(place.label)
-    everywhere = set().union(*circles.values())
+    all_labels = set().union(*circles.values())
     rows = []
     for place, group in zip(places, _groups(root, places), strict=True):
         label = place.label
-        near = circles[place.parent], everywhere
+        near = circles[place.parent], all_labels
         rows.append(
             Sample(
                 path=place.path,
@@ -190,28 +194,30 @@ def _groups(root: str, places: Sequence[_Place]) -> list[str]:
     return groups
 
 
-def _tell(places: Mapping[Path, _Place], rows: Sequence[Sample]) -> None:
-    """Log what the folders leave open."""
-    found = [places[row.path] for row in rows]
-    if lost := [place.path.name for place in found if place.label is None]:
-        logger.warning("%d pictures are in no class folder: %s", len(lost), named(lost))
-    undivided = [place.path.name for place in found if place.split is None]
-    if 0 < len(undivided) < len(found):
+def _log_gaps(places: Mapping[Path, _Place], rows: Sequence[Sample]) -> None:
+    """Log what the folders do not specify."""
+    used = [places[row.path] for row in rows]
+    if unlabelled := [place.path.name for place in used if place.label is None]:
         logger.warning(
-            "%d pictures are in no split folder, and so for training: %s",
-            len(undivided),
-            named(undivided),
+            "%d pictures are outside the class folders: %s", len(unlabelled), named(unlabelled)
         )
-    if alone := sum(not place.patient for place in found):
+    unassigned = [place.path.name for place in used if place.split is None]
+    if 0 < len(unassigned) < len(used):
         logger.warning(
-            "%d pictures are grouped by their names, for want of patients: a split may not be "
+            "%d pictures are outside the split folders and are used for training: %s",
+            len(unassigned),
+            named(unassigned),
+        )
+    if without_patient := sum(not place.patient for place in used):
+        logger.warning(
+            "%d pictures have no patient and are grouped by file name: the split may not be "
             "disjoint by patient",
-            alone,
+            without_patient,
         )
 
 
 def _original(stem: str) -> str:
-    """The name without what augmentation adds; never empty."""
+    """The name without suffixes of augmentation; never empty."""
     while (shorter := _AUGMENTED.sub("", stem)) not in (stem, ""):
         stem = shorter
     return stem

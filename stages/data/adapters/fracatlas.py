@@ -1,7 +1,7 @@
-"""FracAtlas with labels of our own, ``labels.csv`` beside ``images/``, or as distributed.
+"""FracAtlas with this project's ``labels.csv`` next to ``images/``, or as distributed.
 
-Beside our ``labels.csv`` may lie ``boxes.csv``: corners of the fractures as fractions of width and
-height.
+The optional ``boxes.csv`` next to ``labels.csv`` holds the corners of the fractures as fractions of
+width and height.
 
 Abedeen et al., FracAtlas, Scientific Data 10:521 (2023), doi 10.1038/s41597-023-02432-4.
 """
@@ -20,7 +20,7 @@ from .fracatlas_boxes import within
 from .fracatlas_regions import REGIONS_IN_VIEW
 from .pictures import Look, Watch, each, look_at, refuse, unwatched
 
-WANTED = f"labels.csv beside images/; or, as distributed, {fracatlas_authors.WANTED}"
+DESCRIPTION = f"labels.csv next to images/; or, as distributed, {fracatlas_authors.DESCRIPTION}"
 COLUMNS = ("image_id", "region", "fractured", "hardware", "group", "truncated", "label_conflict")
 
 
@@ -33,21 +33,20 @@ def is_fracatlas(source: Path) -> bool:
 
 
 def read_fracatlas(source: Path, watch: Watch = unwatched) -> list[Sample]:
-    """Rows of a FracAtlas folder, the truncated and the contradictory ones excluded.
+    """Read the rows of a FracAtlas folder; truncated and contradictory ones are excluded.
 
-    Every picture is decoded once, so that a broken file is found here and not in a night's
-    training.
+    Every picture is decoded once, so that a broken file is found before training.
 
     Raises:
-        InputMissingError: Neither ``labels.csv`` there nor what its authors distribute.
-        IndexFaultsError: Missing columns or pictures, unknown regions, files that cannot be read
-            and are not marked as truncated.
+        InputMissingError: The folder has neither ``labels.csv`` nor the authors' layout.
+        IndexFaultsError: There are missing columns or pictures, unknown regions, or unreadable
+            files that are not marked as truncated.
     """
     labels = source / "labels.csv"
     if not labels.is_file() and fracatlas_authors.is_distributed(source):
         return fracatlas_authors.read_distributed(source, watch)
     if not labels.is_file():
-        raise InputMissingError(f"{source}: found no FracAtlas folder, wanted {WANTED}")
+        raise InputMissingError(f"{source}: not a FracAtlas folder, expected {DESCRIPTION}")
     table = read_csv(labels)
     missing = [f"labels.csv: no column {name!r}" for name in COLUMNS if name not in table.columns]
     if missing:
@@ -56,9 +55,9 @@ def read_fracatlas(source: Path, watch: Watch = unwatched) -> list[Sample]:
     boxes = _read_boxes(source / "boxes.csv", faults)
     rows = []
     for line, row in rows_of(table):
-        found = list(_row_faults(row))
-        faults += [f"labels.csv line {line} ({row['image_id']}): {fault}" for fault in found]
-        rows += [] if found else [row]
+        row_faults = list(_row_faults(row))
+        faults += [f"labels.csv line {line} ({row['image_id']}): {fault}" for fault in row_faults]
+        rows += [] if row_faults else [row]
     looks = each([source / "images" / row["image_id"] for row in rows], look_at, watch)
     faults += [
         look.fault
@@ -74,26 +73,26 @@ def read_fracatlas(source: Path, watch: Watch = unwatched) -> list[Sample]:
 
 def _row_faults(row: dict[str, str]) -> Iterator[str]:
     if row["region"] not in REGIONS_IN_VIEW:
-        yield f"region is {row['region']!r}, wanted one of {', '.join(REGIONS_IN_VIEW)}"
+        yield f"region is {row['region']!r}, expected one of {', '.join(REGIONS_IN_VIEW)}"
     for name in ("fractured", "hardware", "truncated", "label_conflict"):
         if row[name] not in ("0", "1"):
-            yield f"{name} is {row[name]!r}, wanted 0 or 1"
+            yield f"{name} is {row[name]!r}, expected 0 or 1"
     if not row["group"]:
         yield "group is empty"
 
 
 def _read_boxes(file: Path, faults: list[str]) -> dict[str, tuple[Box, ...]]:
-    """The boxes of each picture by its name; none when there is no such file."""
+    """Read the boxes of each picture by its name; empty without the file."""
     boxes: dict[str, tuple[Box, ...]] = {}
     if not file.is_file():
         return boxes
     table = read_csv(file)
-    wanted = ("image_id", "x0", "y0", "x1", "y1")
-    missing = [name for name in wanted if name not in table.columns]
+    required = ("image_id", "x0", "y0", "x1", "y1")
+    missing = [name for name in required if name not in table.columns]
     faults += [f"boxes.csv: no column {name!r}" for name in missing]
     for line, row in () if missing else rows_of(table):
         try:
-            box = within(*(float(row[name]) for name in wanted[1:]))
+            box = within(*(float(row[name]) for name in required[1:]))
         except ValueError as error:
             faults.append(f"boxes.csv line {line} ({row['image_id']}): {error}")
         else:

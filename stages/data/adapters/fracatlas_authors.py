@@ -1,7 +1,7 @@
 """FracAtlas as its authors distribute it: ``images/Fractured/``, ``images/Non_fractured/``.
 
-Beside them lie ``dataset.csv`` (one row a picture: parts of the body, hardware, fractured) and
-``Annotations/`` (boxes in several forms).
+The same folder contains ``dataset.csv`` (one row per picture: body parts, hardware, fractured) and
+``Annotations/`` (boxes in several formats).
 
 Abedeen et al., FracAtlas, Scientific Data 10:521 (2023), doi 10.1038/s41597-023-02432-4, CC BY 4.0.
 """
@@ -14,16 +14,17 @@ from pathlib import Path
 
 from pipeline.errors import InputMissingError
 
-from ..index import NONE, UNKNOWN, Box, Sample
+from ..index import UNKNOWN, Box, Sample
 from ..twins import CONFLICT, flagged
 from .columns import read_csv, rows_of
 from .fracatlas_boxes import read_annotations
 from .fracatlas_regions import REGIONS_IN_VIEW, known_pictures
 from .pictures import Watch, descend, looked_at, named, refuse, unwatched, walk
+from .words import regions_of
 
 logger = logging.getLogger(__name__)
 
-WANTED = "dataset.csv beside images/Fractured/ and images/Non_fractured/"
+DESCRIPTION = "dataset.csv next to images/Fractured/ and images/Non_fractured/"
 
 CLASSES = {"Fractured": 1, "Non_fractured": 0}
 PARTS = ("hand", "leg", "hip", "shoulder")
@@ -31,7 +32,7 @@ COLUMNS = ("image_id", *PARTS, "hardware", "fractured")
 
 
 def is_distributed(source: Path) -> bool:
-    """Whether this is FracAtlas as its authors distribute it, or has it directly inside."""
+    """Whether the folder, or a direct subfolder, is FracAtlas as its authors distribute it."""
     return descend(source, _fits) is not None
 
 
@@ -41,31 +42,33 @@ def _fits(folder: Path) -> bool:
 
 
 def read_distributed(source: Path, watch: Watch = unwatched) -> list[Sample]:
-    """Rows of FracAtlas with the regions and groups of ``fracatlas_regions.csv`` where it has them.
+    """Read the rows of FracAtlas, with regions and groups from ``fracatlas_regions.csv`` if listed.
 
-    Any other picture is its own group, and its regions are what ``dataset.csv`` says for certain:
-    there, "hand" is the whole upper limb, so it leaves all three open. Broken pictures, and those
-    whose folder contradicts the table, are flagged and excluded.
+    Any other picture is its own group and has the regions that ``dataset.csv`` gives with
+    certainty: its "hand" is the whole upper limb, so the regions stay unknown, and a picture of the
+    whole arm also shows the shoulder, marked or not. Broken pictures, and pictures whose folder
+    contradicts the table, are flagged and excluded.
 
     Raises:
-        InputMissingError: No such folder there.
-        IndexFaultsError: Missing columns or pictures, illegal values, broken annotations.
+        InputMissingError: The folder does not have this layout.
+        IndexFaultsError: There are missing columns or pictures, invalid values, or broken
+            annotations.
     """
     folder = descend(source, _fits)
     if folder is None:
-        raise InputMissingError(f"{source}: found no FracAtlas there, wanted {WANTED}")
+        raise InputMissingError(f"{source}: FracAtlas not found, expected {DESCRIPTION}")
     faults: list[str] = []
     listed = _listed(folder / "dataset.csv", faults)
     boxes = read_annotations(folder / "Annotations", faults)
-    found = {path: CLASSES.get(path.parent.name) for path in walk(folder / "images")}
+    class_of = {path: CLASSES.get(path.parent.name) for path in walk(folder / "images")}
     faults += [
-        f"{path}: found in no class folder, wanted {WANTED}"
-        for path, label in found.items()
+        f"{path}: outside the class folders, expected {DESCRIPTION}"
+        for path, label in class_of.items()
         if label is None
     ]
-    names = {path.name for path in found}
+    names = {path.name for path in class_of}
     faults += [
-        f"dataset.csv line {line}: {name} is in neither of images/{' and images/'.join(CLASSES)}"
+        f"dataset.csv line {line}: {name} is in none of images/{', images/'.join(CLASSES)}"
         for name, (line, _) in listed.items()
         if name not in names
     ]
@@ -75,7 +78,7 @@ def read_distributed(source: Path, watch: Watch = unwatched) -> list[Sample]:
         logger.warning("dataset.csv does not list %d pictures: %s", len(unlisted), named(unlisted))
     rows = [
         _row(path, label, listed.get(path.name, (0, {}))[1], boxes.get(path.stem, ()))
-        for path, label in found.items()
+        for path, label in class_of.items()
         if label is not None
     ]
     conflicts = [row.path.name for row in rows if CONFLICT in row.flags]
@@ -85,7 +88,7 @@ def read_distributed(source: Path, watch: Watch = unwatched) -> list[Sample]:
 
 
 def _listed(file: Path, faults: list[str]) -> dict[str, tuple[int, dict[str, str]]]:
-    """Line and values of each picture by its name."""
+    """Read the line number and values of each picture by its name."""
     table = read_csv(file)
     missing = [f"dataset.csv: no column {name!r}" for name in COLUMNS if name not in table.columns]
     faults += missing
@@ -99,23 +102,24 @@ def _listed(file: Path, faults: list[str]) -> dict[str, tuple[int, dict[str, str
 def _row_faults(row: Mapping[str, str], before: Mapping[str, tuple[int, object]]) -> Iterator[str]:
     for name in COLUMNS[1:]:
         if row[name] not in ("0", "1"):
-            yield f"{name} is {row[name]!r}, wanted 0 or 1"
+            yield f"{name} is {row[name]!r}, expected 0 or 1"
     if row["image_id"] in before:
-        yield f"{row['image_id']} was in line {before[row['image_id']][0]} already"
+        yield f"{row['image_id']} is already in line {before[row['image_id']][0]}"
 
 
 def _row(path: Path, label: int, listed: Mapping[str, str], boxes: tuple[Box, ...]) -> Sample:
     known = known_pictures().get(path.name)
-    parts = [part for part in PARTS if listed.get(part) == "1"]
+    parts = "+".join(part for part in PARTS if listed.get(part) == "1")
+    regions = regions_of(parts, "fracatlas as distributed") or UNKNOWN
     row = Sample(
         path=path,
-        regions=REGIONS_IN_VIEW[known.region] if known else _regions(parts),
+        regions=REGIONS_IN_VIEW[known.region] if known else regions,
         label=label,
         label_kind="fracture",
         group=f"fracatlas/{known.group if known else path.name}",
         study="",
         split="train",
-        origin=f"fracatlas/{known.region if known else 'authors:' + ('+'.join(parts) or 'none')}",
+        origin=f"fracatlas/{known.region if known else 'authors:' + (parts or 'none')}",
         flags="hardware" if listed.get("hardware") == "1" else "",
         sha256="",
         boxes=boxes,
@@ -125,16 +129,3 @@ def _row(path: Path, label: int, listed: Mapping[str, str], boxes: tuple[Box, ..
     if (known and known.label_conflict) or listed.get("fractured", str(label)) != str(label):
         row = flagged(row, CONFLICT)
     return row
-
-
-def _regions(parts: list[str]) -> str:
-    """What the authors' parts say for certain.
-
-    "hand" is any part of the upper limb, and a picture of the whole arm shows the shoulder too
-    whether or not that is marked.
-    """
-    if "hand" in parts:
-        return "elbow?;hand?;shoulder" if "shoulder" in parts else UNKNOWN
-    if "shoulder" in parts:
-        return "shoulder"
-    return NONE if parts else UNKNOWN

@@ -1,4 +1,4 @@
-"""The fracture boxes of FracAtlas, as its authors distribute them: COCO, PASCAL VOC or YOLO."""
+"""Fracture boxes of FracAtlas as distributed by its authors: COCO, PASCAL VOC or YOLO."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Boxes = dict[str, tuple[Box, ...]]
 
 
 def read_annotations(folder: Path, faults: list[str]) -> Boxes:
-    """Boxes by the stem of the picture's name, from the best form that is there; else none.
+    """Read the boxes by the stem of the picture's name, from the preferred available format.
 
     Args:
         folder: ``Annotations/``.
-        faults: Told of broken files and of boxes without an area.
+        faults: Receives a message for each broken file and each box without an area.
     """
-    found: dict[str, list[Box]] = defaultdict(list)
+    boxes_of: dict[str, list[Box]] = defaultdict(list)
     for pattern, read in (
         ("COCO JSON/*.json", _read_coco),
         ("PASCAL VOC/*.xml", _read_voc),
@@ -30,24 +30,24 @@ def read_annotations(folder: Path, faults: list[str]) -> Boxes:
         for file in files:
             try:
                 for stem, corners in read(file):
-                    found[stem].append(within(*corners))
+                    boxes_of[stem].append(within(*corners))
             except (ValueError, LookupError, TypeError, ElementTree.ParseError) as error:
-                faults.append(f"{file}: no boxes as its form wants them: {error}")
+                faults.append(f"{file}: invalid boxes: {error}")
         if files:
             break
-    return {stem: tuple(boxes) for stem, boxes in found.items()}
+    return {stem: tuple(boxes) for stem, boxes in boxes_of.items()}
 
 
 def within(x0: float, y0: float, x1: float, y1: float) -> Box:
-    """The corners, moved into the picture: drawn by hand, they may lie a little outside.
+    """Clip the corners to the picture: hand-drawn boxes may extend slightly beyond it.
 
     Raises:
-        ValueError: Nothing is left.
+        ValueError: The clipped box has no area.
     """
-    inside = tuple(min(max(float(value), 0.0), 1.0) for value in (x0, y0, x1, y1))
-    x0, y0, x1, y1 = inside
+    clipped = tuple(min(max(float(value), 0.0), 1.0) for value in (x0, y0, x1, y1))
+    x0, y0, x1, y1 = clipped
     if not (x0 < x1 and y0 < y1):
-        raise ValueError(f"no box from ({x0:g}, {y0:g}) to ({x1:g}, {y1:g})")
+        raise ValueError(f"a box without an area, from ({x0:g}, {y0:g}) to ({x1:g}, {y1:g})")
     return x0, y0, x1, y1
 
 
@@ -56,7 +56,7 @@ def _read_coco(file: Path) -> Iterator[tuple[str, Box]]:
     pictures = {picture["id"]: picture for picture in content["images"]}
     for annotation in content["annotations"]:
         picture = pictures[annotation["image_id"]]
-        # Of the picture as it was annotated: a copy of another size has the same fractions.
+        # Size of the annotated picture: a resized copy has the same fractions.
         width, height = picture["width"], picture["height"]
         x, y, w, h = annotation["bbox"]
         stem = Path(picture["file_name"]).stem
@@ -64,7 +64,7 @@ def _read_coco(file: Path) -> Iterator[tuple[str, Box]]:
 
 
 def _read_voc(file: Path) -> Iterator[tuple[str, Box]]:
-    # Expat, below ElementTree, refuses entities that grow without bounds.
+    # Expat, used by ElementTree, rejects entities that expand without bounds.
     root = ElementTree.parse(file).getroot()  # noqa: S314
     width, height = (float(root.findtext(f"size/{name}", "")) for name in ("width", "height"))
     for box in root.iterfind("object/bndbox"):

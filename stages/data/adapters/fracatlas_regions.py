@@ -1,8 +1,8 @@
-"""What this project knows of FracAtlas beyond its authors' tables: ``fracatlas_regions.csv``.
+"""Regions, groups and flags that this project added to FracAtlas: ``fracatlas_regions.csv``.
 
-For 2,017 of the 4,083 pictures: the region in view, by looking at each one (not by a clinician); a
-group that joins near-identical pictures and views of what is probably one patient; whether the file
-is truncated; whether its label contradicts a twin or the authors' own table.
+For 2,017 of the 4,083 pictures: the region in view, labelled by visual inspection (not by a
+clinician); a group of near-identical pictures and views of probably the same patient; whether the
+file is truncated; whether its label contradicts a duplicate or the authors' table.
 
 Derived from FracAtlas by Abedeen et al., Scientific Data 10:521 (2023), doi
 10.1038/s41597-023-02432-4, figshare 10.6084/m9.figshare.22363012, under CC BY 4.0
@@ -16,25 +16,19 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from ..index import NONE, UNKNOWN
+from pipeline.domain import REGIONS
+
+from ..index import UNKNOWN
 from .columns import read_csv, rows_of
+from .words import regions_of
 
 FILE = Path(__file__).with_name("fracatlas_regions.csv")
 
-REGIONS_IN_VIEW = {
-    "elbow": "elbow",
-    "hand": "hand",
-    "shoulder": "shoulder",
-    "elbow+hand": "elbow;hand",
-    # The whole arm with the chest: the hand is often cut off or held by a parent.
-    "arm+trunk": "elbow;hand?;shoulder",
-    # Parts that touch a joint or not: known to the labeller only as "none of the above".
-    "forearm": UNKNOWN,
-    "other": UNKNOWN,
-    "leg": NONE,
-    "hip": NONE,
-    "leg+hip": NONE,
-}
+# other: none of the preceding regions.
+_WORDS = (*REGIONS, "elbow+hand", "arm+trunk", "forearm", "other", "leg", "hip", "leg+hip")
+
+REGIONS_IN_VIEW = {word: regions_of(word, "fracatlas") or UNKNOWN for word in _WORDS}
+"""Regions in view, in the notation of the index, by label."""
 
 
 class Known(NamedTuple):
@@ -42,9 +36,9 @@ class Known(NamedTuple):
 
     Attributes:
         region: One of ``REGIONS_IN_VIEW``.
-        group: Stand-in for the patient.
-        truncated: Whether the file ends too early.
-        label_conflict: Whether its label is contradicted.
+        group: Substitute for the patient.
+        truncated: Whether the file is incomplete.
+        label_conflict: Whether its label contradicts another source.
     """
 
     region: str
@@ -55,7 +49,7 @@ class Known(NamedTuple):
 
 @cache
 def known_pictures() -> Mapping[str, Known]:
-    """Every picture that was looked at, by its file name."""
+    """Every inspected picture by its file name."""
     return {
         row["image_id"]: Known(
             row["region"], row["group"], row["truncated"] == "1", row["label_conflict"] == "1"

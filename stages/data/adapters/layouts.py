@@ -1,4 +1,4 @@
-"""The layouts that data sets come in, and which one a folder has."""
+"""Supported data set layouts and their detection."""
 
 from __future__ import annotations
 
@@ -15,78 +15,81 @@ from .pictures import Watch, hidden, named
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One published form of a data set.
+    """One data set layout.
 
     Attributes:
-        wanted: What it looks like, in words.
-        recognise: Whether a path plainly has it.
-        read: Its rows, with the data set's own division in ``split``; takes the path, ``watch``
-            and the options.
-        options: What else ``read`` takes, by the names of its parameters.
+        description: Expected files, for messages.
+        recognise: Whether a path has this layout.
+        read: Reads the rows, with the data set's split; takes the path, ``watch`` and the options.
+        options: Names of the optional parameters of ``read``.
     """
 
-    wanted: str
+    description: str
     recognise: Callable[[Path], bool]
     read: Callable[..., list[Sample]]
     options: tuple[str, ...] = ()
 
 
 LAYOUTS: Mapping[str, Layout] = {
-    "table": Layout(table.WANTED, table.is_table, table.read_listed, ("columns", "label_kind")),
-    "fracatlas": Layout(fracatlas.WANTED, fracatlas.is_fracatlas, fracatlas.read_fracatlas),
-    "mura": Layout(mura.WANTED, mura.is_mura, mura.read_mura),
-    "folders": Layout(folders.WANTED, folders.is_folders, folders.read_folders, ("label_kind",)),
+    "table": Layout(
+        table.DESCRIPTION, table.is_table, table.read_listed, ("columns", "label_kind")
+    ),
+    "fracatlas": Layout(fracatlas.DESCRIPTION, fracatlas.is_fracatlas, fracatlas.read_fracatlas),
+    "mura": Layout(mura.DESCRIPTION, mura.is_mura, mura.read_mura),
+    "folders": Layout(
+        folders.DESCRIPTION, folders.is_folders, folders.read_folders, ("label_kind",)
+    ),
     "dicom": Layout(
-        dicom.WANTED, dicom.is_dicom, dicom.read_studies, ("labels", "columns", "label_kind")
+        dicom.DESCRIPTION, dicom.is_dicom, dicom.read_studies, ("labels", "columns", "label_kind")
     ),
 }
-"""By name, the most particular first: FracAtlas has class folders too."""
+"""By name, the most specific first: FracAtlas also has class folders."""
 
 
 def recognise(source: Path) -> str:
-    """The name of the first layout that a path plainly has.
+    """Detect the layout of a path: the first one that matches.
 
     Raises:
-        UsageError: It has none, with what was found and what there is.
+        UsageError: No layout matches; the message lists the content and the layouts.
     """
     for name, layout in LAYOUTS.items():
         if layout.recognise(source):
             return name
-    forms = "".join(f"\n  - {name}: {layout.wanted}" for name, layout in LAYOUTS.items())
+    forms = "".join(f"\n  - {name}: {layout.description}" for name, layout in LAYOUTS.items())
     raise UsageError(
-        f"{source}: found {_found(source)}, wanted one of these layouts:{forms}",
-        "say which it is with --layout",
+        f"{source}: found {_content(source)}, expected one of these layouts:{forms}",
+        "name the layout with --layout",
     )
 
 
 def read_layout(
     name: str, source: Path, watch: Watch, options: Mapping[str, object]
 ) -> list[Sample]:
-    """The rows of a data set in a layout.
+    """Read the rows of a data set in a given layout.
 
     Args:
         name: One of ``LAYOUTS``.
         source: A folder, or a file for ``table``.
-        watch: Told of the progress.
-        options: Those that the user gave, by the names of parameters.
+        watch: Shows the progress.
+        options: The user's options by parameter name.
 
     Raises:
-        UsageError: The layout does not take one of them, and whatever ``read`` raises.
-        InputMissingError: The path has not this layout.
-        IndexFaultsError: With every fault of the data set.
+        UsageError: The layout does not have an option, or as ``read`` raises.
+        InputMissingError: The path does not have this layout.
+        IndexFaultsError: The data set has faults; all are listed.
     """
     layout = LAYOUTS[name]
     for option in options:
         if option not in layout.options:
-            takers = [other for other, one in LAYOUTS.items() if option in one.options]
+            takers = [other for other, entry in LAYOUTS.items() if option in entry.options]
             raise UsageError(
-                f"--{option.replace('_', '-')} is for layout {' or '.join(takers)}, "
-                f"and {source} is read as {name}"
+                f"--{option.replace('_', '-')} applies to layout {' or '.join(takers)}, "
+                f"but {source} is read as {name}"
             )
     return layout.read(source, watch=watch, **options)
 
 
-def _found(source: Path) -> str:
+def _content(source: Path) -> str:
     if not source.is_dir():
         return f"a file of kind {source.suffix or 'unknown'}"
     entries = sorted(path for path in source.iterdir() if not hidden(path.name))

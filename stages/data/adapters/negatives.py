@@ -1,7 +1,7 @@
-"""A folder of pictures that show no supported region: chests, knees, photographs.
+"""A folder of pictures without a supported region: chests, spines, photographs.
 
-Gathered from many places, such a folder may say in a ``SOURCES.csv`` where each file comes from
-(columns ``file``, ``original_path``, ``licence``, and ``sha256`` if it is known).
+The optional ``SOURCES.csv`` gives the source of each file (columns ``file``, ``original_path``,
+``licence``, and optionally ``sha256``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 SOURCES = "SOURCES.csv"
 _NEEDED = ("file", "original_path", "licence")
 
-# ChestX-ray14 of the NIH: number of the patient, then of the picture.
+# ChestX-ray14 of the NIH: patient number, then picture number.
 _CHEST_XRAY14 = re.compile(r"(\d{8})_\d{3}")
 _COUNTERS = re.compile(r"(?:[\s_.-]*\(?\d+\)?)+$")
 _PART = re.compile(r"[-_][a-z]$")
@@ -31,18 +31,18 @@ _SEPARATOR = re.compile(r"[-_ ]")
 
 
 def read_negatives(folder: Path, watch: Watch = unwatched) -> list[Sample]:
-    """Rows without a label; broken pictures are flagged and excluded.
+    """Read rows without a label; broken pictures are flagged and excluded.
 
-    Without ``SOURCES.csv`` each is its own group. With it, rows have the licence, the name of the
-    subfolder in their origin, and for a group the safest stand-in for a patient that the original
-    name gives: the patient of ChestX-ray14, else everything that is named alike but for counters at
-    the end (``vhm.403``, ``scan (12)``) and additions (``elephants``, ``elephants_bw``), else, for
-    a mere number, everything in that original folder. What the table lacks has neither.
+    Without ``SOURCES.csv`` each picture is its own group. With it, rows have the licence, the
+    subfolder in their origin, and as group the most conservative substitute for a patient from the
+    original name: the patient in ChestX-ray14, else all files whose names differ only in trailing
+    counters (``vhm.403``, ``scan (12)``) or suffixes (``elephants``, ``elephants_bw``), else, for a
+    plain number, the original folder. Unlisted pictures have no licence and are their own group.
 
     Raises:
-        InputMissingError: No such folder, or no file in it.
-        IndexFaultsError: ``SOURCES.csv`` is no such table, lists a file that is not there or that
-            has changed, or lists one twice.
+        InputMissingError: The folder does not exist or is empty.
+        IndexFaultsError: ``SOURCES.csv`` is not such a table, or lists a file that is missing, has
+            changed or is listed twice.
     """
     table = folder / SOURCES
     name = folder.resolve().name
@@ -70,13 +70,13 @@ def read_negatives(folder: Path, watch: Watch = unwatched) -> list[Sample]:
     refuse(
         table,
         [
-            f"{row.path}: its SHA-256 is {row.sha256}, the table says {known[row.path]}"
+            f"{row.path}: its SHA-256 is {row.sha256}, expected {known[row.path]} (from the table)"
             for row in rows
             if row.sha256 and known.get(row.path, "") not in ("", row.sha256)
         ],
     )
-    if strange := [row.path.name for row in rows if row.path not in known]:
-        logger.warning("%s: %d pictures are not listed: %s", table, len(strange), named(strange))
+    if unlisted := [row.path.name for row in rows if row.path not in known]:
+        logger.warning("%s: %d pictures are not listed: %s", table, len(unlisted), named(unlisted))
     return rows
 
 
@@ -86,14 +86,14 @@ def _row(path: Path, folder: Path, name: str, origin: str) -> Sample:
 
 
 def _read_sources(table: Path) -> dict[str, dict[str, str]]:
-    """The lines of the table by file.
+    """Read the rows of the table by file.
 
     Raises:
         IndexFaultsError: A column is missing, or a file is listed twice.
     """
     content = read_csv(table)
-    if lacking := [column for column in _NEEDED if column not in content.columns]:
-        raise IndexFaultsError(str(table), [f"no column {column!r}" for column in lacking])
+    if missing_columns := [column for column in _NEEDED if column not in content.columns]:
+        raise IndexFaultsError(str(table), [f"no column {column!r}" for column in missing_columns])
     sources: dict[str, dict[str, str]] = {}
     faults = []
     for line, row in rows_of(content):
@@ -106,7 +106,7 @@ def _read_sources(table: Path) -> dict[str, dict[str, str]]:
 
 
 def _families(originals: Mapping[str, str]) -> dict[str, str]:
-    """What stands for the patient of each file; empty where there is no original name.
+    """The substitute for the patient of each file; empty without an original name.
 
     Args:
         originals: The original path by file.
@@ -126,6 +126,6 @@ def _family(original: str) -> str:
 
 
 def _root(stem: str, known: Collection[str]) -> str:
-    """The shortest family whose name, and a separator, the stem begins with; else the stem."""
+    """The shortest known family that, with a separator, is a prefix of the stem; else the stem."""
     ends = (match.start() for match in _SEPARATOR.finditer(stem))
     return next((stem[:end] for end in ends if stem[:end] in known and end), stem)

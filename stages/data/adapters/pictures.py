@@ -1,7 +1,6 @@
-"""Looking at the pictures of a data set: which files there are, and whether each can be decoded.
+"""Listing and checking of the pictures of a data set.
 
-Every file is read and decoded once, in threads, so that a broken one is found here and not in a
-night's training.
+Every file is read and decoded once, in threads, so that a broken one is found before training.
 """
 
 from __future__ import annotations
@@ -33,23 +32,23 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 Watch = Callable[[int], AbstractContextManager[Progress]]
-"""Given the number of pictures, shows how far the looking is."""
+"""Takes the number of pictures and shows the progress of checking them."""
 
-_BY_SYSTEMS = {"Thumbs.db", "desktop.ini", "__MACOSX", "DICOMDIR"}
+_SYSTEM_NAMES = {"Thumbs.db", "desktop.ini", "__MACOSX", "DICOMDIR"}
 """Files and folders that operating systems and DICOM media add."""
-_NAMED = 5
+_MAX_NAMES = 5
 
 FLAGS = ("truncated", "unreadable", "not_a_radiograph", "not_a_picture")
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What reading one file gave.
+    """The result of checking one file.
 
     Attributes:
         sha256: Of the file; empty when it cannot be read.
         flag: One of ``FLAGS``; empty for a picture that can be decoded.
-        fault: The same in a sentence.
+        fault: Message for the flag.
     """
 
     sha256: str
@@ -58,56 +57,56 @@ class Look:
 
 
 def unwatched(_: int) -> AbstractContextManager[Progress]:
-    """Shows nothing."""
+    """Show nothing."""
     return nullcontext(Silent())
 
 
 def walk(folder: Path) -> list[Path]:
-    """Every file below a folder in a stable order, but for hidden ones; how many is logged.
+    """List every file in a folder in a stable order; hidden files are skipped and counted in a log.
 
-    Hidden are names with a dot in front (``._image1.png`` of macOS, of which MURA has some) and
-    what operating systems leave behind.
+    Hidden files have a name with a leading dot (``._image1.png`` of macOS, as in MURA) or are
+    system files.
 
     Raises:
-        InputMissingError: No such folder, or no file in it.
+        InputMissingError: The folder does not exist or is empty.
     """
-    found = list(discover(folder))
-    shown = [path for path in found if not any(map(hidden, path.relative_to(folder).parts))]
-    if len(shown) < len(found):
-        logger.info("%s: %d hidden files were skipped", folder, len(found) - len(shown))
-    return shown
+    files = list(discover(folder))
+    visible = [path for path in files if not any(map(hidden, path.relative_to(folder).parts))]
+    if len(visible) < len(files):
+        logger.info("%s: %d hidden files were skipped", folder, len(files) - len(visible))
+    return visible
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder of this name is none of the data set's."""
-    return name.startswith(".") or name in _BY_SYSTEMS
+    """Whether a file or folder of this name does not belong to the data set."""
+    return name.startswith(".") or name in _SYSTEM_NAMES
 
 
 def named(names: Iterable[object]) -> str:
-    """The first few in words."""
+    """The first few names, and the number of the others."""
     words = [str(name) for name in names]
-    more = f" and {len(words) - _NAMED} more" if len(words) > _NAMED else ""
-    return ", ".join(words[:_NAMED]) + more
+    more = f" and {len(words) - _MAX_NAMES} more" if len(words) > _MAX_NAMES else ""
+    return ", ".join(words[:_MAX_NAMES]) + more
 
 
 def counted(words: Iterable[str]) -> str:
-    """Each with its number, the most frequent first."""
+    """Each word with its count, the most frequent first."""
     return named(f"{word!r} {n} times" for word, n in Counter(words).most_common())
 
 
 def each(paths: Sequence[Path], work: Callable[[Path], T], watch: Watch) -> list[T]:
-    """Do the work on every file, in order."""
-    done = []
-    # Threads and not processes: decoding leaves the interpreter's lock.
+    """Apply ``work`` to every file; the results are in order."""
+    results = []
+    # Threads suffice: decoding releases the interpreter's lock.
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool, watch(len(paths)) as progress:
         for result in pool.map(work, paths):
-            done.append(result)
+            results.append(result)
             progress.advance()
-    return done
+    return results
 
 
 def look_at(path: Path) -> Look:
-    """Read and decode one file, every frame of it."""
+    """Read and decode one file with all its frames."""
     digest = ""
     try:
         content, digest = read_file(path)
@@ -123,25 +122,25 @@ def _flag(error: ImageError, path: Path) -> str:
         return "not_a_picture"
     if isinstance(error, UnsupportedError):
         return "not_a_radiograph"
-    # In the words of Pillow and of our own DICOM reader; the name in front may say anything.
+    # Messages of Pillow and of the DICOM reader; the leading file name may contain any word.
     words = str(error).removeprefix(path.name).lower()
     return "truncated" if "truncated" in words else "unreadable"
 
 
 def looked_at(rows: Sequence[Sample], watch: Watch, listed: bool = False) -> list[Sample]:
-    """The rows with the digests of their files; those that cannot be decoded flagged, excluded.
+    """Check the files and add their digests; undecodable ones are flagged and excluded.
 
     Args:
-        rows: One a file.
-        watch: Told of the progress.
-        listed: Whether the data set names each file. If not, a file that neither is a picture nor
-            claims to be one by its name (a read-me, say) loses its row.
+        rows: One per file.
+        watch: Shows the progress.
+        listed: Whether the data set lists each file. If not, a file that is not a picture and has
+            no picture's name (such as a read-me) loses its row.
     """
     return judged(rows, each([row.path for row in rows], look_at, watch), listed)
 
 
 def judged(rows: Sequence[Sample], looks: Sequence[Look], listed: bool) -> list[Sample]:
-    """As :func:`looked_at`, with what looking gave."""
+    """As :func:`looked_at`, from given check results."""
     kept, broken, others = [], [], []
     for row, look in zip(rows, looks, strict=True):
         if look.flag == "not_a_picture" and not listed:
@@ -153,40 +152,40 @@ def judged(rows: Sequence[Sample], looks: Sequence[Look], listed: bool) -> list[
         if look.flag:
             broken.append(look.fault)
     if others:
-        logger.info("%d files are no pictures and have no row: %s", len(others), named(others))
+        logger.info("%d files are not pictures and were skipped: %s", len(others), named(others))
     if broken:
-        logger.warning("%d pictures are excluded, the first: %s", len(broken), broken[0])
+        logger.warning("%d pictures were excluded, the first: %s", len(broken), broken[0])
     return kept
 
 
 def missing(paths: Iterable[tuple[str, Path]]) -> list[str]:
-    """A fault for each file that is not there.
+    """A fault for each file that does not exist.
 
     Args:
-        paths: Where it is listed, in words, and the file.
+        paths: Location of the entry, for the message, and the file.
     """
-    return [f"{where}: no picture {path}" for where, path in paths if not path.is_file()]
+    return [f"{where}: picture {path} not found" for where, path in paths if not path.is_file()]
 
 
 def refuse(source: Path, faults: Sequence[str]) -> None:
-    """Raise all faults at once, if there are any.
+    """Raise an error with all faults, if there are any.
 
     Raises:
-        IndexFaultsError: There are.
+        IndexFaultsError: There are faults.
     """
     if faults:
         raise IndexFaultsError(str(source), faults)
 
 
 def descend(folder: Path, fits: Callable[[Path], bool]) -> Path | None:
-    """The folder, or the only one directly in it, that fits; None when there is none or several.
+    """The folder, or its only direct subfolder, that fits; None if none or several do.
 
-    Archives are often unpacked into a folder of their own.
+    Archives are often unpacked into an extra folder.
     """
     if not folder.is_dir():
         return None
     if fits(folder):
         return folder
-    inside = [path for path in folder.iterdir() if path.is_dir() and not hidden(path.name)]
-    fitting = [path for path in inside if fits(path)]
+    subfolders = [path for path in folder.iterdir() if path.is_dir() and not hidden(path.name)]
+    fitting = [path for path in subfolders if fits(path)]
     return fitting[0] if len(fitting) == 1 else None

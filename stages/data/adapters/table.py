@@ -1,4 +1,4 @@
-"""Any CSV file with a row for each picture, paths relative to its folder; our own index too."""
+"""A CSV file with one row per picture and paths relative to its folder, such as the index."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.domain import REGIONS
 from pipeline.errors import InputMissingError, UsageError
 
-from ..index import LABEL_KINDS, UNKNOWN, Box, Sample, Split, read_boxes
-from .columns import choose, read_csv, rows_of
+from ..index import DEFAULTS, LABEL_KINDS, NEEDED, UNKNOWN, Box, Sample, Split, read_boxes
+from .columns import LABEL_COLUMNS, PATH_COLUMNS, choose, read_csv, rows_of
 from .pictures import Watch, counted, looked_at, missing, refuse, unwatched
 from .words import Label, denied, kind_of, label_of, regions_of, split_of
 
 logger = logging.getLogger(__name__)
 
-WANTED = "a CSV file with a column for the path of each picture and one for its label"
+DESCRIPTION = "a CSV file with a column for the path of each picture and one for its label"
 
 PLAIN = {
-    "path": ("path", "file", "file_path", "file_name", "image", "image_path", "image_id", "img"),
-    "label": ("label", "fractured", "fracture", "abnormal", "abnormality", "class", "target"),
+    "path": (*PATH_COLUMNS, "image", "image_path", "image_id", "img"),
+    "label": LABEL_COLUMNS,
     "label_kind": ("label_kind",),
     "group": ("group", "patient", "patient_id", "subject", "subject_id"),
     "study": ("study", "study_id", "study_instance_uid"),
@@ -30,8 +31,10 @@ PLAIN = {
     "boxes": ("boxes",),
     "sha256": ("sha256",),
     "licence": ("licence", "license"),
+    "types": ("types", "fracture_types"),
+    "known_regions": ("known_regions",),
 }
-"""Fields of a row, and names by which a column is known to hold one."""
+"""Fields of a row and their usual column names."""
 
 
 def is_table(source: Path) -> bool:
@@ -45,41 +48,46 @@ def read_listed(
     label_kind: str = "",
     watch: Watch = unwatched,
 ) -> list[Sample]:
-    """Rows of a CSV file, its own division in ``split``.
+    """Read the rows of a CSV file, with the data set's split.
 
-    A label means what its words say (``fractured``), else what ``label_kind`` says, else what the
-    words beside it or the column's name say. Empty cells are unknown; without a group, a picture
-    is its own; without a split, it is for training. A picture that cannot be decoded is flagged and
-    excluded.
+    The kind of a label comes from its word (``fractured``), else from ``label_kind``, else from the
+    other words or the column's name. Empty cells are unknown; a picture without a group is its own
+    group; without a split, it is for training. Undecodable pictures are flagged and excluded.
 
     Args:
         source: The file.
-        columns: Column by field (the keys of ``PLAIN``); the others are known by plain names.
-        label_kind: What words mean that do not say it by themselves; empty for unknown.
-        watch: Told of the progress.
+        columns: Column by field (the keys of ``PLAIN``); other fields use their usual names.
+        label_kind: Kind of labels whose word does not imply one; empty for unknown.
+        watch: Shows the progress.
 
     Raises:
-        InputMissingError: No such file.
-        UsageError: ``columns`` names what is not there, or no column of paths or labels is known.
-        IndexFaultsError: Missing pictures, and words that are no label, split, kind or box.
+        InputMissingError: The file does not exist.
+        UsageError: ``columns`` names a missing column, or no path or label column is known.
+        IndexFaultsError: There are missing pictures, or invalid labels, splits, kinds or boxes.
     """
     if not source.is_file():
-        raise InputMissingError(f"{source}: found no file, wanted {WANTED}")
+        raise InputMissingError(f"{source}: file not found, expected {DESCRIPTION}")
     table = read_csv(source)
     chosen = choose(source, columns or {}, [str(name) for name in table.columns], PLAIN)
     if "path" not in chosen:
         raise UsageError(
-            f"{source}: no column of paths is known, found {', '.join(map(str, table.columns))}",
-            "say which it is: --columns path=COLUMN",
+            f"{source}: no known column holds paths, found {', '.join(map(str, table.columns))}",
+            "name it: --columns path=COLUMN",
         )
     if "label" not in chosen:
         raise UsageError(
-            f"{source}: no column of labels is known, found {', '.join(map(str, table.columns))}",
-            "say which it is: --columns label=COLUMN; a table whose pictures have no labels has an "
-            "empty column label",
+            f"{source}: no known column holds labels, found {', '.join(map(str, table.columns))}",
+            "name it: --columns label=COLUMN; if the pictures have no labels, add an empty column "
+            "label",
         )
+    # An index without the column knew fewer regions; other tables use the current ones.
+    known = DEFAULTS["known_regions"] if {*NEEDED} <= {*table.columns} else ";".join(REGIONS)
     cells = [
-        (line, {field: row[column].strip() for field, column in chosen.items()})
+        (
+            line,
+            {"known_regions": known}
+            | {field: row[column].strip() for field, column in chosen.items()},
+        )
         for line, row in rows_of(table)
     ]
     faults: list[str] = []
@@ -92,15 +100,15 @@ def read_listed(
         (f"line {line}", row.path) for (line, _), row in zip(cells, rows, strict=True)
     )
     refuse(source, faults)
-    _tell(source, [cell for _, cell in cells], chosen)
+    _log_gaps(source, [cell for _, cell in cells], chosen)
     rows = looked_at(rows, watch, listed=True)
     pairs = zip(rows, cells, strict=True)
-    changed = [
+    mismatches = [
         f"line {line}: {row.path} has changed since the table was made"
         for row, (line, cell) in pairs
         if row.sha256 and cell.get("sha256", "") not in ("", row.sha256)
     ]
-    refuse(source, changed)
+    refuse(source, mismatches)
     return rows
 
 
@@ -108,18 +116,20 @@ def _labels(
     words: list[str], chosen: Mapping[str, str], stated: str, faults: list[str]
 ) -> list[tuple[int | None, str]]:
     """Label and kind of each row."""
-    meant = [label_of(word) for word in words]
-    for line, (word, label) in enumerate(zip(words, meant, strict=True), start=2):
+    labels = [label_of(word) for word in words]
+    for line, (word, label) in enumerate(zip(words, labels, strict=True), start=2):
         if word and label is None:
             faults.append(
-                f"line {line}: label is {word!r}, wanted 1 or 0, true or false, yes or no, "
+                f"line {line}: label is {word!r}, expected 1 or 0, true or false, yes or no, "
                 "positive or negative, fractured or not fractured, abnormal or normal, or nothing"
             )
-    known: set[Label] = {label for label in meant if label}
+    known: set[Label] = {label for label in labels if label}
     faults += denied(known, stated)
     column = label_of(chosen.get("label", ""))
     circles = known, {column} if column else set()
-    return [(m.value, kind_of(m, circles, stated)) if m else (None, "") for m in meant]
+    return [
+        (label.value, kind_of(label, circles, stated)) if label else (None, "") for label in labels
+    ]
 
 
 def _row(
@@ -133,11 +143,11 @@ def _row(
     if value is not None and cell.get("label_kind"):
         kind = cell["label_kind"]
         if kind not in LABEL_KINDS:
-            faults.append(f"{where}: label_kind is {kind!r}, wanted fracture or abnormality")
+            faults.append(f"{where}: label_kind is {kind!r}, expected fracture or abnormality")
     word = cell.get("split", "")
     split: Split | None = "excluded" if word == "excluded" else split_of(word or "train")
     if split is None:
-        faults.append(f"{where}: split is {word!r}, wanted train, val, test, excluded or nothing")
+        faults.append(f"{where}: split is {word!r}, expected train, val, test, excluded or nothing")
     boxes: tuple[Box, ...] = ()
     try:
         boxes = read_boxes(cell.get("boxes", ""))
@@ -159,22 +169,28 @@ def _row(
         sha256="",
         boxes=boxes,
         licence=cell.get("licence", ""),
+        types=";".join(cell.get("types", "").lower().replace(";", " ").split()),
+        known_regions=cell["known_regions"],
     )
 
 
-def _tell(source: Path, cells: list[dict[str, str]], chosen: Mapping[str, str]) -> None:
-    """Log what the table leaves open."""
-    strange = [cell["regions"] for cell in cells if regions_of(cell.get("regions", "")) is None]
-    if strange:
-        logger.warning("%s: regions unknown for the words %s", source, counted(strange))
-    alone = sum(not cell.get("group") for cell in cells)
-    if alone:
+def _log_gaps(source: Path, cells: list[dict[str, str]], chosen: Mapping[str, str]) -> None:
+    """Log what the table does not specify."""
+    unknown_words = [
+        cell["regions"] for cell in cells if regions_of(cell.get("regions", "")) is None
+    ]
+    if unknown_words:
+        logger.warning("%s: unknown words for regions: %s", source, counted(unknown_words))
+    ungrouped = sum(not cell.get("group") for cell in cells)
+    if ungrouped:
         logger.warning(
-            "%s: %d pictures have no group and are their own: the split may not be disjoint by "
+            "%s: %d pictures have no group and form one each: the split may not be disjoint by "
             "patient",
             source,
-            alone,
+            ungrouped,
         )
-    undivided = sum(not cell.get("split") for cell in cells) if "split" in chosen else 0
-    if undivided:
-        logger.warning("%s: %d pictures have no split and are for training", source, undivided)
+    unassigned = sum(not cell.get("split") for cell in cells) if "split" in chosen else 0
+    if unassigned:
+        logger.warning(
+            "%s: %d pictures have no split and are used for training", source, unassigned
+        )

@@ -1,31 +1,32 @@
-"""What the words of data sets mean: labels, body regions, splits.
+"""Vocabulary of data sets: words for labels, body regions and splits.
 
-A word that is not in these lists means nothing here: it is told, never guessed.
+Unknown words are reported, never guessed. The words for regions come from :mod:`pipeline.regions`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import NamedTuple
 
-from pipeline.domain import REGIONS
 from pipeline.io.body_parts import BODY_PARTS
+from pipeline.regions import REGIONS, Place, places
 
 from ..index import NONE, UNKNOWN, Split
 
 STATED_KINDS = ("fracture", "abnormality")
-"""What the user may say that labels mean."""
+"""Kinds of labels that the user may state."""
 
 
 class Label(NamedTuple):
-    """What one word says of a picture.
+    """The meaning of one label word.
 
     Attributes:
         value: 1 or 0.
-        kind: What the word means by itself; ``unknown`` when it does not say.
-        firm: Whether it says so whatever the other words are. ``normal`` beside ``fractured``
-            means not fractured.
+        kind: Kind that the word implies; ``unknown`` if it implies none.
+        firm: Whether other words cannot change the kind. With ``fractured``, ``normal`` means not
+            fractured.
     """
 
     value: int
@@ -59,31 +60,23 @@ _SPLITS: dict[str, Split] = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 
-# Neighbours of the supported regions (FOREARM, HUMERUS, CLAVICLE, ...) are left out on purpose:
-# pictures of them may or may not show a supported joint.
-_SUPPORTED = {
-    word.lower(): place.regions[0]
-    for word, place in BODY_PARTS.items()
-    if place.regions and place.certain
-}
-_ELSEWHERE = frozenset(word.lower() for word, place in BODY_PARTS.items() if not place.regions)
 _SIDES = frozenset(("left", "right", "l", "r", "lt", "rt", "xr", "xray"))
 
 
 def label_of(word: str) -> Label | None:
-    """What a label word means; None when it is none. Case and ``_``, ``-``, spaces do not count."""
+    """Parse a label word; None if it is unknown. Case, ``_``, ``-`` and spaces are ignored."""
     # Between letters only: -1 is not 1.
     return _LABELS.get(re.sub(r"(?<=[a-z])[\s_-]+(?=[a-z])", "", word.strip().lower()))
 
 
 def kind_of(label: Label, circles: Iterable[Iterable[Label]], stated: str = "") -> str:
-    """What kind a label is.
+    """The kind of a label.
 
     Args:
-        label: The one.
-        circles: Labels that stand beside it, the nearest first: the first circle whose firm words
-            agree on a kind lends it to the others.
-        stated: What the user says, of all words that are not firm.
+        label: The label.
+        circles: Sets of related labels, the nearest first: the first set whose firm words agree on
+            a kind determines it.
+        stated: The user's choice for all words that are not firm.
     """
     if label.firm or stated:
         return label.kind if label.firm else stated
@@ -95,38 +88,57 @@ def kind_of(label: Label, circles: Iterable[Iterable[Label]], stated: str = "") 
 
 
 def denied(labels: Iterable[Label], stated: str) -> list[str]:
-    """A fault when firm words say another kind than the user."""
+    """A fault if firm words contradict the kind that the user stated."""
     kinds = sorted({label.kind for label in labels if label.firm} - {stated})
     if not stated or not kinds:
         return []
-    return [f"the label words say {' and '.join(kinds)}, --label-kind says {stated}"]
+    return [f"the label words mean {' and '.join(kinds)}, but --label-kind is {stated}"]
 
 
 def split_of(word: str) -> Split | None:
-    """The split that a word names; None when it names none."""
+    """Parse the name of a split; None if it is unknown."""
     return _SPLITS.get(word.strip().lower())
 
 
-def regions_of(text: str) -> str | None:
-    """The regions that words name, joined by ``;`` as in the index; None when not understood.
+def regions_of(text: str, data_set: str = "") -> str | None:
+    """Parse words for regions to the notation of the index; None if a word is unknown.
 
-    Several may be joined by ``;``, ``,``, ``+``, ``/`` or ``&``; sides (``left``) and ``XR`` do
-    not count. Empty is ``unknown``. The index's own values stay as they are.
+    Several words may be joined by ``;``, ``,``, ``+``, ``/`` or ``&``; sides (``left``) and ``XR``
+    are ignored. An adjacent body part makes a region uncertain (``CLAVICLE`` is ``shoulder?``),
+    unless another word puts the region in view. Empty is ``unknown``. Values in the notation of the
+    index stay unchanged.
+
+    Args:
+        text: The words; case is ignored.
+        data_set: Data set whose words take precedence, a key of
+            :attr:`pipeline.regions.Region.data_sets`.
     """
-    found: list[str] = []
-    for word in filter(str.strip, re.split(r"[;,+/&]", text)):
-        region = _region(word.strip().lower())
-        if region is None:
+    vocabulary = _vocabulary(data_set)
+    whole = text.strip().lower()
+    words = [whole] if whole in vocabulary else re.split(r"[;,+/&]", whole)
+    matches: list[Place] = []
+    for word in filter(None, map(str.strip, words)):
+        place = vocabulary.get(word) or _place(word)
+        if place is None:
             return None
-        if region not in found:
-            found.append(region)
-    if UNKNOWN in found or not found:
+        matches.append(place)
+    visible = {region for place in matches for region in place.shown}
+    possible = visible.union(*(place.perhaps for place in matches))
+    if not matches or (possible == {*REGIONS} and not visible):
         return UNKNOWN
-    return ";".join(name for name in found if name != NONE) or NONE
+    names = (name if name in visible else f"{name}?" for name in REGIONS if name in possible)
+    return ";".join(names) or NONE
 
 
-def _region(word: str) -> str | None:
-    if word in (NONE, UNKNOWN) or word.removesuffix("?") in REGIONS:
-        return word
+@cache
+def _vocabulary(data_set: str) -> Mapping[str, Place]:
+    return places(lambda region: region.data_sets.get(data_set, ""))
+
+
+def _place(word: str) -> Place | None:
+    if word in (NONE, UNKNOWN):
+        return Place() if word == NONE else Place(perhaps=REGIONS)
+    if word.removesuffix("?") in REGIONS:
+        return Place(perhaps=(word[:-1],)) if word.endswith("?") else Place((word,))
     plain = "".join(part for part in re.findall(r"[a-z0-9]+", word) if part not in _SIDES)
-    return NONE if plain in _ELSEWHERE else _SUPPORTED.get(plain)
+    return BODY_PARTS.get(plain.upper())

@@ -1,0 +1,52 @@
+"""The commands of the documentation run as shown, where the repository has their input."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+
+import pytest
+from click.testing import CliRunner
+from docs_commands import ROOT, shown_commands
+
+from pipeline.cli import main
+
+SAMPLES = ("IM000001.dcm", "IMG0000049.jpg")
+FOLDERS = ("export", "monday", "tuesday", "samples")
+RUNNABLE = ("run", "doctor", "schema", "weights")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What a user of the documentation has: pictures to read, the weights, a table of studies."""
+    home = tmp_path_factory.mktemp("user")
+    for name in FOLDERS:
+        (home / name).mkdir()
+        for sample in SAMPLES:
+            shutil.copy(ROOT / "samples" / sample, home / name)
+    shutil.copytree(ROOT / "configs", home / "configs")
+    (home / "weights").symlink_to(ROOT / "weights")
+    (home / "known.csv").write_text("path,study\nIMG0000049.jpg,1\n", encoding="utf-8")
+    return home
+
+
+def runnable(words: tuple[str, ...]) -> bool:
+    """Whether the folder has the command's input, and this machine its device."""
+    given = dict(itertools.pairwise(words))
+    inputs = [given[option].rstrip("/") for option in ("--input", "--weights") if option in given]
+    return (
+        words[1] in RUNNABLE
+        and words[2:3] not in (("install",), ("pack",))
+        and set(inputs) <= {*FOLDERS, "weights"}
+        and given.get("--device", "cpu") == "cpu"
+    )
+
+
+def test_commands_shown_run(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    commands = [words for _, words in shown_commands() if runnable(words)]
+    assert len(commands) > 15
+    for words in dict.fromkeys(commands):
+        shutil.rmtree("results", ignore_errors=True)
+        result = CliRunner().invoke(main, list(words[1:]), catch_exceptions=False)
+        assert result.exit_code == 0, f"{' '.join(words)}\n{result.output}"

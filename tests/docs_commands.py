@@ -1,0 +1,23 @@
+"""The commands that the documentation shows."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"^```(sh|console)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def shown_commands() -> list[tuple[str, tuple[str, ...]]]:
+    """Page and words of every command line that starts with ``fxpipe``."""
+    return [
+        (page.name, tuple(words))
+        for page in PAGES
+        for _, block in _BLOCK.findall(page.read_text(encoding="utf-8"))
+        for line in block.replace("\\\n", " ").splitlines()
+        for part in line.removeprefix("$ ").split(" && ")
+        if (words := shlex.split(part, comments=True))[:1] == ["fxpipe"]
+    ]
