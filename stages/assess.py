@@ -24,6 +24,7 @@ from .calibrate import (
     fit_types,
     operating_points,
     probabilities,
+    route_labels,
     route_threshold,
     type_probabilities,
 )
@@ -95,8 +96,9 @@ def _routed(
     stage: StageSpec, targets: Array, scores: Array, tested: _Predictions, test_scores: Array
 ) -> dict[str, Any]:
     """Thresholds of a router from validation, and its figures on the test split."""
+    labels = route_labels(targets)
     thresholds = {
-        name: route_threshold(targets[:, k], scores[:, k]) for k, name in enumerate(stage.labels)
+        name: route_threshold(labels[:, k], scores[:, k]) for k, name in enumerate(stage.labels)
     }
     limits = np.array(list(thresholds.values()))
     figures = route_figures(tested.samples, test_scores, limits)
