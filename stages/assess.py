@@ -96,7 +96,7 @@ def _routed(
     stage: StageSpec, targets: Array, scores: Array, tested: _Predictions, test_scores: Array
 ) -> dict[str, Any]:
     """Thresholds of a router from validation, and its figures on the test split."""
-    labels = route_labels(targets)
+    labels = route_labels(targets[:, : len(stage.labels)])
     thresholds = {
         name: route_threshold(labels[:, k], scores[:, k]) for k, name in enumerate(stage.labels)
     }
