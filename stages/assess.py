@@ -24,7 +24,6 @@ from .calibrate import (
     fit_types,
     operating_points,
     probabilities,
-    route_threshold,
     type_probabilities,
 )
 from .closer import closer_canvas, closer_contract, fit_weighing, look_closer
@@ -52,8 +51,8 @@ def assess(
     """Calibrate on the validation split, evaluate on the test split, and save all predictions.
 
     Returns:
-        JSON for ``result.json``: temperature, bias, thresholds, and test figures with 95 %
-        intervals and their baselines.
+        JSON for ``result.json``: temperature and bias; of a specialist also thresholds, and test
+        figures with 95 % intervals and their baselines.
     """
     fabric = make_fabric(config.train)
     network.to(fabric.device)
@@ -73,11 +72,11 @@ def assess(
     pairs = [fit_calibration(targets[:, k], logits[:, k]) for k in range(len(stage.labels))]
     temperature, bias = (np.array(values, np.float32) for values in zip(*pairs, strict=True))
     result = {"temperature": temperature.tolist(), "bias": bias.tolist()}
+    if stage.kind is Kind.REGION:
+        return result  # thresholds and test figures depend on the density gate
     decisions = slice(0, len(stage.labels))
     scores = probabilities(logits[:, decisions], temperature, bias)
     test_scores = probabilities(tested.logits[:, decisions], temperature, bias)
-    if stage.kind is Kind.REGION:
-        return result | _routed(stage, targets, scores, tested, test_scores)
     result |= _decided(validation, scores[:, 0], tested, test_scores[:, 0])
     if stage.types is not None:
         rows = slice(len(stage.labels), None)
@@ -89,18 +88,6 @@ def assess(
     if predictor.canvas is not None:
         result |= _closer(predictor.canvas, config, validation, tested)
     return result
-
-
-def _routed(
-    stage: StageSpec, targets: Array, scores: Array, tested: _Predictions, test_scores: Array
-) -> dict[str, Any]:
-    """Thresholds of a router from validation, and its figures on the test split."""
-    thresholds = {
-        name: route_threshold(targets[:, k], scores[:, k]) for k, name in enumerate(stage.labels)
-    }
-    limits = np.array(list(thresholds.values()))
-    figures = route_figures(tested.samples, test_scores, limits)
-    return {"route_thresholds": thresholds, "test": figures}
 
 
 def _decided(
@@ -264,18 +251,21 @@ def _frame(answers: _Predictions, root: Path, stage: StageSpec) -> pd.DataFrame:
     return pd.DataFrame(table | logits | closest)
 
 
-def route_figures(samples: Sequence[Sample], scores: Array, thresholds: Array) -> dict[str, Any]:
+def route_figures(
+    samples: Sequence[Sample], scores: Array, thresholds: Array, passes: NDArray[np.bool_]
+) -> dict[str, Any]:
     """Routing figures of a split: arg-max accuracy, and rates of refusal.
 
     Args:
         samples: N rows.
         scores: (N, R) calibrated probabilities in the order of ``REGIONS``.
         thresholds: (R,) threshold of each region.
+        passes: (N,) whether the density gate lets a picture pass.
     """
     groups = [sample.group for sample in samples]
     single = np.array([sample.single_region is not None for sample in samples])
     truth = np.array([REGIONS.index(s.single_region) if s.single_region else -1 for s in samples])
-    fires = (scores >= thresholds).any(1)
+    fires = (scores >= thresholds).any(1) & passes
     refused = np.array([sample.regions == "none" for sample in samples])
     right = scores.argmax(1) == truth
     majority = np.bincount(truth[single]).argmax() if single.any() else -1

@@ -1,28 +1,34 @@
-"""Features of a finished region network, and the fit of its density gate."""
+"""A finished region network: the fit of its density gate, and of the thresholds behind the gate."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.domain import REGIONS, Array
 from pipeline.errors import ConfigError
 from pipeline.preprocess import PreprocessSpec
-from pipeline.progress import Progress
+from pipeline.progress import Progress, Silent
 
+from .assess import route_figures
+from .calibrate import probabilities, route_labels, route_threshold
 from .config import RegionConfig
 from .data.dataset import RadiographDataset, Sources, batches
 from .data.index import NONE, Index, Sample, Split
-from .density import fit_density, save, similarity
+from .density import FittedDensity, fit_density, save, similarity
 from .metrics import share
 from .model import Network
 from .train import make_fabric
+
+log = logging.getLogger(__name__)
 
 _SEED = 2000
 
@@ -105,6 +111,60 @@ def fit_gate(
     return result
 
 
+def fit_routes(
+    run: Path, network: Network, index: Index, preprocess: PreprocessSpec, config: RegionConfig,
+    result: Mapping[str, Any], fitted: FittedDensity,
+) -> dict[str, Any]:  # fmt: skip
+    """Choose the thresholds of the router behind its density gate.
+
+    They are fitted to the validation pictures as they are and to the random views for the gate. A
+    picture that the gate refuses has probability 0.
+
+    Args:
+        run: Folder of the run, for messages.
+        network: Network with its best weights; its first outputs are the regions.
+        index: Table.
+        preprocess: Specification for every picture.
+        config: Settings.
+        result: Contains ``temperature`` and ``bias`` of the regions.
+        fitted: The gate.
+
+    Returns:
+        JSON for ``result.json``: ``route_thresholds``, and ``test``, the figures of router and gate
+        together on the test split.
+    """
+    fabric = make_fabric(config.train)
+    network.to(fabric.device).eval()
+    cut, count = network.place(config.model.cut), len(REGIONS)
+    temperature, bias = (np.array(result[key], np.float32) for key in ("temperature", "bias"))
+
+    def answers(samples: Sequence[Sample], views: range) -> tuple[Array, NDArray[np.bool_]]:
+        """(N, R) probabilities, and (N,) whether the gate lets the picture pass."""
+        rows = [
+            (_outputs(network, images, fabric)[:, :count], _depths(network, images, cut, fabric))
+            for view in views
+            for images in _view(samples, view, preprocess, config, Silent())
+        ]
+        if not rows:
+            return np.zeros((0, count), np.float32), np.zeros(0, bool)
+        logits, features = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+        passes = similarity(features, fitted) >= fitted.contract.threshold
+        return probabilities(logits, temperature, bias), passes
+
+    views = range(1 + config.density.views)
+    validation, test = index.of("val"), index.of("test")
+    targets = np.tile(np.stack([s.region_vector() for s in validation]), (len(views), 1))
+    scores, passes = answers(validation, views)
+    labels, gated = route_labels(targets), np.where(passes[:, None], scores, np.float32(0))
+    thresholds = {
+        region: route_threshold(labels[:, k], gated[:, k]) for k, region in enumerate(REGIONS)
+    }
+    log.info("%s: router thresholds behind the gate: %s", run, thresholds)
+    test_scores, test_passes = answers(test, range(1))
+    figures = route_figures(test, test_scores, np.array([*thresholds.values()]), test_passes)
+    return {"route_thresholds": thresholds, "test": figures}
+
+
 def _view(
     samples: Sequence[Sample], view: int, preprocess: PreprocessSpec, config: RegionConfig,
     progress: Progress,
@@ -121,8 +181,17 @@ def _view(
 
 @torch.inference_mode()
 def _depths(network: Network, images: Tensor, cut: str, fabric: Fabric) -> Array:
-    """(B, F) float32."""
+    """(B, F) float32 pooled features."""
     images = images.to(fabric.device).contiguous(memory_format=torch.channels_last)
     with fabric.autocast():
         depths: Array = network.depths(images, cut).float().cpu().numpy()
     return depths
+
+
+@torch.inference_mode()
+def _outputs(network: Network, images: Tensor, fabric: Fabric) -> Array:
+    """(B, K) float32 logits."""
+    images = images.to(fabric.device).contiguous(memory_format=torch.channels_last)
+    with fabric.autocast():
+        logits: Array = network(images).float().cpu().numpy()
+    return logits

@@ -37,7 +37,8 @@ from .config import (
     differences,
 )
 from .data.index import Index
-from .gather import check_supported, fit_gate
+from .density import load as load_gate
+from .gather import check_supported, fit_gate, fit_routes
 from .initial import Initial, find_initial, read_shipped
 from .model import Network
 from .spec import StageSpec, Types, check_types, fracture_stage, label_kind, region_stage
@@ -221,6 +222,8 @@ def _train_and_assess(
         if isinstance(config, RegionConfig):
             log.info("%s: fitting the density gate", run)
             result["density"] = fit_gate(run, network, index, preprocess, config, Silent())
+            gate = load_gate(run, network.place(config.model.cut))
+            result |= fit_routes(run, network, index, preprocess, config, result, gate)
         write_json(run / RESULT, {"best_epoch": saved["epoch"], **result, "warnings": warnings})
 
 

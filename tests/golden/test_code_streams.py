@@ -153,8 +153,8 @@ def test_a_code_stream_is_read_as_what_it_is_not_as_its_transfer_syntax(
         {JPEG2000Lossless, JPEG2000},
     )
     reasons = [flag.reason for flag in image.flags]
-    expected = [] if family or said == actual else [f"holds {code.coding.value}"]
-    assert [re.findall(r"holds .*", reason)[0] for reason in reasons] == expected
+    expected = [] if family or said == actual else [f"contains {code.coding.value}"]
+    assert [re.findall(r"contains .*", reason)[0] for reason in reasons] == expected
 
 
 @pytest.mark.parametrize("native", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
@@ -173,7 +173,7 @@ def test_compressed_data_in_an_uncompressed_transfer_syntax_are_named(
 
 def test_uncompressed_data_in_a_compressed_transfer_syntax_are_named() -> None:
     content = with_syntax(dicom_file(dicom(_EIGHT)), JPEGBaseline8Bit)
-    with pytest.raises(UnreadableImageError, match=r"not encapsulated.*JPEG Baseline.*compressed"):
+    with pytest.raises(UnreadableImageError, match=r"not encapsulated.*compressed.*JPEG Baseline"):
         _one(content)
 
 
@@ -190,7 +190,7 @@ def test_transfer_syntaxes_that_are_newer_than_pydicom_have_their_names(
     uid: str, name: str
 ) -> None:
     content = private_file(with_stream(dicom(_EIGHT), UID(uid), b"\xff\x0a"))
-    with pytest.raises(UnreadableImageError, match=rf"syntax {name} \({uid}\)is not supported"):
+    with pytest.raises(UnreadableImageError, match=rf"syntax {name} \({uid}\) is not supported"):
         _one(content)
 
 

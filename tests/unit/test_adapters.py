@@ -337,7 +337,7 @@ def test_the_best_form_of_boxes_wins(tmp_path):
 def test_broken_annotations_are_faults(tmp_path, text):
     root = layouts.fracatlas(tmp_path, [{"image_id": "a.jpg", "fractured": 1}], "YOLO")
     (root / "Annotations" / "YOLO" / "a.txt").write_text(text)
-    with pytest.raises(IndexFaultsError, match=r"a\.txt: no boxes"):
+    with pytest.raises(IndexFaultsError, match=r"a\.txt: invalid boxes"):
         read_fracatlas(root)
 
 

@@ -164,7 +164,9 @@ def test_the_user_says_what_words_mean_that_do_not(tmp_path):
     root = tree(tmp_path, "positive/1.png", "negative/2.png")
     assert {row.label_kind for row in read_folders(root, "fracture")} == {"fracture"}
     draw(root / "fractured/3.png", 3)
-    with pytest.raises(IndexFaultsError, match="words say fracture, --label-kind says abnormality"):
+    with pytest.raises(
+        IndexFaultsError, match="label words mean fracture, but --label-kind is abnormality"
+    ):
         read_folders(root, "abnormality")
 
 
@@ -564,7 +566,7 @@ def test_a_body_part_that_is_no_code_is_not_repeated(tmp_path, caplog):
     file.write_bytes(file.read_bytes().replace(b"ODD PART", b"Invented"))
     (row,) = read_studies(root)
     assert row.regions == "unknown"
-    assert "'(no known word)' 1 times" in caplog.text
+    assert "'(unknown word)' 1 times" in caplog.text
     assert "Invented" not in caplog.text
 
 

@@ -5,6 +5,7 @@ from stages.calibrate import (
     fit_calibration,
     operating_points,
     probabilities,
+    route_labels,
     route_threshold,
 )
 
@@ -56,6 +57,14 @@ def test_the_route_threshold_does_not_depend_on_how_many_pictures_are_to_be_refu
         labels = np.array([1.0] * 3 + [0.0] * 5 * times)
         threshold = route_threshold(labels, np.array(supported + refusable[5:] * times))
         assert 0.4 < threshold < 0.8, "and better than 3 times a fifth"
+
+
+def test_another_region_in_view_is_no_false_alarm_of_the_router():
+    targets = np.array([[1, 0], [0, 1], [0, 0], [np.nan, 1]], np.float32)
+    nan = np.nan
+    np.testing.assert_equal(route_labels(targets), [[1, nan], [nan, 1], [0, 0], [nan, 1]])
+    without = targets[:2]
+    np.testing.assert_equal(route_labels(without), without)
 
 
 def test_operating_points_reach_their_targets_on_their_own_split():

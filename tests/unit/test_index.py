@@ -149,8 +149,8 @@ def test_an_excluded_row_leaks_nothing():
         ("shoulder?", [0, 0, np.nan]),
     ],
 )
-def test_regions_become_a_vector_with_unknowns_left_open(regions, wanted):
-    np.testing.assert_array_equal(sample("a", regions=regions).region_vector(), wanted)
+def test_regions_become_a_vector_with_unknowns_left_open(regions, expected):
+    np.testing.assert_array_equal(sample("a", regions=regions).region_vector(), expected)
 
 
 def test_of_a_region_that_was_not_known_a_row_says_nothing():

@@ -21,7 +21,7 @@ def test_outputs_that_exclude_each_other_have_one_softmax_loss():
     found = masked_loss(logits, targets, ones, scale, exclusive=2)
     decision = masked_loss(logits[:, :1], targets[:, :1], ones[:1], scale[:1])
     types = -(torch.log_softmax(logits[:, 1:], 1) * targets[:, 1:])[[0, 2]].sum(1).mean()
-    assert float(found) == pytest.approx(float(decision + 0.5 * types), rel=1e-6)
+    assert found.item() == pytest.approx((decision + 0.5 * types).item(), rel=1e-6)
     found.backward()
     assert torch.equal(logits.grad[:, 1:] == 0, torch.isnan(targets[:, 1:]))
 

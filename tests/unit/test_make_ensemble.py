@@ -235,8 +235,13 @@ def test_another_table_than_that_of_the_training_is_told(index, tmp_path, caplog
 @pytest.mark.parametrize(
     ("specs", "bundle", "fault", "message"),
     [
-        ([whole(target="abnormality")], None, ConfigError, r"tells abnormality \(fracture\), want"),
-        ([whole(labels=("break",))], None, ConfigError, r"tells fracture \(break\), wanted"),
+        (
+            [whole(target="abnormality")],
+            None,
+            ConfigError,
+            r"predicts abnormality \(fracture\), expected",
+        ),
+        ([whole(labels=("break",))], None, ConfigError, r"predicts fracture \(break\), expected"),
         ([whole(region="elbow")], "fracture-hand", ConfigError, "elbow, expected hand or"),
         ([standard_specs()[0], specialist()], None, ConfigError, "is already a member"),
         ([spec("region", Kind.REGION)], None, BundleError, "contains no specialist for hand"),
@@ -246,7 +251,7 @@ def test_another_table_than_that_of_the_training_is_told(index, tmp_path, caplog
             BundleError,
             "contains no fracture-foot; its fracture bundles",
         ),
-        ([specialist(trunk=OTHER)], None, BundleError, "belongs to trunk bbbbbbbbbbbb, which is n"),
+        ([specialist(trunk=OTHER)], None, BundleError, "belongs to trunk bbbbbbbbbbbb, which is m"),
     ],
 )
 def test_members_that_do_not_fit_are_refused(index, tmp_path, specs, bundle, fault, message):

@@ -172,6 +172,6 @@ def test_a_group_is_held_out_as_a_whole():
 
 def test_an_origin_that_is_not_there_is_refused_with_those_that_are():
     rows = [sample("1", origin="negatives/skimage"), sample("2", origin="made")]
-    with pytest.raises(UsageError, match="found made, negatives/skimage") as caught:
+    with pytest.raises(UsageError, match="the table has made, negatives/skimage") as caught:
         held_out(rows, ["negatives/skimag"])
     assert caught.value.hint == "did you mean negatives/skimage?"

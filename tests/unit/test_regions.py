@@ -15,7 +15,7 @@ from pipeline.io.body_parts import BODY_PARTS, VIEWS
 from pipeline.regions import REGIONS, TABLE, Place, places
 from stages.config import FractureConfig
 from stages.evaluation.plots import COLOURS
-from stages.evaluation.routing import SEVERAL, seen
+from stages.evaluation.routing import SEVERAL, view_classes
 from stages.systems import SystemConfig
 from stages.tried import DISPLAYED
 
@@ -79,4 +79,4 @@ def test_help_plots_and_tables_name_every_region():
     ],
 )  # fmt: skip
 def test_neighbours_alone_count_as_unknown(regions, row):
-    assert seen({"regions": [regions]}) == [row]
+    assert view_classes({"regions": [regions]}) == [row]
