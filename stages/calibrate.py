@@ -28,9 +28,9 @@ LET_IN_COST = 3.0
 LEAST_ROUTE, MOST_ROUTE = 0.2, 0.95
 """Limits of the router's thresholds.
 
-At another hospital the density gate may refuse less than on validation pictures, so the router never
-fires on little evidence. Of the lower limits 0.1, 0.15, 0.2, 0.25, 0.3 and 0.4, 0.2 let in the
-fewest unsupported validation pictures (.018) among those that answered the most supported ones
+At another hospital the density gate may refuse less than on validation pictures, so the router
+never fires on little evidence. Of the lower limits 0.1, 0.15, 0.2, 0.25, 0.3 and 0.4, 0.2 let in
+the fewest unsupported validation pictures (.018) among those that answered the most supported ones
 (.942), under the shifts of ``fxpipe evaluate --shifts``.
 """
 POINTS = ("sensitive", "balanced", "specific")

@@ -164,9 +164,7 @@ def test_the_user_says_what_words_mean_that_do_not(tmp_path):
     root = tree(tmp_path, "positive/1.png", "negative/2.png")
     assert {row.label_kind for row in read_folders(root, "fracture")} == {"fracture"}
     draw(root / "fractured/3.png", 3)
-    with pytest.raises(
-        IndexFaultsError, match="label words mean fracture, but --label-kind is abnormality"
-    ):
+    with pytest.raises(IndexFaultsError, match="words mean fracture, but --label-kind is abnormal"):
         read_folders(root, "abnormality")
 
 

@@ -239,7 +239,7 @@ def test_another_table_than_that_of_the_training_is_told(index, tmp_path, caplog
             [whole(target="abnormality")],
             None,
             ConfigError,
-            r"predicts abnormality \(fracture\), expected",
+            r"predicts abnormality \(fracture\), exp",
         ),
         ([whole(labels=("break",))], None, ConfigError, r"predicts fracture \(break\), expected"),
         ([whole(region="elbow")], "fracture-hand", ConfigError, "elbow, expected hand or"),
