@@ -118,7 +118,7 @@ def _wide() -> Iterator[Case]:
         ("dcm", _header(Rows=65_535, Columns=65_535)),
     ):
         yield f"wide-both.{name}", content, words
-    yield "wide-both.webp", _sized_webp(16_384, 16_384), "found "
+    yield "wide-both.webp", _sized_webp(16_384, 16_384), "expected "
     # Pillow's encoder of JPEG takes 65,500 at most, that of WebP 16,383.
     yield "wide.png", factories.raster(wide, "PNG"), PICTURE
     yield "wide.jpg", factories.raster(wide[:, :65_500], "JPEG"), PICTURE
@@ -135,9 +135,9 @@ def _headers() -> Iterator[Case]:
     long = content[:at] + struct.pack("<I", 2**31) + content[at + 4 :]
     yield "long.dcm", long, PICTURE
     short = content[:at] + struct.pack("<I", 17) + content[at + 4 :]
-    yield "short.dcm", short, "found "
+    yield "short.dcm", short, "expected "
     modality = content.index(b"\x08\0\x60\0CS") + 6
-    yield "odd.dcm", content[:modality] + b"\xff\xff" + content[modality + 2 :], "found "
+    yield "odd.dcm", content[:modality] + b"\xff\xff" + content[modality + 2 :], "expected "
     yield "no-pixels.dcm", factories.dicom_file(factories.dicom(None, Rows=9)), "without its pixel"
     yield "no-rows.dcm", _header(Rows=None), "pixel data without Rows"
     yield "no-syntax.dcm", content[:132] + content[content.index(b"\x08\0\x16\0") :], PICTURE
@@ -189,7 +189,7 @@ def _nested() -> Iterator[Case]:
     end = b"\xfe\xff\x0d\xe0\0\0\0\0" + b"\xfe\xff\xdd\xe0\0\0\0\0"
     deep = level * DEPTH + end * DEPTH
     yield "deep.dcm", content[:at] + deep + content[at:], "nested too deeply"
-    yield "deep-open.dcm", content[:at] + level * DEPTH, "found "
+    yield "deep-open.dcm", content[:at] + level * DEPTH, "nested too deeply"
     implicit = factories.dicom_file(factories.dicom(_DEEP), ImplicitVRLittleEndian)
     at = implicit.index(b"\x28\0\x02\0\x02\0\0\0")
     level = level.replace(b"SQ\0\0", b"")

@@ -148,7 +148,7 @@ def _entrants(
     devices, lost = _devices(config.device)
     precisions = [Precision(config.precision)] if config.precision != "auto" else list(Precision)
     complete = manifest.precisions
-    absent = f"not there for every bundle; there is {', '.join(complete) or 'no precision whole'}"
+    absent = f"not available for every bundle; available: {', '.join(complete) or 'none'}"
     for device in (*devices, *lost):
         for precision in precisions:
             settings = config.model_copy(update={"device": device, "precision": precision})

@@ -195,4 +195,4 @@ def test_an_operating_point_that_nobody_has_is_a_reason(place):
     words = ("--only", "fxpipe-fp32-cpu", "--set", "operating_point=fancy")
     result = fxpipe("--input", "in", *words, *SHORT)
     assert result.exit_code == 3
-    assert "known: balanced, specific" in result.stderr
+    assert "available: balanced, specific" in result.stderr

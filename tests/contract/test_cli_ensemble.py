@@ -144,14 +144,18 @@ def test_calibrate_and_cards_take_the_folder(project, made, tmp_path):
     [
         (("--member", "{weights}"), 2, "1 member, expected two or more"),
         (("--member", "{weights}", "--member", "{weights}"), 2, "is already a member"),
-        (("--member", "{weights}", "--member", "{weights}:foot"), 3, "no foot there"),
+        (("--member", "{weights}", "--member", "{weights}:foot"), 3, "contains no foot"),
         (("--member", "{weights}", "--member", "nowhere"), 3, "nowhere"),
         (
             ("--member", "{weights}", "--member", "{weights}:fracture-elbow"),
             2,
             "fracture-elbow judges elbow, expected hand or all",
         ),
-        (("--member", "{weights}", "--member", "{mura}"), 2, "tells abnormality (fracture), want"),
+        (
+            ("--member", "{weights}", "--member", "{mura}"),
+            2,
+            "predicts abnormality (fracture), expected",
+        ),
         (
             ("--member", "{weights}", "--member", "{calibrated}", "--output", "{weights}"),
             2,

@@ -145,7 +145,7 @@ def test_triton_gets_a_model_of_the_same_file(shipped):
         for kind, p in ports
     }
     assert told == wanted
-    assert told["input", "image"] == "1, 384, 384"
+    assert told["input", "image"] == "1, 320, 320"
     assert text.count("{") == text.count("}") == len(told) + 1 + text.count("reshape")
 
 

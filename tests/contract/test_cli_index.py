@@ -59,7 +59,7 @@ def test_mura_as_it_is_divided(fxpipe, tmp_path):
 def test_one_part_of_mura_has_no_division(fxpipe, tmp_path):
     root = layouts.mura(tmp_path)
     result = fxpipe("--input", root / "train", "--split", "own", code=2)
-    assert "found only train in the data set" in result.stderr
+    assert "the data set has only train" in result.stderr
     assert "hint: split it by patient" in result.stderr
     assert not (tmp_path / "index.csv").exists()
 

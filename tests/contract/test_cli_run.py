@@ -130,7 +130,7 @@ def test_a_name_that_is_no_utf8_and_one_with_a_newline(place):
         (["--input", "in", "--config", "bad.toml"], "bad.toml: workerz is not a setting"),
         (["--input", "in", "--config", "missing.toml"], "missing.toml: cannot be read"),
         (["--input", "in", "--batch-size", "0"], "batch_size"),
-        (["--input", "in", "--operating-point", "fancy"], "known: balanced, specific"),
+        (["--input", "in", "--operating-point", "fancy"], "available: balanced, specific"),
         (["--input", "in", "--device", "tpu"], "tpu"),
         ([], "--input"),
     ],

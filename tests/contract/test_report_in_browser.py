@@ -238,7 +238,7 @@ def test_the_evidence_that_is_not_shown_is_told(browser, report, tmp_path):
     whole = re.sub(r'"hidden":[0-9.e-]+', '"hidden":0.4', report.read_text(encoding="utf-8"))
     (tmp_path / "report.html").write_text(whole, encoding="utf-8")
     page = Opened(browser, tmp_path / "report.html")
-    page.window.get_by_text("IMG0001360.jpg").click()
+    page.window.get_by_text("IMG0001380.jpg").click()
     told = page.window.locator("#panel").inner_text()
     assert "40 % of what speaks for the finding lies off the limb and is not shown" in told
     assert page.said == []
