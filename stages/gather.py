@@ -159,7 +159,8 @@ def fit_routes(
     thresholds = {
         region: route_threshold(labels[:, k], gated[:, k]) for k, region in enumerate(REGIONS)
     }
-    log.info("%s: router thresholds behind the gate: %s", run, thresholds)
+    listed = ", ".join(f"{region} {value:.3f}" for region, value in thresholds.items())
+    log.info("%s: router thresholds behind the gate: %s", run, listed)
     test_scores, test_passes = answers(test, range(1))
     figures = route_figures(test, test_scores, np.array([*thresholds.values()]), test_passes)
     return {"route_thresholds": thresholds, "test": figures}

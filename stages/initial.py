@@ -301,9 +301,11 @@ _PARTS = (*_OWN, "conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 
 
 def _stride(graph: onnx.ModelProto) -> StrideOn:
-    """Which convolution of the first down-sampling block has the stride."""
-    for node in graph.graph.node:
-        if node.op_type == "Conv" and node.input[1] == "layer2.0.conv1.weight":
-            strides = {a.name: list(a.ints) for a in node.attribute}["strides"]
-            return "conv1" if strides[0] == 2 else "conv2"
-    return "conv2"
+    """Which convolution of the first down-sampling bottleneck has the stride."""
+    convolutions = {node.input[1]: node for node in graph.graph.node if node.op_type == "Conv"}
+    first = convolutions.get("layer2.0.conv1.weight")
+    # Basic blocks have no third convolution; their stride is always on the first one.
+    if first is None or "layer2.0.conv3.weight" not in convolutions:
+        return "conv2"
+    strides = {a.name: list(a.ints) for a in first.attribute}["strides"]
+    return "conv1" if strides[0] == 2 else "conv2"

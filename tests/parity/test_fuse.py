@@ -275,10 +275,10 @@ def test_no_complete_precision_and_no_picture_are_told(tmp_path, pictures):
 def test_a_used_target_is_refused(tmp_path, pictures):
     (tmp_path / "fused").mkdir()
     (tmp_path / "fused/mine.txt").write_text("x")
-    with pytest.raises(UsageError, match="fused: not empty"):
+    with pytest.raises(UsageError, match="fused: the folder is not empty"):
         fused(tmp_path, pictures, standard_specs())
     (tmp_path / "triton/fxpipe/1").mkdir(parents=True)
-    with pytest.raises(UsageError, match="fxpipe: not empty"):
+    with pytest.raises(UsageError, match="fxpipe: the folder is not empty"):
         fused(tmp_path / "a", pictures, standard_specs(), triton=tmp_path / "triton")
     assert not (tmp_path / "a/fused").exists()
 

@@ -112,7 +112,7 @@ def test_a_job_writes_a_row_for_every_picture(whole, tmp_path):
     lines = (tmp_path / "results.csv").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "path,elbow,hand,shoulder,region,fracture"
     assert [line.split(",")[0] for line in lines[1:]] == [path.name for path in PICTURES]
-    assert naive.facts["input_px"] == [[384, 384]]
+    assert naive.facts["input_px"] == [[320, 320]]
     assert naive.session(PICTURES) is None
 
 
