@@ -39,7 +39,7 @@ TWELVE = EIGHT.astype(np.uint16) * 16
 WINDOW: dict[str, Any] = {"WindowCenter": 2048, "WindowWidth": 4096}
 HALF: dict[str, Any] = {"WindowCenter": 512, "WindowWidth": 1024}
 COLOURS = np.stack([TWELVE] * 3, -1)
-NEAR = 0.05
+NEAR = 0.02
 """In probability: files whose pixels are not square have half the rows."""
 
 
