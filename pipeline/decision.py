@@ -23,7 +23,7 @@ from .domain import (
 )
 from .flags import BLANK
 from .io.body_parts import body_part
-from .io.terms import PROJECTIONS
+from .io.dicom_terms import PROJECTIONS
 
 Seen = tuple[ImageRef, FractureCall]
 """A picture and the call of a specialist."""

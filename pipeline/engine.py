@@ -16,17 +16,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from .clock import Clock
 from .config import RunConfig
 from .domain import Outcome, Status
-from .flow import Flow, Result
-from .io.room import FILE_BYTES_A_PIXEL
+from .io.memory_budget import FILE_BYTES_A_PIXEL
 from .judge import Judge
-from .reading.opened import open_reader
-from .reading.prepared import Item, Prepared, Reader, ReadOptions
+from .reading.open_reader import open_reader
+from .reading.prepared_picture import Item, Prepared, Reader, ReadOptions
 from .runtime.session import Weights, load_bundles
 from .source import Source, bytes_in_memory
 from .submissions import Submissions
+from .threaded_pipeline import Flow, Result
+from .timing import Clock
 
 StudyOf = Callable[[Path | None, str | None], str | None]
 """Maps a file (None for content in memory) and the StudyInstanceUID of its header (None without
@@ -213,7 +213,7 @@ def run(
         clock: See :class:`Engine`.
         rendered: See :class:`Engine`.
         study_of: See :class:`Engine`.
-        reader: See :func:`pipeline.reading.opened.open_reader`; None to open one here.
+        reader: See :func:`pipeline.reading.open_reader.open_reader`; None to open one here.
     """
     with ExitStack() as stack:
         reader = reader or stack.enter_context(open_reader(config))

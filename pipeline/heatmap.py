@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from .bands import bands
 from .domain import Array, Heatmap, Placement, Rendered
 from .preprocess import PreprocessSpec
+from .row_bands import bands
 from .tissue import Mask
 
 COLOURS = "inferno"

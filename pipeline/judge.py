@@ -12,24 +12,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .clock import Clock
 from .config import RunConfig
 from .decision import combine, decide, examiners, refusal, route, unjudged
-from .domain import (
-    FractureCall,
-    Heatmap,
-    Outcome,
-    RegionCall,
-    StageOutput,
-    Status,
-    Verdict,
-)
+from .domain import FractureCall, Heatmap, Outcome, RegionCall, StageOutput, Status, Verdict
 from .flags import reconcile, routing
-from .flow import Limits
 from .heatmap import to_heatmap
-from .reading.prepared import Prepared
+from .reading.prepared_picture import Prepared
 from .runtime.network import Batch, Router, Specialist
 from .runtime.session import Weights
+from .threaded_pipeline import Limits
+from .timing import Clock
 from .tissue import tissue
 
 

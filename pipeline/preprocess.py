@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from .bands import bands
 from .domain import Array, Placement
 from .framing import WHOLE, Frame, find_limb
+from .row_bands import bands
 
 _LARGE_PIXELS = 4_000_000
 """Size from which a picture is resized in bands; the copy of a smaller one is cheap."""

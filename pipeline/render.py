@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from .bands import bands
 from .domain import Array, Rendered
+from .row_bands import bands
 
 MOST_PX = 3072
 """Longest side in px. Detectors of 43 cm have up to about 4,300 px, which are halved."""

@@ -1,8 +1,8 @@
 """Accepts sources one by one, and returns a future for the results of each.
 
-All sources share one :class:`~pipeline.flow.Flow`, so items of several callers are judged together.
-An error in one source is raised by its own future, and the others continue. A caller waits while
-the limit of files or bytes in flight is reached.
+All sources share one :class:`~pipeline.threaded_pipeline.Flow`, so items of several callers are
+judged together. An error in one source is raised by its own future, and the others continue. A
+caller waits while the limit of files or bytes in flight is reached.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from .errors import BusyError
-from .flow import Flow, Limits, Result
+from .threaded_pipeline import Flow, Limits, Result
 
 S = TypeVar("S")  # a source, such as a path
 T = TypeVar("T")  # an item of a source that has to be judged
@@ -80,7 +80,8 @@ class Submissions(Generic[S, T, R]):
     Args:
         read: From a source to its items, in order; called on reader threads.
         judge: From items to their results, in the same order; called on lanes.
-        limits: See :class:`~pipeline.flow.Limits`; ``files`` bounds the sources in flight.
+        limits: See :class:`~pipeline.threaded_pipeline.Limits`; ``files`` bounds the sources in
+            flight.
         size: From a source to its bytes in memory.
         max_bytes: A source waits while the sources in flight hold this many bytes or more, so the
             total can exceed it by one source.

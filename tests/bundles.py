@@ -165,7 +165,7 @@ def ensemble(name: str, members: Sequence[BundleSpec], **changes: object) -> Bun
 def network(own: BundleSpec) -> bytes:
     """The ONNX file of a contract: trunk, head, both in one graph, or the mean of an ensemble."""
     if isinstance(own, EnsembleSpec):
-        from stages.ensemble import mean_graph
+        from stages.export.ensemble import mean_graph
 
         return _stamped(mean_graph(len(own.members)), own)
     cells = GRID

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import pytest
-from dispositions import as_in_the_foreground
 from hypothesis import HealthCheck, settings
+from signal_handling import as_in_the_foreground
 from tables import fracatlas_folder
 
 settings.register_profile(
     "long", max_examples=20_000, database=None, suppress_health_check=list(HealthCheck)
 )
 
+TESTS = Path(__file__).parent
+EXPORTING = ("contract", "notebooks", "parity", "training")
+"""Folders of tests that export networks."""
 TINY = (
     "preprocess.height_px=64",
     "preprocess.width_px=64",
@@ -42,16 +46,23 @@ def _foreground():
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _few_patches():
-    """int8 weights rounded for a twentieth of the patches: tests export dozens of networks.
+def pytest_collection_modifyitems(items):
+    """Tests that may export networks round them quickly."""
+    for item in items:
+        if item.path.relative_to(TESTS).parts[0] in EXPORTING:
+            item.add_marker(pytest.mark.usefixtures("few_patches"))
 
-    What careful rounding gains is shown in ``unit/test_rounding.py``, on patches of its own.
+
+@pytest.fixture(scope="session")
+def few_patches():
+    """int8 weights rounded on a twentieth of the patches: tests export dozens of networks.
+
+    ``unit/stages/export/test_rounding.py`` measures what the rounding gains.
     """
-    from stages import int8
+    from stages.export import int8
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(int8, "_PATCH_VALUES", int8._PATCH_VALUES // 20)
+        patch.setattr(int8, "PATCH_VALUES", int8.PATCH_VALUES // 20)
         yield
 
 
@@ -62,7 +73,7 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def project(data, tmp_path_factory):
+def project(data, few_patches, tmp_path_factory):
     """A folder in which every stage was trained for an epoch or two and exported."""
     from click.testing import CliRunner
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.bench.contest import Entrant, Tally
+from pipeline.bench.rounds import Entrant, Tally
 from pipeline.errors import DeviceError
 
 

@@ -13,8 +13,8 @@ from pydantic_core import PydanticUndefined
 
 from pipeline.cli import main
 from pipeline.config import RunConfig
-from stages.config import FractureConfig, RegionConfig
-from stages.ship import ExportConfig
+from stages.export.export_runs import ExportConfig
+from stages.settings import FractureConfig, RegionConfig
 
 PAGE = Path(__file__).parents[1] / "docs/reference.md"
 SETTINGS: dict[str, tuple[str, type[BaseModel]]] = {

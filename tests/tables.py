@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.data.index import Sample
+from stages.samples import Sample
 
 SIDE_PX = 64
 REGION_NAMES = ("elbow", "hand", "shoulder", "leg")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .measured import PARTS, REFERENCE, Measured, Spread
+from .results import PARTS, REFERENCE, Measured, Spread
 
 
 def print_table(

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from ..domain import ANY_REGION, Array
 from ..io import decode, read_file
 from ..preprocess import PreprocessSpec, preprocess
-from .contest import Tally
+from .rounds import Tally
 
 FILE = "two-pass.json"
 """File with a :class:`TwoPass`; the same folder contains the networks for the contender."""
@@ -37,7 +37,7 @@ class Whole(BaseModel):
         labels: Names of the K outputs.
         temperature, bias: One value per label: probability = sigmoid(logit / temperature + bias).
         preprocess: Preprocessing of a picture.
-        arch, stride_on: See :class:`stages.model.Network`.
+        arch, stride_on: See :class:`stages.network.model.Network`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -13,7 +13,7 @@ import click
 from .. import DISTRIBUTION, version
 from ..errors import FxpipeError, OutputError, StartError
 from ..regions import REGIONS_IN_WORDS
-from .streams import patient
+from ._streams import patient
 
 _COMMANDS = {
     "run": "Judge radiographs with exported bundles.",

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from .. import log
+from .. import logging_setup
 from ..progress import on_stderr
-from .extras import needs
-from .paths import PathOption
+from ._extras import needs
+from ._paths import PathOption
 
 
 @click.command(name="audit")
@@ -38,7 +38,7 @@ def command(ctx: click.Context, source: Path, output: Path, quiet: bool) -> None
     Exit code 1 when there is a leak, a contradiction or an unreadable picture outside the split
     `excluded`.
     """
-    log.configure()
+    logging_setup.configure()
     with needs("train"):
         from stages.data.audit import audit
         from stages.data.audit_page import PAGE, TABLE, describe_audit, write_audit

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from .extras import needs
-from .training import FILE, PATH, settings_of
+from ._extras import needs
+from ._training import FILE, PATH, settings_of
 
 
 @click.command(name="augment")

@@ -15,11 +15,11 @@ from typing import Any, get_args
 
 import click
 
-from .. import log
+from .. import logging_setup
 from ..bench import machine
-from ..bench.contest import Contender, Entrant, Score, contend
 from ..bench.job import Job, choose_job
-from ..bench.measured import REFERENCE, SCHEMA, measure
+from ..bench.results import REFERENCE, SCHEMA, measure
+from ..bench.rounds import Contender, Entrant, Score, contend
 from ..bench.table import print_table
 from ..bundle import Precision, write_json
 from ..config import Device, RunConfig, cores, load
@@ -27,10 +27,17 @@ from ..errors import DeviceError, FxpipeError, StartError, UsageError
 from ..progress import on_stderr
 from ..runtime.providers import resolve_device
 from ..weights.manifest import Manifest, read_manifest
-from .console import stdout_console
-from .contenders import Form, open_onnx, open_own, open_torch_batched, open_torch_loop, put_together
-from .paths import PathOption, only_one
-from .weights_folder import default_weights
+from ._bench_contenders import (
+    Form,
+    open_onnx,
+    open_own,
+    open_torch_batched,
+    open_torch_loop,
+    put_together,
+)
+from ._console import stdout_console
+from ._paths import PathOption, only_one
+from ._weights_folder import default_weights
 
 _FILE = PathOption(dir_okay=False)
 _PATH = PathOption()
@@ -96,7 +103,7 @@ def command(
     Each in a process of its own, in turns, on the same files at the same input size. Close what
     else runs on the machine. The contenders beside fxpipe need the training extras.
     """  # noqa: D301  (click's own mark)
-    log.configure()
+    logging_setup.configure()
     config = load(RunConfig, None, settings, {} if device is None else {"device": device})
     folder = weights or default_weights()
     manifest = read_manifest(folder)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .. import log
+from .. import logging_setup
 from ..bundle import StoredPoint
 from ..config import RunConfig, load
 from ..progress import on_stderr
-from .extras import needs
-from .paths import PathOption, only_one
-from .weights_folder import default_weights
+from ._extras import needs
+from ._paths import PathOption, only_one
+from ._weights_folder import default_weights
 
 if TYPE_CHECKING:
-    from stages.recalibrate import Recalibrated
+    from stages.export.recalibrate import Recalibrated
 
 FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
 SPLIT = click.option(
@@ -71,10 +71,10 @@ def command(
     The table is one of `fxpipe index`, or any with its columns. The pictures must not have been
     trained on, and what is published must come from others again.
     """
-    log.configure(logging.WARNING if quiet else logging.INFO)
+    logging_setup.configure(logging.WARNING if quiet else logging.INFO)
     with needs("train"):
         from stages.data.index import read_index
-        from stages.recalibrate import Wanted, recalibrate
+        from stages.export.recalibrate import Wanted, recalibrate
     table = read_index(index)
     wanted = Wanted(sensitivity, specificity, split, points_only, study_by)  # type: ignore[arg-type]
     rows = sum(sample.label is not None for sample in table.samples if sample.split == split)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from .. import log
-from .extras import needs
-from .paths import PathOption
+from .. import logging_setup
+from ._extras import needs
+from ._paths import PathOption
 
 
 @click.command(name="cards")
@@ -40,10 +40,10 @@ def command(
     NOTICE.md in the weights folder, if there is one, ends each of them. Figures and the table of
     what was tried are kept: to list a changed NOTICE.md, nothing needs to be named.
     """
-    log.configure()
+    logging_setup.configure()
     with needs("train"):
-        from stages.cards import write_cards
-        from stages.tried import side_by_side
+        from stages.bundles.model_cards import write_cards
+        from stages.experiments.crossval_table import side_by_side
     rows = side_by_side(tried) if tried else None
     for path in write_cards(weights, evaluation, rows, single_look):
         click.echo(path)

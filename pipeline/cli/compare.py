@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from .. import log
+from .. import logging_setup
 from ..config import RunConfig, load
 from ..progress import on_stderr
-from .extras import needs
-from .paths import PathOption
+from ._extras import needs
+from ._paths import PathOption
 
 _FILE = PathOption(dir_okay=False)
 _FOLDER = PathOption(file_okay=False)
@@ -63,18 +63,18 @@ def command(
     if not systems and not weights:
         raise click.UsageError("no system: name files such as configs/systems/two-step-mura.toml")
     with needs("train"):
-        import stages.recipe  # noqa: F401  (brings Lightning, which sets up logging)
-        from stages.compare import (
+        import stages.training.run  # noqa: F401  (brings Lightning, which sets up logging)
+        from stages.experiments.compare_systems import (
             compare_system,
             measure,
             resplit,
             source_commit,
             write_comparison,
         )
-        from stages.systems import read_system
+        from stages.experiments.system_configs import read_system
 
-        from .training import read_training_table, refuse_leaks
-    log.configure(logging.WARNING if quiet else logging.INFO)
+        from ._training import read_training_table, refuse_leaks
+    logging_setup.configure(logging.WARNING if quiet else logging.INFO)
     read = {file: read_system(file, words) for file, words in _by_system(systems, settings)}
     table = read_training_table(source, allow_leaks)
     config = load(RunConfig, None, (), {"device": device})

@@ -11,8 +11,8 @@ import click
 
 from ..domain import ANY_REGION
 from ..progress import on_stderr
-from .extras import needs
-from .training import (
+from ._extras import needs
+from ._training import (
     INIT,
     PATH,
     REGION,
@@ -85,11 +85,11 @@ def _crossval(
     folder = output or Path("runs") / f"crossval-{stage}"
     config = settings_of(stage, file, settings, given, quiet)
     with needs("train"):
-        from stages.config import RegionConfig
-        from stages.crossval import crossval_fracture, crossval_region
-        from stages.folds import folds_by_acquisition, folds_by_group
-        from stages.initial import check_start
-        from stages.report import describe_crossval
+        from stages.experiments.cross_validation import crossval_fracture, crossval_region
+        from stages.experiments.folds import folds_by_acquisition, folds_by_group
+        from stages.settings import RegionConfig
+        from stages.training.initial_weights import check_start
+        from stages.training.run_report import describe_crossval
     table = read_training_table(index, allow_leaks)
     splits = ("train", "val", *(("test",) if with_test else ()))
     if by == "group":

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from .. import log
-from ..doctor import Finding, Plan, Verdict, examine
+from .. import logging_setup
+from ..diagnosis import Finding, Plan, Verdict, examine
 from ..errors import StartError
-from .paths import PathOption
+from ._paths import PathOption
 
 _FOLDER = PathOption()
 _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAULT: "red"}
@@ -35,7 +35,7 @@ def command(ctx: click.Context, /, weights: Path | None, output: Path, as_json: 
     Every line is ok, a warning or a fault, with advice. Exit code: 0 `fxpipe run` can start, also
     with warnings; 3 it cannot. Nothing is written, and nothing names a patient or a user.
     """
-    log.configure()
+    logging_setup.configure()
     shown = "weights" if weights is None else str(weights)
     findings = examine(Plan(weights or _default(), shown, output))
     worst = max(findings, key=lambda finding: list(Verdict).index(finding.verdict)).verdict
@@ -55,7 +55,7 @@ def _print(findings: list[Finding]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from .console import stdout_console
+    from ._console import stdout_console
 
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("", "what", "found"):
@@ -69,7 +69,7 @@ def _print(findings: list[Finding]) -> None:
 
 def _default() -> Path:
     try:
-        from .weights_folder import default_weights
+        from ._weights_folder import default_weights
     except ImportError:  # told by the checks
         return Path("weights")
     return default_weights()

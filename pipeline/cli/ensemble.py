@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from .. import log
+from .. import logging_setup
 from ..config import RunConfig, load
 from ..domain import ANY_REGION, REGIONS
 from ..progress import on_stderr
+from ._extras import needs
+from ._paths import PathOption
 from .calibrate import SENSITIVITY, SPECIFICITY, SPLIT, STUDY_BY, tell
-from .extras import needs
-from .paths import PathOption
 
 
 @click.command(name="ensemble")
@@ -53,11 +53,11 @@ def command(
     thresholds of the ensemble come from the pictures of --index, those of its members play no
     part.
     """
-    log.configure(logging.WARNING if quiet else logging.INFO)
+    logging_setup.configure(logging.WARNING if quiet else logging.INFO)
     with needs("train"):
         from stages.data.index import read_index
-        from stages.ensemble import Order, Pick, make_ensemble
-        from stages.recalibrate import Wanted, labelled
+        from stages.export.ensemble import Order, Pick, make_ensemble
+        from stages.export.recalibrate import Wanted, labelled
     table = read_index(index)
     order = Order(region, tuple(Pick(*_parts(member)) for member in members), weights)
     wanted = Wanted(sensitivity, specificity, split, True, study_by)  # type: ignore[arg-type]

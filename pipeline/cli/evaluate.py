@@ -12,18 +12,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .. import log
+from .. import logging_setup
 from ..bundle import Precision
 from ..config import Device, RunConfig, load
 from ..errors import UsageError
 from ..progress import on_stderr
 from ..report.summary import INTENDED_USE
 from ..runtime.session import load_bundles
+from ._console import stdout_console
+from ._extras import needs
+from ._paths import PathOption
+from ._weights_folder import default_weights, weights_line
 from .calibrate import STUDY_BY
-from .console import stdout_console
-from .extras import needs
-from .paths import PathOption
-from .weights_folder import default_weights, weights_line
 
 if TYPE_CHECKING:
     from stages.evaluation.evaluate import Evaluation
@@ -128,13 +128,13 @@ def command(
     every picture, from which each figure can be computed anew. Exit code 1: some pictures could
     not be read; they count as failed.
     """
-    log.configure()
+    logging_setup.configure()
     if not shifts and (only_shifts or limit or show):
         raise click.UsageError("--only-shifts, --limit and --show need --shifts")
     with needs("train"):
         from stages.data.index import read_index
-        from stages.evaluation.contact_sheet import draw_contact_sheet
         from stages.evaluation.evaluate import EvaluationRequest, chosen_rows, evaluate
+        from stages.evaluation.shift_sheet import draw_contact_sheet
         from stages.evaluation.under_shift import select_shifts
     given = {key: value for key, value in options.items() if value is not None}
     config = load(RunConfig, None, settings, given)

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from .. import log
+from .. import logging_setup
 from ..bundle import Precision
 from ..config import load
 from ..errors import UsageError
 from ..progress import on_stderr
-from . import fusing
-from .extras import needs
-from .paths import PathOption
-from .training import warn_loudly
-from .weights_folder import default_weights
+from . import _fused_export
+from ._extras import needs
+from ._paths import PathOption
+from ._training import warn_loudly
+from ._weights_folder import default_weights
 
 if TYPE_CHECKING:
-    from stages.finished import Run
+    from stages.training.finished_run import Run
 
 _PATH = PathOption()
 
@@ -62,7 +62,7 @@ _PATH = PathOption()
     is_flag=True,
     help="Export the float form of --weights once more, in place of runs.",
 )
-@fusing.options
+@_fused_export.options
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting.")
 @click.pass_context
 def command(
@@ -83,8 +83,8 @@ def command(
     are exported, say to another precision. With --fused, trunk and all heads become one graph that
     runs in any ONNX host, compared with the stages in the same way.
     """
-    log.configure()
-    fused = fusing.Given(**given)
+    logging_setup.configure()
+    fused = _fused_export.Given(**given)
     named = {
         name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
@@ -96,11 +96,11 @@ def command(
         raise UsageError(f"{' and '.join(idle)} changes nothing that is fused", "add --run")
     if not with_runs and "weights" not in named:
         weights = default_weights()
-    order = fusing.make_order(fused, weights, precisions) if fused.fused else None
+    order = _fused_export.make_order(fused, weights, precisions) if fused.fused else None
     if with_runs:
         _export(None if again else folders, index, weights, precisions, settings)
     if order is not None:
-        fusing.fuse(order, weights)
+        _fused_export.fuse(order, weights)
 
 
 def _export(
@@ -109,10 +109,10 @@ def _export(
 ) -> None:  # fmt: skip
     """Write the bundles of all runs; of the weights folder itself where there are none."""
     with needs("train"):
-        from stages.again import load_again
         from stages.data.index import read_index
-        from stages.finished import load_runs
-        from stages.ship import ExportConfig, export_runs, find_runs
+        from stages.export.export_runs import ExportConfig, export_runs, find_runs
+        from stages.export.reload import load_again
+        from stages.training.finished_run import load_runs
     config = load(ExportConfig, None, settings, {"precisions": precisions} if precisions else {})
     if folders is None:
         runs = load_again(weights)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .. import log
+from .. import logging_setup
 from ..errors import IndexFaultsError
 from ..progress import Progress, on_stderr
-from .extras import needs
-from .paths import PathOption, only_one
+from ._extras import needs
+from ._paths import PathOption, only_one
 
 if TYPE_CHECKING:
-    from stages.data.index import Sample
+    from stages.samples import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -125,15 +125,15 @@ def command(
     Every picture is opened once. Broken and contradictory ones stay in the table, excluded from
     every split. Equal files are of one patient. Faults are listed, and then no table is written.
     """
-    log.configure(logging.WARNING if quiet else logging.INFO)
+    logging_setup.configure(logging.WARNING if quiet else logging.INFO)
     with needs("train"):
         from stages.data.adapters.columns import parse_columns
         from stages.data.adapters.layouts import read_layout, recognise
         from stages.data.adapters.negatives import read_negatives
-        from stages.data.confirmed import join_confirmed
+        from stages.data.confirmed_duplicates import join_confirmed
+        from stages.data.exact_duplicates import settle_twins
         from stages.data.index import read_index, read_table, write_index
         from stages.data.split import held_out
-        from stages.data.twins import settle_twins
 
     def watch(total: int) -> AbstractContextManager[Progress]:
         return on_stderr(total, quiet, "pictures")

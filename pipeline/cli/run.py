@@ -12,13 +12,13 @@ from typing import Any, get_args
 
 import click
 
-from .. import log
+from .. import logging_setup
 from ..config import Device, RunConfig, load
 from ..domain import Outcome
 from ..engine import run
-from ..io.own import TABLE
+from ..io.own_output import TABLE
 from ..progress import Progress, on_stderr, visible
-from ..reading.opened import open_reader
+from ..reading.open_reader import open_reader
 from ..report import ReportWriter, Writer
 from ..report.journal import Journal, read
 from ..report.outputs import Resume
@@ -27,10 +27,10 @@ from ..report.summary import Summary
 from ..report.writer import Job
 from ..runtime.session import load_bundles
 from ..studies import Studies, studies_by
-from .arenas import few_arenas
-from .console import stdout_console
-from .inputs import inputs_of
-from .outputs import (
+from ._console import stdout_console
+from ._inputs import inputs_of
+from ._malloc_arenas import few_arenas
+from ._output_options import (
     asked_outputs,
     check_apart,
     check_writable,
@@ -38,9 +38,9 @@ from .outputs import (
     make_folders,
     output_options,
 )
-from .paths import PathOption
-from .resuming import Stopped, about, plan, stoppable, stopped, told
-from .weights_folder import default_weights, weights_line
+from ._paths import PathOption
+from ._resume import Stopped, about, plan, stoppable, stopped, told
+from ._weights_folder import default_weights, weights_line
 
 _FOLDER = PathOption()
 
@@ -116,7 +116,7 @@ def command(
     above --set, --set above --config. A text in the CSV that a spreadsheet would run as a
     formula gets an apostrophe in front.
     """
-    log.configure()
+    logging_setup.configure()
     few_arenas()
     given = {key: value for key, value in options.items() if value is not None}
     config = load(RunConfig, file, settings, given)

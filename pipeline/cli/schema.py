@@ -16,6 +16,6 @@ def command() -> None:
     Its version is in $id and in each line's schema_version; it is raised when a column changes
     its name or meaning.
     """
-    from ..report.schema import json_schema
+    from ..report.results_schema import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from ..progress import on_stderr
-from .extras import needs
-from .training import (
+from ._extras import needs
+from ._training import (
     FROM,
     INIT,
     PATH,
@@ -68,10 +68,10 @@ def _train(
     run = output or Path("runs") / stage
     config = settings_of(stage, file, settings, given, quiet)
     with needs("train"):
-        from stages.config import RegionConfig
-        from stages.initial import check_start
-        from stages.recipe import train_fracture, train_region
-        from stages.report import describe_result, warnings_of
+        from stages.settings import RegionConfig
+        from stages.training.initial_weights import check_start
+        from stages.training.run import train_fracture, train_region
+        from stages.training.run_report import describe_result, warnings_of
     table = read_training_table(index, allow_leaks)
     check_start(config)
     try:

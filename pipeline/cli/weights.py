@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
-from .. import log
+from .. import logging_setup
 from ..progress import on_stderr
-from .extras import needs
-from .paths import PathOption
+from ._extras import needs
+from ._paths import PathOption
 
 _FOLDER = PathOption(file_okay=False)
 _FILE = PathOption(dir_okay=False)
@@ -27,7 +27,7 @@ _DIGEST = 64
 @click.group(name="weights")
 def command() -> None:
     """Look at a weights folder, prove it, pack it into one file, install such a file."""
-    log.configure()
+    logging_setup.configure()
 
 
 @command.command(name="list")
@@ -36,8 +36,8 @@ def command() -> None:
 def list_bundles(weights: Path | None, as_json: bool) -> None:
     """One row a bundle: what it is, what it was trained on, its operating points."""
     from ..weights.listing import rows
-    from .console import stdout_console
-    from .weights_folder import default_weights
+    from ._console import stdout_console
+    from ._weights_folder import default_weights
 
     found = rows(weights or default_weights())
     if as_json:
@@ -72,9 +72,9 @@ def verify(weights: Path | None) -> None:
     Exit code: 0 intact, 3 not.
     """
     from ..runtime.session import try_bundles
-    from ..weights.intact import check_all, unlisted
     from ..weights.manifest import read_manifest
-    from .weights_folder import default_weights
+    from ..weights.verify import check_all, unlisted
+    from ._weights_folder import default_weights
 
     folder = weights or default_weights()
     manifest = read_manifest(folder)
@@ -104,7 +104,7 @@ def pack(weights: Path | None, output: Path, key: Path | None) -> None:
     Only what the manifest lists goes along.
     """
     from ..weights.pack import write_pack
-    from .weights_folder import default_weights
+    from ._weights_folder import default_weights
 
     with needs("sign"):
         digest = write_pack(weights or default_weights(), output, key)

@@ -16,13 +16,13 @@ from pathlib import Path
 from ..domain import ImageRef, XrayImage
 from ..errors import ImageError, NotAPictureError, UnreadableImageError
 from ..source import NamedBytes, Source
+from .dicomdir import listed_study
 from .discover import discover
 from .limits import MAX_FILE_BYTES
-from .medium import listed_study
-from .quiet import quiet
+from .memory_budget import UNLIMITED, Room
 from .raster import read_raster
-from .room import UNLIMITED, Room
 from .sniff import Kind, claims_picture, refusal, sniff
+from .warning_filter import quiet
 
 __all__ = ["Room", "check_size", "decode", "discover", "read_file", "read_source", "study_uid"]
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.ImageFile import ImageFile
 
-from ..bands import bands
 from ..domain import Array
-from .depth import white
+from ..row_bands import bands
+from .bit_depth import white
 
 Strips = Iterator[tuple[slice, NDArray[Any], NDArray[Any] | None]]
 """Rows; (h, W, 1) or (h, W, 3) unsigned integers; (h, W) opacity, None if opaque."""

@@ -29,19 +29,19 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from ..bands import bands
 from ..domain import Array, Flag, ImageRef, XrayImage
 from ..errors import UnreadableImageError
+from ..row_bands import bands
+from .bit_depth import white
 from .colour import Coloured
-from .depth import white
+from .dicom_terms import known
 from .frames import Stored, agree_on_size, stored_frames
 from .grey import display_values
 from .header import SPACINGS, correct, header_text, of_frame
-from .kinds import check_judged
 from .limits import MAX_INFLATED_BYTES, MAX_PICTURES, MAX_PIXELS
-from .room import UNLIMITED, Room
-from .square import square_shape, squared
-from .terms import known
+from .memory_budget import UNLIMITED, Room
+from .object_types import check_judged
+from .square_pixels import square_shape, squared
 
 _HEADER = (
     "Modality",

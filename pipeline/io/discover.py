@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import InputMissingError
-from .own import OVERLAYS, without_results
+from .own_output import OVERLAYS, without_results
 
 
 def discover(

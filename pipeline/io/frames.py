@@ -18,7 +18,7 @@ from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import UID, RLELossless
 
 from ..errors import UnreadableImageError
-from .bits import right_aligned
+from .bit_alignment import right_aligned
 from .codestream import CodeStream, Coding, read_codestream
 from .decoders import CODINGS, decode_stream, why_undecoded
 from .rle import rows_end_at

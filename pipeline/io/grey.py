@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from ..bands import bands
 from ..domain import Array
-from .depth import bits_used
+from ..row_bands import bands
+from .bit_depth import bits_used
 from .header import first_item, header_number, window
 
 Values = NDArray[np.float64]

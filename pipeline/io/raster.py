@@ -25,17 +25,17 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from ..bands import bands
 from ..domain import Array, Flag, ImageRef, XrayImage
 from ..errors import OwnOutputError, UnreadableImageError
+from ..row_bands import bands
+from .bit_depth import white
 from .colour import coloured_image
 from .deep_colour import is_deep, is_deep_grey, read_deep
-from .depth import white
 from .limits import MAX_PICTURES, MAX_PIXELS
-from .own import MAKER
-from .room import Room
+from .memory_budget import Room
+from .own_output import MAKER
 from .sniff import Kind
-from .square import square_shape, squared
+from .square_pixels import square_shape, squared
 from .tiff import has_planes, put_in_native_order, read_planes
 
 # Plugins instead of Image.open: the format is known from the content, and Image.open warns about

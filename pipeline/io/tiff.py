@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
-from ..bands import bands
 from ..domain import Array
 from ..errors import UnreadableImageError
+from ..row_bands import bands
 from .deep_colour import Strips, luminance, unpack_as
 
 _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _EXTRA = 258, 262, 277, 284, 338

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .. import __file__ as package
-from ..clock import Clock
 from ..io import Room
 from ..io.limits import MAX_FILE_BYTES
 from ..source import Source, bytes_in_memory
-from . import wire
-from .allowance import Allowance
-from .here import prepare
+from ..timing import Clock
+from . import messages
+from .in_process import prepare
+from .memory_limit import Allowance
 
 _GRACE_S = 30
 """Seconds after the time limit of a file at which the worker exits, in case the run has ended."""
@@ -70,18 +70,18 @@ class _Worker:
 
     def work(self) -> None:
         """Answer requests until the worker should be replaced."""
-        wire.send(self._answers, {"kind": "ready", "package": package})
+        messages.send(self._answers, {"kind": "ready", "package": package})
         is_last = False
         while not is_last:
             # The memory for content that comes with the request is allowed before it is received.
-            message, arrays = wire.receive(self._requests, MAX_FILE_BYTES, self.hold)
+            message, arrays = messages.receive(self._requests, MAX_FILE_BYTES, self.hold)
             is_last = self._read(message, arrays)
 
     def request_room(self, pixels: int) -> None:
         """Wait until a picture may be decoded."""
         _alarm(0)
-        wire.send(self._answers, {"kind": "room", "pixels": pixels})
-        wire.receive(self._requests)
+        messages.send(self._answers, {"kind": "room", "pixels": pixels})
+        messages.receive(self._requests)
         self.allowance.allow(self._file_bytes, pixels)
         _alarm(self._limit_s)
 
@@ -90,28 +90,28 @@ class _Worker:
         self._file_bytes = content_bytes
         self.allowance.allow(content_bytes)
 
-    def _read(self, message: wire.Message, arrays: wire.Arrays) -> bool:
+    def _read(self, message: messages.Message, arrays: messages.Arrays) -> bool:
         """Answer one request; returns whether it was the last one."""
         self._limit_s = math.ceil(message["timeout_s"]) + _GRACE_S
-        source, options = wire.requested(message, arrays)
+        source, options = messages.requested(message, arrays)
         arrays.clear()  # release this copy of the content
         clock = Clock(time.thread_time if message["cpu"] else time.perf_counter)
         _alarm(self._limit_s)
         try:
             self._allow_content(source)
             for item in prepare(source, options, clock, _RunRoom(self), self._on_content):
-                wire.send(self._answers, *wire.packed(item))
+                messages.send(self._answers, *messages.packed(item))
                 del item
         # A broken pipe ends the worker. Any other exception is a bug that must affect only this
         # row. Only its type is sent: the text may contain patient identifiers.
-        except wire.WireError:
+        except messages.WireError:
             raise
         except Exception as error:  # noqa: BLE001
-            wire.send(self._answers, {"kind": "fault", "error": type(error).__name__})
+            messages.send(self._answers, {"kind": "fault", "error": type(error).__name__})
         _alarm(0)
         del source
         is_last = self.allowance.grown
-        wire.send(self._answers, {"kind": "end", "seconds": clock.seconds, "last": is_last})
+        messages.send(self._answers, {"kind": "end", "seconds": clock.seconds, "last": is_last})
         return is_last
 
     def _allow_content(self, source: Source) -> None:
@@ -125,7 +125,7 @@ class _Worker:
     def _on_content(self, sha256: str, size: int) -> None:
         """Report the content's digest to the run before decoding starts."""
         self.hold(size)
-        wire.send(self._answers, {"kind": "read", "sha256": sha256})
+        messages.send(self._answers, {"kind": "read", "sha256": sha256})
 
 
 def _alarm(seconds: int) -> None:
@@ -156,6 +156,6 @@ def main() -> int:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         _Worker(*_channel()).work()
-    except wire.WireError:
+    except messages.WireError:
         return 1
     return 0

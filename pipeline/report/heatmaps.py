@@ -10,7 +10,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..domain import Outcome
 from ..heatmap import overlay
-from ..io.own import MAKER, OVERLAYS
+from ..io.own_output import MAKER, OVERLAYS
 from .record import caption, heatmap_files
 from .stream import told, write_whole
 from .writer import Job, Writer

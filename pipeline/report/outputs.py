@@ -12,7 +12,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from ..config import RunConfig
-from ..io.own import OVERLAYS, TABLE
+from ..io.own_output import OVERLAYS, TABLE
 from .csv_table import CsvWriter
 from .heatmaps import HeatmapWriter
 from .json_lines import LINES, JsonLinesWriter
@@ -103,7 +103,7 @@ def _parquet() -> type[Writer]:
 
 
 def _objects() -> type[Writer]:
-    from .dicom.writer import DicomWriter
+    from .dicom.objects import DicomWriter
 
     return DicomWriter
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..domain import ANY_REGION, FractureCall, ImageRef, Outcome, Verdict
-from ..io.own import OVERLAYS
+from ..io.own_output import OVERLAYS
 from .columns import COLUMNS, IDENTITY
 
 Record = dict[str, Any]

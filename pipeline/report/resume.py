@@ -23,8 +23,8 @@ from typing import Any
 
 from ..domain import Outcome
 from ..errors import ImageError
-from ..in_order import in_order
 from ..io import read_file
+from ..ordered_pool import in_order
 from ..outcome_json import from_json
 from .journal import Json
 from .record import path_text

@@ -18,9 +18,9 @@ from ..bundle import (
     RegionSpec,
     TrunkSpec,
 )
-from ..clock import Clock
 from ..domain import Array, StageOutput
 from ..preprocess import PreprocessSpec
+from ..timing import Clock
 from .graph import Graph, Sizes
 
 N = TypeVar("N", bound=TrunkSpec | RegionSpec | FractureSpec | EnsembleSpec)

@@ -8,8 +8,8 @@ from typing import Any
 
 from ..bundle import BundleSpec, EnsembleSpec, FractureSpec, RegionSpec, TrunkSpec
 from ..errors import BundleError, UsageError
-from .closer import Closer
-from .ensemble import Ensemble
+from .closer_looks import Closer
+from .ensemble_network import Ensemble
 from .network import Network, Specialist, Trunk
 
 

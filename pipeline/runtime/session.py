@@ -8,23 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..bundle import (
-    BundleSpec,
-    Density,
-    FractureSpec,
-    Kind,
-    Precision,
-    read_contract,
-)
+from ..bundle import BundleSpec, Density, FractureSpec, Kind, Precision, read_contract
 from ..config import Device, RunConfig
 from ..domain import ANY_REGION, REGIONS, OperatingPoint
 from ..errors import BundleError, DeviceError, UsageError
-from ..fused import FusedSpec
+from ..fused_contract import FusedSpec
 from ..preprocess import PreprocessSpec
-from ..weights.intact import verified
 from ..weights.manifest import Manifest, ManifestEntry, read_manifest
-from .closer import Closer
-from .fused import Fused
+from ..weights.verify import verified
+from .closer_looks import Closer
+from .fused_network import Fused
 from .network import Opened, Part, Router, Specialist, Trunk
 from .parts import Parts, check_trunk, specialists
 from .providers import check_opset, open_session, resolve_device

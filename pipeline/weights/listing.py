@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..bundle import BundleSpec, JudgeSpec, Kind, read_contract
-from ..fused import FusedSpec
+from ..fused_contract import FusedSpec
 from .manifest import ManifestEntry, read_manifest, read_verified
-from .screen import metadata_of
+from .onnx_screen import metadata_of
 
 
 @dataclass(frozen=True, slots=True)

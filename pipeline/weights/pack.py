@@ -19,7 +19,6 @@ from typing import IO
 from ..atomic import replacing, sync
 from ..bundle import MANIFEST_NAME
 from ..errors import BundleError, UsageError
-from .intact import check_all
 from .manifest import (
     MOST_MANIFEST_BYTES,
     Manifest,
@@ -28,8 +27,9 @@ from .manifest import (
     read_manifest,
     read_verified,
 )
-from .screen import screen
+from .onnx_screen import screen
 from .signing import SIGNATURE_BYTES, check, sign
+from .verify import check_all
 
 SIGNATURE_NAME = "manifest.sig"
 MOST_BYTES = 4 << 30

@@ -17,8 +17,8 @@ from pipeline.domain import REGIONS
 from pipeline.errors import UnreadableImageError
 from pipeline.io import decode, read_file
 
+from ..samples import Sample
 from .adapters.pictures import Watch, each, unwatched
-from .index import Sample
 
 MIN_GROUPS = 20
 """Minimum number of groups with a supported region in view for an acquisition to be left out."""

@@ -21,9 +21,24 @@ from pipeline.errors import ImageError
 from pipeline.io import decode, read_file
 from pipeline.progress import Progress
 
-from .index import Index, Sample, Split
-from .likeness import DETAIL_SHAPE, PRINT_SHAPE, Half, Rows, candidates, describe, squash, verify
-from .tilt import RINGS_SHAPE, amplitudes, describe_rings, tilt_candidates, verify_tilt
+from ..samples import Index, Sample, Split
+from .near_duplicates import (
+    DETAIL_SHAPE,
+    PRINT_SHAPE,
+    Half,
+    Rows,
+    candidates,
+    describe,
+    squash,
+    verify,
+)
+from .rotated_duplicates import (
+    RINGS_SHAPE,
+    amplitudes,
+    describe_rings,
+    tilt_candidates,
+    verify_tilt,
+)
 
 TWINS_KEPT = 8
 """Candidates verified for each picture and split: a picture stored a hundred times is reported

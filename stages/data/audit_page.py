@@ -19,8 +19,8 @@ from PIL import Image
 from pipeline.errors import ImageError
 from pipeline.io import decode, read_file
 
+from ..samples import SPLITS, Sample, Split
 from .audit import Audit, Finding, Kind
-from .index import SPLITS, Sample, Split
 
 PAGE, TABLE, COUNTS = "audit.html", "pairs.csv", "audit.json"
 

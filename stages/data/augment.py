@@ -18,9 +18,9 @@ from pipeline.domain import Array
 from pipeline.framing import WHOLE, Frame, find_limb
 from pipeline.preprocess import PreprocessSpec, stretch, window_of
 
-from ..config import AugmentConfig
-from . import degrade, tone
-from .index import Box
+from ..samples import Box
+from ..settings import AugmentConfig
+from . import degradation, tone
 
 Rng = np.random.Generator
 _DRAWS = 8
@@ -77,8 +77,8 @@ def augment(
         inside[:] = True
     values = np.where(inside, stretch(canvas, spec.clip_percent, inside), spec.pad_value)
     values = tone.change(values.astype(np.float32), config, rng)
-    values = degrade.damage(np.where(inside, values, spec.pad_value), config, rng)
-    values = degrade.cover(values, config, rng)
+    values = degradation.damage(np.where(inside, values, spec.pad_value), config, rng)
+    values = degradation.cover(values, config, rng)
     if rng.random() < config.invert:
         values = 1.0 - values
     if rng.random() < config.stretch:  # as the pipeline does: markers and rims move the limits

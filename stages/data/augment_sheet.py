@@ -12,10 +12,10 @@ from pipeline.framing import find_limb
 from pipeline.io import decode, read_file
 from pipeline.preprocess import PreprocessSpec, preprocess
 
-from ..config import AugmentConfig
+from ..samples import Sample
+from ..settings import AugmentConfig
 from .augment import View, augment
 from .dataset import Sources
-from .index import Sample
 
 CELL_PX = 160
 FRAME_COLOUR = (255, 80, 80)

@@ -15,9 +15,9 @@ from pipeline.domain import Array, Placement
 from pipeline.io import decode, read_file
 from pipeline.preprocess import PreprocessSpec, preprocess
 
-from ..config import AugmentConfig
+from ..samples import Sample
+from ..settings import AugmentConfig
 from .augment import View, augment
-from .index import Sample
 
 MASK_STEP = 8
 """A fracture mask has one cell for this many px of the canvas, down and across."""

@@ -9,7 +9,8 @@ from itertools import combinations
 
 from pipeline.errors import UsageError
 
-from .index import Sample, Split, assign_parts
+from ..samples import Sample, Split
+from .index import assign_parts
 
 _PARTS: tuple[Split, ...] = ("train", "val", "test")
 

@@ -9,7 +9,7 @@ from scipy.ndimage import uniform_filter
 
 from pipeline.domain import Array
 
-from ..config import AugmentConfig
+from ..settings import AugmentConfig
 
 LOCAL = (6, 16)
 """Range of the divisor that gives the neighbourhood of local contrast as a part of the canvas."""

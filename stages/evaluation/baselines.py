@@ -13,10 +13,10 @@ from pipeline.domain import REGIONS, Array
 from pipeline.progress import Progress
 from pipeline.report.record import path_text
 
-from ..data.index import UNKNOWN, Index, Sample
-from ..data.likeness import nearest
-from ..metrics import Cases
-from ..resample import Numbers
+from ..data.near_duplicates import nearest
+from ..samples import UNKNOWN, Index, Sample
+from ..statistics.bootstrap import Numbers
+from ..statistics.metrics import Cases
 from .predictions import read_fingerprints
 
 

@@ -18,12 +18,12 @@ from pipeline.bundle import write_json
 from pipeline.config import RunConfig
 from pipeline.errors import UsageError
 from pipeline.progress import Progress
-from pipeline.runtime.closer import Closer
+from pipeline.runtime.closer_looks import Closer
 from pipeline.runtime.session import Weights
 
-from ..data.index import SPLITS, Index, Sample
-from ..metrics import BOOTSTRAPS, ECE_BINS
-from ..studies import NO_STUDIES, StudyBy
+from ..samples import SPLITS, Index, Sample
+from ..statistics.metrics import BOOTSTRAPS, ECE_BINS
+from ..statistics.study_thresholds import NO_STUDIES, StudyBy
 from .baselines import add_twins
 from .figures import (
     Figures,

@@ -13,20 +13,11 @@ from numpy.typing import NDArray
 from pipeline.bundle import Estimate
 from pipeline.domain import ANY_REGION, REGIONS, Verdict
 
-from ..metrics import BOOTSTRAPS, Cases, binary_figures, bootstrap, share
-from ..resample import Flags, Numbers, aurc, drawn_weights, interval, risk_draws
-from ..studies import StudyBy
+from ..statistics.bootstrap import Flags, Numbers, aurc, drawn_weights, interval, risk_draws
+from ..statistics.metrics import BOOTSTRAPS, Cases, binary_figures, bootstrap, share
+from ..statistics.study_thresholds import StudyBy
 from .baselines import look_up, majority
-from .truth import (
-    POINTING,
-    columns,
-    fired,
-    logit,
-    marked,
-    pointing,
-    points_at,
-    specialists,
-)
+from .truth import POINTING, columns, fired, logit, marked, pointing, points_at, specialists
 
 Figures = dict[str, Any]
 """Nested by name; the leaves are counts, texts and :class:`pipeline.bundle.Estimate`."""
@@ -294,7 +285,7 @@ def risk_cases(table: pd.DataFrame, region: str) -> CaseSet:
 
 
 def risk_curve(selection: CaseSet) -> tuple[Numbers, Numbers]:
-    """(T,) coverage and (T,) risk of :func:`stages.resample.risk_draws`, without resampling."""
+    """(T,) coverage and (T,) risk, as in :func:`~stages.statistics.bootstrap.risk_draws`."""
     if not len(selection.cases):
         return np.zeros(0), np.zeros(0)
     errors = selection.cases.calls != selection.cases.labels

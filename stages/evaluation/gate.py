@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from ..metrics import auc_estimate, share
-from ..resample import Flags, Numbers
+from ..statistics.bootstrap import Flags, Numbers
+from ..statistics.metrics import auc_estimate, share
 from .figures import Figures, Settings
 from .truth import columns
 

@@ -12,8 +12,8 @@ import pandas as pd
 from pipeline.bundle import Estimate
 from pipeline.domain import REGIONS, HeaderEffect
 
-from ..metrics import share
-from ..resample import Flags
+from ..statistics.bootstrap import Flags
+from ..statistics.metrics import share
 from .figures import Figures, Settings
 from .truth import columns, fired, routed
 

@@ -7,8 +7,8 @@ import pandas as pd
 
 from pipeline.domain import Verdict
 
-from ..metrics import bootstrap, share
-from ..resample import Flags
+from ..statistics.bootstrap import Flags
+from ..statistics.metrics import bootstrap, share
 from .figures import POOLED, Figures, Settings
 from .truth import specialists
 

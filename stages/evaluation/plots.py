@@ -12,21 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pipeline.domain import ANY_REGION, REGIONS
-from pipeline.io.own import MAKER
+from pipeline.io.own_output import MAKER
 from pipeline.regions import TABLE
 
-from ..metrics import BOOTSTRAPS, Cases, auc, probability_bins, rate
-from ..resample import Numbers, aurc, drawn_weights, roc_draws
+from ..statistics.bootstrap import Numbers, aurc, drawn_weights, roc_draws
+from ..statistics.metrics import BOOTSTRAPS, Cases, auc, probability_bins, rate
 from .baselines import majority
-from .figures import (
-    IN_VIEW,
-    POOLED,
-    Settings,
-    case_set,
-    measured,
-    risk_cases,
-    risk_curve,
-)
+from .figures import IN_VIEW, POOLED, Settings, case_set, measured, risk_cases, risk_curve
 from .routing import confusion
 
 NETWORK, BASELINE = "#1f5a99", "#8a8a8a"

@@ -20,32 +20,24 @@ import pandas as pd
 
 from pipeline.atomic import write_atomic
 from pipeline.config import RunConfig
-from pipeline.domain import (
-    ANY_REGION,
-    REGIONS,
-    Array,
-    Outcome,
-    Placement,
-    StageOutput,
-    XrayImage,
-)
+from pipeline.domain import ANY_REGION, REGIONS, Array, Outcome, Placement, StageOutput, XrayImage
 from pipeline.errors import ImageError, UnreadableImageError, UnsupportedError
-from pipeline.flow import Flow
 from pipeline.heatmap import on_limb, peak, to_heatmap
-from pipeline.in_order import in_order
 from pipeline.io import decode, read_file
 from pipeline.io.body_parts import body_part
 from pipeline.judge import Judge
+from pipeline.ordered_pool import in_order
 from pipeline.preprocess import PreprocessSpec
 from pipeline.progress import Progress
-from pipeline.reading.here import prepared
-from pipeline.reading.prepared import Item, Prepared, ReadOptions, unread
+from pipeline.reading.in_process import prepared
+from pipeline.reading.prepared_picture import Item, Prepared, ReadOptions, unread
 from pipeline.report.record import path_text, plain
 from pipeline.runtime.session import Weights
+from pipeline.threaded_pipeline import Flow
 from pipeline.tissue import Mask, tissue
 
-from ..data.index import Box, Sample
-from ..data.likeness import fingerprint
+from ..data.near_duplicates import fingerprint
+from ..samples import Box, Sample
 
 SPECIALIST_COLUMNS = (
     *("fracture", "fracture_logit", "threshold", "doubt_below", "study_threshold"),

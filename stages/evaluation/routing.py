@@ -11,8 +11,8 @@ import pandas as pd
 from pipeline.bundle import Estimate
 from pipeline.domain import REGIONS
 
-from ..metrics import Cases, share
-from ..resample import Flags, Numbers
+from ..statistics.bootstrap import Flags, Numbers
+from ..statistics.metrics import Cases, share
 from .figures import CaseSet, Figures, Settings, compare
 from .truth import (
     CATEGORIES,

@@ -23,7 +23,7 @@ from PIL import Image
 
 from pipeline.domain import Array
 
-from ..data.index import Box
+from ..samples import Box
 
 SUITE_VERSION = 1
 """Version of the suite; incremented when the result of any shift changes."""

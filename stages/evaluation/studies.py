@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from pipeline.bundle import Estimate
 from pipeline.domain import REGIONS
 
-from ..metrics import BOOTSTRAPS, Cases, binary_figures
-from ..resample import Flags, Numbers, drawn_weights, interval
-from ..studies import join
+from ..statistics.bootstrap import Flags, Numbers, drawn_weights, interval
+from ..statistics.metrics import BOOTSTRAPS, Cases, binary_figures
+from ..statistics.study_thresholds import join
 from .figures import IN_VIEW, POOLED, ROUTED, Figures, Settings, labelled, measured, members
 
 AT_PICTURE, AT_STUDY = "picture threshold", "study threshold"

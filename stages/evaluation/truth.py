@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.domain import ANY_REGION, REGIONS, Verdict
 
-from ..resample import Flags, Numbers
+from ..statistics.bootstrap import Flags, Numbers
 
 RIGHT, WRONG_DECISION, WRONG_ROUTE = "right", "wrong decision", "wrong route"
 UNSUPPORTED, FAILED, NO_TRUTH = "unsupported", "failed", "no truth"

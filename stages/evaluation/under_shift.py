@@ -17,9 +17,9 @@ from pipeline.errors import UsageError
 from pipeline.progress import Progress
 from pipeline.runtime.session import Weights
 
-from ..data.index import NONE, Box, Sample
-from ..metrics import Cases, Drawn, drawn_binary_figures, drawn_share
-from ..resample import Flags, interval
+from ..samples import NONE, Box, Sample
+from ..statistics.bootstrap import Flags, interval
+from ..statistics.metrics import Cases, Drawn, drawn_binary_figures, drawn_share
 from .figures import POOLED, Figures, Settings, cases_in_view
 from .predictions import predict
 from .shifts import HOME, SHIFTS, SUITE_VERSION, shifted

@@ -9,7 +9,7 @@ import pytest
 from bundles import write_bundles, write_png
 from click.testing import CliRunner, Result
 
-from pipeline.bench.measured import PARTS
+from pipeline.bench.results import PARTS
 from pipeline.cli import bench, main
 from pipeline.errors import DeviceError, MissingExtraError
 

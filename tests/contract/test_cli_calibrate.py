@@ -19,7 +19,7 @@ from pipeline.cli import main
 from pipeline.config import RunConfig
 from pipeline.runtime.session import load_bundles
 from pipeline.weights.manifest import read_manifest
-from stages.cards import UNMEASURED
+from stages.bundles.model_cards import UNMEASURED
 from stages.data.index import write_index
 from stages.evaluation.headlines import words
 

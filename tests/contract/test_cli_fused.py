@@ -23,10 +23,10 @@ from pipeline.domain import REGIONS
 from pipeline.progress import Silent
 from pipeline.runtime.session import load_bundles
 from pipeline.weights.manifest import read_manifest
-from stages.cost import count
+from stages.bundles.cost import count
 from stages.data.index import read_index, write_index
 from stages.evaluation.predictions import predict
-from stages.triton import config_text
+from stages.export.triton import config_text
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS, SAMPLES = ROOT / "weights", ROOT / "samples"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from bundles import spec, standard_specs, write_bundles, write_png
 from click.testing import CliRunner, Result
-from leftovers import leftovers
+from run_outputs import leftovers
 
 from pipeline.bundle import Kind
 from pipeline.cli import main

@@ -20,7 +20,7 @@ from pipeline.config import RunConfig
 from pipeline.runtime.session import load_bundles
 from pipeline.weights.manifest import read_manifest
 from stages.data.index import read_index, write_index
-from stages.studies import NO_STUDIES
+from stages.statistics.study_thresholds import NO_STUDIES
 
 
 def fxpipe(*words: object) -> Result:

@@ -96,10 +96,10 @@ def test_initial_weights_that_cannot_be_read_are_named(project, tmp_path, init, 
 
 
 def test_a_hub_out_of_reach_is_told_before_pictures_are_looked_at(project, tmp_path, monkeypatch):
-    from stages import hub
+    from stages.training import pretrained_check
 
-    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(hub.constants, "ENDPOINT", "http://nowhere.invalid")
+    monkeypatch.setattr(pretrained_check, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(pretrained_check.constants, "ENDPOINT", "http://nowhere.invalid")
     result = fxpipe(
         *("train-stage", "region", "--index", project / "index.csv", "--quiet"),
         *("--output", tmp_path / "run", "--set", f"data.cache={tmp_path / 'cache'}"),
@@ -154,7 +154,7 @@ def test_what_was_trained_and_exported_runs(project, data, tmp_path):
 
 
 def test_the_test_figures_stand_beside_intervals_and_baselines(project):
-    from stages.report import describe_result
+    from stages.training.run_report import describe_result
 
     text = describe_result(project / "runs/region") + describe_result(project / "runs/hand")
     words = ("region accuracy", "majority", "AUC", "chance 0.5", "sensitivity", "[", "density gate")

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 
 from pipeline.bundle import Kind
 from pipeline.cli import main
-from pipeline.cli.inputs import inputs_of
-from pipeline.cli.resuming import about
+from pipeline.cli._inputs import inputs_of
+from pipeline.cli._resume import about
 from pipeline.config import RunConfig
 from pipeline.runtime.session import load_bundles
 

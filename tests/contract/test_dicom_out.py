@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from bundles import paint, write_bundles, write_png
 from click.testing import CliRunner, Result
+from dicom_results import DIGESTS, judged
+from external_readers import need
 from factories import IDENTIFIERS, bone, dicom, dicom_file
-from judged import DIGESTS, judged
-from judges import need
 from PIL import Image
 from pydicom import dcmread
 from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage
@@ -22,7 +22,7 @@ from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage
 from pipeline.cli import main
 from pipeline.config import RunConfig
 from pipeline.domain import Flag
-from pipeline.report.dicom.writer import DicomWriter
+from pipeline.report.dicom.objects import DicomWriter
 
 ROOT = Path(__file__).parents[2]
 FORMATS = {".csv", ".jsonl", ".png", ".dcm"}
@@ -202,7 +202,7 @@ def everything(request, tmp_path_factory) -> list[Path]:
 
 
 def tool(name: str, *arguments: object) -> str:
-    """What a tool of another toolkit says; see :mod:`judges` for where it is not installed."""
+    """Output of a tool of another toolkit; see :mod:`external_readers`."""
     program = need(name, "dcmtk, dicom3tools")
     found = subprocess.run(
         [program, *map(str, arguments)], capture_output=True, check=False, timeout=60

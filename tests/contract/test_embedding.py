@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import factories
-import hostile
-import misbehaving
+import malicious_files
+import misbehaving_worker
 import numpy as np
 import pytest
 from bundles import paint, write_bundles, write_png
@@ -23,8 +23,8 @@ from pipeline.domain import Outcome, Status
 from pipeline.engine import Engine
 from pipeline.errors import BusyError, DeviceError
 from pipeline.io import Room, discover
-from pipeline.reading.here import InProcessReader
-from pipeline.reading.isolated import IsolatedReader
+from pipeline.reading.in_process import InProcessReader
+from pipeline.reading.worker_pool import IsolatedReader
 from pipeline.report.record import path_text, to_record
 from pipeline.runtime.network import Network
 from pipeline.runtime.session import Weights, load_bundles
@@ -123,7 +123,7 @@ def test_made_files_have_the_same_rows_from_bytes(isolated, tmp_path, name, cont
 
 
 def test_hostile_bytes_have_the_words_of_hostile_files(isolated):
-    for name, content, words in hostile.cases():
+    for name, content, words in malicious_files.cases():
         outcomes = isolated.read(NamedBytes(name, content))
         if words is None:
             assert all(o.status in (Status.OK, Status.UNSUPPORTED) for o in outcomes), name
@@ -136,7 +136,7 @@ def test_hostile_bytes_have_the_words_of_hostile_files(isolated):
 
 
 def test_a_worker_that_dies_costs_one_picture(weights):
-    reader = IsolatedReader(Room(10**6), 3.0, misbehaving.__name__)
+    reader = IsolatedReader(Room(10**6), 3.0, misbehaving_worker.__name__)
     words = ["good", "segfault", "good good leave", "good"]
     with Engine(weights, CONFIG, reader) as engine:
         futures = [engine.submit(NamedBytes(f"{i}.dcm", w.encode())) for i, w in enumerate(words)]

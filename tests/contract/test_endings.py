@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from bundles import write_bundles, write_png
-from dispositions import as_in_the_foreground
+from signal_handling import as_in_the_foreground
 
 ROOT = Path(__file__).parents[2]
 FXPIPE = "from pipeline.cli import main; main()"

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import pipeline.cli
 from pipeline import errors
 from pipeline.cli import _COMMANDS, main
-from pipeline.cli.extras import needs
+from pipeline.cli._extras import needs
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,20 +12,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import factories
-import hostile
-import misbehaving
+import malicious_files
+import misbehaving_worker
 import numpy as np
 import pydicom
 import pytest
 from bundles import write_bundles, write_png
 from processes import watched
 
-from pipeline.clock import Clock
 from pipeline.errors import UnreadableImageError
 from pipeline.io import Room, read_file
 from pipeline.preprocess import PreprocessSpec
-from pipeline.reading.isolated import IsolatedReader
-from pipeline.reading.prepared import Prepared, ReadOptions
+from pipeline.reading.prepared_picture import Prepared, ReadOptions
+from pipeline.reading.worker_pool import IsolatedReader
+from pipeline.timing import Clock
 
 ROOT = Path(__file__).parents[2]
 MOST_MB = 1000
@@ -58,7 +58,7 @@ def test_every_hostile_file_has_its_row(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     wanted = {}
-    for name, content, words in hostile.cases():
+    for name, content, words in malicious_files.cases():
         (folder / name).write_bytes(content)
         wanted[name] = words
     started = time.perf_counter()
@@ -120,12 +120,12 @@ def test_crashes_and_hangs_cost_one_row_each_in_a_whole_run(tmp_path):
     for i, words in enumerate(deeds):
         (folder / f"{i}.dcm").write_text(words)
     code = (
-        "from pipeline.reading import isolated; "
-        f"isolated.IsolatedReader.__init__.__defaults__ = ({misbehaving.__name__!r},); "
+        "from pipeline.reading import worker_pool; "
+        f"worker_pool.IsolatedReader.__init__.__defaults__ = ({misbehaving_worker.__name__!r},); "
         "from pipeline.cli import main; main()"
     )
     weights = write_bundles(tmp_path / "weights")
-    path = os.pathsep.join([str(ROOT), str(Path(misbehaving.__file__).parent)])
+    path = os.pathsep.join([str(ROOT), str(Path(misbehaving_worker.__file__).parent)])
     words = ["--input", folder, "--output", tmp_path / "out", "--weights", weights]
     status, peak, seen = watched(
         [

@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from factories import compressed, dicom, dicom_file, lut, raster
-from hostile import private_file
-from odd import bare, bmp32, changed, groups, item, png16, tiff, with_stream, with_value
+from malicious_files import private_file
 from PIL import Image
 from pydicom.uid import (
     UID,
@@ -30,6 +29,7 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
+from unusual_files import bare, bmp32, changed, groups, item, png16, tiff, with_stream, with_value
 
 from pipeline.cli import main
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dicom_results import DIGESTS, judged
 from factories import PATIENT_ID, bone, dicom, dicom_file
-from judged import DIGESTS, judged
 
 from pipeline.config import RunConfig
-from pipeline.report.dicom.writer import DicomWriter
+from pipeline.report.dicom.objects import DicomWriter
 
 
 def _found(name: str) -> str | None:

@@ -14,7 +14,7 @@ from factories import dicom, dicom_file
 from pydicom import dcmread
 
 from pipeline.cli import main
-from pipeline.io.own import TABLE_BEGINS, without_results
+from pipeline.io.own_output import TABLE_BEGINS, without_results
 from pipeline.report.columns import COLUMNS
 
 HAND = {"hand": 0.9}

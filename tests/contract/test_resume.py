@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from bundles import paint, write_bundles
 from factories import dicom, dicom_file
-from leftovers import leftovers
 from PIL import Image
+from run_outputs import leftovers
 
 ROOT = Path(__file__).parents[2]
 KILLS = 50
@@ -74,7 +74,15 @@ def test_fifty_kills(tmp_path):
     # Files are read in the process itself: to start readers fifty times costs a minute, and they
     # write nothing.
     asked += ["--set", "isolate=false"]
-    command = [sys.executable, ROOT / "tests/killing.py", KILLS, 1, tmp_path, MOST_PER_RUN, *asked]
+    command = [
+        sys.executable,
+        ROOT / "tests/random_kills.py",
+        KILLS,
+        1,
+        tmp_path,
+        MOST_PER_RUN,
+        *asked,
+    ]
     result = subprocess.run(
         [str(word) for word in command],
         cwd=tmp_path,

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from pipeline.cli import main
 from pipeline.report.columns import COLUMNS, RECORD_SCHEMA
-from pipeline.report.schema import LineModel
+from pipeline.report.results_schema import LineModel
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ def rows(tmp_path_factory):
         "]\n"
         "try: main(words)\n"
         "except SystemExit as end: code = end.code\n"
-        "loaded = {'torch', 'timm', 'torchvision', 'sklearn', 'stages.model'} & set(sys.modules)\n"
+        "loaded = {'torch', 'timm', 'torchvision', 'sklearn', 'stages'} & set(sys.modules)\n"
         "assert not loaded, loaded\n"
         "sys.exit(code)"
     )

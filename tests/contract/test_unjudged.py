@@ -21,7 +21,7 @@ from pydicom.uid import (
 )
 
 from pipeline.cli import main
-from pipeline.io.medium import listed_study, studies_of
+from pipeline.io.dicomdir import listed_study, studies_of
 from pipeline.studies import pseudonym
 
 HAND = {"hand": 0.9}

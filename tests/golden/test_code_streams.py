@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from factories import compressed, dicom, dicom_file, ramp, raster
-from hostile import private_file, with_syntax
-from odd import changed, with_stream
+from htj2k_streams import STREAMS
+from malicious_files import private_file, with_syntax
 from PIL import features
 from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_frames
@@ -32,7 +32,7 @@ from pydicom.uid import (
     JPEGLSNearLossless,
     RLELossless,
 )
-from streams import STREAMS
+from unusual_files import changed, with_stream
 
 from pipeline.domain import XrayImage
 from pipeline.errors import UnreadableImageError

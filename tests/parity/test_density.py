@@ -10,12 +10,12 @@ from onnx import numpy_helper
 
 from pipeline.bundle import Precision
 from pipeline.runtime.providers import open_session
-from stages.config import DensityConfig
-from stages.density import DensityGate, density_in, fit_density, similarity
-from stages.export import derive, to_onnx
-from stages.head import Head
-from stages.int8 import only_for
-from stages.model import Network, Trunk
+from stages.export.exported_head import Head
+from stages.export.int8 import only_for
+from stages.export.onnx_export import derive, to_onnx
+from stages.network.density import DensityGate, density_in, fit_density, similarity
+from stages.network.model import Network, Trunk
+from stages.settings import DensityConfig
 
 CUT = "layer4"
 OUTPUTS = ("logits", "probabilities", "evidence", "density")

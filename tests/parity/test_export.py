@@ -12,19 +12,19 @@ from pipeline.errors import BundleError, ConfigError, ExportRefusedError
 from pipeline.preprocess import PreprocessSpec
 from pipeline.runtime.session import load_bundles
 from pipeline.weights.manifest import read_manifest
-from stages.assess import SHIFTED
-from stages.calibrate import fit_calibration
-from stages.config import DensityConfig
 from stages.data.dataset import read_array
 from stages.data.index import read_index
-from stages.density import fit_density, save
-from stages.finished import load_runs
-from stages.gradcam import grad_cam
-from stages.head import Head
-from stages.model import Network, Trunk, digest
-from stages.parity import DENSITY_TOLERANCE, Parity, compare, gate
-from stages.recipe import load_network
-from stages.ship import Built, ExportConfig, export_runs, find_runs
+from stages.export.export_runs import Built, ExportConfig, export_runs, find_runs
+from stages.export.exported_head import Head
+from stages.export.parity import DENSITY_TOLERANCE, TOLERANCE, Parity, compare, gate
+from stages.network.density import fit_density, save
+from stages.network.gradcam import grad_cam
+from stages.network.model import Network, Trunk, digest
+from stages.settings import DensityConfig
+from stages.statistics.calibration import fit_calibration
+from stages.training.assessment import SHIFTED
+from stages.training.finished_run import load_runs
+from stages.training.run import load_network
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +239,7 @@ def test_a_region_run_without_a_density_gate_is_not_exported(project, tmp_path):
 
 def test_the_density_gate_of_the_run_is_in_the_bundle(project, pictures, fp32):
     """Fitted after training, told in ``result.json``, and computed by the graph."""
-    from stages.density import load, similarity
+    from stages.network.density import load, similarity
 
     run = project / "runs/region"
     network, described = load_network(run)
@@ -258,8 +258,8 @@ def test_the_density_gate_of_the_run_is_in_the_bundle(project, pictures, fp32):
 
 
 def test_the_float_form_is_exported_again_with_its_density_gate(project, fp32):
-    from stages.again import load_again
-    from stages.density import load
+    from stages.export.reload import load_again
+    from stages.network.density import load
 
     (run,) = [run for run in load_again(project / "weights") if run.stage.kind is Kind.REGION]
     fitted = load(project / "runs/region", "layer4.2")
@@ -270,7 +270,7 @@ def test_the_float_form_is_exported_again_with_its_density_gate(project, fp32):
 
 
 def test_a_refused_export_leaves_the_weights_folder_unchanged(project, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("stages.parity").parity.TOLERANCE, Precision.INT8, (1e-9, 0.0))
+    monkeypatch.setitem(TOLERANCE, Precision.INT8, (1e-9, 0.0))
     index = read_index(project / "index.csv")
     from pipeline.progress import Silent
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damaged_files import mutants, seeds
 from factories import IDENTIFIERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutants import mutants, seeds
 
 from pipeline.errors import ImageError
 from pipeline.flags import quality

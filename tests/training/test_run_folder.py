@@ -16,17 +16,17 @@ from tables import fracatlas_folder, sample
 from pipeline.config import load
 from pipeline.errors import ConfigError, UsageError
 from pipeline.progress import Silent
-from stages import checkpoint
-from stages.config import FractureConfig, RegionConfig
-from stages.contact_sheet import SHEET, caption
 from stages.data.adapters.fracatlas import read_fracatlas
 from stages.data.index import assign_splits, read_index, write_index
-from stages.recipe import RESULT, load_network, train_fracture, train_region
-from stages.report import describe_result, warnings_of
-from stages.spec import fracture_stage, region_stage
-from stages.thin_data import thin_data
-from stages.train import BEST, LAST
-from stages.watch import LOG
+from stages.data.table_size import thin_data
+from stages.network import checkpoint
+from stages.settings import FractureConfig, RegionConfig
+from stages.stage_spec import fracture_stage, region_stage
+from stages.training.batch_sheet import SHEET, caption
+from stages.training.loop import BEST, LAST
+from stages.training.progress_output import LOG
+from stages.training.run import RESULT, load_network, train_fracture, train_region
+from stages.training.run_report import describe_result, warnings_of
 
 SMALL = (*TINY, "model.init=none", "train.arch=cnn_gap", "optim.epochs=2")
 

@@ -11,9 +11,9 @@ from pipeline.cli import main
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, UsageError
 from pipeline.progress import Silent
-from stages.compare import measure
 from stages.data.index import read_index
-from stages.systems import SystemConfig, make_system, read_system
+from stages.experiments.compare_systems import measure
+from stages.experiments.system_configs import SystemConfig, make_system, read_system
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "configs/systems").glob("*.toml"))

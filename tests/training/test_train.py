@@ -11,16 +11,17 @@ from pipeline.config import load
 from pipeline.errors import UsageError
 from pipeline.preprocess import PreprocessSpec
 from pipeline.progress import Silent
-from stages import checkpoint
-from stages.config import OptimConfig, RegionConfig
 from stages.data.adapters.fracatlas import read_fracatlas
 from stages.data.dataset import RadiographDataset
-from stages.data.index import Index, assign_splits, read_index, write_index
-from stages.metrics import auc
-from stages.model import Network
-from stages.recipe import train_region
-from stages.spec import region_stage
-from stages.train import BEST, LAST, make_fabric, make_schedule, predict, train
+from stages.data.index import assign_splits, read_index, write_index
+from stages.network import checkpoint
+from stages.network.model import Network
+from stages.samples import Index
+from stages.settings import OptimConfig, RegionConfig
+from stages.stage_spec import region_stage
+from stages.statistics.metrics import auc
+from stages.training.loop import BEST, LAST, make_fabric, make_schedule, predict, train
+from stages.training.run import train_region
 
 
 @pytest.fixture(scope="module")

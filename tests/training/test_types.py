@@ -17,9 +17,9 @@ from tables import SIDE_PX, picture, sample
 
 from pipeline.cli import main
 from pipeline.report.columns import COLUMNS, TYPES
-from pipeline.report.schema import LineModel
-from stages.again import load_again
+from pipeline.report.results_schema import LineModel
 from stages.data.index import read_index, write_index
+from stages.export.reload import load_again
 
 NAMES = ("transverse", "oblique")
 ARCHS = {"sigmoid": "cnn_gap", "softmax": "resnet10t"}

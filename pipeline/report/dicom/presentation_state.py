@@ -14,17 +14,11 @@ from ...domain import FractureCall, Heatmap, Outcome
 from ...heatmap import CONTOUR_COLOUR, Contour, contours
 from ...io.dicom import is_big_endian, pixel_aspect
 from ...io.frames import stored_frames
-from ...io.grey import (
-    Table,
-    is_inverted,
-    modality_extremes,
-    modality_table,
-    voi_table,
-)
+from ...io.grey import Table, is_inverted, modality_extremes, modality_table, voi_table
 from ...io.header import first_item, header_number, of_frame, window
 from ..record import caption, subject
+from .object_provenance import Kind, Run, complete, identification, tracking_uid
 from .origin import Origin
-from .provenance import Kind, Run, complete, identification, tracking_uid
 
 # A value of an explicit VR has 65534 bytes at most, and a point takes eight.
 _MOST_POINTS = 8000

@@ -13,8 +13,8 @@ from ...domain import FractureCall, Heatmap, Outcome, Rendered
 from ...heatmap import overlay
 from ..record import caption
 from . import codes
+from .object_provenance import Kind, Run, complete, identification
 from .origin import Origin
-from .provenance import Kind, Run, complete, identification
 from .structured_report import laterality
 
 # Codes of directions: A, LPF, and those of animals; never a free text.

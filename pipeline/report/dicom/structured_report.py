@@ -8,12 +8,12 @@ from pydicom.sr.codedict import codes as dicom_codes
 from pydicom.sr.coding import Code
 
 from ...domain import ANY_REGION, FractureCall, Outcome
-from ...io.own import MAKER
+from ...io.own_output import MAKER
 from ..record import subject
 from ..summary import INTENDED_USE, MEANING
 from . import codes
+from .object_provenance import Kind, Run, complete, identification, plain_text, tracking_uid, uid
 from .origin import Origin
-from .provenance import Kind, Run, complete, identification, plain_text, tracking_uid, uid
 
 
 def structured_report(

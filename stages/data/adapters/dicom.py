@@ -16,15 +16,15 @@ from typing import NamedTuple
 from pydicom import dcmread
 
 from pipeline.errors import InputMissingError, UsageError
-from pipeline.io.quiet import quiet
+from pipeline.io.dicom_terms import known
 from pipeline.io.sniff import Kind, sniff
-from pipeline.io.terms import known
+from pipeline.io.warning_filter import quiet
 from pipeline.studies import pseudonym
 
-from ..index import UNKNOWN, Sample
+from ...samples import UNKNOWN, Sample
 from .columns import LABEL_COLUMNS, PATH_COLUMNS, choose, read_csv, rows_of
+from .label_words import Label, denied, kind_of, label_of, regions_of
 from .pictures import Look, Watch, counted, each, hidden, judged, look_at, refuse, unwatched, walk
-from .words import Label, denied, kind_of, label_of, regions_of
 
 logger = logging.getLogger(__name__)
 

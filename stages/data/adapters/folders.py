@@ -16,9 +16,9 @@ from pathlib import Path
 
 from pipeline.errors import InputMissingError
 
-from ..index import UNKNOWN, Sample, Split
+from ...samples import UNKNOWN, Sample, Split
+from .label_words import Label, denied, kind_of, label_of, regions_of, split_of
 from .pictures import Watch, hidden, looked_at, named, refuse, unwatched, walk
-from .words import Label, denied, kind_of, label_of, regions_of, split_of
 
 logger = logging.getLogger(__name__)
 

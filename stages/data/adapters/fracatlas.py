@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.errors import IndexFaultsError, InputMissingError
 
-from ..index import Box, Sample
+from ...samples import Box, Sample
 from . import fracatlas_authors
 from .columns import read_csv, rows_of
 from .fracatlas_boxes import within

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from pipeline.errors import InputMissingError
 
-from ..index import UNKNOWN, Box, Sample
-from ..twins import CONFLICT, flagged
+from ...samples import UNKNOWN, Box, Sample
+from ..exact_duplicates import CONFLICT, flagged
 from .columns import read_csv, rows_of
 from .fracatlas_boxes import read_annotations
 from .fracatlas_regions import REGIONS_IN_VIEW, known_pictures
+from .label_words import regions_of
 from .pictures import Watch, descend, looked_at, named, refuse, unwatched, walk
-from .words import regions_of
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from ..index import Box
+from ...samples import Box
 
 Boxes = dict[str, tuple[Box, ...]]
 

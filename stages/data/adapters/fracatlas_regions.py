@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from pipeline.domain import REGIONS
 
-from ..index import UNKNOWN
+from ...samples import UNKNOWN
 from .columns import read_csv, rows_of
-from .words import regions_of
+from .label_words import regions_of
 
 FILE = Path(__file__).with_name("fracatlas_regions.csv")
 

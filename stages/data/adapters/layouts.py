@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import UsageError
 
-from ..index import Sample
+from ...samples import Sample
 from . import dicom, folders, fracatlas, mura, table
 from .pictures import Watch, hidden, named
 

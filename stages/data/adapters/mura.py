@@ -19,10 +19,10 @@ from pathlib import Path
 from pipeline.errors import InputMissingError
 from pipeline.spreadsheet import separator_of, text_of
 
-from ..index import Sample, Split
-from ..twins import CONFLICT, flagged
+from ...samples import Sample, Split
+from ..exact_duplicates import CONFLICT, flagged
+from .label_words import regions_of
 from .pictures import Watch, descend, looked_at, named, refuse, unwatched, walk
-from .words import regions_of
 
 logger = logging.getLogger(__name__)
 

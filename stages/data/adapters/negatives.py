@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.errors import IndexFaultsError
 
-from ..index import NONE, Sample
+from ...samples import NONE, Sample
 from .columns import read_csv, rows_of
 from .pictures import Watch, looked_at, missing, named, refuse, unwatched, walk
 

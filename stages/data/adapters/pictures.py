@@ -15,17 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.errors import (
-    ImageError,
-    IndexFaultsError,
-    NotAPictureError,
-    UnsupportedError,
-)
+from pipeline.errors import ImageError, IndexFaultsError, NotAPictureError, UnsupportedError
 from pipeline.io import decode, discover, read_file
 from pipeline.progress import Progress, Silent
 
-from ..index import Sample
-from ..twins import flagged
+from ...samples import Sample
+from ..exact_duplicates import flagged
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from pipeline.domain import REGIONS
 from pipeline.errors import InputMissingError, UsageError
 
-from ..index import DEFAULTS, LABEL_KINDS, NEEDED, UNKNOWN, Box, Sample, Split, read_boxes
+from ...samples import LABEL_KINDS, UNKNOWN, Box, Sample, Split
+from ..index import DEFAULTS, NEEDED, read_boxes
 from .columns import LABEL_COLUMNS, PATH_COLUMNS, choose, read_csv, rows_of
+from .label_words import Label, denied, kind_of, label_of, regions_of, split_of
 from .pictures import Watch, counted, looked_at, missing, refuse, unwatched
-from .words import Label, denied, kind_of, label_of, regions_of, split_of
 
 logger = logging.getLogger(__name__)
 

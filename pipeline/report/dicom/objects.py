@@ -1,0 +1,177 @@
+"""Objects of every judged DICOM picture, one file each."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Self
+
+from highdicom import SOPClass
+
+from ... import version
+from ...config import RunConfig
+from ...domain import Outcome, Status
+from ...errors import ImageError
+from ...io.warning_filter import quiet
+from ..record import plain
+from ..stream import write_whole
+from ..writer import Job, Writer
+from .object_provenance import Kind, Run
+from .origin import Origin, OriginError, read_origin
+from .presentation_state import presentation_state
+from .secondary_capture import secondary_capture
+from .structured_report import structured_report
+
+log = logging.getLogger(__name__)
+
+_Maker = Callable[[int], SOPClass]
+
+
+class DicomWriter(Writer):
+    """Writes files that a PACS takes.
+
+    For every picture from a DICOM file that has a verdict: a structured report and, for findings
+    with a heatmap, an overlay each and (but for colour) a presentation state with all contours.
+    They belong to the
+    original's study, which they name by its UIDs; they name the patient only where identifiers
+    are kept.
+
+    Args:
+        folder: Where they go; made when missing, files of an earlier run replaced.
+        config: Of the run.
+        digests: Bundle name to SHA-256 of every network of the run.
+
+    Raises:
+        OSError: The folder cannot be made.
+    """
+
+    def __init__(self, folder: Path, config: RunConfig, digests: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._run = Run(version(), digests, config)
+        self._written: Counter[Kind] = Counter()
+        self._without: Counter[str] = Counter()
+        self._numbers: Counter[str] = Counter()
+        self._notes: list[tuple[str, str]] = []
+        self._last: tuple[tuple[Path | None, str | None], Origin] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        if not self._run.keeps_identity:
+            log.warning(
+                "--dicom-out: the objects name no patient; a PACS that files by patient number "
+                "needs --identifiers keep"
+            )
+
+    @classmethod
+    def opened(cls, path: Path, job: Job) -> Self:
+        """See :meth:`~..writer.Writer.opened`."""
+        return cls(path, job.config, job.weights.digests(job.weights.stages))
+
+    def write(self, outcome: Outcome) -> None:
+        """Write the objects of one outcome; a picture that can have none is counted."""
+        if outcome.header is None:
+            self._leave_out("no DICOM picture")
+        elif outcome.status is not Status.OK:
+            self._leave_out("no verdict")
+        else:
+            try:
+                for kind, name, content in self._objects(outcome):
+                    write_whole(self._folder / f"{name}.dcm", content)
+                    self._written[kind] += 1
+            except ImageError as error:
+                self._leave_out("not possible (see the warnings)")
+                log.warning("%s: no DICOM object of it", plain(str(error)))
+
+    def noted(self) -> list[tuple[str, str]]:
+        """Kind and series of every object since it was asked last, and why there was none."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def recount(self, outcome: Outcome, notes: Iterable[tuple[str, str]]) -> None:
+        """Count the objects of an earlier process, and go on with their numbers."""
+        for kind, about in notes:
+            if kind:
+                self._written[Kind(kind)] += 1
+                self._numbers[about] += 1
+            else:
+                self._without[about] += 1
+
+    @property
+    def summary(self) -> str:
+        """How many objects there are, and of how many pictures there are none, and why."""
+        made = ", ".join(f"{kind.value} {self._written[kind]}" for kind in Kind)
+        none = ", ".join(f"{why} {n}" for why, n in self._without.items())
+        return f"DICOM objects: {made}" + (f"; pictures without: {none}" if none else "")
+
+    def _leave_out(self, why: str) -> None:
+        self._without[why] += 1
+        self._notes.append(("", why))
+
+    def _objects(self, outcome: Outcome) -> list[tuple[Kind, str, bytes]]:
+        """Kind, file name and content of everything about a picture, or of nothing.
+
+        Raises:
+            ImageError: There can be none.
+        """
+        name = outcome.image.name
+        try:
+            with quiet():
+                origin = self._origin(outcome)
+                return [
+                    (kind, self._name(outcome, word), self._content(make, origin, kind))
+                    for kind, word, make in self._makers(outcome, origin)
+                ]
+        except ImageError:
+            raise
+        # Broad, as in decoding: pydicom and highdicom raise nearly anything on a malformed
+        # header. Only the type is told, because the text may quote patient identifiers.
+        except Exception as error:
+            raise OriginError(
+                f"{name}: found a header of which none can be made ({type(error).__name__})"
+            ) from error
+
+    def _makers(self, outcome: Outcome, origin: Origin) -> Iterator[tuple[Kind, str, _Maker]]:
+        run, rendered = self._run, outcome.rendered
+        yield Kind.REPORT, "report", partial(structured_report, outcome, origin, run)
+        shown = [(f, f.heatmap) for f in outcome.findings if f.heatmap is not None]
+        if rendered is None or not shown:
+            return
+        if origin.burned_in and not run.keeps_identity:
+            log.warning(
+                "%s: no overlay of it: its header says that the patient can be read in the picture",
+                plain(outcome.image.name),
+            )
+        else:
+            for finding, heatmap in shown:
+                make = partial(secondary_capture, finding, heatmap, rendered, outcome, origin, run)
+                yield Kind.OVERLAY, f"{finding.region}-overlay", make
+        if origin.grey:
+            yield Kind.MARKS, "marks", partial(presentation_state, shown, outcome, origin, run)
+        else:
+            log.warning("%s: no marks for it: a picture in colour", plain(outcome.image.name))
+
+    def _content(self, make: _Maker, origin: Origin, kind: Kind) -> bytes:
+        """The file in memory, so that nothing is half written when a value cannot be encoded."""
+        # A digest, because notes are kept where no identifier may be.
+        key = hashlib.sha256(f"{kind.value} {origin.study}".encode()).hexdigest()[:16]
+        made = make(self._numbers[key] + 1)
+        file = BytesIO()
+        made.save_as(file, enforce_file_format=True)
+        self._numbers[key] += 1
+        self._notes.append((kind.value, key))
+        return file.getvalue()
+
+    def _name(self, outcome: Outcome, word: str) -> str:
+        """By content, as heatmaps are named, so that no name of a file or a patient gets in."""
+        frame = "" if outcome.image.frame is None else f"-{outcome.image.frame}"
+        return f"{str(outcome.image.sha256)[:16]}{frame}-{word}"
+
+    def _origin(self, outcome: Outcome) -> Origin:
+        """Of the picture; that of the last file is kept, for its other frames."""
+        key = (outcome.image.path, outcome.image.sha256)
+        if self._last is None or self._last[0] != key:
+            self._last = (key, read_origin(outcome.image))
+        return self._last[1]

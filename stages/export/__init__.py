@@ -1,0 +1,1 @@
+"""From finished runs to bundles: ONNX graphs, quantisation, parity, thresholds, fused graphs."""

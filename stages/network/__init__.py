@@ -1,0 +1,1 @@
+"""Networks in torch, their checkpoints, and the features of the density gate."""

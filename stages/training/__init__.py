@@ -1,0 +1,1 @@
+"""Training runs: initial weights, loop, assessment, and loading of finished runs."""

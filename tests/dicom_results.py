@@ -1,0 +1,108 @@
+"""Outcomes about DICOM files without any network, and the DICOM objects that are made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from factories import bone, dicom, dicom_file
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from pipeline.config import RunConfig
+from pipeline.domain import (
+    Flag,
+    FractureCall,
+    Heatmap,
+    OperatingPoint,
+    Outcome,
+    Placement,
+    RegionCall,
+    Status,
+    XrayImage,
+)
+from pipeline.heatmap import to_heatmap
+from pipeline.io import decode, read_file
+from pipeline.preprocess import PreprocessSpec, preprocess
+from pipeline.render import render
+from pipeline.report.dicom.objects import DicomWriter
+
+KINDS = ("hand-overlay", "marks", "report")
+PIXELS = np.rint(bone(96, 80) * 4095).astype(np.uint16)
+SPEC = PreprocessSpec(height_px=64, width_px=64)
+POINT = OperatingPoint("balanced", 0.5, 0.3)
+DIGESTS = {"region": "1" * 64, "fracture-hand": "2" * 64, "trunk": "3" * 64}
+
+
+def spot(placement: Placement) -> Heatmap:
+    """A heatmap with one peak above and left of the canvas's middle."""
+    y, x = np.mgrid[0:8, 0:8].astype(np.float32)
+    evidence = np.exp(-((y - 3.0) ** 2 + (x - 2.5) ** 2) / 2.0) - np.float32(0.05)
+    return to_heatmap(evidence, SPEC, placement)
+
+
+def judged(
+    path: Path,
+    probabilities: Mapping[str, float] | None = None,
+    *,
+    target: str = "fracture",
+    point: OperatingPoint = POINT,
+    heatmaps: bool = True,
+    flags: Sequence[Flag] = (),
+    fired: Mapping[str, float] | None = None,
+    digests: Mapping[str, str] = DIGESTS,
+) -> list[Outcome]:
+    """An outcome for each picture of a file, all with the same verdicts.
+
+    Args:
+        path: The file.
+        probabilities: Of the target, by specialist; a hand's 0.9 when None.
+        target: What the labels meant.
+        point: Of every specialist.
+        heatmaps: Whether findings carry one.
+        flags: Doubts about each picture.
+        fired: Probability of each region that the router saw; those of the specialists when None.
+        digests: Of the networks that spoke.
+    """
+    content, sha256 = read_file(path)
+    asked = {"hand": 0.9} if probabilities is None else probabilities
+    seen = dict.fromkeys(asked, 0.8) if fired is None else fired
+    router = RegionCall(seen, dict.fromkeys(seen, 0.5)) if "all" not in seen else None
+
+    def outcome(image: XrayImage) -> Outcome:
+        _, placement = preprocess(image.pixels, SPEC)
+        heatmap = spot(placement) if heatmaps else None
+        return Outcome(
+            image=image.source,
+            status=Status.OK,
+            region=router,
+            findings=tuple(
+                FractureCall(region, target, probability, point, heatmap)
+                for region, probability in asked.items()
+            ),
+            bundle_digests=digests,
+            header=image.dicom,
+            flags=tuple(flags),
+            rendered=render(image.pixels),
+        )
+
+    return [outcome(image) for image in decode(content, path, sha256)]
+
+
+def original(folder, pixels=PIXELS, syntax=None, name="x.dcm", **attributes):
+    """The path of a DICOM file of 12 bits."""
+    path = folder / name
+    bits = attributes.pop("bits", 12 if pixels.dtype == np.uint16 else None)
+    path.write_bytes(dicom_file(dicom(pixels, bits=bits, **attributes), syntax))
+    return path
+
+
+def objects(folder, outcomes, **settings) -> dict[str, Dataset]:
+    """Everything that a writer makes of outcomes, by the end of the file name."""
+    writer = DicomWriter(folder / "objects", RunConfig(**settings), DIGESTS)
+    for outcome in outcomes:
+        writer.write(outcome)
+    found = sorted((folder / "objects").iterdir())
+    assert all(path.suffix == ".dcm" for path in found)
+    return {path.stem.partition("-")[2]: dcmread(path) for path in found}

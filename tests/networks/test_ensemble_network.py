@@ -1,0 +1,322 @@
+"""Several networks answer as one: their mean, for exactly these files, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from bundles import (
+    SPEC,
+    ensemble,
+    network,
+    probability,
+    spec,
+    standard_specs,
+    write_bundles,
+    write_png,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from row_counts import count_rows
+
+from pipeline.bundle import BundleSpec, Kind
+from pipeline.config import RunConfig
+from pipeline.domain import Outcome, StageOutput, Status
+from pipeline.engine import run
+from pipeline.errors import BundleError
+from pipeline.preprocess import Fit, preprocess
+from pipeline.runtime.ensemble_network import onto_grid, why_no_heatmap
+from pipeline.runtime.network import Batch, Network, Opened
+from pipeline.runtime.providers import open_session
+from pipeline.runtime.session import Weights, load_bundles
+from pipeline.weights.manifest import read_manifest, write_manifest
+from stages.export.ensemble import mean_graph
+
+CPU = RunConfig(device="cpu", intra_op_threads=1, workers=2, batch_size=4)
+FINE = SPEC.model_copy(update={"height_px": 128, "width_px": 128})
+
+
+def member(place: int, **changes: object) -> BundleSpec:
+    return spec(f"fracture-hand-{place}", Kind.FRACTURE, **{"region": "hand", **changes})
+
+
+def head() -> BundleSpec:
+    """On the trunk that all share."""
+    return member(1)
+
+
+def complete(**changes: object) -> BundleSpec:
+    """With another canvas, a finer grid and another calibration."""
+    whole = {"input": "image", "trunk": None, "preprocess": FINE}
+    return member(2, **{**whole, "temperature": (2.0,), "bias": (0.5,), **changes})
+
+
+def for_any() -> BundleSpec:
+    """That looks at pictures of every region, and so at another cell."""
+    return member(3, region="all", temperature=(4.0,))
+
+
+def folder(place: Path, members: list[BundleSpec], **changes: object) -> Path:
+    """Weights whose hand specialist is an ensemble."""
+    trunk, router, elbow, _, shoulder = standard_specs()
+    whole = ensemble("fracture-hand", members, **changes)
+    return write_bundles(place, [trunk, router, elbow, shoulder, *members, whole])
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Weights:
+    place = tmp_path_factory.mktemp("weights")
+    return load_bundles(folder(place, [head(), complete(), for_any()]), CPU)
+
+
+def judge(paths: list[Path], weights: Weights, **changes: object) -> list[Outcome]:
+    return list(run(paths, weights, CPU.model_copy(update=changes)))
+
+
+def painted(place: Path, count: int) -> list[Path]:
+    cells = np.random.default_rng(0).uniform(0.2, 0.9, (count, 2)).tolist()
+    return [
+        write_png(place / f"{i:02}.png", {"hand": 0.9}, {"hand": hand, "all": every})
+        for i, (hand, every) in enumerate(cells)
+    ]
+
+
+def look(weights: Weights, pixels: np.ndarray, **wanted: bool) -> tuple[StageOutput, ...]:
+    """What the ensemble says of a (H, W) picture, then what each member says."""
+    arrays = {canvas: preprocess(pixels, canvas)[0] for canvas in weights.preprocessings}
+    stage = weights.fracture["hand"]
+    stages = (stage, *stage.networks[1:])
+    batch = Batch([arrays], weights.trunks)
+    return tuple(one.look(batch, **wanted) for one in stages)
+
+
+# ---------------------------------------------------------------------------------- the answer
+
+
+@given(
+    hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 5), st.integers(2, 6)),
+        elements=st.floats(0, 1, width=32),
+    )
+)
+def test_the_graph_is_the_mean_and_its_log_odds_are_finite(probabilities):
+    count = probabilities.shape[1]
+    session, _ = open_session(mean_graph(count).SerializeToString(), "cpu", 1, "mean")
+    logits, means = session.run(["logits", "probabilities"], {"members": probabilities})
+    np.testing.assert_allclose(means[:, 0], probabilities.mean(1), atol=1e-6)
+    assert np.isfinite(logits).all()
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), means, atol=1e-6)
+
+
+def test_the_answer_is_the_mean_of_the_calibrated_members(weights, tmp_path):
+    pixels = np.random.default_rng(1).uniform(0, 1, (50, 40)).astype(np.float32)
+    said, *members = look(weights, pixels)
+    assert said.labels == ("fracture",)
+    alone = [float(m.probabilities[0, 0]) for m in members]
+    assert len({round(p, 3) for p in alone}) == 3
+    assert float(said.probabilities[0, 0]) == pytest.approx(np.mean(alone), abs=1e-6)
+    path = write_png(tmp_path / "a.png", {"hand": 0.9}, {"hand": 0.6, "all": 0.2})
+    (outcome,) = judge([path], weights)
+    (finding,) = outcome.findings
+    z = np.log(probability(153 / 255) / (1 - probability(153 / 255)))
+    z_all = np.log(probability(51 / 255) / (1 - probability(51 / 255)))
+    wanted = np.mean([1 / (1 + np.exp(-x)) for x in (z, z / 2 + 0.5, z_all / 4)])
+    assert (finding.region, finding.probability) == ("hand", pytest.approx(wanted, abs=0.02))
+
+
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_answers_do_not_depend_on_the_batch(weights, tmp_path, size):
+    paths = painted(tmp_path, 9)
+    reference = judge(paths, weights, batch_size=4)
+    for one, other in zip(judge(paths, weights, batch_size=size), reference, strict=True):
+        a, b = one.findings[0].probability, other.findings[0].probability
+        assert a == pytest.approx(b, abs=1e-6)
+
+
+def test_every_file_that_spoke_stands_in_the_row(weights, tmp_path):
+    (outcome,) = judge(painted(tmp_path, 1), weights)
+    names = {f"fracture-hand{mark}" for mark in ("", "-1", "-2", "-3")}
+    assert set(outcome.bundle_digests) == {"trunk", "region", *names}
+    mine = {network.spec.name: network.digest for network in weights.networks}
+    assert all(mine[name] == digest for name, digest in outcome.bundle_digests.items())
+
+
+def test_a_claimed_member_is_no_specialist(weights):
+    assert set(weights.fracture) == {"elbow", "hand", "shoulder"}
+    assert [n.spec.name for n in weights.networks].count("fracture-hand-1") == 1
+
+
+def test_members_look_only_at_their_rows_and_trunks_once(weights, tmp_path, monkeypatch):
+    seen = count_rows(monkeypatch)
+    shown = [{"hand": 0.9}, {"elbow": 0.9}, {"hand": 0.9}, {}]
+    judge([write_png(tmp_path / f"{i}.png", r, {}) for i, r in enumerate(shown)], weights)
+    assert seen == {
+        "trunk": 4, "region": 4, "fracture-elbow": 1,
+        **{f"fracture-hand-{k}": 2 for k in (1, 2, 3)}, "fracture-hand": 2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", ["fracture-hand-2", "fracture-hand"])
+def test_a_member_without_a_number_fails_closed(weights, tmp_path, monkeypatch, wrong):
+    original = Opened._run
+
+    def broken(self: Opened, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
+        values = original(self, names, inputs)
+        return [v * np.nan for v in values] if self.spec.name == wrong else values
+
+    monkeypatch.setattr(Opened, "_run", broken)
+    (outcome,) = judge(painted(tmp_path, 1), weights)
+    assert (outcome.status, outcome.findings) == (Status.FAILED, ())
+    assert "hand specialist gave no number" in str(outcome.error)
+
+
+# ------------------------------------------------------------------------------------- the map
+
+
+def test_the_map_is_the_mean_contribution_on_the_finest_grid(weights):
+    pixels = np.random.default_rng(1).uniform(0, 1, (64, 64)).astype(np.float32)
+    said, *members = look(weights, pixels, evidence=True)
+    coarse, fine, other = (m.evidence for m in members)
+    assert coarse.shape == other.shape == (1, 1, 4, 4)
+    assert said.evidence.shape == fine.shape == (1, 1, 8, 8)
+    wanted = (onto_grid(coarse, (8, 8)) + fine / 2 + onto_grid(other, (8, 8)) / 4) / 3
+    np.testing.assert_allclose(said.evidence, wanted, rtol=1e-5)
+    assert look(weights, pixels)[0].evidence is None
+
+
+def test_a_member_without_a_map_leaves_the_ensemble_without(tmp_path):
+    members = [head(), complete(heatmap=False)]
+    weights = load_bundles(folder(tmp_path / "a", members, heatmap=False), CPU)
+    pixels = np.random.default_rng(1).uniform(0, 1, (64, 64)).astype(np.float32)
+    said, *_ = look(weights, pixels, evidence=True)
+    assert said.evidence is None
+    with pytest.raises(BundleError, match="declares a heatmap, but fracture-hand-2 has no evid"):
+        load_bundles(folder(tmp_path / "b", members), CPU)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"height_px": 64, "width_px": 64, "pad_value": 0.5}, None),
+        ({"height_px": 64}, "squash to 64 x 32 px, and squash to 32 x 32 px"),
+        (
+            {"fit": Fit.PAD},
+            "fracture-hand-2 covers a different part of the picture than fracture-hand-1",
+        ),
+    ],
+)
+def test_maps_are_laid_on_one_another_where_canvases_show_the_same(changes, reason):
+    other = member(2, preprocess=SPEC.model_copy(update=changes))
+    found = why_no_heatmap([head(), other])
+    assert found is None if reason is None else reason in str(found)
+
+
+def test_a_map_on_another_grid_is_the_same_map():
+    maps = np.random.default_rng(0).normal(size=(2, 1, 5, 3)).astype(np.float32)
+    np.testing.assert_array_equal(onto_grid(maps, (5, 3)), maps)
+    flat = onto_grid(np.full((1, 1, 3, 4), 2.5, np.float32), (7, 9))
+    np.testing.assert_allclose(flat, 2.5, rtol=1e-6)
+    ramp = np.tile((np.arange(4, dtype=np.float32) + 0.5) / 4, (1, 1, 4, 1))  # x at each centre
+    fine = onto_grid(ramp, (8, 8))[0, 0, 3]
+    np.testing.assert_allclose(fine[1:-1], (np.arange(1, 7) + 0.5) / 8, rtol=1e-6)
+    assert (fine[0], fine[-1]) == (0.125, 0.875)  # beyond the centres nothing is made up
+
+
+# ----------------------------------------------------------------------------- what is refused
+
+
+def test_a_changed_member_is_refused(tmp_path):
+    members = [head(), complete()]
+    whole = ensemble("fracture-hand", members)
+    changed = [head(), complete(bias=(0.6,))]
+    specs = [*standard_specs()[:2], *changed, whole]
+    with pytest.raises(BundleError, match="its thresholds are not valid") as caught:
+        load_bundles(write_bundles(tmp_path, specs), CPU)
+    assert "fracture-hand was created for a member fracture-hand-2" in str(caught.value)
+    assert "fxpipe ensemble" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("members", "left_out", "message"),
+    [
+        ([head(), complete()], 1, "its member fracture-hand-2 is not in the weights folder"),
+        (
+            [head(), complete(target="abnormality")],
+            None,
+            r"predicts abnormality \(fracture\), expected",
+        ),
+        (
+            [head(), complete(labels=("break",))],
+            None,
+            r"predicts fracture \(break\), expected fracture",
+        ),
+        ([head(), complete(region="elbow")], None, "judges elbow, expected hand or all"),
+        ([head(), member(2, preprocess=FINE)], None, "different preprocessing than its trunk"),
+        ([head(), member(2, trunk="b" * 64)], None, "belongs to trunk bbbbbbbbbbbb"),
+    ],
+)
+def test_members_that_do_not_fit_are_refused(tmp_path, members, left_out, message):
+    specs = [*standard_specs()[:2], *members, ensemble("fracture-hand", members)]
+    if left_out is not None:
+        specs.remove(members[left_out])
+    with pytest.raises(BundleError, match=message):
+        load_bundles(write_bundles(tmp_path, specs), CPU)
+
+
+def test_an_ensemble_of_ensembles_is_refused(tmp_path):
+    inner = ensemble("fracture-hand-4", [head(), complete()], region="hand")
+    outer = ensemble("fracture-hand", [for_any(), inner])
+    specs = [*standard_specs()[:2], head(), complete(), for_any(), inner, outer]
+    with pytest.raises(BundleError, match="fracture-hand-4 is an ensemble itself"):
+        load_bundles(write_bundles(tmp_path, specs), CPU)
+
+
+def test_an_ensemble_of_an_older_version_is_opened(tmp_path):
+    """Its manifest and its contract call it a fracture stage, with the fields of every kind."""
+    members = [head(), complete()]
+    place = write_bundles(
+        tmp_path, [*standard_specs()[:2], *members, ensemble("fracture-hand", members)]
+    )
+    entries = {(e.name, e.precision): e for e in read_manifest(place).bundles}
+    key, entry = next((k, e) for k, e in entries.items() if e.kind is Kind.ENSEMBLE)
+    model = onnx.load(place / entry.file)
+    told = json.loads(model.metadata_props[0].value)
+    told |= {"kind": "fracture", "schema_version": 2, "trunk": None, "closer": None}
+    told |= {"route_thresholds": {}, "density": None}
+    model.metadata_props[0].value = json.dumps(told)
+    content = model.SerializeToString()
+    (place / entry.file).write_bytes(content)
+    entries[key] = entry.model_copy(
+        update={
+            "kind": Kind.FRACTURE,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "size_bytes": len(content),
+        }
+    )
+    write_manifest(place, entries)
+    weights = load_bundles(place, CPU)
+    assert [part.bundle for part in weights.fracture["hand"].networks] == [
+        "fracture-hand", "fracture-hand-1", "fracture-hand-2",
+    ]  # fmt: skip
+
+
+def test_a_mean_of_another_number_of_members_is_refused():
+    whole = ensemble("fracture-hand", [head(), complete()])
+    three = ensemble("fracture-hand", [head(), complete(), for_any()])
+    session, _ = open_session(network(three), "cpu", 1, "mean")
+    with pytest.raises(BundleError, match=r"members is .*, expected tensor\(float\) \['N', 2\]"):
+        Network(whole, "0" * 64, session)
+
+
+def test_two_specialists_are_told_that_they_may_become_one(tmp_path):
+    specs = [*standard_specs(), head()]
+    with pytest.raises(BundleError, match="two specialists for hand") as caught:
+        load_bundles(write_bundles(tmp_path, specs), CPU)
+    assert "fxpipe ensemble" in caught.value.hint

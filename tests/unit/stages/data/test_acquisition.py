@@ -1,0 +1,131 @@
+"""Acquisitions by the sizes of pictures, and folds that leave one out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import bone, raster
+from tables import sample
+
+from pipeline.errors import ConfigError, UnreadableImageError
+from stages.data.acquisition import (
+    MIN_GROUPS,
+    acquisition,
+    keep_groups_whole,
+    left_out,
+    read_acquisitions,
+)
+from stages.experiments.folds import folds_by_acquisition
+from stages.samples import Index
+
+
+@pytest.mark.parametrize(
+    ("sizes", "name"),
+    [
+        (((373, 454), (454, 373), (1760, 2140), (842, 1024)), "1.22"),
+        (((2304, 2880), (2880, 2304), (819, 1024)), "1.25"),
+        (((512, 512),), "1.00"),
+    ],
+)
+def test_the_shape_of_a_plate_tells_however_it_is_stored(sizes, name):
+    assert {acquisition(*size) for size in sizes} == {name}
+
+
+def test_a_group_of_two_acquisitions_goes_to_that_of_most_of_its_pictures():
+    groups = ["a", "a", "a", "b", "b", "c", "d"]
+    names = ["x", "y", "y", "x", "y", "x", "x"]
+    whole, divided = keep_groups_whole(groups, names)
+    assert whole == ["y", "y", "y", "x", "x", "x", "x"]  # b: x has more pictures in all
+    assert divided == 2
+
+
+def test_only_acquisitions_with_enough_groups_of_supported_regions_are_left_out():
+    rows = [sample(str(n), group=f"g{n}") for n in range(MIN_GROUPS)]
+    legs = [sample(f"l{n}", group=f"l{n}", regions="none") for n in range(MIN_GROUPS)]
+    names = ["x"] * MIN_GROUPS + ["y"] * MIN_GROUPS
+    assert left_out(rows + legs, names) == ["x"]
+    assert left_out(rows[1:], names[1:MIN_GROUPS]) == []
+
+
+def pictures(folder: Path) -> Index:
+    """Two machines with 24 groups of 2 each, a group of both, a crop, chests, a test row."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for shape in ((454, 373), (373, 454), (50, 40), (60, 33)):
+        files[shape] = folder / f"{shape[0]}x{shape[1]}.png"
+        files[shape].write_bytes(raster((bone(*shape) * 255).astype(np.uint8), "PNG"))
+    rows = []
+
+    def add(shape, group, **changes):
+        path = folder / f"{len(rows)}.png"
+        path.symlink_to(files[shape])
+        values = {"origin": "set/x", "label": len(rows) // 2 % 2, "group": group}
+        rows.append(sample(str(path), **values | {"sha256": str(len(rows))} | changes))
+
+    for n in range(48):
+        add((454, 373) if n % 3 else (373, 454), f"small{n // 2}")
+        add((50, 40), f"large{n // 2}")
+    add((454, 373), "both")
+    add((454, 373), "both")
+    add((50, 40), "both")
+    add((60, 33), "crop")
+    for n in range(30):
+        add((50, 40), f"chest{n}", origin="chests", regions="none", label=None, label_kind="")
+    add((50, 40), "held", split="test")
+    return Index(folder / "index.csv", "d" * 64, tuple(rows))
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    return pictures(tmp_path_factory.mktemp("acquired"))
+
+
+def test_names_are_of_the_data_set_and_the_shape(table):
+    names = read_acquisitions(table.samples)
+    assert Counter(names) == {
+        "set 1.22": 50, "set 1.25": 50, "set 1.82": 1, "chests 1.25": 30,
+    }  # fmt: skip
+    broken = table.source.parent / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(UnreadableImageError, match=r"broken\.png"):
+        read_acquisitions([sample(str(broken))])
+
+
+def test_the_acquisition_that_tests_has_no_other_influence(table):
+    folds = folds_by_acquisition(table, 5, 7, ("train", "val"))
+    assert (folds.names, folds.by, len(folds)) == (("set 1.22", "set 1.25"), "acquisition", 2)
+    assert "1 group(s) of several acquisitions" in folds.note
+    assert "31 picture(s)" in folds.note  # the crop, and the chests
+    for fold, shape in zip(folds.tables, ("1.22", "1.25"), strict=True):
+        tested = fold.of("test")
+        names = Counter(read_acquisitions(tested))
+        assert names[f"set {shape}"] in (48, 50)
+        assert sum(names.values()) == {"1.22": 51, "1.25": 48}[shape]  # both: mostly small
+        elsewhere = Counter(read_acquisitions(fold.of("train") + fold.of("val")))
+        assert f"set {shape}" not in elsewhere  # nor of the group of both
+        assert elsewhere["chests 1.25"] == 30
+        assert elsewhere["set 1.82"] == 1
+        assert 0.1 < len(fold.of("val")) / sum(elsewhere.values()) < 0.3
+        seen: dict[str, set[str]] = {}
+        for row in fold.samples:
+            seen.setdefault(row.group, set()).add(row.split)
+        assert all(len(splits - {"excluded"}) <= 1 for splits in seen.values())
+        assert seen["held"] == {"excluded"}
+
+
+def test_folds_repeat_with_their_seed_and_differ_between_acquisitions(table):
+    first, again, other = (
+        folds_by_acquisition(table, 5, seed, ("train", "val")) for seed in (7, 7, 8)
+    )
+    assert first == again
+    assert len({fold.digest for fold in (*first.tables, *other.tables)}) == 4
+
+
+def test_one_acquisition_cannot_be_left_out(table):
+    alone = replace(table, samples=tuple(s for s in table.samples if "small" in s.group))
+    with pytest.raises(ConfigError, match=r": 1 acquisition\(s\).*set 1.22.*at least two"):
+        folds_by_acquisition(alone, 5, 7, ("train", "val"))
