@@ -16,7 +16,8 @@ import malicious_files
 import misbehaving_worker
 import numpy as np
 import pytest
-from bundles import paint, write_bundles, write_png
+from bundles import paint, write_png
+from tiny_networks import write_bundles
 
 from pipeline.config import RunConfig
 from pipeline.domain import Outcome, Status

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bundles import SPEC, paint, spec, standard_specs, write_bundles, write_png
+from bundles import SPEC, paint, spec, standard_specs, write_png
 from pydantic import ValidationError
+from tiny_networks import write_bundles
 
 from pipeline.bundle import BundleSpec, CloserLooks, Kind
 from pipeline.config import RunConfig

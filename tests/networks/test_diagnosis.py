@@ -14,9 +14,10 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-from bundles import standard_specs, write_bundles
+from bundles import standard_specs
 from click.testing import CliRunner
 from pydicom.uid import JPEGLossless
+from tiny_networks import write_bundles
 
 import pipeline
 from pipeline import diagnosis

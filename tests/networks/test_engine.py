@@ -9,19 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import (
-    SPEC,
-    for_all,
-    paint,
-    probability,
-    spec,
-    standard_specs,
-    write_bundles,
-    write_png,
-)
+from bundles import SPEC, for_all, paint, probability, spec, standard_specs, write_png
 from factories import dicom, dicom_file
 from PIL import Image
 from row_counts import count_rows
+from tiny_networks import write_bundles
 
 from pipeline.bundle import BundleSpec, Kind
 from pipeline.config import RunConfig

@@ -9,20 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from bundles import (
-    SPEC,
-    ensemble,
-    network,
-    probability,
-    spec,
-    standard_specs,
-    write_bundles,
-    write_png,
-)
+from bundles import SPEC, probability, spec, standard_specs, write_png
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from row_counts import count_rows
+from tiny_networks import ensemble, network, write_bundles
 
 from pipeline.bundle import BundleSpec, Kind
 from pipeline.config import RunConfig

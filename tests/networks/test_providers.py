@@ -8,8 +8,9 @@ from pathlib import Path
 import onnx
 import onnxruntime
 import pytest
-from bundles import network, spec
+from bundles import spec
 from onnx import TensorProto, helper
+from tiny_networks import network
 
 from pipeline.bundle import Kind
 from pipeline.errors import BundleError, DeviceError

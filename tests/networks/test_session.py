@@ -7,16 +7,8 @@ import logging
 import numpy as np
 import onnx
 import pytest
-from bundles import (
-    GRID,
-    SPEC,
-    for_all,
-    network,
-    probability,
-    spec,
-    standard_specs,
-    write_bundles,
-)
+from bundles import GRID, SPEC, for_all, probability, spec, standard_specs
+from tiny_networks import network, write_bundles
 
 from pipeline.bundle import BundleSpec, Kind, Precision
 from pipeline.config import RunConfig

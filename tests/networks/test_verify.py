@@ -11,8 +11,9 @@ from contextlib import suppress
 
 import onnx
 import pytest
-from bundles import network, spec, standard_specs, write_bundles
+from bundles import spec, standard_specs
 from onnx import TensorProto, helper
+from tiny_networks import network, write_bundles
 
 from pipeline.bundle import Kind, Precision
 from pipeline.config import RunConfig

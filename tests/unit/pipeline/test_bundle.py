@@ -2,7 +2,7 @@ import hashlib
 import json
 
 import pytest
-from bundles import GATE, contract, ensemble, standard_specs
+from bundles import GATE, contract, spec, standard_specs
 from pydantic import ValidationError
 
 from pipeline.bundle import METADATA_KEY, Kind, Precision, read_contract
@@ -19,13 +19,13 @@ TYPES = {"labels": ["a", "b"], "activation": "softmax", "temperature": [1.0, 1.0
 
 
 def spec_of(kind):
-    fracture = standard_specs()[2:4]
-    specs = [*standard_specs(), ensemble("both", fracture, region="hand")]
-    return next(spec for spec in specs if spec.kind is kind)
+    members = {"fracture-elbow": "0" * 64, "fracture-hand": "1" * 64}
+    both = spec("both", Kind.ENSEMBLE, region="hand", members=members)
+    return next(valid for valid in [*standard_specs(), both] if valid.kind is kind)
 
 
-def rebuilt(spec, **changes):
-    return contract({**spec.model_dump(), **changes})
+def rebuilt(valid, **changes):
+    return contract({**valid.model_dump(), **changes})
 
 
 def entry(**changes):

@@ -9,11 +9,11 @@ import re
 from pathlib import Path
 
 import pytest
-from bundles import contract
+from bundles import contract, spec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.bundle import BundleSpec
+from pipeline.bundle import BundleSpec, Kind
 from pipeline.decision import decide_study, strongest
 from pipeline.domain import (
     FractureCall,
@@ -350,8 +350,4 @@ def test_a_study_point_is_one_of_an_operating_point(hand):
 
 @pytest.fixture
 def hand() -> BundleSpec:
-    from bundles import spec
-
-    from pipeline.bundle import Kind
-
     return spec("fracture-hand", Kind.FRACTURE)
