@@ -3,9 +3,9 @@
 A canvas is a 4 x 4 grid of cells. The cells of the first row give P(region) of elbow, hand and
 shoulder, from left to right; those of the second row give P(fracture) of the same regions; the
 first cell of the third row gives P(fracture) of a specialist for all regions, the others the
-fracture types. In the last row, one cell is black and one is white, so that the stretch of the grey
-values changes nothing; the cell between them sets the density, which is 1 - cell. ``tiny_networks`` writes the networks that
-calculate these values.
+fracture types. In the last row, one cell is black and one is white, so that the stretch of the
+grey values changes nothing; the cell between them sets the density, which is 1 - cell.
+``tiny_networks`` writes the networks that calculate these values.
 """
 
 from __future__ import annotations

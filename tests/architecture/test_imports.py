@@ -24,8 +24,8 @@ PIPELINE = (
     {"preprocess"},
     {"framing"},
     {"tissue", "not_radiograph", "outcome_json"},
-    {"domain", "source", "errors", "timing", "ordered_pool", "threaded_pipeline", "submissions"}
-    | {"row_bands", "lock", "spreadsheet", "atomic"},
+    {"domain", "outcome", "source", "errors", "timing", "ordered_pool", "threaded_pipeline"}
+    | {"submissions", "row_bands", "lock", "spreadsheet", "atomic"},
     {"regions"},
 )
 STAGES = (

@@ -12,7 +12,8 @@ from fhir.resources.R4B.bundle import Bundle
 from tiny_networks import write_bundles
 
 from pipeline.cli import main
-from pipeline.domain import ImageRef, Outcome, Status
+from pipeline.domain import ImageRef
+from pipeline.outcome import Outcome, Status
 from pipeline.report.fhir import FhirWriter
 
 WORDS = {"positive": "Present", "uncertain": "Undetermined", "negative": "Absent"}

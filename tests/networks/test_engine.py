@@ -17,11 +17,12 @@ from tiny_networks import write_bundles
 
 from pipeline.bundle import BundleSpec, Kind
 from pipeline.config import RunConfig
-from pipeline.domain import ImageRef, Outcome, Status, Verdict, XrayImage
+from pipeline.domain import ImageRef, XrayImage
 from pipeline.engine import Engine, run
 from pipeline.errors import DeviceError, UnreadableImageError
 from pipeline.io import Room
 from pipeline.judge import Judge
+from pipeline.outcome import Outcome, Status, Verdict
 from pipeline.reading import in_process
 from pipeline.reading.prepared_picture import ReadOptions
 from pipeline.report.record import caption
@@ -310,13 +311,13 @@ def test_a_file_without_a_picture_still_gets_its_row(weights, tmp_path, monkeypa
 )
 def test_a_network_without_a_number_fails_closed(tmp_path, monkeypatch, wrong, specs, error):
     weights = bundles(tmp_path / "w", specs)
-    original = Opened._run
+    original = Opened.evaluate
 
     def broken(self: Opened, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
         values = original(self, names, inputs)
         return [v * np.nan for v in values] if self.spec.name == wrong else values
 
-    monkeypatch.setattr(Opened, "_run", broken)
+    monkeypatch.setattr(Opened, "evaluate", broken)
     (outcome,) = judge([write_png(tmp_path / "a.png", {"hand": 0.9}, {"hand": 0.9})], weights)
     assert outcome.status is Status.FAILED
     assert error in str(outcome.error)
@@ -327,13 +328,13 @@ def test_a_network_without_a_number_fails_closed(tmp_path, monkeypatch, wrong, s
 def test_a_density_that_is_no_number_fails_closed(tmp_path, monkeypatch, value, gate):
     config = CPU.model_copy(update={"gate": gate})
     weights = load_bundles(write_bundles(tmp_path / "w"), config)
-    original = Opened._run
+    original = Opened.evaluate
 
     def broken(self: Opened, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
         told = zip(names, original(self, names, inputs), strict=True)
         return [np.full_like(v, value) if name == "density" else v for name, v in told]
 
-    monkeypatch.setattr(Opened, "_run", broken)
+    monkeypatch.setattr(Opened, "evaluate", broken)
     (outcome,) = judge([write_png(tmp_path / "a.png", {"hand": 0.9}, {"hand": 0.9})], weights)
     assert (outcome.status, outcome.findings) == (Status.FAILED, ())
     assert "the region stage gave no number for it" in str(outcome.error)
@@ -391,7 +392,7 @@ def test_what_a_lane_meets_ends_the_run(weights, tmp_path, monkeypatch):
     def refuse(self: Opened, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
         raise DeviceError("out of memory")
 
-    monkeypatch.setattr(Opened, "_run", refuse)
+    monkeypatch.setattr(Opened, "evaluate", refuse)
     with pytest.raises(DeviceError, match="out of memory"):
         judge(many(tmp_path, 18), weights)
     assert not [t for t in threading.enumerate() if t.name.startswith("fxpipe-")]

@@ -18,9 +18,10 @@ from tiny_networks import ensemble, network, write_bundles
 
 from pipeline.bundle import BundleSpec, Kind
 from pipeline.config import RunConfig
-from pipeline.domain import Outcome, StageOutput, Status
+from pipeline.domain import StageOutput
 from pipeline.engine import run
 from pipeline.errors import BundleError
+from pipeline.outcome import Outcome, Status
 from pipeline.preprocess import Fit, preprocess
 from pipeline.runtime.ensemble_network import onto_grid, why_no_heatmap
 from pipeline.runtime.network import Batch, Network, Opened
@@ -156,13 +157,13 @@ def test_members_look_only_at_their_rows_and_trunks_once(weights, tmp_path, monk
 
 @pytest.mark.parametrize("wrong", ["fracture-hand-2", "fracture-hand"])
 def test_a_member_without_a_number_fails_closed(weights, tmp_path, monkeypatch, wrong):
-    original = Opened._run
+    original = Opened.evaluate
 
     def broken(self: Opened, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
         values = original(self, names, inputs)
         return [v * np.nan for v in values] if self.spec.name == wrong else values
 
-    monkeypatch.setattr(Opened, "_run", broken)
+    monkeypatch.setattr(Opened, "evaluate", broken)
     (outcome,) = judge(painted(tmp_path, 1), weights)
     assert (outcome.status, outcome.findings) == (Status.FAILED, ())
     assert "hand specialist gave no number" in str(outcome.error)

@@ -308,6 +308,6 @@ def test_hostile_bytes_end_in_a_refusal_and_soon():
 
 
 def test_endless_fields_are_given_up(monkeypatch):
-    monkeypatch.setattr("pipeline.weights.onnx_screen._MOST_FIELDS", 1000)
+    monkeypatch.setattr("pipeline.weights.onnx_screen.MAX_FIELDS", 1000)
     with pytest.raises(BundleError, match="more than 1000 fields"):
         screen(b"\x08\x01" * 2000, "x")

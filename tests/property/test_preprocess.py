@@ -128,7 +128,7 @@ def test_a_large_picture_is_resized_as_pillow_does_in_one_go(
 ) -> None:
     spec = PreprocessSpec(frame="whole", fit=fit)
     banded, _ = preprocess(_noise(size), spec)
-    monkeypatch.setattr("pipeline.preprocess._LARGE_PIXELS", 10**9)
+    monkeypatch.setattr("pipeline.preprocess.LARGE_PIXELS", 10**9)
     whole, _ = preprocess(_noise(size), spec)
     # The last bit of the resize, which the stretch of the grey values magnifies.
     np.testing.assert_allclose(banded, whole, atol=5e-6, rtol=0)

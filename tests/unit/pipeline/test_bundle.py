@@ -37,8 +37,8 @@ def entry(**changes):
 
 
 def test_a_contract_survives_the_metadata():
-    for spec in standard_specs():
-        assert read_contract(spec.to_metadata(), "x.onnx") == spec
+    for valid in standard_specs():
+        assert read_contract(valid.to_metadata(), "x.onnx") == valid
 
 
 OLD = {

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.decision import combine, decide, decide_study, examiners, refusal, route, unjudged
-from pipeline.domain import Flag, ImageRef, OperatingPoint, Verdict
+from pipeline.domain import Flag, ImageRef
 from pipeline.flags import reconcile
+from pipeline.outcome import OperatingPoint, Verdict
 
 HALF = {"elbow": 0.5, "hand": 0.5, "shoulder": 0.5}
 POINT = OperatingPoint("balanced", threshold=0.6, doubt_below=0.4)

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from pipeline.bundle import BundleSpec, Kind
 from pipeline.decision import decide_study, strongest
-from pipeline.domain import (
+from pipeline.domain import ImageRef
+from pipeline.errors import ConfigError
+from pipeline.outcome import (
     FractureCall,
-    ImageRef,
     OperatingPoint,
     Outcome,
     RegionCall,
@@ -25,7 +26,6 @@ from pipeline.domain import (
     Verdict,
     gravest,
 )
-from pipeline.errors import ConfigError
 from pipeline.report.studies_table import STUDY_COLUMNS, StudiesWriter
 from pipeline.studies import pseudonym, studies_by
 

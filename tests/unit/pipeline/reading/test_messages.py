@@ -14,16 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.domain import (
-    Flag,
-    FractureCall,
-    ImageRef,
-    OperatingPoint,
-    Outcome,
-    Placement,
-    Rendered,
-    Status,
-)
+from pipeline.domain import Flag, ImageRef, Placement, Rendered
+from pipeline.outcome import FractureCall, OperatingPoint, Outcome, Status
 from pipeline.outcome_json import to_json
 from pipeline.preprocess import PreprocessSpec
 from pipeline.reading import messages

@@ -20,10 +20,10 @@ import pytest
 import silent_worker
 
 from pipeline.config import RunConfig
-from pipeline.domain import Outcome, Status
 from pipeline.errors import StartError
 from pipeline.io import Room
 from pipeline.io.limits import MAX_FILE_BYTES
+from pipeline.outcome import Outcome, Status
 from pipeline.preprocess import PreprocessSpec
 from pipeline.reading.in_process import InProcessReader
 from pipeline.reading.open_reader import open_reader

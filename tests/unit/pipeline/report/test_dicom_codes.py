@@ -7,7 +7,8 @@ from pydicom.sr._cid_dict import cid_concepts
 from pydicom.sr._concepts_dict import concepts
 from pydicom.sr.coding import Code
 
-from pipeline.domain import REGIONS, Verdict
+from pipeline.domain import REGIONS
+from pipeline.outcome import Verdict
 from pipeline.report.dicom import codes
 
 CONTEXT_GROUPS = [

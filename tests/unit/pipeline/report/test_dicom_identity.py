@@ -14,7 +14,8 @@ from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from pipeline.config import RunConfig
-from pipeline.domain import Flag, ImageRef, OperatingPoint, Outcome, Status
+from pipeline.domain import Flag, ImageRef
+from pipeline.outcome import OperatingPoint, Outcome, Status
 from pipeline.report.dicom.objects import DicomWriter
 
 # ---------------------------------------------------------------------------------- identity

@@ -271,7 +271,7 @@ def test_a_bad_value_that_no_object_needs_prevents_none(tmp_path):
 
 
 def test_a_line_of_very_many_points_stays_closed(monkeypatch, tmp_path):
-    monkeypatch.setattr("pipeline.report.dicom.presentation_state._MOST_POINTS", 10)
+    monkeypatch.setattr("pipeline.report.dicom.presentation_state.MAX_POINTS", 10)
     state = objects(tmp_path, judged(original(tmp_path)))["marks"]
     graphic = state.GraphicAnnotationSequence[0].GraphicObjectSequence[0]
     points = np.reshape(graphic.GraphicData, (-1, 2))

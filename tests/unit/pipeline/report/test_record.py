@@ -11,7 +11,8 @@ import pytest
 from pyarrow import parquet
 from rich.console import Console
 
-from pipeline.domain import FractureCall, ImageRef, OperatingPoint, Outcome, RegionCall, Status
+from pipeline.domain import ImageRef
+from pipeline.outcome import FractureCall, OperatingPoint, Outcome, RegionCall, Status
 from pipeline.report.columns import COLUMNS, RECORD_SCHEMA, TYPES
 from pipeline.report.csv_table import CsvWriter
 from pipeline.report.json_lines import LINES, JsonLinesWriter

@@ -9,17 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.domain import (
-    Flag,
-    FractureCall,
-    HeaderEffect,
-    ImageRef,
-    OperatingPoint,
-    Outcome,
-    RegionCall,
-    Status,
-)
+from pipeline.domain import Flag, ImageRef
 from pipeline.errors import OutputError
+from pipeline.outcome import FractureCall, HeaderEffect, OperatingPoint, Outcome, RegionCall, Status
 from pipeline.outcome_json import from_json, to_json
 from pipeline.report.journal import NAME, begin, read
 from pipeline.report.stream import Mark, Stream, write_whole
