@@ -1,4 +1,4 @@
-"""Codes are DICOM's own, as pydicom carries its tables."""
+"""Codes of the DICOM objects, compared with the tables of the standard in pydicom."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def listed(code: Code) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("group", "code"), [(group, code) for group, members in CONTEXT_GROUPS for code in members]
 )
-def test_codes_of_context_groups_are_in_them_with_their_meaning(group, code):
+def test_codes_of_context_groups_have_their_meaning(group, code):
     members = cid_concepts[group][code.scheme_designator]
     assert code.meaning in [meaning for keyword, meaning in listed(code) if keyword in members]
 
@@ -46,7 +46,7 @@ def test_codes_of_annex_d_have_their_meaning(code):
     assert code.meaning in [meaning for _, meaning in listed(code)]
 
 
-def test_every_answer_has_a_code():
+def test_every_region_verdict_and_target_has_a_code():
     assert set(codes.SITES) == set(REGIONS)
     assert set(codes.PRESENCE) == set(codes.VERDICTS) == set(Verdict)
     assert set(codes.TARGETS) == {"fracture", "abnormality"}
