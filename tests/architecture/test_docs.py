@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 from docs_commands import PAGES, ROOT, shown_commands
-from reference import PAGE, SETTINGS, _keys, reference
+from reference import PAGE, SETTINGS, keys, reference
 
 from pipeline.cli import main
 
@@ -44,7 +44,7 @@ def test_reference_page_is_up_to_date():
 
 @pytest.mark.parametrize("title", SETTINGS)
 def test_every_setting_is_described(title):
-    assert [key for key, _, meaning in _keys(SETTINGS[title][1]) if not meaning] == []
+    assert [key for key, _, meaning in keys(SETTINGS[title][1]) if not meaning] == []
 
 
 @pytest.mark.parametrize(("page", "words"), shown_commands(), ids=lambda value: str(value)[:60])

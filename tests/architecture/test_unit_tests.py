@@ -24,11 +24,10 @@ COLLECT = (
 )
 
 
-def modules(text: str, *, top_only: bool = False) -> set[str]:
-    """Names of the modules that a source file imports, by default also inside functions."""
+def modules(text: str) -> set[str]:
+    """Names of the modules that a source file imports, also inside functions."""
     names = set()
-    tree = ast.parse(text)
-    for node in tree.body if top_only else ast.walk(tree):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -36,9 +35,9 @@ def modules(text: str, *, top_only: bool = False) -> set[str]:
     return names
 
 
-def forbidden(names: set[str]) -> set[str]:
-    """The modules that unit tests of ``pipeline/`` and their helpers may not import."""
-    return {name for name in names if name.split(".")[0] in BLOCKED | {"stages"}}
+def forbidden(text: str) -> set[str]:
+    """The imports that unit tests of ``pipeline/`` and their helpers may not have."""
+    return {name for name in modules(text) if name.split(".")[0] in BLOCKED | {"stages"}}
 
 
 def helpers(file: Path) -> Iterator[Path]:
@@ -52,7 +51,7 @@ def helpers(file: Path) -> Iterator[Path]:
 def sources() -> list[Path]:
     """The unit tests of ``pipeline/`` and all helpers that they import, also indirectly."""
     found: set[Path] = set()
-    pending = [*(TESTS / "unit/pipeline").rglob("*.py"), TESTS / "conftest.py"]
+    pending = [*(TESTS / "unit/pipeline").rglob("*.py")]
     while pending:
         file = pending.pop()
         if file not in found:
@@ -69,9 +68,7 @@ def test_unit_tests_and_helpers_are_checked():
 
 @pytest.mark.parametrize("file", sources(), ids=str)
 def test_unit_tests_of_pipeline_do_not_import_training_packages(file):
-    text = (ROOT / file).read_text(encoding="utf-8")
-    # The fixtures for training, in tests/conftest.py, import inside functions.
-    assert forbidden(modules(text, top_only=file.name == "conftest.py")) == set()
+    assert forbidden((ROOT / file).read_text(encoding="utf-8")) == set()
 
 
 @pytest.mark.parametrize(
@@ -80,10 +77,11 @@ def test_unit_tests_of_pipeline_do_not_import_training_packages(file):
      "from stages.data.index import write_index"],
 )  # fmt: skip
 def test_forbidden_imports_are_detected(text):
-    assert forbidden(modules(text))
+    assert forbidden(text)
 
 
 def test_unit_tests_of_pipeline_are_collected_without_training_packages():
+    """This includes ``conftest.py``, in which only fixtures for training import those packages."""
     done = subprocess.run(
         [sys.executable, "-c", COLLECT, "--collect-only", "-q", "-p", "no:cacheprovider",
          "tests/unit/pipeline"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import queue
 import signal
 import subprocess
 import sys
@@ -175,17 +174,12 @@ def test_stop_ends_a_busy_worker_and_all_threads(tmp_path):
     threads, processes = set(threading.enumerate()), set(psutil.Process().children())
     reader = IsolatedReader(Room(100), 60.0, misbehaving_worker.__name__)
     (worker,) = set(psutil.Process().children()) - processes
-    path = tmp_path / "a"
-    path.write_text("good hang")
-    items: queue.Queue[Item] = queue.Queue()
-
-    def consume() -> None:
-        for item in reader.read(path, OPTIONS, Clock()):
-            items.put(item)
-
-    thread = threading.Thread(target=consume)
+    thread = threading.Thread(target=lambda: read(reader, tmp_path, "breed"))
     thread.start()
-    assert isinstance(items.get(timeout=60.0), Prepared)  # after it, the worker hangs
+    deadline = time.perf_counter() + 60.0
+    while not (tmp_path / "child").exists():  # written by the worker, which then waits
+        assert time.perf_counter() < deadline
+        time.sleep(0.05)
     started = time.perf_counter()
     reader.stop()
     thread.join(10.0)
