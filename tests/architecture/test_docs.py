@@ -47,13 +47,15 @@ def test_every_setting_is_described(title):
     assert [key for key, _, meaning in keys(SETTINGS[title][1]) if not meaning] == []
 
 
-@pytest.mark.parametrize(("page", "words"), shown_commands(), ids=lambda value: str(value)[:60])
-def test_documented_options_exist(page, words):
+@pytest.mark.parametrize(
+    ("page", "command_line"), shown_commands(), ids=lambda value: str(value)[:60]
+)
+def test_documented_options_exist(page, command_line):
     command: click.Command | None = main
     context = click.Context(main, info_name="fxpipe")
-    arguments = list(words[1:])
+    arguments = list(command_line[1:])
     while isinstance(command, click.Group):
-        assert arguments, f"{page}: {' '.join(words)}"
+        assert arguments, f"{page}: {' '.join(command_line)}"
         command = command.get_command(context, arguments.pop(0))
-    assert command is not None, f"{page}: {' '.join(words)}: not a command"
+    assert command is not None, f"{page}: {' '.join(command_line)}: not a command"
     command.make_parser(click.Context(command)).parse_args(arguments)  # raises on an unknown option

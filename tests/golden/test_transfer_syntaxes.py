@@ -163,13 +163,13 @@ def test_damaged_lossless_jpeg_does_not_end_the_process(tmp_path: Path) -> None:
         _one(dicom_file(ds))
 
 
-@pytest.mark.parametrize(("end", "words"), [(b"", "has no end"), (b"\xff\xd9", "damaged")])
+@pytest.mark.parametrize(("end", "error"), [(b"", "has no end"), (b"\xff\xd9", "damaged")])
 @pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless], ids=lambda uid: uid.name)
-def test_truncated_frame_is_refused(syntax: UID, end: bytes, words: str, tmp_path: Path) -> None:
+def test_truncated_frame_is_refused(syntax: UID, end: bytes, error: str, tmp_path: Path) -> None:
     ds = pydicom.dcmread(BytesIO(compressed(dicom(_RAMP, bits=12), syntax, tmp_path)))
     (stream,) = generate_frames(ds.PixelData, number_of_frames=1)
     ds.PixelData = encapsulate([stream[: len(stream) // 2] + end])
-    with pytest.raises(UnreadableImageError, match=words):
+    with pytest.raises(UnreadableImageError, match=error):
         _one(dicom_file(ds))
 
 

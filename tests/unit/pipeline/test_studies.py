@@ -312,15 +312,15 @@ def test_one_row_per_study_in_order_of_appearance(tmp_path):
     assert writer.summary == "4 studies: 1 positive, 1 uncertain, 1 failed, 1 unsupported"
 
 
-def test_without_a_study_there_is_no_file_and_no_old_one(tmp_path):
-    (tmp_path / "studies.csv").write_text("of an earlier run")
+def test_no_table_without_studies_and_an_old_one_is_removed(tmp_path):
+    (tmp_path / "studies.csv").write_text("an earlier run")
     with StudiesWriter(tmp_path / "studies.csv", ROOT, {}) as writer:
         writer.write(outcome("a.png", None, ("hand", 0.6)))
     assert list(tmp_path.iterdir()) == []
     assert writer.summary == ""
 
 
-def test_a_run_that_broke_off_says_nothing_of_studies(tmp_path):
+def test_aborted_run_writes_no_studies_table(tmp_path):
     def broken():
         with StudiesWriter(tmp_path / "studies.csv", ROOT, {}) as writer:
             writer.write(outcome("a.png", "a", ("hand", 0.6)))

@@ -46,14 +46,14 @@ def test_networks_alone_are_measured_on_request(tmp_path):
 
 
 def test_peak_memory_excludes_the_parent_process(tmp_path):
-    held = bytearray(400 * 10**6)
-    held[::1024] = b"x" * len(held[::1024])
+    allocated = bytearray(400 * 10**6)
+    allocated[::1024] = b"x" * len(allocated[::1024])
     (score,), _ = contend([fake("a", tmp_path / "log")], JOB, 1, 3, False, Silent())
     (done,) = score.rounds
     if done.peak_bytes is None:
         assert done.peak_note
     else:
-        assert 10**7 < done.peak_bytes < len(held)
+        assert 10**7 < done.peak_bytes < len(allocated)
 
 
 @pytest.mark.parametrize(

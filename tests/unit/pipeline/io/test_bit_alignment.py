@@ -124,14 +124,14 @@ def test_padding_value_with_more_bits_than_stored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("attributes", "words"),
+    ("attributes", "error"),
     [
         ({"BitsAllocated": 24}, "12 bits stored in 24 allocated"),
         ({"BitsAllocated": 8}, "12 bits stored in 8 allocated"),
     ],
 )
-def test_other_container_sizes_are_refused(attributes: dict[str, Any], words: str) -> None:
-    with pytest.raises(UnreadableImageError, match=words):
+def test_other_container_sizes_are_refused(attributes: dict[str, Any], error: str) -> None:
+    with pytest.raises(UnreadableImageError, match=error):
         _one(dicom_file(dicom(_RAMP, bits=12, **attributes)))
 
 

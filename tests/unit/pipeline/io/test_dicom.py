@@ -287,7 +287,7 @@ def test_error_for_truncated_pixels_gives_both_lengths() -> None:
 
 
 @pytest.mark.parametrize(
-    ("attributes", "words"),
+    ("attributes", "error"),
     [
         ({"Rows": 60000, "Columns": 60000}, "60000 x 60000 px"),
         ({"Rows": 0}, "expected 1 to"),
@@ -295,8 +295,8 @@ def test_error_for_truncated_pixels_gives_both_lengths() -> None:
         ({"PhotometricInterpretation": "HSV"}, "HSV"),
     ],
 )
-def test_impossible_headers_are_refused(attributes: dict[str, Any], words: str) -> None:
-    with pytest.raises(UnreadableImageError, match=words):
+def test_impossible_headers_are_refused(attributes: dict[str, Any], error: str) -> None:
+    with pytest.raises(UnreadableImageError, match=error):
         _one(dicom_file(dicom(_RAMP, **attributes)))
 
 

@@ -83,12 +83,12 @@ def test_dark_8_bit_table_is_not_stretched() -> None:
 @pytest.mark.parametrize("syntax", _SYNTAXES, ids=lambda uid: uid.name)
 @pytest.mark.parametrize(("bits", "first"), [(8, 0), (16, 0), (16, 100), (16, -50)])
 def test_palettes_match_dcmtk(syntax: UID, bits: int, first: int, tmp_path: Path) -> None:
-    entries, words = 200, ">u2" if syntax == ExplicitVRBigEndian else "<u2"
+    entries, word_type = 200, ">u2" if syntax == ExplicitVRBigEndian else "<u2"
     palette: dict[str, Any] = {}
     for number, colour in enumerate(("Red", "Green", "Blue"), 1):
         table = np.arange(entries) * number % entries / (entries - 1)
         data = np.rint(table * (2**bits - 1)).astype("u1" if bits == 8 else "<u2")
-        as_words = np.frombuffer(data.tobytes(), "<u2").astype(words)
+        as_words = np.frombuffer(data.tobytes(), "<u2").astype(word_type)
         palette[f"{colour}PaletteColorLookupTableData"] = as_words.tobytes()
     dtype = np.int16 if first < 0 else np.uint16
     ds = dicom(

@@ -90,7 +90,7 @@ def test_name_with_a_picture_suffix_or_none_claims_a_picture(name: str, claims: 
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "format_name"),
     [
         (b"label,path\n1,x\n", "text"),
         (b"%PDF-1.7 ...", "PDF"),
@@ -101,10 +101,12 @@ def test_name_with_a_picture_suffix_or_none_claims_a_picture(name: str, claims: 
         (bytes(100), "zero bytes"),
     ],
 )
-def test_error_names_the_probable_format(content: bytes, words: str) -> None:
-    with pytest.raises(UnreadableImageError, match=rf"^x\.dcm: found .*{words}.*, expected DICOM"):
+def test_error_names_the_probable_format(content: bytes, format_name: str) -> None:
+    with pytest.raises(
+        UnreadableImageError, match=rf"^x\.dcm: found .*{format_name}.*, expected DICOM"
+    ):
         next(decode(content, Path("folder/x.dcm"), ""))
-    with pytest.raises(NotAPictureError, match=words):
+    with pytest.raises(NotAPictureError, match=format_name):
         next(decode(content, Path("x.csv"), ""))
 
 
