@@ -33,9 +33,9 @@ from .bundle_parts import (
     Target,
     Temperature,
 )
-from .domain import OperatingPoint
 from .errors import BundleError
 from .older_bundles import in_present_form
+from .outcome import OperatingPoint
 from .preprocess import PreprocessSpec
 
 __all__ = [

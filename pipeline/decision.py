@@ -7,23 +7,20 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Literal
 
-from .domain import (
-    ANY_REGION,
-    Flag,
+from .domain import ANY_REGION, Flag, Heatmap, ImageRef
+from .flags import BLANK
+from .io.body_parts import body_part
+from .io.dicom_terms import PROJECTIONS
+from .outcome import (
     FractureCall,
     HeaderEffect,
     HeaderUse,
-    Heatmap,
-    ImageRef,
     OperatingPoint,
     RegionCall,
     StudyCall,
     Verdict,
     gravest,
 )
-from .flags import BLANK
-from .io.body_parts import body_part
-from .io.dicom_terms import PROJECTIONS
 
 Seen = tuple[ImageRef, FractureCall]
 """A picture and the call of a specialist."""

@@ -14,9 +14,10 @@ import numpy as np
 
 from .config import RunConfig
 from .decision import combine, decide, examiners, refusal, route, unjudged
-from .domain import FractureCall, Heatmap, Outcome, RegionCall, StageOutput, Status, Verdict
+from .domain import Heatmap, StageOutput
 from .flags import reconcile, routing
 from .heatmap import to_heatmap
+from .outcome import FractureCall, Outcome, RegionCall, Status, Verdict
 from .reading.prepared_picture import Prepared
 from .runtime.network import Batch, Router, Specialist
 from .runtime.session import Weights

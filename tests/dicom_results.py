@@ -11,19 +11,10 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from pipeline.config import RunConfig
-from pipeline.domain import (
-    Flag,
-    FractureCall,
-    Heatmap,
-    OperatingPoint,
-    Outcome,
-    Placement,
-    RegionCall,
-    Status,
-    XrayImage,
-)
+from pipeline.domain import Flag, Heatmap, Placement, XrayImage
 from pipeline.heatmap import to_heatmap
 from pipeline.io import decode, read_file
+from pipeline.outcome import FractureCall, OperatingPoint, Outcome, RegionCall, Status
 from pipeline.preprocess import PreprocessSpec, preprocess
 from pipeline.render import render
 from pipeline.report.dicom.objects import DicomWriter

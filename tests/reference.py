@@ -81,12 +81,12 @@ def _options(command: click.Command) -> list[str]:
 
 def _settings(model: type[BaseModel]) -> list[str]:
     rows = ["| setting | default | meaning |", "|---|---|---|"]
-    for key, default, meaning in _keys(model):
+    for key, default, meaning in keys(model):
         rows.append(f"| `{key}` | {_cell(default)} | {_cell(meaning)} |")
     return rows
 
 
-def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
     meanings: dict[str, str] = {}
     for base in reversed(model.__mro__):
         if issubclass(base, BaseModel):
@@ -105,7 +105,7 @@ def _keys_of(
     value: BaseModel, prefix: str, model: type[BaseModel]
 ) -> Iterator[tuple[str, str, str]]:
     """A section: the defaults are those of the model that holds it."""
-    for key, _, meaning in _keys(model):
+    for key, _, meaning in keys(model):
         found: object = value
         for part in key.split("."):
             found = getattr(found, part)

@@ -11,11 +11,11 @@ from pipeline.runtime.network import Opened
 def count_rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Rows by the name of the network, counted from now on."""
     rows: dict[str, int] = {}
-    original = Opened._run
+    original = Opened.evaluate
 
     def counted(self: Opened, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
         rows[self.spec.name] = rows.get(self.spec.name, 0) + len(inputs)
         return original(self, names, inputs)
 
-    monkeypatch.setattr(Opened, "_run", counted)
+    monkeypatch.setattr(Opened, "evaluate", counted)
     return rows

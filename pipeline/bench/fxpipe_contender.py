@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from ..config import RunConfig
-from ..domain import Array, Outcome
+from ..domain import Array
 from ..engine import run
 from ..io import decode, read_file
+from ..outcome import Outcome
 from ..preprocess import PreprocessSpec, preprocess
 from ..reading.open_reader import open_reader
 from ..report.csv_table import CsvWriter

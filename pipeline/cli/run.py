@@ -14,9 +14,9 @@ import click
 
 from .. import logging_setup
 from ..config import Device, RunConfig, load
-from ..domain import Outcome
 from ..engine import run
 from ..io.own_output import TABLE
+from ..outcome import Outcome
 from ..progress import Progress, on_stderr, visible
 from ..reading.open_reader import open_reader
 from ..report import ReportWriter, Writer

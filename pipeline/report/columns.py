@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
-from ..domain import REGIONS, HeaderEffect, Status, Verdict
+from ..domain import REGIONS
+from ..outcome import HeaderEffect, Status, Verdict
 
 RECORD_SCHEMA = 3
 """Raised when a column changes its name, place or meaning."""

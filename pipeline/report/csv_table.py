@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any, Self
 
-from ..domain import Outcome
+from ..outcome import Outcome
 from .columns import TYPES, fields_of
 from .record import digests_text, to_record, types_text
 from .stream import BEGINNING, Mark

@@ -18,8 +18,8 @@ from typing import Any, Self
 from pydicom.sr.coding import Code
 
 from .. import DISTRIBUTION, version
-from ..domain import FractureCall, Outcome
 from ..errors import OutputError
+from ..outcome import FractureCall, Outcome
 from .dicom import codes
 from .record import caption, image_text, plain
 from .stream import BEGINNING, Mark

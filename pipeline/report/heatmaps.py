@@ -8,9 +8,9 @@ from typing import Self
 
 from PIL.PngImagePlugin import PngInfo
 
-from ..domain import Outcome
 from ..heatmap import overlay
 from ..io.own_output import MAKER, OVERLAYS
+from ..outcome import Outcome
 from .record import caption, heatmap_files
 from .stream import told, write_whole
 from .writer import Job, Writer

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ..config import RunConfig
-from ..domain import REGIONS, Outcome
+from ..domain import REGIONS
 from ..heatmap import coloured
+from ..outcome import Outcome
 from ..runtime.session import Weights
 from .page_row import URGENCY, to_row, view
 from .provenance import about_run, time_text

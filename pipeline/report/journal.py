@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ..domain import Outcome
+from ..outcome import Outcome
 from ..outcome_json import to_json
 from .record import heatmap_files, image_text
 from .stream import BEGINNING, Mark, Stream, write_whole

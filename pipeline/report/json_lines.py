@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Self
 
-from ..domain import Outcome
+from ..outcome import Outcome
 from .columns import RECORD_SCHEMA
 from .record import finding_record, plain, to_record
 from .stream import BEGINNING, Mark

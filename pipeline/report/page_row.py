@@ -11,18 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..domain import (
-    GRAVITY,
-    FractureCall,
-    Heatmap,
-    Outcome,
-    RegionCall,
-    Rendered,
-    Status,
-    Verdict,
-    by_gravity,
-)
+from ..domain import Heatmap, Rendered
 from ..heatmap import Contour, contours
+from ..outcome import GRAVITY, FractureCall, Outcome, RegionCall, Status, Verdict, by_gravity
 from .columns import IDENTITY
 from .record import finding_record, plain, subject, to_record
 

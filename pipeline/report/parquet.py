@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from ..atomic import replacing
-from ..domain import Outcome
+from ..outcome import Outcome
 from .columns import RECORD_SCHEMA, TYPES, fields_of
 from .json_lines import LINES
 from .record import Record, digests_text, types_text

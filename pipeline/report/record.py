@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..domain import ANY_REGION, FractureCall, ImageRef, Outcome, Verdict
+from ..domain import ANY_REGION, ImageRef
 from ..io.own_output import OVERLAYS
+from ..outcome import FractureCall, Outcome, Verdict
 from .columns import COLUMNS, IDENTITY
 
 Record = dict[str, Any]

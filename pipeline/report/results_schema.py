@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from ..domain import Verdict
+from ..outcome import Verdict
 from .columns import FIELDS, RECORD_SCHEMA
 
 SCHEMA_ID = f"urn:fxpipe:schema:results:{RECORD_SCHEMA}"

@@ -21,10 +21,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..domain import Outcome
 from ..errors import ImageError
 from ..io import read_file
 from ..ordered_pool import in_order
+from ..outcome import Outcome
 from ..outcome_json import from_json
 from .journal import Json
 from .record import path_text

@@ -12,17 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..decision import Seen, decide_study, strongest
-from ..domain import (
-    AGGREGATION,
-    ANY_REGION,
-    GRAVITY,
-    REGIONS,
-    OperatingPoint,
-    Outcome,
-    Status,
-    StudyCall,
-    gravest,
-)
+from ..domain import ANY_REGION, REGIONS
+from ..outcome import AGGREGATION, GRAVITY, OperatingPoint, Outcome, Status, StudyCall, gravest
 from .csv_table import BOM, cell
 from .record import Record, finding_record, image_text
 from .stream import told, write_whole

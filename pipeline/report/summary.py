@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..domain import GRAVITY, Outcome, Status, Verdict
 from ..flags import OWN_OUTPUT
+from ..outcome import GRAVITY, Outcome, Status, Verdict
 from .record import compared, image_text, path_text, plain, subject
 
 MEANING = (

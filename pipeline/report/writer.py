@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ..config import RunConfig
-from ..domain import Outcome
+from ..outcome import Outcome
 from .stream import BEGINNING, Mark, Stream
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 from ..bundle import BundleSpec, Density, FractureSpec, Kind, Precision, read_contract
 from ..config import Device, RunConfig
-from ..domain import ANY_REGION, REGIONS, OperatingPoint
+from ..domain import ANY_REGION, REGIONS
 from ..errors import BundleError, DeviceError, UsageError
 from ..fused_contract import FusedSpec
+from ..outcome import OperatingPoint
 from ..preprocess import PreprocessSpec
 from ..weights.manifest import Manifest, ManifestEntry, read_manifest
 from ..weights.verify import verified

@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.bundle import Estimate
-from pipeline.domain import ANY_REGION, REGIONS, Verdict
+from pipeline.domain import ANY_REGION, REGIONS
+from pipeline.outcome import Verdict
 
 from ..statistics.bootstrap import Flags, Numbers, aurc, drawn_weights, interval, risk_draws
 from ..statistics.metrics import BOOTSTRAPS, Cases, binary_figures, bootstrap, share

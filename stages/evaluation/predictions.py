@@ -20,13 +20,14 @@ import pandas as pd
 
 from pipeline.atomic import write_atomic
 from pipeline.config import RunConfig
-from pipeline.domain import ANY_REGION, REGIONS, Array, Outcome, Placement, StageOutput, XrayImage
+from pipeline.domain import ANY_REGION, REGIONS, Array, Placement, StageOutput, XrayImage
 from pipeline.errors import ImageError, UnreadableImageError, UnsupportedError
 from pipeline.heatmap import on_limb, peak, to_heatmap
 from pipeline.io import decode, read_file
 from pipeline.io.body_parts import body_part
 from pipeline.judge import Judge
 from pipeline.ordered_pool import in_order
+from pipeline.outcome import Outcome
 from pipeline.preprocess import PreprocessSpec
 from pipeline.progress import Progress
 from pipeline.reading.in_process import prepared

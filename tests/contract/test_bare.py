@@ -11,11 +11,12 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
-from bundles import write_bundles, write_png
+from bundles import write_png
 from layouts import draw
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from tables import sample
+from tiny_networks import write_bundles
 
 from pipeline.cli import _COMMANDS
 from stages.data.index import write_index

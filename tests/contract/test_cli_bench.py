@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from bundles import write_bundles, write_png
+from bundles import write_png
 from click.testing import CliRunner, Result
+from tiny_networks import write_bundles
 
 from pipeline.bench.results import PARTS
 from pipeline.cli import bench, main

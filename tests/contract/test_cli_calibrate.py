@@ -9,10 +9,11 @@ import shutil
 import numpy as np
 import onnx
 import pytest
-from bundles import for_all, standard_specs, write_bundles, write_png
+from bundles import for_all, standard_specs, write_png
 from click.testing import CliRunner
 from onnx import numpy_helper
 from tables import sample
+from tiny_networks import write_bundles
 
 from pipeline.bundle import Estimate, read_contract
 from pipeline.cli import main

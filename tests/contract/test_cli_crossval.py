@@ -6,11 +6,11 @@ import json
 
 import pandas as pd
 import pytest
-from bundles import write_bundles
 from click.testing import CliRunner
 from conftest import TINY
 from PIL import Image
 from tables import fracatlas_folder
+from tiny_networks import write_bundles
 
 from pipeline.cli import main
 from pipeline.domain import REGIONS

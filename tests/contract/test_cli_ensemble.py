@@ -6,8 +6,9 @@ import csv
 import json
 
 import pytest
-from bundles import spec, write_bundles
+from bundles import spec
 from click.testing import CliRunner
+from tiny_networks import write_bundles
 
 from pipeline.bundle import Kind
 from pipeline.cli import main

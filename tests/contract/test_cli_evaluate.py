@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from bundles import GATE, for_all, standard_specs, write_bundles, write_png
+from bundles import GATE, for_all, standard_specs, write_png
 from click.testing import CliRunner, Result
 from sklearn import metrics
 from tables import sample
+from tiny_networks import write_bundles
 
 from pipeline.cli import main
 from pipeline.config import RunConfig

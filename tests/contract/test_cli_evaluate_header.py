@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from bundles import paint, write_bundles, write_png
+from bundles import paint, write_png
 from click.testing import CliRunner
 from factories import dicom, dicom_file
 from tables import sample
+from tiny_networks import write_bundles
 
 from pipeline.cli import main
 from pipeline.config import RunConfig

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from bundles import paint, standard_specs, write_bundles
+from bundles import paint, standard_specs
 from click.testing import CliRunner
 from PIL import Image
 from tables import sample
+from tiny_networks import write_bundles
 
 from pipeline.cli import main
 from pipeline.config import RunConfig

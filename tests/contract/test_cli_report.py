@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import for_all, paint, write_bundles, write_png
+from bundles import for_all, paint, write_png
 from click.testing import CliRunner, Result
 from factories import IDENTIFIERS, PATIENT_ID, dicom, dicom_file
+from tiny_networks import write_bundles
 
 from pipeline import version
 from pipeline.cli import main

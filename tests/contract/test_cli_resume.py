@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from bundles import spec, standard_specs, write_bundles, write_png
+from bundles import spec, standard_specs, write_png
 from click.testing import CliRunner, Result
 from run_outputs import leftovers
+from tiny_networks import write_bundles
 
 from pipeline.bundle import Kind
 from pipeline.cli import main

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from bundles import for_all, paint, write_bundles, write_png
+from bundles import for_all, paint, write_png
 from click.testing import CliRunner, Result
 from PIL import Image
+from tiny_networks import write_bundles
 
 from pipeline.cli import main
 from pipeline.report.columns import COLUMNS

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from bundles import paint, standard_specs, write_bundles
+from bundles import paint, standard_specs
 from click.testing import CliRunner, Result
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from tables import sample
+from tiny_networks import write_bundles
 
 from pipeline.bundle import Estimate
 from pipeline.cli import main

@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
-from bundles import paint, spec, standard_specs, write_bundles, write_png
+from bundles import paint, spec, standard_specs, write_png
 from click.testing import CliRunner, Result
 from factories import IDENTIFIERS, dicom, dicom_file
+from tiny_networks import write_bundles
 
 from pipeline.bundle import Estimate, Kind, StoredStudyPoint
 from pipeline.cli import main

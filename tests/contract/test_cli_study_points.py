@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
-from bundles import write_bundles, write_png
+from bundles import write_png
 from click.testing import CliRunner, Result
 from sklearn import metrics
 from tables import sample
+from tiny_networks import write_bundles
 
 from pipeline.bundle import BundleSpec, read_contract
 from pipeline.cli import main

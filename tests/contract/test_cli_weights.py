@@ -12,8 +12,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from bundles import spec, standard_specs, write_bundles
+from bundles import spec, standard_specs
 from click.testing import CliRunner
+from tiny_networks import write_bundles
 
 from pipeline.bundle import Kind, Precision
 from pipeline.cli import main

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-from bundles import GATE, spec, standard_specs, write_bundles, write_png
+from bundles import GATE, spec, standard_specs, write_png
 from click.testing import CliRunner, Result
+from tiny_networks import write_bundles
 
 from pipeline.bundle import Kind
 from pipeline.cli import main

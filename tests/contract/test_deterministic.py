@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import RunConfig
-from pipeline.domain import Outcome
 from pipeline.engine import run
 from pipeline.io import discover
+from pipeline.outcome import Outcome
 from pipeline.report.csv_table import CsvWriter
 from pipeline.report.json_lines import JsonLinesWriter
 from pipeline.runtime.session import Weights, load_bundles

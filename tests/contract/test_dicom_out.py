@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import paint, write_bundles, write_png
+from bundles import paint, write_png
 from click.testing import CliRunner, Result
 from dicom_results import DIGESTS, judged
 from external_readers import need
@@ -18,6 +18,7 @@ from factories import IDENTIFIERS, bone, dicom, dicom_file
 from PIL import Image
 from pydicom import dcmread
 from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage
+from tiny_networks import write_bundles
 
 from pipeline.cli import main
 from pipeline.config import RunConfig

@@ -16,13 +16,14 @@ import malicious_files
 import misbehaving_worker
 import numpy as np
 import pytest
-from bundles import paint, write_bundles, write_png
+from bundles import paint, write_png
+from tiny_networks import write_bundles
 
 from pipeline.config import RunConfig
-from pipeline.domain import Outcome, Status
 from pipeline.engine import Engine
 from pipeline.errors import BusyError, DeviceError
 from pipeline.io import Room, discover
+from pipeline.outcome import Outcome, Status
 from pipeline.reading.in_process import InProcessReader
 from pipeline.reading.worker_pool import IsolatedReader
 from pipeline.report.record import path_text, to_record
@@ -215,7 +216,7 @@ def test_what_the_device_does_wrong_is_raised_and_later_files_are_answered(engin
         raise DeviceError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Network, "_run", refuse)
+        patch.setattr(Network, "evaluate", refuse)
         with pytest.raises(DeviceError, match="out of memory"):
             engine.read(NamedBytes("a.png", HAND))
     assert engine.read(NamedBytes("a.png", HAND))[0].status is Status.OK

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from bundles import write_bundles, write_png
+from bundles import write_png
 from signal_handling import as_in_the_foreground
+from tiny_networks import write_bundles
 
 ROOT = Path(__file__).parents[2]
 FXPIPE = "from pipeline.cli import main; main()"

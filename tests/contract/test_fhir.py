@@ -4,14 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
-from bundles import write_bundles, write_png
+from bundles import write_png
 from click.testing import CliRunner
 from factories import IDENTIFIERS, PATIENT_ID, dicom, dicom_file, ramp
 from fhir.resources.R4B import get_fhir_model_class
 from fhir.resources.R4B.bundle import Bundle
+from tiny_networks import write_bundles
 
 from pipeline.cli import main
-from pipeline.domain import ImageRef, Outcome, Status
+from pipeline.domain import ImageRef
+from pipeline.outcome import Outcome, Status
 from pipeline.report.fhir import FhirWriter
 
 WORDS = {"positive": "Present", "uncertain": "Undetermined", "negative": "Absent"}

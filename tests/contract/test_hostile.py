@@ -17,8 +17,9 @@ import misbehaving_worker
 import numpy as np
 import pydicom
 import pytest
-from bundles import write_bundles, write_png
+from bundles import write_png
 from processes import watched
+from tiny_networks import write_bundles
 
 from pipeline.errors import UnreadableImageError
 from pipeline.io import Room, read_file

@@ -8,10 +8,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from bundles import paint, write_bundles, write_png
+from bundles import paint, write_png
 from click.testing import CliRunner, Result
 from factories import dicom, dicom_file
 from pydicom import dcmread
+from tiny_networks import write_bundles
 
 from pipeline.cli import main
 from pipeline.io.own_output import TABLE_BEGINS, without_results

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from bundles import write_bundles, write_png
+from bundles import write_png
 from click.testing import CliRunner, Result
 from factories import dicom, dicom_file, ramp
 from pyarrow import parquet
+from tiny_networks import write_bundles
 
 from pipeline.cli import main
 from pipeline.report.columns import COLUMNS, RECORD_SCHEMA

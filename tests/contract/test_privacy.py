@@ -10,13 +10,14 @@ from pathlib import Path
 import layouts
 import numpy as np
 import pytest
-from bundles import paint, write_bundles
+from bundles import paint
 from click.testing import CliRunner
 from factories import dicom, dicom_file
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from tiny_networks import write_bundles
 
 from pipeline.cli import main
 

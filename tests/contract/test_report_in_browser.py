@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 from pipeline.cli import main
 from pipeline.config import RunConfig
-from pipeline.domain import Outcome
 from pipeline.engine import run
 from pipeline.heatmap import contours
+from pipeline.outcome import Outcome
 from pipeline.report.page_row import URGENCY
 from pipeline.runtime.session import load_bundles
 

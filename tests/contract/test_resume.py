@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import paint, write_bundles
+from bundles import paint
 from factories import dicom, dicom_file
 from PIL import Image
 from run_outputs import leftovers
+from tiny_networks import write_bundles
 
 ROOT = Path(__file__).parents[2]
 KILLS = 50

@@ -3,10 +3,11 @@
 import json
 
 import pytest
-from bundles import write_bundles, write_png
+from bundles import write_png
 from click.testing import CliRunner
 from factories import dicom, dicom_file, ramp
 from jsonschema import Draft202012Validator, ValidationError
+from tiny_networks import write_bundles
 
 from pipeline.cli import main
 from pipeline.report.columns import COLUMNS, RECORD_SCHEMA

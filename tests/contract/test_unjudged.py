@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from bundles import paint, write_bundles
+from bundles import paint
 from click.testing import CliRunner, Result
 from factories import IDENTIFIERS, dicom, dicom_file
 from pydicom.fileset import FileSet
@@ -19,6 +19,7 @@ from pydicom.uid import (
     GrayscaleSoftcopyPresentationStateStorage,
     KeyObjectSelectionDocumentStorage,
 )
+from tiny_networks import write_bundles
 
 from pipeline.cli import main
 from pipeline.io.dicomdir import listed_study, studies_of

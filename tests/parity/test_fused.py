@@ -7,20 +7,11 @@ import logging
 import numpy as np
 import onnx
 import pytest
-from bundles import (
-    FINE_PX,
-    GATE,
-    SPEC,
-    ensemble,
-    for_all,
-    paint,
-    spec,
-    standard_specs,
-    write_bundles,
-)
+from bundles import GATE, SPEC, for_all, paint, spec, standard_specs
 from onnx import numpy_helper
 from PIL import Image
 from pydantic import ValidationError
+from tiny_networks import FINE_PX, ensemble, write_bundles
 
 from pipeline.bundle import Kind, Precision
 from pipeline.config import RunConfig

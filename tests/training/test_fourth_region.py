@@ -19,13 +19,14 @@ from textwrap import indent
 import numpy as np
 import pandas as pd
 import pytest
-from bundles import paint, write_bundles, write_png
+from bundles import paint, write_png
 from click.testing import CliRunner
 from factories import dicom, dicom_file
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import dcmread
 from tables import sample
+from tiny_networks import write_bundles
 
 from pipeline.cli import main
 from stages.data.index import write_index

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pydicom.sr.coding import Code
 
-from ...domain import Verdict
+from ...outcome import Verdict
 from ...regions import TABLE
 
 SITES = {region.name: Code(region.site[0], "SCT", region.site[1]) for region in TABLE}

@@ -13,8 +13,8 @@ from typing import Any
 from highdicom import SOPClass
 
 from ...config import RunConfig
-from ...domain import FractureCall, Outcome
 from ...io.own_output import MAKER, SERIES
+from ...outcome import FractureCall, Outcome
 from ..record import finding_record
 from .origin import Origin
 

@@ -15,9 +15,9 @@ from highdicom import SOPClass
 
 from ... import version
 from ...config import RunConfig
-from ...domain import Outcome, Status
 from ...errors import ImageError
 from ...io.warning_filter import quiet
+from ...outcome import Outcome, Status
 from ..record import plain
 from ..stream import write_whole
 from ..writer import Job, Writer

@@ -10,18 +10,20 @@ from highdicom import pr
 from highdicom.color import CIELabColor
 from pydicom.dataset import Dataset
 
-from ...domain import FractureCall, Heatmap, Outcome
+from ...domain import Heatmap
 from ...heatmap import CONTOUR_COLOUR, Contour, contours
 from ...io.dicom import is_big_endian, pixel_aspect
 from ...io.frames import stored_frames
 from ...io.grey import Table, is_inverted, modality_extremes, modality_table, voi_table
 from ...io.header import first_item, header_number, of_frame, window
+from ...outcome import FractureCall, Outcome
 from ..record import caption, subject
 from .object_provenance import Kind, Run, complete, identification, tracking_uid
 from .origin import Origin
 
-# A value of an explicit VR has 65534 bytes at most, and a point takes eight.
-_MOST_POINTS = 8000
+MAX_POINTS = 8000
+"""Most points of one line: an element of explicit VR has at most 65534 bytes, a point takes 8."""
+
 _LINE_SHARE = 0.05
 """Height of a line of text, as a share of the displayed area."""
 _MOST_ASPECT_TERM = 10_000
@@ -107,7 +109,7 @@ def _graphics(
 
 def _thinned(line: Contour) -> Contour:
     """The line with as many points as one element can hold, closed as it was."""
-    step = -(-len(line) // _MOST_POINTS)
+    step = -(-len(line) // MAX_POINTS)
     return line if step == 1 else np.vstack([line[:-1:step], line[:1]])
 
 

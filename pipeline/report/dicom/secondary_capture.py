@@ -9,8 +9,9 @@ from highdicom import UID
 from highdicom.sc import SCImage
 from highdicom.sr import CodedConcept
 
-from ...domain import FractureCall, Heatmap, Outcome, Rendered
+from ...domain import Heatmap, Rendered
 from ...heatmap import overlay
+from ...outcome import FractureCall, Outcome
 from ..record import caption
 from . import codes
 from .object_provenance import Kind, Run, complete, identification

@@ -7,8 +7,9 @@ from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.sr.codedict import codes as dicom_codes
 from pydicom.sr.coding import Code
 
-from ...domain import ANY_REGION, FractureCall, Outcome
+from ...domain import ANY_REGION
 from ...io.own_output import MAKER
+from ...outcome import FractureCall, Outcome
 from ..record import subject
 from ..summary import INTENDED_USE, MEANING
 from . import codes

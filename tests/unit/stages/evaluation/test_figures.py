@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from bundles import spec, write_bundles
+from bundles import spec
 from prediction_tables import row, table
 from tables import sample
+from tiny_networks import write_bundles
 
 from pipeline.bundle import Estimate, Kind
 from pipeline.config import RunConfig

@@ -8,18 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import (
-    SPEC,
-    TRUNK,
-    ensemble,
-    for_all,
-    network,
-    spec,
-    standard_specs,
-    write_bundles,
-    write_png,
-)
+from bundles import SPEC, TRUNK, for_all, spec, standard_specs, write_png
 from tables import sample
+from tiny_networks import ensemble, network, write_bundles
 
 from pipeline.bundle import BundleSpec, Kind, Precision
 from pipeline.config import RunConfig
