@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from bundles import spec, standard_specs, write_bundles, write_png
 from click.testing import CliRunner, Result
-from run_outputs import leftovers
+from run_outputs import output_contents
 
 from pipeline.bundle import Kind
 from pipeline.cli import main
@@ -62,7 +62,7 @@ def break_off(rows: int, *arguments: object) -> None:
 def equals_an_uninterrupted_run(*arguments: object) -> bool:
     """But for overlays of pictures that are there no more: no row names them."""
     assert fxpipe(*arguments, output="whole").exit_code == 0
-    found, wanted = leftovers(Path("results")), leftovers(Path("whole"))
+    found, wanted = output_contents(Path("results")), output_contents(Path("whole"))
     more = set(found) - set(wanted)
     return wanted == {name: found.get(name) for name in wanted} and all(
         name.startswith("heatmaps/") for name in more
@@ -151,7 +151,7 @@ def test_a_file_that_could_not_be_read_is_tried_again(place):
 
 def test_another_configuration_is_refused_with_the_differences(place):
     break_off(6)
-    before = leftovers(place / "results")
+    before = output_contents(place / "results")
     result = fxpipe("--operating-point", "specific", "--set", "contour=0.4", "--fhir")
     assert result.exit_code == 2
     for line in (
@@ -162,7 +162,7 @@ def test_another_configuration_is_refused_with_the_differences(place):
         "--restart",
     ):
         assert line in result.stderr
-    assert leftovers(place / "results") == before
+    assert output_contents(place / "results") == before
     assert fxpipe("--operating-point", "specific", "--restart").exit_code == 0
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pydicom
 import pytest
 from bundles import write_bundles, write_png
-from processes import watched
+from processes import run_measured
 
 from pipeline.errors import UnreadableImageError
 from pipeline.io import Room, read_file
@@ -48,7 +48,7 @@ def fxpipe(folder: Path, *words: object) -> tuple[int, int, list[dict[str, str]]
     weights = write_bundles(folder.parent / "weights")
     options = ["--input", folder, "--output", folder.parent / "out", "--weights", weights]
     command = [sys.executable, "-c", code, "run", "--quiet", "--device", "cpu", *options, *words]
-    status, peak, seen = watched(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    status, peak, seen = run_measured(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert not [pid for pid in seen if Path(f"/proc/{pid}").exists()]
     with (folder.parent / "out/results.csv").open(encoding="utf-8", newline="") as file:
         return status, peak, list(csv.DictReader(file))
@@ -127,7 +127,7 @@ def test_crashes_and_hangs_cost_one_row_each_in_a_whole_run(tmp_path):
     weights = write_bundles(tmp_path / "weights")
     path = os.pathsep.join([str(ROOT), str(Path(misbehaving_worker.__file__).parent)])
     words = ["--input", folder, "--output", tmp_path / "out", "--weights", weights]
-    status, peak, seen = watched(
+    status, peak, seen = run_measured(
         [
             *(sys.executable, "-c", code, "run", "--quiet", "--device", "cpu"),
             *("--timeout-per-file", 3, *words),

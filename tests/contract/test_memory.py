@@ -9,7 +9,7 @@ from pathlib import Path
 import factories
 import numpy as np
 import pytest
-from processes import watched
+from processes import run_measured
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +38,7 @@ def test_large_pictures_stay_within_a_gigabyte(tmp_path):
     words = ["--input", source, "--output", tmp_path / "out", "--weights", ROOT / "weights"]
     code = "from pipeline.cli import main; main()"
     options = ["--quiet", "--workers", 4, "--device", "cpu"]
-    status, peak, _ = watched(
+    status, peak, _ = run_measured(
         [sys.executable, "-c", code, "run", *options, *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )

@@ -15,7 +15,7 @@ import pytest
 from bundles import paint, write_bundles
 from factories import dicom, dicom_file
 from PIL import Image
-from run_outputs import leftovers
+from run_outputs import output_contents
 
 ROOT = Path(__file__).parents[2]
 KILLS = 50
@@ -95,10 +95,10 @@ def test_fifty_kills(tmp_path):
     assert sum(run["kills"] for run in runs) >= KILLS
     assert {run["code"] for run in runs} == {1}  # some of the files are broken
     assert "going on with the unfinished run" in result.stderr
-    whole = leftovers(tmp_path / "whole")
+    whole = output_contents(tmp_path / "whole")
     assert len(whole["results.csv"]) == len(whole["results.jsonl"]) > 40
     assert {"report.html", "results.fhir.json", "results.parquet", "studies.csv"} < set(whole)
     assert any(row["heatmap"] for row in whole["results.parquet"])
     assert any(name.endswith(".dcm") for name in whole)
     for run in runs[1:]:
-        assert leftovers(tmp_path / run["folder"]) == whole, (run, result.stderr)
+        assert output_contents(tmp_path / run["folder"]) == whole, (run, result.stderr)
