@@ -1,4 +1,4 @@
-"""What other systems may rely on: every line is as the printed schema says."""
+"""Every line of results.jsonl is valid according to the printed JSON Schema."""
 
 import json
 
@@ -24,7 +24,7 @@ def schema() -> dict:
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory) -> list[dict]:
-    """Of a positive picture, an unsupported one, a broken one, a text and a DICOM file."""
+    """Lines for a positive, an unsupported and a broken picture, a text and a DICOM file."""
     folder = tmp_path_factory.mktemp("schema")
     inputs = folder / "in"
     inputs.mkdir()
@@ -41,14 +41,14 @@ def lines(tmp_path_factory) -> list[dict]:
     return [json.loads(line) for line in (folder / "out/results.jsonl").read_text().splitlines()]
 
 
-def test_the_schema_names_its_version_and_every_column(schema):
+def test_schema_has_its_version_and_every_column(schema):
     assert schema["$id"].endswith(f":{RECORD_SCHEMA}")
     assert schema["properties"]["schema_version"]["const"] == RECORD_SCHEMA
     added = {"schema_version", "findings", "flag_reasons", "header"}
     assert set(schema["properties"]) == {*COLUMNS, *added} == set(schema["required"])
 
 
-def test_every_line_is_as_promised(schema, lines):
+def test_every_line_is_valid(schema, lines):
     assert {line["status"] for line in lines} == {"ok", "unsupported", "failed"}
     for line in lines:
         Draft202012Validator(schema).validate(line)
