@@ -1,4 +1,4 @@
-"""Fixtures of the tests of ``fxpipe evaluate``."""
+"""Fixtures of the tests of the commands."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ import pytest
 from bundles import write_bundles
 from command_line import fxpipe
 from evaluated_pictures import painted_table
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """A working folder with weights in it."""
+    write_bundles(tmp_path / "weights")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FXPIPE_WEIGHTS", raising=False)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

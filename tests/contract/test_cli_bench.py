@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from bundles import write_bundles, write_png
+from bundles import write_png
 from click.testing import Result
 from command_line import fxpipe
 
@@ -18,16 +18,13 @@ SHORT = ("--rounds", "2", "--pictures", "5", "--set", "batch_size=2")
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
+def place(place) -> Path:
     """A working folder with weights, three pictures, and one that cannot be decoded."""
-    write_bundles(tmp_path / "weights")
-    write_png(tmp_path / "in/a.png", {"hand": 0.9}, {"hand": 0.9})
-    write_png(tmp_path / "in/b.png", {"elbow": 0.9, "hand": 0.9})
-    write_png(tmp_path / "in/c.png", {})
-    (tmp_path / "in/d.png").write_bytes(b"")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FXPIPE_WEIGHTS", raising=False)
-    return tmp_path
+    write_png(place / "in/a.png", {"hand": 0.9}, {"hand": 0.9})
+    write_png(place / "in/b.png", {"elbow": 0.9, "hand": 0.9})
+    write_png(place / "in/c.png", {})
+    (place / "in/d.png").write_bytes(b"")
+    return place
 
 
 def run_bench(*arguments: object) -> Result:

@@ -17,7 +17,7 @@ from pipeline.runtime.session import load_bundles
 from stages.data.index import write_index
 
 
-def test_it_is_used_for_regions_without_a_specialist(evaluated, tmp_path):
+def test_specialist_for_all_regions_is_used_for_regions_without_their_own(evaluated, tmp_path):
     trunk, router, _, hand, _ = standard_specs()
     write_bundles(tmp_path / "weights", [trunk, router, hand, for_all()[1]])
     fxpipe(
@@ -38,7 +38,7 @@ def test_it_is_used_for_regions_without_a_specialist(evaluated, tmp_path):
     assert evaluation["region"]["accuracy"]["pictures"] > 0
 
 
-def test_it_needs_no_region_stage_and_no_regions_in_the_table(tmp_path):
+def test_specialist_for_all_regions_needs_no_region_stage_and_no_regions(tmp_path):
     samples = []
     for n in range(16):
         label = n % 2

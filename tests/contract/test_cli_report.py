@@ -28,15 +28,6 @@ HOSTILE = (
 )
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
-    """A working folder with weights in it."""
-    write_bundles(tmp_path / "weights")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FXPIPE_WEIGHTS", raising=False)
-    return tmp_path
-
-
 def run(*arguments: object) -> Result:
     return fxpipe("run", "--input", "in", "--device", "cpu", *arguments)
 
@@ -193,7 +184,7 @@ def test_no_page_without_the_option(place):
     assert sorted(p.name for p in (place / "results").iterdir()) == ["results.csv", "results.jsonl"]
 
 
-def test_one_specialist_for_all_regions(place):
+def test_specialist_for_all_regions(place):
     write_bundles(place / "for-all", for_all())
     write_png(place / "in/a.png", {}, {"all": 0.9})
     assert run("--report", "--weights", "for-all").exit_code == 0

@@ -25,14 +25,11 @@ ALL = ("--report", "--fhir", "--parquet", "--studies", "folder")
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
+def place(place) -> Path:
     """A working folder with weights and ten pictures in it."""
-    write_bundles(tmp_path / "weights")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FXPIPE_WEIGHTS", raising=False)
     for i in range(10):
-        write_png(tmp_path / f"in/{i // 5}/{i}.png", {"hand": 0.9}, {"hand": 0.05 + 0.1 * i})
-    return tmp_path
+        write_png(place / f"in/{i // 5}/{i}.png", {"hand": 0.9}, {"hand": 0.05 + 0.1 * i})
+    return place
 
 
 def run(*arguments: object, output: str = "results", source: str = "in") -> Result:
@@ -153,7 +150,7 @@ def test_other_configuration_is_refused_and_differences_are_listed(place):
     assert run("--operating-point", "specific", "--restart").exit_code == 0
 
 
-def test_settings_of_speed_may_change(place):
+def test_performance_settings_may_change(place):
     break_off_run(6)
     result = run("--batch-size", 1, "--workers", 1)
     assert "4 files done" in result.stderr

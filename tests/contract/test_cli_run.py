@@ -18,15 +18,6 @@ ROOT = Path(__file__).parents[2]
 HERE = ("--device", "cpu", "--set", "isolate=false")
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
-    """A working folder with weights in it."""
-    write_bundles(tmp_path / "weights")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FXPIPE_WEIGHTS", raising=False)
-    return tmp_path
-
-
 def rows(output: Path = Path("results")) -> list[dict[str, str]]:
     with (output / "results.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))

@@ -19,15 +19,6 @@ UIDS = ("1.2.826.0.1.3680043.77.1", "1.2.826.0.1.3680043.77.2")
 SECRETS = (*IDENTIFIERS, *UIDS, "2.25.1001", "2.25.1003")
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
-    """A working folder with weights in it."""
-    write_bundles(tmp_path / "weights")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FXPIPE_WEIGHTS", raising=False)
-    return tmp_path
-
-
 def run(*arguments: object) -> Result:
     return fxpipe("run", "--device", "cpu", *arguments)
 
@@ -112,7 +103,7 @@ def test_studies_by_the_folders_of_mura(place):
     assert rows("results")[0]["study"] == ""
 
 
-def test_one_folder_a_study_and_whatever_lies_in_it(place):
+def test_every_folder_is_one_study(place):
     write_png(place / "in/=a/1.png", {"hand": 0.9}, {"hand": 0.9})
     write_png(place / "in/=a/2.png", {"elbow": 0.9}, {"elbow": 0.1})
     (place / "in/b").mkdir()
@@ -120,11 +111,10 @@ def test_one_folder_a_study_and_whatever_lies_in_it(place):
     (place / "in/c").mkdir()
     (place / "in/c/letter.txt").write_text("Dear colleague")
     assert run("--input", "in", "--studies", "folder").exit_code == 1
-    told = [(r["study"], r["status"], r["regions"], r["verdict"]) for r in rows()]
-    assert told == [
+    assert [(r["study"], r["status"], r["regions"], r["verdict"]) for r in rows()] == [
         ("'=a", "ok", "elbow;hand", "positive"), ("b", "failed", "", ""),
     ]  # fmt: skip
-    # The letter is no picture of a study.
+    # A text file is not a picture of a study.
     assert [r["study"] for r in rows("results")] == ["'=a", "'=a", "b", ""]
 
 

@@ -25,15 +25,12 @@ def ungated_specs():
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
+def place(place) -> Path:
     """A working folder with weights, a typical hand, and one far from all training pictures."""
-    write_bundles(tmp_path / "weights")
-    write_bundles(tmp_path / "older", ungated_specs())
-    write_png(tmp_path / "in/near.png", {"hand": 0.9}, {"hand": 0.9})
-    write_png(tmp_path / "in/strange.png", {"hand": 0.9}, {"hand": 0.9}, strange=0.9)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FXPIPE_WEIGHTS", raising=False)
-    return tmp_path
+    write_bundles(place / "older", ungated_specs())
+    write_png(place / "in/near.png", {"hand": 0.9}, {"hand": 0.9})
+    write_png(place / "in/strange.png", {"hand": 0.9}, {"hand": 0.9}, strange=0.9)
+    return place
 
 
 def run(*words: object) -> Result:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import paint, write_bundles, write_png
+from bundles import paint, write_png
 from click.testing import Result
 from command_line import fxpipe, run_python
 from dicom_results import DIGESTS, judged
@@ -27,18 +27,15 @@ FORMATS = {".csv", ".jsonl", ".png", ".dcm"}
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
+def place(place) -> Path:
     """A working folder with weights, a positive hand twice, a negative hand, and a knee."""
-    write_bundles(tmp_path / "weights")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FXPIPE_WEIGHTS", raising=False)
-    folder = tmp_path / "in"
+    folder = place / "in"
     write_png(folder / "d.png", {"hand": 0.9}, {"hand": 0.9})
     pictures = [paint({"hand": 0.9}, {"hand": 0.9}), paint({"hand": 0.9}), paint({})]
     for number, (name, pixels) in enumerate(zip("abc", pictures, strict=True)):
         ds = dicom(pixels, SOPInstanceUID=f"2.25.{number + 1}")
         (folder / f"{name}.dcm").write_bytes(dicom_file(ds))
-    return tmp_path
+    return place
 
 
 def run(*arguments: object, source: str = "in") -> Result:

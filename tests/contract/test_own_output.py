@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from bundles import paint, write_bundles, write_png
+from bundles import paint, write_png
 from click.testing import Result
 from command_line import fxpipe
 from factories import dicom, dicom_file
@@ -21,14 +21,11 @@ HAND = {"hand": 0.9}
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
+def place(place) -> Path:
     """A working folder with weights and two positive hands, one of them DICOM."""
-    write_bundles(tmp_path / "weights")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FXPIPE_WEIGHTS", raising=False)
-    write_png(tmp_path / "in/a.png", HAND, HAND)
-    (tmp_path / "in/b.dcm").write_bytes(dicom_file(dicom(paint(HAND, HAND))))
-    return tmp_path
+    write_png(place / "in/a.png", HAND, HAND)
+    (place / "in/b.dcm").write_bytes(dicom_file(dicom(paint(HAND, HAND))))
+    return place
 
 
 def run(*arguments: object) -> Result:

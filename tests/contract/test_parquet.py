@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from bundles import write_bundles, write_png
+from bundles import write_png
 from click.testing import Result
 from command_line import break_off, fxpipe, run_python
 from factories import dicom, dicom_file, ramp
@@ -20,19 +20,16 @@ RESULT = Path("results/results.parquet")
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
+def place(place) -> Path:
     """A working folder with weights and inputs of every status, one of them with two frames."""
-    write_bundles(tmp_path / "weights")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FXPIPE_WEIGHTS", raising=False)
     for i in range(6):
-        write_png(tmp_path / f"in/{i}.png", {"hand": 0.9}, {"hand": 0.05 + 0.18 * i})
-    write_png(tmp_path / "in/both.png", {"hand": 0.9, "elbow": 0.9}, {"hand": 0.4, "elbow": 0.6})
-    write_png(tmp_path / "in/knee.png", {})
-    (tmp_path / "in/broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+        write_png(place / f"in/{i}.png", {"hand": 0.9}, {"hand": 0.05 + 0.18 * i})
+    write_png(place / "in/both.png", {"hand": 0.9, "elbow": 0.9}, {"hand": 0.4, "elbow": 0.6})
+    write_png(place / "in/knee.png", {})
+    (place / "in/broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     frames = ramp(64, 48, 0, 4095)
-    (tmp_path / "in/z.dcm").write_bytes(dicom_file(dicom(frames[None].repeat(2, axis=0))))
-    return tmp_path
+    (place / "in/z.dcm").write_bytes(dicom_file(dicom(frames[None].repeat(2, axis=0))))
+    return place
 
 
 def run(*arguments: object) -> Result:

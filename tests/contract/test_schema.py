@@ -59,7 +59,7 @@ def test_every_line_is_valid(schema, lines):
     ("key", "value"),
     [("probability", 1.5), ("status", "fine"), ("sha256", "x"), ("surplus", 1), ("path", None)],
 )
-def test_what_is_not_promised_is_refused(schema, lines, key, value):
+def test_invalid_lines_are_refused(schema, lines, key, value):
     with pytest.raises(ValidationError):
         Draft202012Validator(schema).validate(lines[0] | {key: value})
     missing = {name: entry for name, entry in lines[0].items() if name != "verdict"}

@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from bundles import paint, write_bundles
+from bundles import paint
 from click.testing import Result
 from command_line import fxpipe
 from factories import IDENTIFIERS, dicom, dicom_file
@@ -26,15 +26,6 @@ from pipeline.studies import pseudonym
 
 HAND = {"hand": 0.9}
 UIDS = ("1.2.826.0.1.3680043.77.1", "1.2.826.0.1.3680043.77.2")
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
-    """A working folder with weights."""
-    write_bundles(tmp_path / "weights")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FXPIPE_WEIGHTS", raising=False)
-    return tmp_path
 
 
 def run(*arguments: object) -> Result:
