@@ -223,7 +223,7 @@ def test_table_without_label_column_exits_2_and_lists_its_columns(build_index, t
     names = [draw(tmp_path / "x" / f"{n}.png", n).name for n in range(3)]
     rows = [["path", "Befund"], *([name, "Fraktur"] for name in names)]
     result = build_index("--input", sheet(tmp_path / "x/my.csv", rows), code=2)
-    assert "no known column holds labels, splits_by_origin path, Befund" in result.stderr
+    assert "no known column holds labels, found path, Befund" in result.stderr
     assert "hint: name it: --columns label=COLUMN" in result.stderr
     assert not (tmp_path / "index.csv").exists()
 
@@ -232,7 +232,7 @@ def test_long_list_of_faults_is_shortened(build_index, tmp_path):
     rows = [["path", "label"], *([f"{n}.png", "1"] for n in range(123))]
     result = build_index("--input", sheet(tmp_path / "my.csv", rows), code=1)
     assert "123 fault(s)" in result.stderr
-    assert result.stderr.count(" not splits_by_origin") == 10
+    assert result.stderr.count(" not found") == 10
     assert result.stderr.rstrip().endswith("  - and 113 more")
 
 
@@ -283,7 +283,7 @@ def test_one_region_of_mura_is_accepted(build_index, tmp_path):
 def test_unknown_layout_exits_2_and_lists_the_layouts(build_index, tmp_path):
     draw(tmp_path / "odd" / "a.png", 1)
     result = build_index("--input", tmp_path / "odd", code=2)
-    assert "splits_by_origin a.png, expected one of these layouts" in result.stderr
+    assert "found a.png, expected one of these layouts" in result.stderr
     assert "- mura: train/ or valid/" in result.stderr
     assert "hint: name the layout with --layout" in result.stderr
 
