@@ -107,7 +107,7 @@ def test_other_values_for_the_gate_are_refused(place):
 
 
 def test_run_is_not_resumed_with_another_gate(place):
-    break_off(1, run)
+    break_off(2, run)
     result = run("--set", "gate=off")
     assert result.exit_code == 2
     assert re.findall(r"^  - (\w+): was (\w+), now (\w+)$", result.stderr, re.MULTILINE) == [
