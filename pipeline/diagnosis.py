@@ -63,14 +63,15 @@ class Plan:
 
 Findings = Iterator[Finding]
 
-_NEEDED = ("numpy", "pillow", "pydicom", "pydantic", "pandas", "click", "rich")
+_NEEDED = ("numpy", "pillow", "pydicom", "pydantic", "click", "rich")
 _PRESENT = ("python-gdcm", "torch")
 _RUNTIMES = (
     *("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino"),
     *("onnxruntime-rocm", "onnxruntime-qnn", "onnxruntime-training"),
 )
 _EXTRAS = {
-    "train": ("torch", "timm", "lightning", "onnx", "sklearn"),
+    "evaluate": ("matplotlib", "onnx", "pandas", "sklearn", "scipy"),
+    "train": ("torch", "timm", "lightning", "onnxscript", "safetensors"),
     "dicom": ("highdicom",),
     "parquet": ("pyarrow",),
     "notebooks": ("jupyterlab", "ipywidgets"),

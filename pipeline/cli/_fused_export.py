@@ -75,7 +75,7 @@ def make_order(given: Given, weights: Path, precisions: tuple[str, ...]) -> Orde
     Raises:
         UsageError: A target holds something already, or there are no pictures to compare on.
     """
-    with needs("train"):
+    with needs("evaluate"):
         from stages.export.fused import Order, refuse_targets
     source = given.source or weights.resolve().parent / "samples"
     if given.source is None and not source.is_dir():

@@ -39,7 +39,7 @@ def command(ctx: click.Context, source: Path, output: Path, quiet: bool) -> None
     `excluded`.
     """
     logging_setup.configure()
-    with needs("train"):
+    with needs("evaluate"):
         from stages.data.audit import audit
         from stages.data.audit_page import PAGE, TABLE, describe_audit, write_audit
         from stages.data.index import read_table

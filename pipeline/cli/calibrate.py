@@ -72,7 +72,7 @@ def command(
     trained on, and what is published must come from others again.
     """
     logging_setup.configure(logging.WARNING if quiet else logging.INFO)
-    with needs("train"):
+    with needs("evaluate"):
         from stages.data.index import read_index
         from stages.export.recalibrate import Wanted, recalibrate
     table = read_index(index)

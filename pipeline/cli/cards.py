@@ -41,9 +41,12 @@ def command(
     what was tried are kept: to list a changed NOTICE.md, nothing needs to be named.
     """
     logging_setup.configure()
-    with needs("train"):
+    with needs("evaluate"):
         from stages.bundles.model_cards import write_cards
-        from stages.experiments.crossval_table import side_by_side
-    rows = side_by_side(tried) if tried else None
+    rows = None
+    if tried:
+        with needs("train"):
+            from stages.experiments.crossval_table import side_by_side
+        rows = side_by_side(tried)
     for path in write_cards(weights, evaluation, rows, single_look):
         click.echo(path)

@@ -54,7 +54,7 @@ def command(
     part.
     """
     logging_setup.configure(logging.WARNING if quiet else logging.INFO)
-    with needs("train"):
+    with needs("evaluate"):
         from stages.data.index import read_index
         from stages.export.ensemble import Order, Pick, make_ensemble
         from stages.export.recalibrate import Wanted, labelled

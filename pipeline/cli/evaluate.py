@@ -131,7 +131,7 @@ def command(
     logging_setup.configure()
     if not shifts and (only_shifts or limit or show):
         raise click.UsageError("--only-shifts, --limit and --show need --shifts")
-    with needs("train"):
+    with needs("evaluate"):
         from stages.data.index import read_index
         from stages.evaluation.evaluate import EvaluationRequest, chosen_rows, evaluate
         from stages.evaluation.shift_sheet import draw_contact_sheet

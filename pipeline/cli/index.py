@@ -126,7 +126,7 @@ def command(
     every split. Equal files are of one patient. Faults are listed, and then no table is written.
     """
     logging_setup.configure(logging.WARNING if quiet else logging.INFO)
-    with needs("train"):
+    with needs("evaluate"):
         from stages.data.adapters.columns import parse_columns
         from stages.data.adapters.layouts import read_layout, recognise
         from stages.data.adapters.negatives import read_negatives
@@ -148,7 +148,7 @@ def command(
     samples = settle_twins([*samples, *others])
     samples = join_confirmed(samples, pairs, output.parent)
     held = held_out(samples, hold_out)
-    with needs("train"):
+    with needs("evaluate"):
         samples = _split(samples, held, len(others), split, seed, parts)
     allow_leaks |= split == "picture"
     leaks = _check_leaks(samples, output, allow_leaks)

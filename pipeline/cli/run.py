@@ -97,6 +97,7 @@ _FOLDER = PathOption()
     "it stopped, or begin anew. Where it holds none, both begin.",
 )
 @click.option("--quiet", is_flag=True, help="No progress and no summary; warnings remain.")
+@click.option("--verbose", is_flag=True, help="Also log the device, and worker processes that end.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -108,6 +109,7 @@ def command(
     settings: tuple[str, ...],
     resume: bool,
     quiet: bool,
+    verbose: bool,
     **options: Any,
 ) -> None:
     """Judge every picture of --input: which region, and is there a fracture?
@@ -116,7 +118,7 @@ def command(
     above --set, --set above --config. A text in the CSV that a spreadsheet would run as a
     formula gets an apostrophe in front.
     """
-    logging_setup.configure()
+    logging_setup.configure(logging.INFO if verbose else logging.WARNING)
     few_arenas()
     given = {key: value for key, value in options.items() if value is not None}
     config = load(RunConfig, file, settings, given)

@@ -7,6 +7,7 @@ file at a time. It is killed on timeout and replaced when it has ended.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,8 @@ from ..timing import Clock
 from . import messages
 from .prepared_picture import Item, Prepared, ReadOptions, next_frame, unread
 from .worker_process import Process
+
+log = logging.getLogger(__name__)
 
 _WORKER = f"{__package__}.worker"
 _POLL_S = 0.1
@@ -107,6 +110,7 @@ class IsolatedReader:
             worker = self._idle.pop() if self._idle else None
         if worker is not None and worker.ended:
             worker.close()
+            log.warning("worker %d %s between two files; it is replaced", worker.pid, worker.exit)
             with self._lock:
                 self._workers.discard(worker)
             worker = None
@@ -192,6 +196,11 @@ class _Reading:
                     raise messages.WireError(f"found a message of kind {kind!r}")
         except (messages.WireError, *messages.MALFORMED):
             ending = self.worker.ending(self.timeout_s)
+            log.info(
+                "%a: worker %d %s after %.1f s; it is replaced",
+                self.source.name, self.worker.pid, self.worker.exit,
+                time.perf_counter() - started,
+            )  # fmt: skip
             if pending is not None:
                 self.failed_at = next_frame(pending.image)
                 yield pending
@@ -211,6 +220,10 @@ class _Reading:
         self.clock.add({str(name): float(s) for name, s in message["seconds"].items()})
         self.worker.busy = False
         if message["last"]:
+            log.info(
+                "%a: worker %d is replaced, to return its memory",
+                self.source.name, self.worker.pid,
+            )  # fmt: skip
             self.worker.kill()
 
     def _unread(self, reason: str, started: float) -> Item:

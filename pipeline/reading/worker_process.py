@@ -80,6 +80,21 @@ class Process:
         """Whether the process has ended."""
         return self._process.poll() is not None
 
+    @property
+    def pid(self) -> int:
+        """Process ID."""
+        return self._process.pid
+
+    @property
+    def exit(self) -> str:
+        """How the process ended, for the log."""
+        code = self._process.poll()
+        if code is None:
+            return "is running"
+        if self._overdue:
+            return "was killed at its time limit"
+        return f"was killed by signal {-code}" if code < 0 else f"ended with exit status {code}"
+
     def wait_ready(self) -> None:
         """Wait until the worker has finished its imports.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import pytest
 from bundles import write_bundles, write_png
+from command_line import run_python
 from layouts import draw
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -55,21 +56,21 @@ COMMAND_LINES = {
     ("run", "--input", "in", "--device", "cpu"): "",
     ("run", "--input", "in", "--device", "cpu", "--dicom-out", "objects"): "dicom",
     ("run", "--input", "in", "--device", "cpu", "--parquet"): "parquet",
-    ("index", "--input", "classes", "--parts", "3", "--output", "made.csv"): "train",
-    ("audit", *TABLE): "train",
+    ("index", "--input", "classes", "--parts", "3", "--output", "made.csv"): "evaluate",
+    ("audit", *TABLE): "evaluate",
     ("train-stage", "region", *TABLE): "train",
     ("train-stage", "fracture", "--region", "hand", *TABLE): "train",
     ("augment", *TABLE, "--show", "sheet.png"): "train",
     ("crossval", "region", *TABLE): "train",
     ("crossval", "fracture", "--region", "hand", *TABLE): "train",
-    ("calibrate", "--input", "index.csv", "--output", "new"): "train",
+    ("calibrate", "--input", "index.csv", "--output", "new"): "evaluate",
     ("export", *TABLE): "train",
-    ("export", "--fused", "--input", "in"): "train",
-    ("ensemble", "--region", "hand", "--member", "weights", "--member", "weights"): "train",
-    ("evaluate", *TABLE): "train",
+    ("export", "--fused", "--input", "in"): "evaluate",
+    ("ensemble", "--region", "hand", "--member", "weights", "--member", "weights"): "evaluate",
+    ("evaluate", *TABLE): "evaluate",
     ("compare", "--weights", "weights", *TABLE): "train",
     ("bench", "--input", "in", "--device", "cpu", "--rounds", "1", "--only", "torch"): "train",
-    ("cards", *WEIGHTS): "train",
+    ("cards", *WEIGHTS): "evaluate",
     ("weights", "list"): "",
     ("weights", "verify"): "",
     ("weights", "pack", "--output", "w.zip"): "",
@@ -88,6 +89,7 @@ def modules_of(extras: tuple[str, ...]) -> list[str]:
         canonicalize_name(Requirement(text).name)
         for extra in extras
         for text in project["optional-dependencies"][extra]
+        if Requirement(text).name != project["name"]  # an extra that includes another one
     }
     return sorted(
         module
@@ -100,7 +102,7 @@ def modules_of(extras: tuple[str, ...]) -> list[str]:
 def results(tmp_path_factory) -> dict[tuple[str, ...], tuple[int, str, str]]:
     """Exit code, output and unexpected exception of every command line."""
     home = tmp_path_factory.mktemp("bare")
-    hidden = modules_of(("train", "dicom", "parquet", "sign"))
+    hidden = modules_of(("train", "evaluate", "dicom", "parquet", "sign"))
     assert {"torch", "sklearn", "onnx", "highdicom", "pyarrow", "cryptography"} <= set(hidden)
     (home / "path").mkdir()
     (home / "path/sitecustomize.py").write_text(HIDE.format(hidden=hidden))
@@ -120,6 +122,19 @@ def results(tmp_path_factory) -> dict[tuple[str, ...], tuple[int, str, str]]:
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout.splitlines()[-1])
     return {words: tuple(row) for words, row in zip(COMMAND_LINES, rows, strict=True)}
+
+
+def test_extra_evaluate_does_not_need_extra_train():
+    modules = [
+        "stages.bundles.model_cards", "stages.data.adapters.layouts", "stages.data.audit_page",
+        "stages.evaluation.evaluate", "stages.evaluation.shift_sheet", "stages.export.ensemble",
+        "stages.export.fused", "stages.export.recalibrate",
+    ]  # fmt: skip
+    hidden = modules_of(("train",))
+    assert {"torch", "timm", "lightning"} <= set(hidden)
+    code = "\n".join([HIDE.format(hidden=hidden), *(f"import {module}" for module in modules)])
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_command_is_run():
