@@ -1,4 +1,4 @@
-"""Contenders that do nothing, in processes that can be spawned: they import this module."""
+"""Benchmark contenders without networks, in an importable module for spawned processes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pipeline.errors import DeviceError
 
 
 class Fake:
-    """Writes its name into a log for every job, and fails where it was told to.
+    """A contender that writes its name into a log for every job and can fail at one of them.
 
     Args:
-        name: Its own.
-        log: File that all share.
-        fails_at: Number of the job, the warm-up being 0, at which it does not go on.
-        how: ``leaves`` (the process ends), ``refuses``, or ``forgets`` (a row).
+        name: Name of the contender.
+        log: Log file, shared by all contenders.
+        fails_at: Number of the job that fails; the warm-up has number 0.
+        how: ``leaves`` (the process exits with code 7), ``refuses`` (it raises ``DeviceError``), or
+            ``forgets`` (it reports one row too few).
     """
 
     def __init__(self, name: str, log: Path, fails_at: int, how: str) -> None:

@@ -21,7 +21,7 @@ from .stream import told
 from .writer import Job, Writer
 
 _TYPES = {int: pa.int64(), float: pa.float64()}
-_ROWS = 10_000
+GROUP_ROWS = 10_000
 """In a row group, and in memory at the same time."""
 
 
@@ -68,7 +68,7 @@ class ParquetWriter(Writer):
 
     def _groups(self) -> Iterator[list[Record]]:
         with self._lines.open(encoding="utf-8") as lines:
-            while group := [_row(line) for line in islice(lines, _ROWS)]:
+            while group := [_row(line) for line in islice(lines, GROUP_ROWS)]:
                 yield group
 
 

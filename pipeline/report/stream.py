@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from ..atomic import sync, write_atomic
@@ -76,7 +77,7 @@ class Stream:
         content = "".join(self._waiting).encode("utf-8")
         self._waiting.clear()
         with told(self.path):
-            self._put(content)
+            write_all(self._file, content)
         self._size += len(content)
         self._crc = zlib.crc32(content, self._crc)
 
@@ -107,10 +108,16 @@ class Stream:
         finally:
             self._file.close()
 
-    def _put(self, content: bytes) -> None:
-        view = memoryview(content)
-        while view:  # a disk that is nearly full takes a part
-            view = view[self._file.write(view) :]
+
+def write_all(file: FileIO, content: bytes) -> None:
+    """Write the whole content to an unbuffered file.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    view = memoryview(content)
+    while view:  # a nearly full disk accepts only a part
+        view = view[file.write(view) :]
 
 
 def write_whole(path: Path, content: bytes) -> None:
