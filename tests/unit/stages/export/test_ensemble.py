@@ -170,9 +170,7 @@ def test_ensemble_replaces_an_ensemble(index, tmp_path):
     made = make(index, tmp_path / "two", Pick(tmp_path / "one", "fracture-hand-1"), third)
     weights = opened(tmp_path / "two")
     assert made.members["fracture-hand-1"].startswith("fracture-hand-1 of")
-    assert [n.spec.name for n in weights.trunks.values()] == [
-        "trunk"
-    ]  # without the other
+    assert [n.spec.name for n in weights.trunks.values()] == ["trunk"]  # without the other
     with pytest.raises(ConfigError, match="fracture-hand is an ensemble itself"):
         make(index, tmp_path / "three", tmp_path / "one", third)
 
@@ -187,9 +185,7 @@ def test_members_for_all_regions(index, tmp_path):
     weights = opened(tmp_path / "new")
     assert (weights.region, list(weights.fracture)) == (None, ["all"])
     hands = write_bundles(tmp_path / "hands")
-    made = make(
-        index, tmp_path / "mixed", hands, base
-    )  # a member for all regions
+    made = make(index, tmp_path / "mixed", hands, base)  # a member for all regions
     assert made.calibrated.pictures == 32
     assert set(opened(tmp_path / "mixed").fracture) == {"elbow", "hand", "shoulder"}
 
