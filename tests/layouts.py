@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 from tables import picture
 
+from stages.samples import Sample
+
 Rows = Iterable[Sequence[object]]
 
 
@@ -166,3 +168,8 @@ def studies(home: Path, headers: Sequence[dict[str, object]]) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(factories.dicom_file(ds))
     return root
+
+
+def by_place(rows: Iterable[Sample], root: Path) -> dict[str, Sample]:
+    """Rows by the path of their picture relative to ``root``."""
+    return {row.path.resolve().relative_to(root.resolve()).as_posix(): row for row in rows}

@@ -75,7 +75,7 @@ def command(
 
         from ._training import read_training_table, refuse_leaks
     logging_setup.configure(logging.WARNING if quiet else logging.INFO)
-    read = {file: read_system(file, words) for file, words in _by_system(systems, settings)}
+    read = {file: read_system(file, words) for file, words in by_system(systems, settings)}
     table = read_training_table(source, allow_leaks)
     config = load(RunConfig, None, (), {"device": device})
     origin = {
@@ -105,7 +105,7 @@ def command(
     click.echo(f"\n{output / 'comparison.md'}")
 
 
-def _by_system(
+def by_system(
     systems: tuple[Path, ...], settings: tuple[str, ...]
 ) -> Iterator[tuple[Path, list[str]]]:
     """Each system with its settings: those of every system, then its own.

@@ -31,7 +31,6 @@ from .figures import (
     cross_region_figures,
     fracture_figures,
     plain_figures,
-    pointing_figures,
     risk_figures,
     subgroup_figures,
 )
@@ -40,6 +39,7 @@ from .header import header_figures
 from .limb import limb_figures
 from .page import write_page
 from .plots import draw_all
+from .pointing import pointing_figures
 from .predictions import predict, read_predictions, write_predictions
 from .routing import end_to_end_figures, region_figures
 from .studies import study_figures

@@ -34,8 +34,9 @@ from ..samples import Index
 from ..settings import RESNET50, FractureConfig, RegionConfig, StageConfig, StartConfig, differences
 from ..stage_spec import StageSpec, Types, check_types, fracture_stage, label_kind, region_stage
 from .assessment import assess
+from .environment import versions
 from .initial_weights import Initial, find_initial, read_shipped
-from .loop import BEST, LAST, train, versions
+from .loop import BEST, LAST, train
 from .progress_output import kept_log
 from .region_thresholds import check_supported, fit_gate, fit_routes
 

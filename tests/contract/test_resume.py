@@ -16,6 +16,7 @@ from bundles import paint
 from factories import dicom, dicom_file
 from PIL import Image
 from run_outputs import output_contents
+from tiny_networks import write_bundles
 
 ROOT = Path(__file__).parents[2]
 KILLS = 50
