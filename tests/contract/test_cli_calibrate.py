@@ -164,7 +164,7 @@ def test_one_for_all_regions_is_calibrated_by_itself_on_every_labelled_picture(t
     [
         (("--output", "{weights}"), 2, "the folder is not empty"),
         (("--split", "val", "--output", "{new}"), 2, "too few labelled pictures in split val"),
-        (("--output", "{new}", "--input", "nowhere.csv"), 2, "found 2 of them, wanted one"),
+        (("--output", "{new}", "--input", "nowhere.csv"), 2, "given 2 times"),
         (("--sensitivity", "1.5", "--output", "{new}"), 2, "1.5"),
     ],
 )

@@ -159,7 +159,7 @@ def test_nobody_is_named_unless_it_is_asked_for(place):
     assert fxpipe("--report", "--identifiers", "keep").exit_code == 0
     assert Page().rows[0]["identity"]["PatientID"] == PATIENT_ID
     text = Path("results/report.html").read_text(encoding="utf-8")
-    assert "this page names patients" in text
+    assert "this page contains patient names" in text
 
 
 def test_the_page_says_where_its_answers_come_from(place):

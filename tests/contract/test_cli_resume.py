@@ -73,7 +73,7 @@ def test_it_goes_on_by_itself_and_the_summary_tells_all(place):
     break_off(7, *ALL)
     result = fxpipe(*ALL)
     assert result.exit_code == 0, result.output
-    assert "going on with the unfinished run in results: 5 files done\n" in result.stderr
+    assert "resuming the unfinished run in results: 5 files done\n" in result.stderr
     assert "10 in all" in result.stdout
     assert "2 studies" in result.stdout
     assert "0/0.png" in result.stdout
@@ -100,12 +100,12 @@ def test_it_may_break_off_again_and_again(place):
 @pytest.mark.parametrize(
     ("change", "done", "why"),
     [
-        (lambda: write_png(Path("in/0/2.png"), {"hand": 0.9}, {"hand": 0.99}), 2, "0/2.png: chan"),
-        (lambda: write_png(Path("in/0/15.png"), {"elbow": 0.9}), 2, "0/15.png: a file that came"),
-        (lambda: Path("in/0/3.png").unlink(), 3, "0/4.png: a file that came, or 0/3.png went"),
+        (lambda: write_png(Path("in/0/2.png"), {"hand": 0.9}, {"hand": 0.99}), 2, "0/2.png was chan"),
+        (lambda: write_png(Path("in/0/15.png"), {"elbow": 0.9}), 2, "0/15.png was added"),
+        (lambda: Path("in/0/3.png").unlink(), 3, "0/4.png was added, or 0/3.png was removed"),
         (lambda: [p.unlink() for p in Path("in").rglob("[3-9].png")], 3, None),
         (lambda: Path("in/1/9.png").unlink(), 6, None),
-        (lambda: [p.unlink() for p in Path("results/heatmaps").iterdir()], 5, ".png: gone"),
+        (lambda: [p.unlink() for p in Path("results/heatmaps").iterdir()], 5, ".png is missing"),
     ],
 )
 def test_files_that_changed_came_or_went(place, change, done, why):
@@ -114,7 +114,7 @@ def test_files_that_changed_came_or_went(place, change, done, why):
     result = fxpipe(*ALL)
     assert result.exit_code == 0
     assert f"{done} files done" in result.stderr
-    assert ("is done again (" in result.stderr) == bool(why)
+    assert ("are done again (" in result.stderr) == bool(why)
     assert why is None or why in result.stderr
     assert equals_an_uninterrupted_run(*ALL)
 
@@ -132,7 +132,7 @@ def test_what_a_power_cut_or_a_spreadsheet_does_to_an_output(place, name, harm):
     path.unlink() if harm == "gone" else path.write_bytes(damaged[harm])
     result = fxpipe(*ALL)
     assert result.exit_code == 0
-    assert ("going on" in result.stderr) == ((name, harm) != (NAME, "gone"))
+    assert ("resuming" in result.stderr) == ((name, harm) != (NAME, "gone"))
     assert equals_an_uninterrupted_run(*ALL)
 
 
@@ -155,7 +155,8 @@ def test_another_configuration_is_refused_with_the_differences(place):
     result = fxpipe("--operating-point", "specific", "--set", "contour=0.4", "--fhir")
     assert result.exit_code == 2
     for line in (
-        "results: found an unfinished run of another configuration, wanted the same",
+        "results: it contains an unfinished run of another configuration; to resume, the "
+        "configuration must be the same",
         "  - operating_point: was unset, now specific",
         "  - contour: was 0.5, now 0.4",
         "  - fhir: was False, now True",
@@ -216,10 +217,10 @@ def test_a_full_disk_is_3_and_the_run_can_go_on(place, monkeypatch, code):
     result = fxpipe("--fhir")
     assert result.exit_code == 3
     assert "cannot be written: " + os.strerror(code) in result.stderr
-    assert "it goes on where it stopped" in result.stderr
+    assert "it resumes where it stopped" in result.stderr
     monkeypatch.undo()
     monkeypatch.chdir(place)
-    assert "going on with" in fxpipe("--fhir").stderr
+    assert "resuming" in fxpipe("--fhir").stderr
     assert equals_an_uninterrupted_run("--fhir")
 
 
@@ -259,7 +260,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(place, number, code):
         patch.setattr(CsvWriter, "write", stopped)
         result = fxpipe(*ALL)
     assert result.exit_code == code
-    assert "stopped after 4 files; the same command goes on from there" in result.stderr
+    assert "stopped after 4 files; the same command resumes from there" in result.stderr
     assert "4 files done" in fxpipe(*ALL).stderr
     assert equals_an_uninterrupted_run(*ALL)
 

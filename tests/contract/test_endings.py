@@ -114,7 +114,7 @@ def test_a_run_that_is_stopped_while_it_writes_leaves_no_thread_at_work(tmp_path
     with as_in_the_foreground():
         result = python(STOPPED_WHILE_WRITING, *words, capture_output=True)
     assert result.returncode == 143, result.stderr
-    assert "the same command goes on from there" in result.stderr
+    assert "the same command resumes from there" in result.stderr
 
 
 def test_without_a_stdout_there_is_nothing_to_print():

@@ -223,9 +223,9 @@ def test_what_an_answer_means_is_said_once_and_a_probability_beside_its_threshol
     meaning = page.window.locator("#meaning")
     meaning.locator("summary").click()
     words = " ".join(meaning.inner_text().split())
-    assert "does not mean that the shoulder is the place" in words
-    assert "What lies off the limb" in words
-    assert "Negative excludes nothing" in words
+    assert "does not mean that the fracture is in the shoulder" in words
+    assert "Evidence outside a rough mask of the limb" in words
+    assert "Negative does not exclude a fracture" in words
     chances = [" ".join(c.split()) for c in page.window.locator("td.chance").all_text_contents()]
     assert all("positive from 0." in chance for chance in chances[:14])
     findings = page.window.locator("td.about").all_text_contents()
@@ -240,7 +240,7 @@ def test_the_evidence_that_is_not_shown_is_told(browser, report, tmp_path):
     page = Opened(browser, tmp_path / "report.html")
     page.window.get_by_text("IMG0001380.jpg").click()
     told = page.window.locator("#panel").inner_text()
-    assert "40 % of what speaks for the finding lies off the limb and is not shown" in told
+    assert "40 % of the evidence for the finding is outside the limb and is not shown" in told
     assert page.said == []
     page.window.close()
 

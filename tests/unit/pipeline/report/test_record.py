@@ -275,5 +275,5 @@ def test_summary_of_many_shows_the_worst_and_says_where_the_rest_is():
     many[20] = failed("bad.png")
     text = shown_summary(many)
     assert text.index("hit.png") < text.index("bad.png") < text.index("n0.png")
-    assert "350 more, less grave: see out/results.csv" in text
+    assert "350 more, less severe: see out/results.csv" in text
     assert "400 in all: 1 positive, 1 failed, 398 negative" in text
