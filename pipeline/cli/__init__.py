@@ -27,7 +27,7 @@ _COMMANDS = {
     "ensemble": "Combine several fracture bundles into one specialist.",
     "evaluate": "Measure bundles on a table, stage by stage and end to end.",
     "compare": "Train several systems on one table and compare their figures.",
-    "bench": "Measure the speed on this machine and compare it with other implementations.",
+    "bench": "Measure the speed here, compared with other implementations.",
     "cards": "Write a model card for each bundle.",
     "weights": "List, verify, pack and install weights.",
     "doctor": "Check what works on this machine, and what does not.",

@@ -100,7 +100,11 @@ def test_it_may_break_off_again_and_again(place):
 @pytest.mark.parametrize(
     ("change", "done", "why"),
     [
-        (lambda: write_png(Path("in/0/2.png"), {"hand": 0.9}, {"hand": 0.99}), 2, "0/2.png was chan"),
+        (
+            lambda: write_png(Path("in/0/2.png"), {"hand": 0.9}, {"hand": 0.99}),
+            2,
+            "0/2.png was chan",
+        ),
         (lambda: write_png(Path("in/0/15.png"), {"elbow": 0.9}), 2, "0/15.png was added"),
         (lambda: Path("in/0/3.png").unlink(), 3, "0/4.png was added, or 0/3.png was removed"),
         (lambda: [p.unlink() for p in Path("in").rglob("[3-9].png")], 3, None),
