@@ -20,7 +20,7 @@ _COMMANDS = {
     "index": "Build and check the table of training pictures.",
     "audit": "Find leaks between the splits of a table.",
     "augment": "Draw training pictures with their augmentations.",
-    "train-stage": "Train one stage on an index.",
+    "train-stage": "Train one stage on a table of pictures.",
     "crossval": "Cross-validate one stage by group.",
     "calibrate": "Set thresholds from your own pictures, without training.",
     "export": "Turn a training run into a bundle.",

@@ -76,11 +76,11 @@ def command(
         from stages.data.index import read_index
         from stages.export.recalibrate import Wanted, recalibrate
     table = read_index(index)
-    wanted = Wanted(sensitivity, specificity, split, points_only, study_by)  # type: ignore[arg-type]
+    request = Wanted(sensitivity, specificity, split, points_only, study_by)  # type: ignore[arg-type]
     rows = sum(sample.label is not None for sample in table.samples if sample.split == split)
     with on_stderr(rows, quiet, "pictures") as progress:
         calibrated = recalibrate(
-            table, weights or default_weights(), output, wanted, load(RunConfig), progress
+            table, weights or default_weights(), output, request, load(RunConfig), progress
         )
     for region, new in calibrated.items():
         print_calibration(region, new)

@@ -59,7 +59,7 @@ def _print(findings: list[Finding]) -> None:
     from ._console import stdout_console
 
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("", "what", "found"):
+    for column in ("", "check", "result"):
         table.add_column(column, overflow="fold")
     for finding in findings:
         verdict = Text(finding.verdict, style=_COLOURS[finding.verdict])

@@ -60,10 +60,10 @@ def command(
         from stages.export.recalibrate import Wanted, labelled
     table = read_index(index)
     order = Order(region, tuple(Pick(*_parts(member)) for member in members), weights)
-    wanted = Wanted(sensitivity, specificity, split, True, study_by)  # type: ignore[arg-type]
-    rows = len(labelled(table, wanted.split, region))
+    request = Wanted(sensitivity, specificity, split, True, study_by)  # type: ignore[arg-type]
+    rows = len(labelled(table, request.split, region))
     with on_stderr(rows, quiet, "pictures") as progress:
-        result = make_ensemble(table, order, output, wanted, load(RunConfig), progress)
+        result = make_ensemble(table, order, output, request, load(RunConfig), progress)
     click.echo(f"{result.name}: the mean of {len(result.members)} members")
     for name, source in result.members.items():
         click.echo(f"  {name}: {source}")
