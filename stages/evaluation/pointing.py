@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.bundle import Estimate
-from pipeline.domain import Verdict
+from pipeline.outcome import Verdict
 
 from ..statistics.bootstrap import Flags, Numbers
 from ..statistics.metrics import bootstrap, share

@@ -133,7 +133,7 @@ def test_init_and_from_exclude_each_other(project, tmp_path):
     words = ("train-stage", "fracture", "--region", "hand", "--index", project / "index.csv")
     result = fxpipe(*words, "--init", "none", "--from", project / "runs/region")
     assert result.exit_code == 2
-    assert "--from goes on" in result.stderr
+    assert "--init and --from exclude each other" in result.stderr
     result = fxpipe(
         *(*words, "--from", project / "runs/region", "--output", tmp_path / "run", "--quiet"),
         *("--set", "train.arch=cnn_gap", "--set", "data.workers=0"),

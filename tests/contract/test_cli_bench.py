@@ -67,7 +67,7 @@ def test_table_describes_the_measurement(place):
     result = run_bench("--input", "in", "--only", "fxpipe-fp32-cpu", *SHORT)
     assert result.exit_code == 0, result.output
     assert "fxpipe-fp32-cpu" in result.stdout
-    about = "5 pictures of 3 files, read again; 1 left out that cannot be decoded; 32 x 32 px"
+    about = "5 pictures of 3 files, read again; 1 skipped (cannot be decoded); 32 x 32 px"
     assert f"{about}; batches of 2; 2 rounds" in result.stdout
     assert result.stdout.endswith("bench.json\n")
 
@@ -173,7 +173,10 @@ def test_auto_measures_both_devices_if_both_work(place, monkeypatch):
     [
         (["--input", "nowhere"], "nowhere"),
         (["--input", "bad"], "1 file(s) of which none can be decoded"),
-        (["--input", "in", "--only", "tensorflow"], "--only tensorflow: no such contender"),
+        (
+            ["--input", "in", "--only", "tensorflow"],
+            "--only tensorflow: there is no such contender",
+        ),
         (["--input", "in", "--only", "torch-l"], "wanted one of fxpipe-fp32-cpu"),
         (["--input", "in", "--set", "batch_sise=2"], "did you mean batch_size?"),
         (["--input", "in", "--output", "in/a.png/x.json"], "cannot be written"),

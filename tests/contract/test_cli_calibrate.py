@@ -162,7 +162,7 @@ def test_specialist_for_all_regions_is_calibrated_separately_on_all_labelled_pic
     [
         (("--output", "{weights}"), 2, "the folder is not empty"),
         (("--split", "val", "--output", "{new}"), 2, "too few labelled pictures in split val"),
-        (("--output", "{new}", "--input", "nowhere.csv"), 2, "found 2 of them, wanted one"),
+        (("--output", "{new}", "--input", "nowhere.csv"), 2, "given 2 times"),
         (("--sensitivity", "1.5", "--output", "{new}"), 2, "1.5"),
     ],
 )

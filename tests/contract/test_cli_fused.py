@@ -243,11 +243,11 @@ def test_commands_that_need_separate_stages_refuse_a_fused_graph(painted, tmp_pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--output", "{new}"), "--output without --fused"),
-        (("--triton", "{new}", "--input", "{home}"), "--input and --triton without --fused"),
-        (("--fused", "--set", "pictures=2", "--index", "x"), "--index and --set changes nothing"),
+        (("--output", "{new}"), "--output: no effect without --fused"),
+        (("--triton", "{new}", "--input", "{home}"), "--input and --triton: no effect without"),
+        (("--fused", "--set", "pictures=2", "--index", "x"), "--index and --set: no effect"),
         (("--fused", "--output", "{home}"), "not empty"),
-        (("--fused", "--weights", "{home}/weights/.."), "no samples/ beside"),
+        (("--fused", "--weights", "{home}/weights/.."), "there is no samples/ next to"),
         (("--fused", "--weights", "{home}/weights", "--run", "{home}/none"), "no finished run"),
         (("--fused", "--input", "{home}/nowhere"), "nowhere"),
     ],

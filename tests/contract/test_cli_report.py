@@ -150,7 +150,7 @@ def test_patients_are_named_only_on_request(place):
     assert run("--report", "--identifiers", "keep").exit_code == 0
     assert Page().rows[0]["identity"]["PatientID"] == PATIENT_ID
     text = Path("results/report.html").read_text(encoding="utf-8")
-    assert "this page names patients" in text
+    assert "this page contains patient names" in text
 
 
 def test_page_shows_weights_settings_and_version(place):

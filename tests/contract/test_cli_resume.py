@@ -58,7 +58,7 @@ def test_run_is_resumed_and_the_summary_counts_all_rows(place):
     break_off_run(7, *ALL)
     result = run(*ALL)
     assert result.exit_code == 0, result.output
-    assert "going on with the unfinished run in results: 5 files done\n" in result.stderr
+    assert "resuming the unfinished run in results: 5 files done\n" in result.stderr
     assert "10 in all" in result.stdout
     assert "2 studies" in result.stdout
     assert "0/0.png" in result.stdout
@@ -85,12 +85,16 @@ def test_run_can_be_interrupted_several_times(place):
 @pytest.mark.parametrize(
     ("change", "done", "why"),
     [
-        (lambda: write_png(Path("in/0/2.png"), {"hand": 0.9}, {"hand": 0.99}), 2, "0/2.png: chan"),
-        (lambda: write_png(Path("in/0/15.png"), {"elbow": 0.9}), 2, "0/15.png: a file that came"),
-        (lambda: Path("in/0/3.png").unlink(), 3, "0/4.png: a file that came, or 0/3.png went"),
+        (
+            lambda: write_png(Path("in/0/2.png"), {"hand": 0.9}, {"hand": 0.99}),
+            2,
+            "0/2.png was chan",
+        ),
+        (lambda: write_png(Path("in/0/15.png"), {"elbow": 0.9}), 2, "0/15.png was added"),
+        (lambda: Path("in/0/3.png").unlink(), 3, "0/4.png was added, or 0/3.png was removed"),
         (lambda: [p.unlink() for p in Path("in").rglob("[3-9].png")], 3, None),
         (lambda: Path("in/1/9.png").unlink(), 6, None),
-        (lambda: [p.unlink() for p in Path("results/heatmaps").iterdir()], 5, ".png: gone"),
+        (lambda: [p.unlink() for p in Path("results/heatmaps").iterdir()], 5, ".png is missing"),
     ],
 )
 def test_changed_added_and_removed_files(place, change, done, why):
@@ -99,7 +103,7 @@ def test_changed_added_and_removed_files(place, change, done, why):
     result = run(*ALL)
     assert result.exit_code == 0
     assert f"{done} files done" in result.stderr
-    assert ("is done again (" in result.stderr) == bool(why)
+    assert ("are done again (" in result.stderr) == bool(why)
     assert why is None or why in result.stderr
     assert equals_an_uninterrupted_run(*ALL)
 
@@ -117,7 +121,7 @@ def test_damaged_outputs_are_repaired(place, name, harm):
     path.unlink() if harm == "gone" else path.write_bytes(damaged[harm])
     result = run(*ALL)
     assert result.exit_code == 0
-    assert ("going on" in result.stderr) == ((name, harm) != (NAME, "gone"))
+    assert ("resuming" in result.stderr) == ((name, harm) != (NAME, "gone"))
     assert equals_an_uninterrupted_run(*ALL)
 
 
@@ -140,7 +144,8 @@ def test_other_configuration_is_refused_and_differences_are_listed(place):
     result = run("--operating-point", "specific", "--set", "contour=0.4", "--fhir")
     assert result.exit_code == 2
     for line in (
-        "results: found an unfinished run of another configuration, wanted the same",
+        "results: it contains an unfinished run of another configuration; to resume, the "
+        "configuration must be the same",
         "  - operating_point: was unset, now specific",
         "  - contour: was 0.5, now 0.4",
         "  - fhir: was False, now True",
@@ -201,10 +206,10 @@ def test_full_disk_exits_3_and_the_run_can_be_resumed(place, monkeypatch, code):
     result = run("--fhir")
     assert result.exit_code == 3
     assert "cannot be written: " + os.strerror(code) in result.stderr
-    assert "it goes on where it stopped" in result.stderr
+    assert "it resumes where it stopped" in result.stderr
     monkeypatch.undo()
     monkeypatch.chdir(place)
-    assert "going on with" in run("--fhir").stderr
+    assert "resuming" in run("--fhir").stderr
     assert equals_an_uninterrupted_run("--fhir")
 
 
@@ -234,7 +239,7 @@ def test_stopped_run_reports_how_to_resume(place, number, code):
     with after_rows(6, lambda: os.kill(os.getpid(), number)):
         result = run(*ALL)
     assert result.exit_code == code
-    assert "stopped after 4 files; the same command goes on from there" in result.stderr
+    assert "stopped after 4 files; the same command resumes from there" in result.stderr
     assert "4 files done" in run(*ALL).stderr
     assert equals_an_uninterrupted_run(*ALL)
 

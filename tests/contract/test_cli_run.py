@@ -225,16 +225,16 @@ def test_several_inputs_are_read_in_order(place):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--input", ""], "found an empty text, wanted a path"),
-        (["--input", "in", "--output", ""], "found an empty text"),
-        (["--input", "in", "--weights", ""], "found an empty text"),
-        (["--input", "in", "--input", "in/sub"], "in/sub lies in --input in"),
-        (["--input", "in/sub", "--input", "in"], "in/sub lies in --input in"),
-        (["--input", "in", "--input", "./in"], "lies in --input"),
+        (["--input", ""], "the text is empty; a path is expected"),
+        (["--input", "in", "--output", ""], "the text is empty"),
+        (["--input", "in", "--weights", ""], "the text is empty"),
+        (["--input", "in", "--input", "in/sub"], "in/sub is inside --input in"),
+        (["--input", "in/sub", "--input", "in"], "in/sub is inside --input in"),
+        (["--input", "in", "--input", "./in"], "is inside --input"),
         (["--input", "in", "--input", "nowhere"], "nowhere: not found"),
         (["--input", "in", "--input", "empty"], "empty: found a folder without files"),
         (["--input", "in", "--input", "more", "--output", "more"], "more is the input folder"),
-        (["--input", "~nobody-of-that-name/x"], "found no home folder"),
+        (["--input", "~nobody-of-that-name/x"], "there is no home folder"),
     ],
 )
 def test_contradictory_inputs_exit_2_and_write_nothing(place, arguments, message):
@@ -252,7 +252,7 @@ def test_second_input_is_refused_by_commands_with_one_input(place, command):
     write_png(place / "in/a.png", {"hand": 0.9})
     result = fxpipe(command, "--input", "in/a.png", "--input", "in/a.png")
     assert result.exit_code == 2
-    assert "found 2 of them, wanted one" in " ".join(result.stderr.replace("│", " ").split())
+    assert "given 2 times" in " ".join(result.stderr.replace("│", " ").split())
 
 
 def test_tilde_is_expanded(place, monkeypatch):

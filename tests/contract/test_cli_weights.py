@@ -82,7 +82,7 @@ def test_verify_reports_its_checks(place):
     result = run("verify")
     assert result.exit_code == 0, result.output
     assert "5 bundles and 2 documents" in result.stdout
-    assert "fp32: 5 bundle(s) opened on the CPU; they fit each other" in result.stdout
+    assert "fp32: 5 bundle(s) opened on the CPU; compatible" in result.stdout
     assert result.stderr == "warning: backup~: not in the manifest, never opened\n"
 
 

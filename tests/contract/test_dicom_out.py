@@ -50,7 +50,7 @@ def test_every_judged_dicom_picture_gets_objects_and_the_others_are_counted(plac
     assert names == ["hand-overlay.dcm", "marks.dcm", "report.dcm", "report.dcm"]
     assert (
         "DICOM objects: report 2, overlay 1, marks 1; pictures without: no verdict 1, "
-        "no DICOM picture 1" in result.stdout
+        "not a DICOM picture 1" in result.stdout
     )
     assert result.stderr.count("needs --identifiers keep") == 1
     assert {path: path.read_bytes() for path in (place / "in").iterdir()} == before

@@ -108,7 +108,7 @@ def test_run_stopped_during_a_write_ends_all_threads(tmp_path):
     with as_in_the_foreground():
         result = run_python(STOPPED_WHILE_WRITING, *words)
     assert result.returncode == 143, result.stderr
-    assert "the same command goes on from there" in result.stderr
+    assert "the same command resumes from there" in result.stderr
 
 
 def test_command_without_stdout_succeeds():

@@ -82,7 +82,7 @@ def test_resumed_run_has_every_row_with_its_heatmap(place, rows):
     assert not RESULT.exists()
     result = run("--heatmaps", "all")
     assert result.exit_code == 1, result.output
-    assert ("going on with the unfinished run" in result.stderr) == (rows > 1)
+    assert ("resuming the unfinished run" in result.stderr) == (rows > 1)
     with Path("results/results.csv").open(encoding="utf-8", newline="") as file:
         expected = [(row["path"], row["heatmap"]) for row in csv.DictReader(file)]
     table = parquet.read_table(RESULT).to_pylist()

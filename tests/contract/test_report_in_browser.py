@@ -223,11 +223,11 @@ def test_page_explains_answers_once_and_shows_thresholds(page):
     meaning = page.window.locator("#meaning")
     meaning.locator("summary").click()
     words = " ".join(meaning.inner_text().split())
-    assert "does not mean that the shoulder is the place" in words
-    assert "What lies off the limb" in words
-    assert "Negative excludes nothing" in words
-    cells = [" ".join(c.split()) for c in page.window.locator("td.chance").all_text_contents()]
-    assert all("positive from 0." in cell for cell in cells[:14])
+    assert "does not mean that the fracture is in the shoulder" in words
+    assert "Evidence outside a rough mask of the limb" in words
+    assert "Negative does not exclude a fracture" in words
+    chances = [" ".join(c.split()) for c in page.window.locator("td.chance").all_text_contents()]
+    assert all("positive from 0." in chance for chance in chances[:14])
     findings = page.window.locator("td.about").all_text_contents()
     assert all("fracture, in a picture of the " in about for about in findings[:14])
     assert "Two exposures on one plate: one answer for both" in " ".join(findings)
@@ -239,8 +239,8 @@ def test_hidden_evidence_is_reported(browser, report, tmp_path):
     (tmp_path / "report.html").write_text(whole, encoding="utf-8")
     page = Opened(browser, tmp_path / "report.html")
     page.window.get_by_text("IMG0001380.jpg").click()
-    panel = page.window.locator("#panel").inner_text()
-    assert "40 % of what speaks for the finding lies off the limb and is not shown" in panel
+    told = page.window.locator("#panel").inner_text()
+    assert "40 % of the evidence for the finding is outside the limb and is not shown" in told
     assert page.messages == []
     page.window.close()
 

@@ -97,7 +97,7 @@ def test_outputs_after_fifty_kills_are_those_of_an_uninterrupted_run(tmp_path):
     runs = [json.loads(line) for line in result.stdout.splitlines()]
     assert sum(run["kills"] for run in runs) >= KILLS
     assert {run["code"] for run in runs} == {1}  # some of the files are broken
-    assert "going on with the unfinished run" in result.stderr
+    assert "resuming the unfinished run" in result.stderr
     whole = output_contents(tmp_path / "whole")
     assert len(whole["results.csv"]) == len(whole["results.jsonl"]) > 40
     assert {"report.html", "results.fhir.json", "results.parquet", "studies.csv"} < set(whole)

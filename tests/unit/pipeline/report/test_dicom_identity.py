@@ -204,7 +204,7 @@ def test_picture_without_uids_gets_no_object(tmp_path, caplog, keyword, identifi
     delattr(ds, keyword)
     ds.save_as(path)
     assert objects(tmp_path, judged(path), identifiers=identifiers) == {}
-    assert f"x.dcm: found no {keyword}: no DICOM object of it" in caplog.text
+    assert f"x.dcm: the header has no {keyword}; no DICOM objects were written" in caplog.text
     assert not any(word in caplog.text for word in IDENTIFIERS)
 
 
@@ -214,8 +214,8 @@ def test_invalid_uid_gets_no_object_and_is_not_logged(tmp_path, caplog):
     ds.add_new("StudyInstanceUID", "LO", PATIENT_NAME)
     ds.save_as(path)
     assert objects(tmp_path, judged(path)) == {}
-    messages = [r.getMessage() for r in caplog.records if r.name.startswith("pipeline")]
-    assert messages[-1] == "x.dcm: found a StudyInstanceUID that is none: no DICOM object of it"
+    told = [r.getMessage() for r in caplog.records if r.name.startswith("pipeline")]
+    assert told[-1].startswith("x.dcm: the StudyInstanceUID is not a valid UID; no DICOM objects")
 
 
 def test_changed_or_missing_file_gets_no_object(tmp_path, caplog):
@@ -223,7 +223,7 @@ def test_changed_or_missing_file_gets_no_object(tmp_path, caplog):
     outcomes = judged(path)
     path.write_bytes(path.read_bytes() + b"\0\0")
     assert objects(tmp_path, outcomes) == {}
-    assert "x.dcm: found another content than was judged" in caplog.text
+    assert "x.dcm: the file was changed after it was judged" in caplog.text
     path.unlink()
     assert objects(tmp_path, outcomes) == {}
     assert "x.dcm: cannot read the file" in caplog.text
@@ -234,7 +234,7 @@ def test_content_in_memory_gets_no_object(tmp_path, caplog):
     (outcome,) = judged(original(tmp_path))
     unnamed = replace(outcome, image=replace(outcome.image, path=None))
     assert objects(tmp_path, [unnamed]) == {}
-    assert "x.dcm: found content in memory, wanted a file that can be read again" in caplog.text
+    assert "x.dcm: found content in memory, expected a file to read again" in caplog.text
 
 
 def test_error_in_one_header_affects_only_its_picture(tmp_path, caplog):
@@ -244,7 +244,7 @@ def test_error_in_one_header_affects_only_its_picture(tmp_path, caplog):
     for path in (bad, good):
         writer.write(judged(path)[0])
     assert len(list((tmp_path / "objects").iterdir())) == 3
-    assert "bad.dcm: found a header of which none can be made (KeyError)" in caplog.text
+    assert "bad.dcm: the header is malformed (KeyError)" in caplog.text
     assert PATIENT_ID not in caplog.text
     assert writer.summary.endswith("; pictures without: not possible (see the warnings) 1")
 
@@ -261,7 +261,7 @@ def test_pictures_without_objects_are_counted(tmp_path):
     assert list((tmp_path / "objects").iterdir()) == []
     assert writer.summary == (
         "DICOM objects: report 0, overlay 0, marks 0; "
-        "pictures without: no DICOM picture 2, no verdict 1"
+        "pictures without: not a DICOM picture 2, no verdict 1"
     )
 
 

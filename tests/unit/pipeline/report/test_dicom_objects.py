@@ -131,9 +131,9 @@ def test_flags_and_regions_without_specialist_are_comments(tmp_path):
         flags=[Flag("body-part-differs", "the header says KNEE – the picture looks like a hand")],
         fired={"hand": 0.9, "elbow": 0.8},
     )
-    comments = texts(objects(tmp_path, outcomes)["report"])
-    assert "the header says KNEE ? the picture looks like a hand" in comments
-    assert "elbow: seen, but there is no specialist" in comments
+    words = texts(objects(tmp_path, outcomes)["report"])
+    assert "the header says KNEE ? the picture looks like a hand" in words
+    assert "elbow: recognised, but there is no specialist" in words
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_burned_in_annotation_is_copied_only_if_no(tmp_path, burned_in):
 def test_burned_in_name_prevents_the_overlay_unless_identifiers_are_kept(tmp_path, caplog):
     outcomes = judged(original(tmp_path, BurnedInAnnotation="YES"))
     assert set(objects(tmp_path, outcomes)) == {"report", "marks"}
-    assert "x.dcm: no overlay of it" in caplog.text
+    assert "x.dcm: no overlay was written" in caplog.text
     kept = objects(tmp_path, outcomes, identifiers="keep")
     assert kept["hand-overlay"].BurnedInAnnotation == "YES"
 
@@ -355,4 +355,4 @@ def test_colour_gets_no_marks_and_a_warning(tmp_path, caplog):
     colours = np.repeat((PIXELS // 16).astype(np.uint8)[..., None], 3, axis=2)
     made = objects(tmp_path, judged(original(tmp_path, colours, Modality="OT")))
     assert set(made) == {"report", "hand-overlay"}
-    assert "x.dcm: no marks for it" in caplog.text
+    assert "x.dcm: no presentation state was written" in caplog.text

@@ -276,5 +276,5 @@ def test_long_summary_shows_the_gravest_and_names_the_table():
     many[20] = failed("bad.png")
     text = summary_text(many)
     assert text.index("hit.png") < text.index("bad.png") < text.index("n0.png")
-    assert "350 more, less grave: see out/results.csv" in text
+    assert "350 more, less severe: see out/results.csv" in text
     assert "400 in all: 1 positive, 1 failed, 398 negative" in text
