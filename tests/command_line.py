@@ -73,10 +73,10 @@ def after_rows(count: int, action: Callable[[], object]) -> Iterator[None]:
 
 
 def break_off(rows: int, run: Callable[[], object]) -> None:
-    """Start a run that fails after some rows of results.csv, of which the last is not yet final.
+    """Start a run that fails after some rows of results.csv.
 
     Args:
-        rows: Number of rows.
+        rows: Number of rows. The last two are not final: the journal lists the others as done.
         run: Starts the run, with the output folder ``results``.
     """
 

@@ -328,8 +328,8 @@ def _gathered(
             continue
         trunk_bundle = trunk_of(trunk, bundle, shelves[bundle.folder])
         names = {*kept, *(key for key, _ in added)}
-        own = trunk_bundle.spec.name
-        added.append((own if own not in names else f"trunk-{name}", trunk_bundle))
+        trunk_name = trunk_bundle.spec.name
+        added.append((trunk_name if trunk_name not in names else f"trunk-{name}", trunk_bundle))
         included.add(trunk)
     gathered = {**kept, **dict(added)}
     if len(gathered) < len(kept) + len(added):

@@ -102,8 +102,8 @@ def _temperature(targets: Array, logits: Array) -> float:
 def type_probabilities(types: FractureTypes, logits: Array) -> Array:
     """(N, T) logits → (N, T) calibrated probabilities, as the exported graph computes them."""
     scaled: Array = (logits / np.array(types.temperature) + np.array(types.bias)).astype(np.float32)
-    told = softmax(scaled, axis=1) if types.activation == "softmax" else expit(scaled)
-    calibrated: Array = told.astype(np.float32)
+    values = softmax(scaled, axis=1) if types.activation == "softmax" else expit(scaled)
+    calibrated: Array = values.astype(np.float32)
     return calibrated
 
 

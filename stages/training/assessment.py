@@ -216,7 +216,7 @@ class _Predictor:
                 }
             )
             seed = config.train.seed + 1000 + view
-            data.sources = Sources(settings, seed, self.stage.speaks_of_fractures)
+            data.sources = Sources(settings, seed, self.stage.concerns_fractures)
         if self.canvas is not None:
             count = config.closer.count  # type: ignore[attr-defined]
             first, closest = look_closer(

@@ -134,7 +134,7 @@ def train(
     if state.epoch == 0:
         draws = torch.Generator().manual_seed(config.train.seed)
         order = draw_order(learn, optim, draws)
-        data.sources = Sources(config.augment, config.train.seed, stage.speaks_of_fractures)
+        data.sources = Sources(config.augment, config.train.seed, stage.concerns_fractures)
         draw_sheet(run / SHEET, data, order, stage.outputs, config, draws)
         log.info("see %s for examples of training pictures", run / SHEET)
     table = EpochTable(stage.outputs, optim.epochs, epoch_pictures, state.epoch)
@@ -191,7 +191,7 @@ def train_epoch(
     draws = torch.Generator().manual_seed(seed)
     score = Criterion.of(data.targets.numpy(), stage, config, fabric)
     order = draw_order(data.samples, config.optim, draws)
-    data.sources = Sources(config.augment, seed, stage.speaks_of_fractures)
+    data.sources = Sources(config.augment, seed, stage.concerns_fractures)
     learner.model.train()
     losses = []
     source, workers = (

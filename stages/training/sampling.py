@@ -12,7 +12,7 @@ from ..settings import OptimConfig
 
 
 def epoch_steps(samples: Sequence[Sample], config: OptimConfig) -> int:
-    """Batches of one epoch."""
+    """Number of batches in an epoch."""
     return len(draw_order(samples, config, torch.Generator())) // config.batch_size
 
 

@@ -40,7 +40,7 @@ def run(*arguments: object, output: str = "results", source: str = "in") -> Resu
 
 
 def break_off_run(rows: int, *arguments: object) -> None:
-    """A run that fails after it has written that many rows."""
+    """A run that fails after some rows; all files but the last two are done."""
     break_off(rows, lambda: run(*arguments))
 
 

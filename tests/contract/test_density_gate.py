@@ -108,7 +108,8 @@ def test_other_values_for_the_gate_are_refused(place):
 
 
 def test_run_is_not_resumed_with_another_gate(place):
-    break_off(2, run)
+    write_png(place / "in/third.png", {"hand": 0.9})
+    break_off(3, run)
     result = run("--set", "gate=off")
     assert result.exit_code == 2
     assert re.findall(r"^  - (\w+): was (\w+), now (\w+)$", result.stderr, re.MULTILINE) == [
