@@ -5,8 +5,6 @@ Where they are not installed, a test is skipped with a reason; in CI it fails.
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,22 +12,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from tools import need
 
 DCMTK = ("dcm2pnm", "dcmj2pnm", "dcml2pnm")
 """Programs of dcmtk: for uncompressed and RLE, for JPEG, for JPEG-LS."""
 
 Grey = NDArray[np.float64]
-
-
-def need(program: str, package: str) -> str:
-    """Path of an external program; skips the test, or fails it in CI, if it is not installed."""
-    path = shutil.which(program)
-    if path is None:
-        message = f"{program} is not installed (Debian: {package})"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return path
 
 
 def by_dcmtk(content: bytes, folder: Path, *options: str) -> Grey:
@@ -49,7 +37,7 @@ def by_dcmtk(content: bytes, folder: Path, *options: str) -> Grey:
     output.unlink(missing_ok=True)
     errors = ""
     for name in DCMTK:
-        words = [need(name, "dcmtk"), *options, str(source), str(output)]
+        words = [need(name), *options, str(source), str(output)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         errors += done.stderr
         if output.exists():
@@ -59,7 +47,7 @@ def by_dcmtk(content: bytes, folder: Path, *options: str) -> Grey:
 
 def by_imagemagick(content: bytes, folder: Path, suffix: str, *options: str) -> Grey:
     """Render a picture with ImageMagick over black: (H, W) in [0, 1], ITU-R 601 luminance."""
-    need("identify", "imagemagick")
+    need("identify")
     source, output = folder / f"judged.{suffix}", folder / "output.ppm"
     source.write_bytes(content)
     words = ["convert", str(source), *options, "-colorspace", "sRGB", "-depth", "16"]

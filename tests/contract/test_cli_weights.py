@@ -15,6 +15,7 @@ import pytest
 from bundles import spec, standard_specs
 from click.testing import CliRunner
 from tiny_networks import write_bundles
+from tools import need
 
 from pipeline.bundle import Kind, Precision
 from pipeline.cli import main
@@ -275,9 +276,7 @@ def test_digest_of_the_pack_is_checked(place):
 @pytest.fixture
 def keys(place):
     pytest.importorskip("cryptography")
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("needs openssl")
+    openssl = need("openssl")
     for name in ("ours", "theirs"):
         words = ["genpkey", "-algorithm", "ed25519", "-out", f"{name}.pem"]
         subprocess.run([openssl, *words], check=True, capture_output=True)

@@ -12,11 +12,11 @@ from bundles import paint, write_png
 from click.testing import Result
 from command_line import fxpipe, run_python
 from dicom_results import DIGESTS, judged
-from external_readers import need
 from factories import IDENTIFIERS, bone, dicom, dicom_file
 from PIL import Image
 from pydicom import dcmread
 from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage
+from tools import need
 
 from pipeline.config import RunConfig
 from pipeline.domain import Flag
@@ -187,7 +187,7 @@ def objects(request, tmp_path_factory) -> list[Path]:
 
 def tool(name: str, *arguments: object) -> str:
     """Output of an external validator; see :func:`external_readers.need`."""
-    program = need(name, "dcmtk, dicom3tools")
+    program = need(name)
     result = subprocess.run(
         [program, *map(str, arguments)], capture_output=True, check=False, timeout=60
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import time
@@ -18,21 +17,12 @@ import numpy as np
 import pytest
 from dicom_results import DIGESTS, judged
 from factories import PATIENT_ID, bone, dicom, dicom_file
+from tools import need
 
 from pipeline.config import RunConfig
 from pipeline.report.dicom.objects import DicomWriter
 
-
-def _path_of(name: str) -> str | None:
-    """Path of a program, also in the folders of daemons, which may not be in the user's PATH."""
-    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
-
-
-ORTHANC, STORESCU = _path_of("Orthanc"), _path_of("storescu")
-pytestmark = pytest.mark.skipif(
-    not (ORTHANC and STORESCU),
-    reason="Orthanc or storescu is not installed (Debian: orthanc, dcmtk)",
-)
+pytestmark = pytest.mark.needs_tool("Orthanc", "storescu")
 _TIMEOUT_S = 20.0
 
 
@@ -65,7 +55,7 @@ def orthanc(folder: Path) -> Iterator[tuple[int, int]]:
     (folder / "orthanc.json").write_text(json.dumps(config))
     with (folder / "orthanc.log").open("wb") as log:
         process = subprocess.Popen(
-            [str(ORTHANC), str(folder / "orthanc.json")], stdout=log, stderr=subprocess.STDOUT
+            [need("Orthanc"), str(folder / "orthanc.json")], stdout=log, stderr=subprocess.STDOUT
         )
         try:
             _wait(process, http, folder / "orthanc.log")
@@ -98,7 +88,7 @@ def get_json(http: int, path: str) -> Any:
 
 def store(dimse: int, files: list[Path]) -> None:
     done = subprocess.run(
-        [str(STORESCU), "-R", "127.0.0.1", str(dimse), *map(str, files)],
+        [need("storescu"), "-R", "127.0.0.1", str(dimse), *map(str, files)],
         capture_output=True,
         text=True,
         check=False,

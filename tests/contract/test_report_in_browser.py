@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from playwright.sync_api import sync_playwright
+from tools import need
 
 from pipeline.cli import main
 from pipeline.config import RunConfig
@@ -19,18 +20,13 @@ from pipeline.report.page_row import URGENCY
 from pipeline.runtime.session import load_bundles
 
 ROOT = Path(__file__).parents[2]
-CHROMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture(scope="module")
 def browser():
-    """A headless Chromium, of the system or of Playwright."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as started:
-        bundled = started.chromium.executable_path
-        program = next((path for name in CHROMES if (path := shutil.which(name))), bundled)
-        if not Path(program).exists():
-            pytest.skip("no Chromium is installed")
+    """A headless Chromium."""
+    program = need("chromium")
+    with sync_playwright() as started:
         opened = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield opened
         opened.close()
