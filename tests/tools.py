@@ -12,6 +12,8 @@ PACKAGES = {
     "dcmj2pnm": "dcmtk",
     "dcml2pnm": "dcmtk",
     "storescu": "dcmtk",
+    "dsrdump": "dcmtk",
+    "dcmpschk": "dcmtk",
     "dciodvfy": "dicom3tools",
     "identify": "imagemagick",
     "Orthanc": "orthanc",
