@@ -19,7 +19,7 @@ from .outcome import (
     RegionCall,
     StudyCall,
     Verdict,
-    gravest,
+    most_severe,
 )
 
 Seen = tuple[ImageRef, FractureCall]
@@ -115,7 +115,7 @@ def _lowered(probability: float, margin: float) -> float:
     return probability / (probability + (1.0 - probability) * math.exp(margin))
 
 
-def examiners(call: RegionCall | None, specialists: Collection[str]) -> tuple[str, ...]:
+def specialists_for(call: RegionCall | None, specialists: Collection[str]) -> tuple[str, ...]:
     """The specialists that judge a picture, without duplicates.
 
     A recognised region goes to its own specialist, else to the one for all regions, if any.
@@ -130,7 +130,7 @@ def examiners(call: RegionCall | None, specialists: Collection[str]) -> tuple[st
     return tuple(name for name in dict.fromkeys(chosen) if name in specialists)
 
 
-def unjudged(flags: Iterable[Flag]) -> str | None:
+def exclusion_reason(flags: Iterable[Flag]) -> str | None:
     """Reason why a picture gets no verdict regardless of the networks; None if it can get one.
 
     Networks return values even for a picture of one grey value, but these are meaningless.
@@ -147,10 +147,10 @@ def refusal(call: RegionCall | None, specialists: Collection[str]) -> str | None
     A picture is refused if no region is recognised, or only regions without a specialist.
 
     Args:
-        call: See :func:`examiners`.
-        specialists: See :func:`examiners`.
+        call: See :func:`specialists_for`.
+        specialists: See :func:`specialists_for`.
     """
-    if call is None or examiners(call, specialists):
+    if call is None or specialists_for(call, specialists):
         return None
     if call.reason is not None:
         return call.reason
@@ -225,7 +225,7 @@ def decide_study(
         decided = replace(call, operating_point=_of_study(call, point))
         source: Literal["study", "picture"] = "study" if point else "picture"
         calls.setdefault(call.region, []).append(StudyCall(decided, image, source))
-    return tuple(filter(None, map(gravest, calls.values())))
+    return tuple(filter(None, map(most_severe, calls.values())))
 
 
 def _of_study(call: FractureCall, point: OperatingPoint | None) -> OperatingPoint:

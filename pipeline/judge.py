@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .config import RunConfig
-from .decision import combine, decide, examiners, refusal, route, unjudged
+from .decision import combine, decide, exclusion_reason, refusal, route, specialists_for
 from .domain import Heatmap, StageOutput
 from .flags import reconcile, routing
 from .heatmap import to_heatmap
@@ -157,8 +157,8 @@ class Judge:
         routed = self._weights.region is not None
         return [
             ()
-            if unjudged(item.flags) or (routed and call is None)
-            else examiners(call, self._weights.fracture)
+            if exclusion_reason(item.flags) or (routed and call is None)
+            else specialists_for(call, self._weights.fracture)
             for item, call in zip(pictures, calls, strict=True)
         ]
 
@@ -216,7 +216,7 @@ def _outcome(
     weights: Weights,
 ) -> Outcome:
     """Build the outcome of one picture."""
-    blank = unjudged(item.flags)
+    blank = exclusion_reason(item.flags)
     if blank is not None:  # then the routing is meaningless too
         call, fault = None, None
     error = blank or fault or refusal(call, weights.fracture)

@@ -47,8 +47,14 @@ class Verdict(StrEnum):
     NEGATIVE = "negative"
 
 
-GRAVITY = (Verdict.POSITIVE, Verdict.UNCERTAIN, Status.FAILED, Status.UNSUPPORTED, Verdict.NEGATIVE)
-"""Every answer about a picture or a study, the gravest first: what was not judged may hide more
+SEVERITY = (
+    Verdict.POSITIVE,
+    Verdict.UNCERTAIN,
+    Status.FAILED,
+    Status.UNSUPPORTED,
+    Verdict.NEGATIVE,
+)
+"""Every answer about a picture or a study, the most severe first: what was not judged may hide more
 than what is negative."""
 
 
@@ -242,14 +248,14 @@ class StudyCall:
 Call = TypeVar("Call", FractureCall, StudyCall)
 
 
-def by_gravity(calls: Iterable[Call]) -> list[Call]:
-    """The calls with the gravest verdict first, those of one verdict by falling probability."""
-    return sorted(calls, key=lambda call: (GRAVITY.index(call.verdict), -call.probability))
+def by_severity(calls: Iterable[Call]) -> list[Call]:
+    """The calls with the most severe verdict first, those of one verdict by falling probability."""
+    return sorted(calls, key=lambda call: (SEVERITY.index(call.verdict), -call.probability))
 
 
-def gravest(calls: Iterable[Call]) -> Call | None:
-    """The first call of :func:`by_gravity`; None without calls."""
-    return next(iter(by_gravity(calls)), None)
+def most_severe(calls: Iterable[Call]) -> Call | None:
+    """The first call of :func:`by_severity`; None without calls."""
+    return next(iter(by_severity(calls)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,5 +309,5 @@ class Outcome:
 
     @property
     def leading(self) -> FractureCall | None:
-        """The finding that decides the row: the gravest verdict, then the highest probability."""
-        return gravest(self.findings)
+        """The finding that decides the row: most severe verdict, then highest probability."""
+        return most_severe(self.findings)

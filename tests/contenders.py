@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.bench.rounds import Entrant, Tally
+from pipeline.bench.rounds import ContenderSpec, JobResult
 from pipeline.errors import DeviceError
 
 
@@ -31,7 +31,7 @@ class Fake:
     def facts(self) -> Mapping[str, Any]:
         return {"jobs": self._jobs, "input_px": [[32, 32]]}
 
-    def do(self, paths: Sequence[Path], output: Path) -> Tally:
+    def do(self, paths: Sequence[Path], output: Path) -> JobResult:
         assert output.is_dir()
         failing, self._jobs = self._jobs == self._fails_at, self._jobs + 1
         if failing and self._how == "leaves":
@@ -40,7 +40,7 @@ class Fake:
             raise DeviceError("no memory left", "buy some")
         with self._log.open("a") as file:
             file.write(f"{self._name} {len(paths)}\n")
-        return Tally(len(paths) - (failing and self._how == "forgets"), 1)
+        return JobResult(len(paths) - (failing and self._how == "forgets"), 1)
 
     def session(self, paths: Sequence[Path]) -> float:
         return 10.0
@@ -52,5 +52,5 @@ def make(name: str, log: Path, fails_at: int, how: str) -> Fake:
     return Fake(name, log, fails_at, how)
 
 
-def fake(name: str, log: Path, fails_at: int = 99, how: str = "") -> Entrant:
-    return Entrant(name, "cpu", partial(make, name, log, fails_at, how))
+def fake(name: str, log: Path, fails_at: int = 99, how: str = "") -> ContenderSpec:
+    return ContenderSpec(name, "cpu", partial(make, name, log, fails_at, how))

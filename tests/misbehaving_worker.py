@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from pipeline.domain import ImageRef, XrayImage
-from pipeline.io import Room
+from pipeline.io import MemoryBudget
 from pipeline.reading import in_process
 from pipeline.reading.worker import main as work
 from pipeline.source import Source
@@ -19,7 +19,7 @@ from pipeline.source import Source
 BIG_BYTES = 2**31
 
 
-def _decode(content: bytes, source: Source, sha256: str, room: Room) -> Iterator[XrayImage]:
+def _decode(content: bytes, source: Source, sha256: str, room: MemoryBudget) -> Iterator[XrayImage]:
     """Follow the words of a file, and yield a picture of one grey value after each.
 
     ``good`` does nothing else, ``print`` writes to stdout and ``doze`` waits 0.3 s. ``segfault``,

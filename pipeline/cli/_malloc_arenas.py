@@ -9,7 +9,7 @@ _M_ARENA_MAX = -8  # malloc.h
 _ARENAS = 2
 
 
-def few_arenas() -> None:
+def limit_malloc_arenas() -> None:
     """Make all threads share two heaps. Does nothing without glibc.
 
     By default glibc gives each thread a separate heap, and each heap keeps the memory of large

@@ -19,7 +19,7 @@ from .. import logging_setup
 from ..bench import machine
 from ..bench.job import Job, choose_job
 from ..bench.results import REFERENCE, SCHEMA, measure
-from ..bench.rounds import Contender, Entrant, Score, contend
+from ..bench.rounds import Contender, ContenderSpec, Score, run_rounds
 from ..bench.table import print_table
 from ..bundle import Precision, write_json
 from ..config import Device, RunConfig, cores, load
@@ -117,7 +117,9 @@ def command(
         with on_stderr(steps, quiet, "jobs") as progress:
             entrants = _with_networks(entrants, folder, Path(temporary))
             progress.advance()
-            scores, reasons = contend(entrants, job, rounds, config.batch_size, fps_limit, progress)
+            scores, reasons = run_rounds(
+                entrants, job, rounds, config.batch_size, fps_limit, progress
+            )
     if not scores:
         raise StartError(
             "nothing could be measured:\n"
@@ -140,7 +142,7 @@ def command(
 
 def _entrants(
     weights: Path, temporary: Path, manifest: Manifest, config: RunConfig, root: Path
-) -> Iterator[Entrant]:
+) -> Iterator[ContenderSpec]:
     """All contenders: those that can be measured, and those that cannot, with the reason.
 
     Args:
@@ -185,8 +187,8 @@ def _baselines(temporary: Path, device: Device, batch_size: int) -> dict[str, pa
     }
 
 
-def _entrant(name: str, device: Device, reason: str, opens: partial[Contender]) -> Entrant:
-    return Entrant(name, device, None if reason else opens, reason)
+def _entrant(name: str, device: Device, reason: str, opens: partial[Contender]) -> ContenderSpec:
+    return ContenderSpec(name, device, None if reason else opens, reason)
 
 
 def _devices(requested: Device) -> tuple[list[Device], dict[Device, str]]:
@@ -199,7 +201,9 @@ def _devices(requested: Device) -> tuple[list[Device], dict[Device, str]]:
         return ["cpu"], {"cuda": str(error)}
 
 
-def _with_networks(entrants: Sequence[Entrant], weights: Path, temporary: Path) -> list[Entrant]:
+def _with_networks(
+    entrants: Sequence[ContenderSpec], weights: Path, temporary: Path
+) -> list[ContenderSpec]:
     """Export the whole networks that the baselines need; on failure these entrants get the reason.
 
     The export runs in a separate process, so that its memory does not count for any contender.
@@ -225,7 +229,7 @@ def _with_networks(entrants: Sequence[Entrant], weights: Path, temporary: Path) 
     return [replace(e, opens=None, reason=reason) if kinds.get(e.name) else e for e in entrants]
 
 
-def _chosen(entrants: Sequence[Entrant], only: Sequence[str]) -> list[Entrant]:
+def _chosen(entrants: Sequence[ContenderSpec], only: Sequence[str]) -> list[ContenderSpec]:
     """The entrants that ``--only`` names, in part or in full; all without the option.
 
     Raises:

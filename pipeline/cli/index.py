@@ -132,7 +132,7 @@ def command(
         from stages.data.adapters.layouts import read_layout, recognise
         from stages.data.adapters.negatives import read_negatives
         from stages.data.confirmed_duplicates import join_confirmed
-        from stages.data.exact_duplicates import settle_twins
+        from stages.data.exact_duplicates import merge_identical_files
         from stages.data.index import read_index, read_table, write_index
         from stages.data.split import held_out
 
@@ -146,7 +146,7 @@ def command(
         logger.info("%s: read as %s", source, layout)
     samples = read_layout(layout, source, watch, options)
     others = [row for folder in negatives for row in read_negatives(folder, watch)]
-    samples = settle_twins([*samples, *others])
+    samples = merge_identical_files([*samples, *others])
     samples = join_confirmed(samples, pairs, output.parent)
     held = held_out(samples, hold_out)
     with needs("evaluate"):

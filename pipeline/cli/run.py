@@ -29,7 +29,7 @@ from ..runtime.session import load_bundles
 from ..studies import Studies, studies_by
 from ._console import stdout_console
 from ._inputs import inputs_of
-from ._malloc_arenas import few_arenas
+from ._malloc_arenas import limit_malloc_arenas
 from ._output_options import (
     asked_outputs,
     check_apart,
@@ -121,7 +121,7 @@ def command(
     would run as a formula.
     """
     logging_setup.configure(logging.INFO if verbose else logging.WARNING)
-    few_arenas()
+    limit_malloc_arenas()
     given = {key: value for key, value in options.items() if value is not None}
     config = load(RunConfig, file, settings, given)
     inputs = inputs_of(sources)
@@ -136,8 +136,8 @@ def command(
     networks = load_bundles(folder, config)
     if not quiet:
         click.echo(weights_line(folder, networks))
-    if networks.ungated:
-        logging.getLogger(__name__).warning("%s", networks.ungated)
+    if networks.gate_warning:
+        logging.getLogger(__name__).warning("%s", networks.gate_warning)
 
     summary = Summary(root, left_out)
     total = sum(1 for _ in inputs.files(output)) if visible() and not quiet else None
@@ -175,7 +175,7 @@ def command(
     studies.warn()
     if not quiet:
         lines = filter(None, (writer.summary for writer in writers.values()))
-        summary.print_to(stdout_console(), output / TABLE, lines, networks.ungated)
+        summary.print_to(stdout_console(), output / TABLE, lines, networks.gate_warning)
     ctx.exit(1 if summary.failed else 0)
 
 

@@ -52,7 +52,7 @@ class CsvWriter(StreamWriter):
     @classmethod
     def opened(cls, path: Path, job: Job) -> Self:
         """See :meth:`~.writer.Writer.opened`."""
-        types = job.weights.tell_types
+        types = job.weights.has_types
         return cls(path, job.root, job.after(path), bom=job.config.csv_bom, types=types)
 
     def write(self, outcome: Outcome) -> None:

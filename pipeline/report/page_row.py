@@ -13,11 +13,11 @@ from PIL import Image
 
 from ..domain import Heatmap, Rendered
 from ..heatmap import Contour, contours
-from ..outcome import GRAVITY, FractureCall, Outcome, RegionCall, Status, Verdict, by_gravity
+from ..outcome import SEVERITY, FractureCall, Outcome, RegionCall, Status, Verdict, by_severity
 from .columns import IDENTITY
 from .record import finding_record, plain, subject, to_record
 
-_JUDGED = [answer for answer in GRAVITY if isinstance(answer, Verdict)]
+_JUDGED = [answer for answer in SEVERITY if isinstance(answer, Verdict)]
 URGENCY = tuple(map(str, (*_JUDGED, Status.UNSUPPORTED, Status.FAILED)))
 """Every answer, in the order of the worklist: verdicts by severity, then pictures without one."""
 
@@ -48,7 +48,7 @@ def to_row(outcome: Outcome, root: Path, level: float) -> dict[str, Any]:
         "record": {key: value for key, value in record.items() if value is not None},
         "regions": [] if outcome.region is None else _regions(outcome.region),
         "unexamined": list(outcome.unexamined),
-        "findings": [_finding(f, outcome.rendered, level) for f in by_gravity(outcome.findings)],
+        "findings": [_finding(f, outcome.rendered, level) for f in by_severity(outcome.findings)],
         "flags": [{"name": flag.name, "reason": plain(flag.reason)} for flag in outcome.flags],
         "header": {key: plain(str(value)) for key, value in (outcome.header or {}).items()},
         "identity": {word: record[name] for name, word in IDENTITY if record[name]},

@@ -45,7 +45,7 @@ class ParquetWriter(Writer):
     @classmethod
     def opened(cls, path: Path, job: Job) -> Self:
         """See :meth:`~.writer.Writer.opened`."""
-        return cls(path, job.folder / LINES, types=job.weights.tell_types)
+        return cls(path, job.folder / LINES, types=job.weights.has_types)
 
     def write(self, outcome: Outcome) -> None:
         """Do nothing: the line of this outcome is read at the end."""

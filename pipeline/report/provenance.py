@@ -41,7 +41,7 @@ def about_run(weights: Weights, config: RunConfig, started: datetime) -> dict[st
         "points": [_point(weights, region) for region in weights.fracture],
         "routes": dict(weights.region.spec.route_thresholds) if weights.region else {},
         "gate": weights.gate and weights.gate.model_dump(mode="json"),
-        "ungated": weights.ungated,
+        "gate_warning": weights.gate_warning,
         "settings": {key: _setting(value) for key, value in settings.items()},
         "names_patients": config.identifiers == "keep",
     }

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from ..decision import Seen, decide_study, strongest
 from ..domain import ANY_REGION, REGIONS
-from ..outcome import AGGREGATION, GRAVITY, OperatingPoint, Outcome, Status, StudyCall, gravest
+from ..outcome import AGGREGATION, SEVERITY, OperatingPoint, Outcome, Status, StudyCall, most_severe
 from .csv_table import BOM, cell
 from .record import Record, finding_record, image_text
 from .stream import naming_file, write_whole
@@ -105,9 +105,11 @@ class StudiesWriter(Writer):
     @property
     def summary(self) -> str:
         """``3 studies: 1 positive, 2 negative``; empty without a study."""
-        calls = ((gravest(self._calls(study)), study.status) for study in self._studies.values())
+        calls = (
+            (most_severe(self._calls(study)), study.status) for study in self._studies.values()
+        )
         counts = Counter(call.verdict if call else status for call, status in calls)
-        listed = ", ".join(f"{n} {answer.value}" for answer in GRAVITY if (n := counts[answer]))
+        listed = ", ".join(f"{n} {answer.value}" for answer in SEVERITY if (n := counts[answer]))
         noun = "study" if counts.total() == 1 else "studies"
         return f"{counts.total()} {noun}: {listed}" if counts else ""
 
@@ -150,7 +152,7 @@ class StudiesWriter(Writer):
                 values = finding_record(one.call)
                 for name in ("verdict", "probability"):
                     record[f"{name}_{one.call.region}"] = values[name]
-        leading = gravest(calls)
+        leading = most_severe(calls)
         if leading:
             values = finding_record(leading.call)
             record |= {name: value for name, value in values.items() if name in record}

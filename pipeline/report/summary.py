@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..flags import OWN_OUTPUT
-from ..outcome import GRAVITY, Outcome, Status, Verdict
+from ..outcome import SEVERITY, Outcome, Status, Verdict
 from .record import compared, image_text, path_text, plain, subject
 
 MEANING = (
@@ -117,7 +117,7 @@ class Summary:
             )
         if any(row.compared for row in rows):
             console.print(Text("p: probability, and the threshold from which it is positive"))
-        counts = [f"{n} {answer.value}" for answer in GRAVITY if (n := self._counts[answer])]
+        counts = [f"{n} {answer.value}" for answer in SEVERITY if (n := self._counts[answer])]
         console.print(Text(f"{self.total} in all: {', '.join(counts)}"), soft_wrap=True)
         if own := self._own_output():
             console.print(Text(own), soft_wrap=True)
@@ -161,4 +161,4 @@ class Summary:
 
 
 def _worst_first(row: _Row) -> tuple[int, float, int]:
-    return GRAVITY.index(row.answer), -row.probability, row.place
+    return SEVERITY.index(row.answer), -row.probability, row.place

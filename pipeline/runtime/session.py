@@ -68,7 +68,7 @@ class Weights:
         return self.far_points[region] if far else self.points[region]
 
     @property
-    def ungated(self) -> str:
+    def gate_warning(self) -> str:
         """Warning that the density gate is off, as a sentence; empty if it is on."""
         if self.region is None or self.gate is not None:
             return ""
@@ -85,7 +85,7 @@ class Weights:
         return tuple(stages)
 
     @property
-    def tell_types(self) -> bool:
+    def has_types(self) -> bool:
         """Whether any specialist predicts fracture types."""
         specs = (stage.spec for stage in self.fracture.values())
         return any(isinstance(spec, FractureSpec) and spec.types is not None for spec in specs)

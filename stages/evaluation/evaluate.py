@@ -239,7 +239,7 @@ def describe(
         },
         "no_region_stage": "no region stage in these weights" if router is None else "",
         "gate": weights.gate and weights.gate.model_dump(mode="json"),
-        "no_gate": weights.ungated if router else "No region stage in these weights.",
+        "no_gate": weights.gate_warning if router else "No region stage in these weights.",
         "precision": weights.precision.value,
         "device": weights.device,
         "prevalences": list(request.prevalences),

@@ -152,14 +152,14 @@ def test_named_device_is_not_replaced(place, monkeypatch):
 def test_auto_measures_both_devices_if_both_work(place, monkeypatch):
     names = []
 
-    def contend(entrants, *_):
+    def run_rounds(entrants, *_):
         names.extend(entrant.name for entrant in entrants)
         return [], {}
 
     monkeypatch.setattr(bench, "resolve_device", lambda device: device)
     monkeypatch.setattr(bench, "ProcessPoolExecutor", _NoTorch)
-    monkeypatch.setattr(bench, "contend", contend)
-    assert run_bench("--input", "in", *SHORT).exit_code == 3  # this contend measures nothing
+    monkeypatch.setattr(bench, "run_rounds", run_rounds)
+    assert run_bench("--input", "in", *SHORT).exit_code == 3  # nothing was measured
     assert names == [
         *("fxpipe-fp32-cpu", "fxpipe-fp16-cpu", "fxpipe-int8-cpu"),
         *("fxpipe-fp32-cuda", "fxpipe-fp16-cuda", "fxpipe-int8-cuda"),

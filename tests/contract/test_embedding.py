@@ -22,7 +22,7 @@ from tiny_networks import write_bundles
 from pipeline.config import RunConfig
 from pipeline.engine import Engine
 from pipeline.errors import BusyError, DeviceError
-from pipeline.io import Room, discover
+from pipeline.io import MemoryBudget, discover
 from pipeline.outcome import Outcome, Status
 from pipeline.reading.in_process import InProcessReader
 from pipeline.reading.worker_pool import IsolatedReader
@@ -68,7 +68,7 @@ class Gate(InProcessReader):
     """Delays the picture named ``slow`` until ``opened`` is set."""
 
     def __init__(self) -> None:
-        super().__init__(Room(10**6))
+        super().__init__(MemoryBudget(10**6))
         self.opened = threading.Event()
 
     def read(self, source, options, clock):
@@ -137,7 +137,7 @@ def test_malicious_bytes_have_the_errors_of_malicious_files(isolated):
 
 
 def test_crashed_worker_affects_one_file(weights):
-    reader = IsolatedReader(Room(10**6), 3.0, misbehaving_worker.__name__)
+    reader = IsolatedReader(MemoryBudget(10**6), 3.0, misbehaving_worker.__name__)
     words = ["good", "segfault", "good good leave", "good"]
     with Engine(weights, CONFIG, reader) as engine:
         futures = [engine.submit(NamedBytes(f"{i}.dcm", w.encode())) for i, w in enumerate(words)]

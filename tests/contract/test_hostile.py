@@ -22,7 +22,7 @@ from processes import run_measured
 from tiny_networks import write_bundles
 
 from pipeline.errors import UnreadableImageError
-from pipeline.io import Room, read_file
+from pipeline.io import MemoryBudget, read_file
 from pipeline.preprocess import PreprocessSpec
 from pipeline.reading.prepared_picture import Prepared, ReadOptions
 from pipeline.reading.worker_pool import IsolatedReader
@@ -38,7 +38,7 @@ if sys.platform != "linux":
 
 @pytest.fixture(scope="module")
 def reader() -> Iterator[IsolatedReader]:
-    isolated = IsolatedReader(Room(24 * 10**6), 60.0)
+    isolated = IsolatedReader(MemoryBudget(24 * 10**6), 60.0)
     yield isolated
     isolated.stop()
 

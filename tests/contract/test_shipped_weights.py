@@ -151,4 +151,4 @@ def test_contracts_have_the_type_of_their_kind():
     (trunk,) = weights.trunks.values()
     specs = [trunk.spec, *(stage.spec for stage in weights.stages)]
     assert [type(spec) for spec in specs] == [TrunkSpec, RegionSpec, *[FractureSpec] * 3]
-    assert weights.tell_types is False
+    assert weights.has_types is False

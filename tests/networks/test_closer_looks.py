@@ -64,7 +64,7 @@ def test_types_are_taken_from_the_look_with_the_highest_logit(tmp_path):
     typed = closer_spec().changed(types=types)
     others = [s for s in standard_specs() if s.name != "fracture-hand"]
     opened = load_bundles(write_bundles(tmp_path / "weights", [*others, typed]), CPU)
-    assert opened.tell_types
+    assert opened.has_types
     stage = opened.fracture["hand"]
     low = paint({"hand": 0.9}, {"hand": 0.3}).astype(np.float32)[None] / 255
     high = paint({"hand": 0.9}, {"hand": 0.8}).astype(np.float32)[None] / 255

@@ -15,7 +15,7 @@ from tiny_networks import write_bundles
 from pipeline.domain import ImageRef, XrayImage
 from pipeline.engine import run
 from pipeline.errors import DeviceError, UnreadableImageError
-from pipeline.io import Room
+from pipeline.io import MemoryBudget
 from pipeline.outcome import Status
 from pipeline.reading import in_process
 from pipeline.runtime.network import Opened
@@ -26,7 +26,7 @@ def frames(good: int, then_fail: bool):
     """A replacement for ``decode`` that yields good frames, then optionally fails."""
 
     def decode(
-        content: bytes, path: Path, sha256: str, room: Room
+        content: bytes, path: Path, sha256: str, room: MemoryBudget
     ) -> Generator[XrayImage, None, None]:
         for frame in range(good):
             pixels = np.full((8, 8), 0.5, np.float32)

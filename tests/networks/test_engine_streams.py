@@ -13,7 +13,7 @@ from engine_runs import CPU, judge, mixed_files, open_bundles
 from pipeline.bundle import Kind
 from pipeline.config import RunConfig
 from pipeline.engine import Engine, run
-from pipeline.io import Room
+from pipeline.io import MemoryBudget
 from pipeline.judge import Judge
 from pipeline.outcome import Status
 from pipeline.reading import in_process
@@ -135,7 +135,7 @@ def test_unordered_outcome_does_not_wait_for_a_slow_file(weights, tmp_path):
             return super().read(source, options, clock)
 
     paths = [write_png(tmp_path / name, {"hand": 0.9}, {}) for name in ("slow.png", "quick.png")]
-    engine = Engine(weights, CPU, Slow(Room(10**6)))
+    engine = Engine(weights, CPU, Slow(MemoryBudget(10**6)))
     outcomes = engine.outcomes(paths, ordered=False)
     assert next(outcomes).image.name == "quick.png"
     resume.set()
@@ -145,7 +145,7 @@ def test_unordered_outcome_does_not_wait_for_a_slow_file(weights, tmp_path):
 def test_judge_accepts_prepared_pictures(weights, tmp_path):
     path = write_png(tmp_path / "a.png", {"hand": 0.9}, {"hand": 0.9})
     options = ReadOptions(weights.preprocessings)
-    items = list(in_process.InProcessReader(Room(10**6)).read(path, options, Clock()))
+    items = list(in_process.InProcessReader(MemoryBudget(10**6)).read(path, options, Clock()))
     (outcome,) = Judge(weights, CPU).judge(items)
     (same,) = judge([path], weights)
     assert (outcome.findings, outcome.image) == (same.findings, same.image)

@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError, UsageError
 from pipeline.progress import Silent
 from stages.data.adapters.fracatlas import read_fracatlas
 from stages.data.index import assign_splits, read_index, write_index
-from stages.data.table_size import thin_data
+from stages.data.table_size import sample_size_warnings
 from stages.network import checkpoint
 from stages.settings import FractureConfig, RegionConfig
 from stages.stage_spec import fracture_stage, region_stage
@@ -198,22 +198,22 @@ def rows(**counts):
 
 def test_region_table_without_pictures_to_refuse_causes_a_warning():
     stage, enough = region_stage("fracture"), rows(hand=10, elbow=10, none=10)
-    single = thin_data(stage, rows(hand=40), enough)
+    single = sample_size_warnings(stage, rows(hand=40), enough)
     assert "no training picture is known to be without hand" in single[0]
     assert any("another part of the body" in words for words in single)
-    several = thin_data(stage, rows(hand=20, elbow=20), enough)
+    several = sample_size_warnings(stage, rows(hand=20, elbow=20), enough)
     assert ["another part of the body" in words for words in several] == [True]
-    assert thin_data(stage, rows(hand=20, elbow=20, none=20), enough) == []
+    assert sample_size_warnings(stage, rows(hand=20, elbow=20, none=20), enough) == []
 
 
 def test_few_validation_cases_cause_a_warning():
     stage, learn = region_stage("fracture"), rows(hand=20, elbow=20, none=20)
-    (words,) = thin_data(stage, learn, rows(hand=10, elbow=9, none=10))
+    (words,) = sample_size_warnings(stage, learn, rows(hand=10, elbow=9, none=10))
     assert "shows elbow in 9 pictures;" in words
     specialist = fracture_stage("hand", "fracture")
-    (words,) = thin_data(specialist, learn, rows(hand=30, hand_1=9))
+    (words,) = sample_size_warnings(specialist, learn, rows(hand=30, hand_1=9))
     assert "has 9 positive and 30 other pictures;" in words
-    assert thin_data(specialist, learn, rows(hand=10, hand_1=10)) == []
+    assert sample_size_warnings(specialist, learn, rows(hand=10, hand_1=10)) == []
 
 
 def test_result_contains_warnings_and_its_description_thresholds(trained):

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.decision import combine, decide, decide_study, examiners, refusal, route, unjudged
+from pipeline.decision import (
+    combine,
+    decide,
+    decide_study,
+    exclusion_reason,
+    refusal,
+    route,
+    specialists_for,
+)
 from pipeline.domain import Flag, ImageRef
 from pipeline.flags import reconcile
 from pipeline.outcome import OperatingPoint, Verdict
@@ -65,8 +73,8 @@ def test_examiners_of_a_picture(fired, specialists, expected):
     call = None
     if fired is not None:
         call = route({region: 0.9 if region in fired else 0.1 for region in HALF}, HALF)
-    assert set(examiners(call, specialists)) == set(expected)
-    assert len(examiners(call, specialists)) == len(expected)
+    assert set(specialists_for(call, specialists)) == set(expected)
+    assert len(specialists_for(call, specialists)) == len(expected)
     assert (refusal(call, specialists) is None) == bool(expected)
 
 
@@ -114,7 +122,7 @@ def test_refusal_of_an_unfamiliar_picture():
     call = route(CLEAR, HALF, 0.31, 0.52)
     expected = "unlike anything that the networks were trained on: similarity 0.310, expected 0.520"
     assert str(refusal(call, {"hand"})).startswith(expected)
-    assert examiners(call, {"hand"}) == ()
+    assert specialists_for(call, {"hand"}) == ()
 
 
 def test_study_point_does_not_lower_the_threshold_of_a_far_picture() -> None:
@@ -159,12 +167,12 @@ def test_header_that_names_another_part_vetoes(part):
     reason = str(refusal(call, HALF))
     assert f"the header says {part}" in reason
     assert "the router found shoulder with probability 0.900 (from 0.500)" in reason
-    assert examiners(call, HALF) == ()
+    assert specialists_for(call, HALF) == ()
 
 
 def test_veto_applies_to_several_regions_and_to_the_specialist_for_all():
     call = combined({"hand": 0.9, "elbow": 0.8}, "ANKLE")
-    assert examiners(call, ["all"]) == ()
+    assert specialists_for(call, ["all"]) == ()
     assert "hand with probability 0.900" in str(refusal(call, ["all"]))
     assert "elbow with probability 0.800" in str(refusal(call, ["all"]))
 
@@ -256,6 +264,6 @@ def test_header_adds_at_most_the_region_that_it_names(
 
 def test_only_the_flag_blank_refuses_a_picture():
     blank, other = Flag("blank", "no contrast"), Flag("too-small", "few pixels")
-    assert unjudged([other, blank]) == "blank: no contrast"
-    assert unjudged([other]) is None
-    assert unjudged([]) is None
+    assert exclusion_reason([other, blank]) == "blank: no contrast"
+    assert exclusion_reason([other]) is None
+    assert exclusion_reason([]) is None

@@ -24,7 +24,7 @@ from pipeline.outcome import (
     RegionCall,
     Status,
     Verdict,
-    gravest,
+    most_severe,
 )
 from pipeline.report.studies_table import STUDY_COLUMNS, StudiesWriter
 from pipeline.studies import pseudonym, studies_by
@@ -223,7 +223,7 @@ def test_another_picture_does_not_lower_the_verdict(pictures, more):
         assert after[region].probability >= call.probability
         assert gravity.index(after[region].verdict) <= gravity.index(call.verdict)
     overall = [
-        gravity.index(gravest(calls_by_region.values()).verdict)
+        gravity.index(most_severe(calls_by_region.values()).verdict)
         for calls_by_region in (before, after)
     ]
     assert overall[1] <= overall[0]
@@ -235,7 +235,7 @@ def test_study_point_is_used_if_there_is_one():
     assert (hand.verdict, hand.threshold_of, hand.probability) == ("uncertain", "study", 0.6)
     assert hand.image.path == Path("1.png")
     assert (elbow.verdict, elbow.threshold_of) == ("positive", "picture")
-    assert gravest([hand, elbow]) == elbow
+    assert most_severe([hand, elbow]) == elbow
 
 
 def test_far_picture_does_not_hide_a_positive_one():

@@ -13,16 +13,16 @@ from rich.console import Console
 from pipeline.bench.job import choose_job
 from pipeline.bench.machine import describe, versions
 from pipeline.bench.results import PARTS, Spread, measure
-from pipeline.bench.rounds import Entrant, Round, Score, Tally
+from pipeline.bench.rounds import ContenderSpec, JobResult, Round, Score
 from pipeline.bench.table import print_table
 from pipeline.errors import InputMissingError
 
 
 def score(name, seconds, device="cpu", parts=None, session=None, peak=10**9) -> Score:
     note = "" if peak else "unknown platform"
-    tally = Tally(10, 7, parts or {})
+    tally = JobResult(10, 7, parts or {})
     rounds = tuple(Round(s, tally, session, peak, note) for s in seconds)
-    return Score(Entrant(name, device, None), rounds, {"threads": 2})
+    return Score(ContenderSpec(name, device, None), rounds, {"threads": 2})
 
 
 def test_spread_is_median_and_extremes():

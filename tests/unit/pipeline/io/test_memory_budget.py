@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UnreadableImageError
-from pipeline.io import Room, decode
+from pipeline.io import MemoryBudget, decode
 from pipeline.source import NamedBytes
 
 _PIXELS = factories.ramp(20, 30, 0, 255, np.uint8)
@@ -21,7 +21,7 @@ _PAGES = factories.dicom_file(factories.dicom(np.stack([_PIXELS] * 3)))
 _PNG = factories.raster(_PIXELS, "PNG")
 
 
-def is_free(room: Room, pixels: int) -> bool:
+def is_free(room: MemoryBudget, pixels: int) -> bool:
     """Whether another thread can reserve this many pixels without waiting."""
     taken = threading.Event()
 
@@ -36,7 +36,7 @@ def is_free(room: Room, pixels: int) -> bool:
 
 @pytest.mark.parametrize("requests", [[7] * 30, [1, 2, 9, 50] * 8])
 def test_budget_is_not_exceeded_and_a_larger_request_runs_alone(requests):
-    room, held, totals, alone = Room(20), [], [], []
+    room, held, totals, alone = MemoryBudget(20), [], [], []
 
     def work(pixels: int) -> None:
         with room.for_picture(pixels):
@@ -54,7 +54,7 @@ def test_budget_is_not_exceeded_and_a_larger_request_runs_alone(requests):
 
 def test_file_is_counted_by_its_size_and_a_missing_one_as_zero(tmp_path):
     (tmp_path / "a").write_bytes(b"x" * 100)
-    room = Room(30)  # 120 bytes
+    room = MemoryBudget(30)  # 120 bytes
     entered = threading.Event()
 
     def second() -> None:
@@ -70,7 +70,7 @@ def test_file_is_counted_by_its_size_and_a_missing_one_as_zero(tmp_path):
 
 
 def test_content_in_memory_is_counted_by_its_size():
-    room = Room(30)  # 120 bytes
+    room = MemoryBudget(30)  # 120 bytes
     entered = threading.Event()
 
     def second() -> None:
@@ -87,7 +87,7 @@ def test_content_in_memory_is_counted_by_its_size():
 
 @pytest.mark.parametrize("content", [_PNG, _PAGES], ids=["PNG", "DICOM"])
 def test_picture_is_counted_until_the_next_one_or_the_end(content):
-    room = Room(600)
+    room = MemoryBudget(600)
     for _ in decode(content, Path("x"), "", room):
         assert not is_free(room, 1)
     assert is_free(room, 600)
@@ -95,7 +95,7 @@ def test_picture_is_counted_until_the_next_one_or_the_end(content):
 
 @pytest.mark.parametrize("content", [_PNG, _PAGES], ids=["PNG", "DICOM"])
 def test_closing_releases_the_budget(content):
-    room = Room(600)
+    room = MemoryBudget(600)
     with closing(decode(content, Path("x"), "", room)) as images:
         next(images)
         assert not is_free(room, 1)
@@ -104,7 +104,7 @@ def test_closing_releases_the_budget(content):
 
 @pytest.mark.parametrize("content", [_PNG[:-60], _PAGES[:-900]], ids=["PNG", "DICOM"])
 def test_damaged_picture_releases_the_budget(content):
-    room = Room(600)
+    room = MemoryBudget(600)
     with pytest.raises(UnreadableImageError):
         list(decode(content, Path("x"), "", room))
     assert is_free(room, 600)

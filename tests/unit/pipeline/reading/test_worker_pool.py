@@ -23,7 +23,7 @@ import silent_worker
 
 from pipeline.config import RunConfig
 from pipeline.errors import StartError
-from pipeline.io import Room
+from pipeline.io import MemoryBudget
 from pipeline.io.limits import MAX_FILE_BYTES
 from pipeline.outcome import Outcome, Status
 from pipeline.preprocess import PreprocessSpec
@@ -42,7 +42,7 @@ ROOT = Path(__file__).parents[4]
 
 @pytest.fixture(scope="module")
 def bad() -> Iterator[IsolatedReader]:
-    reader = IsolatedReader(Room(10**6), TIMEOUT_S, misbehaving_worker.__name__)
+    reader = IsolatedReader(MemoryBudget(10**6), TIMEOUT_S, misbehaving_worker.__name__)
     yield reader
     reader.stop()
 
@@ -145,7 +145,7 @@ def test_other_workers_continue_after_a_failure(bad, tmp_path):
 
 def test_waiting_for_the_memory_budget_does_not_count_as_busy(tmp_path):
     """Four readers share a budget for one picture: each is busy for 0.9 s, all four for 3.6 s."""
-    reader = IsolatedReader(Room(100), 2.5, misbehaving_worker.__name__)
+    reader = IsolatedReader(MemoryBudget(100), 2.5, misbehaving_worker.__name__)
     paths = [tmp_path / str(i) for i in range(4)]
     for path in paths:
         path.write_text("doze doze doze")
@@ -172,7 +172,7 @@ def test_reading_waits_for_the_consumer(bad, tmp_path):
 
 def test_stop_ends_a_busy_worker_and_all_threads(tmp_path):
     threads, processes = set(threading.enumerate()), set(psutil.Process().children())
-    reader = IsolatedReader(Room(100), 60.0, misbehaving_worker.__name__)
+    reader = IsolatedReader(MemoryBudget(100), 60.0, misbehaving_worker.__name__)
     (worker,) = set(psutil.Process().children()) - processes
     thread = threading.Thread(target=lambda: read(reader, tmp_path, "breed"))
     thread.start()
@@ -213,7 +213,7 @@ def test_worker_ends_if_its_run_is_killed():
 
 
 def test_worker_that_cannot_start_is_an_error_of_the_run(tmp_path):
-    reader = IsolatedReader(Room(100), 60.0, "json.missing_module")
+    reader = IsolatedReader(MemoryBudget(100), 60.0, "json.missing_module")
     with pytest.raises(StartError, match="cannot be started: found a process that ended"):
         reader.read(tmp_path / "a", OPTIONS, Clock())
     reader.stop()
@@ -249,7 +249,7 @@ def values_of(item: Item) -> tuple[object, ...]:
 @pytest.mark.parametrize("options", [OPTIONS, ReadOptions(SPECS[:1])])
 def test_worker_gives_the_items_of_the_in_process_reader(good, tmp_path, monkeypatch, options):
     monkeypatch.chdir(tmp_path)
-    in_process = InProcessReader(Room(10**6))
+    in_process = InProcessReader(MemoryBudget(10**6))
     paths = [Path(path.name) for path in pictures(tmp_path)]
     contents = [NamedBytes(path.name, path.read_bytes()) for path in paths if path.exists()]
     for source in [*paths, *contents, NamedBytes("empty.png", b"")]:
@@ -274,7 +274,7 @@ def test_content_in_memory_is_read_like_a_file(good, tmp_path):
 @pytest.mark.parametrize("isolated", [True, False])
 @pytest.mark.parametrize(("name", "status"), [("a.dcm", "failed"), ("a.zip", "unsupported")])
 def test_content_in_memory_has_the_size_limit_of_a_file(good, isolated, name, status):
-    reader = good if isolated else InProcessReader(Room(10**6))
+    reader = good if isolated else InProcessReader(MemoryBudget(10**6))
     content = bytes(
         MAX_FILE_BYTES + 1
     )  # the system allocates no memory for zeros that are not read
@@ -298,7 +298,7 @@ def test_worker_has_memory_for_large_content(tmp_path):
 
 def test_worker_that_does_not_read_requests_is_ended():
     """Content fills the pipe; the wait for space in it has a time limit."""
-    reader = IsolatedReader(Room(10**8), 1.0, silent_worker.__name__)
+    reader = IsolatedReader(MemoryBudget(10**8), 1.0, silent_worker.__name__)
     started = time.perf_counter()
     (outcome,) = reader.read(NamedBytes("a.dcm", bytes(10**7)), OPTIONS, Clock())
     assert "kept a reader busy for more than 1 s" in str(getattr(outcome, "error", None))

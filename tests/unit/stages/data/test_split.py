@@ -8,7 +8,7 @@ import pytest
 from tables import sample
 
 from pipeline.errors import IndexFaultsError, UsageError
-from stages.data.exact_duplicates import settle_twins
+from stages.data.exact_duplicates import merge_identical_files
 from stages.data.index import assign_splits, find_faults, read_table, write_index
 from stages.data.split import Leak, count_leaks, held_out, own_splits
 
@@ -142,7 +142,7 @@ def test_identical_files_with_different_labels_are_all_excluded(caplog):
         sample("b", sha256="1", label=0),
         sample("c", sha256="2", label=0),
     ]
-    settled = settle_twins(rows)
+    settled = merge_identical_files(rows)
     assert [(row.flags, row.split) for row in settled] == [
         ("hardware;label_conflict", "excluded"),
         ("label_conflict", "excluded"),
@@ -156,7 +156,7 @@ def test_identical_files_with_different_labels_are_all_excluded(caplog):
 )
 def test_identical_files_without_label_or_with_another_label_kind_do_not_contradict(second):
     rows = [sample("a", sha256="1", label=0), sample("b", sha256="1", **second)]
-    assert [row.flags for row in settle_twins(rows)] == ["", ""]
+    assert [row.flags for row in merge_identical_files(rows)] == ["", ""]
 
 
 def test_groups_with_identical_files_are_joined(caplog):
@@ -166,7 +166,7 @@ def test_groups_with_identical_files_are_joined(caplog):
         sample("e", group="i", sha256="3"), sample("f", group="k", sha256="4"),
         sample("g", group="k", sha256="4"), sample("h", group="z", sha256="5"),
     ]  # fmt: skip
-    settled = settle_twins(rows)
+    settled = merge_identical_files(rows)
     assert [row.group for row in settled] == ["g", "g", "g", "g", "g", "k", "k", "z"]
     assert "3 groups were joined into 1, because they share an identical file" in caplog.text
     assert find_faults(settled) == []
@@ -176,12 +176,12 @@ def test_groups_connected_by_a_later_file_are_joined():
     """The pairs a-b and c-d come first, then b-d, which connects them."""
     pairs = [("1", "a"), ("1", "b"), ("2", "c"), ("2", "d"), ("3", "d"), ("3", "b")]
     rows = [sample(f"{n}", group=group, sha256=key) for n, (key, group) in enumerate(pairs)]
-    assert {row.group for row in settle_twins(rows)} == {"a"}
+    assert {row.group for row in merge_identical_files(rows)} == {"a"}
 
 
 def test_identical_files_within_a_group_change_nothing(caplog):
     rows = [sample("a", group="g", sha256="1"), sample("b", group="g", sha256="1")]
-    assert settle_twins(rows) == rows
+    assert merge_identical_files(rows) == rows
     assert caplog.text == ""
 
 
@@ -190,7 +190,7 @@ def test_unreadable_files_do_not_join_groups():
         sample(name, sha256="empty", label=n, flags="unreadable", split="excluded")
         for n, name in enumerate("ab")
     ]
-    assert settle_twins(rows) == rows
+    assert merge_identical_files(rows) == rows
 
 
 # ---------------------------------------------------------------------------------- held out

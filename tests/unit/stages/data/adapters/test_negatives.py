@@ -13,7 +13,7 @@ from layouts import cut, draw, sheet
 
 from pipeline.errors import IndexFaultsError
 from stages.data.adapters.negatives import SOURCES, read_negatives
-from stages.data.exact_duplicates import settle_twins
+from stages.data.exact_duplicates import merge_identical_files
 from stages.data.index import read_index, write_index
 
 LISTED = {
@@ -94,7 +94,7 @@ def test_identical_files_with_different_names_become_one_group(tmp_path):
     lines = table.read_text().splitlines()
     lines[-1] = ",".join([*lines[-1].split(",")[:-1], digest])
     table.write_text("\n".join(lines))
-    rows = {row.path.name: row for row in settle_twins(read_negatives(folder))
+    rows = {row.path.name: row for row in merge_identical_files(read_negatives(folder))
             if row.origin.endswith("made")}  # fmt: skip
     assert rows["1.png"].group == rows["2.png"].group
 
