@@ -127,9 +127,9 @@ def route_threshold(labels: Labels, scores: Array) -> float:
     """The probability from which a region fires: smallest weighted sum of the two error rates.
 
     A verdict on an unsupported picture costs :data:`FALSE_ACCEPT_COST` times a refused supported
-    one. The rates do not depend on the class frequencies, so a table with many unsupported pictures does not
-    make the router refuse more supported ones. Among equally good thresholds, the middle of the
-    widest gap (in logit) is chosen.
+    one. The rates do not depend on the class frequencies, so a table with many unsupported
+    pictures does not make the router refuse more supported ones. Among equally good thresholds,
+    the middle of the widest gap (in logit) is chosen.
 
     Args:
         labels: (N,) 1 with the region in view, 0 with nothing supported in view, or NaN.
