@@ -19,7 +19,7 @@ def test_a_contact_sheet_shows_pictures_in_rows_and_views_in_columns(
     given = ["augment", "--index", str(project / "index.csv"), "--show", str(target)]
     result = CliRunner().invoke(main, [*given, "--pictures", "3", *words])
     assert result.exit_code == 0, result.output
-    assert "3 training pictures" in result.output
+    assert "sheet.png: 3 of " in result.output
     drawn = np.asarray(Image.open(target))
     assert drawn.shape[1] == columns * CELL_PX
     cells = drawn[14:].reshape(3, CELL_PX, columns, CELL_PX, 3)

@@ -131,7 +131,7 @@ def test_an_origin_that_is_held_out_is_tested_on_alone(fxpipe, tmp_path, split):
     assert found["negatives/photos"] == {"test"}
     assert {"train", "test"} <= found["negatives/spines"]
     assert index.of("val")
-    assert "held out for testing alone: 7 pictures" in result.stdout
+    assert "held out for testing only: 7 pictures" in result.stdout
     assert "  7 CC BY 4.0; a site: 7 negatives/photos\n" in result.stdout
     assert "  7 CC0: 7 negatives/spines\n" in result.stdout
     assert " not stated: " in result.stdout

@@ -77,7 +77,7 @@ def test_verify_says_what_it_did(place):
     assert result.exit_code == 0, result.output
     assert "5 bundles and 2 documents" in result.stdout
     assert "fp32: 5 bundle(s) opened on the CPU; compatible" in result.stdout
-    assert result.stderr == "warning: backup~: not in the manifest, never opened\n"
+    assert result.stderr == "warning: backup~: not in the manifest, so it is never opened\n"
 
 
 def test_cards_and_a_changed_notice_are_listed_anew(place):
@@ -102,7 +102,7 @@ def test_verify_opens_also_a_precision_that_is_not_complete(place):
     write_bundles(place / "weights", [*specs, *whole])
     result = fxpipe("verify")
     assert result.exit_code == 0, result.output
-    assert "int8: 2 bundle(s) opened on the CPU; not every bundle is there" in result.stdout
+    assert "int8: 2 bundle(s) opened on the CPU; not used" in result.stdout
 
 
 @pytest.mark.parametrize("file", ["README.md", "manifest.json", "trunk-fp32.onnx"])
