@@ -17,7 +17,7 @@ def test_contact_sheet_has_pictures_in_rows_and_views_in_columns(project, tmp_pa
     options = ["augment", "--index", str(project / "index.csv"), "--show", str(target)]
     result = CliRunner().invoke(main, [*options, "--pictures", "3", *words])
     assert result.exit_code == 0, result.output
-    assert "3 training pictures" in result.output
+    assert "sheet.png: 3 of " in result.output
     sheet = np.asarray(Image.open(target))
     assert sheet.shape[1] == columns * CELL_PX
     cells = sheet[14:].reshape(3, CELL_PX, columns, CELL_PX, 3)

@@ -177,7 +177,7 @@ def test_auto_measures_both_devices_if_both_work(place, monkeypatch):
             ["--input", "in", "--only", "tensorflow"],
             "--only tensorflow: there is no such contender",
         ),
-        (["--input", "in", "--only", "torch-l"], "wanted one of fxpipe-fp32-cpu"),
+        (["--input", "in", "--only", "torch-l"], "expected one of fxpipe-fp32-cpu"),
         (["--input", "in", "--set", "batch_sise=2"], "did you mean batch_size?"),
         (["--input", "in", "--output", "in/a.png/x.json"], "cannot be written"),
         (["--input", "in", "--rounds", "0"], "--rounds"),

@@ -129,7 +129,7 @@ def test_held_out_origin_is_only_in_test(build_index, tmp_path, split):
     assert splits_by_origin["negatives/photos"] == {"test"}
     assert {"train", "test"} <= splits_by_origin["negatives/spines"]
     assert index.of("val")
-    assert "held out for testing alone: 7 pictures" in result.stdout
+    assert "held out for testing only: 7 pictures" in result.stdout
     assert "  7 CC BY 4.0; a site: 7 negatives/photos\n" in result.stdout
     assert "  7 CC0: 7 negatives/spines\n" in result.stdout
     assert " not stated: " in result.stdout

@@ -84,7 +84,7 @@ def test_verify_reports_its_checks(place):
     assert result.exit_code == 0, result.output
     assert "5 bundles and 2 documents" in result.stdout
     assert "fp32: 5 bundle(s) opened on the CPU; compatible" in result.stdout
-    assert result.stderr == "warning: backup~: not in the manifest, never opened\n"
+    assert result.stderr == "warning: backup~: not in the manifest, so it is never opened\n"
 
 
 def test_cards_add_documents_to_the_manifest(place):
@@ -111,7 +111,7 @@ def test_verify_opens_incomplete_precisions_too(place):
     write_bundles(place / "weights", [*specs, *whole])
     result = run("verify")
     assert result.exit_code == 0, result.output
-    assert "int8: 2 bundle(s) opened on the CPU; not every bundle is there" in result.stdout
+    assert "int8: 2 bundle(s) opened on the CPU; not used" in result.stdout
 
 
 @pytest.mark.parametrize("file", ["README.md", "manifest.json", "trunk-fp32.onnx"])
