@@ -224,7 +224,8 @@ def test_evidence_on_another_grid_is_interpolated():
     np.testing.assert_array_equal(onto_grid(maps, (5, 3)), maps)
     flat = onto_grid(np.full((1, 1, 3, 4), 2.5, np.float32), (7, 9))
     np.testing.assert_allclose(flat, 2.5, rtol=1e-6)
-    ramp = np.tile(np.array([0.125, 0.375, 0.625, 0.875], np.float32), (1, 1, 4, 1))  # x of centres
+    centres = np.array([0.125, 0.375, 0.625, 0.875], np.float32)  # x, for four columns
+    ramp = np.tile(centres, (1, 1, 4, 1))
     fine = onto_grid(ramp, (8, 8))[0, 0, 3]
     np.testing.assert_allclose(fine[1:-1], (np.arange(1, 7) + 0.5) / 8, rtol=1e-6)
     assert (fine[0], fine[-1]) == (0.125, 0.875)  # no extrapolation beyond the outer centres
