@@ -61,6 +61,11 @@ class Judge:
         self._clock = clock or Clock()
 
     @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 by bundle name of all networks."""
+        return self._weights.digests(self._weights.stages)
+
+    @property
     def limits(self) -> Limits:
         """Limits for a flow that feeds this judge."""
         config = self._config

@@ -17,6 +17,8 @@ from ._streams import patient
 
 _COMMANDS = {
     "run": "Judge radiographs with exported bundles.",
+    "serve": "Run a worklist in the browser: REST API, DICOM node, reviews.",
+    "token": "Create a bearer token for `fxpipe serve`.",
     "index": "Build and check the table of training pictures.",
     "audit": "Find leaks between the splits of a table.",
     "augment": "Draw training pictures as the loop shows them.",

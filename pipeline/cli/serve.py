@@ -1,0 +1,96 @@
+"""``fxpipe serve``: a worklist in the browser; pictures arrive by HTTP, DICOM or a folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from .. import logging_setup
+from ..config import load
+from ..errors import UsageError
+from ._extras import needs
+from ._paths import PathOption
+from ._weights_folder import default_weights
+
+_FOLDER = PathOption(file_okay=False)
+_FILE = PathOption(dir_okay=False, exists=True)
+
+
+@click.command
+@click.option("--data", type=_FOLDER, required=True, help="Folder for everything; made if missing.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--no-browser", is_flag=True, help="Do not open the page.")
+@click.option(
+    "--weights",
+    type=_FOLDER,
+    envvar="FXPIPE_WEIGHTS",
+    help="Folder with a manifest.json.  [env: FXPIPE_WEIGHTS; default: ./weights]",
+)
+@click.option("--database", metavar="URL", help="postgresql+psycopg://…  [default: SQLite in DATA]")
+@click.option("--tls-certificate", type=_FILE, help="PEM file; HTTPS in place of HTTP.")
+@click.option("--tls-key", type=_FILE, help="PEM file of its private key.")
+@click.option(
+    "--insecure-http", is_flag=True, help="Allow plain HTTP on an address other than loopback."
+)
+@click.option("--config", "file", type=PathOption(), help="TOML file with settings.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting; repeatable."
+)
+@click.pass_context
+def command(
+    ctx: click.Context, data: Path, port: int, host: str, no_browser: bool, weights: Path | None,
+    database: str | None, tls_certificate: Path | None, tls_key: Path | None,
+    insecure_http: bool, file: Path | None, settings: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Run the service until it is stopped: worklist, reviews, REST API.
+
+    The first start prints a link with which the first administrator is created. Every picture
+    that was acknowledged gets exactly one result, also if the service is killed.
+    """
+    logging_setup.configure()
+    if (tls_certificate is None) != (tls_key is None):
+        raise UsageError("found one of --tls-certificate and --tls-key, expected both or none")
+    loopback = host in ("localhost", "::1") or host.startswith("127.")
+    if not loopback and tls_certificate is None and not insecure_http:
+        raise UsageError(
+            f"--host {host}: other machines can connect, but the connection is not encrypted",
+            "give --tls-certificate and --tls-key, or --insecure-http behind a proxy",
+        )
+    if os.environ.get("FXPIPE_SUPERVISED") != "1":
+        from ..service.supervisor import supervise
+
+        def show(line: str) -> None:
+            click.echo(line)
+            if not no_browser and line.startswith(("set up: ", "fxpipe listens on ")):
+                opener.open(line)
+
+        opener = _Opener()
+        ctx.exit(supervise(sys.argv[1:], show))
+    with needs("serve"):
+        from ..service.server import Options, serve
+        from ..service.settings import ServiceConfig
+    options = Options(
+        data, weights or default_weights(), host, port, database,
+        certificate=tls_certificate, key=tls_key,
+    )  # fmt: skip
+    serve(options, load(ServiceConfig, file, settings))
+
+
+class _Opener:
+    """Opens the page once: the set-up link if there is one."""
+
+    def __init__(self) -> None:
+        self._opened = False
+
+    def open(self, line: str) -> None:
+        """Open the address at the end of a line."""
+        if self._opened:
+            return
+        import webbrowser
+
+        self._opened = line.startswith("set up: ")
+        webbrowser.open(line.split()[-1])

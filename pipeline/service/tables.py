@@ -1,0 +1,296 @@
+"""The tables of the service's database.
+
+Times are milliseconds since 1970 in UTC. Pictures are stored as files, see :mod:`.blobs`; the
+database refers to them by SHA-256.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+_ID = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _id() -> Column[int]:
+    return Column("id", _ID, primary_key=True, autoincrement=True)
+
+
+def _reference(name: str, target: str, nullable: bool = False) -> Column[int]:
+    return Column(name, _ID, ForeignKey(target), nullable=nullable)
+
+
+blob = Table(
+    "blob",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("held", Boolean, nullable=False, default=False),
+    Column("deleted_ms", BigInteger),
+)
+"""Content of a received file. ``held`` is a legal hold: it cannot be deleted."""
+
+study = Table(
+    "study",
+    metadata,
+    _id(),
+    Column("key", String(128), nullable=False, unique=True),
+    Column("uid", String(64)),
+    Column("identity", JSON),
+    Column("last_seen_ms", BigInteger, nullable=False),
+    Column("stable_ms", BigInteger),
+    Index(None, "stable_ms", "last_seen_ms"),
+)
+"""Pictures taken together. ``stable_ms`` is set once no picture has arrived for a while."""
+
+arrival = Table(
+    "arrival",
+    metadata,
+    _id(),
+    Column("sha256", String(64), ForeignKey("blob.sha256"), nullable=False),
+    Column("name", String(1024), nullable=False),
+    Column("source", String(16), nullable=False),
+    Column("sender", String(128), nullable=False),
+    Column("key", String(255)),
+    Column("received_ms", BigInteger, nullable=False),
+    _reference("study_id", "study.id", nullable=True),
+    Column("state", String(16), nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("answer", String(16)),
+    Column("region", String(32)),
+    Column("probability", Float),
+    Column("review", String(16)),
+    Column("deleted_ms", BigInteger),
+    UniqueConstraint("sender", "key"),
+    Index(None, "sha256"),
+    Index(None, "study_id"),
+    Index(None, "deleted_ms", "rank", "id"),
+    Index(None, "deleted_ms", "state", "rank", "id"),
+)
+"""A received picture, a row of the worklist.
+
+``source`` is ``http``, ``dicom`` or ``watch``. ``key`` is the idempotency key of its sender. The
+state is ``waiting``, ``reading``, ``answered``, ``unsupported``, ``failed`` or ``deleted``. Rank
+(0 is most urgent), answer, region and probability are of its most urgent result by the active
+engine, and ``review`` is the latest verdict of a reader.
+"""
+
+engine = Table(
+    "engine",
+    metadata,
+    _id(),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("weights", Text, nullable=False),
+    Column("digests", JSON, nullable=False),
+    Column("settings", JSON, nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+)
+"""Weights with settings. The state is ``active`` (one), ``candidate`` or ``retired``."""
+
+job = Table(
+    "job",
+    metadata,
+    _id(),
+    Column("sha256", String(64), ForeignKey("blob.sha256"), nullable=False),
+    _reference("engine_id", "engine.id"),
+    Column("name", String(1024), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False, default=0),
+    Column("owner", String(64)),
+    Column("lease_ms", BigInteger),
+    Column("error", Text),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("finished_ms", BigInteger),
+    UniqueConstraint("sha256", "engine_id"),
+    Index(None, "engine_id", "state", "priority", "id"),
+    Index(None, "engine_id", "state", "id"),
+)
+"""One file to judge with one engine: ``waiting``, ``taken``, ``done`` or ``cancelled``.
+
+``attempt`` counts how often it was taken; it is the fencing token of its result.
+"""
+
+result = Table(
+    "result",
+    metadata,
+    _id(),
+    _reference("job_id", "job.id"),
+    Column("sha256", String(64), nullable=False),
+    _reference("engine_id", "engine.id"),
+    Column("frame", Integer, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("answer", String(16), nullable=False),
+    Column("region", String(32)),
+    Column("probability", Float),
+    Column("rank", Integer, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    UniqueConstraint("job_id", "frame"),
+    Index(None, "sha256", "engine_id"),
+    Index(None, "engine_id", "created_ms"),
+)
+"""The outcome of one picture; ``frame`` is -1 for a file with a single one."""
+
+detail = Table(
+    "detail",
+    metadata,
+    Column("result_id", _ID, ForeignKey("result.id"), primary_key=True),
+    Column("outcome", JSON, nullable=False),
+    Column("row", JSON, nullable=False),
+)
+"""A result in full: the outcome (:mod:`pipeline.outcome_json`) and its row on the page."""
+
+review = Table(
+    "review",
+    metadata,
+    _id(),
+    _reference("result_id", "result.id"),
+    _reference("reader_id", "user.id"),
+    Column("blind", Boolean, nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("region", String(32)),
+    Column("marks", JSON, nullable=False),
+    Column("comment", Text, nullable=False),
+    _reference("supersedes", "review.id", nullable=True),
+    Column("created_ms", BigInteger, nullable=False),
+    Index(None, "result_id", "reader_id", "id"),
+    Index(None, "reader_id", "id"),
+)
+"""Verdicts of readers; rows are only appended."""
+
+peer = Table(
+    "peer",
+    metadata,
+    _id(),
+    Column("title", String(16), nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("port", Integer),
+    Column("receive", Boolean, nullable=False),
+    Column("send", Boolean, nullable=False),
+    Column("tls", Boolean, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    UniqueConstraint("title", "host"),
+)
+"""DICOM nodes: ``receive`` admits its associations, ``send`` sends results to it."""
+
+outbox = Table(
+    "outbox",
+    metadata,
+    _id(),
+    Column("object_uid", String(64), nullable=False),
+    _reference("peer_id", "peer.id"),
+    _reference("study_id", "study.id"),
+    Column("sha256", String(64), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("next_ms", BigInteger, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("committed_ms", BigInteger),
+    Column("error", Text),
+    UniqueConstraint("object_uid", "peer_id"),
+    Index(None, "state", "next_ms"),
+)
+"""DICOM objects to send: ``waiting``, ``sent``, ``failed`` or ``attention``."""
+
+event = Table(
+    "event",
+    metadata,
+    _id(),
+    Column("kind", String(32), nullable=False),
+    Column("subject", _ID),
+    Column("data", JSON, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+"""Changes, in order, for pages that are open."""
+
+audit = Table(
+    "audit",
+    metadata,
+    _id(),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("subject", String(128), nullable=False),
+    Column("detail", JSON, nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+"""Log of what users did; each row contains the hash of the row before it."""
+
+user = Table(
+    "user",
+    metadata,
+    _id(),
+    Column("name", String(128), nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("password", String(255), nullable=False),
+    Column("active", Boolean, nullable=False, default=True),
+    Column("blind", Boolean, nullable=False, default=False),
+    Column("created_ms", BigInteger, nullable=False),
+)
+"""People. ``blind``: fxpipe's verdict is hidden until the reader has stored one."""
+
+session = Table(
+    "session",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    _reference("user_id", "user.id"),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("seen_ms", BigInteger, nullable=False),
+)
+"""Logins, by the SHA-256 of their token."""
+
+token = Table(
+    "token",
+    metadata,
+    _id(),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("name", String(128), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("revoked_ms", BigInteger),
+)
+"""Bearer tokens of programs, by their SHA-256."""
+
+rule = Table(
+    "rule",
+    metadata,
+    _id(),
+    Column("days", Integer, nullable=False),
+    Column("state", String(16)),
+    Column("created_ms", BigInteger, nullable=False),
+)
+"""Retention: pictures older than ``days`` are deleted, of one state or of all."""
+
+setting = Table(
+    "setting",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("value", JSON, nullable=False),
+)
+"""Single values, such as the hash of the set-up code."""
