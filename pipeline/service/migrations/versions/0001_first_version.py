@@ -1,4 +1,4 @@
-"""First version"""
+"""First version."""
 
 import sqlalchemy as sa
 from alembic import op
