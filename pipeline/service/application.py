@@ -30,6 +30,9 @@ from .view_cache import ViewCache
 
 log = logging.getLogger(__name__)
 
+CRASHED = "FXPIPE_CRASHED"
+"""Environment variable by which the supervisor reports a crash of the process before."""
+
 
 @dataclass
 class Service:
@@ -114,7 +117,8 @@ def opened(
         blobs = Blobs(folder, config.reserve_bytes)
         if database is None:
             blobs.sweep()
-            freed = opened_database.write(store.recover)
+            blame = store.CRASHED if os.environ.get(CRASHED) else store.KILLED
+            freed = opened_database.write(lambda c: store.recover(c, blame))
             if freed:
                 log.warning("%d pictures were being read when the service ended", freed)
         service = Service(folder, config, opened_database, blobs, ViewCache(folder))

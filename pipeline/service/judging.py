@@ -1,7 +1,7 @@
 """Judging of the waiting jobs of one engine.
 
 A thread claims jobs and submits their content to the engine; others store the results. A job whose
-earlier attempt ended with this process runs alone, and fails after three attempts.
+process ended during an earlier attempt runs alone, and fails after several attempts.
 """
 
 from __future__ import annotations
@@ -124,10 +124,10 @@ class Judging:
         return self._limit - self._in_flight
 
     def _submit(self, claim: Claim) -> None:
-        if claim.attempt > store.MOST_ATTEMPTS:
+        if claim.blame >= store.MOST_BLAME:
             self._give_up(claim)
             return
-        alone = claim.attempt > 1
+        alone = claim.blame > 0
         if alone:
             with self._wake:
                 self._wake.wait_for(lambda: self._in_flight == 0)
@@ -147,8 +147,8 @@ class Judging:
     def _give_up(self, claim: Claim) -> None:
         name = claim.name or "picture"
         error = (
-            f"{name}: the service ended {store.MOST_ATTEMPTS} times while it read this file, "
-            "expected a file that can be read"
+            f"{name}: the service ended several times while it read this file, expected a file "
+            "that can be read"
         )
         source = NamedBytes(name, b"")
         image = ImageRef.of(source, None, claim.sha256)
@@ -202,11 +202,11 @@ class Judging:
         )  # fmt: skip
 
     def _return(self, claim: Claim, what: str, error: BaseException) -> None:
-        """Return a job that failed for a reason other than its content; it does not count."""
+        """Return a job that failed for a reason other than its content."""
         self._pause(what, error)
         try:
             self._database.write(
-                lambda c: store.give_back(c, claim, f"{what} ({type(error).__name__})", False)
+                lambda c: store.give_back(c, claim, f"{what} ({type(error).__name__})")
             )
         except Exception:  # noqa: BLE001  (the next start frees the job)
             log.warning("job %d: cannot return it", claim.job)

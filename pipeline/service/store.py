@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Table, and_, case, delete, func, insert, or_, select, update
 
 from ..domain import Status
 from ..errors import FxpipeError
@@ -22,7 +22,10 @@ from . import tables as t
 from .blobs import Content
 from .database import now_ms
 
-MOST_ATTEMPTS = 3
+KILLED, CRASHED = 1, 4
+"""Blame of the jobs of a process that was killed from outside, and of one that crashed."""
+MOST_BLAME = 12
+"""Three crashes; a job with more fails. One with any blame is judged alone."""
 LEASE_MS = 60_000
 WAITING_RANK = len(URGENCY)
 """Rank of a picture without a result: below all answers."""
@@ -70,6 +73,7 @@ class Claim:
         name: Name of its first arrival.
         attempt: Number of this attempt, from 1; the fencing token of its result.
         owner: This process.
+        blame: See :data:`MOST_BLAME`.
     """
 
     job: int
@@ -77,6 +81,7 @@ class Claim:
     name: str
     attempt: int
     owner: str
+    blame: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +193,7 @@ def _queue(connection: Connection, arrival: Arrival, engine: int) -> bool:
         connection.execute(
             update(job)
             .where(job.c.id == row.id)
-            .values(state="waiting", attempt=0, error=None, name=arrival.name, priority=priority)
+            .values(state="waiting", blame=0, error=None, name=arrival.name, priority=priority)
         )
     elif row.priority < priority:
         connection.execute(update(job).where(job.c.id == row.id).values(priority=priority))
@@ -198,30 +203,43 @@ def _queue(connection: Connection, arrival: Arrival, engine: int) -> bool:
 def claim(connection: Connection, engine: int, owner: str, count: int) -> list[Claim]:
     """Take up to ``count`` jobs of an engine: the most urgent ones, and always the oldest.
 
-    The oldest is taken in any case, so that no job waits for ever. On PostgreSQL, jobs of a
-    process that has not renewed its lease are taken too.
+    The oldest is taken in any case, so that no job waits for ever. A job with blame is taken
+    alone, when it is the oldest or no other job waits. On PostgreSQL, jobs of a process that has
+    not renewed its lease are taken too.
     """
     job, now = t.job, now_ms()
     free = and_(job.c.engine_id == engine, job.c.state == "waiting")
     if connection.dialect.name == "postgresql":
         expired = and_(job.c.engine_id == engine, job.c.state == "taken", job.c.lease_ms < now)
         free = or_(free, expired)
-    columns = (job.c.id, job.c.sha256, job.c.name, job.c.attempt)
+    columns = (job.c.id, job.c.sha256, job.c.name, job.c.attempt, job.c.blame, job.c.state)
     ordered = select(*columns).where(free).with_for_update(skip_locked=True)
     oldest = connection.execute(ordered.order_by(job.c.id).limit(1)).all()
-    urgent = connection.execute(
-        ordered.order_by(job.c.priority.desc(), job.c.id).limit(count)
-    ).all()
-    rows = list({row.id: row for row in [*oldest, *urgent]}.values())[:count]
-    if not rows:
+    if not oldest:
         return []
+    rows = oldest
+    if not _blame(oldest[0]):
+        urgent = ordered.where(job.c.blame == 0, job.c.state == "waiting")
+        urgent = urgent.order_by(job.c.priority.desc(), job.c.id).limit(count)
+        rows = list({row.id: row for row in [*oldest, *connection.execute(urgent)]}.values())
+        rows = rows[:count]
     connection.execute(
         update(job)
         .where(job.c.id.in_([row.id for row in rows]))
-        .values(state="taken", owner=owner, lease_ms=now + LEASE_MS, attempt=job.c.attempt + 1)
-    )
+        .values(
+            state="taken", owner=owner, lease_ms=now + LEASE_MS, attempt=job.c.attempt + 1,
+            blame=case((job.c.state == "taken", job.c.blame + CRASHED), else_=job.c.blame),
+        )
+    )  # fmt: skip
     _set_state(connection, [row.sha256 for row in rows], "waiting", "reading")
-    return [Claim(row.id, row.sha256, row.name, row.attempt + 1, owner) for row in rows]
+    return [
+        Claim(row.id, row.sha256, row.name, row.attempt + 1, owner, _blame(row)) for row in rows
+    ]
+
+
+def _blame(row: Any) -> int:
+    """Blame of a job; the lease of a taken one has expired."""
+    return int(row.blame) + (CRASHED if row.state == "taken" else 0)
 
 
 def renew(connection: Connection, owner: str) -> None:
@@ -234,28 +252,32 @@ def renew(connection: Connection, owner: str) -> None:
     )
 
 
-def give_back(connection: Connection, claimed: Claim, error: str, counted: bool = True) -> None:
-    """Return a job that could not be judged.
+def give_back(connection: Connection, claimed: Claim, error: str) -> None:
+    """Return a job that could not be judged for a reason other than its content.
 
     Args:
         connection: Inside a write operation.
         claimed: The job.
         error: Why.
-        counted: Whether the attempt counts.
     """
     values: Json = {"state": "waiting", "owner": None, "lease_ms": None, "error": error}
-    if not counted:
-        values["attempt"] = t.job.c.attempt - 1
     if connection.execute(update(t.job).where(_is(claimed)).values(**values)).rowcount:
         _set_state(connection, [claimed.sha256], "reading", "waiting")
 
 
-def recover(connection: Connection) -> int:
-    """Free all taken jobs at the start of the only process; return their number."""
+def recover(connection: Connection, blame: int) -> int:
+    """Free all taken jobs at the start of the only process; return their number.
+
+    Args:
+        connection: Inside a write operation.
+        blame: :data:`CRASHED` if its predecessor crashed, else :data:`KILLED`.
+    """
     taken = t.job.c.state == "taken"
     hashes = list(connection.scalars(select(t.job.c.sha256).where(taken)))
     connection.execute(
-        update(t.job).where(taken).values(state="waiting", owner=None, lease_ms=None)
+        update(t.job)
+        .where(taken)
+        .values(state="waiting", owner=None, lease_ms=None, blame=t.job.c.blame + blame)
     )
     _set_state(connection, hashes, "reading", "waiting")
     return len(hashes)

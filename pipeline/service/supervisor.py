@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-_FIRST_S, _MOST_S = 1.0, 60.0
+_FIRST_S, _MOST_S = 0.2, 30.0
 _HEALTHY_S = 60.0
 """A process that ran this long is restarted without delay."""
 
@@ -38,13 +38,13 @@ def supervise(words: Sequence[str], line: Callable[[str], None]) -> int:
 
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, stop)
-    delay_s = _FIRST_S
+    delay_s, crashed = _FIRST_S, False
     while True:
         started = time.monotonic()
         child = subprocess.Popen(
             [sys.executable, "-m", "pipeline.cli", *words],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env={**os.environ, "FXPIPE_SUPERVISED": "1"},
+            env={**os.environ, "FXPIPE_SUPERVISED": "1", "FXPIPE_CRASHED": "1" if crashed else ""},
         )  # fmt: skip
         if stopping:
             child.terminate()
@@ -54,6 +54,7 @@ def supervise(words: Sequence[str], line: Callable[[str], None]) -> int:
         status = child.wait()
         if stopping or status in (0, 2, 3):
             return 0 if stopping else status
+        crashed = status != -signal.SIGKILL
         if time.monotonic() - started > _HEALTHY_S:
             delay_s = _FIRST_S
         sys.stderr.write(f"the service ended (status {status}); restart in {delay_s:g} s\n")

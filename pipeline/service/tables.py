@@ -121,6 +121,7 @@ job = Table(
     Column("state", String(16), nullable=False),
     Column("priority", Integer, nullable=False),
     Column("attempt", Integer, nullable=False, default=0),
+    Column("blame", Integer, nullable=False, default=0),
     Column("owner", String(64)),
     Column("lease_ms", BigInteger),
     Column("error", Text),
@@ -132,7 +133,8 @@ job = Table(
 )
 """One file to judge with one engine: ``waiting``, ``taken``, ``done`` or ``cancelled``.
 
-``attempt`` counts how often it was taken; it is the fencing token of its result.
+``attempt`` counts how often it was taken; it is the fencing token of its result. ``blame`` grows
+each time that a process ended while it judged this job; see :data:`.store.MOST_BLAME`.
 """
 
 result = Table(

@@ -292,7 +292,7 @@ def find(connection: Connection, number: int, principal: Principal) -> Row[Any]:
     return row
 
 
-def _frame(connection: Connection, arrival: Row[Any], frame: int) -> Row[Any]:
+def _frame(connection: Connection, arrival: Row[Any], frame: int) -> Any:
     """Result and row of a frame of the active engine; frame 0 of a single picture is stored -1."""
     active = store.active_engine(connection)
     row: Any = connection.execute(

@@ -216,6 +216,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("blame", sa.Integer(), nullable=False),
         sa.Column("owner", sa.String(length=64), nullable=True),
         sa.Column("lease_ms", sa.BigInteger(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
