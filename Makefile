@@ -1,5 +1,6 @@
-# Two commands for a fresh machine with Python 3.11 or newer, git and make.
+# Commands for a fresh machine with Python 3.11 or newer, git and make.
 #   make run    read the sample radiographs with the shipped weights
+#   make check  lint, types and the fast tests: a minute
 #   make test   lint, types and the whole test suite
 #   make reference   write docs/reference.md from the commands and settings
 #   make vulnerabilities   known ones of what `make run` installs, when their list can be reached
@@ -7,17 +8,25 @@ PYTHON ?= python3
 RUN := .venv
 TEST := .venv-test
 
-.PHONY: run test reference vulnerabilities clean
+# One process per core, each with one thread.
+PYTEST := OMP_NUM_THREADS=1 $(TEST)/bin/pytest --numprocesses=auto --dist=loadfile
+
+.PHONY: run check lint test reference vulnerabilities clean
 
 # Exit code 1 means that some input failed, and samples/ holds a truncated file on purpose.
 run: $(RUN)/.installed
 	$(RUN)/bin/fxpipe run --input samples/ --output results/ || test $$? -eq 1
 
-test: $(TEST)/.installed
+lint: $(TEST)/.installed
 	$(TEST)/bin/ruff check .
 	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/mypy
-	$(TEST)/bin/pytest --cov --cov-report=term --durations=10
+
+check: lint
+	$(PYTEST) -m "not slow"
+
+test: lint
+	$(PYTEST) --durations=10
 
 reference: $(TEST)/.installed
 	PYTHONPATH=tests $(TEST)/bin/python tests/reference.py

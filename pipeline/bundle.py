@@ -33,9 +33,9 @@ from .bundle_parts import (
     Target,
     Temperature,
 )
-from .domain import OperatingPoint
 from .errors import BundleError
-from .older_bundles import in_present_form
+from .older_bundles import upgrade_contract
+from .outcome import OperatingPoint
 from .preprocess import PreprocessSpec
 
 __all__ = [
@@ -337,7 +337,7 @@ class EnsembleSpec(JudgeSpec):
 
 BundleSpec = Annotated[
     Annotated[TrunkSpec | RegionSpec | FractureSpec | EnsembleSpec, Field(discriminator="kind")],
-    BeforeValidator(in_present_form),
+    BeforeValidator(upgrade_contract),
 ]
 """The contract of one network of any kind; older schema versions are accepted."""
 

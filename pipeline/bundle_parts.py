@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .domain import Aggregation
+from .outcome import Aggregation
 from .preprocess import PreprocessSpec
 
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$")]
@@ -61,7 +61,7 @@ class StoredPoint(Frozen):
     """An operating point as stored in a fracture bundle, with its measured performance.
 
     Attributes:
-        threshold, doubt_below: See :class:`pipeline.domain.OperatingPoint`.
+        threshold, doubt_below: See :class:`pipeline.outcome.OperatingPoint`.
         rule: Description of how it was chosen.
         sensitivity, specificity: Measured on the validation split on which it was chosen.
     """

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from .bundle import Precision
-from .domain import HeaderUse
 from .errors import ConfigError
+from .outcome import HeaderUse
 
 
 class Settings(BaseModel):

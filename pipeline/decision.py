@@ -7,23 +7,20 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Literal
 
-from .domain import (
-    ANY_REGION,
-    Flag,
+from .domain import ANY_REGION, Flag, Heatmap, ImageRef
+from .flags import BLANK
+from .io.body_parts import body_part
+from .io.dicom_terms import PROJECTIONS
+from .outcome import (
     FractureCall,
     HeaderEffect,
     HeaderUse,
-    Heatmap,
-    ImageRef,
     OperatingPoint,
     RegionCall,
     StudyCall,
     Verdict,
-    gravest,
+    most_severe,
 )
-from .flags import BLANK
-from .io.body_parts import body_part
-from .io.dicom_terms import PROJECTIONS
 
 Seen = tuple[ImageRef, FractureCall]
 """A picture and the call of a specialist."""
@@ -118,7 +115,7 @@ def _lowered(probability: float, margin: float) -> float:
     return probability / (probability + (1.0 - probability) * math.exp(margin))
 
 
-def examiners(call: RegionCall | None, specialists: Collection[str]) -> tuple[str, ...]:
+def specialists_for(call: RegionCall | None, specialists: Collection[str]) -> tuple[str, ...]:
     """The specialists that judge a picture, without duplicates.
 
     A recognised region goes to its own specialist, else to the one for all regions, if any.
@@ -133,7 +130,7 @@ def examiners(call: RegionCall | None, specialists: Collection[str]) -> tuple[st
     return tuple(name for name in dict.fromkeys(chosen) if name in specialists)
 
 
-def unjudged(flags: Iterable[Flag]) -> str | None:
+def exclusion_reason(flags: Iterable[Flag]) -> str | None:
     """Reason why a picture gets no verdict regardless of the networks; None if it can get one.
 
     Networks return values even for a picture of one grey value, but these are meaningless.
@@ -150,10 +147,10 @@ def refusal(call: RegionCall | None, specialists: Collection[str]) -> str | None
     A picture is refused if no region is recognised, or only regions without a specialist.
 
     Args:
-        call: See :func:`examiners`.
-        specialists: See :func:`examiners`.
+        call: See :func:`specialists_for`.
+        specialists: See :func:`specialists_for`.
     """
-    if call is None or examiners(call, specialists):
+    if call is None or specialists_for(call, specialists):
         return None
     if call.reason is not None:
         return call.reason
@@ -228,7 +225,7 @@ def decide_study(
         decided = replace(call, operating_point=_of_study(call, point))
         source: Literal["study", "picture"] = "study" if point else "picture"
         calls.setdefault(call.region, []).append(StudyCall(decided, image, source))
-    return tuple(filter(None, map(gravest, calls.values())))
+    return tuple(filter(None, map(most_severe, calls.values())))
 
 
 def _of_study(call: FractureCall, point: OperatingPoint | None) -> OperatingPoint:

@@ -11,7 +11,7 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -69,7 +69,7 @@ _RUNTIMES = (
     *("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino"),
     *("onnxruntime-rocm", "onnxruntime-qnn", "onnxruntime-training"),
 )
-_EXTRAS = {
+EXTRAS = {
     "evaluate": ("matplotlib", "onnx", "pandas", "sklearn", "scipy"),
     "train": ("torch", "timm", "lightning", "onnxscript", "safetensors"),
     "dicom": ("highdicom",),
@@ -77,24 +77,12 @@ _EXTRAS = {
     "notebooks": ("jupyterlab", "ipywidgets"),
     "sign": ("cryptography",),
 }
+"""Modules of each optional extra of the package, by extra."""
+
 _REINSTALL = f"pip install --force-reinstall {DISTRIBUTION}"
 _LITTLE_DISK, _NO_DISK = 1 << 30, 10 << 20
 _BASE_BYTES, _LANE_BYTES = 400 << 20, 100 << 20
 """Memory of a run, and additional memory for each lane (see ``RunConfig``)."""
-
-
-def examine(plan: Plan) -> list[Finding]:
-    """Run all checks in a fixed order. The findings do not contain the path of the home folder."""
-    checks: dict[str, Callable[[Plan], Findings]] = {
-        "versions": _versions, "onnxruntime": _runtimes, "device": _devices, "weights": _weights,
-        "output": _output, "memory": _memory, "cores": _cores, "DICOM": _decoders,
-        "extras": _extras,
-    }  # fmt: skip
-    return [
-        _without_home(finding, plan)
-        for topic, check in checks.items()
-        for finding in _guarded(topic, check, plan)
-    ]
 
 
 def _guarded(topic: str, check: Callable[[Plan], Findings], plan: Plan) -> list[Finding]:
@@ -299,8 +287,30 @@ def _decoders(_: Plan) -> Findings:
 
 def _extras(_: Plan) -> Findings:
     """Check that the modules of the extras exist, without importing them."""
-    for extra, modules in _EXTRAS.items():
+    for extra, modules in EXTRAS.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
         summary = f"not installed ({', '.join(missing)})" if missing else "installed"
         advice = f'optional: pip install "{DISTRIBUTION}[{extra}]"' if missing else ""
         yield Finding(f"extra {extra}", Verdict.OK, summary, advice)
+
+
+CHECKS: Mapping[str, Callable[[Plan], Findings]] = {
+    "versions": _versions, "onnxruntime": _runtimes, "device": _devices, "weights": _weights,
+    "output": _output, "memory": _memory, "cores": _cores, "DICOM": _decoders,
+    "extras": _extras,
+}  # fmt: skip
+"""The checks of `fxpipe doctor` in their order, by the topic of a check that fails."""
+
+
+def examine(plan: Plan, checks: Mapping[str, Callable[[Plan], Findings]] = CHECKS) -> list[Finding]:
+    """Run checks in the given order. The findings do not contain the path of the home folder.
+
+    Args:
+        plan: The planned run.
+        checks: A check that raises ImportError or OSError gives one finding on its topic.
+    """
+    return [
+        _without_home(finding, plan)
+        for topic, check in checks.items()
+        for finding in _guarded(topic, check, plan)
+    ]

@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import Self
 
 from .config import RunConfig
-from .domain import Outcome, Status
 from .io.memory_budget import FILE_BYTES_A_PIXEL
 from .judge import Judge
+from .outcome import Outcome, Status
 from .reading.open_reader import open_reader
 from .reading.prepared_picture import Item, Prepared, Reader, ReadOptions
 from .runtime.session import Weights, load_bundles

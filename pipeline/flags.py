@@ -18,9 +18,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from PIL import Image
 
-from .domain import REGIONS, Array, Flag, HeaderEffect, RegionCall
+from .domain import REGIONS, Array, Flag
 from .io.body_parts import body_part
 from .not_radiograph import MOST_GREY, constant, signs
+from .outcome import HeaderEffect, RegionCall
 
 BLANK = "blank"
 """A picture with this flag gets no verdict."""

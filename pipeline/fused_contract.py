@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from .bundle import Contract, Digest, FractureSpec, Kind, Name, Precision, RegionSpec, contract_in
-from .older_bundles import in_present_form
+from .older_bundles import upgrade_contract
 from .preprocess import PreprocessSpec
 
 Group = Literal["region", "fracture"]
 Part = RegionSpec | FractureSpec
 """Contracts that can be part of a fused graph."""
-_Part = Annotated[Annotated[Part, Field(discriminator="kind")], BeforeValidator(in_present_form)]
+_Part = Annotated[Annotated[Part, Field(discriminator="kind")], BeforeValidator(upgrade_contract)]
 
 
 class FusedSpec(Contract):

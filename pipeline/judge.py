@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .config import RunConfig
-from .decision import combine, decide, examiners, refusal, route, unjudged
-from .domain import FractureCall, Heatmap, Outcome, RegionCall, StageOutput, Status, Verdict
+from .decision import combine, decide, exclusion_reason, refusal, route, specialists_for
+from .domain import Heatmap, StageOutput
 from .flags import reconcile, routing
 from .heatmap import to_heatmap
+from .outcome import FractureCall, Outcome, RegionCall, Status, Verdict
 from .reading.prepared_picture import Prepared
 from .runtime.network import Batch, Router, Specialist
 from .runtime.session import Weights
@@ -161,8 +162,8 @@ class Judge:
         routed = self._weights.region is not None
         return [
             ()
-            if unjudged(item.flags) or (routed and call is None)
-            else examiners(call, self._weights.fracture)
+            if exclusion_reason(item.flags) or (routed and call is None)
+            else specialists_for(call, self._weights.fracture)
             for item, call in zip(pictures, calls, strict=True)
         ]
 
@@ -220,7 +221,7 @@ def _outcome(
     weights: Weights,
 ) -> Outcome:
     """Build the outcome of one picture."""
-    blank = unjudged(item.flags)
+    blank = exclusion_reason(item.flags)
     if blank is not None:  # then the routing is meaningless too
         call, fault = None, None
     error = blank or fault or refusal(call, weights.fracture)

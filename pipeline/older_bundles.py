@@ -19,7 +19,7 @@ _EMPTY_FIELDS = {
 """Fields that were required in each kind but do not apply to it."""
 
 
-def in_present_form(contract: Any) -> Any:
+def upgrade_contract(contract: Any) -> Any:
     """Remove the fields of other kinds from a contract of an older schema.
 
     Contracts of the current schema are returned unchanged. A field with a value is kept, so that

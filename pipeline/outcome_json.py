@@ -8,16 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .domain import (
-    Flag,
-    FractureCall,
-    HeaderEffect,
-    ImageRef,
-    OperatingPoint,
-    Outcome,
-    RegionCall,
-    Status,
-)
+from .domain import Flag, ImageRef
+from .outcome import FractureCall, HeaderEffect, OperatingPoint, Outcome, RegionCall, Status
 from .source import Source
 
 Json = dict[str, Any]

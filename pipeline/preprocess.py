@@ -19,7 +19,7 @@ from .domain import Array, Placement
 from .framing import WHOLE, Frame, find_limb
 from .row_bands import bands
 
-_LARGE_PIXELS = 4_000_000
+LARGE_PIXELS = 4_000_000
 """Size from which a picture is resized in bands; the copy of a smaller one is cheap."""
 
 
@@ -157,7 +157,7 @@ def _resize(pixels: Array, height: int, width: int, filter_: Image.Resampling) -
     The width of a large picture is reduced band by band, then the height of the result. Pillow does
     the same in one step, or the height first, so the last bit of a float may differ.
     """
-    if pixels.size < _LARGE_PIXELS:
+    if pixels.size < LARGE_PIXELS:
         return np.asarray(Image.fromarray(pixels).resize((width, height), filter_))
     narrow = np.empty((pixels.shape[0], width), np.float32)
     for rows in bands(*pixels.shape):

@@ -158,10 +158,10 @@ class OptimConfig(Settings):
         loss: Binary cross-entropy, or focal loss (Lin et al. 2017, arXiv 1708.02002, gamma 2).
         label_smoothing: Distance of the targets from 0 and 1.
         pos_weight_power: The weight of positives is (negatives / positives) to this power.
-        sampling: ``shuffle`` shows each picture once an epoch; ``balanced`` draws as many
-            fractured as not, region by region, with replacement.
-        unlabelled_share: Share of pictures without a fracture label in an epoch, drawn anew for
-            each; if not set, all of them are used.
+        sampling: ``shuffle`` shows each picture once per epoch; ``balanced`` draws as
+            many fractured as other pictures of each region, with replacement.
+        unlabelled_share: Share of pictures without a fracture label in an epoch, drawn again
+            for each epoch; if not set, all of them are used.
         box_weight: Weight of the box loss, which moves the fracture evidence to the marked
             fractures.
         patience: Epochs without a better validation score before the run stops.
@@ -196,7 +196,7 @@ class TrainConfig(Settings):
             statistics. Only a ResNet can be cut; any other network is trained as a whole.
         cached_views: Each picture is augmented this many times in advance, and the feature maps of
             the frozen blocks are cached on disk for all epochs (and all folds of a
-            cross-validation); 0 augments anew in every epoch. Much faster on a CPU if few blocks
+            cross-validation); 0 augments again in every epoch. Much faster on a CPU if few blocks
             are trained.
         device: ``auto`` uses a GPU if there is one.
         precision: ``auto`` is bfloat16 autocast if the device supports it natively.

@@ -78,7 +78,7 @@ class StageSpec:
     types: Types | None = None
 
     @property
-    def speaks_of_fractures(self) -> tuple[bool, ...]:
+    def concerns_fractures(self) -> tuple[bool, ...]:
         """(K,) whether each output concerns fractures, not regions."""
         return tuple(self.kind is Kind.FRACTURE or name in TARGETS for name in self.outputs)
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from signal_handling import as_in_the_foreground
 from tables import fracatlas_folder
+from tools import need
 
 settings.register_profile(
     "long", max_examples=20_000, database=None, suppress_health_check=list(HealthCheck)
@@ -17,6 +18,8 @@ settings.register_profile(
 TESTS = Path(__file__).parent
 EXPORTING = ("contract", "notebooks", "parity", "training")
 """Folders of tests that export networks."""
+FAST = ("architecture", "unit")
+"""Folders of tests that `make check` runs; tests of the others have the marker slow."""
 TINY = (
     "preprocess.height_px=64",
     "preprocess.width_px=64",
@@ -47,10 +50,20 @@ def _foreground():
 
 
 def pytest_collection_modifyitems(items):
-    """Tests that may export networks round them quickly."""
+    """Mark whole folders: what exports networks rounds them quickly, and what is slow."""
     for item in items:
-        if item.path.relative_to(TESTS).parts[0] in EXPORTING:
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in EXPORTING:
             item.add_marker(pytest.mark.usefixtures("few_patches"))
+        if folder not in FAST:
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_runtest_setup(item):
+    """Skip a test whose programs are missing; in CI it fails."""
+    for marker in item.iter_markers("needs_tool"):
+        for program in marker.args:
+            need(program)
 
 
 @pytest.fixture(scope="session")

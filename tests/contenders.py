@@ -1,4 +1,4 @@
-"""Contenders that do nothing, in processes that can be spawned: they import this module."""
+"""Benchmark contenders without networks, in an importable module for spawned processes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.bench.rounds import Entrant, Tally
+from pipeline.bench.rounds import ContenderSpec, JobResult
 from pipeline.errors import DeviceError
 
 
 class Fake:
-    """Writes its name into a log for every job, and fails where it was told to.
+    """A contender that writes its name into a log for every job and can fail at one of them.
 
     Args:
-        name: Its own.
-        log: File that all share.
-        fails_at: Number of the job, the warm-up being 0, at which it does not go on.
-        how: ``leaves`` (the process ends), ``refuses``, or ``forgets`` (a row).
+        name: Name of the contender.
+        log: Log file, shared by all contenders.
+        fails_at: Number of the job that fails; the warm-up has number 0.
+        how: ``leaves`` (the process exits with code 7), ``refuses`` (it raises ``DeviceError``), or
+            ``forgets`` (it reports one row too few).
     """
 
     def __init__(self, name: str, log: Path, fails_at: int, how: str) -> None:
@@ -30,7 +31,7 @@ class Fake:
     def facts(self) -> Mapping[str, Any]:
         return {"jobs": self._jobs, "input_px": [[32, 32]]}
 
-    def do(self, paths: Sequence[Path], output: Path) -> Tally:
+    def do(self, paths: Sequence[Path], output: Path) -> JobResult:
         assert output.is_dir()
         failing, self._jobs = self._jobs == self._fails_at, self._jobs + 1
         if failing and self._how == "leaves":
@@ -39,7 +40,7 @@ class Fake:
             raise DeviceError("no memory left", "buy some")
         with self._log.open("a") as file:
             file.write(f"{self._name} {len(paths)}\n")
-        return Tally(len(paths) - (failing and self._how == "forgets"), 1)
+        return JobResult(len(paths) - (failing and self._how == "forgets"), 1)
 
     def session(self, paths: Sequence[Path]) -> float:
         return 10.0
@@ -51,5 +52,5 @@ def make(name: str, log: Path, fails_at: int, how: str) -> Fake:
     return Fake(name, log, fails_at, how)
 
 
-def fake(name: str, log: Path, fails_at: int = 99, how: str = "") -> Entrant:
-    return Entrant(name, "cpu", partial(make, name, log, fails_at, how))
+def fake(name: str, log: Path, fails_at: int = 99, how: str = "") -> ContenderSpec:
+    return ContenderSpec(name, "cpu", partial(make, name, log, fails_at, how))

@@ -1,4 +1,4 @@
-"""Damaged files: small valid ones of every kind, changed at random but repeatably."""
+"""Small valid files of every format, damaged at random with a fixed seed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TEXTS = (
 
 @cache
 def seeds() -> dict[str, bytes]:
-    """Valid files by a word for their kind, each of at most 3 kB."""
+    """Valid files of at most 3 kB each, by a name for their format."""
     grey = factories.ramp(11, 9, 0, 255, np.uint8)
     deep = factories.ramp(11, 9, 0, 65535)
     colour = np.stack([grey, grey[::-1], grey.T[:9].repeat(2, 0)[:11, :9]], -1)
@@ -78,7 +78,7 @@ def _dicom_seeds(
     tables = {"VOILUTSequence": factories.lut(list(range(256)), 0, 8)}
     tables["ModalityLUTSequence"] = factories.lut(list(range(0, 512, 2)), 0, 16)
     jpeg = factories.raster(grey, "JPEG")
-    found = {
+    files = {
         "dicom": factories.dicom_file(plain),
         "dicom implicit": factories.dicom_file(factories.dicom(deep), ImplicitVRLittleEndian),
         "dicom big": factories.dicom_file(factories.dicom(deep), ExplicitVRBigEndian),
@@ -98,14 +98,14 @@ def _dicom_seeds(
         ds.PixelData = encapsulate([stream])
         ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
         ds.file_meta.TransferSyntaxUID = syntax
-        found[f"dicom {syntax.name[:9].lower()}"] = factories.dicom_file(ds)
+        files[f"dicom {syntax.name[:9].lower()}"] = factories.dicom_file(ds)
     ds = factories.dicom(deep)
     ds.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
-    return found | {"dicom rle": factories.dicom_file(ds)}
+    return files | {"dicom rle": factories.dicom_file(ds)}
 
 
 def mutants(kind: str, seed: int, count: int) -> Iterator[bytes]:
-    """So many damaged files of one kind; the same seed gives the same ones."""
+    """Yield ``count`` damaged files of one format; the same seed gives the same files."""
     rng = random.Random(seed)
     for _ in range(count):
         content = bytearray(seeds()[kind])
@@ -116,7 +116,7 @@ def mutants(kind: str, seed: int, count: int) -> Iterator[bytes]:
         if kind.startswith("dicom") and rng.random() < 0.4:
             _set_element(content, rng)
         if kind.startswith("png") and rng.random() < 0.8:
-            _mend_checksums(content)
+            _correct_checksums(content)
         yield bytes(content)
 
 
@@ -183,7 +183,7 @@ _TAGS = (
 
 
 def _set_element(content: bytearray, rng: random.Random) -> None:
-    """Give an element with a two-byte length (explicit, little endian) another value."""
+    """Replace the value of an element with a two-byte length (explicit VR, little endian)."""
     at = content.find(struct.pack("<HH", *rng.choice(_TAGS)))
     if at < 0 or at + 8 > len(content) or not content[at + 4 : at + 6].isalpha():
         return
@@ -196,8 +196,8 @@ def _set_element(content: bytearray, rng: random.Random) -> None:
     content[at + 6 : at + 8 + length] = struct.pack("<H", len(value)) + value
 
 
-def _mend_checksums(content: bytearray) -> None:
-    """PNG chunks with a wrong checksum would all be refused at once."""
+def _correct_checksums(content: bytearray) -> None:
+    """Correct the checksums of PNG chunks; otherwise decoders reject the file at once."""
     at = 8
     while at + 12 <= len(content):
         (length,) = struct.unpack_from(">I", content, at)

@@ -1,4 +1,4 @@
-"""Outcomes about DICOM files without any network, and the DICOM objects that are made of them."""
+"""Outcomes for DICOM files, built without a network, and the DICOM objects written from them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,10 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from pipeline.config import RunConfig
-from pipeline.domain import (
-    Flag,
-    FractureCall,
-    Heatmap,
-    OperatingPoint,
-    Outcome,
-    Placement,
-    RegionCall,
-    Status,
-    XrayImage,
-)
+from pipeline.domain import Flag, Heatmap, Placement, XrayImage
 from pipeline.heatmap import to_heatmap
 from pipeline.io import decode, read_file
+from pipeline.outcome import FractureCall, OperatingPoint, Outcome, RegionCall, Status
 from pipeline.preprocess import PreprocessSpec, preprocess
 from pipeline.render import render
 from pipeline.report.dicom.objects import DicomWriter
@@ -36,7 +27,7 @@ DIGESTS = {"region": "1" * 64, "fracture-hand": "2" * 64, "trunk": "3" * 64}
 
 
 def spot(placement: Placement) -> Heatmap:
-    """A heatmap with one peak above and left of the canvas's middle."""
+    """A heatmap with one peak, above and to the left of the centre of the canvas."""
     y, x = np.mgrid[0:8, 0:8].astype(np.float32)
     evidence = np.exp(-((y - 3.0) ** 2 + (x - 2.5) ** 2) / 2.0) - np.float32(0.05)
     return to_heatmap(evidence, SPEC, placement)
@@ -53,21 +44,22 @@ def judged(
     fired: Mapping[str, float] | None = None,
     digests: Mapping[str, str] = DIGESTS,
 ) -> list[Outcome]:
-    """An outcome for each picture of a file, all with the same verdicts.
+    """One outcome for each picture of a file, all with the same findings.
 
     Args:
         path: The file.
-        probabilities: Of the target, by specialist; a hand's 0.9 when None.
-        target: What the labels meant.
-        point: Of every specialist.
-        heatmaps: Whether findings carry one.
-        flags: Doubts about each picture.
-        fired: Probability of each region that the router saw; those of the specialists when None.
-        digests: Of the networks that spoke.
+        probabilities: Probability of the target, by specialist; hand 0.9 when None.
+        target: What the specialists predict.
+        point: Operating point of every specialist.
+        heatmaps: Whether findings have a heatmap.
+        flags: Flags of each picture.
+        fired: Probability of each region that the router detects; 0.8 for the region of each
+            specialist when None.
+        digests: SHA-256 of the bundles that contributed, by name.
     """
     content, sha256 = read_file(path)
-    asked = {"hand": 0.9} if probabilities is None else probabilities
-    seen = dict.fromkeys(asked, 0.8) if fired is None else fired
+    by_region = {"hand": 0.9} if probabilities is None else probabilities
+    seen = dict.fromkeys(by_region, 0.8) if fired is None else fired
     router = RegionCall(seen, dict.fromkeys(seen, 0.5)) if "all" not in seen else None
 
     def outcome(image: XrayImage) -> Outcome:
@@ -79,7 +71,7 @@ def judged(
             region=router,
             findings=tuple(
                 FractureCall(region, target, probability, point, heatmap)
-                for region, probability in asked.items()
+                for region, probability in by_region.items()
             ),
             bundle_digests=digests,
             header=image.dicom,
@@ -91,7 +83,7 @@ def judged(
 
 
 def original(folder, pixels=PIXELS, syntax=None, name="x.dcm", **attributes):
-    """The path of a DICOM file of 12 bits."""
+    """Write a DICOM file, of 12 bits by default for uint16 pixels; returns its path."""
     path = folder / name
     bits = attributes.pop("bits", 12 if pixels.dtype == np.uint16 else None)
     path.write_bytes(dicom_file(dicom(pixels, bits=bits, **attributes), syntax))
@@ -99,10 +91,10 @@ def original(folder, pixels=PIXELS, syntax=None, name="x.dcm", **attributes):
 
 
 def objects(folder, outcomes, **settings) -> dict[str, Dataset]:
-    """Everything that a writer makes of outcomes, by the end of the file name."""
+    """The objects that the writer makes from outcomes, by the last part of the file name."""
     writer = DicomWriter(folder / "objects", RunConfig(**settings), DIGESTS)
     for outcome in outcomes:
         writer.write(outcome)
-    found = sorted((folder / "objects").iterdir())
-    assert all(path.suffix == ".dcm" for path in found)
-    return {path.stem.partition("-")[2]: dcmread(path) for path in found}
+    paths = sorted((folder / "objects").iterdir())
+    assert all(path.suffix == ".dcm" for path in paths)
+    return {path.stem.partition("-")[2]: dcmread(path) for path in paths}

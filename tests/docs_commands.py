@@ -1,4 +1,4 @@
-"""The commands that the documentation shows."""
+"""The commands in the documentation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BLOCK = re.compile(r"^```(sh|console)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def shown_commands() -> list[tuple[str, tuple[str, ...]]]:
-    """Page and words of every command line that starts with ``fxpipe``."""
+    """Page and arguments of every command line that starts with ``fxpipe``."""
     return [
         (page.name, tuple(words))
         for page in PAGES

@@ -1,12 +1,10 @@
-"""Readers by others, which know nothing of fxpipe: dcmtk for DICOM, ImageMagick for the rest.
+"""Independent readers as references: dcmtk for DICOM, ImageMagick for the other formats.
 
-Without them a test is skipped, and says so; in CI, where they are installed, it fails.
+Where they are not installed, a test is skipped with a reason; in CI it fails.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,62 +12,52 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from tools import need
 
 DCMTK = ("dcm2pnm", "dcmj2pnm", "dcml2pnm")
-"""Of dcmtk: uncompressed and RLE, JPEG, JPEG-LS."""
+"""Programs of dcmtk: for uncompressed and RLE, for JPEG, for JPEG-LS."""
 
 Grey = NDArray[np.float64]
 
 
-def need(program: str, package: str) -> str:
-    """The path of a program of another's package."""
-    found = shutil.which(program)
-    if found is None:
-        words = f"{program} is not installed (Debian: {package})"
-        if os.environ.get("CI") == "true":
-            pytest.fail(words)
-        pytest.skip(words)
-    return found
-
-
 def by_dcmtk(content: bytes, folder: Path, *options: str) -> Grey:
-    """A DICOM picture as dcmtk shows it.
+    """Render a DICOM picture with dcmtk.
 
     Args:
-        content: The file.
-        folder: Where to write.
+        content: Content of the file.
+        folder: Folder for temporary files.
         options: ``+Wi 1`` for the first window, ``+Wl 1`` for the VOI LUT, ``+Wm`` for the range
             of the values.
 
     Returns:
         (H, W) in [0, 1], in 256 steps.
     """
-    source, shown = folder / "judged.dcm", folder / "shown.pnm"
+    source, output = folder / "judged.dcm", folder / "output.pnm"
     source.write_bytes(content)
-    shown.unlink(missing_ok=True)
-    told = ""
+    output.unlink(missing_ok=True)
+    errors = ""
     for name in DCMTK:
-        words = [need(name, "dcmtk"), *options, str(source), str(shown)]
+        words = [need(name), *options, str(source), str(output)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
-        told += done.stderr
-        if shown.exists():
-            return np.asarray(Image.open(shown).convert("L"), np.float64) / 255
-    pytest.fail(f"dcmtk cannot read it: {told}")
+        errors += done.stderr
+        if output.exists():
+            return np.asarray(Image.open(output).convert("L"), np.float64) / 255
+    pytest.fail(f"dcmtk cannot read it: {errors}")
 
 
 def by_imagemagick(content: bytes, folder: Path, suffix: str, *options: str) -> Grey:
-    """A picture as ImageMagick shows it over black: (H, W) in [0, 1], ITU-R 601 luminance."""
-    need("identify", "imagemagick")
-    source, shown = folder / f"judged.{suffix}", folder / "shown.ppm"
+    """Render a picture with ImageMagick over black: (H, W) in [0, 1], ITU-R 601 luminance."""
+    need("identify")
+    source, output = folder / f"judged.{suffix}", folder / "output.ppm"
     source.write_bytes(content)
     words = ["convert", str(source), *options, "-colorspace", "sRGB", "-depth", "16"]
-    subprocess.run([*words, f"ppm:{shown}"], capture_output=True, check=True)
-    colours = _ppm16(shown.read_bytes())
+    subprocess.run([*words, f"ppm:{output}"], capture_output=True, check=True)
+    colours = _ppm16(output.read_bytes())
     return colours @ np.array([0.299, 0.587, 0.114])
 
 
 def _ppm16(content: bytes) -> NDArray[np.float64]:
-    """A binary PPM with 65,536 levels, which Pillow reads in 256."""
+    """Decode a binary PPM with 65,536 levels; Pillow reduces it to 256."""
     kind, width, height, white, data = content.split(maxsplit=4)
     assert (kind, white) == (b"P6", b"65535")
     data = content[-int(width) * int(height) * 6 :]

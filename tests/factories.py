@@ -1,4 +1,4 @@
-"""Makers of tiny test inputs: rasters and DICOM files of every kind, with invented identifiers."""
+"""Builders of small raster and DICOM files of every kind, with invented patient identifiers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PATIENT_NAME = "Invented^Person"
 PATIENT_ID = "NOBODY-0001"
 BIRTH_DATE = "19010203"
 IDENTIFIERS = ("Invented", "Person", PATIENT_ID, BIRTH_DATE)
-"""None of them may ever stand in a message, a log line or a report."""
+"""No message, log line or report may contain any of them."""
 
 Pixels = NDArray[Any]
 
@@ -61,7 +61,7 @@ def bone(height_px: int = 48, width_px: int = 40) -> NDArray[np.float32]:
 
 
 def raster(image: Image.Image | Pixels, file_format: str, **options: Any) -> bytes:
-    """A file in memory, written by Pillow (formats by Pillow's names)."""
+    """A file in memory, written by Pillow; formats have the names that Pillow uses."""
     if not isinstance(image, Image.Image):
         image = Image.fromarray(image)
     file = BytesIO()
@@ -77,12 +77,12 @@ def tiff(
     byte_order: Literal["<", ">"] = "<",
     orientation: int = 1,
 ) -> bytes:
-    """An uncompressed grey TIFF written by hand, for codings that Pillow does not write.
+    """An uncompressed grey TIFF, for encodings that Pillow does not write.
 
     Args:
-        values: (H, W) of any numeric dtype; its kind gives the sample format.
-        photometric: 0 white is zero, 1 black is zero.
-        bits: For each sample; the dtype's when None.
+        values: (H, W) of any numeric dtype, whose kind defines the sample format.
+        photometric: 0 for white is zero, 1 for black is zero.
+        bits: Bits per sample; those of the dtype when None.
         byte_order: ``<`` or ``>``.
         orientation: As in EXIF.
     """
@@ -117,13 +117,13 @@ def tiff(
 
 
 def dicom(pixels: Pixels | None, *, bits: int | None = None, **attributes: Any) -> FileDataset:
-    """An uncompressed DICOM radiograph, explicit little endian.
+    """An uncompressed DICOM radiograph, explicit VR little endian.
 
     Args:
-        pixels: (H, W), (N, H, W) with ``NumberOfFrames`` set here, or (H, W, 3); integers. None
-            for an object without a picture.
-        bits: Bits stored; the dtype's when None.
-        attributes: Header values by keyword, which overrule the defaults; None removes one.
+        pixels: Integers of shape (H, W), (N, H, W) for N frames (sets ``NumberOfFrames``), or
+            (H, W, 3). None for an object without a picture.
+        bits: Bits stored; those of the dtype when None.
+        attributes: Header values by keyword, which replace the defaults; None removes an element.
     """
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -168,9 +168,9 @@ def lut(table: Sequence[int], first: int, bits: int, data: bytes | None = None) 
 
     Args:
         table: The entries.
-        first: Input value of the first one.
-        bits: Of an entry.
-        data: The entries as bytes (VR OW) in place of numbers (VR US).
+        first: Input value of the first entry.
+        bits: Bits per entry.
+        data: The entries as bytes (VR OW) instead of numbers (VR US).
     """
     item = Dataset()
     item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(table) % 2**16, first, bits])
@@ -180,7 +180,7 @@ def lut(table: Sequence[int], first: int, bits: int, data: bytes | None = None) 
 
 
 def dicom_file(ds: FileDataset, syntax: UID | None = None) -> bytes:
-    """The file in memory, in an uncompressed (or deflated) transfer syntax or in its own."""
+    """The file in memory, in an uncompressed or deflated transfer syntax; unchanged when None."""
     file = BytesIO()
     if syntax is None or syntax == ds.file_meta.TransferSyntaxUID:
         ds.save_as(file, enforce_file_format=True)
@@ -196,13 +196,13 @@ def dicom_file(ds: FileDataset, syntax: UID | None = None) -> bytes:
 def compressed(ds: FileDataset, syntax: UID, folder: Path) -> bytes:
     """The file in memory with its pixels compressed.
 
-    Needs encoders that fxpipe does not: pyjpegls for JPEG-LS, pylibjpeg-openjpeg for JPEG 2000,
-    and GDCM's own for the older JPEG processes.
+    Needs encoders that fxpipe itself does not need: pyjpegls for JPEG-LS, pylibjpeg-openjpeg for
+    JPEG 2000, and GDCM for the older JPEG processes.
 
     Args:
-        ds: Uncompressed, little endian; 8 bit for JPEG baseline.
-        syntax: The transfer syntax to reach.
-        folder: Where GDCM may write.
+        ds: Uncompressed data set, little endian; 8 bit for JPEG baseline.
+        syntax: The transfer syntax of the result.
+        folder: Folder for temporary files of GDCM.
     """
     return _COMPRESSORS[syntax](ds, syntax, folder)
 
@@ -214,7 +214,7 @@ def _by_pydicom(ds: FileDataset, syntax: UID, folder: Path) -> bytes:
     if syntax == JPEG2000:
         options["j2k_psnr"] = [80]
     if syntax == RLELossless:
-        options["encoding_plugin"] = "pydicom"  # GDCM's aborts the process on odd sizes
+        options["encoding_plugin"] = "pydicom"  # the one of GDCM aborts the process on odd sizes
     ds.compress(syntax, generate_instance_uid=False, **options)
     return dicom_file(ds)
 

@@ -1,6 +1,6 @@
-"""High-Throughput JPEG 2000, which no package of the tests can encode.
+"""High-Throughput JPEG 2000 code streams; no package of the tests can encode this format.
 
-Made by OpenJPH 0.26.3 from ``factories.ramp``; the names say of what range.
+Written by OpenJPH 0.26.3 from ``factories.ramp``; the names give the range of the values.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ _ENCODED = {
 }
 
 STREAMS = {name: base64.b64decode(text) for name, text in _ENCODED.items()}
-"""``grey8``, ``grey12``, ``grey16``: 64 x 48 px from 0 to 255, 4095, 65535 (the second in 16 bits
-too), reversible; ``lossy12``: likewise, irreversible; ``rgb8``: 16 x 12 px, rising, falling, and
-from 100 to 120."""
+"""Code streams by name.
+
+``grey8``, ``grey12``, ``grey16``: 64 x 48 px, reversible, values from 0 to 255, 4095 and 65535;
+``grey12`` is stored in 16 bits. ``lossy12``: as ``grey12``, irreversible. ``rgb8``: 16 x 12 px,
+channels that rise, fall, and rise from 100 to 120."""

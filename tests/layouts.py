@@ -1,6 +1,6 @@
-"""Writers of tiny data sets in the layouts that real ones have, with pictures that can be learned.
+"""Writers of small data sets in the layouts of the real ones, with pictures that can be learned.
 
-Each gives the folder (or file) to hand to ``fxpipe index --input``.
+Each returns the folder or file for ``fxpipe index --input``.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ import numpy as np
 from PIL import Image
 from tables import picture
 
+from stages.samples import Sample
+
 Rows = Iterable[Sequence[object]]
 
 
 def draw(path: Path, seed: int, region: str = "hand", fractured: bool = False) -> Path:
-    """Write one picture; another seed, other bytes."""
+    """Write one picture; each seed gives different bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture(region, fractured, seed)).convert("L").save(path)
     return path
 
 
 def cut(path: Path) -> Path:
-    """Leave half of a file."""
+    """Truncate a file to half its size."""
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     return path
@@ -41,10 +43,10 @@ def sheet(path: Path, rows: Rows) -> Path:
 
 
 def mura(home: Path, patients: int = 8, tables: bool = True) -> Path:
-    """MURA-v1.1: patients of one elbow and one wrist study each, every second one abnormal.
+    """MURA-v1.1: one elbow and one wrist study per patient; every second patient is abnormal.
 
-    Patient 1 has a shoulder study too. A quarter of the patients are in ``valid``. One hidden file
-    of macOS lies about, as in the original.
+    Patient 1 has a shoulder study too. A quarter of the patients are in ``valid``. There is one
+    hidden file of macOS, as in the original.
     """
     root = home / "MURA-v1.1"
     studies: dict[str, list[tuple[str, int]]] = {"train": [], "valid": []}
@@ -78,9 +80,9 @@ def fracatlas(home: Path, rows: Sequence[dict[str, int | str]], annotations: str
     """FracAtlas as its authors distribute it.
 
     Args:
-        home: Where.
-        rows: Of ``dataset.csv``; columns left out are 0.
-        annotations: COCO, VOC or YOLO: each fractured picture (64 px) has a box from (16, 8) to
+        home: Parent of the new folder.
+        rows: Rows of ``dataset.csv``; a missing column is 0.
+        annotations: COCO, VOC or YOLO. Each fractured picture (64 px) has a box from (16, 8) to
             (48, 40).
     """
     root = home / "FracAtlas"
@@ -133,12 +135,12 @@ def _yolo(folder: Path, names: Sequence[str]) -> None:
 
 
 def multi_region(home: Path, leaking: bool = True, count: int = 8) -> Path:
-    """The multi-region set: three splits of two classes, with turned copies in training.
+    """The multi-region set: three splits of two classes, with rotated copies in training.
 
     Args:
-        home: Where.
-        leaking: Whether test pictures are in training too, byte for byte, as in the real one.
-        count: Originals of each class.
+        home: Parent of the new folder.
+        leaking: Whether byte-identical test pictures are in training too, as in the real set.
+        count: Number of original pictures of each class.
     """
     root = home / "Bone_Fracture_Binary_Classification"
     for k, word in enumerate(("fractured", "not fractured")):
@@ -146,10 +148,10 @@ def multi_region(home: Path, leaking: bool = True, count: int = 8) -> Path:
             part = "test" if n == 0 else "val" if n == 1 else "train"
             original = draw(root / part / word / f"{n}.jpg", 100 * k + n, fractured=not k)
             if part == "train" or leaking:
-                turned = root / "train" / word / f"{n}-rotated1-rotated2.jpg"
-                turned.parent.mkdir(parents=True, exist_ok=True)
+                rotated = root / "train" / word / f"{n}-rotated1-rotated2.jpg"
+                rotated.parent.mkdir(parents=True, exist_ok=True)
                 with Image.open(original) as image:
-                    image.rotate(90).save(turned)
+                    image.rotate(90).save(rotated)
             if part == "test" and leaking:
                 (root / "train" / word / f"{n}.jpg").write_bytes(original.read_bytes())
     (root / "Thumbs.db").write_bytes(b"x")
@@ -157,7 +159,7 @@ def multi_region(home: Path, leaking: bool = True, count: int = 8) -> Path:
 
 
 def studies(home: Path, headers: Sequence[dict[str, object]]) -> Path:
-    """A folder of DICOM files, one for each header, named as an archive names them."""
+    """A folder of DICOM files, one for each header, with file names as in an archive."""
     root = home / "export"
     for n, header in enumerate(headers):
         pixels = picture("hand", bool(n % 2), seed=n).astype(np.uint16)
@@ -166,3 +168,8 @@ def studies(home: Path, headers: Sequence[dict[str, object]]) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(factories.dicom_file(ds))
     return root
+
+
+def by_place(rows: Iterable[Sample], root: Path) -> dict[str, Sample]:
+    """Rows by the path of their picture relative to ``root``."""
+    return {row.path.resolve().relative_to(root.resolve()).as_posix(): row for row in rows}

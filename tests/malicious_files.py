@@ -1,4 +1,4 @@
-"""Files that mean harm, or look as if they did; each with what a run has to say of it."""
+"""Malicious and extreme files, each with the error that a run must report."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ DEPTH = 100_000
 _GREY = factories.ramp(60, 50, 0, 255, np.uint8)
 _DEEP = factories.ramp(60, 50, 0, 65535)
 PICTURE = None
-"""In place of words: the file is a picture, however odd."""
+"""Instead of an error: the file is a valid picture."""
 
 Case = tuple[str, bytes, str | None]
 
 
 def cases() -> Iterator[Case]:
-    """(file name, content, a part of the reason; None for a picture)."""
+    """Yield file name, content, and a part of the error message; None for a valid picture."""
     yield from _rasters()
     yield from _bombs()
     yield from _wide()
@@ -39,18 +39,18 @@ def cases() -> Iterator[Case]:
 
 
 def png(width: int, height: int, body: bytes, depth: int = 8, colour: int = 0) -> bytes:
-    """A PNG by hand, whose header may promise anything."""
+    """A PNG whose header can state any size."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
-    """Of a PNG."""
+    """A chunk of a PNG."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def zeros(count: int) -> bytes:
-    """So many zero bytes, deflated, in a thousandth of them."""
+    """A deflated stream of ``count`` zero bytes, a thousandth of their size."""
     deflate, block = zlib.compressobj(9), bytes(2**20)
     parts = [deflate.compress(block) for _ in range(count // len(block))]
     return b"".join([*parts, deflate.compress(bytes(count % len(block))), deflate.flush()])
@@ -88,10 +88,10 @@ def _rasters() -> Iterator[Case]:
 
 def _bombs() -> Iterator[Case]:
     yield "bomb.png", png(60_000, 60_000, chunk(b"IDAT", zeros(2**26))), "60000 x 60000 px"
-    # As many pixels as are allowed, from 80 kB.
+    # The largest allowed number of pixels, from 80 kB.
     allowed = png(8_000, 9_900, chunk(b"IDAT", zeros(8_001 * 9_900)))
     yield "allowed.png", allowed, PICTURE
-    # As many rows as are allowed, and ten times the data.
+    # Allowed size, but far more data than the header states.
     endless = png(100, 100, chunk(b"IDAT", zeros(2**26)))
     yield "endless.png", endless, PICTURE
     text = chunk(b"zTXt", b"Comment\0\0" + zeros(2**26))
@@ -107,7 +107,7 @@ def _bombs() -> Iterator[Case]:
 
 
 def _wide() -> Iterator[Case]:
-    """Of 65,535 px: two sides are too much, one is not."""
+    """Sides of 65,535 px: both are too many pixels, one is allowed."""
     wide = np.tile(np.arange(256, dtype=np.uint8), 256)[None, :65_535]
     words = "65535 x 65535 px"
     for name, content in (
@@ -119,7 +119,7 @@ def _wide() -> Iterator[Case]:
     ):
         yield f"wide-both.{name}", content, words
     yield "wide-both.webp", _sized_webp(16_384, 16_384), "expected "
-    # Pillow's encoder of JPEG takes 65,500 at most, that of WebP 16,383.
+    # Pillow encodes at most 65,500 px as JPEG and 16,383 px as WebP.
     yield "wide.png", factories.raster(wide, "PNG"), PICTURE
     yield "wide.jpg", factories.raster(wide[:, :65_500], "JPEG"), PICTURE
     yield "wide.bmp", factories.raster(wide, "BMP"), PICTURE
@@ -182,9 +182,9 @@ def _encapsulated() -> Iterator[Case]:
 
 
 def _nested() -> Iterator[Case]:
-    """Sequences in sequences, before the picture; 60 bytes a level would be a few MB."""
+    """Nested sequences before the picture; at 60 bytes per level they need a few MB."""
     content = factories.dicom_file(factories.dicom(_DEEP))
-    at = content.index(b"\x28\0\x02\0US")  # behind group 0020, before group 0028
+    at = content.index(b"\x28\0\x02\0US")  # after group 0020, before group 0028
     level = b"\x20\0\x00\x90SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\0\xe0\xff\xff\xff\xff"
     end = b"\xfe\xff\x0d\xe0\0\0\0\0" + b"\xfe\xff\xdd\xe0\0\0\0\0"
     deep = level * DEPTH + end * DEPTH
@@ -202,14 +202,14 @@ def _header(**attributes: object) -> bytes:
 
 
 def private_file(ds: FileDataset) -> bytes:
-    """Written as explicit little endian, whatever its transfer syntax says."""
-    wanted = ds.file_meta.TransferSyntaxUID
+    """A file in explicit VR little endian, regardless of the transfer syntax in its header."""
+    syntax = ds.file_meta.TransferSyntaxUID
     ds.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.4.50")
-    return with_syntax(factories.dicom_file(ds), wanted)
+    return with_syntax(factories.dicom_file(ds), syntax)
 
 
 def with_syntax(content: bytes, syntax: UID) -> bytes:
-    """A file that claims another transfer syntax than it was written in."""
+    """Replace the transfer syntax in the header of a file without changing its encoding."""
     at = content.index(b"\x02\0\x10\0UI") + 6
     value = syntax.encode() + b"\0" * (len(syntax) % 2)
     old = struct.unpack_from("<H", content, at)[0]
@@ -228,10 +228,10 @@ def _fragments(*parts: bytes) -> bytes:
 
 
 def _deflated(body: bytes) -> bytes:
-    """A deflated DICOM file whose content is a zlib stream."""
+    """A deflated DICOM file with the data of a zlib stream as content."""
     content = factories.dicom_file(factories.dicom(_DEEP), DeflatedExplicitVRLittleEndian)
     start = 144 + int.from_bytes(content[140:144], "little")
-    return content[:start] + body[2:-4]  # raw: without zlib's header and checksum
+    return content[:start] + body[2:-4]  # raw, without the header and checksum of zlib
 
 
 def _tiff_bomb() -> bytes:
@@ -266,7 +266,7 @@ def _sized_bmp(width: int, height: int) -> bytes:
 
 
 def _sized_webp(width: int, height: int) -> bytes:
-    """Lossless: 14 bits for each side, less one."""
+    """Lossless WebP, which stores each side minus one in 14 bits."""
     content = bytearray(factories.raster(_GREY, "WEBP", lossless=True))
     at = content.index(b"VP8L") + 9
     (bits,) = struct.unpack_from("<I", content, at)

@@ -1,4 +1,4 @@
-"""A worker whose decoder does what a file's content says: the worst that decoders do."""
+"""A worker with a decoder that misbehaves as the content of a file requests."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from collections.abc import Iterator
 import numpy as np
 
 from pipeline.domain import ImageRef, XrayImage
-from pipeline.io import Room
-from pipeline.reading import in_process, worker
+from pipeline.io import MemoryBudget
+from pipeline.reading import in_process
 from pipeline.reading.worker import main as work
 from pipeline.source import Source
 
 BIG_BYTES = 2**31
 
 
-def _decode(content: bytes, source: Source, sha256: str, room: Room) -> Iterator[XrayImage]:
-    """Do words: ``good`` is a picture of one grey value, the others end badly."""
+def _decode(content: bytes, source: Source, sha256: str, room: MemoryBudget) -> Iterator[XrayImage]:
+    """Follow the words of a file, and yield a picture of one grey value after each.
+
+    ``good`` does nothing else, ``print`` writes to stdout and ``doze`` waits 0.3 s. ``segfault``,
+    ``abort`` and ``leave`` end the process, ``hang`` never ends, ``breed`` waits for a child
+    process, ``eat`` allocates 2 GiB, ``stumble`` raises an exception. ``babble`` (random bytes),
+    ``boast`` (arrays that are too large) and ``lie`` (a request of invalid size) send messages that
+    break the protocol.
+    """
     for number, word in enumerate(content.decode().split()):
         with room.for_picture(100):
             if word == "segfault":
@@ -50,32 +57,24 @@ def _decode(content: bytes, source: Source, sha256: str, room: Room) -> Iterator
             elif word == "babble":
                 os.write(_answers, b"\xff" * 100)
             elif word == "boast":
-                header = b'{"kind": "picture", "arrays": [["float32", 100000, 100000]]}'
-                _say(header)
+                _send(b'{"kind": "picture", "arrays": [["float32", 100000, 100000]]}')
             elif word == "lie":
-                _say(b'{"kind": "room", "pixels": Infinity, "arrays": []}')
+                _send(b'{"kind": "room", "pixels": Infinity, "arrays": []}')
             image = ImageRef.of(source, number, sha256)
             yield XrayImage(np.full((8, 8), 0.5, np.float32), image, 8)
 
 
 _answers = -1
+"""Descriptor of the pipe to the run."""
 
 
-def _say(header: bytes) -> None:
+def _send(header: bytes) -> None:
     os.write(_answers, len(header).to_bytes(4, "little") + header)
 
 
 def main() -> int:
-    """A worker with that decoder."""
+    """Run the worker with that decoder; returns its exit status."""
     global _answers
+    _answers = os.dup(1)  # the worker redirects stdout
     in_process.decode = _decode  # type: ignore[assignment]
-    channel = worker._channel
-
-    def spied() -> object:
-        global _answers
-        requests, answers = channel()
-        _answers = answers.fileno()
-        return requests, answers
-
-    worker._channel = spied  # type: ignore[assignment]
     return work()

@@ -1,4 +1,4 @@
-"""Pictures that show a radiograph and are none: screenshots, photographs, prints."""
+"""Pictures of radiographs that are not radiographs: screenshots, photographs, prints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LINES = (
 
 
 def screenshot(picture: Grey, dark: bool = True) -> Image.Image:
-    """A viewer with title bar, toolbar, side bar, annotations and status line."""
+    """A screenshot of a viewer: title bar, toolbar, side bar, annotations and status line."""
     ground, bar, ink = ((16, 16, 18), (58, 60, 64), (225, 225, 225))
     if not dark:
         ground, bar, ink = ((255, 255, 255), (236, 236, 236), (20, 20, 20))
@@ -36,21 +36,21 @@ def screenshot(picture: Grey, dark: bool = True) -> Image.Image:
         pen.rectangle((20, 90 + 160 * row, 160, 220 + 160 * row), outline=ink)
     pen.rectangle((0, 776, 1280, 800), fill=bar)
     pen.text((10, 780), "Image 1 of 1    100 %    1254 x 1490", ink, font)
-    shown = Image.fromarray(picture)
-    shown.thumbnail((1060, 690))
-    left, top = 180 + (1100 - shown.width) // 2, 71 + (704 - shown.height) // 2
-    screen.paste(shown, (left, top))
+    screen_picture = Image.fromarray(picture)
+    screen_picture.thumbnail((1060, 690))
+    left, top = 180 + (1100 - screen_picture.width) // 2, 71 + (704 - screen_picture.height) // 2
+    screen.paste(screen_picture, (left, top))
     for row, line in enumerate(LINES):
         pen.text((190, 78 + 18 * row), line, ink, font)
     return screen
 
 
 def photographed_screen(picture: Grey, seed: int = 0) -> Image.Image:
-    """A monitor photographed by hand: stripes of its subpixels against those of the camera."""
+    """A hand-held photograph of a monitor, with moire of subpixels and camera pixels."""
     chance = np.random.default_rng(seed)
-    shown = Image.fromarray(picture)
-    shown.thumbnail((420, 420))
-    panel = np.repeat(np.repeat(np.asarray(shown, np.float32), 6, 0), 6, 1)
+    screen_picture = Image.fromarray(picture)
+    screen_picture.thumbnail((420, 420))
+    panel = np.repeat(np.repeat(np.asarray(screen_picture, np.float32), 6, 0), 6, 1)
     rows, columns = np.mgrid[: panel.shape[0], : panel.shape[1]]
     lit = np.stack([(columns % 6) // 2 == colour for colour in range(3)], -1)
     stripes = (panel[..., None] + 8) * lit * ((rows % 6) < 5)[..., None] * 2.2
@@ -59,7 +59,7 @@ def photographed_screen(picture: Grey, seed: int = 0) -> Image.Image:
     photo = photo.rotate(angle, Image.Resampling.BILINEAR, expand=True, fillcolor=(22, 21, 20))
     scale = float(chance.uniform(0.27, 0.36))
     size = round(photo.width * scale), round(photo.height * scale)
-    # A lens blurs a little, a sensor samples: what remains of the stripes beats.
+    # A lens blurs slightly and a sensor samples: the remaining stripes cause moire.
     photo = photo.filter(ImageFilter.GaussianBlur(1.0)).resize(
         size, Image.Resampling.BILINEAR, reducing_gap=None
     )
@@ -67,7 +67,7 @@ def photographed_screen(picture: Grey, seed: int = 0) -> Image.Image:
 
 
 def photographed_film(picture: Grey, seed: int = 0) -> Image.Image:
-    """A film on a light box, in the light of its tubes, with the dark room around it."""
+    """A photograph of a film on a light box, with its light colour, in a dark room."""
     chance = np.random.default_rng(seed)
     film = Image.fromarray(picture)
     film.thumbnail((900, 900))
@@ -87,11 +87,11 @@ def scanned_print(picture: Grey, seed: int = 0) -> Image.Image:
     """A print on office paper, scanned in colour, with a line of text above and below."""
     chance = np.random.default_rng(seed)
     paper = Image.new("RGB", (1240, 1754), (250, 247, 238))
-    shown = Image.fromarray(picture)
-    shown.thumbnail((1000, 1300))
-    grey = np.asarray(shown, np.float32)[..., None]
+    screen_picture = Image.fromarray(picture)
+    screen_picture.thumbnail((1000, 1300))
+    grey = np.asarray(screen_picture, np.float32)[..., None]
     inked = 34 + grey * np.array([0.83, 0.81, 0.78], np.float32)
-    left = (1240 - shown.width) // 2
+    left = (1240 - screen_picture.width) // 2
     paper.paste(Image.fromarray(inked.astype(np.uint8)), (left, 220))
     pen = ImageDraw.Draw(paper)
     for row, line in enumerate(LINES[:3]):

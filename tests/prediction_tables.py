@@ -1,4 +1,4 @@
-"""Makers of predictions: a row or two whose figures can be counted on the fingers."""
+"""Builders of prediction tables, small enough to calculate their figures by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def row(
     regions="hand", label=0, fractures=None, fired=None, status=None, twin=None, twin_label=None,
     **changes,
 ) -> dict[str, object]:  # fmt: skip
-    """One prediction: by default the regions in view fire, and nothing is fractured."""
+    """One row: by default the regions in view fire and no region is fractured."""
     view = sample("x", regions=regions).region_vector()
     fired = [r for r, v in zip(REGIONS, view, strict=True) if v == 1] if fired is None else fired
     status = status or ("ok" if fired else "unsupported")
@@ -51,23 +51,24 @@ def row(
 
 
 def table(*rows: dict[str, object]) -> pd.DataFrame:
+    """The table of some rows, with a path for each and a separate group where none is set."""
     named = [{**r, "path": f"{i}.png"} for i, r in enumerate(rows)]
-    apart = [{**r, "group": f"g{i}"} if r["group"] == "g" else r for i, r in enumerate(named)]
-    return add_truth(pd.DataFrame(apart))
+    grouped = [{**r, "group": f"g{i}"} if r["group"] == "g" else r for i, r in enumerate(named)]
+    return add_truth(pd.DataFrame(grouped))
 
 
 def row_for_all(regions="unknown", label=0, p=0.1, router=False, **changes) -> dict[str, object]:
-    """One prediction of a specialist for all regions, by default with nothing before it."""
-    unread = changes.get("status") == "failed"
+    """One row of a specialist for all regions, by default without a region stage."""
+    failed = changes.get("status") == "failed"
     fired = [] if not router else changes.pop("fired", None)
     one = row(regions, label, dict.fromkeys(REGIONS, p), fired, **{"status": "ok", **changes})
     if not router:
         one |= dict.fromkeys(
             (f"{name}_{r}" for r in REGIONS for name in ("p", "route_threshold")), np.nan
         )
-    spoken = {f"{name}_{ANY_REGION}": one[f"{name}_{REGIONS[0]}"] for name in SPECIALIST_COLUMNS}
+    predicted = {f"{name}_{ANY_REGION}": one[f"{name}_{REGIONS[0]}"] for name in SPECIALIST_COLUMNS}
     verdict = "positive" if p >= THRESHOLD else "uncertain" if p >= DOUBT else "negative"
-    if unread or one["status"] != "ok":
+    if failed or one["status"] != "ok":
         verdict = ""
-    own = {f"verdict_{region}": "" for region in REGIONS}
-    return one | spoken | own | {f"verdict_{ANY_REGION}": verdict}
+    without_verdicts = {f"verdict_{region}": "" for region in REGIONS}
+    return one | predicted | without_verdicts | {f"verdict_{ANY_REGION}": verdict}

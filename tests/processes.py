@@ -1,4 +1,4 @@
-"""A command with the memory of all its processes together."""
+"""Runs a command and measures the memory of all its processes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def watched(command: Sequence[object], **options: object) -> tuple[int, int, list[int]]:
-    """Run a command to its end, on Linux.
+def run_measured(command: Sequence[object], **options: object) -> tuple[int, int, list[int]]:
+    """Run a command until it ends; Linux only.
+
+    Args:
+        command: Program and arguments.
+        options: For ``subprocess.Popen``.
 
     Returns:
-        Exit status; the peak of the sum of its processes' memory in bytes, where pages that
-        several share count once; and the ids of all processes that were seen.
+        Exit status; the peak memory of all its processes together in bytes, where shared pages
+        count once; and the ids of all observed processes.
     """
     process = subprocess.Popen([str(word) for word in command], **options)  # type: ignore[call-overload]
     peak, seen = 0, {process.pid}
@@ -26,14 +30,14 @@ def watched(command: Sequence[object], **options: object) -> tuple[int, int, lis
 
 
 def _family(pid: int) -> list[int]:
-    found = [pid]
-    for parent in found:
+    pids = [pid]
+    for parent in pids:
         for task in Path(f"/proc/{parent}/task").glob("*/children"):
             try:
-                found += map(int, task.read_text().split())
+                pids += map(int, task.read_text().split())
             except OSError:
                 continue
-    return found
+    return pids
 
 
 def _bytes(pid: int) -> int:

@@ -1,16 +1,16 @@
-"""Kills runs of fxpipe at random places, again and again, and lets each go on where it was.
+"""Kills runs of fxpipe at random points, repeatedly, and resumes each run.
 
-Started as a program of its own, with one thread, so that it may fork: each child is a process with
-a warm interpreter that calls the command as the console script does, and dies of a real SIGKILL:
-either sent from outside after a random time, or to itself in the middle of a random write, of which
-only a random part has gone out. What is left is what a started process would leave; only the
-import of the packages is saved.
+This is a separate program with one thread, so that it can fork. Each child process has the packages
+already imported, calls the command as the console script does, and ends by a real SIGKILL. The
+signal is sent either from outside after a random time, or by the child itself during a random
+write, of which only a random part is written. The files are those of a separately started process;
+only the time of the imports is saved.
 
     python tests/random_kills.py KILLS SEED FOLDER MOST arguments of fxpipe run…
 
-kills until there were KILLS kills, at most MOST for a run, and prints one line of JSON for each run
-that got through: its output folder below FOLDER, kills and exit code. The first, ``whole``, nobody
-killed. In the arguments ``@`` stands for the output folder.
+kills runs until there were KILLS kills, at most MOST of one run. It prints one line of JSON for
+each run that ended: its output folder below FOLDER, kills and exit code. The first run, ``whole``,
+is not killed. In the arguments ``@`` is replaced by the output folder.
 """
 
 from __future__ import annotations
@@ -22,27 +22,28 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 
-import onnxruntime  # noqa: F401 - warm
+import onnxruntime  # noqa: F401 - imported before the fork
 
 from pipeline.cli import main
-from pipeline.cli import run as command  # noqa: F401 - warm
-from pipeline.report import fhir, html, parquet, stream  # noqa: F401 - warm
-from pipeline.report.dicom import objects  # noqa: F401 - warm
+from pipeline.cli import run as command  # noqa: F401
+from pipeline.report import fhir, html, parquet, stream  # noqa: F401
+from pipeline.report.dicom import objects  # noqa: F401
 
 _WRITES_A_ROW = 5
-Doom = Callable[[], None]
+Killer = Callable[[], None]
 
 
-def child(arguments: list[str], doom: Doom) -> int:
-    """Start a run; returns its process."""
+def child(arguments: list[str], prepare_kill: Killer) -> int:
+    """Start a run in a child process; returns its process id."""
     pid = os.fork()
     if pid:
         return pid
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
-    doom()
+    prepare_kill()
     code = 70
     try:
         main(arguments)
@@ -53,29 +54,35 @@ def child(arguments: list[str], doom: Doom) -> int:
 
 
 def never() -> None:
-    """Let it run."""
+    """Do not kill the run."""
 
 
-def in_a_write(number: int, share: float) -> Doom:
-    """Die in a write, or beside an atomic one: in the number-th, with a share of it gone out."""
+def in_a_write(number: int, share: float) -> Killer:
+    """Kill the process during a write.
 
-    def plant() -> None:
-        left = [number]
-        put, whole = stream.Stream._put, stream.write_whole
+    Args:
+        number: Number of the write, from 1.
+        share: Share of the content that is written first. An atomic write is killed before the
+            file is replaced if it is below 0.5, else after.
+    """
+
+    def prepare() -> None:
+        writes_left = [number]
+        write_all, whole = stream.write_all, stream.write_whole
 
         def die() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
-        def torn(self: stream.Stream, content: bytes) -> None:
-            left[0] -= 1
-            if left[0] == 0:
-                put(self, content[: int(len(content) * share)])
+        def torn(file: FileIO, content: bytes) -> None:
+            writes_left[0] -= 1
+            if writes_left[0] == 0:
+                write_all(file, content[: int(len(content) * share)])
                 die()
-            put(self, content)
+            write_all(file, content)
 
         def interrupted(path: Path, content: bytes) -> None:
-            left[0] -= 1
-            if left[0] == 0:
+            writes_left[0] -= 1
+            if writes_left[0] == 0:
                 if share < 0.5:
                     path.with_name(path.name + ".partial").write_bytes(content[: len(content) // 2])
                 else:
@@ -83,63 +90,65 @@ def in_a_write(number: int, share: float) -> Doom:
                 die()
             whole(path, content)
 
-        stream.Stream._put = torn  # type: ignore[method-assign]
+        stream.write_all = torn
         for name, module in list(sys.modules.items()):
             if name.startswith("pipeline.") and getattr(module, "write_whole", None) is whole:
                 module.write_whole = interrupted  # type: ignore[attr-defined]
 
-    return plant
+    return prepare
 
 
 def one_run(
     chance: random.Random, arguments: list[str], kills: int, writes: int, seconds: float
 ) -> tuple[int, int]:
-    """Kill a run a number of times, and let it end; how often it died, and its exit code."""
-    died = 0
+    """Kill a run some times, then let it end; returns the number of kills and its exit code."""
+    killed = 0
     while True:
         wait = None
-        doom = never
-        if died < kills:
-            # Few places at a time, so that a run of many kills is cut into many pieces.
+        prepare_kill = never
+        if killed < kills:
+            # Early kill points, so that a run with many kills is resumed many times.
             share = 2.0 / max(kills, 2)
             if chance.random() < 0.5:
-                doom = in_a_write(1 + int(chance.random() * share * writes), chance.random())
+                number = 1 + int(chance.random() * share * writes)
+                prepare_kill = in_a_write(number, chance.random())
             else:
                 wait = chance.random() * max(seconds * share, 0.3)
-        pid = child(arguments, doom)
+        pid = child(arguments, prepare_kill)
         if wait is not None:
             time.sleep(wait)
             os.kill(pid, signal.SIGKILL)
         status = os.waitpid(pid, 0)[1]
         if os.WIFEXITED(status):
-            return died, os.WEXITSTATUS(status)
-        died += 1
+            return killed, os.WEXITSTATUS(status)
+        killed += 1
 
 
 def kill(total: int, seed: int, output: Path, arguments: list[str], per_run: int) -> None:
-    """Measure a run that nobody kills, then kill others until there were enough kills."""
+    """Measure an uninterrupted run, then kill others until there were ``total`` kills."""
     chance = random.Random(seed)
 
-    def told(folder: Path) -> list[str]:
+    def command_line(folder: Path) -> list[str]:
         return ["run", "--output", str(folder), *(a.replace("@", str(folder)) for a in arguments)]
 
     started = time.perf_counter()
-    code = os.WEXITSTATUS(os.waitpid(child(told(output / "whole"), never), 0)[1])
+    code = os.WEXITSTATUS(os.waitpid(child(command_line(output / "whole"), never), 0)[1])
     seconds = time.perf_counter() - started
     rows = len((output / "whole/results.jsonl").read_bytes().splitlines())
-    tell(folder="whole", kills=0, code=code, rows=rows)
+    print_json(folder="whole", kills=0, code=code, rows=rows)
     done = number = 0
     while done < total:
         number += 1
-        wanted = min(total - done, chance.randint(1, per_run))
+        kills = min(total - done, chance.randint(1, per_run))
         folder = f"killed-{number}"
-        died, code = one_run(chance, told(output / folder), wanted, rows * _WRITES_A_ROW, seconds)
-        done += died
-        tell(folder=folder, kills=died, code=code)
+        words = command_line(output / folder)
+        killed, code = one_run(chance, words, kills, rows * _WRITES_A_ROW, seconds)
+        done += killed
+        print_json(folder=folder, kills=killed, code=code)
 
 
-def tell(**facts: object) -> None:
-    """Print a line of JSON."""
+def print_json(**facts: object) -> None:
+    """Print one line of JSON."""
     sys.stdout.write(json.dumps(facts) + "\n")
     sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""Writes ``docs/reference.md`` from the commands and settings themselves: ``make reference``."""
+"""Writes ``docs/reference.md`` from the commands and settings: ``make reference``."""
 
 from __future__ import annotations
 
@@ -70,23 +70,24 @@ def _options(command: click.Command) -> list[str]:
         assert isinstance(parameter, click.Option)
         names = ", ".join((*parameter.opts, *parameter.secondary_opts))
         value = "" if parameter.is_flag else f" {parameter.make_metavar(context)}"
-        shown = f"`{parameter.default}`" if parameter.show_default and not parameter.is_flag else ""
+        has_default = parameter.show_default and not parameter.is_flag
+        default = f"`{parameter.default}`" if has_default else ""
         needed = "required; " if parameter.required else ""
         meaning = f"{needed}{(parameter.help or '').rstrip('.')}"
         if parameter.multiple and "repeat" not in meaning:
             meaning += "; repeatable"
-        rows.append(f"| `{_cell(names + value)}` | {shown} | {_cell(meaning)} |")
+        rows.append(f"| `{_cell(names + value)}` | {default} | {_cell(meaning)} |")
     return rows if len(rows) > 2 else []
 
 
 def _settings(model: type[BaseModel]) -> list[str]:
     rows = ["| setting | default | meaning |", "|---|---|---|"]
-    for key, default, meaning in _keys(model):
+    for key, default, meaning in keys(model):
         rows.append(f"| `{key}` | {_cell(default)} | {_cell(meaning)} |")
     return rows
 
 
-def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
     meanings: dict[str, str] = {}
     for base in reversed(model.__mro__):
         if issubclass(base, BaseModel):
@@ -98,43 +99,43 @@ def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, 
             yield from _keys_of(value, f"{prefix}{name}.", type(value))
             continue
         assert field.default is not PydanticUndefined or field.default_factory, name
-        yield prefix + name, _shown(value), meanings.get(name, "")
+        yield prefix + name, _markdown(value), meanings.get(name, "")
 
 
 def _keys_of(
     value: BaseModel, prefix: str, model: type[BaseModel]
 ) -> Iterator[tuple[str, str, str]]:
-    """A section: the defaults are those of the model that holds it."""
-    for key, _, meaning in _keys(model):
-        found: object = value
+    """Keys of a section; their defaults are those of the model that contains it."""
+    for key, _, meaning in keys(model):
+        default: object = value
         for part in key.split("."):
-            found = getattr(found, part)
-        yield prefix + key, _shown(found), meaning
+            default = getattr(default, part)
+        yield prefix + key, _markdown(default), meaning
 
 
 def _attributes(model: type[BaseModel]) -> dict[str, str]:
-    """The ``Attributes`` of a docstring in Google's style, one entry for each name."""
+    """The ``Attributes`` of a docstring in Google style, one entry for each name."""
     _, _, listed = (inspect.getdoc(model) or "").partition("Attributes:\n")
-    found: dict[str, str] = {}
+    meanings_by_name: dict[str, str] = {}
     for entry in re.split(r"\n(?=    \S)", listed.split("\n\n")[0]):
         names, _, meaning = entry.strip().partition(":")
         for name in names.split(", "):
-            found[name.rpartition(".")[2]] = _sentence(meaning)
-    return found
+            meanings_by_name[name.rpartition(".")[2]] = _sentence(meaning)
+    return meanings_by_name
 
 
-def _shown(value: object) -> str:
+def _markdown(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, tuple | list):
-        return "`[" + ", ".join(_shown(part).strip("`") for part in value) + "]`"
+        return "`[" + ", ".join(_markdown(part).strip("`") for part in value) + "]`"
     return f"`{value}`"
 
 
 def _sentence(text: str) -> str:
-    """The text on one line, with Sphinx's marks as Markdown."""
+    """The text on one line, with Sphinx markup replaced by Markdown."""
     flat = " ".join(text.replace("\b", "").split())
     flat = re.sub(r":\w+:`[~.]*([^`]+)`", r"`\1`", flat)
     return flat.replace("``", "`")

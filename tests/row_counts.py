@@ -1,21 +1,23 @@
-"""How many pictures each network is asked about, however they are put together in batches."""
+"""Counts the pictures that each network evaluates, in batches of any size."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from pipeline.runtime.network import Opened
+from pipeline.runtime.graph import Graph
 
 
 def count_rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Rows by the name of the network, counted from now on."""
+    """Start counting; the returned dict has the rows so far by name of the bundle."""
     rows: dict[str, int] = {}
-    original = Opened._run
+    original = Graph.run
 
-    def counted(self: Opened, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
-        rows[self.spec.name] = rows.get(self.spec.name, 0) + len(inputs)
-        return original(self, names, inputs)
+    def counted(self: Graph, outputs: Sequence[str], inputs: np.ndarray) -> list[np.ndarray]:
+        rows[self.name] = rows.get(self.name, 0) + len(inputs)
+        return original(self, outputs, inputs)
 
-    monkeypatch.setattr(Opened, "_run", counted)
+    monkeypatch.setattr(Graph, "run", counted)
     return rows

@@ -1,4 +1,4 @@
-"""Everything that a run leaves behind, but for the times in it: equal runs leave equal things."""
+"""Contents of the output files of a run without times, so that equal runs can be compared."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from pydicom import dcmread
 _BLOCK = re.compile(r'<script type="([^"]+)" (class="row"|class="view"|id="end")>(.*)</script>')
 
 
-def leftovers(output: Path) -> dict[str, Any]:
-    """By file name; pictures by their digest, objects by what tells them apart."""
-    found: dict[str, Any] = {}
-    for path in sorted(path for path in output.rglob("*") if path.is_file()):
-        found[path.relative_to(output).as_posix()] = _content(path)
-    return found
+def output_contents(output: Path) -> dict[str, Any]:
+    """Content by file name: SHA-256 of pictures, identifiers of DICOM objects, rows of tables."""
+    files = sorted(path for path in output.rglob("*") if path.is_file())
+    return {path.relative_to(output).as_posix(): _content(path) for path in files}
 
 
 def _content(path: Path) -> Any:
@@ -30,29 +28,29 @@ def _content(path: Path) -> Any:
     if path.suffix == ".png":
         return hashlib.sha256(path.read_bytes()).hexdigest()
     if path.suffix == ".parquet":
-        return _timeless(parquet.read_table(path).to_pylist())
+        return _without_times(parquet.read_table(path).to_pylist())
     text = path.read_text(encoding="utf-8")
     if path.name == "results.csv":
         rows = list(csv.DictReader(text.splitlines(keepends=True), strict=True))
         return [{k: v for k, v in row.items() if k != "elapsed_ms"} for row in rows]
     if path.name == "results.jsonl":
         assert text.endswith("\n")
-        return [_timeless(json.loads(line)) for line in text.splitlines()]
+        return [_without_times(json.loads(line)) for line in text.splitlines()]
     if path.name == "results.fhir.json":
-        return _timeless(json.loads(text))
+        return _without_times(json.loads(text))
     if path.name == "report.html":
         assert text.endswith("</body>\n</html>\n")
         return [
-            (about, block if kind == "text/plain" else _timeless(json.loads(block)))
+            (about, block if kind == "text/plain" else _without_times(json.loads(block)))
             for kind, about, block in _BLOCK.findall(text)
         ]
     return text
 
 
-def _timeless(value: Any) -> Any:
+def _without_times(value: Any) -> Any:
     if isinstance(value, dict):
         times = {"elapsed_ms", "issued", "timestamp", "finished"}
-        return {key: _timeless(one) for key, one in value.items() if key not in times}
+        return {key: _without_times(one) for key, one in value.items() if key not in times}
     if isinstance(value, list):
-        return [_timeless(one) for one in value]
+        return [_without_times(one) for one in value]
     return value

@@ -1,4 +1,4 @@
-"""What becomes of a signal: as a shell in the foreground leaves it, wherever tests are started."""
+"""Signal handlers as in the foreground of a shell, regardless of how the tests are started."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-WANTED = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-"""A shell starts what goes to the background with SIGINT ignored, and children inherit that."""
+HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+"""Defaults. A shell starts background processes with SIGINT ignored, and children inherit that."""
 
 
 @contextmanager
 def as_in_the_foreground() -> Iterator[None]:
-    """While the block runs, this process and those that it starts end on SIGINT and SIGTERM."""
-    before = {number: signal.signal(number, wanted) for number, wanted in WANTED.items()}
+    """Inside the block, SIGINT and SIGTERM end this process and the processes that it starts."""
+    previous = {number: signal.signal(number, handler) for number, handler in HANDLERS.items()}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""A worker that is ready, and then hears nothing."""
+"""A worker that reports that it is ready, and then never reads a request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.reading import messages
 
 
 def main() -> int:
-    """Never read a request."""
+    """Report ready and wait."""
     messages.send(os.fdopen(1, "wb"), {"kind": "ready", "package": package})
     time.sleep(1000)
     return 0

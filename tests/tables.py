@@ -1,4 +1,4 @@
-"""Makers of tiny training data: a FracAtlas folder whose labels can be seen in the pictures."""
+"""Small training data: a FracAtlas folder with labels that are visible in the pictures."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ REGION_NAMES = ("elbow", "hand", "shoulder", "leg")
 
 
 def picture(region: str, fractured: bool, seed: int, side_px: int = SIDE_PX) -> NDArray[np.uint8]:
-    """(side, side) uint8: the region is where the bar lies, the fracture a gap across it."""
+    """(side, side) uint8: the position of a bar is the region, a gap in it is a fracture."""
     random = np.random.default_rng(seed)
     canvas = random.normal(30, 6, (side_px, side_px))
     start = {"elbow": 4, "hand": side_px // 2 - 6, "shoulder": side_px - 16, "leg": None}[region]
     if start is None:
-        canvas[side_px // 2 - 6 : side_px // 2 + 6, :] += 150  # a leg lies across
+        canvas[side_px // 2 - 6 : side_px // 2 + 6, :] += 150  # a leg is horizontal
     else:
         canvas[:, start : start + 12] += 150
     if fractured:
@@ -32,9 +32,9 @@ def picture(region: str, fractured: bool, seed: int, side_px: int = SIDE_PX) -> 
 
 
 def fracatlas_folder(folder: Path, per_cell: int = 14, side_px: int = SIDE_PX) -> Path:
-    """Write a folder in FracAtlas's layout: ``per_cell`` pictures of each region and label.
+    """Write a folder in the layout of FracAtlas: ``per_cell`` pictures of each region and label.
 
-    Two pictures share each group; one extra file is truncated and flagged as such.
+    Each group has two pictures. One additional file is truncated and has that flag.
     """
     images = folder / "images"
     images.mkdir(parents=True)
@@ -61,7 +61,7 @@ def fracatlas_folder(folder: Path, per_cell: int = 14, side_px: int = SIDE_PX) -
 
 
 def sample(name: str, **changes: object) -> Sample:
-    """One row, ordinary but for ``changes``."""
+    """One row of a table with default values, except ``changes``."""
     values: dict[str, object] = {
         "path": Path(name),
         "regions": "hand",

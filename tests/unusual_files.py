@@ -1,6 +1,6 @@
-"""Makers of files that are odd and readable: wrong headers, rare layouts, old formats.
+"""Builders of unusual but readable files: wrong headers, rare layouts, old formats.
 
-Each is after a public report from radiology, PACS or imaging projects.
+Each follows a public report from a radiology, PACS or imaging project.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ Pixels = NDArray[Any]
 
 
 def with_value(ds: FileDataset, keyword: str, vr: str, value: bytes) -> bytes:
-    """The file in memory, explicit little endian, with a value that pydicom would not write.
+    """The file in memory, explicit VR little endian, with a value that pydicom would not write.
 
     Args:
-        ds: Uncompressed; a value of the same keyword goes.
-        keyword: Of an element at the top level.
-        vr: With a length of 16 bits.
-        value: As it shall stand, of even or odd length.
+        ds: Uncompressed data set; an element with this keyword is replaced.
+        keyword: Keyword of an element at the top level.
+        vr: A VR with a length field of 16 bits.
+        value: The bytes to write, of even or odd length.
     """
     if keyword in ds:
         del ds[keyword]
     content = factories.dicom_file(ds)
     tag = Tag(tag_for_keyword(keyword) or 0)
     file = BytesIO(content)
-    at = read_partial(file, stop_when=lambda found, vr, length: found > tag) and file.tell()
+    at = read_partial(file, stop_when=lambda next_tag, vr, length: next_tag > tag) and file.tell()
     head = struct.pack("<HH2sH", tag.group, tag.element, vr.encode(), len(value))
     return content[:at] + head + value + content[at:]
 
 
 def with_stream(ds: FileDataset, syntax: UID, *frames: bytes) -> FileDataset:
-    """The data set with compressed frames in place of its pixels."""
+    """The data set with compressed frames instead of its pixels."""
     ds.PixelData = encapsulate(list(frames))
     ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
     ds.file_meta.TransferSyntaxUID = syntax
@@ -59,7 +59,7 @@ def with_stream(ds: FileDataset, syntax: UID, *frames: bytes) -> FileDataset:
 
 
 def changed(content: bytes, **attributes: Any) -> bytes:
-    """A file with other header values, its pixel data as they were."""
+    """A file with other header values and unchanged pixel data."""
     ds = dcmread(BytesIO(content))
     for keyword, value in attributes.items():
         setattr(ds, keyword, value)
@@ -89,7 +89,7 @@ def item(**attributes: Any) -> Dataset:
 
 
 def compressed_like(ds: FileDataset, syntax: UID, folder: Path, **attributes: Any) -> bytes:
-    """A compressed file whose header was changed after the compression."""
+    """A compressed file with header values that were changed after compression."""
     return changed(factories.compressed(copy.deepcopy(ds), syntax, folder), **attributes)
 
 
@@ -108,17 +108,18 @@ def tiff(
     density: tuple[int, int] | None = None,
     orientation: int = 1,
 ) -> bytes:
-    """A TIFF with several samples, written by hand.
+    """A TIFF with one or more samples per pixel, for layouts that Pillow does not write.
 
     Args:
         values: (H, W) or (H, W, samples), uint8, uint16 or int16.
-        planes: Whether each sample has strips or tiles of its own.
-        tile_px: Side of a tile, in px, a multiple of 16; strips of ten rows when None.
+        planes: Whether each sample has separate strips or tiles.
+        tile_px: Side of a tile in px, a multiple of 16; strips of ten rows when None.
         deflated: Whether strips and tiles are compressed.
         byte_order: ``<`` or ``>``.
-        extra: What the last sample is: 1 opacity that is multiplied in, 2 that is not.
-        photometric: As in the file; RGB for three samples or more, else black is zero.
-        density: Px a unit, across and down.
+        extra: Meaning of the last sample: 1 for premultiplied opacity, 2 for other opacity.
+        photometric: The tag of that name; by default RGB for three or more samples, else black is
+            zero.
+        density: Resolution in px per unit, horizontal and vertical.
         orientation: As in EXIF.
     """
     if values.ndim == 2:
@@ -186,7 +187,12 @@ def _directory(fields: dict[int, tuple[str, Sequence[int]]], start: int, order: 
 
 
 def png16(values: Pixels, *, interlaced: bool = False) -> bytes:
-    """A PNG of 16 bits, which Pillow does not write: (H, W, 2) grey and opacity, 3 RGB, 4 RGBA."""
+    """A PNG of 16 bits per sample, which Pillow does not write.
+
+    Args:
+        values: (H, W, 2) grey and opacity, (H, W, 3) RGB or (H, W, 4) RGBA.
+        interlaced: Whether rows are stored in the seven passes of Adam7.
+    """
     height, width, samples = values.shape
     colour = {2: 4, 3: 2, 4: 6}[samples]
     header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, int(interlaced))
@@ -205,7 +211,7 @@ def png16(values: Pixels, *, interlaced: bool = False) -> bytes:
     )
 
 
-# First column and row, and the steps between them.
+# For each pass: first column, first row, column step, row step.
 _ADAM7 = (
     *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
     *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
@@ -218,7 +224,7 @@ def bmp32(grey: Pixels, opacity: Pixels, header_bytes: Literal[56, 108, 124] = 1
     Args:
         grey: (H, W) uint8.
         opacity: (H, W) uint8.
-        header_bytes: Size of its header.
+        header_bytes: Size of the header in bytes.
     """
     height, width = grey.shape
     pixels = np.dstack([grey, grey, grey, opacity])[::-1].tobytes()

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from ..config import RunConfig
-from ..domain import Array, Outcome
+from ..domain import Array
 from ..engine import run
 from ..io import decode, read_file
+from ..outcome import Outcome
 from ..preprocess import PreprocessSpec, preprocess
 from ..reading.open_reader import open_reader
 from ..report.csv_table import CsvWriter
@@ -26,7 +27,7 @@ from ..report.json_lines import JsonLinesWriter
 from ..runtime.network import Batch, Router, Specialist, Trunk
 from ..runtime.session import Weights, load_bundles
 from ..timing import Clock
-from .rounds import Tally
+from .rounds import JobResult
 
 _IN_NETWORKS = ("trunk", "heads")
 _MOST_IN_MEMORY = 256
@@ -72,7 +73,7 @@ class FxpipeContender:
             "isolate": config.isolate,
         }
 
-    def do(self, paths: Sequence[Path], output: Path) -> Tally:
+    def do(self, paths: Sequence[Path], output: Path) -> JobResult:
         """See :class:`~.contest.Contender`."""
         # On a CPU, a thread that waits for a core does no work. With a GPU, waiting is its work.
         clock = Clock(time.thread_time if self._weights.device == "cpu" else time.perf_counter)
@@ -98,7 +99,7 @@ class FxpipeContender:
             name: seconds * (1.0 + shared if name in _IN_NETWORKS else 1.0)
             for name, seconds in clock.seconds.items()
         }
-        return Tally(pictures, looks, parts)
+        return JobResult(pictures, looks, parts)
 
     def session(self, paths: Sequence[Path]) -> float:
         """See :class:`~.contest.Contender`: batches in memory, with the lanes of a run.

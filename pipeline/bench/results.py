@@ -37,7 +37,7 @@ class Measured:
     """Figures of one contender.
 
     Attributes:
-        name, device: See :class:`~.contest.Entrant`.
+        name, device: See :class:`~.contest.ContenderSpec`.
         rounds_s: Seconds of the whole job, by round.
         seconds: Spread of ``rounds_s``.
         images_per_s: Pictures per second of the whole job.

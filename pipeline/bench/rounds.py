@@ -32,7 +32,7 @@ _SHUTDOWN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class JobResult:
     """Result of a job.
 
     Attributes:
@@ -60,7 +60,7 @@ class Round:
     """
 
     seconds: float
-    tally: Tally
+    tally: JobResult
     session_images_per_s: float | None = None
     peak_bytes: int | None = None
     peak_note: str = ""
@@ -74,7 +74,7 @@ class Contender(Protocol):
         """Settings of the contender, as JSON."""
         ...
 
-    def do(self, paths: Sequence[Path], output: Path) -> Tally:
+    def do(self, paths: Sequence[Path], output: Path) -> JobResult:
         """Read files and write rows into the folder ``output``."""
         ...
 
@@ -84,7 +84,7 @@ class Contender(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Entrant:
+class ContenderSpec:
     """A contender before it is opened.
 
     Attributes:
@@ -111,7 +111,7 @@ class Score:
         facts: See :class:`Contender`.
     """
 
-    entrant: Entrant
+    entrant: ContenderSpec
     rounds: tuple[Round, ...]
     facts: Mapping[str, Any]
 
@@ -120,8 +120,8 @@ class _LostError(Exception):
     """A contender failed; the message gives the reason."""
 
 
-def contend(
-    entrants: Sequence[Entrant], job: Job, rounds: int, warm_up: int, session: bool,
+def run_rounds(
+    entrants: Sequence[ContenderSpec], job: Job, rounds: int, warm_up: int, session: bool,
     progress: Progress,
 ) -> tuple[list[Score], dict[str, str]]:  # fmt: skip
     """Run the benchmark.
@@ -175,7 +175,7 @@ def contend(
 class _Process:
     """Handle of the process of one contender."""
 
-    def __init__(self, entrant: Entrant, job: Job, warm_up: int, session: bool) -> None:
+    def __init__(self, entrant: ContenderSpec, job: Job, warm_up: int, session: bool) -> None:
         context = multiprocessing.get_context("spawn")  # shares no state with this process
         self._connection, child = context.Pipe()
         self._process = context.Process(

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from ..domain import ANY_REGION, Array
 from ..io import decode, read_file
 from ..preprocess import PreprocessSpec, preprocess
-from .rounds import Tally
+from .rounds import JobResult
 
 FILE = "two-pass.json"
 """File with a :class:`TwoPass`; the same folder contains the networks for the contender."""
@@ -124,7 +124,7 @@ class Naive:
     def session(self, paths: Sequence[Path]) -> None:
         """See :class:`~.contest.Contender`: not known."""
 
-    def do(self, paths: Sequence[Path], output: Path) -> Tally:
+    def do(self, paths: Sequence[Path], output: Path) -> JobResult:
         """See :class:`~.contest.Contender`."""
         rows = looks = 0
         pictures = _prepared(paths, self._networks.preprocessings)
@@ -137,7 +137,7 @@ class Naive:
                     writer.writerow([name, *answer.regions, answer.region, answer.fracture])
                     rows += 1
                     looks += answer.fracture is not None
-        return Tally(rows, looks)
+        return JobResult(rows, looks)
 
     def judge(self, pictures: Sequence[Mapping[PreprocessSpec, Array]]) -> list[Answer]:
         """Two passes over some pictures.

@@ -1,4 +1,4 @@
-"""The command ``fxpipe``: a group whose commands are imported only when they are used."""
+"""The command ``fxpipe``: a group that imports each command only when it is used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 from .. import DISTRIBUTION, version
 from ..errors import FxpipeError, OutputError, StartError
 from ..regions import REGIONS_IN_WORDS
-from ._streams import patient
+from ._streams import handle_stream_errors
 
 _COMMANDS = {
     "run": "Judge radiographs with exported bundles.",
@@ -21,35 +21,35 @@ _COMMANDS = {
     "token": "Create a bearer token for `fxpipe serve`.",
     "index": "Build and check the table of training pictures.",
     "audit": "Find leaks between the splits of a table.",
-    "augment": "Draw training pictures as the loop shows them.",
-    "train-stage": "Train one stage on an index.",
+    "augment": "Draw training pictures with their augmentations.",
+    "train-stage": "Train one stage on a table of pictures.",
     "crossval": "Cross-validate one stage by group.",
     "calibrate": "Set thresholds from your own pictures, without training.",
     "export": "Turn a training run into a bundle.",
-    "ensemble": "Make one specialist of several fracture bundles.",
+    "ensemble": "Combine several fracture bundles into one specialist.",
     "evaluate": "Measure bundles on a table, stage by stage and end to end.",
-    "compare": "Train several systems on one table and print one table.",
-    "bench": "Measure the speed here, beside what would be run otherwise.",
-    "cards": "Write a model card beside each bundle.",
+    "compare": "Train several systems on one table and compare their figures.",
+    "bench": "Measure the speed here, compared with other implementations.",
+    "cards": "Write a model card for each bundle.",
     "weights": "List, verify, pack and install weights.",
-    "doctor": "Say what works on this machine, and what does not.",
+    "doctor": "Check what works on this machine, and what does not.",
     "schema": "Print the JSON Schema of results.jsonl.",
 }
-"""Name and short help. Told here so that ``fxpipe --help`` need not import a command; each
-lives in the module of its name, as ``command``."""
+"""Name and short help of each command. They are listed here so that ``fxpipe --help`` does not
+import any command. Each command is the object ``command`` in the module of the same name."""
 
 _INTERRUPTED = 130
 
 
 class LazyGroup(click.Group):
-    """A click group over :data:`_COMMANDS`, which also turns deliberate errors into exit codes."""
+    """A click group of :data:`_COMMANDS` that also turns fxpipe's errors into exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names, in the order of a project's life."""
+        """All names, in the order of a typical workflow."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command; None when there is none of that name."""
+        """Import one command; None if there is no command of that name."""
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f"{__name__}.{cmd_name.replace('-', '_')}")
@@ -62,11 +62,11 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """Run as the console script does, whatever becomes of stdout and stderr."""
+        """Run as the console script does; closed or full stdout and stderr are handled."""
         try:
-            with patient():
+            with handle_stream_errors():
                 return super().__call__(*args, **options)
-        except OutputError as error:  # of --help, or of what was printed last
+        except OutputError as error:  # from --help, or from the last output
             with suppress(OSError):
                 click.echo(f"error: {error}", err=True)
             sys.exit(error.exit_code)
@@ -89,33 +89,33 @@ class LazyGroup(click.Group):
 def check_packages() -> None:
     """Make sure that ``pipeline`` and ``stages`` are the packages of this distribution.
 
-    Both have everyday names, so a folder of the user's may stand before them on the path.
+    Both names are common words, so another folder of that name may come first on the path.
 
     Raises:
-        StartError: One of them is somebody else's.
+        StartError: One of them belongs to another distribution.
     """
     for name in ("pipeline", "stages"):
         spec = importlib.util.find_spec(name)
         if spec is None:
-            continue  # an installation of the consuming half alone
-        found = getattr(importlib.import_module(name), "DISTRIBUTION", None)
-        if found != DISTRIBUTION:
+            continue  # only `pipeline` is installed
+        distribution = getattr(importlib.import_module(name), "DISTRIBUTION", None)
+        if distribution != DISTRIBUTION:
             places = spec.origin or ", ".join(spec.submodule_search_locations or ())
             raise StartError(
                 f"the package {name!r} at {places} does not belong to {DISTRIBUTION}",
-                "start fxpipe from another folder, or take that one off PYTHONPATH",
+                "start fxpipe from another folder, or remove that folder from PYTHONPATH",
             )
 
 
-def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted:
+def _print_version(ctx: click.Context, _: click.Parameter, is_set: bool) -> None:
+    if is_set:
         click.echo(f"{DISTRIBUTION} {version()}")
         ctx.exit()
 
 
 _HELP = f"""Find fractures in radiographs of {REGIONS_IN_WORDS}: a second reader for research.
 
-Exit codes: 0 all done; 1 some inputs failed, or a check refused; 2 wrong usage or configuration; 3
+Exit codes: 0 success; 1 some inputs failed, or a check failed; 2 wrong usage or configuration; 3
 could not start, or could not write.
 """
 
@@ -127,7 +127,7 @@ could not start, or could not write.
     is_eager=True,
     expose_value=False,
     callback=_print_version,
-    help="Show the version and leave.",
+    help="Show the version and exit.",
 )
 def main() -> None:
     """All commands."""

@@ -1,4 +1,4 @@
-"""What the processes of ``fxpipe bench`` begin with; each imports what it needs, and no more."""
+"""Entry points of the processes of ``fxpipe bench``; each imports only what it needs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 Form = Literal["safetensors", "onnx"]
 
 
-def open_own(weights: Path, config: RunConfig, root: Path) -> Contender:
-    """The program itself: see :class:`pipeline.bench.fxpipe_contender.Own`."""
+def open_fxpipe(weights: Path, config: RunConfig, root: Path) -> Contender:
+    """The contender fxpipe; see :class:`pipeline.bench.fxpipe_contender.FxpipeContender`."""
     from ..bench.fxpipe_contender import FxpipeContender
 
     logging_setup.configure()
@@ -45,7 +45,7 @@ def open_onnx(folder: Path, device: Device) -> Contender:
     return onnx_loop(folder, device)
 
 
-def put_together(weights: Path, folder: Path, forms: Collection[Form]) -> None:
+def export_whole_networks(weights: Path, folder: Path, forms: Collection[Form]) -> None:
     """See :func:`stages.export.two_pass_export.write_whole`."""
     with needs("train"):
         from stages.export.two_pass_export import write_whole

@@ -9,7 +9,7 @@ from rich.console import Console
 
 
 def stdout_console() -> Console:
-    """A console that prints any file name, whatever the terminal's encoding."""
+    """A console that prints any file name in any encoding of the terminal."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     return Console()

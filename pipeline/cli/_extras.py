@@ -1,4 +1,4 @@
-"""Commands that need an optional part of fxpipe say so when it is missing."""
+"""Error message for a command that needs an optional part of fxpipe that is not installed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 from ..errors import MissingExtraError
 
-_OWN = ("pipeline", "stages")
+_PACKAGES = ("pipeline", "stages")
 
 
 @contextmanager
 def needs(extra: str) -> Iterator[None]:
-    """Turn a missing third-party module inside the block into advice.
+    """Turn a missing third-party module inside the block into an error with install advice.
 
     ::
 
@@ -20,7 +20,7 @@ def needs(extra: str) -> Iterator[None]:
             from stages.train import train
 
     Args:
-        extra: The extra that brings the modules, as in ``fxpipe[train]``.
+        extra: The extra that installs the modules, as in ``fxpipe[train]``.
 
     Raises:
         MissingExtraError: A module of another distribution is not installed.
@@ -29,8 +29,8 @@ def needs(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         missing = error.name or str(error)
-        if missing.partition(".")[0] in _OWN and missing not in _OWN:
-            raise  # a fault of fxpipe's own
+        if missing.partition(".")[0] in _PACKAGES and missing not in _PACKAGES:
+            raise  # a bug in fxpipe
         raise MissingExtraError(
             f"the module {missing!r} is not installed", f'pip install "fxpipe[{extra}]"'
         ) from error

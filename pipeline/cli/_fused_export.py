@@ -1,4 +1,4 @@
-"""What ``fxpipe export --fused`` adds to ``fxpipe export``: its options, and what they do."""
+"""The options of ``fxpipe export --fused``, and the export that they start."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FOLDER = PathOption(file_okay=False)
 _OPTIONS = (
     click.option(
         "--fused", is_flag=True,
-        help="Write every stage of --weights into one graph; runs are exported first only if "
+        help="Write all stages of --weights into one graph. Runs are exported first only if "
         "--run is given.",
     ),
     click.option(
@@ -31,19 +31,19 @@ _OPTIONS = (
     click.option(
         "--input", "source", type=_FOLDER, multiple=True, callback=only_one,
         help="With --fused: pictures on which the graph is compared with the stages.  "
-        "[default: samples/ beside the weights folder]",
+        "[default: samples/ next to the weights folder]",
     ),
     click.option(
         "--triton", type=_FOLDER,
-        help="With --fused: model repository of Triton Inference Server that gets the model "
-        "fxpipe; fp16 unless another precision is named.",
+        help="With --fused: model repository of Triton Inference Server to add the model fxpipe "
+        "to; fp16 unless another precision is given.",
     ),
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """The options as they were given."""
+class FusedOptions:
+    """The values of the options."""
 
     fused: bool
     output: Path | None
@@ -51,36 +51,36 @@ class Given:
     triton: Path | None
 
     def __post_init__(self) -> None:
-        named = {"--output": self.output, "--input": self.source, "--triton": self.triton}
-        idle = [name for name, value in named.items() if value is not None]
-        if idle and not self.fused:
-            raise UsageError(f"{' and '.join(idle)} without --fused changes nothing", "add --fused")
+        values = {"--output": self.output, "--input": self.source, "--triton": self.triton}
+        unused = [name for name, value in values.items() if value is not None]
+        if unused and not self.fused:
+            raise UsageError(f"{' and '.join(unused)}: no effect without --fused", "add --fused")
 
 
 def options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options to a command, which gets them as arguments of :class:`Given`."""
+    """Add the options to a command, which passes their values to :class:`FusedOptions`."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
 
 
-def make_order(given: Given, weights: Path, precisions: tuple[str, ...]) -> Order:
-    """What is wanted, checked as far as it can be before anything is computed.
+def make_order(given: FusedOptions, weights: Path, precisions: tuple[str, ...]) -> Order:
+    """The requested export, checked as far as possible before anything is computed.
 
     Args:
         given: Options.
-        weights: Folder with stages, perhaps still to be made.
-        precisions: Which are wanted; none for all that are complete.
+        weights: Folder with the stages; it may not exist yet.
+        precisions: Precisions to write; empty for all that are complete.
 
     Raises:
-        UsageError: A target holds something already, or there are no pictures to compare on.
+        UsageError: A target folder is not empty, or no pictures exist for the comparison.
     """
     with needs("evaluate"):
         from stages.export.fused import Order, refuse_targets
     source = given.source or weights.resolve().parent / "samples"
     if given.source is None and not source.is_dir():
         raise UsageError(
-            f"no samples/ beside {weights}, wanted pictures to compare the graph on",
+            f"there is no samples/ next to {weights}; the comparison of the graph needs pictures",
             "name a folder of radiographs with --input",
         )
     output = given.output or Path("fused")
@@ -90,7 +90,7 @@ def make_order(given: Given, weights: Path, precisions: tuple[str, ...]) -> Orde
 
 
 def fuse(order: Order, weights: Path) -> None:
-    """Write the fused folder, and the model repository if one is wanted; say what came of it."""
+    """Write the fused folder and, if requested, the model repository; print the comparison."""
     from stages.export.fused import fuse_weights
 
     with on_stderr(None, False, "precisions compared") as progress:

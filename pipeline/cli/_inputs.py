@@ -1,4 +1,4 @@
-"""What ``fxpipe run`` is to read: one file or folder, or several."""
+"""The inputs of ``fxpipe run``: files and folders."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Inputs:
     """Files and folders, read in this order.
 
     Attributes:
-        paths: None of them lies in another one.
-        root: The folder to which paths in the results are relative: the only folder, or that of the
-            only file, else the innermost one that holds all of them.
+        paths: The inputs; none is inside another.
+        root: The folder to which paths in the results are relative. For one input: the folder, or
+            the folder of the file. For several: their deepest common folder.
     """
 
     paths: tuple[Path, ...]
@@ -31,7 +31,8 @@ class Inputs:
         """Every file; see :func:`pipeline.io.discover.discover`.
 
         Raises:
-            InputMissingError: At once when one of the paths does not exist or holds no file.
+            InputMissingError: One of the paths does not exist or contains no file. Raised before
+                the first file is returned.
         """
         walks = [discover(path, exclude, left_out) for path in self.paths]
         firsts = [next(walk) for walk in walks]
@@ -41,10 +42,10 @@ class Inputs:
 
 
 def inputs_of(paths: Sequence[Path]) -> Inputs:
-    """The inputs of a run, in the order in which they were given.
+    """The inputs of a run, in the order of the command line.
 
     Raises:
-        UsageError: One of them lies in another one, or no folder holds all of them.
+        UsageError: One input is inside another, or the inputs have no common folder.
     """
     if len(paths) == 1:
         return Inputs(tuple(paths), paths[0] if paths[0].is_dir() else paths[0].parent)
@@ -52,15 +53,16 @@ def inputs_of(paths: Sequence[Path]) -> Inputs:
         inner, outer = sorted((one, other), key=lambda path: -len(path.resolve().parts))
         if inner.resolve().is_relative_to(outer.resolve()):
             raise UsageError(
-                f"--input {inner} lies in --input {outer}, wanted each file once",
-                "name one of them",
+                f"--input {inner} is inside --input {outer}; each file must be given once",
+                "name only one of them",
             )
     whole = [path.absolute() for path in paths]
     folders = [path if path.is_dir() else path.parent for path in whole]
     try:
         root = Path(os.path.commonpath(folders))
-    except ValueError as error:  # drives of Windows
+    except ValueError as error:  # Windows drives
         raise UsageError(
-            "found inputs on several drives, wanted them on one", "give a command for each drive"
+            "the inputs are on several drives; they must be on one",
+            "run a separate command for each drive",
         ) from error
     return Inputs(tuple(whole), root)

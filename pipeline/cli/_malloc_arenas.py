@@ -1,4 +1,4 @@
-"""Keeps glibc from holding back memory for every thread."""
+"""Limits the memory that glibc keeps for each thread."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _M_ARENA_MAX = -8  # malloc.h
 _ARENAS = 2
 
 
-def few_arenas() -> None:
-    """Let all threads share two heaps; elsewhere than on glibc nothing happens.
+def limit_malloc_arenas() -> None:
+    """Make all threads share two heaps. Does nothing without glibc.
 
-    glibc gives each thread a heap of its own, and each keeps what large pictures left in it: with
-    eight readers that doubled the peak. Call it before threads are started.
+    By default glibc gives each thread a separate heap, and each heap keeps the memory of large
+    pictures. With eight readers this doubled the peak. Call it before threads are started.
     """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)

@@ -1,4 +1,4 @@
-"""The outputs of ``fxpipe run`` on the command line: their options, and checks before the start."""
+"""Options for the outputs of ``fxpipe run``, and checks of the output folders before the start."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ._paths import PathOption
 
 
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a command with the option of every output that has one."""
+    """Add the option of every output that has one to a command."""
     for output in reversed(OUTPUTS):
         if output.setting:
             words: dict[str, Any] = {"help": output.help, **_kind_of(output.setting)}
@@ -30,7 +30,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _kind_of(setting: str) -> dict[str, Any]:
-    """What click has to know of a setting; an option that is not given is None."""
+    """Arguments of click.option for a setting; an option that is not given is None."""
     annotation = RunConfig.model_fields[setting].annotation
     first, *_ = get_args(annotation) or (annotation,)  # without "or None"
     if first is bool:
@@ -42,82 +42,85 @@ def _kind_of(setting: str) -> dict[str, Any]:
 
 
 def asked_outputs(config: RunConfig) -> list[Output]:
-    """The outputs that a run with these settings writes, their writers imported.
+    """The outputs that a run with these settings writes; imports their writers.
 
     Raises:
         MissingExtraError: A writer needs an extra that is not installed.
     """
-    asked = [output for output in OUTPUTS if output.asked(config)]
-    for output in asked:
+    requested = [output for output in OUTPUTS if output.requested(config)]
+    for output in requested:
         with needs(output.extra):
             output.load()
-    return asked
+    return requested
 
 
 def check_apart(inputs: Inputs, output: Path, config: RunConfig) -> None:
-    """Results among the files that are read would be input of the next run.
+    """Check that no results are written among the input files: the next run would read them.
 
     Raises:
-        UsageError: The output folder is an input folder, or an output elsewhere would lie among
-            the originals.
+        UsageError: The output folder is an input folder, or an output with a separate folder
+            would be written among the originals.
     """
     for source in inputs.paths:
         if source.is_dir() and output.resolve() == source.resolve():
             raise UsageError(f"--output {output} is the input folder", "name another --output")
         folder = source.resolve() if source.is_dir() else source.resolve().parent
-        for one, place in _elsewhere(OUTPUTS, config):
-            there = place.resolve()
-            if (source.is_dir() and there.is_relative_to(folder)) or there == folder:
+        for one, separate in _separate_folders(OUTPUTS, config):
+            resolved = separate.resolve()
+            if (source.is_dir() and resolved.is_relative_to(folder)) or resolved == folder:
                 raise UsageError(
-                    f"{one.option} {place} is in the input folder, wanted one apart from all "
+                    f"{one.option} {separate} is in the input folder; it must be separate from all "
                     "originals",
                     f"name another {one.option}",
                 )
 
 
-def make_folders(asked: Sequence[Output], config: RunConfig) -> None:
-    """Make the folders of outputs that go elsewhere.
+def make_folders(requested: Sequence[Output], config: RunConfig) -> None:
+    """Make the folders of the outputs that have a separate folder.
 
     Raises:
         UsageError: One of them cannot be made.
     """
-    for one, place in _elsewhere(asked, config):
-        with _named(one.option, place):
-            place.mkdir(parents=True, exist_ok=True)
+    for one, folder in _separate_folders(requested, config):
+        with _write_errors(one.option, folder):
+            folder.mkdir(parents=True, exist_ok=True)
 
 
-def _elsewhere(outputs: Sequence[Output], config: RunConfig) -> Iterator[tuple[Output, Path]]:
+def _separate_folders(
+    outputs: Sequence[Output], config: RunConfig
+) -> Iterator[tuple[Output, Path]]:
     for output in outputs:
-        place = output.elsewhere(config)
-        if place is not None:
-            yield output, place
+        folder = output.separate_folder(config)
+        if folder is not None:
+            yield output, folder
 
 
-def hold(stack: ExitStack, output: Path) -> None:
-    """Make the folder, and keep other processes out of it until the stack is closed.
+def lock_output(stack: ExitStack, output: Path) -> None:
+    """Make the folder, and lock it against other processes until the stack is closed.
 
     Raises:
-        UsageError: It cannot be written, or another process holds it.
+        UsageError: It cannot be written, or another process has locked it.
     """
-    with _named("--output", output):
+    with _write_errors("--output", output):
         output.mkdir(parents=True, exist_ok=True)
         stack.enter_context(exclusive(output))
 
 
-def check_writable(output: Path, asked: Sequence[Output]) -> None:
-    """See that the files can be written; a spreadsheet may have a table open.
+def check_writable(output: Path, requested: Sequence[Output]) -> None:
+    """Check that the files can be written; a table may be open in a spreadsheet.
 
     Raises:
         UsageError: They cannot.
     """
-    with _named("--output", output):
-        for one in asked:
+    with _write_errors("--output", output):
+        for one in requested:
             if one.is_file:
                 (output / one.name).touch()
 
 
 @contextmanager
-def _named(option: str, folder: Path) -> Iterator[None]:
+def _write_errors(option: str, folder: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into a UsageError that names option and folder."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Paths as options: ``~`` is the user's home, and an empty text is no path."""
+"""Option type for paths: expands ``~`` and refuses an empty text."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import click
 class PathOption(click.Path):
     """A ``pathlib.Path``.
 
-    A shell replaces ``~`` at the beginning of a word only, so not in ``--input=~/export``. An empty
-    variable in a script is a mistake, and pathlib would take it for the current folder.
+    A shell replaces ``~`` only at the beginning of a word, so not in ``--input=~/export``. An empty
+    text usually comes from an empty variable in a script; pathlib would use the current folder.
 
     Args:
-        options: Of :class:`click.Path`.
+        options: Options of :class:`click.Path`.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -29,22 +29,24 @@ class PathOption(click.Path):
     ) -> Any:  # fmt: skip
         """Check one path and expand it."""
         if not str(value):
-            self.fail("found an empty text, wanted a path", param, ctx)
+            self.fail("the text is empty; a path is expected", param, ctx)
         try:
             expanded = Path(value).expanduser()
         except RuntimeError:
-            self.fail(f"found no home folder for {str(value)!r}", param, ctx)
+            self.fail(f"there is no home folder for {str(value)!r}", param, ctx)
         return super().convert(str(expanded), param, ctx)
 
 
 def only_one(ctx: click.Context, param: click.Parameter, values: Sequence[Any]) -> Any:
-    """Callback of an option with ``multiple=True`` of which a command can use only one value.
+    """Callback of an option with ``multiple=True`` for a command that can use only one value.
 
-    Without it click takes the last one and says nothing of the others.
+    Without it click uses the last value and silently ignores the others.
 
     Raises:
-        BadParameter: There are several.
+        BadParameter: There are several values.
     """
     if len(values) > 1:
-        raise click.BadParameter(f"found {len(values)} of them, wanted one", ctx, param)
+        raise click.BadParameter(
+            f"given {len(values)} times; it can be given only once", ctx, param
+        )
     return values[0] if values else None

@@ -1,4 +1,4 @@
-"""Whether a run begins, goes on, or is refused; and what is said about it."""
+"""Decides whether a run starts, resumes or is refused, and builds the messages about it."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from ..runtime.session import Weights
 from ._inputs import Inputs
 
 _JOURNAL_SCHEMA = 2
-_HOW_FAST = {"batch_size", "workers", "megapixels", "intra_op_threads"}
-"""Settings that change no result, beside the device and precision, which are told as resolved."""
+_SPEED_ONLY = {"batch_size", "workers", "megapixels", "intra_op_threads"}
+"""Settings that do not change results. Device and precision do: their resolved values count."""
 
 About = dict[str, Any]
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was asked to end, by SIGTERM."""
+    """The process received SIGTERM."""
 
     exit_code = 143
 
 
 def about(inputs: Inputs, weights: Weights, config: RunConfig) -> About:
-    """Everything that results depend on beside the files, by name, in JSON values."""
+    """Everything that results depend on except the files, by name, as JSON values."""
     settings = config.model_dump(mode="json") | {
         "device": weights.device,
         "precision": weights.precision.value,
@@ -46,36 +46,36 @@ def about(inputs: Inputs, weights: Weights, config: RunConfig) -> About:
     }
     sources = ", ".join(str(path.resolve()) for path in inputs.paths)
     rows = f"rows {RECORD_SCHEMA} of {', '.join(REGIONS)}"
-    told = {"input": sources, "fxpipe": f"{version()} ({rows})"}
-    told |= {name: value for name, value in settings.items() if name not in _HOW_FAST}
+    facts = {"input": sources, "fxpipe": f"{version()} ({rows})"}
+    facts |= {name: value for name, value in settings.items() if name not in _SPEED_ONLY}
     if config.studies not in STUDIES:
-        told["studies"] = hashlib.sha256(Path(config.studies).read_bytes()).hexdigest()
+        facts["studies"] = hashlib.sha256(Path(config.studies).read_bytes()).hexdigest()
     bundles = {part.bundle: part.digest for part in weights.networks}
-    return {**told, **{f"bundle {name}": digest for name, digest in sorted(bundles.items())}}
+    return {**facts, **{f"bundle {name}": digest for name, digest in sorted(bundles.items())}}
 
 
 def plan(output: Path, now: About, restart: bool) -> tuple[Kept, bool]:
-    """Begin a journal, or find the one to go on with.
+    """Start a journal, or find the one to resume.
 
     Args:
-        output: The output folder, held by this process.
-        now: What is asked for.
-        restart: Whether an unfinished run is forgotten.
+        output: The output folder, locked by this process.
+        now: The requested run, from :func:`about`.
+        restart: Whether an unfinished run is discarded.
 
     Returns:
-        What is kept so far (nothing but the journal's first line), and whether there is more to
-        be looked at.
+        What is kept so far (only the journal's first line), and whether the journal has more lines
+        to check.
 
     Raises:
-        UsageError: There is an unfinished run of something else.
+        UsageError: The unfinished run has another configuration, or its journal is unreadable.
     """
     lines = [] if restart else list(islice(read(output), 2))
     if not (lines or restart) and (output / NAME).exists():
         raise UsageError(
-            f"{output / NAME}: found the journal of an unfinished run that cannot be read",
-            "begin anew with --restart, or name another --output",
+            f"{output / NAME}: the journal of an unfinished run cannot be read",
+            "start over with --restart, or name another --output",
         )
-    if len(lines) < 2:  # without a file that is done there is nothing to lose
+    if len(lines) < 2:  # no file is done, so nothing is lost
         return Kept(begin(output, {"schema": _JOURNAL_SCHEMA, "run": now})), False
     content, mark = lines[0]
     _check_same(output, content, now)
@@ -84,44 +84,45 @@ def plan(output: Path, now: About, restart: bool) -> tuple[Kept, bool]:
 
 def _check_same(output: Path, content: Mapping[str, Any], now: About) -> None:
     if content.get("schema") != _JOURNAL_SCHEMA:
-        faults = [f"journal: was schema {content.get('schema')}, now {_JOURNAL_SCHEMA}"]
+        differences = [f"journal: was schema {content.get('schema')}, now {_JOURNAL_SCHEMA}"]
     else:
         was = content["run"]
         names = dict.fromkeys([*now, *was])
-        faults = [
-            f"{name}: was {_shown(name, was)}, now {_shown(name, now)}"
+        differences = [
+            f"{name}: was {_value_text(name, was)}, now {_value_text(name, now)}"
             for name in names
             if was.get(name, ...) != now.get(name, ...)
         ]
-    if faults:
+    if differences:
         raise UsageError(
-            f"{output}: found an unfinished run of another configuration, wanted the same\n"
-            + "\n".join(f"  - {fault}" for fault in faults),
-            "give that command again to go on with it, begin anew with --restart, or name another "
-            "--output",
+            f"{output}: it contains an unfinished run of another configuration; to resume, the "
+            "configuration must be the same\n"
+            + "\n".join(f"  - {difference}" for difference in differences),
+            "give the earlier command again to resume that run, start over with --restart, or "
+            "name another --output",
         )
 
 
-def _shown(name: str, values: About) -> str:
-    """A value as it is told of a difference; of a digest its beginning."""
+def _value_text(name: str, values: About) -> str:
+    """A value as text; for a digest, its first 12 digits."""
     if name not in values:
-        return "not there"
+        return "missing"
     value = values[name]
     text = "unset" if value is None else str(value)
     is_digest = name.startswith("bundle ") or (name == "studies" and value not in STUDIES)
     return text[:12] if is_digest else text
 
 
-def told(output: Path, kept: Kept) -> str:
-    """What is said of a run that goes on."""
+def resume_message(output: Path, kept: Kept) -> str:
+    """The message for a run that resumes."""
     files = kept.journal.rows
-    line = f"going on with the unfinished run in {output}: {files} {_noun(files)} done"
-    return f"{line}; everything after is done again ({kept.broken})" if kept.broken else line
+    line = f"resuming the unfinished run in {output}: {files} {_noun(files)} done"
+    return f"{line}; all later files are done again ({kept.broken})" if kept.broken else line
 
 
-def stopped(files: int) -> str:
-    """What is said when a run is stopped."""
-    return f"stopped after {files} {_noun(files)}; the same command goes on from there"
+def stop_message(files: int) -> str:
+    """The message for a run that is stopped."""
+    return f"stopped after {files} {_noun(files)}; the same command resumes from there"
 
 
 def _noun(files: int) -> str:
@@ -130,12 +131,12 @@ def _noun(files: int) -> str:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """While the block runs, SIGTERM ends it as Ctrl-C does."""
+    """While the block runs, SIGTERM ends it like Ctrl-C."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise Stopped
 
-    # Handlers belong to the main thread; Windows kills without asking.
+    # Only the main thread may set handlers; Windows kills a process without a signal.
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
         return

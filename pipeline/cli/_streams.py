@@ -1,8 +1,8 @@
-"""Stdout and stderr that may end before fxpipe does: a pipe that nobody reads, a full disk.
+"""Handling of closed or full stdout and stderr.
 
-Whoever closes a pipe has read enough (``fxpipe doctor | head -1``): what else is printed is
-dropped, the command goes on, and its exit code is that of its work. A stdout that takes no more
-is a result that is lost, so it ends the command like any other output that cannot be written.
+If the reader of a pipe closes it (``fxpipe doctor | head -1``), further output is dropped, the
+command continues, and its exit code does not change. Any other write error on stdout means a lost
+result, so it ends the command like any other output that cannot be written.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from typing import Any, TextIO
 from ..errors import OutputError
 
 
-class _Ending(io.FileIO):
-    """A file descriptor; after its first error all that is written to it is dropped.
+class _GuardedFile(io.FileIO):
+    """A file descriptor; after its first error, all further output is dropped.
 
     Args:
         descriptor: It stays open.
-        name: As an error tells it; empty for one whose errors nobody can be told of.
+        name: Name in error messages; empty to ignore errors.
     """
 
     def __init__(self, descriptor: int, name: str) -> None:
         super().__init__(descriptor, "wb", closefd=False)
         self._name = name
-        self._ended = False
+        self._failed = False
 
     def write(self, content: Any) -> int:
         """Write, or drop.
 
         Raises:
-            OutputError: This is the first error, and no pipe that was closed.
+            OutputError: On the first error, except for a closed pipe.
         """
         size = memoryview(content).nbytes
-        if self._ended:
+        if self._failed:
             return size
         try:
             return super().write(content)
         except BrokenPipeError:
-            self._ended = True
+            self._failed = True
         except OSError as error:
-            self._ended = True
+            self._failed = True
             if self._name:
                 reason = error.strerror or type(error).__name__
                 raise OutputError(f"{self._name}: cannot be written: {reason}") from error
@@ -51,14 +51,14 @@ class _Ending(io.FileIO):
 
 
 @contextmanager
-def patient() -> Iterator[None]:
-    """While the block runs, no end of stdout or stderr ends in a traceback.
+def handle_stream_errors() -> Iterator[None]:
+    """While the block runs, write errors of stdout or stderr do not cause a traceback.
 
     Raises:
-        OutputError: Stdout cannot be written; also for what was still waiting at the end.
+        OutputError: Stdout cannot be written, or cannot be flushed at the end.
     """
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = out, err = _ending(sys.stdout, "stdout"), _ending(sys.stderr, "")
+    sys.stdout, sys.stderr = out, err = _guarded(sys.stdout, "stdout"), _guarded(sys.stderr, "")
     try:
         yield
         _flush(out)
@@ -67,25 +67,25 @@ def patient() -> Iterator[None]:
         raise
     finally:
         for stream in (out, err):
-            with suppress(OutputError):  # told already
+            with suppress(OutputError):  # already reported
                 _flush(stream)
         sys.stdout, sys.stderr = before
 
 
 def _flush(stream: TextIO | None) -> None:
-    if stream is not None:  # as where it was closed before the start
+    if stream is not None:  # None if it was closed before the start
         stream.flush()
 
 
-def _ending(stream: TextIO, name: str) -> TextIO:
-    """The stream, if it writes to a file descriptor of its own; any other as it is."""
+def _guarded(stream: TextIO, name: str) -> TextIO:
+    """The stream with its file descriptor guarded; a stream without one is returned unchanged."""
     buffer = getattr(stream, "buffer", None)
-    # A console of Windows is none, and neither is what a test puts there.
+    # A Windows console and the replacements in tests have no descriptor of this type.
     if not isinstance(stream, io.TextIOWrapper) or type(_raw(buffer)) is not io.FileIO:
         return stream
     stream.flush()
     return io.TextIOWrapper(
-        io.BufferedWriter(_Ending(stream.fileno(), name)),
+        io.BufferedWriter(_GuardedFile(stream.fileno(), name)),
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering,

@@ -1,4 +1,4 @@
-"""What the commands that train have in common: options, settings, and a table without leaks."""
+"""Shared by the commands that train: options, settings, and a table checked for leaks."""
 
 from __future__ import annotations
 
@@ -26,21 +26,26 @@ FILE = PathOption(dir_okay=False)
 
 INIT = click.option(
     "--init",
-    help="hub, package:NAME, none, shipped, a safetensors file or a run: the setting model.init.",
+    help="Initial weights: hub, package:NAME, none, shipped, a safetensors file or a run "
+    "(setting model.init).",
 )
 REGION = click.option(
     "--region", "name", type=click.Choice([*REGIONS, ANY_REGION]), required=True,
-    help="Whose specialist this is.",
+    help="Region of the specialist.",
 )  # fmt: skip
 FROM = click.option(
     "--from", "source", type=PATH,
-    help="Region run; shipped: go on with a shipped specialist; none: a network of its own.  "
-    "[default: runs/region; for --region all none]",
+    help="Region run to start from; shipped: continue with a shipped specialist; none: an "
+    "independent network.  [default: runs/region; for --region all none]",
 )  # fmt: skip
 
 
 def options(*more: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The options that every training command takes, and some of its own after the first."""
+    """A decorator that adds the options of every training command.
+
+    Args:
+        more: Options of this command, placed after ``--index``.
+    """
     index = click.option(
         "--index", type=FILE, default=Path("index.csv"), show_default=True,
         help="Table made by `fxpipe index`.",
@@ -53,7 +58,7 @@ def options(*more: Callable[..., Any]) -> Callable[[Callable[..., None]], Callab
         ),
         click.option(
             "--allow-leaks", is_flag=True,
-            help="Train although the same picture is in two splits, or has two labels.",
+            help="Train even if the same picture is in two splits, or has two labels.",
         ),
         click.option("--quiet", is_flag=True, help="No progress and no figures by epoch."),
     )  # fmt: skip
@@ -67,54 +72,57 @@ def options(*more: Callable[..., Any]) -> Callable[[Callable[..., None]], Callab
 
 
 def initial_settings(init: str | None) -> dict[str, object]:
-    """The setting that ``--init`` asks for, by its key."""
-    return {} if init is None else {"model.init": _place(init)}
+    """The setting that ``--init`` stands for, by its key; empty without the option."""
+    return {} if init is None else {"model.init": _resolve_shipped(init)}
 
 
-def _place(source: str | Path) -> str:
-    """A setting that may name a weights folder; the word shipped becomes the one in use."""
+def _resolve_shipped(source: str | Path) -> str:
+    """The source as text; the word shipped is replaced by the default weights folder."""
     return str(default_weights()) if str(source) == "shipped" else str(source)
 
 
 def fracture_settings(name: str, source: Path | None, init: str | None) -> dict[str, object]:
-    """The settings of a specialist that the options ask for, by key.
+    """The settings of a specialist according to the options, by key.
 
     Args:
         name: Its region, or all.
-        source: What it goes on from; None for the default.
-        init: Initial weights of a network of its own.
+        source: The run or weights that it starts from; None for the default.
+        init: Initial weights of an independent network.
 
     Raises:
-        click.UsageError: It is to go on from something and to start by itself.
+        click.UsageError: Both ``source`` and ``init`` are given.
     """
     if init is not None and source is not None and str(source) != "none":
-        raise click.UsageError("--init starts a network of its own, --from goes on from one")
-    found = {"region": name, **initial_settings(init)}
+        raise click.UsageError(
+            "--init and --from exclude each other: --init starts an independent network, --from "
+            "continues one"
+        )
+    settings: dict[str, object] = {"region": name, **initial_settings(init)}
     if init is not None or (source is None and name == ANY_REGION):
         source = Path("none")
     if source is not None:
-        found["region_run"] = _place(source)
-    return found
+        settings["region_run"] = _resolve_shipped(source)
+    return settings
 
 
 def settings_of(
     stage: str, file: Path | None, settings: tuple[str, ...], given: Mapping[str, object],
     quiet: bool,
 ) -> RegionConfig | FractureConfig:  # fmt: skip
-    """The checked settings of a stage; also sets up logging, after Lightning has done its own.
+    """The checked settings of a stage. Also sets up logging, after Lightning's own setup.
 
     Args:
         stage: ``region``, or a specialist's name.
-        file: TOML.
-        settings: Those of ``--set``.
-        given: Those of other options, by key; they stand above all.
+        file: TOML file.
+        settings: Values of ``--set``.
+        given: Settings from other options, by key; they override all others.
         quiet: Whether only warnings are logged.
 
     Raises:
-        ConfigError: With every fault.
+        ConfigError: Lists every fault.
     """
     with needs("train"):
-        import stages.training.run  # noqa: F401  (brings Lightning)
+        import stages.training.run  # noqa: F401  (imports Lightning)
         from stages.settings import FractureConfig, RegionConfig
     logging_setup.configure(logging.WARNING if quiet else logging.INFO)
     if stage == "region":
@@ -123,17 +131,17 @@ def settings_of(
 
 
 def warn_loudly(warnings: Iterable[str]) -> None:
-    """Print what must not be missed, below everything else."""
-    for words in warnings:
-        click.secho(f"WARNING: {words}", fg="red", bold=True, err=True)
+    """Print warnings in bold red at the end of the output."""
+    for warning in warnings:
+        click.secho(f"WARNING: {warning}", fg="red", bold=True, err=True)
 
 
 def read_training_table(source: Path, allow_leaks: bool) -> Index:
-    """The table, checked for leaks that it shows by itself unless they are allowed.
+    """The table; unless leaks are allowed, checked for those that its columns show.
 
     Raises:
-        InputMissingError: There is no such file.
-        IndexFaultsError: With every fault found.
+        InputMissingError: The file does not exist.
+        IndexFaultsError: Lists every fault.
     """
     from stages.data.index import read_index, read_table
 
@@ -141,10 +149,10 @@ def read_training_table(source: Path, allow_leaks: bool) -> Index:
 
 
 def refuse_leaks(tables: list[Index], cache: Path, allow_leaks: bool, quiet: bool) -> None:
-    """Look at every picture, once for all tables, for leaks that only pictures show.
+    """Compare all pictures, once for all tables, to find leaks that the columns do not show.
 
     Raises:
-        IndexFaultsError: There are some, and they are not allowed.
+        IndexFaultsError: There are leaks, and they are not allowed.
     """
     from stages.data import leak_check
 

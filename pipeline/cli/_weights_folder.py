@@ -1,4 +1,4 @@
-"""Which weights folder a command takes, and how it says so."""
+"""The default weights folder, and the line that describes the weights of a command."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 
 def default_weights() -> Path:
-    """``./weights``, or the folder beside the packages of a source checkout."""
+    """``./weights``, or the folder next to the packages of a source checkout."""
     here = Path("weights")
-    beside = Path(__file__).resolve().parents[2] / "weights"
-    return next((f for f in (here, beside) if (f / MANIFEST_NAME).exists()), here)
+    checkout = Path(__file__).resolve().parents[2] / "weights"
+    return next((f for f in (here, checkout) if (f / MANIFEST_NAME).exists()), here)
 
 
 def weights_line(folder: Path, networks: Weights) -> str:
-    """Whose word follows: the folder, and the training runs that its networks come from."""
+    """One line about the weights: folder, precision, device, and the training runs with dates."""
     runs: dict[str, list[str]] = {}
     for network in networks.networks:
-        made = network.spec.provenance
-        names = runs.setdefault(made.created[:10], [])
-        if made.run not in names:
-            names.append(made.run)
-    told = "; ".join(f"{', '.join(names)} of {day}" for day, names in runs.items())
-    return f"weights: {folder}, {networks.precision} on {networks.device}, trained as {told}"
+        provenance = network.spec.provenance
+        names = runs.setdefault(provenance.created[:10], [])
+        if provenance.run not in names:
+            names.append(provenance.run)
+    trained = "; ".join(f"{', '.join(names)} of {day}" for day, names in runs.items())
+    return f"weights: {folder}, {networks.precision} on {networks.device}, trained as {trained}"

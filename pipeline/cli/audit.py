@@ -1,4 +1,4 @@
-"""``fxpipe audit``: does the training split of a table know what it is tested on?"""
+"""``fxpipe audit``: finds leaks between the splits of a table."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from ._paths import PathOption
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.pass_context
 def command(ctx: click.Context, source: Path, output: Path, quiet: bool) -> None:
-    """Look for leaks between the splits of a table.
+    """Find leaks between the splits of a table.
 
-    Finds equal files, the same picture turned, mirrored, rescaled or recompressed, groups and
-    studies that are divided, contradictory labels of one picture, and files that cannot be read.
-    Exit code 1 when there is a leak, a contradiction or an unreadable picture outside the split
+    Finds identical files, the same picture rotated, mirrored, rescaled or recompressed, groups and
+    studies in more than one split, contradictory labels of one picture, and unreadable files. The
+    exit code is 1 if there is a leak, a contradiction or an unreadable picture outside the split
     `excluded`.
     """
     logging_setup.configure()
@@ -45,14 +45,14 @@ def command(ctx: click.Context, source: Path, output: Path, quiet: bool) -> None
         from stages.data.index import read_table
     index = read_table(source)
     with on_stderr(len(index.samples), quiet, "pictures") as progress:
-        found = audit(index, progress)
-    write_audit(found, output)
-    click.echo(describe_audit(found))
-    click.echo(f"look at {output / PAGE}")
-    if found.ungrouped:
+        result = audit(index, progress)
+    write_audit(result, output)
+    click.echo(describe_audit(result))
+    click.echo(f"see {output / PAGE}")
+    if result.ungrouped:
         click.echo(
-            f"keep the twins together: `fxpipe index … --groups-from {output / TABLE}`; strike out "
-            "of that file what is no twin"
+            f"to keep duplicates in one split, delete wrong pairs from {output / TABLE} and run "
+            f"`fxpipe index … --groups-from {output / TABLE}`"
         )
-    if found.failures:
+    if result.failures:
         ctx.exit(1)

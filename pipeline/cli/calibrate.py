@@ -1,4 +1,4 @@
-"""``fxpipe calibrate``: thresholds from the user's own validation pictures."""
+"""``fxpipe calibrate``: thresholds from the user's validation pictures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SPECIFICITY = click.option(
 )  # fmt: skip
 STUDY_BY = click.option(
     "--study-by", type=click.Choice(("study", "group")), default="study", show_default=True,
-    help="Column that says which pictures are one study; group where a table knows no studies.",
+    help="Column that identifies the study of a picture; use group if a table has no studies.",
 )  # fmt: skip
 
 
@@ -48,7 +48,7 @@ STUDY_BY = click.option(
 @SPLIT
 @click.option(
     "--weights", type=PathOption(file_okay=False),
-    help="Folder to start from; it stays as it is.  [env: FXPIPE_WEIGHTS; default: ./weights]",
+    help="Folder to start from; it is not changed.  [env: FXPIPE_WEIGHTS; default: ./weights]",
     envvar="FXPIPE_WEIGHTS",
 )  # fmt: skip
 @click.option(
@@ -58,7 +58,7 @@ STUDY_BY = click.option(
 @SENSITIVITY
 @SPECIFICITY
 @click.option(
-    "--points-only", is_flag=True, help="Move the thresholds, keep the probabilities as they are."
+    "--points-only", is_flag=True, help="Change only the thresholds, not the probabilities."
 )
 @STUDY_BY
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -68,44 +68,44 @@ def command(
 ) -> None:  # fmt: skip
     """Set calibration and operating points from your own pictures, without training.
 
-    The table is one of `fxpipe index`, or any with its columns. The pictures must not have been
-    trained on, and what is published must come from others again.
+    The table is one of `fxpipe index`, or any CSV file with its columns. The pictures must not have
+    been used in training. Figures for publication must come from a third set of pictures.
     """
     logging_setup.configure(logging.WARNING if quiet else logging.INFO)
     with needs("evaluate"):
         from stages.data.index import read_index
         from stages.export.recalibrate import Wanted, recalibrate
     table = read_index(index)
-    wanted = Wanted(sensitivity, specificity, split, points_only, study_by)  # type: ignore[arg-type]
+    request = Wanted(sensitivity, specificity, split, points_only, study_by)  # type: ignore[arg-type]
     rows = sum(sample.label is not None for sample in table.samples if sample.split == split)
     with on_stderr(rows, quiet, "pictures") as progress:
-        found = recalibrate(
-            table, weights or default_weights(), output, wanted, load(RunConfig), progress
+        calibrated = recalibrate(
+            table, weights or default_weights(), output, request, load(RunConfig), progress
         )
-    for region, new in found.items():
-        tell(region, new)
+    for region, new in calibrated.items():
+        print_calibration(region, new)
     click.echo(f"{output}: written; use it with `fxpipe run --weights {output}`")
 
 
-def tell(region: str, new: Recalibrated) -> None:
+def print_calibration(region: str, new: Recalibrated) -> None:
     """Print the calibration and the operating points of a region's specialist."""
     shared = f" (one pair for {', '.join(new.together)})" if len(new.together) > 1 else ""
     click.echo(
         f"{region}: {new.pictures} pictures, {new.positives} positive; "
         f"temperature {new.temperature:.3f}, bias {new.bias:.3f}{shared}"
     )
-    _tell_points(new.points, "")
+    _print_points(new.points, "")
     if new.studies.reason:
         click.echo(f"  no thresholds for studies: {new.studies.reason}")
-    _tell_points(new.studies.points, " (studies)")
+    _print_points(new.studies.points, " (studies)")
 
 
-def _tell_points(points: Mapping[str, StoredPoint], of: str) -> None:
+def _print_points(points: Mapping[str, StoredPoint], suffix: str) -> None:
     from stages.evaluation.headlines import words
 
     for name, point in points.items():
         click.echo(
-            f"  {name}{of}: threshold {point.threshold:.4f}, uncertain from "
-            f"{point.doubt_below:.4f}; there sensitivity {words(point.sensitivity)}, specificity "
+            f"  {name}{suffix}: threshold {point.threshold:.4f}, uncertain from "
+            f"{point.doubt_below:.4f}; sensitivity {words(point.sensitivity)}, specificity "
             f"{words(point.specificity)} ({point.rule})"
         )

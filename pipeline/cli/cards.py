@@ -1,4 +1,4 @@
-"""``fxpipe cards``: model cards beside the bundles."""
+"""``fxpipe cards``: model cards of the bundles."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from ._paths import PathOption
 )  # fmt: skip
 @click.option(
     "--evaluation", type=PathOption(dir_okay=False),
-    help="An evaluation.json of these very weights, for the figures.  "
-    "[default: the one that is kept beside the manifest]",
+    help="An evaluation.json of exactly these weights, for the figures.  "
+    "[default: the one stored next to the manifest]",
 )  # fmt: skip
 @click.option(
     "--single-look", type=PathOption(dir_okay=False),
-    help="Likewise one with `--set looks=1`, for specialists that look closer.  [default: the one "
-    "that is kept]",
+    help="The same with `--set looks=1`, for specialists that look closer.  [default: the stored "
+    "one]",
 )  # fmt: skip
 @click.option(
     "--tried", multiple=True, type=PathOption(file_okay=False),
-    help="Folder of `fxpipe crossval`, for the table of what was tried; repeatable, the first is "
-    "the baseline.  [default: the table that is kept beside the manifest]",
+    help="Folder of `fxpipe crossval`, for the table of tried recipes; repeatable, the first is "
+    "the baseline.  [default: the table stored next to the manifest]",
 )  # fmt: skip
 def command(
     weights: Path, evaluation: Path | None, single_look: Path | None, tried: tuple[Path, ...]
 ) -> None:
-    """Write a model card beside each bundle, and the README.md that gathers them.
+    """Write a model card next to each bundle, and a README.md that combines them.
 
-    The cards are made from the contracts in the bundles, an evaluation and cross-validations;
-    NOTICE.md in the weights folder, if there is one, ends each of them. Figures and the table of
-    what was tried are kept: to list a changed NOTICE.md, nothing needs to be named.
+    The cards are made from the contracts in the bundles, an evaluation and cross-validations. If
+    the weights folder has a NOTICE.md, each card ends with it. Figures and the table of tried
+    recipes are stored: to list a changed NOTICE.md, run the command without options.
     """
     logging_setup.configure()
     with needs("evaluate"):

@@ -1,4 +1,4 @@
-"""``fxpipe crossval``: how good a recipe is, on pictures that had no influence on it."""
+"""``fxpipe crossval``: grouped cross-validation of a training recipe."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ from ._training import (
     settings_of,
 )
 
-_OWN = (
+_OPTIONS = (
     click.option(
         "--by", type=click.Choice(["group", "acquisition"]), default="group", show_default=True,
-        help="acquisition: leave one out in turn; the ratio of a picture's sides tells which.",
+        help="group: folds of groups; acquisition: leave out one machine at a time, identified by "
+        "the aspect ratio of its pictures.",
     ),
     click.option(
         "--folds", type=click.IntRange(min=3), default=5, show_default=True,
-        help="Parts: one tests, one validates, the others train, in turn. By acquisition: of the "
-        "others, one of which validates.",
+        help="Number of parts; in turn, one tests, one validates, the others train. By "
+        "acquisition: number of parts of the other pictures, one of which validates.",
     ),
     click.option(
         "--only", multiple=True, type=click.IntRange(min=1), metavar="FOLD",
-        help="Train this fold now; repeatable.  [default: all]",
+        help="Train only this fold now; repeatable.  [default: all]",
     ),
-    click.option("--seed", type=int, default=7, show_default=True, help="Of the parts."),
+    click.option("--seed", type=int, default=7, show_default=True, help="Seed of the division."),
     click.option(
         "--with-test", is_flag=True,
-        help="Let the table's test split take part too; it can then test nothing more.",
+        help="Include the test split of the table; it can then no longer be used for a final test.",
     ),
     click.option("--output", type=PATH, help="Folder.  [default: runs/crossval-STAGE]"),
 )  # fmt: skip
@@ -49,16 +50,16 @@ _OWN = (
 
 @click.group(name="crossval")
 def command() -> None:
-    """Cross-validate a recipe by group, or leave one acquisition out; the same command goes on
-    where it was stopped.
+    """Cross-validate a recipe by group, or leave one acquisition out. If the command is
+    interrupted, the same command resumes.
     """
 
 
 @command.command(name="region")
 @INIT
-@options(*_OWN)
+@options(*_OPTIONS)
 def region(init: str | None, **rest: Any) -> None:
-    """Cross-validate the router with its auxiliary fracture output."""
+    """Cross-validate the router and its auxiliary fracture output."""
     _crossval("region", given=initial_settings(init), **rest)
 
 
@@ -66,10 +67,11 @@ def region(init: str | None, **rest: Any) -> None:
 @REGION
 @click.option(
     "--from", "parents", type=PATH, help="Cross-validation of the region stage: each fold starts "
-    "from its network; or none.  [default: runs/crossval-region; for --region all none]",
+    "from the network of that fold; or none.  [default: runs/crossval-region; for --region all "
+    "none]",
 )  # fmt: skip
 @INIT
-@options(*_OWN)
+@options(*_OPTIONS)
 def fracture(name: str, parents: Path | None, init: str | None, **rest: Any) -> None:
     """Cross-validate one region's specialist."""
     if parents is None and init is None and name != ANY_REGION:
@@ -109,6 +111,6 @@ def _crossval(
             else:
                 crossval_fracture(folder, parts, config, chosen, progress)
     except KeyboardInterrupt:
-        click.echo(f"\ninterrupted; the same command goes on ({folder})", err=True)
+        click.echo(f"\ninterrupted; the same command resumes ({folder})", err=True)
         raise
     click.echo(describe_crossval(folder))

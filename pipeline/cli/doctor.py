@@ -1,4 +1,4 @@
-"""``fxpipe doctor``: what works on this machine."""
+"""``fxpipe doctor``: checks what works on this machine."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ _CANNOT_START = StartError.exit_code
 @click.command(name="doctor")
 @click.option(
     "--weights", type=_FOLDER, envvar="FXPIPE_WEIGHTS",
-    help="Weights that would be used.  [env: FXPIPE_WEIGHTS; default: ./weights]",
+    help="Weights to check.  [env: FXPIPE_WEIGHTS; default: ./weights]",
 )  # fmt: skip
 @click.option(
     "--output", type=_FOLDER, default=Path("results"), show_default=True,
-    help="Where results would go; not made.",
+    help="Folder for results to check; it is not created.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @click.pass_context
 def command(ctx: click.Context, /, weights: Path | None, output: Path, as_json: bool) -> None:
-    """Say what works on this machine: versions, devices, weights, room, decoders.
+    """Check what works on this machine: versions, devices, weights, free space, decoders.
 
-    Every line is ok, a warning or a fault, with advice. Exit code: 0 `fxpipe run` can start, also
-    with warnings; 3 it cannot. Nothing is written, and nothing names a patient or a user.
+    Every line is ok, a warning or a fault, with advice. Exit code: 0 if `fxpipe run` can start,
+    possibly with warnings; 3 if it cannot. The command writes nothing, and the output does not name
+    patients or users.
     """
     logging_setup.configure()
-    shown = "weights" if weights is None else str(weights)
-    findings = examine(Plan(weights or _default(), shown, output))
+    weights_name = "weights" if weights is None else str(weights)
+    findings = examine(Plan(weights or _default(), weights_name, output))
     worst = max(findings, key=lambda finding: list(Verdict).index(finding.verdict)).verdict
     if as_json:
-        told = {"verdict": worst, "findings": [asdict(finding) for finding in findings]}
-        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        report = {"verdict": worst, "findings": [asdict(finding) for finding in findings]}
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
         _print(findings)
         can = "cannot" if worst is Verdict.FAULT else "can"
@@ -50,7 +51,7 @@ def command(ctx: click.Context, /, weights: Path | None, output: Path, as_json: 
 
 
 def _print(findings: list[Finding]) -> None:
-    """A table; advice stands below what was found."""
+    """Print a table with the advice below each finding."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -58,7 +59,7 @@ def _print(findings: list[Finding]) -> None:
     from ._console import stdout_console
 
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("", "what", "found"):
+    for column in ("", "check", "result"):
         table.add_column(column, overflow="fold")
     for finding in findings:
         verdict = Text(finding.verdict, style=_COLOURS[finding.verdict])
@@ -70,6 +71,6 @@ def _print(findings: list[Finding]) -> None:
 def _default() -> Path:
     try:
         from ._weights_folder import default_weights
-    except ImportError:  # told by the checks
+    except ImportError:  # the checks report it
         return Path("weights")
     return default_weights()

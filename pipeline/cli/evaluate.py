@@ -1,4 +1,4 @@
-"""``fxpipe evaluate``: the bundles as shipped, measured on a table."""
+"""``fxpipe evaluate``: measures the exported bundles on a table of pictures."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _PATH = PathOption()
     type=_PATH,
     default=Path("evaluation"),
     show_default=True,
-    help="Folder for the page, the figures and every prediction; files replaced.",
+    help="Folder for the page, the figures and every prediction; existing files are replaced.",
 )
 @click.option(
     "--split",
@@ -60,7 +60,7 @@ _PATH = PathOption()
     show_default=True,
     help="Rows of the table; all: train, val and test.",
 )
-@click.option("--with-excluded", is_flag=True, help="Take the excluded rows too.")
+@click.option("--with-excluded", is_flag=True, help="Include the excluded rows.")
 @click.option("--operating-point", metavar="NAME", help="A decision rule stored in the bundles.")
 @click.option(
     "--prevalence",
@@ -68,33 +68,32 @@ _PATH = PathOption()
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     multiple=True,
     metavar="P",
-    help="Share of positives where PPV and NPV are wanted too; repeatable.",
+    help="Also compute PPV and NPV for this share of positives; repeatable.",
 )
 @click.option("--device", type=click.Choice(get_args(Device)), help="Where the networks run.")
 @click.option(
     "--precision",
     type=click.Choice(["auto", *(p.value for p in Precision)]),
-    help="Which of the exported precisions.",
+    help="Exported precision to measure.",
 )
-@click.option("--batch-size", type=int, help="Pictures that the trunk sees at once.")
+@click.option("--batch-size", type=int, help="Number of pictures per batch of the trunk.")
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap."
-)
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True,
+    help="Seed of the bootstrap.",
+)  # fmt: skip
 @STUDY_BY
 @click.option(
     "--shifts", is_flag=True,
-    help="Measure under every shift of a fixed suite too: crop, turn, blur, print …",
+    help="Also measure under every shift of a fixed suite: crop, rotation, blur, print …",
 )  # fmt: skip
-@click.option(
-    "--only-shifts", multiple=True, metavar="NAME", help="Of the suite only this; repeatable."
-)
+@click.option("--only-shifts", multiple=True, metavar="NAME", help="Only this shift; repeatable.")
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N",
-    help="Under shift only the N pictures whose SHA-256 come first.",
+    help="Under shift, only the N pictures that come first by SHA-256.",
 )  # fmt: skip
 @click.option(
     "--show", type=click.Path(path_type=Path, dir_okay=False), metavar="PNG",
-    help="Draw the suite on four pictures of the split into this file, and measure nothing.",
+    help="Only draw the shifts on four pictures of the split into this file; measure nothing.",
 )  # fmt: skip
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting; repeatable."
@@ -120,13 +119,13 @@ def command(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Measure exported bundles on the pictures of a table, as `fxpipe run` would judge them.
+    """Measure exported bundles on the pictures of a table, judged as in `fxpipe run`.
 
-    Every figure has a 95 % interval from a bootstrap over groups, and beside it what the
-    majority class and the label of the most similar training picture reach. In --output:
-    index.html to read, evaluation.json, CSV tables, plots, and predictions.csv with one row for
-    every picture, from which each figure can be computed anew. Exit code 1: some pictures could
-    not be read; they count as failed.
+    Every figure has a 95 % interval from a bootstrap over groups, and two baselines: the majority
+    class, and the label of the most similar training picture. --output gets index.html,
+    evaluation.json, CSV tables, plots, and predictions.csv with one row per picture, from which
+    each figure can be recomputed. Exit code 1: some pictures could not be read; they count as
+    failed.
     """
     logging_setup.configure()
     if not shifts and (only_shifts or limit or show):
@@ -139,11 +138,11 @@ def command(
     given = {key: value for key, value in options.items() if value is not None}
     config = load(RunConfig, None, settings, given)
     suite = select_shifts(only_shifts, limit) if shifts else None
-    asked = EvaluationRequest(
+    request = EvaluationRequest(
         split, with_excluded, tuple(dict.fromkeys(prevalences)), seed, study_by, suite
     )
     index = read_index(source)
-    samples = chosen_rows(index, asked)
+    samples = chosen_rows(index, request)
     if show:
         click.echo(f"{show}: every shift of {draw_contact_sheet(samples, show)} pictures")
         return
@@ -155,18 +154,18 @@ def command(
     if not quiet:
         click.echo(weights_line(folder, networks))
         others = Counter(sample.split for sample in index.samples)
-        told = ", ".join(f"{count} {name}" for name, count in others.items())
-        click.echo(f"{source}: {rows} pictures of split {split}; the table has {told}")
-    every = rows + len(index.of("train")) + under_shift
-    with on_stderr(every, quiet, "pictures") as progress:
-        evaluation = evaluate(index, networks, config, asked, output, progress)
+        counts = ", ".join(f"{count} {name}" for name, count in others.items())
+        click.echo(f"{source}: {rows} pictures of split {split}; the table has {counts}")
+    total = rows + len(index.of("train")) + under_shift
+    with on_stderr(total, quiet, "pictures") as progress:
+        evaluation = evaluate(index, networks, config, request, output, progress)
     if not quiet:
         _print(evaluation, output)
     ctx.exit(1 if evaluation.facts["failed"] else 0)
 
 
 def _prepare(output: Path) -> None:
-    """Make the folder, and be sure that it can be written to before anything is computed."""
+    """Make the folder, and check before any computation that it can be written to."""
     try:
         output.mkdir(parents=True, exist_ok=True)
         (output / "predictions.csv").touch()
@@ -177,7 +176,7 @@ def _prepare(output: Path) -> None:
 
 
 def _print(evaluation: Evaluation, output: Path) -> None:
-    """The headlines, the ends and where the rest is."""
+    """Print the main figures, the counts of outcomes, and the path of the page."""
     from stages.evaluation.header import header_note
     from stages.evaluation.headlines import FOOTNOTE, headlines, number, study_note, words
     from stages.evaluation.limb import limb_note
@@ -205,8 +204,8 @@ def _print(evaluation: Evaluation, output: Path) -> None:
     ends = evaluation.figures["end_to_end"]["all"]
     counts = ", ".join(f"{count} {name}" for name, count in ends["counts"].items())
     refused = ", ".join(f"{count} {worth}" for worth, count in ends["refused"].items() if count)
-    told = f" (unsupported: {refused})" if refused else ""
-    console.print(Text(f"{ends['pictures']} in all: {counts}{told}"), soft_wrap=True)
+    detail = f" (unsupported: {refused})" if refused else ""
+    console.print(Text(f"{ends['pictures']} in all: {counts}{detail}"), soft_wrap=True)
     seen, other = (evaluation.facts[name] for name in ("seen_in_training", "another_question"))
     for sentence in ("" if seen["status"] == "no" else seen["words"], other):
         if sentence:
@@ -216,7 +215,7 @@ def _print(evaluation: Evaluation, output: Path) -> None:
 
 
 def _by_gate(evaluation: Evaluation) -> Table | Text:
-    """Whom density gate and router refuse, or why nothing is known of that."""
+    """Pictures that the density gate and the router refuse, or why that was not measured."""
     from stages.evaluation.gate import SCORES
     from stages.evaluation.headlines import words
 
@@ -228,26 +227,26 @@ def _by_gate(evaluation: Evaluation) -> Table | Text:
     for name in figures["refused"]:
         table.add_column(name, justify="right", no_wrap=True)
     parts = figures["refused"].values()
-    for who in ("gate", "router", "both", "either"):
-        counts = (f"{part['counts'][who]} of {part['pictures']}" for part in parts)
-        table.add_row(Text(who), *(Text(count) for count in counts))
+    for refuser in ("gate", "router", "both", "either"):
+        counts = (f"{part['counts'][refuser]} of {part['pictures']}" for part in parts)
+        table.add_row(Text(refuser), *(Text(count) for count in counts))
     counts = (
         f"{figures['far'][name]['count']} of {part['pictures']}"
         for name, part in figures["refused"].items()
     )
-    table.add_row(Text("nobody, but far from training"), *(Text(count) for count in counts))
+    table.add_row(Text("neither, but far from training"), *(Text(count) for count in counts))
     for key, name in SCORES.items():
         table.add_row(Text(f"AUC by {name}"), Text(words(figures["auc"][key])), "")
     return table
 
 
 def _print_shifts(console: Console, evaluation: Evaluation) -> None:
-    """Shifts below each other, home first and their mean last, in tables of few figures."""
+    """Print one line per shift, unchanged pictures first and the mean last, in several tables."""
     from stages.evaluation.headlines import words
     from stages.evaluation.under_shift import panels, shift_note
 
     for heads, lines in panels(evaluation.figures["shifts"]):
-        table = Table(box=box.SIMPLE, show_edge=False, padding=0)  # fits into 80 characters
+        table = Table(box=box.SIMPLE, show_edge=False, padding=0)  # fits in 80 columns
         table.add_column("shift", no_wrap=True)
         for head in heads:
             table.add_column(head, justify="right")
@@ -260,12 +259,12 @@ def _print_shifts(console: Console, evaluation: Evaluation) -> None:
 
 
 def _by_study(evaluation: Evaluation) -> Table:
-    """Studies beside their pictures."""
+    """Figures of studies next to those of their pictures."""
     from stages.evaluation.headlines import study_lines, words
 
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("figure", overflow="fold")
-    # Widths in place of no_wrap: what is undefined says why, and would push the name out.
+    # Widths instead of no_wrap: the reason of an undefined figure is long and must wrap.
     for name, width in (("pictures [95 %]", 20), ("studies [95 %]", 21), ("n (positive)", 12)):
         table.add_column(name, justify="right", width=width)
     for line in study_lines(evaluation.figures):
@@ -276,7 +275,7 @@ def _by_study(evaluation: Evaluation) -> Table:
 
 
 def _by_header(evaluation: Evaluation) -> Table:
-    """Routing by the pixels alone beside routing with the header."""
+    """Routing by the pixels alone compared with routing that uses the header."""
     from stages.evaluation.header import BY, header_lines
     from stages.evaluation.headlines import words
 

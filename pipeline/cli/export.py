@@ -1,4 +1,4 @@
-"""``fxpipe export``: finished runs become bundles, or are refused; with --fused one graph."""
+"""``fxpipe export``: turns finished runs into bundles after a parity check; --fused: one graph."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PATH = PathOption()
     multiple=True,
     default=(Path("runs"),),
     show_default=True,
-    help="A run, or a folder of runs: then all of them; repeatable.",
+    help="A run, or a folder of which all runs are exported; repeatable.",
 )
 @click.option(
     "--index",
@@ -55,12 +55,12 @@ _PATH = PathOption()
     "precisions",
     type=click.Choice([p.value for p in Precision]),
     multiple=True,
-    help="What to write; repeatable.  [default: int8 and fp16; with --fused all that are there]",
+    help="Precision to write; repeatable.  [default: int8 and fp16; with --fused all available]",
 )
 @click.option(
     "--again",
     is_flag=True,
-    help="Export the float form of --weights once more, in place of runs.",
+    help="Export the float form of --weights again, instead of runs.",
 )
 @_fused_export.options
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting.")
@@ -78,22 +78,24 @@ def command(
 ) -> None:
     """Export runs to ONNX and compare them with the trained networks on real pictures.
 
-    A stage that decides otherwise than the trained one, outside the stated margin, is refused,
-    and the weights folder stays as it was. With --again, the networks of the weights folder itself
-    are exported, say to another precision. With --fused, trunk and all heads become one graph that
-    runs in any ONNX host, compared with the stages in the same way.
+    If a stage decides differently from the trained one, outside the stated margin, the export is
+    refused and the weights folder does not change. With --again, the networks of the weights folder
+    itself are exported, for example to another precision. With --fused, trunk and all heads become
+    one graph that runs in any ONNX host, compared with the stages in the same way.
     """
     logging_setup.configure()
-    fused = _fused_export.Given(**given)
+    fused = _fused_export.FusedOptions(**given)
     named = {
         name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
     if again and "folders" in named:
-        raise UsageError("--again takes the place of --run", "leave one of them out")
+        raise UsageError("--again and --run exclude each other", "use only one of them")
     with_runs = not fused.fused or again or "folders" in named
-    idle = [f"--{name}" for key, name in (("index", "index"), ("settings", "set")) if key in named]
-    if idle and not with_runs:
-        raise UsageError(f"{' and '.join(idle)} changes nothing that is fused", "add --run")
+    unused = [
+        f"--{name}" for key, name in (("index", "index"), ("settings", "set")) if key in named
+    ]
+    if unused and not with_runs:
+        raise UsageError(f"{' and '.join(unused)}: no effect on --fused without --run", "add --run")
     if not with_runs and "weights" not in named:
         weights = default_weights()
     order = _fused_export.make_order(fused, weights, precisions) if fused.fused else None
@@ -107,7 +109,7 @@ def _export(
     folders: tuple[Path, ...] | None, index: Path, weights: Path, precisions: tuple[str, ...],
     settings: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Write the bundles of all runs; of the weights folder itself where there are none."""
+    """Write the bundles of all runs, or those of the weights folder itself if folders is None."""
     with needs("train"):
         from stages.data.index import read_index
         from stages.export.export_runs import ExportConfig, export_runs, find_runs
@@ -129,7 +131,7 @@ def _export(
 
 
 def _pooled(runs: Iterable[Run]) -> list[list[str]]:
-    """Names of the specialists that share a calibration: fitted numbers are not equal by chance."""
+    """Names of the specialists that share a calibration: fitted values are not equal by chance."""
     pairs: dict[tuple[float, ...], list[str]] = {}
     for run in runs:
         if run.stage.region is not None:

@@ -1,4 +1,4 @@
-"""``fxpipe index``: a folder of labelled radiographs becomes the one table."""
+"""``fxpipe index``: builds the table of training pictures from labelled radiographs."""
 
 from __future__ import annotations
 
@@ -43,41 +43,41 @@ LAYOUTS = ("auto", "fracatlas", "mura", "folders", "table", "dicom")
     type=click.Choice(LAYOUTS),
     default="auto",
     show_default=True,
-    help="How it is laid out; auto recognises what is plain.",
+    help="Layout of the data set; auto recognises unambiguous layouts.",
 )
 @click.option(
     "--columns",
     multiple=True,
     metavar="FIELD=COLUMN,…",
-    help="Which column holds what (path=Image,label=Fracture,group=PatientID), for tables and "
-    "DICOM labels; columns with plain names need none.",
+    help="Columns of the fields (path=Image,label=Fracture,group=PatientID), for tables and DICOM "
+    "labels; columns with common names are recognised.",
 )
 @click.option("--labels", type=_FILE, help="CSV file with the labels of DICOM files.")
 @click.option(
     "--label-kind",
     type=click.Choice(["fracture", "abnormality"]),
-    help="What labels mean whose words do not say it (1, yes, positive).",
+    help="Meaning of labels that do not state it (1, yes, positive).",
 )
 @click.option(
     "--negatives",
     type=_FOLDER,
     multiple=True,
-    help="Folder of pictures that show no supported region; repeatable. A SOURCES.csv in it tells "
-    "origin, licence and what belongs together.",
+    help="Folder of pictures without a supported region; repeatable. A SOURCES.csv in it states "
+    "origins, licences and groups.",
 )
 @click.option(
     "--hold-out",
     multiple=True,
     metavar="ORIGIN",
-    help="Rows of this origin (negatives/skimage) are for testing alone; repeatable.",
+    help="Use rows of this origin (negatives/skimage) only for testing; repeatable.",
 )
 @click.option(
     "--groups-from",
     "pairs",
     type=_FILE,
     multiple=True,
-    help="pairs.csv of `fxpipe audit`: its twins become one group; strike out those that are none. "
-    "Its paths start from the folder of --output; repeatable.",
+    help="pairs.csv of `fxpipe audit`: each pair becomes one group; delete wrong pairs first. "
+    "Its paths are relative to the folder of --output; repeatable.",
 )
 @click.option(
     "--output", type=_FILE, default=Path("index.csv"), show_default=True, help="The table."
@@ -87,10 +87,10 @@ LAYOUTS = ("auto", "fracatlas", "mura", "folders", "table", "dicom")
     type=click.Choice(["patient", "own", "picture"]),
     default="patient",
     show_default=True,
-    help="By group; as the data set itself is divided; or by picture, which leaks.",
+    help="patient: by group; own: as the data set is divided; picture: by picture, which leaks.",
 )
 @click.option(
-    "--allow-leaks", is_flag=True, help="Write the table although one picture is in two splits."
+    "--allow-leaks", is_flag=True, help="Write the table even if one picture is in two splits."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=7, show_default=True)
 @click.option(
@@ -98,7 +98,7 @@ LAYOUTS = ("auto", "fracatlas", "mura", "folders", "table", "dicom")
     type=click.IntRange(min=3),
     default=7,
     show_default=True,
-    help="Equal parts: one to test, one to validate, the rest to train.",
+    help="Number of equal parts: one to test, one to validate, the rest to train.",
 )
 @click.option("--quiet", is_flag=True, help="No progress and no notes.")
 def command(
@@ -119,11 +119,12 @@ def command(
 ) -> None:
     """Build the table of training pictures, split by group, and print its counts.
 
-    Layouts: FracAtlas; MURA; class folders (fractured / not fractured) in any depth; a CSV file;
-    DICOM files with a CSV file of labels. What a data set does not say stays unknown.
+    Layouts: FracAtlas; MURA; class folders (fractured / not fractured) at any depth; a CSV file;
+    DICOM files with a CSV file of labels. Facts that a data set does not state stay unknown.
 
-    Every picture is opened once. Broken and contradictory ones stay in the table, excluded from
-    every split. Equal files are of one patient. Faults are listed, and then no table is written.
+    Every picture is opened once. Damaged pictures and those with contradictory labels stay in the
+    table, excluded from every split. Identical files form one group. If there are faults, they are
+    listed and no table is written.
     """
     logging_setup.configure(logging.WARNING if quiet else logging.INFO)
     with needs("evaluate"):
@@ -131,7 +132,7 @@ def command(
         from stages.data.adapters.layouts import read_layout, recognise
         from stages.data.adapters.negatives import read_negatives
         from stages.data.confirmed_duplicates import join_confirmed
-        from stages.data.exact_duplicates import settle_twins
+        from stages.data.exact_duplicates import merge_identical_files
         from stages.data.index import read_index, read_table, write_index
         from stages.data.split import held_out
 
@@ -145,7 +146,7 @@ def command(
         logger.info("%s: read as %s", source, layout)
     samples = read_layout(layout, source, watch, options)
     others = [row for folder in negatives for row in read_negatives(folder, watch)]
-    samples = settle_twins([*samples, *others])
+    samples = merge_identical_files([*samples, *others])
     samples = join_confirmed(samples, pairs, output.parent)
     held = held_out(samples, hold_out)
     with needs("evaluate"):
@@ -157,11 +158,11 @@ def command(
     _describe(index.samples)
     if hold_out:
         tested = sum(h and s.split == "test" for s, h in zip(samples, held, strict=True))
-        click.echo(f"held out for testing alone: {tested} pictures")
+        click.echo(f"held out for testing only: {tested} pictures")
     for leak in leaks:
         click.echo(f"leak: {leak}")
     if leaks:
-        click.echo("figures from a table that leaks say nothing of new patients")
+        click.echo("figures from a table with leaks are not valid for new patients")
     groups = len({sample.group for sample in index.samples})
     click.echo(f"\n{output}: {len(index.samples)} pictures in {groups} groups, {index.digest[:12]}")
 
@@ -169,34 +170,34 @@ def command(
 def _split(
     samples: list[Sample], held: list[bool], negatives: int, split: str, seed: int, parts: int
 ) -> list[Sample]:
-    """The rows with their splits; the last ``negatives`` rows have no division of their own.
+    """The rows with their splits; the last ``negatives`` rows are not divided by the data set.
 
-    Rows that are held out go to the test split, and play no part in dividing the others.
+    Held-out rows go to the test split and do not influence the division of the others.
     """
     from stages.data.index import assign_splits
     from stages.data.split import own_splits
 
-    left = [replace(s, split="excluded") if h else s for s, h in zip(samples, held, strict=True)]
+    rest = [replace(s, split="excluded") if h else s for s, h in zip(samples, held, strict=True)]
     if split == "own":
-        own, others = left[: len(left) - negatives], left[len(left) - negatives :]
-        splits = own_splits(own, seed, parts)
+        divided, others = rest[: len(rest) - negatives], rest[len(rest) - negatives :]
+        splits = own_splits(divided, seed, parts)
         if any(sample.split != "excluded" for sample in others):
             splits += assign_splits(others, seed, parts)
         else:
             splits += [sample.split for sample in others]
     else:
-        splits = assign_splits(left, seed, parts, "picture" if split == "picture" else "patient")
+        splits = assign_splits(rest, seed, parts, "picture" if split == "picture" else "patient")
     return [
-        replace(sample, split="test" if apart and sample.split != "excluded" else part)
-        for sample, apart, part in zip(samples, held, splits, strict=True)
+        replace(sample, split="test" if is_held and sample.split != "excluded" else part)
+        for sample, is_held, part in zip(samples, held, splits, strict=True)
     ]
 
 
 def _check_leaks(samples: Sequence[Sample], output: Path, allowed: bool) -> list[str]:
-    """What each split knows of another, in words.
+    """A description of each leak between splits.
 
     Raises:
-        IndexFaultsError: It knows something, and must not.
+        IndexFaultsError: There are leaks, and they are not allowed.
     """
     from stages.data.split import count_leaks
 
@@ -204,13 +205,13 @@ def _check_leaks(samples: Sequence[Sample], output: Path, allowed: bool) -> list
     if leaks and not allowed:
         raise IndexFaultsError(
             str(output),
-            [f"leak: {leak}; split it with --split patient, or --allow-leaks" for leak in leaks],
+            [f"leak: {leak}; use --split patient, or --allow-leaks" for leak in leaks],
         )
     return leaks
 
 
 def _describe(samples: Sequence[Sample]) -> None:
-    """Print counts: by regions, split and label, label kind, licence, and of what is excluded."""
+    """Print counts by regions, split and label, by label kind and licence, and of exclusions."""
     from stages.data.index import count_table
 
     click.echo(count_table(samples).to_string())
@@ -225,17 +226,17 @@ def _describe(samples: Sequence[Sample]) -> None:
 
 
 def _licences(samples: Sequence[Sample]) -> str:
-    """How many pictures each licence covers, and of which data sets they are."""
+    """The number of pictures for each licence, by data set."""
     origins: dict[str, Counter[str]] = {}
     for sample in samples:
-        # What does not state it is a whole data set, whose licence its own pages tell.
+        # A row without a licence belongs to a data set with one licence, stated by its publisher.
         origin = sample.origin if sample.licence else sample.origin.split("/")[0]
         origins.setdefault(sample.licence or "not stated", Counter())[origin] += 1
     lines = sorted(origins.items(), key=lambda item: -item[1].total())
-    told = "".join(
+    text = "".join(
         f"\n  {counts.total()} {licence}: {_counts(counts)}" for licence, counts in lines
     )
-    return f"licences:{told}"
+    return f"licences:{text}"
 
 
 def _counts(counter: Counter[str]) -> str:

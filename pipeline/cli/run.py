@@ -1,4 +1,4 @@
-"""``fxpipe run``: files in, verdicts out."""
+"""``fxpipe run``: judges files and writes the results."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import click
 
 from .. import logging_setup
 from ..config import Device, RunConfig, load
-from ..domain import Outcome
 from ..engine import run
 from ..io.own_output import TABLE
+from ..outcome import Outcome
 from ..progress import Progress, on_stderr, visible
 from ..reading.open_reader import open_reader
 from ..report import ReportWriter, Writer
@@ -29,17 +29,17 @@ from ..runtime.session import load_bundles
 from ..studies import Studies, studies_by
 from ._console import stdout_console
 from ._inputs import inputs_of
-from ._malloc_arenas import few_arenas
+from ._malloc_arenas import limit_malloc_arenas
 from ._output_options import (
     asked_outputs,
     check_apart,
     check_writable,
-    hold,
+    lock_output,
     make_folders,
     output_options,
 )
 from ._paths import PathOption
-from ._resume import Stopped, about, plan, stoppable, stopped, told
+from ._resume import Stopped, about, plan, resume_message, stop_message, stoppable
 from ._weights_folder import default_weights, weights_line
 
 _FOLDER = PathOption()
@@ -52,15 +52,15 @@ _FOLDER = PathOption()
     type=_FOLDER,
     multiple=True,
     required=True,
-    help="A file or a folder; repeatable, read in the order given.",
+    help="A file or a folder; repeatable, read in the given order.",
 )
 @click.option(
     "--output",
     type=_FOLDER,
     default=Path("results"),
     show_default=True,
-    help="Folder for results.csv, results.jsonl and, with studies, studies.csv; made when "
-    "missing, files of a finished run replaced.",
+    help="Folder for results.csv, results.jsonl and, with studies, studies.csv. It is created if "
+    "missing; files of a finished run are replaced.",
 )
 @click.option(
     "--weights",
@@ -69,8 +69,10 @@ _FOLDER = PathOption()
     help="Folder with a manifest.json.  [env: FXPIPE_WEIGHTS; default: ./weights]",
 )
 @click.option("--device", type=click.Choice(get_args(Device)), help="Where the networks run.")
-@click.option("--batch-size", type=int, help="Pictures that the trunk sees at once.")
-@click.option("--workers", type=int, help="Files that are read at once; 0 for one a core.")
+@click.option("--batch-size", type=int, help="Number of pictures per batch of the trunk.")
+@click.option(
+    "--workers", type=int, help="Number of files to read in parallel; 0 for one per core."
+)
 @click.option(
     "--timeout-per-file",
     "timeout_per_file_s",
@@ -83,7 +85,7 @@ _FOLDER = PathOption()
 @click.option(
     "--identifiers",
     type=click.Choice(("omit", "keep")),
-    help="Whether the outputs tell patient, accession and DICOM UIDs.  [default: omit]",
+    help="Whether the outputs contain patient, accession number and DICOM UIDs.  [default: omit]",
 )
 @click.option("--config", "file", type=_FOLDER, help="TOML file with settings.")
 @click.option(
@@ -93,8 +95,8 @@ _FOLDER = PathOption()
     "--resume/--restart",
     default=True,
     show_default=True,
-    help="What to do where OUTPUT holds an unfinished run of the same configuration: go on where "
-    "it stopped, or begin anew. Where it holds none, both begin.",
+    help="If OUTPUT contains an unfinished run of the same configuration: resume it, or start "
+    "over. Without an unfinished run, both start a new one.",
 )
 @click.option("--quiet", is_flag=True, help="No progress and no summary; warnings remain.")
 @click.option("--verbose", is_flag=True, help="Also log the device, and worker processes that end.")
@@ -114,12 +116,12 @@ def command(
 ) -> None:
     """Judge every picture of --input: which region, and is there a fracture?
 
-    Every file gets a row, also those that cannot be read or show something else. Options stand
-    above --set, --set above --config. A text in the CSV that a spreadsheet would run as a
-    formula gets an apostrophe in front.
+    Every file gets a row, including unreadable and unsupported ones. Options override --set, and
+    --set overrides --config. In the CSV, an apostrophe is put before a text that a spreadsheet
+    would run as a formula.
     """
     logging_setup.configure(logging.INFO if verbose else logging.WARNING)
-    few_arenas()
+    limit_malloc_arenas()
     given = {key: value for key, value in options.items() if value is not None}
     config = load(RunConfig, file, settings, given)
     inputs = inputs_of(sources)
@@ -127,53 +129,53 @@ def command(
     root = inputs.root
     studies = studies_by(config.studies, root)
     left_out: dict[Path, None] = {}
-    reader = ctx.with_resource(open_reader(config))  # it starts while the networks are opened
-    # Refuses an empty folder before anything is opened or written.
+    reader = ctx.with_resource(open_reader(config))  # starts while the networks are opened
+    # Raises for an empty folder before anything is opened or written.
     paths = inputs.files(output, left_out)
     folder = weights or default_weights()
     networks = load_bundles(folder, config)
     if not quiet:
         click.echo(weights_line(folder, networks))
-    if networks.ungated:
-        logging.getLogger(__name__).warning("%s", networks.ungated)
+    if networks.gate_warning:
+        logging.getLogger(__name__).warning("%s", networks.gate_warning)
 
     summary = Summary(root, left_out)
     total = sum(1 for _ in inputs.files(output)) if visible() and not quiet else None
-    asked = asked_outputs(config)
-    make_folders(asked, config)
+    outputs = asked_outputs(config)
+    make_folders(outputs, config)
     with ExitStack() as stack:
-        hold(stack, output)
+        lock_output(stack, output)
         kept, unfinished = plan(output, about(inputs, networks, config), restart=not resume)
-        check_writable(output, asked)
+        check_writable(output, outputs)
         job = Job(output, root, networks, config, kept)
-        writers = {one.name: one.open(job) for one in asked if one.resume is Resume.RECOUNT}
-        left = paths
+        writers = {one.name: one.open(job) for one in outputs if one.resume is Resume.RECOUNT}
+        remaining = paths
         progress = stack.enter_context(on_stderr(total, quiet))
         if unfinished:
-            left = keep(
-                islice(read(output), 1, None), left, output, root, config.reader_threads,
+            remaining = keep(
+                islice(read(output), 1, None), paths, output, root, config.reader_threads,
                 partial(_recount, studies, summary, dict(writers), progress), kept,
             )  # fmt: skip
             if not quiet:
-                click.echo(told(output, kept), err=True)
+                click.echo(resume_message(output, kept), err=True)
         journal = stack.enter_context(Journal(output, root, kept.journal))
         stack.enter_context(_resumable(journal, ctx))
-        for one in asked:
+        for one in outputs:
             if one.name not in writers:
                 writers[one.name] = one.open(job)
             stack.enter_context(writers[one.name])
         journal.follow(writers, kept.outputs)
-        rendered = any(one.pictures for one in asked)
+        rendered = any(one.pictures for one in outputs)
         outcomes = run(
-            left, networks, config, rendered=rendered, study_of=studies.key, reader=reader
+            remaining, networks, config, rendered=rendered, study_of=studies.key, reader=reader
         )
-        # Before the writers: what stops the run must find no thread at work when it ends.
+        # Closed before the writers, so that no thread still works when a stopped run ends.
         stack.enter_context(closing(outcomes))
         _write_all(outcomes, [*writers.values(), summary, journal], progress)
     studies.warn()
     if not quiet:
         lines = filter(None, (writer.summary for writer in writers.values()))
-        summary.print_to(stdout_console(), output / TABLE, lines, networks.ungated)
+        summary.print_to(stdout_console(), output / TABLE, lines, networks.gate_warning)
     ctx.exit(1 if summary.failed else 0)
 
 
@@ -184,7 +186,7 @@ def _recount(
     progress: Progress,
     done: Done,
 ) -> None:
-    """Take into account a file whose rows an earlier process wrote."""
+    """Count a file with rows that an earlier process wrote."""
     studies.key(done.path, None)
     for outcome, notes in zip(done.outcomes, done.notes, strict=True):
         summary.write(outcome)
@@ -195,12 +197,12 @@ def _recount(
 
 @contextmanager
 def _resumable(journal: Journal, ctx: click.Context) -> Iterator[None]:
-    """Say on being stopped that the run can go on."""
+    """On Ctrl-C or SIGTERM, print that the run can be resumed."""
     try:
         with stoppable():
             yield
     except KeyboardInterrupt as stop:
-        click.echo(stopped(journal.files), err=True)
+        click.echo(stop_message(journal.files), err=True)
         if isinstance(stop, Stopped):
             ctx.exit(Stopped.exit_code)
         raise
@@ -213,6 +215,6 @@ def _write_all(
     for outcome in outcomes:
         for writer in writers:
             writer.write(outcome)
-        if outcome.image.path != last:  # the frames of one file count once
+        if outcome.image.path != last:  # a file with several frames counts once
             last = outcome.image.path
             progress.advance()

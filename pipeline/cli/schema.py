@@ -1,4 +1,4 @@
-"""``fxpipe schema``: what other systems may rely on."""
+"""``fxpipe schema``: prints the JSON Schema of the results."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def command() -> None:
 
     Its flat keys are also the columns of results.csv and results.parquet.
 
-    Its version is in $id and in each line's schema_version; it is raised when a column changes
-    its name or meaning.
+    The version is in $id and in schema_version of each line. It is raised when the name or meaning
+    of a column changes.
     """
     from ..report.results_schema import json_schema
 

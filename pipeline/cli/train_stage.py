@@ -24,24 +24,24 @@ from ._training import (
     warn_loudly,
 )
 
-_OWN = (
+_OPTIONS = (
     click.option("--output", type=PATH, help="Run folder.  [default: runs/STAGE]"),
-    click.option("--resume", is_flag=True, help="Go on with the run in --output."),
+    click.option("--resume", is_flag=True, help="Resume the run in --output."),
 )
 
 
 @click.group(name="train-stage")
 def command() -> None:
-    """Train one stage on an index: first the region stage, then a specialist for each region."""
+    """Train one stage on a table: first the region stage, then a specialist for each region."""
 
 
 @command.command(name="region")
 @INIT
-@options(*_OWN)
+@options(*_OPTIONS)
 def region(init: str | None, **rest: Any) -> None:
-    """Train the router, and with it the trunk that every specialist shares.
+    """Train the router, and with it the trunk that all specialists share.
 
-    The whole network learns from pictures of all regions, with an auxiliary fracture output.
+    The whole network is trained on pictures of all regions, with an auxiliary fracture output.
     """
     _train("region", given=initial_settings(init), **rest)
 
@@ -50,13 +50,13 @@ def region(init: str | None, **rest: Any) -> None:
 @REGION
 @FROM
 @INIT
-@options(*_OWN)
+@options(*_OPTIONS)
 def fracture(name: str, source: Path | None, init: str | None, **rest: Any) -> None:
-    """Fine-tune one region's specialist from the network of a region run.
+    """Fine-tune the specialist of one region from the network of a region run.
 
-    What lies before train.trainable_from is frozen: the trunk that all stages share. With --init
-    it is a network of its own, as it is for --region all, which learns from every labelled
-    picture and is for data without regions.
+    All blocks before train.trainable_from are frozen: the trunk that all stages share. With --init
+    the specialist is an independent network. So is --region all, which is trained on every labelled
+    picture and is meant for data without regions.
     """
     _train(f"fracture-{name}", given=fracture_settings(name, source, init), **rest)
 
@@ -82,7 +82,7 @@ def _train(
             else:
                 train_fracture(run, table, config, resume, progress)
     except KeyboardInterrupt:
-        click.echo(f"\ninterrupted; go on with: the same command and --resume ({run})", err=True)
+        click.echo(f"\ninterrupted; resume with the same command and --resume ({run})", err=True)
         raise
     click.echo(describe_result(run))
     warn_loudly(warnings_of(run))

@@ -1,4 +1,4 @@
-"""``fxpipe weights``: weights folders looked at, proven, packed into one file and installed."""
+"""``fxpipe weights``: lists, verifies, packs and installs weights folders."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DIGEST = 64
 
 @click.group(name="weights")
 def command() -> None:
-    """Look at a weights folder, prove it, pack it into one file, install such a file."""
+    """List, verify or pack a weights folder, or install a pack."""
     logging_setup.configure()
 
 
@@ -34,14 +34,14 @@ def command() -> None:
 @_WEIGHTS
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 def list_bundles(weights: Path | None, as_json: bool) -> None:
-    """One row a bundle: what it is, what it was trained on, its operating points."""
+    """List the bundles: kind, precision, size, digest, training data and operating points."""
     from ..weights.listing import rows
     from ._console import stdout_console
     from ._weights_folder import default_weights
 
-    found = rows(weights or default_weights())
+    bundles = rows(weights or default_weights())
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in found], indent=2, ensure_ascii=False))
+        click.echo(json.dumps([asdict(row) for row in bundles], indent=2, ensure_ascii=False))
         return
     from rich import box
     from rich.table import Table
@@ -49,19 +49,20 @@ def list_bundles(weights: Path | None, as_json: bool) -> None:
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("bundle", "kind", "as", "MB", "sha256", "created"):
         table.add_column(column, justify="right" if column == "MB" else "left", no_wrap=True)
-    for row in found:
+    for row in bundles:
         size_mb = f"{row.size_bytes / 1e6:.1f}"
         facts = (row.name, row.kind, row.precision, size_mb, row.sha256[:12], row.created[:10])
         table.add_row(*facts)
     console = stdout_console()
     console.print(table)
-    told: dict[str, dict[str, None]] = {}
-    for row in found:
-        told.setdefault(f"trained on {row.trained_on}", {})[row.name] = None
+    names_by_fact: dict[str, dict[str, None]] = {}
+    for row in bundles:
+        names_by_fact.setdefault(f"trained on {row.trained_on}", {})[row.name] = None
         if row.points:
-            told.setdefault(f"operating points {', '.join(row.points)}", {})[row.name] = None
-    for words, names in told.items():
-        console.print(f"{', '.join(names)}: {words}", markup=False, highlight=False)
+            points = f"operating points {', '.join(row.points)}"
+            names_by_fact.setdefault(points, {})[row.name] = None
+    for fact, names in names_by_fact.items():
+        console.print(f"{', '.join(names)}: {fact}", markup=False, highlight=False)
 
 
 @command.command(name="verify")
@@ -69,7 +70,7 @@ def list_bundles(weights: Path | None, as_json: bool) -> None:
 def verify(weights: Path | None) -> None:
     """Compare every file with the manifest, and open every bundle on the CPU.
 
-    Exit code: 0 intact, 3 not.
+    Exit code: 0 if the folder is intact, 3 if not.
     """
     from ..runtime.session import try_bundles
     from ..weights.manifest import read_manifest
@@ -82,26 +83,26 @@ def verify(weights: Path | None) -> None:
     size_mb = sum(listed.size_bytes for listed in manifest.files) / 1e6
     click.echo(
         f"{folder}: {len(manifest.bundles)} bundles and {len(manifest.documents)} documents, "
-        f"{size_mb:.1f} MB, as the manifest says"
+        f"{size_mb:.1f} MB, match the manifest"
     )
     for precision in sorted({entry.precision for entry in manifest.bundles}):
         try_bundles(folder, manifest, precision)
-        used = len(manifest.of(precision))
-        whole = precision in manifest.precisions
-        told = "they fit each other" if whole else "not every bundle is there, so it is not used"
-        click.echo(f"{precision}: {used} bundle(s) opened on the CPU; {told}")
+        count = len(manifest.of(precision))
+        complete = precision in manifest.precisions
+        result = "compatible" if complete else "not used, because bundles are missing"
+        click.echo(f"{precision}: {count} bundle(s) opened on the CPU; {result}")
     for file in unlisted(folder, manifest):
-        click.echo(f"warning: {file}: not in the manifest, never opened", err=True)
+        click.echo(f"warning: {file}: not in the manifest, so it is never opened", err=True)
 
 
 @command.command(name="pack")
 @_WEIGHTS
-@click.option("--output", type=_FILE, required=True, help="File to write, replaced if there.")
+@click.option("--output", type=_FILE, required=True, help="File to write or replace.")
 @click.option("--sign", "key", type=_FILE, help="PEM file with a private Ed25519 key.")
 def pack(weights: Path | None, output: Path, key: Path | None) -> None:
-    """Write a weights folder into one file, the same bytes on every machine.
+    """Pack a weights folder into one file, with the same bytes on every machine.
 
-    Only what the manifest lists goes along.
+    The pack contains only files that the manifest lists.
     """
     from ..weights.pack import write_pack
     from ._weights_folder import default_weights
@@ -116,36 +117,36 @@ def pack(weights: Path | None, output: Path, key: Path | None) -> None:
 @click.argument("source", metavar="FILE|URL")
 @click.option(
     "--to", "target", type=_FOLDER, default=Path("weights"), show_default=True,
-    help="Weights folder to make.",
+    help="Weights folder to create.",
 )  # fmt: skip
-@click.option("--trust", type=_FILE, help="PEM file with the public key that must have signed it.")
-@click.option("--sha256", metavar="HEX", help="Digest that the pack must have.")
-@click.option("--replace", is_flag=True, help="Exchange the weights that are in --to already.")
+@click.option("--trust", type=_FILE, help="PEM file with the public key of the required signature.")
+@click.option("--sha256", metavar="HEX", help="Required digest of the pack.")
+@click.option("--replace", is_flag=True, help="Replace existing weights in --to.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def install_pack(
     source: str, target: Path, trust: Path | None, sha256: str | None, replace: bool, quiet: bool
 ) -> None:
-    """Verify a pack and make a weights folder of it; nothing is written before all is verified.
+    """Verify a pack and install it as a weights folder; nothing is written before verification.
 
-    A path works offline. A URL must be https, or http with --sha256. Old weights stay whole until
-    the new ones are.
+    A path works offline. A URL must use https, or http with --sha256. Old weights are kept until
+    the new ones are complete.
     """
     from ..weights.fetch import opened
     from ..weights.pack import MOST_BYTES, install
 
     if sha256 is not None and not _is_digest(sha256):
         raise click.BadParameter(
-            f"found {sha256!r}, wanted {_DIGEST} hexadecimal digits", param_hint="--sha256"
+            f"{sha256!r} is not a digest of {_DIGEST} hexadecimal digits", param_hint="--sha256"
         )
     with ExitStack() as stack:
 
-        def told(mebibytes: int | None) -> Callable[[], None]:
+        def show_progress(mebibytes: int | None) -> Callable[[], None]:
             return stack.enter_context(on_stderr(mebibytes, quiet, "MiB")).advance
 
-        file = stack.enter_context(opened(source, sha256, MOST_BYTES, told))
+        file = stack.enter_context(opened(source, sha256, MOST_BYTES, show_progress))
         with needs("sign"):
             manifest = install(file, source, target, trusted=trust, replace=replace)
-    signed = f"signed by the owner of {trust}" if trust else "signature not looked at"
+    signed = f"signed by the owner of {trust}" if trust else "signature not checked"
     click.echo(f"{target}: {len(manifest.bundles)} bundles installed, {signed}")
     click.echo(f"use them with `fxpipe run --weights {target}`")
 

@@ -19,12 +19,20 @@ from ..source import NamedBytes, Source
 from .dicomdir import listed_study
 from .discover import discover
 from .limits import MAX_FILE_BYTES
-from .memory_budget import UNLIMITED, Room
+from .memory_budget import UNLIMITED, MemoryBudget
 from .raster import read_raster
 from .sniff import Kind, claims_picture, refusal, sniff
 from .warning_filter import quiet
 
-__all__ = ["Room", "check_size", "decode", "discover", "read_file", "read_source", "study_uid"]
+__all__ = [
+    "MemoryBudget",
+    "check_size",
+    "decode",
+    "discover",
+    "read_file",
+    "read_source",
+    "study_uid",
+]
 
 _TO_READ = os.O_RDONLY | sum(
     getattr(os, name, 0) for name in ("O_BINARY", "O_CLOEXEC", "O_NOCTTY", "O_NONBLOCK")
@@ -109,7 +117,7 @@ def _state(status: os.stat_result) -> tuple[int, int]:
 
 
 def decode(
-    content: bytes, source: Source, sha256: str, room: Room = UNLIMITED
+    content: bytes, source: Source, sha256: str, room: MemoryBudget = UNLIMITED
 ) -> Generator[XrayImage, None, None]:
     """Decode the pictures of one file, one at a time.
 
@@ -121,7 +129,7 @@ def decode(
         source: Origin of the content; only its path and name are used.
         sha256: Hex digest of ``content``.
         room: Memory budget, reserved for each picture from its decoding until the next one is
-            requested or the generator is closed; see :class:`Room` for sharing.
+            requested or the generator is closed; see :class:`MemoryBudget` for sharing.
 
     Yields:
         One image for each picture, with a frame number only if the file has several.
@@ -185,7 +193,7 @@ def study_uid(content: bytes, path: Path | None) -> str | None:
 
 
 def _pictures(
-    content: bytes, kind: Kind, ref: ImageRef, room: Room
+    content: bytes, kind: Kind, ref: ImageRef, room: MemoryBudget
 ) -> Generator[XrayImage, None, None]:
     if kind is Kind.UNKNOWN:
         raise refusal(content, ref.name)

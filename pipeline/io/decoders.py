@@ -59,8 +59,10 @@ _FOR_GDCM = {
     Coding.LOSSLESS_JPEG: JPEGLossless,
     Coding.JPEG_LS: JPEGLSLossless,
 }
+GDCM_WORKER = Path(__file__).with_name("gdcm_worker.py")
+"""Script that decodes one frame with GDCM in a separate process."""
+
 _GDCM_PACKAGE = "python-gdcm"
-_WORKER = Path(__file__).with_name("gdcm_worker.py")
 _WORKER_TIMEOUT_S = 60.0
 _DAMAGE_WARNINGS = (b"premature end of data", b"bad Huffman code", b"instead of RST")
 _HTJ2K_SINCE = (2, 5)
@@ -134,7 +136,8 @@ def _by_gdcm(stream: bytes, code: CodeStream, ds: Dataset, name: str) -> tuple[F
     syntax = _FOR_GDCM[code.coding]
     signed = int(ds.PixelRepresentation)
     photometric = str(ds.PhotometricInterpretation)
-    data = _run_worker(_arguments(syntax, photometric, code, signed), stream, code.coding, name)
+    arguments = _arguments(syntax, photometric, code, signed)
+    data = _run_worker(GDCM_WORKER, arguments, stream, code.coding, name)
     itemsize, rest = divmod(len(data), code.rows * code.columns * code.samples)
     if rest or itemsize not in (1, 2):
         raise UnreadableImageError(
@@ -155,10 +158,12 @@ def _arguments(syntax: UID, photometric: str, code: CodeStream, signed: int) -> 
     return [str(syntax), photometric, *(str(number) for number in numbers)]
 
 
-def _run_worker(arguments: list[str], stream: bytes, coding: Coding, name: str) -> bytes:
+def _run_worker(
+    worker: Path, arguments: list[str], stream: bytes, coding: Coding, name: str
+) -> bytes:
     """Decode one frame in a separate process, which may crash."""
     # -P: modules of this folder must not shadow installed ones.
-    command = [sys.executable, "-P", str(_WORKER), *arguments]
+    command = [sys.executable, "-P", str(worker), *arguments]
     try:
         done = subprocess.run(
             command, input=stream, capture_output=True, timeout=_WORKER_TIMEOUT_S, check=False
@@ -194,17 +199,22 @@ def why_undecoded(syntax: UID) -> str:
         return "the OpenJPEG of pillow is older than 2.5" if _too_old(coding) else ""
     if importlib.util.find_spec("gdcm") is None:
         return f"{_GDCM_PACKAGE} is not installed"
-    return _why_no_gdcm()
+    return why_no_gdcm()
 
 
 @functools.cache
-def _why_no_gdcm() -> str:
+def why_no_gdcm(worker: Path = GDCM_WORKER) -> str:
+    """Reason why the installed GDCM does not work; empty if it does. The result is cached.
+
+    Args:
+        worker: Script that decodes the sample.
+    """
     stream = BytesIO()
     Image.new("L", (8, 8), 128).save(stream, "JPEG")
     code = CodeStream(Coding.JPEG, 8, 8, 1, 8, 0)
     arguments = _arguments(JPEGBaseline8Bit, "MONOCHROME2", code, 0)
     try:
-        done = _run_worker(arguments, stream.getvalue(), Coding.JPEG, "sample")
+        done = _run_worker(worker, arguments, stream.getvalue(), Coding.JPEG, "sample")
     except UnreadableImageError as error:
         return f"{_GDCM_PACKAGE} is installed but does not work: {error}"
     return "" if len(done) == 64 else f"{_GDCM_PACKAGE} returned {len(done)} bytes, expected 64"

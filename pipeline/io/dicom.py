@@ -39,7 +39,7 @@ from .frames import Stored, agree_on_size, stored_frames
 from .grey import display_values
 from .header import SPACINGS, correct, header_text, of_frame
 from .limits import MAX_INFLATED_BYTES, MAX_PICTURES, MAX_PIXELS
-from .memory_budget import UNLIMITED, Room
+from .memory_budget import UNLIMITED, MemoryBudget
 from .object_types import check_judged
 from .square_pixels import square_shape, squared
 
@@ -76,7 +76,7 @@ _CORRECTED = "header-mended"
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def read_dicom(content: bytes, ref: ImageRef, room: Room) -> Iterator[XrayImage]:
+def read_dicom(content: bytes, ref: ImageRef, room: MemoryBudget) -> Iterator[XrayImage]:
     """Decode every frame of a DICOM file.
 
     Args:
@@ -139,7 +139,9 @@ def read_study_uid(content: bytes) -> str | None:
     return header_text(ds, "StudyInstanceUID") or None
 
 
-def picture_header(content: bytes, name: str, room: Room = UNLIMITED) -> tuple[Dataset, list[str]]:
+def picture_header(
+    content: bytes, name: str, room: MemoryBudget = UNLIMITED
+) -> tuple[Dataset, list[str]]:
     """Read the header of a radiograph and correct unambiguous errors; pixel data stay encoded.
 
     Args:
@@ -165,7 +167,7 @@ def picture_header(content: bytes, name: str, room: Room = UNLIMITED) -> tuple[D
     return ds, notes + agree_on_size(ds)
 
 
-def parse(content: bytes, name: str, room: Room = UNLIMITED) -> Dataset:
+def parse(content: bytes, name: str, room: MemoryBudget = UNLIMITED) -> Dataset:
     """Read the header of a DICOM file; its pixel data stays encoded.
 
     Args:

@@ -14,7 +14,7 @@ FILE_BYTES_A_PIXEL = 4
 one that waits."""
 
 
-class Room:
+class MemoryBudget:
     """Shared memory budget for a number of pixels, and for the files that contain them.
 
     A thread waits for the budget of its file, then for that of its picture. A request above the
@@ -82,5 +82,5 @@ class _Share:
                 self._condition.notify_all()
 
 
-UNLIMITED = Room(sys.maxsize)
+UNLIMITED = MemoryBudget(sys.maxsize)
 """For callers that decode one picture at a time, or limit memory in another way."""

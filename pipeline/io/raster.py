@@ -32,7 +32,7 @@ from .bit_depth import white
 from .colour import coloured_image
 from .deep_colour import is_deep, is_deep_grey, read_deep
 from .limits import MAX_PICTURES, MAX_PIXELS
-from .memory_budget import Room
+from .memory_budget import MemoryBudget
 from .own_output import MAKER
 from .sniff import Kind
 from .square_pixels import square_shape, squared
@@ -89,7 +89,7 @@ class _File:
 
 
 def read_raster(
-    content: bytes, kind: Kind, ref: ImageRef, room: Room
+    content: bytes, kind: Kind, ref: ImageRef, room: MemoryBudget
 ) -> Generator[XrayImage, None, None]:
     """Decode all pages of a TIFF, or the first picture of any other format.
 

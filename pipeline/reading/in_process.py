@@ -9,7 +9,7 @@ from contextlib import closing
 from ..domain import ImageRef, XrayImage
 from ..errors import ImageError, OwnOutputError, UnsupportedError
 from ..flags import OWN_OUTPUT, framing, quality
-from ..io import Room, decode, read_source, study_uid
+from ..io import MemoryBudget, decode, read_source, study_uid
 from ..preprocess import preprocess
 from ..render import render
 from ..source import Source
@@ -24,7 +24,7 @@ class InProcessReader:
         room: Memory budget for the pictures and files of all threads.
     """
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: MemoryBudget) -> None:
         self._room = room
 
     def read(self, source: Source, options: ReadOptions, clock: Clock) -> list[Item]:
@@ -40,7 +40,7 @@ def prepare(
     source: Source,
     options: ReadOptions,
     clock: Clock,
-    room: Room,
+    room: MemoryBudget,
     on_content: Callable[[str, int], None] | None = None,
 ) -> Iterator[Item]:
     """Read one file and resize each of its pictures; see :class:`.prepared.Reader`.

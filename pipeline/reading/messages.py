@@ -17,7 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..domain import ImageRef, Outcome, Placement, Rendered
+from ..domain import ImageRef, Placement, Rendered
+from ..outcome import Outcome
 from ..outcome_json import flags_from_json, flags_to_json, from_json, texts, to_json
 from ..preprocess import PreprocessSpec
 from ..source import NamedBytes, Source

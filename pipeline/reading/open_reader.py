@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..config import RunConfig
-from ..io import Room
+from ..io import MemoryBudget
 from .in_process import InProcessReader
 from .prepared_picture import Reader
 from .worker_pool import IsolatedReader
@@ -15,7 +15,7 @@ from .worker_pool import IsolatedReader
 @contextmanager
 def open_reader(config: RunConfig) -> Iterator[Reader]:
     """Open the reader that ``config`` selects; its first worker starts immediately."""
-    room = Room(config.megapixels * 10**6)
+    room = MemoryBudget(config.megapixels * 10**6)
     if not config.isolate:
         yield InProcessReader(room)
         return

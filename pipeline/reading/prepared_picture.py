@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..domain import Array, Flag, ImageRef, Outcome, Placement, Rendered, Status
+from ..domain import Array, Flag, ImageRef, Placement, Rendered
+from ..outcome import Outcome, Status
 from ..preprocess import PreprocessSpec
 from ..source import Source
 from ..timing import Clock
@@ -20,10 +21,10 @@ class Prepared:
         image: Reference to the source image.
         arrays: (1, H, W) float32 for each preprocessing that the run needs.
         placements: Position of the picture on each canvas.
-        header, identity, rendered: See :class:`pipeline.domain.Outcome`.
+        header, identity, rendered: See :class:`pipeline.outcome.Outcome`.
         flags: Quality flags.
         elapsed_ms: Time for reading, decoding and resizing.
-        study: See :class:`pipeline.domain.Outcome`; readers leave it None.
+        study: See :class:`pipeline.outcome.Outcome`; readers leave it None.
     """
 
     image: ImageRef

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .. import __file__ as package
-from ..io import Room
+from ..io import MemoryBudget
 from ..io.limits import MAX_FILE_BYTES
 from ..source import Source, bytes_in_memory
 from ..timing import Clock
@@ -30,8 +30,8 @@ _GRACE_S = 30
 """Seconds after the time limit of a file at which the worker exits, in case the run has ended."""
 
 
-class _RunRoom(Room):
-    """Room that the run grants; all its workers share it."""
+class _RunRoom(MemoryBudget):
+    """Memory budget that the run grants; all its workers share it."""
 
     def __init__(self, worker: _Worker) -> None:
         super().__init__(sys.maxsize)
@@ -39,17 +39,17 @@ class _RunRoom(Room):
 
     @contextmanager
     def for_picture(self, pixels: int) -> Iterator[None]:
-        """See :class:`pipeline.io.Room`; a new request releases the previous room."""
+        """See :class:`pipeline.io.MemoryBudget`; a new request releases the previous room."""
         self._worker.request_room(pixels)
         yield
 
     def hold(self, content_bytes: int) -> None:
-        """See :class:`pipeline.io.Room`."""
+        """See :class:`pipeline.io.MemoryBudget`."""
         self._worker.hold(content_bytes)
 
     @property
     def memory(self) -> str:
-        """See :class:`pipeline.io.Room`."""
+        """See :class:`pipeline.io.MemoryBudget`."""
         return f"the {self._worker.allowance.extra / 1e6:.0f} MB that it is allowed"
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from ..errors import ImageError, UnsupportedError
-from ..io import Room, check_size
+from ..io import MemoryBudget, check_size
 from ..render import MOST_PX
 from ..source import NamedBytes, Source
 from ..timing import Clock
@@ -46,7 +46,7 @@ class IsolatedReader:
         StartError: No worker can be started.
     """
 
-    def __init__(self, room: Room, timeout_s: float, module: str = _WORKER) -> None:
+    def __init__(self, room: MemoryBudget, timeout_s: float, module: str = _WORKER) -> None:
         self._room = room
         self._module = module
         self._timeout_s = timeout_s

@@ -1,4 +1,4 @@
-"""What a run leaves behind: one record for each outcome, and one writer for each output."""
+"""The outputs of a run: one record for each outcome, and one writer for each output."""
 
 from .writer import ReportWriter, Writer
 

@@ -1,4 +1,4 @@
-"""The columns of results.csv and of every other output with a row for each input."""
+"""The columns of results.csv and of every other output with one row per input."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 
 from pydantic import Field
 
-from ..domain import REGIONS, HeaderEffect, Status, Verdict
+from ..domain import REGIONS
+from ..outcome import HeaderEffect, Status, Verdict
 
 RECORD_SCHEMA = 3
-"""Raised when a column changes its name, place or meaning."""
+"""Raised when the name, position or meaning of a column changes."""
 
 IDENTITY = (
     ("patient_id", "PatientID"),
@@ -20,7 +21,7 @@ IDENTITY = (
     ("series_instance_uid", "SeriesInstanceUID"),
     ("sop_instance_uid", "SOPInstanceUID"),
 )
-"""Columns of identifiers, and their DICOM keywords: empty unless identifiers are kept."""
+"""Columns of identifiers with their DICOM keywords; empty unless identifiers are kept."""
 
 
 def _text(description: str) -> Any:
@@ -36,65 +37,84 @@ def _similarity(description: str) -> Any:
 
 
 FIELDS: Mapping[str, Any] = {
-    "path": (str, Field(description="Below the input folder, with forward slashes; or a name.")),
-    "frame": (int | None, Field(ge=0, description="Of a file with several pictures.")),
-    "sha256": (str | None, Field(pattern="^[0-9a-f]{64}$", description="Of the whole file.")),
-    "study": _text("What the pictures of one study have in common; no identifier."),
-    "status": (Status, Field(description="unsupported and failed have an error text instead.")),
-    "regions": _text("Regions that fired, joined by ';'."),
-    **{f"p_{region}": _probability(f"That it shows this: {region}.") for region in REGIONS},
-    "density": _similarity("To the nearest training pictures."),
-    "density_threshold": _similarity("Below it no region fires; null where nothing is refused so."),
-    "header_effect": (
-        HeaderEffect | None, Field(description="What the header did to the regions that fired."),
+    "path": (
+        str,
+        Field(
+            description="Path relative to the input folder, with forward slashes; or the name of "
+            "content in memory."
+        ),
     ),
-    "unexamined": _text("Regions that fired and have no specialist."),
-    "region": _text("Of the gravest finding."),
-    "target": _text("What the labels of the gravest finding meant."),
-    "verdict": (Verdict | None, Field(description="The gravest.")),
-    "probability": _probability("Of the gravest finding."),
-    "threshold": _probability("Of the gravest finding: positive from here."),
-    "operating_point": _text("Of the gravest finding."),
+    "frame": (int | None, Field(ge=0, description="Frame in a file with several pictures.")),
+    "sha256": (
+        str | None, Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the whole file."),
+    ),
+    "study": _text("Key that the pictures of one study share; not an identifier."),
+    "status": (
+        Status, Field(description="unsupported and failed have an error text and no verdict."),
+    ),
+    "regions": _text("Recognised regions, joined by ';'."),
+    **{
+        f"p_{region}": _probability(f"Probability that the picture shows this region: {region}.")
+        for region in REGIONS
+    },
+    "density": _similarity("Similarity to the nearest training pictures."),
+    "density_threshold": _similarity(
+        "Below this density no region is recognised; null without a density gate."
+    ),
+    "header_effect": (
+        HeaderEffect | None,
+        Field(description="Effect of the DICOM header on the recognised regions."),
+    ),
+    "unexamined": _text("Recognised regions without a specialist."),
+    "region": _text("Region of the most severe finding."),
+    "target": _text("Meaning of the training labels of the most severe finding."),
+    "verdict": (Verdict | None, Field(description="Verdict of the most severe finding.")),
+    "probability": _probability("Probability of the most severe finding."),
+    "threshold": _probability("Threshold of the most severe finding: positive from here."),
+    "operating_point": _text("Operating point of the most severe finding."),
     **{
         f"{name}_{region}": field
         for region in REGIONS
         for name, field in (
             ("verdict", (Verdict | None, Field())),
-            ("probability", _probability("Of that specialist.")),
+            ("probability", _probability("Probability from the specialist of this region.")),
         )
     },
-    "flags": _text("Names of doubts about the picture, joined by ';'."),
-    "heatmap": _text("Files of overlays below the output folder, joined by ';'."),
-    "error": _text("Why there is no verdict."),
-    "elapsed_ms": (float, Field(ge=0.0, description="Time spent on this input.")),
-    "bundle_digests": (dict[str, str], Field(description="Bundle that spoke to its SHA-256.")),
-    **{name: _text(f"DICOM {word}; null unless asked for.") for name, word in IDENTITY},
+    "flags": _text("Names of quality warnings about the picture, joined by ';'."),
+    "heatmap": _text("Overlay files relative to the output folder, joined by ';'."),
+    "error": _text("Reason why there is no verdict."),
+    "elapsed_ms": (float, Field(ge=0.0, description="Processing time of this input.")),
+    "bundle_digests": (
+        dict[str, str], Field(description="SHA-256 of each bundle that took part, by name."),
+    ),
+    **{name: _text(f"DICOM {word}; null unless identifiers are kept.") for name, word in IDENTITY},
 }  # fmt: skip
 """Type and description of each column, in order; a column that may be empty has a type with None.
-:data:`TYPES` follows in tables of weights that tell types.
+:data:`TYPES` follows in tables of weights that predict types of fracture.
 
-``regions`` are those that fired, ``header_effect`` is what the header did to that (nothing, agreed,
-vetoed, helped, ignored), and ``unexamined`` are those that fired and no specialist looked at;
-below ``density_threshold`` none fires;
-``region`` to ``operating_point`` belong to the gravest finding; ``region`` is ``all`` for that of
-a specialist for every region, which has no columns of its own among those by region. ``target``
-says what its labels meant, so an abnormality is never reported as a fracture. ``flags`` are names
-of doubts, ``heatmap`` the files of overlays below the output folder.
+``regions`` are the recognised regions; below ``density_threshold`` there are none.
+``header_effect`` is the effect of the header on them (nothing, agreed, vetoed, helped, ignored).
+``unexamined`` are recognised regions without a specialist. ``region`` to ``operating_point`` belong
+to the most severe finding; ``region`` is ``all`` for a specialist for every region, which has no
+separate columns among those by region. ``target`` is the meaning of the training labels, so that an
+abnormality is never reported as a fracture. ``flags`` are names of quality warnings, ``heatmap``
+the overlay files relative to the output folder.
 """
 
 COLUMNS = tuple(FIELDS)
 """The names of the columns, in order."""
 
 TYPES = "fracture_types"
-"""Column of the gravest finding's types of fracture, in tables of weights that tell any."""
+"""Column with the types of fracture of the most severe finding; only if the weights predict them.
+"""
 
 
 def fields_of(types: bool) -> Mapping[str, Any]:
     """The columns of a table: :data:`FIELDS`, and :data:`TYPES` at the end.
 
     Args:
-        types: Whether the weights tell types of fracture; without them there is no such column.
+        types: Whether the weights predict types of fracture; otherwise :data:`TYPES` is omitted.
     """
     if not types:
         return FIELDS
-    return {**FIELDS, TYPES: _text("Types of fracture of the gravest finding, joined by ';'.")}
+    return {**FIELDS, TYPES: _text("Types of fracture of the most severe finding, joined by ';'.")}

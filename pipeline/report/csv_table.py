@@ -1,4 +1,4 @@
-"""The results as one CSV table, a row at a time."""
+"""The results as a CSV table, written row by row."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import csv
 from pathlib import Path
 from typing import Any, Self
 
-from ..domain import Outcome
+from ..outcome import Outcome
 from .columns import TYPES, fields_of
 from .record import digests_text, to_record, types_text
 from .stream import BEGINNING, Mark
 from .writer import Job, StreamWriter
 
 BOM = "\ufeff"
-"""The byte-order mark. Excel takes a table without it for one in the code page of its country."""
+"""The byte-order mark. Without it Excel reads a table in the code page of its locale."""
 
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
 
 class CsvWriter(StreamWriter):
-    """Write UTF-8 CSV with a header; every row is on disk before the next picture.
+    """Writes UTF-8 CSV with a header; every row is flushed before the next picture.
 
-    A text that a spreadsheet would run as a formula (it starts with ``=``, ``+``, ``-`` or
-    ``@``) gets an apostrophe in front, as OWASP advises. JSON lines carry it unchanged.
+    If a text starts with ``=``, ``+``, ``-`` or ``@``, a spreadsheet would run it as a formula, so
+    it gets an apostrophe in front, as OWASP advises. JSON lines contain it unchanged.
 
     Args:
-        path: The file; replaced when it exists.
+        path: The file; an existing one is replaced.
         root: See :func:`pipeline.report.record.to_record`.
-        after: Where the table of an unfinished run goes on.
+        after: Position where the table of an unfinished run continues.
         bom: Whether the file begins with a byte-order mark.
-        types: Whether the weights tell types of fracture: then the table has their column.
+        types: Whether the weights predict types of fracture: then the table has their column.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class CsvWriter(StreamWriter):
     @classmethod
     def opened(cls, path: Path, job: Job) -> Self:
         """See :meth:`~.writer.Writer.opened`."""
-        types = job.weights.tell_types
+        types = job.weights.has_types
         return cls(path, job.root, job.after(path), bom=job.config.csv_bom, types=types)
 
     def write(self, outcome: Outcome) -> None:
@@ -66,7 +66,7 @@ class CsvWriter(StreamWriter):
 
 
 def cell(value: Any) -> Any:
-    """The value as it stands in a table: a text that could be a formula behind an apostrophe."""
+    """The value for a table cell: an apostrophe is put before a text that could be a formula."""
     if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
         return "'" + value
     return value

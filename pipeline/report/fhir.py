@@ -1,8 +1,8 @@
-"""The results as one FHIR R4 bundle: a diagnostic report for each input, an observation a finding.
+"""The results as one FHIR R4 bundle: a diagnostic report per input, an observation per finding.
 
 FHIR R4 (4.0.1), https://hl7.org/fhir/R4/: ``DiagnosticReport``, ``Observation``, ``Device``. Every
-report is *preliminary*, because nobody has verified it, or *cancelled*, when there is no verdict.
-Subject, accession number and study are told only when identifiers are kept.
+report is *preliminary*, because it is unverified, or *cancelled* if there is no verdict. Subject,
+accession number and study are included only if identifiers are kept.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any, Self
 from pydicom.sr.coding import Code
 
 from .. import DISTRIBUTION, version
-from ..domain import FractureCall, Outcome
 from ..errors import OutputError
+from ..outcome import FractureCall, Outcome
 from .dicom import codes
 from .record import caption, image_text, plain
 from .stream import BEGINNING, Mark
@@ -42,12 +42,12 @@ _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:fxpipe:fhir")
 
 
 class FhirWriter(StreamWriter):
-    """Write a ``Bundle`` of type *collection*, an entry at a time.
+    """Writes a ``Bundle`` of type *collection*, entry by entry.
 
     Args:
-        path: The file; replaced when it exists.
+        path: The file; an existing one is replaced.
         root: See :func:`pipeline.report.record.to_record`.
-        after: Where the bundle of an unfinished run goes on.
+        after: Position where the bundle of an unfinished run continues.
     """
 
     def __init__(self, path: Path, root: Path, after: Mark = BEGINNING) -> None:
@@ -84,9 +84,9 @@ class FhirWriter(StreamWriter):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the list, whatever happened: what was written is a bundle.
+        """Close the list after every end of the run, so that the file is a valid bundle.
 
-        But not where it could not be written: a second try on a full disk hides the first error.
+        Not after a write error: a second attempt on a full disk would hide the first error.
         """
         if not isinstance(error, OutputError):
             self.stream.write("\n]}\n")
@@ -100,8 +100,8 @@ class FhirWriter(StreamWriter):
         name = image_text(outcome.image, self._root)
         if outcome.image.frame is not None:
             name += f" (frame {outcome.image.frame})"
-        said = [caption(finding) for finding in outcome.findings] or [plain(outcome.error or "")]
-        said += [flag.reason for flag in outcome.flags]
+        parts = [caption(finding) for finding in outcome.findings] or [plain(outcome.error or "")]
+        parts += [flag.reason for flag in outcome.flags]
         meaning = f"{MEANING} " if results else ""
         report: Resource = {
             "resourceType": "DiagnosticReport",
@@ -109,7 +109,7 @@ class FhirWriter(StreamWriter):
             "category": [_concept(*_RADIOLOGY)],
             "code": _coded(codes.PROCEDURE),
             "issued": _now(),
-            "conclusion": f"{name}: {'; '.join(said)}. {meaning}Unverified. {INTENDED_USE}",
+            "conclusion": f"{name}: {'; '.join(parts)}. {meaning}Unverified. {INTENDED_USE}",
         }
         if results:
             report["result"] = results
@@ -140,7 +140,7 @@ class FhirWriter(StreamWriter):
 
 
 def _device() -> Resource:
-    """The software, as it speaks in every observation."""
+    """The software, referenced by every observation."""
     return {
         "resourceType": "Device",
         "deviceName": [{"name": DISTRIBUTION, "type": "model-name"}],
@@ -151,19 +151,19 @@ def _device() -> Resource:
 
 
 def _identified(identity: Mapping[str, str] | None) -> Resource:
-    """Whose report it is, as far as identifiers are kept and known."""
+    """Elements that identify patient, accession number and study, if they are kept and known."""
     known = {keyword: plain(value) for keyword, value in (identity or {}).items() if value}
-    told: Resource = {}
+    elements: Resource = {}
     if "PatientID" in known:
-        told["subject"] = {"type": "Patient", "identifier": {"value": known["PatientID"]}}
+        elements["subject"] = {"type": "Patient", "identifier": {"value": known["PatientID"]}}
         if "PatientName" in known:
-            told["subject"]["display"] = known["PatientName"]
+            elements["subject"]["display"] = known["PatientName"]
     if "AccessionNumber" in known:
-        told["identifier"] = [{"value": known["AccessionNumber"]}]
+        elements["identifier"] = [{"value": known["AccessionNumber"]}]
     if "StudyInstanceUID" in known:
         uid = {"system": "urn:dicom:uid", "value": f"urn:oid:{known['StudyInstanceUID']}"}
-        told["imagingStudy"] = [{"type": "ImagingStudy", "identifier": uid}]
-    return told
+        elements["imagingStudy"] = [{"type": "ImagingStudy", "identifier": uid}]
+    return elements
 
 
 def _coded(code: Code) -> Resource:
@@ -175,7 +175,7 @@ def _concept(system: str, code: str, display: str) -> Resource:
 
 
 def _share(value: float) -> Resource:
-    """A number in [0, 1], without a unit."""
+    """A number in [0, 1] as a dimensionless quantity."""
     ucum = {"unit": "1", "system": "http://unitsofmeasure.org", "code": "1"}
     return {"value": round(value, 6), **ucum}
 

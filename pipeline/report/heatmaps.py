@@ -1,4 +1,4 @@
-"""Heatmaps over their pictures, one PNG for each finding that has one."""
+"""Heatmaps drawn over their pictures: one PNG for each finding with a heatmap."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Self
 
 from PIL.PngImagePlugin import PngInfo
 
-from ..domain import Outcome
 from ..heatmap import overlay
 from ..io.own_output import MAKER, OVERLAYS
+from ..outcome import Outcome
 from .record import caption, heatmap_files
-from .stream import told, write_whole
+from .stream import naming_file, write_whole
 from .writer import Job, Writer
 
 
 class HeatmapWriter(Writer):
-    """Write overlays; a picture without a heatmap gets none.
+    """Writes overlays; a picture without a heatmap gets none.
 
     Args:
-        output: Folder of the results; the overlays go into ``heatmaps/`` in it.
-        contour: Share of the peak at which a line is drawn around it, in (0, 1).
-        opacity: Of the colours where they are strongest, in [0, 1].
+        output: Folder of the results; the overlays are written to ``heatmaps/`` in it.
+        contour: Share of the peak at which the contour is drawn, in (0, 1).
+        opacity: Opacity of the strongest colour, in [0, 1].
     """
 
     def __init__(self, output: Path, contour: float, opacity: float) -> None:
         self._output = output
-        self._look = contour, opacity
-        with told(output / OVERLAYS):
+        self._style = contour, opacity
+        with naming_file(output / OVERLAYS):
             (output / OVERLAYS).mkdir(exist_ok=True)
 
     @classmethod
@@ -37,19 +37,19 @@ class HeatmapWriter(Writer):
         return cls(path.parent, job.config.contour, job.config.opacity)
 
     def write(self, outcome: Outcome) -> None:
-        """Write the overlays of one outcome; byte-identical pictures share theirs."""
+        """Write the overlays of one outcome; byte-identical pictures share their files."""
         files = heatmap_files(outcome)
         for finding in outcome.findings:
             if finding.heatmap is None or outcome.rendered is None:
                 continue
-            shown = overlay(outcome.rendered, finding.heatmap, *self._look, caption(finding))
+            image = overlay(outcome.rendered, finding.heatmap, *self._style, caption(finding))
             file = BytesIO()
-            shown.save(file, "PNG", compress_level=4, pnginfo=_made_by())
+            image.save(file, "PNG", compress_level=4, pnginfo=_software_tag())
             write_whole(self._output / files[finding.region], file.getvalue())
 
 
-def _made_by() -> PngInfo:
-    """Words in the file by which a later run knows it again."""
+def _software_tag() -> PngInfo:
+    """The tag by which a later run recognises the file as fxpipe's output."""
     info = PngInfo()
     info.add_text("Software", MAKER)
     return info

@@ -1,8 +1,9 @@
-"""The results as one HTML page that opens from disk and asks nothing of a network.
+"""The results as one HTML page that opens from disk and needs no network.
 
-The page is written as the run goes: first all that can be seen, with the script that fills it,
-then for each outcome a block of JSON that no browser runs or draws, and the picture in another.
-So memory stays flat on both sides, and the page of a run that was killed opens as far as it got.
+The page is written during the run: first the visible part with its script, then for each outcome
+a block of JSON, which browsers neither run nor draw, and a block with the picture. So memory use
+stays constant in fxpipe and in the browser, and the page of a killed run opens with the rows
+written so far.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ..config import RunConfig
-from ..domain import REGIONS, Outcome
+from ..domain import REGIONS
 from ..heatmap import coloured
+from ..outcome import Outcome
 from ..runtime.session import Weights
 from .page_row import URGENCY, to_row, view
 from .provenance import about_run, time_text
@@ -37,14 +39,14 @@ _SCRIPTS = ("rows.js", "bars.js", "worklist.js", "layers.js", "panel.js", "viewe
 
 
 class HtmlWriter(StreamWriter):
-    """Write the page; every row is on disk before the next picture.
+    """Writes the page; every row is flushed before the next picture.
 
     Args:
-        path: The file; replaced when it exists.
+        path: The file; an existing one is replaced.
         root: See :func:`pipeline.report.record.to_record`.
         weights: Every network of the run.
         config: Settings of the run.
-        after: Where the page of an unfinished run goes on.
+        after: Position where the page of an unfinished run continues.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class HtmlWriter(StreamWriter):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:  # a page without this block says that its run did not finish
+        if kind is None:  # without this block the page states that its run did not finish
             finished = time_text(datetime.now().astimezone())
             end = {"finished": finished, "count": self._count}
             self._block('type="application/json" id="end"', end)
@@ -96,7 +98,7 @@ class HtmlWriter(StreamWriter):
 
 
 def script_text(value: Any) -> str:
-    """JSON that cannot end the script element it stands in, nor open a comment in it."""
+    """JSON that can neither end its script element nor open a comment in it."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
@@ -125,7 +127,7 @@ def _head(weights: Weights, config: RunConfig) -> str:
             facts=_safe(script_text(facts)),
             style=_safe(style),
             script=_safe(script),
-            # By their digests, so that nothing else on the page can ever be style or script.
+            # Digests, so that nothing else on the page can be used as style or script.
             style_source=_source_digest(style),
             script_source=_source_digest(script),
         )
@@ -133,7 +135,7 @@ def _head(weights: Weights, config: RunConfig) -> str:
 
 
 def _environment() -> Environment:
-    # Here, because a run without a report needs no templates.
+    # Imported here, because only a report needs templates.
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
@@ -146,18 +148,18 @@ def _environment() -> Environment:
 
 
 def _source(name: str) -> str:
-    """A file beside the template, its lines ended as a browser sees them."""
+    """A file next to the template, with line ends as the browser normalises them."""
     return files(__package__).joinpath(_FOLDER, name).read_text(encoding="utf-8")
 
 
 def _safe(text: str) -> Any:
-    """Text of our own that goes into the page as it is."""
+    """Text from fxpipe itself that is inserted into the page without escaping."""
     from markupsafe import Markup
 
     return Markup(text)  # noqa: S704 - no part of it comes from an input
 
 
 def _source_digest(text: str) -> str:
-    """An inline text as a source of a content security policy."""
+    """The digest of an inline text, as a source of a content security policy."""
     digest = base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
     return f"'sha256-{digest}'"

@@ -1,9 +1,9 @@
-"""How far a run got: one line for each file whose every row is written.
+"""The journal of an unfinished run: one line for each file that is completely written.
 
-The journal is the truth about an unfinished run, and exists only while there is one. Its first line
-says what is run; each other line names a file, its digest, what was found in it, and where each
-output ended after its last row. Lines and outputs carry checksums, so no order in which a disk puts
-them away can make a torn output look whole.
+The journal exists only while a run is unfinished, and decides what of it is valid. Its first line
+describes the run. Each other line contains a file, its digest, its outcomes, and the end of each
+output after its last row. Lines and outputs have checksums, so a partly written output is detected
+in whatever order the disk stored the parts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ..domain import Outcome
+from ..outcome import Outcome
 from ..outcome_json import to_json
 from .record import heatmap_files, image_text
 from .stream import BEGINNING, Mark, Stream, write_whole
@@ -24,21 +24,22 @@ from .writer import StreamWriter, Writer
 
 NAME = "unfinished.journal"
 _SYNC_S = 5.0
-"""What a power cut may cost. A kill costs nothing that was flushed."""
+"""Seconds between syncs: the work that a power failure can lose. A kill loses no flushed data."""
 
 Json = dict[str, Any]
 
 
 class Journal:
-    """A :class:`~pipeline.report.writer.ReportWriter` that comes after all others.
+    """A :class:`~pipeline.report.writer.ReportWriter` that runs after all others.
 
-    A file is written down when the next one begins, because only then are all its frames through.
-    When the block that it is entered for ends well, the run is finished and the journal removed.
+    A file is recorded when the next one begins, because only then all its frames are written. When
+    the ``with`` block ends without an exception, the run is finished and the journal is removed.
 
     Args:
         output: The output folder.
         root: See :func:`pipeline.report.record.to_record`.
-        after: Where the journal of an unfinished run goes on, with the number of files before it.
+        after: Position where the journal of an unfinished run continues, with the number of files
+            before it.
     """
 
     def __init__(self, output: Path, root: Path, after: Mark) -> None:
@@ -54,11 +55,11 @@ class Journal:
         self._synced = time.monotonic()
 
     def follow(self, writers: Mapping[str, Writer], marks: Mapping[str, Mark]) -> None:
-        """Write down how far these outputs are, and what their writers note.
+        """Record the positions of these outputs, and the notes of their writers.
 
         Args:
-            writers: By the name of the output.
-            marks: By file name, where they go on; nothing of those that begin.
+            writers: Writers by the name of the output.
+            marks: Positions where outputs continue, by file name; new outputs are missing.
         """
         self._writers = writers
         streams = [one.stream for one in writers.values() if isinstance(one, StreamWriter)]
@@ -68,7 +69,7 @@ class Journal:
         }
 
     def write(self, outcome: Outcome) -> None:
-        """Take one outcome that all others have taken."""
+        """Take one outcome that all other writers have written."""
         if self._open and self._open[0].image.path != outcome.image.path:
             self._commit()
         self._open.append(outcome)
@@ -94,7 +95,7 @@ class Journal:
             self._stream.path.unlink(missing_ok=True)
 
     def _commit(self) -> None:
-        """Write down the file that is through."""
+        """Write the line of the completed file."""
         image = self._open[0].image
         files = [file for outcome in self._open for file in heatmap_files(outcome).values()]
         entry = {
@@ -114,14 +115,14 @@ class Journal:
 
 
 def begin(output: Path, about: Json) -> Mark:
-    """Start a journal, in place of any that is there.
+    """Start a journal; an existing one is replaced.
 
     Args:
         output: The output folder.
-        about: What is run.
+        about: Description of the run.
 
     Returns:
-        Where its lines begin.
+        The end of the first line.
     """
     content = _line(about).encode()
     write_whole(output / NAME, content)
@@ -129,10 +130,10 @@ def begin(output: Path, about: Json) -> Mark:
 
 
 def read(output: Path) -> Iterator[tuple[Json, Mark]]:
-    """The lines that are whole, up to the first that is not; none without a journal.
+    """The complete lines, up to the first incomplete one; none without a journal.
 
     Yields:
-        Content of the line, and where it ends, with the number of files up to there.
+        Content of the line, and its end, with the number of files up to there.
     """
     try:
         file = (output / NAME).open("rb")
@@ -154,7 +155,7 @@ def _line(content: Json) -> str:
 
 
 def _content(line: bytes) -> Json | None:
-    """What a line says; None when it is torn."""
+    """The content of a line; None if it is incomplete."""
     if not line.endswith(b"\n") or line[:8] != b"%08x" % zlib.crc32(line[9:-1]):
         return None
     content: Json = json.loads(line[9:])

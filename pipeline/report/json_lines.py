@@ -1,4 +1,4 @@
-"""The results as JSON lines: the flat record, and every finding in full."""
+"""The results as JSON lines: the flat record, and all findings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Self
 
-from ..domain import Outcome
+from ..outcome import Outcome
 from .columns import RECORD_SCHEMA
 from .record import finding_record, plain, to_record
 from .stream import BEGINNING, Mark
@@ -16,12 +16,12 @@ LINES = "results.jsonl"
 
 
 class JsonLinesWriter(StreamWriter):
-    """Write one JSON object a line in UTF-8; every line is on disk before the next picture.
+    """Writes one JSON object per line in UTF-8; every line is flushed before the next picture.
 
     Args:
-        path: The file; replaced when it exists.
+        path: The file; an existing one is replaced.
         root: See :func:`pipeline.report.record.to_record`.
-        after: Where the file of an unfinished run goes on.
+        after: Position where the file of an unfinished run continues.
     """
 
     def __init__(self, path: Path, root: Path, after: Mark = BEGINNING) -> None:

@@ -1,7 +1,7 @@
-"""The outputs of a run, in one list: names, settings, writers, and how each one is resumed.
+"""The list of all outputs of a run: names, settings, writers, and how each one is resumed.
 
-An output is a subclass of :class:`~.writer.Writer` in a file of its own and an entry here. The
-options of ``fxpipe run``, its checks before the start, resuming and the summary follow this list.
+An output is a subclass of :class:`~.writer.Writer` in a separate file and an entry here. The
+options of ``fxpipe run``, its checks before the start, resuming and the summary use this list.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from .writer import Job, Writer
 
 
 class Resume(Enum):
-    """What happens to an output when an unfinished run is resumed."""
+    """How an output is resumed after an unfinished run."""
 
     APPEND = auto()
-    """The file is cut back to the last row that the journal knows, and appended to."""
+    """The file is cut back to the last row in the journal, and appended to."""
     REBUILD = auto()
     """The file is written at the end, from all lines of results.jsonl."""
     RECOUNT = auto()
-    """The writer gets the outcomes that are kept, with its own notes: ``Writer.recount``."""
+    """The writer gets the kept outcomes with its notes: ``Writer.recount``."""
     KEEP = auto()
-    """Each file belongs to one finding; the journal checks that those of kept rows are there."""
+    """Each file belongs to one finding; the journal checks that the files of kept rows exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +38,15 @@ class Output:
     """One output of a run.
 
     Attributes:
-        name: Of the file or folder in the output folder; of one elsewhere, what it holds.
-        resume: What happens to it when an unfinished run is resumed.
-        load: Imports its writer; what only this output needs is imported here.
-        setting: Field of :class:`~pipeline.config.RunConfig` that asks for it, and its option;
+        name: Name of the file or folder in the output folder; for a separate folder, its content.
+        resume: How it is resumed after an unfinished run.
+        load: Imports the writer and the packages that only this output needs.
+        setting: Field of :class:`~pipeline.config.RunConfig` that selects it, and its option;
             empty for an output without one.
-        help: Of that option.
-        metavar: Of that option; empty for the usual one.
-        wanted: Whether a run writes it; None: where the setting is not empty.
-        extra: Of fxpipe, if the writer needs one.
+        help: Help text of that option.
+        metavar: Metavar of that option; empty for click's default.
+        condition: Whether a run writes it; None: if the setting is not empty.
+        extra: Extra of fxpipe that the writer needs, if any.
         is_file: Whether it is one file in the output folder.
         pictures: Whether it shows pictures.
     """
@@ -57,7 +57,7 @@ class Output:
     setting: str = ""
     help: str = ""
     metavar: str = ""
-    wanted: Callable[[RunConfig], bool] | None = None
+    condition: Callable[[RunConfig], bool] | None = None
     extra: str = ""
     is_file: bool = True
     pictures: bool = False
@@ -67,20 +67,20 @@ class Output:
         """The option of its setting: ``--dicom-out``."""
         return "--" + self.setting.replace("_", "-")
 
-    def asked(self, config: RunConfig) -> bool:
+    def requested(self, config: RunConfig) -> bool:
         """Whether a run with these settings writes it."""
-        if self.wanted is not None:
-            return self.wanted(config)
+        if self.condition is not None:
+            return self.condition(config)
         return not self.setting or bool(getattr(config, self.setting))
 
-    def elsewhere(self, config: RunConfig) -> Path | None:
+    def separate_folder(self, config: RunConfig) -> Path | None:
         """The folder that its setting names; None for an output in the output folder."""
         value = getattr(config, self.setting) if self.setting else None
         return value if isinstance(value, Path) else None
 
     def open(self, job: Job) -> Writer:
         """Its writer; see :meth:`~.writer.Writer.opened`."""
-        path = self.elsewhere(job.config) or job.folder / self.name
+        path = self.separate_folder(job.config) or job.folder / self.name
         return self.load().opened(path, job)
 
 
@@ -91,7 +91,7 @@ def _page() -> type[Writer]:
 
 
 def _fhir() -> type[Writer]:
-    from .fhir import FhirWriter  # its codes take a while to load
+    from .fhir import FhirWriter  # its codes load slowly
 
     return FhirWriter
 
@@ -116,9 +116,9 @@ OUTPUTS = (
         Resume.KEEP,
         lambda: HeatmapWriter,
         "heatmaps",
-        "Overlays in OUTPUT/heatmaps/: of positive and uncertain pictures, of all, or none.  "
+        "Overlays in OUTPUT/heatmaps/: for positive and uncertain pictures, for all, or none.  "
         "[default: positive with --report or --dicom-out, else none]",
-        wanted=lambda config: config.shown_heatmaps != "none",
+        condition=lambda config: config.shown_heatmaps != "none",
         is_file=False,
         pictures=True,
     ),
@@ -127,18 +127,22 @@ OUTPUTS = (
         Resume.APPEND,
         _page,
         "report",
-        "OUTPUT/report.html too: worklist, pictures and heatmaps in one page.",
+        "Also write OUTPUT/report.html: worklist, pictures and heatmaps in one page.",
         pictures=True,
     ),
     Output(
-        "results.fhir.json", Resume.APPEND, _fhir, "fhir", "OUTPUT/results.fhir.json too: FHIR R4."
+        "results.fhir.json",
+        Resume.APPEND,
+        _fhir,
+        "fhir",
+        "Also write OUTPUT/results.fhir.json: FHIR R4.",
     ),
     Output(
         "results.parquet",
         Resume.REBUILD,
         _parquet,
         "parquet",
-        "OUTPUT/results.parquet too: the columns of results.csv with their types.",
+        "Also write OUTPUT/results.parquet: the columns of results.csv with their types.",
         extra="parquet",
     ),
     Output(
@@ -146,8 +150,9 @@ OUTPUTS = (
         Resume.RECOUNT,
         lambda: StudiesWriter,
         "studies",
-        "What pictures are one study, for studies.csv: auto (DICOM header, else MURA's folders), "
-        "dicom, mura, folder, none, or TABLE.csv with columns path and study.  [default: auto]",
+        "How pictures are grouped into studies, for studies.csv: auto (DICOM header, else MURA's "
+        "folders), dicom, mura, folder, none, or TABLE.csv with columns path and study.  "
+        "[default: auto]",
         metavar="HOW",
     ),
     Output(
@@ -155,7 +160,7 @@ OUTPUTS = (
         Resume.RECOUNT,
         _objects,
         "dicom_out",
-        "Folder for reports, overlays and contours of DICOM pictures as DICOM objects.",
+        "Folder for DICOM objects: reports, overlays and contours of DICOM pictures.",
         extra="dicom",
         is_file=False,
     ),

@@ -1,4 +1,4 @@
-"""What the page is told of one outcome: its record, findings with their layers, and pictures."""
+"""The data of one outcome for the HTML page: record, findings with heatmap layers, pictures."""
 
 from __future__ import annotations
 
@@ -11,44 +11,35 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..domain import (
-    GRAVITY,
-    FractureCall,
-    Heatmap,
-    Outcome,
-    RegionCall,
-    Rendered,
-    Status,
-    Verdict,
-    by_gravity,
-)
+from ..domain import Heatmap, Rendered
 from ..heatmap import Contour, contours
+from ..outcome import SEVERITY, FractureCall, Outcome, RegionCall, Status, Verdict, by_severity
 from .columns import IDENTITY
 from .record import finding_record, plain, subject, to_record
 
-_JUDGED = [answer for answer in GRAVITY if isinstance(answer, Verdict)]
+_JUDGED = [answer for answer in SEVERITY if isinstance(answer, Verdict)]
 URGENCY = tuple(map(str, (*_JUDGED, Status.UNSUPPORTED, Status.FAILED)))
-"""Every answer, in the order of the worklist: verdicts by gravity, then pictures without one."""
+"""Every answer, in the order of the worklist: verdicts by severity, then pictures without one."""
 
 VIEW_PX = 1024
-"""Longest side of the picture that is opened."""
+"""Longest side of the opened picture, in px."""
 
 THUMB_PX = 160
-"""Longest side of the picture in the list."""
+"""Longest side of the picture in the list, in px."""
 
-# JPEG in place of WebP: twice the size, but grey values in full range (WebP's have 219 levels,
-# which shows when a window is narrowed), and a tenth of the time, on the one thread that writes.
+# JPEG instead of WebP: twice the size, but grey values in full range (WebP has 219 levels, which
+# is visible in a narrow window), and a tenth of the time on the single writing thread.
 _VIEW_QUALITY = 80
 _THUMB_QUALITY = 75
 
 
 def to_row(outcome: Outcome, root: Path, level: float) -> dict[str, Any]:
-    """Everything but the opened picture, as JSON values; what is None is left out.
+    """Everything except the opened picture, as JSON values; None values of the record are omitted.
 
     Args:
-        outcome: What is known about one input.
+        outcome: The outcome of one input.
         root: See :func:`pipeline.report.record.to_record`.
-        level: Share of a heatmap's peak at which a line is drawn around it, in (0, 1).
+        level: Share of a heatmap's peak at which the contour is drawn, in (0, 1).
     """
     record, leading = to_record(outcome, root), outcome.leading
     row: dict[str, Any] = {
@@ -57,7 +48,7 @@ def to_row(outcome: Outcome, root: Path, level: float) -> dict[str, Any]:
         "record": {key: value for key, value in record.items() if value is not None},
         "regions": [] if outcome.region is None else _regions(outcome.region),
         "unexamined": list(outcome.unexamined),
-        "findings": [_finding(f, outcome.rendered, level) for f in by_gravity(outcome.findings)],
+        "findings": [_finding(f, outcome.rendered, level) for f in by_severity(outcome.findings)],
         "flags": [{"name": flag.name, "reason": plain(flag.reason)} for flag in outcome.flags],
         "header": {key: plain(str(value)) for key, value in (outcome.header or {}).items()},
         "identity": {word: record[name] for name, word in IDENTITY if record[name]},
@@ -70,12 +61,12 @@ def to_row(outcome: Outcome, root: Path, level: float) -> dict[str, Any]:
 
 
 def view(rendered: Rendered) -> str:
-    """The picture that is opened: JPEG in base64."""
+    """The opened picture: JPEG in base64."""
     return _jpeg(rendered, VIEW_PX, _VIEW_QUALITY)
 
 
 def _regions(call: RegionCall) -> list[dict[str, Any]]:
-    """Each region's probability and the one from which it fires, the most probable first."""
+    """Probability and threshold of each region, the most probable first."""
     return [
         {"region": r, "probability": call.probabilities[r], "threshold": call.thresholds[r]}
         for r in call.ranking
@@ -83,14 +74,14 @@ def _regions(call: RegionCall) -> list[dict[str, Any]]:
 
 
 def _finding(finding: FractureCall, rendered: Rendered | None, level: float) -> dict[str, Any]:
-    told = finding_record(finding) | {"subject": subject(finding)}
+    row = finding_record(finding) | {"subject": subject(finding)}
     if finding.heatmap is not None and rendered is not None:
-        told["layer"] = _layer(finding.heatmap, level)
-    return told
+        row["layer"] = _layer(finding.heatmap, level)
+    return row
 
 
 def _layer(heatmap: Heatmap, level: float) -> dict[str, Any]:
-    """A heatmap as the page draws it: cells in base64, and where in source px they lie."""
+    """A heatmap for the page: cells in base64, and their position in source px."""
     height_px, width_px = heatmap.canvas_px
     top, left = heatmap.placement.to_source(0.0, 0.0)
     bottom, right = heatmap.placement.to_source(float(height_px), float(width_px))
@@ -109,14 +100,14 @@ def _layer(heatmap: Heatmap, level: float) -> dict[str, Any]:
 
 
 def _path(lines: Iterable[Contour]) -> str:
-    """Closed lines as SVG path data, x before y, to a tenth of a source px."""
+    """Closed lines as SVG path data, x before y, rounded to 0.1 source px."""
     return "".join(
         "M" + "L".join(f"{x:.1f} {y:.1f}" for y, x in line[:-1].tolist()) + "Z" for line in lines
     )
 
 
 def _extent(rendered: Rendered) -> tuple[int, int]:
-    """Height and width in source px; the last px of a reduced picture counts whole."""
+    """Height and width in source px; the last px of a reduced picture counts as a full one."""
     height, width = rendered.pixels.shape
     return height * rendered.reduction, width * rendered.reduction
 

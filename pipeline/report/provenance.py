@@ -1,4 +1,4 @@
-"""What a report says of its run: software, networks, operating points, settings."""
+"""Facts about a run for its report: software, networks, operating points, settings."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def about_run(weights: Weights, config: RunConfig, started: datetime) -> dict[st
 
     Args:
         weights: Every network of the run.
-        config: Its settings.
-        started: When it began, with its time zone.
+        config: Settings of the run.
+        started: Start time with time zone.
     """
     settings = config.model_dump(mode="json") | {"heatmaps": config.shown_heatmaps}
     return {
@@ -41,19 +41,19 @@ def about_run(weights: Weights, config: RunConfig, started: datetime) -> dict[st
         "points": [_point(weights, region) for region in weights.fracture],
         "routes": dict(weights.region.spec.route_thresholds) if weights.region else {},
         "gate": weights.gate and weights.gate.model_dump(mode="json"),
-        "ungated": weights.ungated,
+        "gate_warning": weights.gate_warning,
         "settings": {key: _setting(value) for key, value in settings.items()},
         "names_patients": config.identifiers == "keep",
     }
 
 
 def time_text(when: datetime) -> str:
-    """A moment to the second with its distance to UTC: ``2026-01-05 03:12:45+01:00``."""
+    """A time in seconds with its UTC offset: ``2026-01-05 03:12:45+01:00``."""
     return when.isoformat(" ", "seconds")
 
 
 def _point(weights: Weights, region: str) -> dict[str, Any]:
-    """The operating point of a specialist, with what it did where it was chosen."""
+    """The operating point of a specialist, with the rates on the pictures that it was chosen on."""
     spec, point = weights.fracture[region].spec, weights.points[region]
     stored = spec.operating_points[point.name]
     return {
@@ -69,7 +69,7 @@ def _point(weights: Weights, region: str) -> dict[str, Any]:
 
 
 def _setting(value: Any) -> str:
-    """A setting as it would be written in a file."""
+    """A setting as it is written in a TOML file."""
     if value is None:
         return "default"
     return str(value).lower() if isinstance(value, bool) else plain(str(value))

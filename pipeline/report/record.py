@@ -1,4 +1,4 @@
-"""An outcome as a flat record: one value for each column."""
+"""Conversion of an outcome to a flat record: one value for each column."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..domain import ANY_REGION, FractureCall, ImageRef, Outcome, Verdict
+from ..domain import ANY_REGION, ImageRef
 from ..io.own_output import OVERLAYS
+from ..outcome import FractureCall, Outcome, Verdict
 from .columns import COLUMNS, IDENTITY
 
 Record = dict[str, Any]
 
 _DECIMALS = 6
-_TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+_DIRECTION_MARKS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
 def to_record(outcome: Outcome, root: Path) -> Record:
-    """One value for each of :data:`~.columns.COLUMNS`; None where there is nothing to say.
+    """One value for each of :data:`~.columns.COLUMNS`; None for an empty cell.
 
     Args:
-        outcome: What is known about one input.
+        outcome: The outcome of one input.
         root: The input folder (or the folder of the input file); paths are relative to it.
 
     Returns:
@@ -60,15 +61,15 @@ def to_record(outcome: Outcome, root: Path) -> Record:
             record[f"verdict_{finding.region}"] = finding.verdict.value
             record[f"probability_{finding.region}"] = round(finding.probability, _DECIMALS)
     if leading:
-        shown = finding_record(leading)
-        record |= {key: value for key, value in shown.items() if key in record}
+        values = finding_record(leading)
+        record |= {key: value for key, value in values.items() if key in record}
     return record
 
 
 def heatmap_files(outcome: Outcome) -> dict[str, str]:
-    """The overlay of each finding that has a heatmap, by region, below the output folder.
+    """The overlay file of each finding with a heatmap, by region, relative to the output folder.
 
-    Named by content, so that no name of a file or a patient gets into one.
+    The names are made from digests, so they contain no file name and no patient name.
     """
     frame = "" if outcome.image.frame is None else f"-{outcome.image.frame}"
     return {
@@ -79,22 +80,22 @@ def heatmap_files(outcome: Outcome) -> dict[str, str]:
 
 
 def subject(finding: FractureCall) -> str:
-    """What a finding is about: ``fracture, in a picture of the hand``.
+    """Target and region of a finding: ``fracture, in a picture of the hand``.
 
-    The labels told of any bone in the picture, so the hand itself may be whole.
+    A label refers to any bone in the picture, so the hand itself may be intact.
     """
     place = "any region" if finding.region == ANY_REGION else f"the {finding.region}"
     return f"{finding.target}, in a picture of {place}"
 
 
 def compared(finding: FractureCall) -> str:
-    """The probability beside the threshold that it has to reach: ``0.142 >= 0.131``."""
+    """The probability compared with its threshold: ``0.142 >= 0.131``."""
     sign = ">=" if finding.verdict is Verdict.POSITIVE else "<"
     return f"{finding.probability:.3f} {sign} {finding.operating_point.threshold:.3f}"
 
 
 def caption(finding: FractureCall) -> str:
-    """A finding in one line.
+    """A finding in one line, with types of fracture if there are any.
 
     ``fracture, in a picture of the hand: positive, 0.953 (balanced: from 0.410)``
     """
@@ -107,7 +108,7 @@ def caption(finding: FractureCall) -> str:
 
 
 def finding_record(finding: FractureCall) -> Record:
-    """Everything about one finding."""
+    """All values of one finding, as JSON values; ``types`` only if it has any."""
     point = finding.operating_point
     return {
         "region": finding.region,
@@ -125,10 +126,10 @@ def types_text(types: Mapping[str, float]) -> str | None:
     """Types of fracture for one cell, the most probable first: ``transverse=0.812;oblique=0.104``.
 
     Args:
-        types: Probability by type, of the gravest finding.
+        types: Probability by type, of the most severe finding.
 
     Returns:
-        None without any.
+        The text; None without types.
     """
     ranked = sorted(_rounded(types).items(), key=lambda pair: -pair[1])
     return ";".join(f"{name}={probability:g}" for name, probability in ranked) or None
@@ -144,10 +145,10 @@ def digests_text(digests: dict[str, str]) -> str:
 
 
 def image_text(image: ImageRef, root: Path) -> str:
-    """What rows call an image: its path below ``root``, or the name of content in memory.
+    """The name of an image in rows: its path below ``root``, or the name of content in memory.
 
     Args:
-        image: The image; its frame is left out.
+        image: The image; its frame is not part of the name.
         root: See :func:`to_record`.
     """
     if image.path is not None:
@@ -156,33 +157,33 @@ def image_text(image: ImageRef, root: Path) -> str:
 
 
 def path_text(path: Path, root: Path) -> str:
-    r"""A path below ``root`` with forward slashes, printable and in UTF-8 whatever its bytes.
+    r"""A path below ``root`` with forward slashes, as printable UTF-8 text for any bytes.
 
-    A byte that is no UTF-8 becomes ``\xNN``, a control character its escape, and a backslash in
-    a POSIX name is doubled, so that every text stands for exactly one name.
+    A byte that is not UTF-8 becomes ``\xNN``, a control character becomes its escape, and a
+    backslash in a POSIX name is doubled, so that each text corresponds to exactly one name.
     """
-    shown = path.relative_to(root) if path.is_relative_to(root) else path
-    text = shown.as_posix()
+    relative = path.relative_to(root) if path.is_relative_to(root) else path
+    text = relative.as_posix()
     if os.sep == "/":
         text = text.replace("\\", "\\\\")
     return plain(text)
 
 
 def plain(text: str) -> str:
-    """The text on one line: what cannot be printed or encoded becomes its escape."""
+    """The text on one line; characters that cannot be printed or encoded become escapes."""
     return "".join(_escape(char) if _is_harmful(char) else char for char in text)
 
 
 def _is_harmful(char: str) -> bool:
-    """Controls, surrogates, line separators, and marks that turn the reading direction."""
+    """Whether it is a control, surrogate, line separator, or mark that changes text direction."""
     return (
         unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"}
-        or unicodedata.bidirectional(char) in _TURNING
+        or unicodedata.bidirectional(char) in _DIRECTION_MARKS
     )
 
 
 def _escape(char: str) -> str:
     code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:  # how Python carries a byte of a name that is no text
+    if 0xDC80 <= code <= 0xDCFF:  # how Python represents an undecodable byte of a file name
         return f"\\x{code - 0xDC00:02x}"
     return char.encode("unicode_escape").decode("ascii")

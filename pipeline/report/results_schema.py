@@ -1,4 +1,4 @@
-"""What a line of ``results.jsonl`` promises, as a model and as a JSON Schema."""
+"""The format of a line of ``results.jsonl``, as a model and as a JSON Schema."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from ..domain import Verdict
+from ..outcome import Verdict
 from .columns import FIELDS, RECORD_SCHEMA
 
 SCHEMA_ID = f"urn:fxpipe:schema:results:{RECORD_SCHEMA}"
@@ -15,21 +15,25 @@ _CLOSED = ConfigDict(extra="forbid", frozen=True)
 
 
 class FindingModel(BaseModel):
-    """What one specialist says of the picture."""
+    """The finding of one specialist."""
 
     model_config = _CLOSED
 
-    region: str = Field(description="The specialist; 'all' for one that looks at every region.")
-    target: Literal["fracture", "abnormality"] = Field(description="What its labels meant.")
+    region: str = Field(description="Region of the specialist; 'all' for one for every region.")
+    target: Literal["fracture", "abnormality"] = Field(
+        description="Meaning of the training labels."
+    )
     verdict: Verdict
-    probability: float = Field(ge=0.0, le=1.0, description="Calibrated.")
-    threshold: float = Field(ge=0.0, le=1.0, description="Positive from here.")
-    doubt_below: float = Field(ge=0.0, le=1.0, description="Negative below; uncertain between.")
+    probability: float = Field(ge=0.0, le=1.0, description="Calibrated probability.")
+    threshold: float = Field(ge=0.0, le=1.0, description="Positive from this probability.")
+    doubt_below: float = Field(
+        ge=0.0, le=1.0, description="Negative below; uncertain from here up to the threshold."
+    )
     operating_point: str
     types: dict[str, float] = Field(
         default_factory=dict,
-        description="Probability of each type of fracture, given that there is one; left out where "
-        "the specialist tells none, and where the verdict is negative.",
+        description="Probability of each type of fracture, given that there is a fracture; absent "
+        "if the specialist predicts no types, or if the verdict is negative.",
     )
 
 
@@ -37,12 +41,18 @@ _VERSION: Any = (Literal[RECORD_SCHEMA], ...)
 LineModel: type[BaseModel] = create_model(
     "Line",
     __config__=_CLOSED,
-    __doc__="What fxpipe knows of one input: a line of results.jsonl.",
+    __doc__="The result of one input: a line of results.jsonl.",
     schema_version=_VERSION,
     **FIELDS,
-    findings=(tuple[FindingModel, ...], Field(description="One for each specialist that looked.")),
-    flag_reasons=(dict[str, str], Field(description="Flag to a sentence for the reader.")),
-    header=(dict[str, str] | None, Field(description="DICOM values in use, no identifiers.")),
+    findings=(
+        tuple[FindingModel, ...],
+        Field(description="One for each specialist that examined the picture."),
+    ),
+    flag_reasons=(dict[str, str], Field(description="A sentence for each flag, by its name.")),
+    header=(
+        dict[str, str] | None,
+        Field(description="DICOM header values that fxpipe uses, without identifiers."),
+    ),
 )
 """A line of ``results.jsonl``, with every column of the table."""
 

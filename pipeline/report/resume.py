@@ -1,9 +1,9 @@
-"""How much of an unfinished run still holds for the files as they are now.
+"""Determines which part of an unfinished run is still valid for the present files.
 
-Kept is the longest beginning of the walk whose files have the content that was judged, and whose
-rows stand in every output as they were written. So the outputs end as those of an uninterrupted
-run over the files as they are: what appeared, changed or vanished costs the work behind it, never a
-row. Nothing is moved about in the outputs.
+The kept part is the longest beginning of the file list for which every file has the content that
+was judged, and every output contains the rows as they were written. The final outputs are therefore
+those of an uninterrupted run over the present files. If a file was added, changed or removed, all
+later files are judged again; no row is lost. Rows in the outputs are never reordered.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..domain import Outcome
 from ..errors import ImageError
 from ..io import read_file
 from ..ordered_pool import in_order
+from ..outcome import Outcome
 from ..outcome_json import from_json
 from .journal import Json
 from .record import path_text
@@ -35,12 +35,12 @@ _PIECE_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """One file of the part that is kept.
+    """One file of the kept part.
 
     Attributes:
         path: The file.
-        outcomes: Of its frames, without pictures and heatmaps.
-        notes: Of each outcome, by output, what its writer noted.
+        outcomes: Outcomes of its frames, without pictures and heatmaps.
+        notes: For each outcome, the notes of the writers by output name.
     """
 
     path: Path
@@ -53,10 +53,10 @@ class Kept:
     """The part of an unfinished run that is not done again.
 
     Attributes:
-        journal: Where the journal goes on; its ``rows`` are files.
-        outputs: By name, where the others go on; none when all begin.
-        rows: In each of them.
-        broken: Why not more of what was written down is kept; empty when all is.
+        journal: Position where the journal continues; its ``rows`` are files.
+        outputs: Positions where the outputs continue, by name; empty if all are new.
+        rows: Number of rows in each output.
+        broken: Why the rest of the journal is not kept; empty if all of it is.
     """
 
     journal: Mark
@@ -74,36 +74,36 @@ def keep(
     take: Callable[[Done], None],
     kept: Kept,
 ) -> Iterator[Path]:
-    """Hold the journal against the walk, file by file.
+    """Compare the journal with the list of files, file by file.
 
     Args:
-        entries: Of the journal, behind its first line.
-        paths: The walk.
+        entries: Lines of the journal after the first.
+        paths: The files of the inputs, in order.
         output: The output folder.
         root: See :func:`pipeline.report.record.to_record`.
-        threads: That read files.
-        take: Called for each file that is kept, in order.
-        kept: Brought up to date.
+        threads: Number of threads that read files.
+        take: Called for each kept file, in order.
+        kept: Updated with the kept part.
 
     Returns:
-        The files that are left to do, in order.
+        The remaining files, in order.
     """
-    pulled: deque[Path] = deque()
-    told: deque[tuple[Json, Mark]] = deque()
+    pending_paths: deque[Path] = deque()
+    pending_entries: deque[tuple[Json, Mark]] = deque()
 
     def tasks() -> Iterator[Callable[[], str]]:
-        # The journal first: no path is taken from the walk that no entry is held against.
+        # zip takes the entry first, so no path is consumed without an entry to compare it with.
         for entry, path in zip(entries, paths, strict=False):
-            told.append(entry)
-            pulled.append(path)
+            pending_entries.append(entry)
+            pending_paths.append(path)
             yield partial(_fault, entry[0], path, output, root)
 
     with closing(in_order(tasks(), threads, 2 * threads, "fxpipe-check")) as faults:
         for kept.broken in faults:
             if kept.broken:
                 break
-            entry, kept.journal = told.popleft()
-            path = pulled.popleft()
+            entry, kept.journal = pending_entries.popleft()
+            path = pending_paths.popleft()
             outcomes = tuple(from_json(one, path) for one in entry["outcomes"])
             kept.rows += len(outcomes)
             for name, (_, _, size, crc) in entry["outputs"].items():
@@ -112,29 +112,30 @@ def keep(
     kept.outputs = {
         name: Mark(mark.size, mark.crc, kept.rows) for name, mark in kept.outputs.items()
     }
-    return chain(pulled, paths)
+    return chain(pending_paths, paths)
 
 
 def _fault(entry: Mapping[str, Any], path: Path, output: Path, root: Path) -> str:
-    """Why the rows of a file cannot be kept; empty when they can."""
+    """The reason why the rows of a file cannot be kept; empty if they can."""
     name = path_text(path, root)
     if entry["path"] != name:
-        return f"{name}: a file that came, or {entry['path']} went"
+        return f"{name} was added, or {entry['path']} was removed"
     if not _same_content(entry["outcomes"][0], path):
-        return f"{name}: changed"
+        return f"{name} was changed"
     for file, span in entry["outputs"].items():
-        if not _holds(output / file, *span):
-            return f"{file}: not as it was written, from {name} on"
+        if not _contains_span(output / file, *span):
+            return f"{file} was changed from {name} on"
     for file in entry["heatmaps"]:
         if not (output / file).is_file():
-            return f"{file}: gone"
+            return f"{file} is missing"
     return ""
 
 
 def _same_content(outcome: Json, path: Path) -> bool:
-    """Whether a file has the digest it had, or cannot be read for the reason it could not.
+    """Whether a file still has its digest or, if it could not be read, the same read error.
 
-    What was read and failed then fails again; what could not be read is tried again.
+    A file that was read and failed would fail again, so it is kept. A file that could not be read
+    is tried again.
     """
     sha256: str | None = outcome["sha256"]
     if sha256 is None:
@@ -144,7 +145,7 @@ def _same_content(outcome: Json, path: Path) -> bool:
             return str(error) == str(outcome["error"])
         return False
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would never end
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe might never end
             return False
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == sha256
@@ -152,14 +153,14 @@ def _same_content(outcome: Json, path: Path) -> bool:
         return False
 
 
-def _holds(path: Path, start: int, start_crc: int, end: int, end_crc: int) -> bool:
-    """Whether an output has between two places what was written there."""
+def _contains_span(path: Path, start: int, start_crc: int, end: int, end_crc: int) -> bool:
+    """Whether an output still contains the bytes written between two positions."""
     try:
         with path.open("rb") as file:
             file.seek(start, os.SEEK_SET)
-            left, crc = end - start, start_crc
-            while left and (piece := file.read(min(left, _PIECE_BYTES))):
-                left, crc = left - len(piece), zlib.crc32(piece, crc)
+            remaining, crc = end - start, start_crc
+            while remaining and (piece := file.read(min(remaining, _PIECE_BYTES))):
+                remaining, crc = remaining - len(piece), zlib.crc32(piece, crc)
     except OSError:
         return False
-    return not left and crc == end_crc
+    return not remaining and crc == end_crc

@@ -1,4 +1,4 @@
-"""One row for every study: what its pictures say together."""
+"""The table of studies: one row for each, with the verdict on all its pictures together."""
 
 from __future__ import annotations
 
@@ -12,20 +12,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..decision import Seen, decide_study, strongest
-from ..domain import (
-    AGGREGATION,
-    ANY_REGION,
-    GRAVITY,
-    REGIONS,
-    OperatingPoint,
-    Outcome,
-    Status,
-    StudyCall,
-    gravest,
-)
+from ..domain import ANY_REGION, REGIONS
+from ..outcome import AGGREGATION, SEVERITY, OperatingPoint, Outcome, Status, StudyCall, most_severe
 from .csv_table import BOM, cell
 from .record import Record, finding_record, image_text
-from .stream import told, write_whole
+from .stream import naming_file, write_whole
 from .writer import Job, Writer
 
 STUDY_COLUMNS = (
@@ -48,17 +39,17 @@ STUDY_COLUMNS = (
 )
 """The columns of the table, in order.
 
-``pictures`` are rows of results.csv, and ``ok``, ``unsupported`` and ``failed`` how many of them
-ended so; ``status`` is ``ok`` where any of them did, else ``failed`` where any of them did.
-``region`` to ``threshold_of`` belong to the gravest call, ``picture`` and ``frame`` to the picture
-that it comes from; ``threshold_of`` says whether the threshold was fitted to studies or to
-pictures.
+``pictures`` is the number of rows in results.csv; ``ok``, ``unsupported`` and ``failed`` are their
+numbers by status. ``status`` is ``ok`` if any of them is ok, else ``failed`` if any of them failed.
+``region`` to ``threshold_of`` belong to the most severe call, ``picture`` and ``frame`` to the
+picture that it comes from; ``threshold_of`` states whether the threshold was fitted to studies or
+to pictures.
 """
 
 
 @dataclass(slots=True)
 class _Study:
-    """What is held of one study: no pictures, no heatmaps."""
+    """The data kept in memory for one study, without pictures and heatmaps."""
 
     ends: Counter[Status] = field(default_factory=Counter)
     fired: set[str] = field(default_factory=set)
@@ -77,10 +68,10 @@ class _Study:
 
 
 class StudiesWriter(Writer):
-    """Write ``studies.csv`` at the end of a run that got through; no file without a study.
+    """Writes ``studies.csv`` at the end of a complete run; without a study no file is written.
 
     Args:
-        path: The file; an older one is taken out at once.
+        path: The file; an older one is removed immediately.
         root: See :func:`pipeline.report.record.to_record`.
         points: Operating points for whole studies, by specialist.
         bom: Whether the file begins with a byte-order mark.
@@ -94,7 +85,7 @@ class StudiesWriter(Writer):
         self._root = root
         self._points = points
         self._studies: dict[str, _Study] = {}
-        with told(path):
+        with naming_file(path):
             path.unlink(missing_ok=True)
 
     @classmethod
@@ -103,22 +94,24 @@ class StudiesWriter(Writer):
         return cls(path, job.root, job.weights.study_points, bom=job.config.csv_bom)
 
     def write(self, outcome: Outcome) -> None:
-        """Take one picture into account."""
+        """Add one picture to its study."""
         if outcome.study is not None:
             self._studies.setdefault(outcome.study, _Study()).add(outcome)
 
     def recount(self, outcome: Outcome, notes: Any) -> None:
-        """Take one picture into account."""
+        """Add one picture to its study."""
         self.write(outcome)
 
     @property
     def summary(self) -> str:
-        """``3 studies: 1 positive, 2 negative``; empty without any."""
-        calls = ((gravest(self._calls(study)), study.status) for study in self._studies.values())
+        """``3 studies: 1 positive, 2 negative``; empty without a study."""
+        calls = (
+            (most_severe(self._calls(study)), study.status) for study in self._studies.values()
+        )
         counts = Counter(call.verdict if call else status for call, status in calls)
-        shown = ", ".join(f"{n} {answer.value}" for answer in GRAVITY if (n := counts[answer]))
+        listed = ", ".join(f"{n} {answer.value}" for answer in SEVERITY if (n := counts[answer]))
         noun = "study" if counts.total() == 1 else "studies"
-        return f"{counts.total()} {noun}: {shown}" if counts else ""
+        return f"{counts.total()} {noun}: {listed}" if counts else ""
 
     def __exit__(
         self,
@@ -126,7 +119,7 @@ class StudiesWriter(Writer):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # A run that broke off has seen studies in part: no verdict on those.
+        # An interrupted run may have seen only a part of a study, so it gives no verdicts.
         if error is None and self._studies:
             self._save()
 
@@ -156,13 +149,13 @@ class StudiesWriter(Writer):
         }
         for one in calls:
             if one.call.region != ANY_REGION:
-                shown = finding_record(one.call)
+                values = finding_record(one.call)
                 for name in ("verdict", "probability"):
-                    record[f"{name}_{one.call.region}"] = shown[name]
-        leading = gravest(calls)
+                    record[f"{name}_{one.call.region}"] = values[name]
+        leading = most_severe(calls)
         if leading:
-            shown = finding_record(leading.call)
-            record |= {name: value for name, value in shown.items() if name in record}
+            values = finding_record(leading.call)
+            record |= {name: value for name, value in values.items() if name in record}
             record |= {
                 "threshold_of": leading.threshold_of,
                 "aggregation": leading.aggregation,

@@ -1,4 +1,4 @@
-"""What the terminal shows at the end: a table and the counts."""
+"""The summary on the terminal at the end of a run: a table and the counts."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..domain import GRAVITY, Outcome, Status, Verdict
 from ..flags import OWN_OUTPUT
+from ..outcome import SEVERITY, Outcome, Status, Verdict
 from .record import compared, image_text, path_text, plain, subject
 
 MEANING = (
-    "The region is that of the picture: what was found may be in any bone in it. A heatmap points "
-    "at what looks like it, and may be wrong."
+    "The region describes the picture, not the location: the finding may be in any bone in view. A "
+    "heatmap shows places that resemble the finding, and may be wrong."
 )
-"""What every label and heatmap means, for outputs that leave the program without a page."""
+"""The meaning of labels and heatmaps, for outputs that are used without the HTML page."""
 
 INTENDED_USE = (
     "A second reader for research; not a medical device. A negative answer excludes nothing."
@@ -48,37 +48,38 @@ class _Row:
 
 
 class Summary:
-    """A :class:`~pipeline.report.writer.ReportWriter` that remembers counts and the worst rows.
+    """A :class:`~pipeline.report.writer.ReportWriter` that keeps counts and the most severe rows.
 
     Args:
         root: See :func:`pipeline.report.record.to_record`.
-        left_out: Folders whose results of earlier runs were not read; may still be filled.
+        left_out: Folders with results of earlier runs that are not read; the caller may still add
+            folders during the run.
     """
 
     def __init__(self, root: Path, left_out: Collection[Path] = ()) -> None:
         self._root = root
         self._left_out = left_out
-        self._own = 0
+        self._own_count = 0
         self._counts: Counter[Verdict | Status] = Counter()
         self._rows: list[_Row] = []
 
     @property
     def total(self) -> int:
-        """How many outcomes were written."""
+        """Number of outcomes written."""
         return self._counts.total()
 
     @property
     def failed(self) -> int:
-        """How many of them are failed."""
+        """Number of failed outcomes."""
         return self._counts[Status.FAILED]
 
     def write(self, outcome: Outcome) -> None:
-        """Count one outcome and keep its row while it is among the worst."""
+        """Count one outcome and keep its row while it is among the most severe."""
         row = self._row(outcome)
         self._counts[row.answer] += 1
-        self._own += any(flag.name == OWN_OUTPUT.name for flag in outcome.flags)
+        self._own_count += any(flag.name == OWN_OUTPUT.name for flag in outcome.flags)
         self._rows.append(row)
-        if len(self._rows) >= 4 * _MOST_ROWS:  # now and then, so that memory stays constant
+        if len(self._rows) >= 4 * _MOST_ROWS:  # limits memory
             self._rows = sorted(self._rows, key=_worst_first)[: _MOST_ROWS + 1]
 
     def print_to(
@@ -87,10 +88,10 @@ class Summary:
         """Print the table, the counts and the intended use.
 
         Args:
-            console: Where to.
-            results: The file that has every row, named when the table is cut.
-            outputs: What the writers say of their outputs, in a line each.
-            warning: What was left out of the decisions, in a line; empty when nothing was.
+            console: The console to print to.
+            results: The file with all rows; named if the table is shortened.
+            outputs: Summary lines of the writers.
+            warning: A line about decisions made without the density gate; empty if none.
         """
         rows = self._rows
         if self.total > _MOST_ROWS:
@@ -102,7 +103,7 @@ class Summary:
         table.add_column("about", overflow="fold", ratio=2)
         for row in rows:
             table.add_row(
-                # Text, not markup: a name like "[red]" is a name.
+                # Text, not markup: a file name may look like "[red]".
                 Text(row.name),
                 Text(row.answer.value, style=_STYLES[row.answer]),
                 Text(row.compared),
@@ -111,12 +112,12 @@ class Summary:
         console.print(table)
         if self.total > len(rows):
             console.print(
-                Text(f"… {self.total - len(rows)} more, less grave: see {plain(str(results))}"),
+                Text(f"… {self.total - len(rows)} more, less severe: see {plain(str(results))}"),
                 soft_wrap=True,
             )
         if any(row.compared for row in rows):
             console.print(Text("p: probability, and the threshold from which it is positive"))
-        counts = [f"{n} {answer.value}" for answer in GRAVITY if (n := self._counts[answer])]
+        counts = [f"{n} {answer.value}" for answer in SEVERITY if (n := self._counts[answer])]
         console.print(Text(f"{self.total} in all: {', '.join(counts)}"), soft_wrap=True)
         if own := self._own_output():
             console.print(Text(own), soft_wrap=True)
@@ -127,10 +128,11 @@ class Summary:
         console.print(Text(INTENDED_USE), soft_wrap=True)
 
     def _own_output(self) -> str:
-        """What of fxpipe's own output lay in the input, in a line; empty without any."""
+        """A line about output of fxpipe in the input; empty without any."""
         parts = []
-        if self._own:
-            parts.append(f"{self._own} {'file' if self._own == 1 else 'files'} among these rows")
+        if self._own_count:
+            noun = "file" if self._own_count == 1 else "files"
+            parts.append(f"{self._own_count} {noun} among these rows")
         if self._left_out:
             names = [path_text(path, self._root) for path in self._left_out]
             more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
@@ -159,4 +161,4 @@ class Summary:
 
 
 def _worst_first(row: _Row) -> tuple[int, float, int]:
-    return GRAVITY.index(row.answer), -row.probability, row.place
+    return SEVERITY.index(row.answer), -row.probability, row.place

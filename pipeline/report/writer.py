@@ -1,4 +1,4 @@
-"""What the writers of all outputs have in common."""
+"""Base classes of the writers of all outputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ..config import RunConfig
-from ..domain import Outcome
+from ..outcome import Outcome
 from .stream import BEGINNING, Mark, Stream
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ReportWriter(Protocol):
-    """Anything that takes outcomes one by one."""
+    """An object that takes outcomes one at a time."""
 
     def write(self, outcome: Outcome) -> None:
         """Take one outcome."""
@@ -27,13 +27,13 @@ class ReportWriter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the outputs of a run are opened with.
+    """The arguments for opening the outputs of a run.
 
     Attributes:
         folder: The output folder.
         root: See :func:`pipeline.report.record.to_record`.
         weights: Every network of the run.
-        config: Its settings.
+        config: Settings of the run.
         kept: The part of an unfinished run that is not done again.
     """
 
@@ -44,12 +44,12 @@ class Job:
     kept: Kept
 
     def after(self, path: Path) -> Mark:
-        """Where a file that is appended to continues; its beginning in a new run."""
+        """Position where an appended file continues; its beginning in a new run."""
         return self.kept.outputs.get(path.name, BEGINNING)
 
 
 class Writer(ABC):
-    """Writes one output; a context manager that is left when the run ends or breaks off."""
+    """Writes one output; a context manager that exits when the run ends or is interrupted."""
 
     @classmethod
     @abstractmethod
@@ -58,7 +58,7 @@ class Writer(ABC):
 
         Args:
             path: The file or folder to write.
-            job: What it is written for.
+            job: The run.
 
         Raises:
             OutputError: It cannot be written.
@@ -73,23 +73,23 @@ class Writer(ABC):
         """
 
     def noted(self) -> Any:
-        """What the journal keeps for :meth:`recount` with the last outcome; None for nothing.
+        """Notes on the last outcome that the journal keeps for :meth:`recount`, as JSON values.
 
-        In JSON values. Asked once for each outcome.
+        Called once for each outcome. None if there is nothing to keep.
         """
         return None
 
     def recount(self, outcome: Outcome, notes: Any) -> None:  # noqa: B027 - most need nothing
-        """Take into account an outcome that an earlier process wrote, without writing it again.
+        """Count an outcome that an earlier process wrote, without writing it again.
 
         Args:
-            outcome: Without picture and heatmaps.
-            notes: Those of :meth:`noted`.
+            outcome: The outcome, without picture and heatmaps.
+            notes: The notes from :meth:`noted`.
         """
 
     @property
     def summary(self) -> str:
-        """A line for the end of the run; empty for none."""
+        """A line for the summary of the run; empty for none."""
         return ""
 
     def __enter__(self) -> Self:
@@ -101,7 +101,7 @@ class Writer(ABC):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the output; with an error the run broke off."""
+        """Finish the output; an error means that the run was interrupted."""
 
 
 class StreamWriter(Writer):
@@ -111,8 +111,8 @@ class StreamWriter(Writer):
         stream: The file.
 
     Args:
-        path: The file; replaced when it exists.
-        after: Where the file of an unfinished run continues.
+        path: The file; an existing one is replaced.
+        after: Position where the file of an unfinished run continues.
     """
 
     def __init__(self, path: Path, after: Mark) -> None:

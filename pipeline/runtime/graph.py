@@ -35,7 +35,7 @@ class Graph:
         expected_input: tuple[str, Sizes],
         expected_outputs: Mapping[str, Sizes],
     ) -> None:
-        self._name = name
+        self.name = name
         self._session = session
         self._input = expected_input[0]
         self._ports = {
@@ -67,7 +67,7 @@ class Graph:
             values: list[Array] = self._session.run(list(outputs), {self._input: inputs})
         except RUNTIME_ERRORS as error:
             raise DeviceError(
-                f"bundle {self._name}: the device failed on a batch of shape "
+                f"bundle {self.name}: the device failed on a batch of shape "
                 f"{inputs.shape}: {error}",
                 "try a smaller --batch-size, or --device cpu",
             ) from error
@@ -77,7 +77,7 @@ class Graph:
         """Check name, type and fixed sizes of a port; open sizes match any size."""
         if port not in self._ports:
             raise BundleError(
-                f"bundle {self._name}: no {port!r} in the graph, which has {', '.join(self._ports)}"
+                f"bundle {self.name}: no {port!r} in the graph, which has {', '.join(self._ports)}"
             )
         kind, shape = self._ports[port]
         fits = len(shape) == len(sizes) and all(
@@ -87,6 +87,6 @@ class Graph:
         if kind != _FLOAT or not fits or isinstance(shape[0], int):
             expected = ["N", *("any" if size is None else size for size in sizes[1:])]
             raise BundleError(
-                f"bundle {self._name}: {port} is {kind} {list(shape)}, expected {_FLOAT} "
+                f"bundle {self.name}: {port} is {kind} {list(shape)}, expected {_FLOAT} "
                 f"{expected} with an open batch size"
             )

@@ -171,7 +171,19 @@ class Opened(Generic[N]):
         """Fixed channel count of an input or output; None if the graph leaves it open."""
         return self._graph.channels(port)
 
-    def _run(self, names: Sequence[str], inputs: Array) -> list[Array]:
+    def evaluate(self, names: Sequence[str], inputs: Array) -> list[Array]:
+        """Evaluate the graph on one batch.
+
+        Args:
+            names: Outputs to compute.
+            inputs: Values of the only input, as its contract describes them.
+
+        Returns:
+            One array for each name.
+
+        Raises:
+            DeviceError: The device failed, usually because it ran out of memory.
+        """
         return self._graph.run(names, inputs)
 
 
@@ -190,7 +202,7 @@ class Trunk(Opened[TrunkSpec]):
         Raises:
             DeviceError: The device failed, usually because it ran out of memory.
         """
-        return self._run(["features"], images)[0]
+        return self.evaluate(["features"], images)[0]
 
 
 class Network(Opened[S]):
@@ -219,7 +231,7 @@ class Network(Opened[S]):
             DeviceError: The device failed, usually because it ran out of memory.
         """
         names = [name for name in self.spec.outputs if evidence or name != "evidence"]
-        values = dict(zip(names, self._run(names, inputs), strict=True))
+        values = dict(zip(names, self.evaluate(names, inputs), strict=True))
         return StageOutput(
             self.spec.labels,
             values["logits"],

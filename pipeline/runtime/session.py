@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 from ..bundle import BundleSpec, Density, FractureSpec, Kind, Precision, read_contract
 from ..config import Device, RunConfig
-from ..domain import ANY_REGION, REGIONS, OperatingPoint
+from ..domain import ANY_REGION, REGIONS
 from ..errors import BundleError, DeviceError, UsageError
 from ..fused_contract import FusedSpec
+from ..outcome import OperatingPoint
 from ..preprocess import PreprocessSpec
 from ..weights.manifest import Manifest, ManifestEntry, read_manifest
 from ..weights.verify import verified
@@ -67,7 +68,7 @@ class Weights:
         return self.far_points[region] if far else self.points[region]
 
     @property
-    def ungated(self) -> str:
+    def gate_warning(self) -> str:
         """Warning that the density gate is off, as a sentence; empty if it is on."""
         if self.region is None or self.gate is not None:
             return ""
@@ -84,7 +85,7 @@ class Weights:
         return tuple(stages)
 
     @property
-    def tell_types(self) -> bool:
+    def has_types(self) -> bool:
         """Whether any specialist predicts fracture types."""
         specs = (stage.spec for stage in self.fracture.values())
         return any(isinstance(spec, FractureSpec) and spec.types is not None for spec in specs)

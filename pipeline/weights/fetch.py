@@ -59,17 +59,18 @@ def opened(source: str, sha256: str | None, max_bytes: int, report: Report) -> I
         yield file
 
 
-class _HttpsOnly(urllib.request.HTTPRedirectHandler):
+class HttpsOnly(urllib.request.HTTPRedirectHandler):
     """Refuse redirects from https to other schemes."""
 
     def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:  # noqa: E501  # fmt: skip
+        """Follow the redirect unless it leads from https to another scheme."""
         if req.type == "https" and urllib.parse.urlsplit(newurl).scheme != "https":
             raise urllib.error.URLError(f"redirected to {newurl}, expected https only")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _download(url: str, file: IO[bytes], max_bytes: int, report: Report) -> None:
-    opener = urllib.request.build_opener(_HttpsOnly)
+    opener = urllib.request.build_opener(HttpsOnly)
     try:
         with opener.open(url, timeout=TIMEOUT_S) as response:
             length = response.headers.get("Content-Length", "")

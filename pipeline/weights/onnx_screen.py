@@ -14,7 +14,9 @@ from ..errors import BundleError
 
 OWN_DOMAINS = (b"", b"ai.onnx")
 
-_MOST_FIELDS = 5_000_000
+MAX_FIELDS = 5_000_000
+"""Most protobuf fields of a file; a file with more is refused."""
+
 _MOST_DEPTH = 8
 """Nesting of graphs in node attributes; graphs of fxpipe have none."""
 
@@ -67,7 +69,7 @@ class _Walk:
 
     def __init__(self, source: str) -> None:
         self._source = source
-        self._remaining = _MOST_FIELDS
+        self._remaining = MAX_FIELDS
 
     def model(self, data: memoryview) -> int:
         opset: int | None = None
@@ -166,7 +168,7 @@ class _Walk:
         while place < end:
             self._remaining -= 1
             if self._remaining < 0:
-                raise self._damaged(f"more than {_MOST_FIELDS} fields")
+                raise self._damaged(f"more than {MAX_FIELDS} fields")
             key, place = self._varint(data, place)
             number, wire = key >> 3, key & 7
             value: int | memoryview | None = None

@@ -72,9 +72,9 @@ def _specialists(
         for name, graph in graphs.items()
         if entries[name].kind.judges
     }
-    asked = {name: members_of(spec) for name, spec in contracts.items()}
-    claimed = {name for names in asked.values() for name in names}
-    return {name: [name, *names] for name, names in asked.items() if name not in claimed}
+    members = {name: members_of(spec) for name, spec in contracts.items()}
+    claimed = {name for names in members.values() for name in names}
+    return {name: [name, *names] for name, names in members.items() if name not in claimed}
 
 
 def _with_trunks(names: Sequence[str], entries: Mapping[str, ManifestEntry]) -> Iterator[str]:

@@ -51,11 +51,11 @@ class Bundle:
         return stamp(onnx.load_from_string(content), spec.changed(name=name))
 
 
-Shelf = Mapping[str, Bundle]
+BundlesByName = Mapping[str, Bundle]
 """Bundles by name."""
 
 
-def read_shelf(folder: Path) -> Shelf:
+def read_bundles(folder: Path) -> BundlesByName:
     """Every bundle of a weights folder.
 
     Raises:
@@ -70,7 +70,7 @@ def read_shelf(folder: Path) -> Shelf:
     return {name: Bundle(folder, files) for name, files in files_of.items()}
 
 
-def judges(shelf: Shelf) -> dict[str, FractureSpec | EnsembleSpec]:
+def judges(shelf: BundlesByName) -> dict[str, FractureSpec | EnsembleSpec]:
     """Contracts of the fracture networks and ensembles, by name."""
     specs = {name: bundle.spec for name, bundle in shelf.items()}
     return {n: spec for n, spec in specs.items() if isinstance(spec, FractureSpec | EnsembleSpec)}
@@ -81,14 +81,14 @@ def members_of(spec: BundleSpec) -> tuple[str, ...]:
     return tuple(spec.members) if isinstance(spec, EnsembleSpec) else ()
 
 
-def specialist(shelf: Shelf, region: str) -> str:
+def specialist(shelf: BundlesByName, region: str) -> str:
     """Name of a region's specialist (not an ensemble's member) in a folder; empty without one."""
     specs = judges(shelf)
     members = {member for spec in specs.values() for member in members_of(spec)}
     return next((n for n, s in specs.items() if s.region == region and n not in members), "")
 
 
-def trunk_of(identity: str, head: Bundle, shelf: Shelf) -> Bundle:
+def trunk_of(identity: str, head: Bundle, shelf: BundlesByName) -> Bundle:
     """The trunk of a head.
 
     Args:

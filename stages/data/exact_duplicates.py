@@ -19,7 +19,7 @@ CONFLICT = "label_conflict"
 _NO_PICTURE = {"unreadable", "not_a_radiograph"}
 
 
-def settle_twins(samples: Sequence[Sample]) -> list[Sample]:
+def merge_identical_files(samples: Sequence[Sample]) -> list[Sample]:
     """Exclude equal files with different labels, and join the groups that contain equal files.
 
     A joined group takes the name of the first one. Labels of different kinds do not contradict each
@@ -34,7 +34,7 @@ def settle_twins(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def settle_pairs(samples: Sequence[Sample], pairs: Sequence[tuple[int, int]]) -> list[Sample]:
-    """As :func:`settle_twins`, for pairs of row numbers of the same exposure from an audit."""
+    """As :func:`merge_identical_files`, for pairs of row numbers from an audit."""
     return _settle(samples, pairs, "the same exposure")
 
 

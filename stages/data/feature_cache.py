@@ -140,7 +140,7 @@ def _make(
     for view in range(views):
         if view:
             seed = config.train.seed + view
-            data.sources = Sources(config.augment, seed, stage.speaks_of_fractures)
+            data.sources = Sources(config.augment, seed, stage.concerns_fractures)
         start = 0
         for images, targets, masks in batches(data, size, config.data.workers):
             images = images.to(fabric.device)

@@ -54,8 +54,9 @@ detector streaks, which all pictures of a machine share."""
 _MIDDLE = slice(18, 46)
 """Central part of the 64 x 64 detail: without the sharp edges of a black fill, which two pictures
 turned by the same angle share."""
-_ROWS, _COLUMNS = 512, 8192
-"""Block size of the similarity matrix: the turned rows and 512 x 8192 cosines are 40 MB."""
+ROWS, COLUMNS = 512, 8192
+"""Queries and references in a block of the similarity matrix: the rotated queries and 512 x 8192
+cosines are 40 MB."""
 _PAIRS = 1024
 """Pairs compared at once: 2 x 1024 x 64 x 64 float32 are 32 MB."""
 
@@ -171,11 +172,11 @@ def nearest(queries: Array, references: Array) -> tuple[Rows, Array]:
 
 def _blocks(queries: Array, references: Array) -> Iterator[tuple[slice, int, Array]]:
     """Rows, first column and (rows, columns) best cosines of each block of the matrix."""
-    for start in range(0, len(queries), _ROWS):
-        chunk = slice(start, min(start + _ROWS, len(queries)))
+    for start in range(0, len(queries), ROWS):
+        chunk = slice(start, min(start + ROWS, len(queries)))
         turned = [turn(queries[chunk], symmetry) for symmetry in range(SYMMETRIES)]
-        for first in range(0, len(references), _COLUMNS):
-            columns = references[first : first + _COLUMNS].T
+        for first in range(0, len(references), COLUMNS):
+            columns = references[first : first + COLUMNS].T
             block = turned[0] @ columns
             for rows in turned[1:]:
                 np.maximum(block, rows @ columns, out=block)

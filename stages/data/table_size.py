@@ -14,7 +14,9 @@ from ..stage_spec import StageSpec
 from ..statistics.calibration import MIN_CASES
 
 
-def thin_data(stage: StageSpec, learn: Sequence[Sample], check: Sequence[Sample]) -> list[str]:
+def sample_size_warnings(
+    stage: StageSpec, learn: Sequence[Sample], check: Sequence[Sample]
+) -> list[str]:
     """Reasons why the result of a run is unreliable, one sentence each.
 
     Args:

@@ -36,7 +36,9 @@ def log_seen(index: Index, split: Split, specs: Iterable[BundleSpec]) -> None:
         )  # fmt: skip
     elif split == "test":
         log.warning(
-            "%s is the test split of %s: after this fit it is no independent test", source, names
+            "%s is the test split of %s: after this fit it is not an independent test",
+            source,
+            names,
         )
     else:
         log.warning(

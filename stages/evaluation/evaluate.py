@@ -31,7 +31,6 @@ from .figures import (
     cross_region_figures,
     fracture_figures,
     plain_figures,
-    pointing_figures,
     risk_figures,
     subgroup_figures,
 )
@@ -40,6 +39,7 @@ from .header import header_figures
 from .limb import limb_figures
 from .page import write_page
 from .plots import draw_all
+from .pointing import pointing_figures
 from .predictions import predict, read_predictions, write_predictions
 from .routing import end_to_end_figures, region_figures
 from .studies import study_figures
@@ -239,7 +239,7 @@ def describe(
         },
         "no_region_stage": "no region stage in these weights" if router is None else "",
         "gate": weights.gate and weights.gate.model_dump(mode="json"),
-        "no_gate": weights.ungated if router else "No region stage in these weights.",
+        "no_gate": weights.gate_warning if router else "No region stage in these weights.",
         "precision": weights.precision.value,
         "device": weights.device,
         "prevalences": list(request.prevalences),

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.bundle import Estimate
-from pipeline.domain import REGIONS, HeaderEffect
+from pipeline.domain import REGIONS
+from pipeline.outcome import HeaderEffect
 
 from ..statistics.bootstrap import Flags
 from ..statistics.metrics import share

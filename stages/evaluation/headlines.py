@@ -9,7 +9,8 @@ from typing import Any
 from pipeline.bundle import Estimate
 from pipeline.domain import ANY_REGION
 
-from .figures import CALLED, IN_VIEW, POOLED, Figures
+from .figures import IN_VIEW, POOLED, Figures
+from .pointing import CALLED
 from .studies import AT_STUDY, NO_POINT, RATES
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from pipeline.domain import Verdict
+from pipeline.outcome import Verdict
 
 from ..statistics.bootstrap import Flags
 from ..statistics.metrics import bootstrap, share

@@ -20,13 +20,14 @@ import pandas as pd
 
 from pipeline.atomic import write_atomic
 from pipeline.config import RunConfig
-from pipeline.domain import ANY_REGION, REGIONS, Array, Outcome, Placement, StageOutput, XrayImage
+from pipeline.domain import ANY_REGION, REGIONS, Array, Placement, StageOutput, XrayImage
 from pipeline.errors import ImageError, UnreadableImageError, UnsupportedError
 from pipeline.heatmap import on_limb, peak, to_heatmap
 from pipeline.io import decode, read_file
 from pipeline.io.body_parts import body_part
 from pipeline.judge import Judge
 from pipeline.ordered_pool import in_order
+from pipeline.outcome import Outcome
 from pipeline.preprocess import PreprocessSpec
 from pipeline.progress import Progress
 from pipeline.reading.in_process import prepared
@@ -287,14 +288,24 @@ def _specialist_row(
     }
     if answer.evidence is None:
         return values
-    return values | _map_row(answer.evidence[i, 0], canvas, placement, limb)
+    return values | map_row(answer.evidence[i, 0], canvas, placement, limb)
 
 
-def _map_row(
+def map_row(
     evidence: Array, spec: PreprocessSpec, placement: Placement, limb: Mask | None
 ) -> dict[str, float]:
-    """Peak of the displayed map and size of its cells (fractions of the picture), ``off_limb``, and
-    the hidden share of the evidence.
+    """Peak of the displayed map, size of its cells, and evidence off the limb.
+
+    Args:
+        evidence: (H, W) of the map's cells.
+        spec: Preprocessing of the canvas.
+        placement: Position of the picture on the canvas.
+        limb: (H, W) of the canvas: the limb; None if it is not known.
+
+    Returns:
+        ``peak_x``, ``peak_y``, ``cell_x`` and ``cell_y`` as fractions of the picture's sides;
+        ``off_limb``, 1 or 0, NaN without positive evidence; ``hidden``, the share of the evidence
+        that is not displayed.
     """
     canvas_px = spec.height_px, spec.width_px
     heatmap = to_heatmap(evidence, spec, placement, limb)

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.domain import ANY_REGION, REGIONS, Verdict
+from pipeline.domain import ANY_REGION, REGIONS
+from pipeline.outcome import Verdict
 
 from ..statistics.bootstrap import Flags, Numbers
 

@@ -12,8 +12,9 @@ import pandas as pd
 
 from pipeline.bundle import Estimate
 from pipeline.config import RunConfig
-from pipeline.domain import ANY_REGION, REGIONS, Array, Status, XrayImage
+from pipeline.domain import ANY_REGION, REGIONS, Array, XrayImage
 from pipeline.errors import UsageError
+from pipeline.outcome import Status
 from pipeline.progress import Progress
 from pipeline.runtime.session import Weights
 

@@ -92,8 +92,8 @@ def crossval_fracture(
             _check_parent(parents[table.digest], table)
 
     def train(run: Path, table: Index, resume: bool, progress: Progress) -> None:
-        own = config.model_copy(update={"region_run": parents[table.digest]})
-        train_fracture(run, table, own, resume, progress)
+        fold_config = config.model_copy(update={"region_run": parents[table.digest]})
+        train_fracture(run, table, fold_config, resume, progress)
 
     return _crossval(folder, folds, train, only, progress)
 

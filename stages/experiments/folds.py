@@ -87,8 +87,8 @@ def folds_by_acquisition(
     """
     pool = [sample for sample in _pool(index, splits) if sample.split != "excluded"]
     read = read_acquisitions(pool, watch)
-    own, divided = keep_groups_whole([sample.group for sample in pool], read)
-    names = left_out(pool, own)
+    acquisitions, divided = keep_groups_whole([sample.group for sample in pool], read)
+    names = left_out(pool, acquisitions)
     if len(names) < 2:
         raise ConfigError(
             f"{index.source}: {len(names)} acquisition(s) with at least {MIN_GROUPS} groups of "
@@ -97,8 +97,9 @@ def folds_by_acquisition(
         )
     tables = []
     for fold in names:
-        tested = [sample for sample, name in zip(pool, own, strict=True) if name == fold]
-        others = [sample for sample, *both in zip(pool, own, read, strict=True) if fold not in both]
+        rows = list(zip(pool, acquisitions, read, strict=True))
+        tested = [sample for sample, name, _ in rows if name == fold]
+        others = [sample for sample, *both in rows if fold not in both]
         assigned = assign_parts(others, seed, parts)
         roles: dict[object, Split] = {
             sample.path: "val" if part == 0 else "train"
@@ -108,7 +109,7 @@ def folds_by_acquisition(
         samples = tuple(replace(s, split=roles.get(s.path, "excluded")) for s in index.samples)
         name = f"{index.digest} {parts} {seed} {' '.join(splits)} acquisition {fold}"
         tables.append(Index(index.source, hashlib.sha256(name.encode()).hexdigest(), samples))
-    few = sum(name not in names for name in own)
+    few = sum(name not in names for name in acquisitions)
     note = (
         f"{divided} group(s) of several acquisitions, each kept whole; {few} picture(s) of "
         "other acquisitions are in training or validation in every fold"

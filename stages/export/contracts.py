@@ -1,4 +1,4 @@
-"""The contracts of the bundles that come of a finished run."""
+"""Contracts of the bundles exported from a finished run."""
 
 from __future__ import annotations
 

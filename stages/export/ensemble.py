@@ -39,11 +39,11 @@ from pipeline.weights.manifest import write_manifest
 
 from ..bundles.reader import (
     Bundle,
-    Shelf,
+    BundlesByName,
     common_precisions,
     judges,
     members_of,
-    read_shelf,
+    read_bundles,
     specialist,
     trunk_of,
 )
@@ -175,7 +175,9 @@ def make_ensemble(
     if len(order.members) < 2:
         raise UsageError(f"{len(order.members)} member, expected two or more (one `--member` each)")
     base = order.base or order.members[0].weights
-    shelves = {folder: read_shelf(folder) for folder in {base, *(p.weights for p in order.members)}}
+    shelves = {
+        folder: read_bundles(folder) for folder in {base, *(p.weights for p in order.members)}
+    }
     chosen = [_picked(shelves[pick.weights], pick, order.region) for pick in order.members]
     specs = [_single(pick, bundle) for pick, bundle in zip(order.members, chosen, strict=True)]
     name = f"{specs[0].target}-{order.region}"
@@ -245,7 +247,7 @@ def _sources(chosen: Sequence[Bundle], order: Order) -> list[str]:
     ]
 
 
-def _picked(shelf: Shelf, pick: Pick, region: str) -> Bundle:
+def _picked(shelf: BundlesByName, pick: Pick, region: str) -> Bundle:
     """Select the bundle of a member.
 
     Raises:
@@ -304,7 +306,7 @@ def _contract(
 
 
 def _gathered(
-    shelves: Mapping[Path, Shelf], base: Path, order: Order, members: Mapping[str, Bundle]
+    shelves: Mapping[Path, BundlesByName], base: Path, order: Order, members: Mapping[str, Bundle]
 ) -> dict[str, Bundle]:
     """All bundles of the new folder, except for the ensemble itself, by their new names.
 
@@ -328,8 +330,8 @@ def _gathered(
             continue
         trunk_bundle = trunk_of(trunk, bundle, shelves[bundle.folder])
         names = {*kept, *(key for key, _ in added)}
-        own = trunk_bundle.spec.name
-        added.append((own if own not in names else f"trunk-{name}", trunk_bundle))
+        trunk_name = trunk_bundle.spec.name
+        added.append((trunk_name if trunk_name not in names else f"trunk-{name}", trunk_bundle))
         included.add(trunk)
     gathered = {**kept, **dict(added)}
     if len(gathered) < len(kept) + len(added):

@@ -340,8 +340,8 @@ def _fitting(
 ) -> dict[tuple[str, Precision], ManifestEntry]:
     """The entries without older precisions of exported bundles and without incomplete stages.
 
-    A specialist replaces the previous specialist of its region, whatever its target, and the
-    members of an ensemble. Trunks with the same identity stay in every precision.
+    A specialist replaces the previous specialist of its region (also one with another target) and
+    the members of an ensemble. Trunks with the same identity stay in every precision.
     """
     exported = {spec.name: spec for spec, _ in built.bundles.values()}
     replaced = {_region_of(name) for name in exported}

@@ -19,10 +19,10 @@ class Head(nn.Module):
     Args:
         network: The trained network; its modules are shared, not copied.
         cut: First block of the head.
-        columns: Which outputs of the network this stage speaks for.
-        temperature, bias: One value a column: probability = sigmoid(logit / temperature + bias).
+        columns: Outputs of the network that belong to this stage.
+        temperature, bias: One value per column: probability = sigmoid(logit / temperature + bias).
         density: From (N, F) :func:`pooled_depths` to (N,), if this stage has a density gate.
-        types: The types of fracture that it tells too, with their calibration; None for none.
+        types: Types of fracture of this stage, with their calibration; None for none.
     """
 
     temperature: Tensor
@@ -66,11 +66,10 @@ class Head(nn.Module):
         """Run the head.
 
         Returns:
-            Logits (N, K), calibrated probabilities (N, K), and, of a network with a heatmap,
-            evidence (N, K, h, w), whose mean over h and w plus the linear layer's bias is the
-            logit (class activation map, Zhou et al. 2016, arXiv 1512.04150); of a stage with a
-            density gate density (N,) too, of one that tells T types of fracture their logits and
-            calibrated probabilities (N, T).
+            Logits (N, K) and calibrated probabilities (N, K). With a heatmap, evidence
+            (N, K, h, w); its mean over h and w plus the linear layer's bias is the logit (class
+            activation map, Zhou et al. 2016, arXiv 1512.04150). With a density gate, density (N,).
+            With T types of fracture, their logits (N, T) and calibrated probabilities (N, T).
         """
         taken = x if self._takes_features else None
         for name in self._order:

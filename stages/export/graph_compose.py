@@ -29,16 +29,16 @@ def fuse_graphs(parts: Parts, spec: FusedSpec) -> bytes:
     Raises:
         BundleError: The graphs use different operator set versions.
     """
-    trunks = {own.trunk: n for n, (own, _) in parts.items() if isinstance(own, TrunkSpec)}
+    trunks = {part.trunk: n for n, (part, _) in parts.items() if isinstance(part, TrunkSpec)}
     names = list(trunks.values())
     ordered = [*names, *(name for name in parts if name not in names)]  # trunks before heads
     nodes: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []
     for name in ordered:
-        own, model = parts[name]
+        part, model = parts[name]
         graph = compose.add_prefix(model, f"{name}/").graph
-        source = f"{trunks[own.features_of]}/features" if own.features_of else IMAGE
-        _rename(graph.node, {f"{name}/{own.input}": source})
+        source = f"{trunks[part.features_of]}/features" if part.features_of else IMAGE
+        _rename(graph.node, {f"{name}/{part.input}": source})
         nodes += graph.node
         weights += graph.initializer
     canvas = spec.preprocess

@@ -114,16 +114,16 @@ def _float_nodes(model: onnx.ModelProto) -> list[str]:
 
 def only_for(model: onnx.ModelProto, output: str) -> list[onnx.NodeProto]:
     """The nodes that compute only the given output; none if it does not exist."""
-    own, others = (
-        {port.name for port in model.graph.output if (port.name == output) is alone}
-        for alone in (True, False)
+    needed, by_others = (
+        {port.name for port in model.graph.output if (port.name == output) is equal}
+        for equal in (True, False)
     )
-    for needed in (own, others):
+    for names in (needed, by_others):
         for node in reversed(model.graph.node):  # topologically sorted
-            if needed & set(node.output):
-                needed.update(node.input)
-    alone = own - others
-    return [node for node in model.graph.node if alone & set(node.output)]
+            if names & set(node.output):
+                names.update(node.input)
+    exclusive = needed - by_others
+    return [node for node in model.graph.node if exclusive & set(node.output)]
 
 
 def _refine(

@@ -196,8 +196,8 @@ def _families(regions: Iterable[str], networks: Weights) -> list[list[str]]:
     """
     families: dict[str, list[str]] = {}
     for region in regions:
-        own = networks.fracture[region].spec
-        single = region != ANY_REGION and not isinstance(own, EnsembleSpec)
+        spec = networks.fracture[region].spec
+        single = region != ANY_REGION and not isinstance(spec, EnsembleSpec)
         families.setdefault("" if single else region, []).append(region)
     return list(families.values())
 

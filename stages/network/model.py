@@ -143,7 +143,7 @@ class Network(nn.Module):
     """A backbone with K outputs; its first blocks may be frozen.
 
     The decision is linear in the mean of the last feature map, if there is one, so every backbone
-    with a feature map has a heatmap, whatever its original classifier.
+    with a feature map has a heatmap, independently of its original classifier.
 
     Args:
         labels: Names of the K outputs.

@@ -31,7 +31,7 @@ def drawn_weights(groups: Sequence[str], draws: int, seed: int = 0) -> Iterator[
         seed: Seed of the draws.
 
     Yields:
-        (B, N) blocks that make up the draws.
+        (B, N) weights of the cases in B draws; together the blocks have all draws.
     """
     _, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     count = int(member.max()) + 1

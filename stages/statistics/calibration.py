@@ -23,7 +23,7 @@ PRIOR_SD = (0.3, 0.5)
 TARGET = 0.95
 MIN_CASES = 10
 """Minimum number of cases of each label for fitting thresholds; with fewer they are noise."""
-LET_IN_COST = 3.0
+FALSE_ACCEPT_COST = 3.0
 """Cost of a verdict on an unsupported picture, relative to that of a refused supported one."""
 LEAST_ROUTE, MOST_ROUTE = 0.2, 0.95
 """Limits of the router's thresholds.
@@ -102,8 +102,8 @@ def _temperature(targets: Array, logits: Array) -> float:
 def type_probabilities(types: FractureTypes, logits: Array) -> Array:
     """(N, T) logits → (N, T) calibrated probabilities, as the exported graph computes them."""
     scaled: Array = (logits / np.array(types.temperature) + np.array(types.bias)).astype(np.float32)
-    told = softmax(scaled, axis=1) if types.activation == "softmax" else expit(scaled)
-    calibrated: Array = told.astype(np.float32)
+    values = softmax(scaled, axis=1) if types.activation == "softmax" else expit(scaled)
+    calibrated: Array = values.astype(np.float32)
     return calibrated
 
 
@@ -126,10 +126,10 @@ def route_labels(targets: Array) -> Array:
 def route_threshold(labels: Labels, scores: Array) -> float:
     """The probability from which a region fires: smallest weighted sum of the two error rates.
 
-    A verdict on an unsupported picture costs :data:`LET_IN_COST` times a refused supported one. The
-    rates do not depend on the class frequencies, so a table with many unsupported pictures does not
-    make the router refuse more supported ones. Among equally good thresholds, the middle of the
-    widest gap (in logit) is chosen.
+    A verdict on an unsupported picture costs :data:`FALSE_ACCEPT_COST` times a refused supported
+    one. The rates do not depend on the class frequencies, so a table with many unsupported
+    pictures does not make the router refuse more supported ones. Among equally good thresholds,
+    the middle of the widest gap (in logit) is chosen.
 
     Args:
         labels: (N,) 1 with the region in view, 0 with nothing supported in view, or NaN.
@@ -141,7 +141,7 @@ def route_threshold(labels: Labels, scores: Array) -> float:
     logit = np.log(edges / (1 - edges))
     middles = 1 / (1 + np.exp(-(logit[1:] + logit[:-1]) / 2))
     counts = np.where(positive, max(positive.sum(), 1), max((~positive).sum(), 1))
-    weight = np.where(positive, 1.0, LET_IN_COST) / counts
+    weight = np.where(positive, 1.0, FALSE_ACCEPT_COST) / counts
     errors = np.array([weight[(values >= t) != positive].sum() for t in middles])
     gaps = np.where(errors <= errors.min() + 1e-9, np.diff(logit), -1.0)
     return float(np.clip(middles[gaps.argmax()], LEAST_ROUTE, MOST_ROUTE))

@@ -25,6 +25,7 @@ from .bootstrap import Flags, Numbers, binary_draws, drawn_weights, interval, pr
 
 Labels = NDArray[np.float32]
 BOOTSTRAPS = 1000
+"""Number of bootstrap draws of every interval."""
 ECE_BINS = 10
 
 

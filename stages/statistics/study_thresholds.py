@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bundle import StoredStudyPoint
-from pipeline.domain import AGGREGATION, Array
+from pipeline.domain import Array
+from pipeline.outcome import AGGREGATION
 
 from .calibration import MIN_CASES, TARGET, operating_points
 from .metrics import Labels

@@ -35,7 +35,8 @@ from ..statistics.calibration import (
 from ..statistics.metrics import Labels, auc_estimate, rate, sensitivity, share, specificity
 from ..statistics.study_thresholds import StudyPoints, fit_study_points
 from .closer_looks import closer_canvas, closer_contract, fit_weighing, look_closer
-from .loop import make_fabric, predict
+from .environment import make_fabric
+from .loop import predict
 
 PREDICTIONS = "predictions.csv"
 SHIFTED = "val-shifted"
@@ -215,7 +216,7 @@ class _Predictor:
                 }
             )
             seed = config.train.seed + 1000 + view
-            data.sources = Sources(settings, seed, self.stage.speaks_of_fractures)
+            data.sources = Sources(settings, seed, self.stage.concerns_fractures)
         if self.canvas is not None:
             count = config.closer.count  # type: ignore[attr-defined]
             first, closest = look_closer(

@@ -32,10 +32,12 @@ PRIOR_SD = (0.7, 0.5)
 """Prior standard deviations of the logarithm of each weight and of the bias."""
 
 
-def closer_canvas(own: PreprocessSpec, config: CloserConfig) -> PreprocessSpec:
+def closer_canvas(canvas: PreprocessSpec, config: CloserConfig) -> PreprocessSpec:
     """The canvas from which parts are cropped: that of the first look, magnified."""
-    height, width = (round(side * config.magnification) for side in (own.height_px, own.width_px))
-    return own.model_copy(update={"height_px": height, "width_px": width})
+    height, width = (
+        round(side * config.magnification) for side in (canvas.height_px, canvas.width_px)
+    )
+    return canvas.model_copy(update={"height_px": height, "width_px": width})
 
 
 class _Pairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -48,13 +50,13 @@ class _Pairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return len(self._data)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
-        own, sample = self._data.spec, self._data.samples[i]
+        spec, sample = self._data.spec, self._data.samples[i]
         if self._data.sources is None:
-            first, larger = read_array(sample, own), read_array(sample, self._canvas)
+            first, larger = read_array(sample, spec), read_array(sample, self._canvas)
         else:  # one view for both: the smaller canvas is resized from the larger
             larger = self._data.sources.view(sample, self._canvas, i).canvas
             picture = Image.fromarray(larger[0])
-            size = own.width_px, own.height_px
+            size = spec.width_px, spec.height_px
             first = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))[None].copy()
         return torch.from_numpy(first), torch.from_numpy(larger), torch.zeros(0)
 
@@ -78,14 +80,14 @@ def look_closer(
         (N, K) float32 logits of the first looks, and (N,) the highest of the closer looks.
     """
     network.eval()
-    own = data.spec
+    spec = data.spec
     firsts, highest = [], []
     for first, larger, _ in batches(_Pairs(data, canvas), 8, workers):
         logits, maps = _forward(network, first, fabric)
         parts = [
-            part(array, place, own)
+            part(array, place, spec)
             for array, evidence in zip(larger.numpy(), maps, strict=True)
-            for place in places(evidence[0], count, canvas, own)
+            for place in places(evidence[0], count, canvas, spec)
         ]
         closer, _ = _forward(network, torch.from_numpy(np.stack(parts)), fabric)
         firsts.append(logits)

@@ -109,19 +109,19 @@ def _calibrated_together(runs: Sequence[Run]) -> list[Run]:
             closest = np.concatenate([table.closest for table in tables])
             weighing = fit_weighing(labels, logits, closest)
         results |= {
-            run.folder: _recalibrated(run.result, table, *fitted)
+            run.folder: recalibrated(run.result, table, *fitted)
             | (_weighed(run.result, table, weighing) if weighing else {})
             for run, table in zip(members, tables, strict=True)
         }
     return [replace(run, result=results.get(run.folder, run.result)) for run in runs]
 
 
-class _Table(NamedTuple):
+class ValidationTable(NamedTuple):
     """Predictions of a specialist for its validation pictures, original and in random views.
 
     Attributes:
-        studies: (N,) a key for each view of each study, see :func:`.assess.view_keys`; empty in
-            older runs.
+        studies: (N,) a key for each view of each study, see
+            :func:`stages.training.assessment.view_keys`; empty in older runs.
         plain: (N,) whether the view is the original.
         labels: (N,) 0 or 1.
         logits: (N,) of the first look.
@@ -135,8 +135,8 @@ class _Table(NamedTuple):
     closest: Array
 
 
-def _recalibrated(
-    result: Mapping[str, Any], table: _Table, temperature: float, bias: float
+def recalibrated(
+    result: Mapping[str, Any], table: ValidationTable, temperature: float, bias: float
 ) -> dict[str, Any]:
     """A specialist's result with a new calibration and new thresholds.
 
@@ -145,6 +145,10 @@ def _recalibrated(
         table: Predictions for its validation pictures.
         temperature: See :class:`pipeline.bundle.AnswerSpec`.
         bias: See :class:`pipeline.bundle.AnswerSpec`.
+
+    Returns:
+        The content of ``result.json`` with the calibration, the operating points and the points
+        for studies replaced.
     """
     pair = [np.array([value], np.float32) for value in (temperature, bias)]
     scores = probabilities(table.logits, *pair)
@@ -158,7 +162,9 @@ def _recalibrated(
     }
 
 
-def _weighed(result: Mapping[str, Any], table: _Table, weighing: Weighing) -> dict[str, Any]:
+def _weighed(
+    result: Mapping[str, Any], table: ValidationTable, weighing: Weighing
+) -> dict[str, Any]:
     """The contract of a specialist's closer looks with the shared weighing."""
     before = CloserLooks.model_validate(result["closer"])
     scores = weighing.probabilities(table.logits, table.closest)
@@ -168,7 +174,7 @@ def _weighed(result: Mapping[str, Any], table: _Table, weighing: Weighing) -> di
     return {"closer": contract}
 
 
-def _validation(run: Run) -> _Table:
+def _validation(run: Run) -> ValidationTable:
     """Read the predictions of a specialist for its validation pictures."""
     table = pd.read_csv(run.folder / PREDICTIONS, dtype={"study": str})
     table = table[table["split"].isin(("val", SHIFTED))]
@@ -178,7 +184,7 @@ def _validation(run: Run) -> _Table:
     plain = (table["split"] == "val").to_numpy(bool)
     # The views of a picture are in consecutive order.
     views = np.where(plain, 0, 1 + table.groupby(["split", "path"]).cumcount().to_numpy())
-    return _Table(
+    return ValidationTable(
         view_keys(table["study"].fillna("").to_numpy(str), views),
         plain,
         table["label"].to_numpy(np.float32),

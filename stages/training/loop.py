@@ -1,11 +1,9 @@
-"""The training loop. Lightning Fabric provides device and precision."""
+"""The training loop: epochs, validation, checkpoints."""
 
 from __future__ import annotations
 
 import logging
-import platform
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +15,6 @@ from lightning.fabric import Fabric
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 
-from pipeline import versions_of
 from pipeline.bundle import write_json
 from pipeline.domain import Array
 from pipeline.errors import ConfigError
@@ -29,14 +26,16 @@ from ..data.feature_cache import Views, find_views
 from ..data.mixup import mixup
 from ..network import checkpoint
 from ..network.model import Network
-from ..samples import Index, Sample
-from ..settings import OptimConfig, StageConfig, TrainConfig
+from ..samples import Index
+from ..settings import OptimConfig, StageConfig
 from ..stage_spec import StageSpec
 from ..statistics.metrics import auc
 from .batch_sheet import SHEET, draw_sheet
 from .curves import plot_curves
+from .environment import device_name, make_fabric
 from .loss import Criterion, masked_loss
 from .progress_output import EpochTable
+from .sampling import draw_order, epoch_steps
 
 log = logging.getLogger(__name__)
 BEST, LAST, METRICS = "best.safetensors", "last.safetensors", "metrics.json"
@@ -135,7 +134,7 @@ def train(
     if state.epoch == 0:
         draws = torch.Generator().manual_seed(config.train.seed)
         order = draw_order(learn, optim, draws)
-        data.sources = Sources(config.augment, config.train.seed, stage.speaks_of_fractures)
+        data.sources = Sources(config.augment, config.train.seed, stage.concerns_fractures)
         draw_sheet(run / SHEET, data, order, stage.outputs, config, draws)
         log.info("see %s for examples of training pictures", run / SHEET)
     table = EpochTable(stage.outputs, optim.epochs, epoch_pictures, state.epoch)
@@ -192,7 +191,7 @@ def train_epoch(
     draws = torch.Generator().manual_seed(seed)
     score = Criterion.of(data.targets.numpy(), stage, config, fabric)
     order = draw_order(data.samples, config.optim, draws)
-    data.sources = Sources(config.augment, seed, stage.speaks_of_fractures)
+    data.sources = Sources(config.augment, seed, stage.concerns_fractures)
     learner.model.train()
     losses = []
     source, workers = (
@@ -222,78 +221,6 @@ def train_epoch(
 def _channels_last(maps: Tensor) -> Tensor:
     """The memory layout with the fastest convolutions."""
     return maps.contiguous(memory_format=torch.channels_last)
-
-
-def epoch_steps(samples: Sequence[Sample], config: OptimConfig) -> int:
-    """Batches of one epoch."""
-    return len(draw_order(samples, config, torch.Generator())) // config.batch_size
-
-
-def draw_order(samples: Sequence[Sample], config: OptimConfig, draws: torch.Generator) -> list[int]:
-    """Draw the row numbers of one epoch.
-
-    Args:
-        samples: Rows of the training split.
-        config: Uses ``sampling`` and ``unlabelled_share``: with a share, pictures without a label
-            are drawn without replacement, with lower probability for large origins.
-        draws: Random generator.
-    """
-    if config.sampling == "balanced":
-        return _balanced(samples, draws)
-    order: list[int] = torch.randperm(len(samples), generator=draws).tolist()
-    if config.unlabelled_share is None:
-        return order
-    labelled = [i for i in order if samples[i].label is not None]
-    others = [i for i in order if samples[i].label is None]
-    share = config.unlabelled_share
-    count = min(len(others), round(len(labelled) * share / (1 - share)))
-    sizes = Counter(samples[i].origin for i in others)
-    weights = torch.tensor([sizes[samples[i].origin] ** -0.5 for i in others])
-    if count:
-        drawn = torch.multinomial(weights, count, generator=draws).tolist()
-        labelled += [others[i] for i in drawn]
-    mixed = torch.randperm(len(labelled), generator=draws).tolist()
-    return [labelled[i] for i in mixed]
-
-
-def _balanced(samples: Sequence[Sample], draws: torch.Generator) -> list[int]:
-    """Draw as many fractured as other pictures for every combination of regions."""
-    kinds = [sample.regions for sample in samples]
-    sizes, cells = Counter(kinds), Counter((s.regions, s.label) for s in samples)
-    labels = {kind: len({label for k, label in cells if k == kind}) for kind in sizes}
-    weights = [sizes[s.regions] / labels[s.regions] / cells[s.regions, s.label] for s in samples]
-    drawn = torch.multinomial(torch.tensor(weights), len(samples), True, generator=draws)
-    return drawn.tolist()
-
-
-def make_fabric(config: TrainConfig) -> Fabric:
-    """Set up the device and precision of the settings.
-
-    Raises:
-        ConfigError: The settings require a GPU and there is none.
-    """
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("train.device is cuda, but torch sees no CUDA device")
-    precision: Any = config.precision
-    if precision == "auto":
-        on_gpu = config.device != "cpu" and torch.cuda.is_available()
-        native = torch.cuda.is_bf16_supported() if on_gpu else cpu_has_bf16()
-        precision = "bf16-mixed" if native else "32-true"
-    fabric = Fabric(accelerator=config.device, devices=1, precision=precision)
-    fabric.launch()
-    return fabric
-
-
-def device_name(fabric: Fabric) -> str:
-    """Name of the device of a run."""
-    if fabric.device.type == "cuda":
-        return str(torch.cuda.get_device_name(fabric.device))
-    return f"{fabric.device.type} ({torch.get_num_threads()} threads)"
-
-
-def cpu_has_bf16() -> bool:
-    """Whether the processor supports bfloat16 natively; emulation is slower than float32."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def make_optimizer(
@@ -406,9 +333,3 @@ def resume(run: Path, learner: Learner) -> State:
     checkpoint.unpack(tensors, saved, learner.network, average, learner.optimizer)
     learner.schedule.load_state_dict(saved["schedule"])
     return State(**saved["state"])
-
-
-def versions() -> dict[str, str]:
-    """Versions of the software of a run."""
-    names = ("fxpipe", "torch", "torchvision", "timm", "lightning", "numpy", "pillow")
-    return {"python": platform.python_version(), **versions_of(names)}

@@ -26,7 +26,7 @@ from ..settings import RegionConfig
 from ..statistics.calibration import probabilities, route_labels, route_threshold
 from ..statistics.metrics import share
 from .assessment import route_figures
-from .loop import make_fabric
+from .environment import make_fabric
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from pipeline.errors import ConfigError, UsageError
 from pipeline.preprocess import PreprocessSpec
 from pipeline.progress import Progress, Silent
 
-from ..data.table_size import thin_data
+from ..data.table_size import sample_size_warnings
 from ..network import checkpoint
 from ..network.checkpoint import CONFIG
 from ..network.density import load as load_gate
@@ -34,8 +34,9 @@ from ..samples import Index
 from ..settings import RESNET50, FractureConfig, RegionConfig, StageConfig, StartConfig, differences
 from ..stage_spec import StageSpec, Types, check_types, fracture_stage, label_kind, region_stage
 from .assessment import assess
+from .environment import versions
 from .initial_weights import Initial, find_initial, read_shipped
-from .loop import BEST, LAST, train, versions
+from .loop import BEST, LAST, train
 from .progress_output import kept_log
 from .region_thresholds import check_supported, fit_gate, fit_routes
 
@@ -204,7 +205,7 @@ def _train_and_assess(
 ) -> None:  # fmt: skip
     chosen = ([s for s in index.of(split) if stage.selects(s)] for split in ("train", "val"))
     with kept_log(run):
-        warnings = thin_data(stage, *chosen)
+        warnings = sample_size_warnings(stage, *chosen)
         for warning in warnings:
             log.warning("%s: %s", run, warning)
         train(run, stage, network, fresh, index, preprocess, config, progress)

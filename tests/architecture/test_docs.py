@@ -1,4 +1,4 @@
-"""The documentation: links, the reference, and the commands that it shows."""
+"""Links, reference page and commands of the documentation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 from docs_commands import PAGES, ROOT, shown_commands
-from reference import PAGE, SETTINGS, _keys, reference
+from reference import PAGE, SETTINGS, keys, reference
 
 from pipeline.cli import main
 
@@ -16,44 +16,46 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
-    heads = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+    """Anchors of the headings of a page, in GitHub's format."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_to_a_file_and_a_heading(page):
-    found = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if "//" not in link]
-    for link in found:
+def test_links_lead_to_existing_files_and_headings(page):
+    links = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if "//" not in link]
+    for link in links:
         name, _, anchor = link.partition("#")
         target = page.parent / name if name else page
         assert target.exists(), f"{page.name}: {link}"
         assert not anchor or anchor in anchors(target), f"{page.name}: {link}"
 
 
-def test_readme_is_short_and_names_every_page():
+def test_readme_is_short_and_links_every_page():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) <= 200
     for page in PAGES[1:]:
         assert f"(docs/{page.name})" in readme
 
 
-def test_the_reference_is_that_of_the_code():
+def test_reference_page_is_up_to_date():
     assert PAGE.read_text(encoding="utf-8") == reference(), "run `make reference`"
 
 
 @pytest.mark.parametrize("title", SETTINGS)
-def test_every_setting_has_a_meaning(title):
-    assert [key for key, _, meaning in _keys(SETTINGS[title][1]) if not meaning] == []
+def test_every_setting_is_described(title):
+    assert [key for key, _, meaning in keys(SETTINGS[title][1]) if not meaning] == []
 
 
-@pytest.mark.parametrize(("page", "words"), shown_commands(), ids=lambda value: str(value)[:60])
-def test_commands_shown_have_these_options(page, words):
+@pytest.mark.parametrize(
+    ("page", "command_line"), shown_commands(), ids=lambda value: str(value)[:60]
+)
+def test_documented_options_exist(page, command_line):
     command: click.Command | None = main
     context = click.Context(main, info_name="fxpipe")
-    rest = list(words[1:])
+    arguments = list(command_line[1:])
     while isinstance(command, click.Group):
-        assert rest, f"{page}: {' '.join(words)}"
-        command = command.get_command(context, rest.pop(0))
-    assert command is not None, f"{page}: {' '.join(words)}: not a command"
-    command.make_parser(click.Context(command)).parse_args(rest)  # raises on an unknown option
+        assert arguments, f"{page}: {' '.join(command_line)}"
+        command = command.get_command(context, arguments.pop(0))
+    assert command is not None, f"{page}: {' '.join(command_line)}: not a command"
+    command.make_parser(click.Context(command)).parse_args(arguments)  # raises on an unknown option

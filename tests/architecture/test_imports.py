@@ -1,4 +1,4 @@
-"""Who may import whom: rules 1 to 4 of the design, read from the syntax trees."""
+"""Rules 1 to 4 of the design on imports, checked in the syntax trees."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ PIPELINE = (
     {"preprocess"},
     {"framing"},
     {"tissue", "not_radiograph", "outcome_json"},
-    {"domain", "source", "errors", "timing", "ordered_pool", "threaded_pipeline", "submissions"}
-    | {"row_bands", "lock", "spreadsheet", "atomic"},
+    {"domain", "outcome", "source", "errors", "timing", "ordered_pool", "threaded_pipeline"}
+    | {"submissions", "row_bands", "lock", "spreadsheet", "atomic"},
     {"regions"},
 )
 STAGES = (
@@ -45,7 +45,7 @@ LAYERS = {"pipeline": PIPELINE, "stages": STAGES}
 
 
 def imports(tree: ast.AST, package: str) -> Iterator[tuple[int, str, bool]]:
-    """(line, absolute module, whether it was written relatively) of every import."""
+    """(line, absolute module name, whether it is a relative import) of every import."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -69,42 +69,46 @@ def layer_of(module: str) -> int | None:
 
 
 def faults(file: Path, text: str) -> list[str]:
-    """Every broken rule of one source file, named by its path below the root."""
+    """Violations of the rules in one source file; ``file`` is its path below the root."""
     module = ".".join(file.with_suffix("").parts)
     package = ".".join(file.parent.parts)
     in_cli = file.parts[:2] == ("pipeline", "cli")
-    found = []
+    violations = []
     for line, target, relative in imports(ast.parse(text), package):
         place = f"{file}:{line}"
         top = target.split(".")[0]
         if file.parts[0] == "pipeline" and top in FORBIDDEN_IN_PIPELINE:
             if not in_cli:
-                found.append(f"{place}: rule 1: pipeline imports {target}")
+                violations.append(f"{place}: rule 1: pipeline imports {target}")
             elif top != "stages":
-                found.append(f"{place}: rule 1: the cli imports {target}, not through stages")
+                violations.append(
+                    f"{place}: rule 1: the cli imports {target}, expected only stages"
+                )
         if file.parts[0] == "stages" and target.startswith("pipeline.cli"):
-            found.append(f"{place}: rule 2: stages imports {target}")
+            violations.append(f"{place}: rule 2: stages imports {target}")
         here, there = layer_of(module), layer_of(target)
         same_package = top == file.parts[0]
         if here is not None and there is not None and there < here and same_package:
-            found.append(f"{place}: rule 3: {module} imports {target}, which lies above it")
+            violations.append(
+                f"{place}: rule 3: {module} imports {target}, which is in a higher layer"
+            )
         if top == file.parts[0] and not relative:
-            found.append(f"{place}: rule 4: {target} is absolute inside its own package")
+            violations.append(f"{place}: rule 4: {target} must be a relative import")
     if in_cli:
-        found += [
-            f"{file}:{node.lineno}: rule 1: stages is imported at the top, wanted lazily"
+        violations += [
+            f"{file}:{node.lineno}: rule 1: stages is imported at the top of the module"
             for node in ast.parse(text).body
             for _, target, _ in imports(node, package)
             if isinstance(node, ast.Import | ast.ImportFrom) and target.startswith("stages")
         ]
-    return found
+    return violations
 
 
 def sources() -> list[Path]:
     return sorted(
         path.relative_to(ROOT)
-        for half in ("pipeline", "stages")
-        for path in (ROOT / half).rglob("*.py")
+        for package_name in ("pipeline", "stages")
+        for path in (ROOT / package_name).rglob("*.py")
     )
 
 
@@ -113,7 +117,7 @@ def test_all_sources_are_checked():
 
 
 @pytest.mark.parametrize("file", sources(), ids=str)
-def test_imports_point_the_right_way(file):
+def test_imports_follow_the_rules(file):
     assert faults(file, (ROOT / file).read_text(encoding="utf-8")) == []
 
 
@@ -123,7 +127,7 @@ def test_every_module_has_a_layer(file):
         assert layer_of(".".join(file.with_suffix("").parts)) is not None, "add it to the layers"
 
 
-def test_layers_have_no_entries_without_a_module():
+def test_every_entry_of_a_layer_is_a_module():
     for package, layers in LAYERS.items():
         existing = {file.parts[1].removesuffix(".py") for file in sources()
                     if file.parts[0] == package}  # fmt: skip
@@ -148,7 +152,7 @@ def test_layers_have_no_entries_without_a_module():
         ("stages/data/index.py", "from stages.samples import Sample", "rule 4"),
     ],
 )
-def test_planted_violations_are_caught(file, text, rule):
+def test_violations_are_detected(file, text, rule):
     assert [fault.split(": ")[1] for fault in faults(Path(file), text)][:1] == [rule]
 
 
@@ -161,11 +165,11 @@ def test_planted_violations_are_caught(file, text, rule):
         ("pipeline/io/dicom.py", "from ..domain import XrayImage\nfrom .sniff import sniff"),
     ],
 )
-def test_what_is_allowed_passes(file, text):
+def test_valid_imports_pass(file, text):
     assert faults(Path(file), text) == []
 
 
-def test_the_documentation_shows_these_layers():
+def test_documentation_lists_the_same_layers():
     page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     for package, layers in LAYERS.items():
         _, _, rest = page.partition(f"## Layers of `{package}/`")

@@ -1,4 +1,4 @@
-"""What only one file may do, so that nobody writes a second copy of it."""
+"""Operations that only one module may contain, so that there is one implementation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PLACES = {
 
 
 @pytest.mark.parametrize(("pattern", "place"), PLACES.items())
-def test_it_is_in_one_place(pattern, place):
-    found = [
+def test_operation_is_in_one_module(pattern, place):
+    files = [
         path.relative_to(ROOT).as_posix()
-        for half in ("pipeline", "stages")
-        for path in sorted((ROOT / half).rglob("*.py"))
+        for package in ("pipeline", "stages")
+        for path in sorted((ROOT / package).rglob("*.py"))
         if re.search(pattern, path.read_text(encoding="utf-8"))
     ]
-    assert found == [place]
+    assert files == [place]

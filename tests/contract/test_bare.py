@@ -1,4 +1,4 @@
-"""Every command where none of the extras is installed: it works, or says which one it wants."""
+"""Every command without the optional extras: it works, or names the extra that it needs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import click
 import pytest
-from bundles import write_bundles, write_png
+from bundles import write_png
+from command_line import run_python
 from layouts import draw
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from tables import sample
+from tiny_networks import write_bundles
 
-from pipeline.cli import _COMMANDS
+from pipeline.cli import main
 from stages.data.index import write_index
 
 ROOT = Path(__file__).parents[2]
@@ -36,21 +39,21 @@ class Bare(PathFinder):
 
 sys.meta_path[:] = [Bare if finder is PathFinder else finder for finder in sys.meta_path]
 """
-WALK = """
+RUN_ALL = """
 import json, sys
 from click.testing import CliRunner
 from pipeline.cli import main
 
 if __name__ == "__main__":
-    told = []
+    rows = []
     for words in json.load(sys.stdin):
         result = CliRunner().invoke(main, words)
         broken = result.exception is not None and not isinstance(result.exception, SystemExit)
-        told.append([result.exit_code, result.output, repr(result.exception) if broken else ""])
-    print(json.dumps(told))
+        rows.append([result.exit_code, result.output, repr(result.exception) if broken else ""])
+    print(json.dumps(rows))
 """
 TABLE, WEIGHTS = ("--index", "index.csv"), ("--weights", "weights")
-WALKED = {
+COMMAND_LINES = {
     ("run", "--input", "in", "--device", "cpu"): "",
     ("run", "--input", "in", "--device", "cpu", "--dicom-out", "objects"): "dicom",
     ("run", "--input", "in", "--device", "cpu", "--parquet"): "parquet",
@@ -77,13 +80,13 @@ WALKED = {
     ("doctor",): "",
     ("schema",): "",
 }
-"""What each command wants; nothing where it works."""
+"""The extra that each command needs; empty if it works without extras."""
 
 
 def modules_of(extras: tuple[str, ...]) -> list[str]:
-    """What the packages of some extras are imported as."""
+    """Importable top-level modules of the packages of some extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = {
+    required = {
         canonicalize_name(Requirement(text).name)
         for extra in extras
         for text in project["optional-dependencies"][extra]
@@ -92,19 +95,19 @@ def modules_of(extras: tuple[str, ...]) -> list[str]:
     return sorted(
         module
         for module, packages in packages_distributions().items()
-        if wanted & {canonicalize_name(package) for package in packages}
+        if required & {canonicalize_name(package) for package in packages}
     )
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory) -> dict[tuple[str, ...], tuple[int, str, str]]:
-    """Exit code, output and what broke, of every line of the walk."""
+def results(tmp_path_factory) -> dict[tuple[str, ...], tuple[int, str, str]]:
+    """Exit code, output and unexpected exception of every command line."""
     home = tmp_path_factory.mktemp("bare")
     hidden = modules_of(("train", "evaluate", "dicom", "parquet", "sign"))
     assert {"torch", "sklearn", "onnx", "highdicom", "pyarrow", "cryptography"} <= set(hidden)
     (home / "path").mkdir()
     (home / "path/sitecustomize.py").write_text(HIDE.format(hidden=hidden))
-    (home / "walk.py").write_text(WALK)
+    (home / "run_all.py").write_text(RUN_ALL)
     (home / "key.pem").write_text("no key")
     write_bundles(home / "weights")
     picture = write_png(home / "in/a.png", {"hand": 0.9}, {"hand": 0.9})
@@ -113,16 +116,16 @@ def told(tmp_path_factory) -> dict[tuple[str, ...], tuple[int, str, str]]:
         draw(home / "classes" / ("fractured" if n % 2 else "normal") / f"{n}.png", n)
     path = os.pathsep.join((str(home / "path"), str(ROOT)))
     done = subprocess.run(
-        [sys.executable, "walk.py"], input=json.dumps(list(WALKED)), cwd=home,
+        [sys.executable, "run_all.py"], input=json.dumps(list(COMMAND_LINES)), cwd=home,
         env={**os.environ, "PYTHONPATH": path, "COLUMNS": "200"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
-    return {words: tuple(row) for words, row in zip(WALKED, said, strict=True)}
+    rows = json.loads(done.stdout.splitlines()[-1])
+    return {words: tuple(row) for words, row in zip(COMMAND_LINES, rows, strict=True)}
 
 
-def test_extra_evaluate_needs_nothing_of_extra_train():
+def test_extra_evaluate_does_not_need_extra_train():
     modules = [
         "stages.bundles.model_cards", "stages.data.adapters.layouts", "stages.data.audit_page",
         "stages.evaluation.evaluate", "stages.evaluation.shift_sheet", "stages.export.ensemble",
@@ -131,20 +134,19 @@ def test_extra_evaluate_needs_nothing_of_extra_train():
     hidden = modules_of(("train",))
     assert {"torch", "timm", "lightning"} <= set(hidden)
     code = "\n".join([HIDE.format(hidden=hidden), *(f"import {module}" for module in modules)])
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    done = run_python(code)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_walk_leaves_no_command_out():
-    assert {words[0] for words in WALKED} == set(_COMMANDS)
+def test_every_command_is_run():
+    assert {words[0] for words in COMMAND_LINES} == set(main.list_commands(click.Context(main)))
 
 
-@pytest.mark.parametrize(("words", "extra"), WALKED.items(), ids=lambda x: " ".join(x[:2]) or "-")
-def test_it_works_or_names_the_extra(told, words, extra):
-    code, output, broken = told[words]
+@pytest.mark.parametrize(
+    ("words", "extra"), COMMAND_LINES.items(), ids=lambda x: " ".join(x[:2]) or "-"
+)
+def test_command_works_or_names_the_extra(results, words, extra):
+    code, output, broken = results[words]
     assert not broken, output
     if extra:
         assert code == 3, output

@@ -1,4 +1,4 @@
-"""``fxpipe audit``: exit codes, files and words."""
+"""``fxpipe audit``: exit codes, files and messages."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from command_line import fxpipe
 from PIL import Image
 from tables import sample
 
-from pipeline.cli import main
 from stages.data.index import write_index
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -20,7 +19,7 @@ NAMES = ("IMG0000049.jpg", "IMG0000346.jpg", "IMG0000511.jpg")
 
 @pytest.fixture
 def table(tmp_path):
-    """A clean table of three radiographs, one a split."""
+    """A table without leaks: three radiographs, one in each split."""
     rows = []
     for name, split in zip(NAMES, ("train", "val", "test"), strict=True):
         shutil.copy(SAMPLES / name, tmp_path / name)
@@ -29,12 +28,12 @@ def table(tmp_path):
     return tmp_path / "index.csv"
 
 
-def fxpipe(*words):
-    return CliRunner().invoke(main, ["audit", *map(str, words)], catch_exceptions=False)
+def audit(*words):
+    return fxpipe("audit", *words)
 
 
-def test_a_clean_table_is_0_and_leaves_three_files(table, tmp_path):
-    result = fxpipe("--index", table, "--output", tmp_path / "audit", "--quiet")
+def test_table_without_leaks_exits_0_and_writes_three_files(table, tmp_path):
+    result = audit("--index", table, "--output", tmp_path / "audit", "--quiet")
     assert result.exit_code == 0, result.output
     assert "no leak was found" in result.stdout
     assert "test: 0 of 1 pictures (0.0%) are in train too" in result.stdout
@@ -43,13 +42,13 @@ def test_a_clean_table_is_0_and_leaves_three_files(table, tmp_path):
     assert files == {"audit.html", "pairs.csv", "audit.json"}
 
 
-def test_a_leak_is_1_and_told_in_words(table, tmp_path):
+def test_leak_exits_1_and_is_reported(table, tmp_path):
     with Image.open(SAMPLES / NAMES[0]) as image:
         image.convert("L").rotate(180).resize((200, 200)).save(tmp_path / "copy.jpg", quality=50)
     line = table.read_text().splitlines()[1].replace("train", "test")
     line = line.replace(NAMES[0], "copy.jpg")
     table.write_text(table.read_text() + line + "\n")
-    result = fxpipe("--index", table, "--output", tmp_path / "audit")
+    result = audit("--index", table, "--output", tmp_path / "audit")
     assert result.exit_code == 1
     assert "test: 1 of 2 pictures (50.0%) are in train too" in result.stdout
     assert "the splits leak" in result.stdout
@@ -57,22 +56,22 @@ def test_a_leak_is_1_and_told_in_words(table, tmp_path):
     assert counts["leaks"] == {"near duplicate": 1}
 
 
-def test_a_missing_picture_is_1_and_named(table, tmp_path):
+def test_missing_picture_exits_1_and_is_named(table, tmp_path):
     (tmp_path / NAMES[2]).unlink()
-    result = fxpipe("--index", table, "--output", tmp_path / "audit")
+    result = audit("--index", table, "--output", tmp_path / "audit")
     assert result.exit_code == 1
     assert "1 unreadable" in result.stdout
     assert NAMES[2] in (tmp_path / "audit" / "pairs.csv").read_text()
 
 
-def test_no_table_is_2(tmp_path):
-    result = fxpipe("--index", tmp_path / "none.csv")
+def test_missing_table_exits_2(tmp_path):
+    result = audit("--index", tmp_path / "none.csv")
     assert result.exit_code == 2
     assert "none.csv" in result.stderr
     assert "hint:" in result.stderr
 
 
-def test_the_defaults_are_those_of_the_project_folder(table, tmp_path, monkeypatch):
+def test_default_paths_are_in_the_working_folder(table, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert fxpipe().exit_code == 0
+    assert audit().exit_code == 0
     assert (tmp_path / "audit" / "audit.html").is_file()

@@ -1,4 +1,4 @@
-"""``fxpipe calibrate`` and ``fxpipe cards`` on the small project."""
+"""``fxpipe calibrate`` and ``fxpipe cards`` on the small trained project."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import shutil
 import numpy as np
 import onnx
 import pytest
-from bundles import for_all, standard_specs, write_bundles, write_png
+from bundles import for_all, standard_specs, write_png
 from click.testing import CliRunner
+from command_line import fxpipe
 from onnx import numpy_helper
 from tables import sample
+from tiny_networks import write_bundles
 
 from pipeline.bundle import Estimate, read_contract
 from pipeline.cli import main
@@ -24,10 +26,6 @@ from stages.data.index import write_index
 from stages.evaluation.headlines import words
 
 
-def fxpipe(*words):
-    return CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
-
-
 def contract(weights, name, precision):
     graph = onnx.load(weights / name / f"{precision}.onnx")
     metadata = {prop.key: prop.value for prop in graph.metadata_props}
@@ -36,7 +34,7 @@ def contract(weights, name, precision):
 
 @pytest.fixture(scope="module")
 def calibrated(project, tmp_path_factory):
-    """Calibrated on the training split, the only one here with enough of both labels."""
+    """Weights calibrated on the training split, the only one with enough pictures per label."""
     target = tmp_path_factory.mktemp("calibrated") / "weights"
     result = fxpipe(
         *("calibrate", "--input", project / "index.csv", "--split", "train", "--quiet"),
@@ -46,7 +44,7 @@ def calibrated(project, tmp_path_factory):
     return target, result.output
 
 
-def test_thresholds_move_and_no_weight_does(project, calibrated):
+def test_calibration_changes_thresholds_and_no_weights(project, calibrated):
     target, _ = calibrated
     for entry in read_manifest(target).bundles:
         old, was = contract(project / "weights", entry.name, entry.precision)
@@ -67,7 +65,7 @@ def test_thresholds_move_and_no_weight_does(project, calibrated):
             assert spec == was
 
 
-def test_rows_that_were_seen_in_training_are_told(calibrated, project, tmp_path):
+def test_use_of_training_rows_is_reported(calibrated, project, tmp_path):
     _, output = calibrated
     assert output.count("warning: ") >= 1
     for word in ("split train was used to train trunk", "-hand"):
@@ -86,7 +84,7 @@ def test_rows_that_were_seen_in_training_are_told(calibrated, project, tmp_path)
     assert "was used to train" not in result.output
 
 
-def test_a_calibration_of_several_regions_says_that_it_is_one(calibrated):
+def test_shared_calibration_of_regions_is_reported(calibrated):
     target, output = calibrated
     shared = [line for line in output.splitlines() if "temperature" in line]
     assert len(shared) > 1
@@ -103,7 +101,7 @@ def test_a_calibration_of_several_regions_says_that_it_is_one(calibrated):
     assert "Temperature and bias are shared by " in card
 
 
-def test_run_takes_the_new_folder(data, calibrated, tmp_path):
+def test_run_uses_the_new_folder(data, calibrated, tmp_path):
     target, output = calibrated
     assert f"--weights {target}" in output
     result = fxpipe(
@@ -113,7 +111,7 @@ def test_run_takes_the_new_folder(data, calibrated, tmp_path):
     assert result.exit_code == 0
 
 
-def test_the_probability_is_that_of_the_new_contract(project, calibrated):
+def test_graph_uses_temperature_and_bias_of_the_new_contract(project, calibrated):
     target, _ = calibrated
     weights = load_bundles(target, RunConfig(precision="fp32", looks=1))
     stage = weights.fracture["hand"]
@@ -136,7 +134,7 @@ def test_points_only_keeps_the_probabilities(project, tmp_path):
     assert (spec.temperature, spec.bias) == (was.temperature, was.bias)
 
 
-def test_one_for_all_regions_is_calibrated_by_itself_on_every_labelled_picture(tmp_path):
+def test_specialist_for_all_regions_is_calibrated_separately_on_all_labelled_pictures(tmp_path):
     samples = []
     for n in range(40):
         label = n % 2
@@ -164,11 +162,11 @@ def test_one_for_all_regions_is_calibrated_by_itself_on_every_labelled_picture(t
     [
         (("--output", "{weights}"), 2, "the folder is not empty"),
         (("--split", "val", "--output", "{new}"), 2, "too few labelled pictures in split val"),
-        (("--output", "{new}", "--input", "nowhere.csv"), 2, "found 2 of them, wanted one"),
+        (("--output", "{new}", "--input", "nowhere.csv"), 2, "given 2 times"),
         (("--sensitivity", "1.5", "--output", "{new}"), 2, "1.5"),
     ],
 )
-def test_wrong_usage_is_told(project, tmp_path, words, code, message):
+def test_wrong_usage_is_reported(project, tmp_path, words, code, message):
     places = {"weights": project / "weights", "new": tmp_path / "new"}
     result = fxpipe(
         *("calibrate", "--input", project / "index.csv", "--weights", project / "weights"),
@@ -179,7 +177,7 @@ def test_wrong_usage_is_told(project, tmp_path, words, code, message):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_table_that_is_not_there_is_told(project, tmp_path):
+def test_missing_table_is_reported(project, tmp_path):
     result = fxpipe("calibrate", "--input", "nowhere.csv", "--weights", project / "weights")
     assert result.exit_code == 2
     assert "nowhere.csv: cannot be read" in result.output
@@ -190,7 +188,7 @@ def weights(project, tmp_path):
     return shutil.copytree(project / "weights", tmp_path / "weights")
 
 
-def test_every_bundle_gets_a_card_that_says_where_it_comes_from(project, weights):
+def test_every_bundle_gets_a_card_with_its_provenance(project, weights):
     (weights / "NOTICE.md").write_text("## Licence\n\nAs the pictures allow.\n")
     result = fxpipe("cards", "--weights", weights)
     assert result.exit_code == 0
@@ -203,7 +201,7 @@ def test_every_bundle_gets_a_card_that_says_where_it_comes_from(project, weights
         assert spec.provenance.data in card
         assert spec.provenance.counts["train"] in card
         assert "| `optim.batch_size` | 8 |" in card
-        assert "| `preprocess.height_px` | 64 |" in card  # a specialist took it over
+        assert "| `preprocess.height_px` | 64 |" in card  # inherited by a specialist
         warned = any(f"> **Warning**: {words}." in card for words in spec.provenance.warnings)
         assert warned == (spec.kind != "trunk")
         assert card.endswith("As the pictures allow.\n")
@@ -217,7 +215,7 @@ def test_every_bundle_gets_a_card_that_says_where_it_comes_from(project, weights
     assert "> **Warning**, fracture-hand: the validation split has " in gathered
 
 
-def test_the_figures_of_a_card_are_those_of_the_evaluation(project, weights, tmp_path):
+def test_cards_show_the_figures_of_the_evaluation(project, weights, tmp_path):
     fxpipe(
         *("evaluate", "--index", project / "index.csv", "--weights", weights, "--quiet"),
         *("--output", tmp_path / "evaluation"),
@@ -245,15 +243,15 @@ def test_the_figures_of_a_card_are_those_of_the_evaluation(project, weights, tmp
     assert "contains figures for files that are not in" in result.output
 
 
-def test_a_card_shows_all_looks_and_the_first_one_alone(project, weights, tmp_path):
+def test_card_shows_figures_with_all_looks_and_with_one(project, weights, tmp_path):
     index = project / "index.csv"
     files = {}
     for name, looks in (("all", []), ("first", ["--set", "looks=1"])):
-        asked = ("evaluate", "--index", index, "--weights", weights, "--quiet", *looks)
-        assert fxpipe(*asked, "--output", tmp_path / name).exit_code == 0
+        options = ("evaluate", "--index", index, "--weights", weights, "--quiet", *looks)
+        assert fxpipe(*options, "--output", tmp_path / name).exit_code == 0
         files[name] = tmp_path / name / "evaluation.json"
-    told = {name: json.loads(file.read_text()) for name, file in files.items()}
-    assert told["all"]["facts"]["looks"]["hand"] == 4
+    evaluations = {name: json.loads(file.read_text()) for name, file in files.items()}
+    assert evaluations["all"]["facts"]["looks"]["hand"] == 4
     cards = ("cards", "--weights", weights, "--evaluation", files["all"], "--single-look")
     refused = fxpipe(*cards, files["all"])
     assert (refused.exit_code, "expected a single look" in refused.output) == (2, True)
@@ -263,7 +261,7 @@ def test_a_card_shows_all_looks_and_the_first_one_alone(project, weights, tmp_pa
     assert made.exit_code == 0, made.output
     _, spec = contract(weights, "fracture-hand", "fp32")
     card = (weights / "fracture-hand/README.md").read_text()
-    once = told["first"]["fracture"]["hand"]["in view"]["network"]["auc"]
+    once = evaluations["first"]["fracture"]["hand"]["in view"]["network"]["auc"]
     part = card.partition("**With a single look**")[2]
     assert f"| AUC | {words(Estimate(**once))} |" in part
     assert f"the specialist looks {1 + spec.closer.count} times" in card
@@ -274,7 +272,7 @@ def test_a_card_shows_all_looks_and_the_first_one_alone(project, weights, tmp_pa
     assert (weights / "fracture-hand/README.md").read_text() == card
 
 
-def test_cards_refuse_to_lose_figures_of_which_nothing_is_kept(project, weights, tmp_path):
+def test_cards_refuse_to_drop_figures_that_are_not_stored(project, weights, tmp_path):
     fxpipe(
         *("evaluate", "--index", project / "index.csv", "--weights", weights, "--quiet"),
         *("--output", tmp_path / "evaluation"),
@@ -290,7 +288,7 @@ def test_cards_refuse_to_lose_figures_of_which_nothing_is_kept(project, weights,
     assert before == {path: path.read_bytes() for path in weights.rglob("README.md")}
 
 
-def test_figures_of_files_that_were_replaced_go_with_a_warning(project, weights, tmp_path):
+def test_figures_of_replaced_files_are_removed_with_a_warning(project, weights, tmp_path):
     fxpipe(
         *("evaluate", "--index", project / "index.csv", "--weights", weights, "--quiet"),
         *("--output", tmp_path / "evaluation"),

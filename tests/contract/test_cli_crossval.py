@@ -1,4 +1,4 @@
-"""``fxpipe crossval`` as its users meet it."""
+"""``fxpipe crossval`` from the command line."""
 
 from __future__ import annotations
 
@@ -6,18 +6,13 @@ import json
 
 import pandas as pd
 import pytest
-from bundles import write_bundles
-from click.testing import CliRunner
+from command_line import fxpipe
 from conftest import TINY
 from PIL import Image
 from tables import fracatlas_folder
+from tiny_networks import write_bundles
 
-from pipeline.cli import main
 from pipeline.domain import REGIONS
-
-
-def fxpipe(*words):
-    return CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +24,7 @@ def home(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory):
-    """A folder as above whose pictures of every other group come from a machine of its own."""
+    """As ``home``, but the pictures of every second group come from another machine."""
     home = tmp_path_factory.mktemp("machines")
     source = fracatlas_folder(home / "fracatlas", per_cell=20)
     for _, row in pd.read_csv(source / "labels.csv").iterrows():
@@ -50,7 +45,7 @@ def crossval(home, *words):
     )
 
 
-def test_folds_are_trained_once_pooled_and_handed_to_the_specialist(home):
+def test_folds_are_trained_once_and_pooled_and_used_by_the_specialist(home):
     size = [w for s in TINY if "preprocess" in s for w in ("--set", s)]
     region = ("region", "--init", "none", "--output", home / "region", *size)
     first = crossval(home, *region, "--only", "1")
@@ -63,9 +58,11 @@ def test_folds_are_trained_once_pooled_and_handed_to_the_specialist(home):
     assert (home / "region/fold-1/best.safetensors").stat().st_mtime_ns == stamp
     summary = json.loads((home / "region/result.json").read_text())
     pooled = pd.read_csv(home / "region/predictions.csv")
-    held = pd.read_csv(home / "index.csv").query("split == 'test'")["path"].map(lambda p: p[-14:])
+    test_names = (
+        pd.read_csv(home / "index.csv").query("split == 'test'")["path"].map(lambda p: p[-14:])
+    )
     assert summary["pictures"] == len(pooled) > 0
-    assert not set(pooled["path"]) & set(held)
+    assert not set(pooled["path"]) & set(test_names)
 
     hand = ("fracture", "--region", "hand", "--from", home / "region", "--output", home / "hand")
     specialist = crossval(home, *hand, "--only", "1")
@@ -76,13 +73,13 @@ def test_folds_are_trained_once_pooled_and_handed_to_the_specialist(home):
     assert "fold-2: no finished region run" in missing.output
 
 
-def test_a_fold_that_is_not_there_is_wrong_usage(home):
+def test_missing_fold_is_wrong_usage(home):
     result = crossval(home, "region", "--only", "4")
     assert result.exit_code == 2
     assert "there are 3 folds" in result.output
 
 
-def test_an_acquisition_is_left_out_and_its_figures_stand_in_the_cards(machines, tmp_path):
+def test_figures_of_a_held_out_acquisition_are_in_the_cards(machines, tmp_path):
     size = [w for s in TINY if "preprocess" in s for w in ("--set", s)]
     region = ("region", "--init", "none", "--output", machines / "region", *size)
     result = crossval(machines, *region, "--by", "acquisition", "--only", "2")
@@ -116,7 +113,7 @@ def test_an_acquisition_is_left_out_and_its_figures_stand_in_the_cards(machines,
     assert "acquisition" not in (tmp_path / "weights/trunk/README.md").read_text()
 
 
-def test_pictures_of_one_machine_cannot_be_divided_by_acquisition(home):
+def test_pictures_of_one_machine_cannot_be_split_by_acquisition(home):
     result = crossval(home, "region", "--init", "none", "--by", "acquisition")
     assert result.exit_code == 2
     assert "1 acquisition(s) with at least" in result.output

@@ -1,4 +1,4 @@
-"""``fxpipe ensemble``, and every command that takes its folder, on the small project."""
+"""``fxpipe ensemble`` and every command that reads its folder, on the small trained project."""
 
 from __future__ import annotations
 
@@ -6,20 +6,16 @@ import csv
 import json
 
 import pytest
-from bundles import spec, write_bundles
-from click.testing import CliRunner
+from bundles import spec
+from command_line import fxpipe
+from tiny_networks import write_bundles
 
 from pipeline.bundle import Kind
-from pipeline.cli import main
 from pipeline.config import RunConfig
 from pipeline.runtime.session import load_bundles
 from pipeline.weights.manifest import read_manifest
 
 MEMBERS = ("fracture-hand-1", "fracture-hand-2")
-
-
-def fxpipe(*words):
-    return CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +31,8 @@ def calibrated(project, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def made(project, calibrated, tmp_path_factory):
-    """On the training split, the only one here with enough of both labels."""
+def ensemble(project, calibrated, tmp_path_factory):
+    """An ensemble, on the training split, the only one with enough pictures per label."""
     target = tmp_path_factory.mktemp("ensemble") / "weights"
     result = fxpipe(
         *("ensemble", "--region", "hand", "--index", project / "index.csv", "--split", "train"),
@@ -47,8 +43,8 @@ def made(project, calibrated, tmp_path_factory):
     return target, result.output
 
 
-def test_it_says_what_it_made(project, made):
-    target, output = made
+def test_members_and_thresholds_are_reported(project, ensemble):
+    target, output = ensemble
     assert "fracture-hand: the mean of 2 members" in output
     assert f"fracture-hand-1: fracture-hand of {project / 'weights'}" in output
     assert "sensitive: threshold 0." in output
@@ -62,8 +58,8 @@ def test_it_says_what_it_made(project, made):
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp16", "fp32"])
-def test_every_precision_opens_with_the_same_thresholds(made, precision):
-    target, _ = made
+def test_every_precision_has_the_same_thresholds(ensemble, precision):
+    target, _ = ensemble
     weights = load_bundles(target, RunConfig(device="cpu", precision=precision))
     spec = weights.fracture["hand"].spec
     assert tuple(spec.members) == MEMBERS
@@ -72,8 +68,8 @@ def test_every_precision_opens_with_the_same_thresholds(made, precision):
     assert spec.operating_points == reference.fracture["hand"].spec.operating_points
 
 
-def test_run_and_evaluate_agree_and_name_every_file(project, data, made, tmp_path):
-    target, _ = made
+def test_run_and_evaluate_agree_and_list_every_file(project, data, ensemble, tmp_path):
+    target, _ = ensemble
     result = fxpipe(
         *("evaluate", "--index", project / "index.csv", "--weights", target, "--quiet"),
         *("--output", tmp_path / "evaluation", "--split", "all", "--device", "cpu"),
@@ -103,8 +99,8 @@ def test_run_and_evaluate_agree_and_name_every_file(project, data, made, tmp_pat
         assert predicted[row["path"]]["peak_x_hand"]
 
 
-def test_calibrate_and_cards_take_the_folder(project, made, tmp_path):
-    target, _ = made
+def test_calibrate_and_cards_use_the_folder(project, ensemble, tmp_path):
+    target, _ = ensemble
     result = fxpipe(
         *("calibrate", "--input", project / "index.csv", "--split", "train", "--quiet"),
         *("--weights", target, "--output", tmp_path / "weights"),
@@ -119,7 +115,7 @@ def test_calibrate_and_cards_take_the_folder(project, made, tmp_path):
     calibrated = load_bundles(tmp_path / "weights", RunConfig(device="cpu"))
     hand, elbow = (calibrated.fracture[region].spec for region in ("hand", "elbow"))
     assert hand.temperature != (1.0,)
-    assert hand.temperature != elbow.temperature  # log odds of another kind
+    assert hand.temperature != elbow.temperature  # log odds of a different scale
     result = fxpipe(
         *("evaluate", "--index", project / "index.csv", "--weights", tmp_path / "weights"),
         *("--output", tmp_path / "evaluation", "--quiet", "--device", "cpu"),
@@ -169,7 +165,7 @@ def test_calibrate_and_cards_take_the_folder(project, made, tmp_path):
         ((), 2, "--member"),
     ],
 )
-def test_wrong_usage_is_told(project, calibrated, tmp_path, words, code, message):
+def test_wrong_usage_is_reported(project, calibrated, tmp_path, words, code, message):
     mura = spec("fracture-hand", Kind.FRACTURE, input="image", trunk=None, target="abnormality")
     places = {
         "weights": project / "weights",
@@ -185,10 +181,10 @@ def test_wrong_usage_is_told(project, calibrated, tmp_path, words, code, message
     assert not (tmp_path / "new").exists()
 
 
-def test_a_specialist_exported_into_it_takes_the_place_of_the_ensemble(project, made, tmp_path):
+def test_exported_specialist_replaces_the_ensemble(project, ensemble, tmp_path):
     import shutil
 
-    target, _ = made
+    target, _ = ensemble
     weights = shutil.copytree(target, tmp_path / "weights")
     result = fxpipe(
         *("export", "--run", project / "runs/hand", "--index", project / "index.csv"),
@@ -203,8 +199,8 @@ def test_a_specialist_exported_into_it_takes_the_place_of_the_ensemble(project, 
     assert opened.fracture["hand"].spec.kind is Kind.FRACTURE
 
 
-def test_training_goes_on_from_a_member_and_not_from_the_ensemble(project, made, tmp_path):
-    target, _ = made
+def test_training_cannot_start_from_an_ensemble(project, ensemble, tmp_path):
+    target, _ = ensemble
     result = fxpipe(
         *("train-stage", "fracture", "--region", "hand", "--index", project / "index.csv"),
         *("--from", target, "--output", tmp_path / "run", "--quiet"),

@@ -1,4 +1,4 @@
-"""``fxpipe evaluate`` on pictures with headers: with them and by the pixels alone."""
+"""``fxpipe evaluate`` on pictures with headers: figures with and without their header."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from bundles import paint, write_bundles, write_png
-from click.testing import CliRunner
+from bundles import paint, write_png
+from command_line import fxpipe
 from factories import dicom, dicom_file
 from tables import sample
+from tiny_networks import write_bundles
 
-from pipeline.cli import main
 from pipeline.config import RunConfig
 from pipeline.engine import run
 from pipeline.runtime.session import load_bundles
 from stages.data.index import write_index
 
-# Name, header, what the router sees, what is in view.
+# Name, body part in the header, regions that the router detects, regions in view.
 PICTURES = (
     ("chest", "CHEST", {"shoulder": 0.9}, "none"),
     ("hand", "HAND", {"hand": 0.48}, "hand"),
@@ -32,9 +32,9 @@ PICTURES = (
 def place(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("headers")
     rows = []
-    for name, part, shown, regions in PICTURES:
+    for name, part, painted, regions in PICTURES:
         path = home / f"{name}.dcm"
-        pixels = paint(shown, {"hand": 0.6})
+        pixels = paint(painted, {"hand": 0.6})
         path.write_bytes(dicom_file(dicom(pixels, bits=8, BodyPartExamined=part)))
         rows.append(sample(str(path), split="test", regions=regions, label=0))
     path = write_png(home / "plain.png", {"hand": 0.48}, {})
@@ -47,16 +47,17 @@ def place(tmp_path_factory) -> Path:
 
 
 def evaluate(place: Path, output: Path, *words: str) -> tuple[str, dict, pd.DataFrame]:
-    command = ["evaluate", "--index", place / "index.csv", "--weights", place / "weights",
-               "--output", output, "--device", "cpu", *words]  # fmt: skip
-    result = CliRunner().invoke(main, [str(part) for part in command], catch_exceptions=False)
+    result = fxpipe(
+        *("evaluate", "--index", place / "index.csv", "--weights", place / "weights"),
+        *("--output", output, "--device", "cpu", *words),
+    )
     assert result.exit_code == 0, result.output
     figures = json.loads((output / "evaluation.json").read_text())
     table = pd.read_csv(output / "predictions.csv", keep_default_na=False)
     return result.stdout, figures, table.set_index("path")
 
 
-def test_figures_with_and_without_stand_side_by_side(place, tmp_path):
+def test_figures_with_and_without_header_are_compared(place, tmp_path):
     printed, figures, table = evaluate(place, tmp_path)
     assert table["header_effect"].to_dict() == {
         "chest.dcm": "vetoed", "hand.dcm": "helped", "elbow.dcm": "agreed",
@@ -64,9 +65,9 @@ def test_figures_with_and_without_stand_side_by_side(place, tmp_path):
     }  # fmt: skip
     assert table["header_says"]["plain.png"] == ""
     assert (table["fired_alone"]["chest.dcm"], table["fired"]["chest.dcm"]) == ("shoulder", "")
-    chapter = figures["header"]
-    assert chapter["pictures"] == 5
-    refused = chapter["unsupported_refused"]
+    header = figures["header"]
+    assert header["pictures"] == 5
+    refused = header["unsupported_refused"]
     assert (refused["pixels alone"]["value"], refused["with header"]["value"]) == (0.5, 1.0)
     assert "pictures with a header " in printed
     assert "too optimistic" in printed
@@ -76,7 +77,7 @@ def test_figures_with_and_without_stand_side_by_side(place, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["combine", "ignore"])
-def test_every_row_says_what_fxpipe_run_says(place, tmp_path, how):
+def test_every_row_matches_fxpipe_run(place, tmp_path, how):
     config = RunConfig(device="cpu", header=how)
     _, figures, table = evaluate(place, tmp_path, "--set", f"header={how}", "--quiet")
     outcomes = run([place / name for name in table.index], load_bundles(place / "weights", config),

@@ -1,23 +1,21 @@
-"""``fxpipe export --fused``, and every command that takes its folder or refuses to."""
+"""``fxpipe export --fused``, and every command that accepts or refuses its folder."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from bundles import paint, standard_specs, write_bundles
-from click.testing import CliRunner
+from bundles import paint, standard_specs
+from command_line import fxpipe, run_python
 from PIL import Image
 from tables import sample
+from tiny_networks import write_bundles
 
-from pipeline.cli import main
 from pipeline.config import RunConfig
 from pipeline.domain import REGIONS
 from pipeline.progress import Silent
@@ -33,13 +31,9 @@ WEIGHTS, SAMPLES = ROOT / "weights", ROOT / "samples"
 SECTION = "## One graph for another host"
 
 
-def fxpipe(*words):
-    return CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
-
-
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory):
-    """The shipped int8 weights, fused in a process of its own that says what it imported."""
+    """The shipped int8 weights, fused in a separate process that checks its imports."""
     home = tmp_path_factory.mktemp("shipped")
     words = ["export", "--fused", "--precision", "int8", "--triton", "models"]
     words += ["--weights", str(WEIGHTS)]
@@ -50,26 +44,23 @@ def shipped(tmp_path_factory):
         "assert 'torch' not in sys.modules\n"
         "sys.exit(code)"
     )
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=home, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    result = run_python(code, cwd=home)
     assert result.returncode == 0, result.stderr
     return home, result.stdout
 
 
 def rows(weights, source, output, code=1):
-    """The table of a run, by path, without the time that it took; one sample is truncated."""
+    """Rows of a run by path, without the elapsed time; one of the samples is truncated."""
     result = fxpipe(
         *("run", "--input", source, "--weights", weights, "--output", output, "--quiet"),
-        *("--device", "cpu", "--set", "looks=1"),  # as often as a fused graph
+        *("--device", "cpu", "--set", "looks=1"),  # like a fused graph
     )
     assert result.exit_code == code, result.output
     with (output / "results.csv").open(newline="", encoding="utf-8") as file:
         return {row.pop("path"): {**row, "elapsed_ms": ""} for row in csv.DictReader(file)}
 
 
-def test_the_shipped_weights_are_fused_without_a_run_and_without_torch(shipped):
+def test_shipped_weights_are_fused_without_training_run_and_torch(shipped):
     home, output = shipped
     (line,) = [line for line in output.splitlines() if line.startswith("fused int8: ")]
     assert re.match(r"fused int8: 15 pictures, \|Δprobability\| max 0\.000", line)
@@ -80,7 +71,7 @@ def test_the_shipped_weights_are_fused_without_a_run_and_without_torch(shipped):
     }
 
 
-def test_run_gives_the_same_rows(shipped, tmp_path):
+def test_run_has_the_same_rows(shipped, tmp_path):
     home, _ = shipped
     (entry,) = read_manifest(home / "fused").bundles
     staged = rows(WEIGHTS, SAMPLES, tmp_path / "staged")
@@ -99,29 +90,26 @@ def test_run_gives_the_same_rows(shipped, tmp_path):
                 assert value == other[name], (path, name)
 
 
-def test_the_lines_of_the_page_run_and_print_what_it_shows(shipped, tmp_path):
+def test_example_in_the_documentation_prints_the_shown_output(shipped, tmp_path):
     home, _ = shipped
     page = (ROOT / "docs/weights.md").read_text(encoding="utf-8")
-    told = page.split(SECTION)[1].split("\n## ")[0]
-    code, shown = re.search(r"```python\n(.*?)```\s+```\n(.*?)```", told, re.DOTALL).groups()
+    section = page.split(SECTION)[1].split("\n## ")[0]
+    code, output = re.search(r"```python\n(.*?)```\s+```\n(.*?)```", section, re.DOTALL).groups()
     assert len([line for line in code.splitlines() if line]) == 10
     (tmp_path / "fused").symlink_to(home / "fused")
     (tmp_path / "samples").symlink_to(SAMPLES)
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    result = run_python(code, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     number = re.compile(r"\d\.\d+")
-    assert number.sub("", result.stdout) == number.sub("", shown)
-    found, wanted = (np.array(number.findall(text), float) for text in (result.stdout, shown))
-    np.testing.assert_allclose(found, wanted, atol=0.01)  # processors round in ways of their own
+    assert number.sub("", result.stdout) == number.sub("", output)
+    actual, expected = (np.array(number.findall(text), float) for text in (result.stdout, output))
+    np.testing.assert_allclose(actual, expected, atol=0.01)  # processors round differently
     (row,) = rows(home / "fused", SAMPLES / "IMG0001380.jpg", tmp_path / "out", code=0).values()
-    assert float(row["p_hand"]) == pytest.approx(found[1], abs=1e-3)
-    assert float(row["probability_hand"]) == pytest.approx(found[4], abs=1e-3)
+    assert float(row["p_hand"]) == pytest.approx(actual[1], abs=1e-3)
+    assert float(row["probability_hand"]) == pytest.approx(actual[4], abs=1e-3)
 
 
-def test_triton_gets_a_model_of_the_same_file(shipped):
+def test_triton_model_is_the_same_file(shipped):
     home, output = shipped
     model = home / "models/fxpipe"
     assert "`tritonserver --model-repository models`" in output
@@ -137,19 +125,19 @@ def test_triton_gets_a_model_of_the_same_file(shipped):
         r'(input|output) \{\n  name: "(\w+)"\n  data_type: TYPE_FP32\n  dims: \[ ([\d, ]+) \]\n'
         r"(?:  reshape \{ shape: \[ \] \}\n)?\}"
     )
-    told = {(kind, name): dims for kind, name, dims in re.findall(port, text)}
+    config_ports = {(kind, name): dims for kind, name, dims in re.findall(port, text)}
     graph = onnx.load_from_string(content).graph
     ports = [("input", p) for p in graph.input] + [("output", p) for p in graph.output]
-    wanted = {
+    graph_ports = {
         (kind, p.name): ", ".join(str(d.dim_value) for d in p.type.tensor_type.shape.dim[1:]) or "1"
         for kind, p in ports
     }
-    assert told == wanted
-    assert told["input", "image"] == "1, 320, 320"
-    assert text.count("{") == text.count("}") == len(told) + 1 + text.count("reshape")
+    assert config_ports == graph_ports
+    assert config_ports["input", "image"] == "1, 320, 320"
+    assert text.count("{") == text.count("}") == len(config_ports) + 1 + text.count("reshape")
 
 
-def test_triton_is_told_that_the_density_is_one_number_a_picture(painted):
+def test_triton_config_declares_one_density_per_picture(painted):
     text = config_text(onnx.load(painted / "fused/fused/fp32.onnx"), 8)
     assert (
         'output {\n  name: "region_density"\n  data_type: TYPE_FP32\n  dims: [ 1 ]\n'
@@ -178,11 +166,11 @@ def painted(tmp_path_factory):
         *("export", "--fused", "--weights", home / "weights", "--output", home / "fused")
     )
     assert result.exit_code == 0, result.output
-    assert "fused fp32: 24 pictures" in result.output  # samples/ beside the weights
+    assert "fused fp32: 24 pictures" in result.output  # samples/ is next to the weights
     return home
 
 
-def test_evaluate_takes_the_folder_and_finds_the_same(painted, tmp_path):
+def test_evaluate_accepts_the_folder_and_has_the_same_predictions(painted, tmp_path):
     result = fxpipe(
         *("evaluate", "--index", painted / "index.csv", "--weights", painted / "fused", "--quiet"),
         *("--output", tmp_path / "out", "--device", "cpu"),
@@ -206,10 +194,10 @@ def test_evaluate_takes_the_folder_and_finds_the_same(painted, tmp_path):
     assert staged["peak_x_hand"].notna().all()
 
 
-def test_the_cost_is_that_of_all_stages(painted):
+def test_cost_is_that_of_all_stages(painted):
     staged, fused = count(painted / "weights"), count(painted / "fused")
     assert fused.parameters == staged.parameters
-    # Trunk alone: the heads of the painted networks multiply without a convolution.
+    # Only the trunk counts: the heads of the painted networks have no convolution.
     assert fused.multiply_adds == staged.multiply_adds > 0
 
 
@@ -243,7 +231,7 @@ def test_the_cost_is_that_of_all_stages(painted):
     ],
     ids=lambda words: " ".join(words[:2]),
 )
-def test_what_needs_the_stages_one_by_one_refuses_in_words(painted, tmp_path, words):
+def test_commands_that_need_separate_stages_refuse_a_fused_graph(painted, tmp_path, words):
     places = {"home": painted, "fused": painted / "fused", "new": tmp_path / "new"}
     before = sorted((painted / "fused").rglob("*"))
     result = fxpipe(*(word.format(**places) for word in words))
@@ -255,16 +243,16 @@ def test_what_needs_the_stages_one_by_one_refuses_in_words(painted, tmp_path, wo
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--output", "{new}"), "--output without --fused"),
-        (("--triton", "{new}", "--input", "{home}"), "--input and --triton without --fused"),
-        (("--fused", "--set", "pictures=2", "--index", "x"), "--index and --set changes nothing"),
+        (("--output", "{new}"), "--output: no effect without --fused"),
+        (("--triton", "{new}", "--input", "{home}"), "--input and --triton: no effect without"),
+        (("--fused", "--set", "pictures=2", "--index", "x"), "--index and --set: no effect"),
         (("--fused", "--output", "{home}"), "not empty"),
-        (("--fused", "--weights", "{home}/weights/.."), "no samples/ beside"),
+        (("--fused", "--weights", "{home}/weights/.."), "there is no samples/ next to"),
         (("--fused", "--weights", "{home}/weights", "--run", "{home}/none"), "no finished run"),
         (("--fused", "--input", "{home}/nowhere"), "nowhere"),
     ],
 )
-def test_wrong_usage_is_told(painted, tmp_path, words, message):
+def test_wrong_usage_is_reported(painted, tmp_path, words, message):
     places = {"home": painted, "new": tmp_path / "new"}
     output = [] if "--output" in words or words[0] != "--fused" else ["--output", places["new"]]
     result = fxpipe("export", *(word.format(**places) for word in words), *output)
@@ -273,7 +261,7 @@ def test_wrong_usage_is_told(painted, tmp_path, words, message):
     assert not places["new"].exists()
 
 
-def test_runs_are_exported_first_when_they_are_named(project, data, tmp_path):
+def test_named_runs_are_exported_first(project, data, tmp_path):
     result = fxpipe(
         *("export", "--fused", "--run", project / "runs", "--index", project / "index.csv"),
         *("--weights", tmp_path / "weights", "--output", tmp_path / "fused"),
@@ -286,7 +274,7 @@ def test_runs_are_exported_first_when_they_are_named(project, data, tmp_path):
     assert {e.name for e in read_manifest(tmp_path / "fused").bundles} == {"fused"}
 
 
-def test_a_run_is_not_exported_into_a_fused_folder(project, data, tmp_path):
+def test_no_run_is_exported_into_a_fused_folder(project, data, tmp_path):
     import shutil
 
     order = ("--weights", project / "weights", "--input", data / "images", "--precision", "fp32")
@@ -301,7 +289,7 @@ def test_a_run_is_not_exported_into_a_fused_folder(project, data, tmp_path):
     assert read_manifest(tmp_path / "fused") == read_manifest(before)
 
 
-def test_fused_bundles_of_the_standard_stages_have_their_names(painted):
+def test_stages_of_a_fused_graph_keep_their_names(painted):
     weights = load_bundles(painted / "fused", RunConfig(device="cpu"))
     names = [contract.name for contract in standard_specs()[1:]]
     assert [stage.spec.name for stage in weights.stages] == names

@@ -1,4 +1,4 @@
-"""``fxpipe run --report``: one page that stands by itself, whatever the inputs are called."""
+"""``fxpipe run --report``: one self-contained page, for inputs with any name."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import for_all, paint, write_bundles, write_png
-from click.testing import CliRunner, Result
+from bundles import for_all, paint, write_png
+from click.testing import Result
+from command_line import fxpipe
 from factories import IDENTIFIERS, PATIENT_ID, dicom, dicom_file
+from tiny_networks import write_bundles
 
 from pipeline import version
-from pipeline.cli import main
 from pipeline.report.summary import INTENDED_USE
 
 HOSTILE = (
@@ -28,28 +29,18 @@ HOSTILE = (
 )
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
-    """A working folder with weights in it."""
-    write_bundles(tmp_path / "weights")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FXPIPE_WEIGHTS", raising=False)
-    return tmp_path
-
-
-def fxpipe(*arguments: object) -> Result:
-    words = ["run", "--input", "in", "--device", "cpu", *map(str, arguments)]
-    return CliRunner().invoke(main, words, catch_exceptions=False)
+def run(*arguments: object) -> Result:
+    return fxpipe("run", "--input", "in", "--device", "cpu", *arguments)
 
 
 class Page(HTMLParser):
-    """The page as a browser takes it apart: scripts by class or id, and what it would fetch."""
+    """The parsed page: tags, scripts and styles with their text, and the links it would load."""
 
     def __init__(self) -> None:
         super().__init__()
         text = Path("results/report.html").read_text(encoding="utf-8")
         self.tags: list[str] = []
-        self.fetched: list[str] = []
+        self.links: list[str] = []
         self.handlers: list[str] = []
         self.policy = ""
         self.blocks: list[tuple[dict[str, str | None], str]] = []
@@ -59,13 +50,13 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        found = dict(attrs)
-        self.handlers += [name for name in found if name.startswith("on") or name == "style"]
-        self.fetched += [v for k, v in attrs if k in {"src", "href", "action"} and v[0] != "#"]
-        if found.get("http-equiv") == "Content-Security-Policy":
-            self.policy = str(found["content"])
+        attributes = dict(attrs)
+        self.handlers += [name for name in attributes if name.startswith("on") or name == "style"]
+        self.links += [v for k, v in attrs if k in {"src", "href", "action"} and v[0] != "#"]
+        if attributes.get("http-equiv") == "Content-Security-Policy":
+            self.policy = str(attributes["content"])
         if tag in {"script", "style"}:
-            self.blocks.append((found, ""))
+            self.blocks.append((attributes, ""))
             self._open = True
 
     def handle_endtag(self, tag):
@@ -82,40 +73,40 @@ class Page(HTMLParser):
 
     @property
     def views(self) -> list[bytes]:
-        found = [text for a, text in self.blocks if a.get("class") == "view"]
-        return [base64.b64decode(text) for text in found]
+        views = [text for a, text in self.blocks if a.get("class") == "view"]
+        return [base64.b64decode(text) for text in views]
 
 
-def test_every_input_has_a_row_and_every_picture_is_in_the_page(place):
+def test_page_has_every_input_and_every_picture(place):
     write_png(place / "in/a.png", {"hand": 0.9}, {"hand": 0.9})
     write_png(place / "in/b.png", {"elbow": 0.9, "hand": 0.9}, {"elbow": 0.1, "hand": 0.48})
     write_png(place / "in/knee.png", {})
     (place / "in/cut.png").write_bytes((place / "in/a.png").read_bytes()[:60])
     (place / "in/notes.txt").write_text("this is a letter")
-    assert fxpipe("--report").exit_code == 1
+    assert run("--report").exit_code == 1
     page = Page()
-    told = {row["record"]["path"]: row for row in page.rows}
-    assert {name: row["answer"] for name, row in told.items()} == {
+    by_path = {row["record"]["path"]: row for row in page.rows}
+    assert {name: row["answer"] for name, row in by_path.items()} == {
         "a.png": "positive", "b.png": "uncertain", "cut.png": "failed",
         "knee.png": "unsupported", "notes.txt": "unsupported",
     }  # fmt: skip
-    assert {name for name, row in told.items() if "picture" in row} == {
+    assert {name for name, row in by_path.items() if "picture" in row} == {
         "a.png", "b.png", "knee.png",
     }  # fmt: skip
     assert all(view.startswith(b"\xff\xd8") for view in page.views)
     assert len(page.views) == 3
-    assert "expected" in told["knee.png"]["record"]["error"]
-    # Heatmaps of positive and uncertain findings, as if they had been asked for.
+    assert "expected" in by_path["knee.png"]["record"]["error"]
+    # Heatmaps of positive and uncertain findings are drawn by default.
     drawn = [("layer" in f, f["verdict"]) for row in page.rows for f in row["findings"]]
     assert sorted(drawn) == [(False, "negative"), (True, "positive"), (True, "uncertain")]
     assert len(list((place / "results/heatmaps").iterdir())) == 2
 
 
-def test_the_page_fetches_nothing_and_runs_nothing_but_its_own_script(place):
+def test_page_loads_nothing_and_runs_only_its_own_script(place):
     write_png(place / "in/a.png", {"hand": 0.9}, {"hand": 0.9})
-    assert fxpipe("--report").exit_code == 0
+    assert run("--report").exit_code == 0
     page = Page()
-    assert page.fetched == []
+    assert page.links == []
     assert page.handlers == []
     assert not {"link", "iframe", "object", "embed", "base"} & set(page.tags)
     (style,) = [text for a, text in page.blocks if not a and ":root" in text]
@@ -129,42 +120,42 @@ def test_the_page_fetches_nothing_and_runs_nothing_but_its_own_script(place):
     assert rules["img-src"] == "data:"
 
 
-def test_hostile_names_stay_text(place):
+def test_hostile_names_are_shown_as_text(place):
     for i, name in enumerate(HOSTILE):
         try:
             write_png(place / f"in/{i}" / name, {"hand": 0.9}, {"hand": 0.9})
         except OSError:
-            pytest.skip("this file system has no such names")
-    assert fxpipe("--report").exit_code == 0
+            pytest.skip("this file system does not allow such names")
+    assert run("--report").exit_code == 0
     page = Page()
     plain = [name.replace("\n", "\\n").replace("\u202e", "\\u202e") for name in HOSTILE]
-    found = [row["record"]["path"] for row in page.rows]
-    assert sorted(found) == sorted(f"{i}/{name}" for i, name in enumerate(plain))
+    paths = [row["record"]["path"] for row in page.rows]
+    assert sorted(paths) == sorted(f"{i}/{name}" for i, name in enumerate(plain))
     text = Path("results/report.html").read_text(encoding="utf-8")
     assert "alert(1)" in text
     assert not any(start in text for start in ("<script>alert", "<!--", "<img src=x", "\u202e"))
-    assert page.tags.count("img") == 1  # the viewer's own
+    assert page.tags.count("img") == 1  # that of the viewer
     assert len([a for a, _ in page.blocks if not a]) == 2  # the style and the script
 
 
-def test_nobody_is_named_unless_it_is_asked_for(place):
+def test_patients_are_named_only_on_request(place):
     folder = place / "in"
     folder.mkdir()
     pixels = paint({"hand": 0.9}, {"hand": 0.9}).astype(np.uint16)
     (folder / "a.dcm").write_bytes(dicom_file(dicom(pixels, bits=8, ViewPosition="PA")))
-    assert fxpipe("--report").exit_code == 0
+    assert run("--report").exit_code == 0
     text = Path("results/report.html").read_text(encoding="utf-8")
     assert [word for word in (*IDENTIFIERS, "2.25.100") if word in text] == []
     assert Page().rows[0]["header"]["ViewPosition"] == "PA"
-    assert fxpipe("--report", "--identifiers", "keep").exit_code == 0
+    assert run("--report", "--identifiers", "keep").exit_code == 0
     assert Page().rows[0]["identity"]["PatientID"] == PATIENT_ID
     text = Path("results/report.html").read_text(encoding="utf-8")
-    assert "this page names patients" in text
+    assert "this page contains patient names" in text
 
 
-def test_the_page_says_where_its_answers_come_from(place):
+def test_page_shows_weights_settings_and_version(place):
     write_png(place / "in/a.png", {"hand": 0.9}, {"hand": 0.9})
-    assert fxpipe("--report", "--operating-point", "specific", "--batch-size", 3).exit_code == 0
+    assert run("--report", "--operating-point", "specific", "--batch-size", 3).exit_code == 0
     text = Path("results/report.html").read_text(encoding="utf-8")
     manifest = json.loads((place / "weights/manifest.json").read_text())
     for bundle in manifest["bundles"]:
@@ -180,24 +171,24 @@ def test_the_page_says_where_its_answers_come_from(place):
     assert end["count"] == 1
 
 
-def test_heatmaps_that_were_asked_for_otherwise(place):
+def test_page_without_heatmaps(place):
     write_png(place / "in/a.png", {"hand": 0.9}, {"hand": 0.9})
-    assert fxpipe("--report", "--heatmaps", "none").exit_code == 0
+    assert run("--report", "--heatmaps", "none").exit_code == 0
     assert not any("layer" in finding for finding in Page().rows[0]["findings"])
     assert len(Page().views) == 1
     assert not (place / "results/heatmaps").exists()
 
 
-def test_without_it_there_is_no_page(place):
+def test_no_page_without_the_option(place):
     write_png(place / "in/a.png", {"hand": 0.9}, {"hand": 0.9})
-    assert fxpipe().exit_code == 0
+    assert run().exit_code == 0
     assert sorted(p.name for p in (place / "results").iterdir()) == ["results.csv", "results.jsonl"]
 
 
-def test_one_specialist_for_all_regions(place):
+def test_specialist_for_all_regions(place):
     write_bundles(place / "for-all", for_all())
     write_png(place / "in/a.png", {}, {"all": 0.9})
-    assert fxpipe("--report", "--weights", "for-all").exit_code == 0
+    assert run("--report", "--weights", "for-all").exit_code == 0
     assert [f["region"] for f in Page().rows[0]["findings"]] == ["all"]
     text = Path("results/report.html").read_text(encoding="utf-8")
     assert "any region" in text

@@ -1,38 +1,22 @@
-"""``fxpipe run`` as its users meet it: exit codes, files, rows, messages."""
+"""``fxpipe run`` from the command line: exit codes, files, rows and messages."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from bundles import for_all, paint, write_bundles, write_png
-from click.testing import CliRunner, Result
+from bundles import for_all, paint, write_png
+from command_line import fxpipe, run_python
 from PIL import Image
+from tiny_networks import write_bundles
 
-from pipeline.cli import main
 from pipeline.report.columns import COLUMNS
 
 ROOT = Path(__file__).parents[2]
 HERE = ("--device", "cpu", "--set", "isolate=false")
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
-    """A working folder with weights in it."""
-    write_bundles(tmp_path / "weights")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FXPIPE_WEIGHTS", raising=False)
-    return tmp_path
-
-
-def fxpipe(*arguments: object) -> Result:
-    words = [str(argument) for argument in arguments]
-    return CliRunner().invoke(main, words, catch_exceptions=False)
 
 
 def rows(output: Path = Path("results")) -> list[dict[str, str]]:
@@ -40,7 +24,7 @@ def rows(output: Path = Path("results")) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_all_done_is_0(place):
+def test_complete_run_exits_0(place):
     write_png(place / "in/a.png", {"hand": 0.9}, {"hand": 0.9})
     write_png(place / "in/sub/b.png", {"elbow": 0.9}, {"elbow": 0.1})
     result = fxpipe("run", "--input", "in", "--device", "cpu")
@@ -58,13 +42,13 @@ def test_all_done_is_0(place):
     assert [json.loads(line)["path"] for line in lines] == ["a.png", "sub/b.png"]
 
 
-def test_a_single_file(place):
+def test_single_file_as_input(place):
     path = write_png(place / "in/a.png", {"hand": 0.9}, {"hand": 0.9})
     assert fxpipe("run", "--input", path, "--output", "deep/out").exit_code == 0
     assert rows(Path("deep/out"))[0]["path"] == "a.png"
 
 
-def test_every_bad_input_gets_a_row_and_the_exit_code_is_1(place):
+def test_every_bad_input_has_a_row_and_the_exit_code_is_1(place):
     folder = place / "in"
     good = write_png(folder / "good.png", {"hand": 0.9}, {"hand": 0.9})
     (folder / "zero.png").write_bytes(b"")
@@ -74,8 +58,7 @@ def test_every_bad_input_gets_a_row_and_the_exit_code_is_1(place):
     (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:200])
     (folder / "cut.png").write_bytes(good.read_bytes()[:60])
     result = fxpipe("run", "--input", folder)
-    found = {row["path"]: row["status"] for row in rows()}
-    assert found == {
+    assert {row["path"]: row["status"] for row in rows()} == {
         "cut.jpg": "failed",
         "cut.png": "failed",
         "good.png": "ok",
@@ -87,33 +70,31 @@ def test_every_bad_input_gets_a_row_and_the_exit_code_is_1(place):
     assert result.exit_code == 1
 
 
-def test_an_unreadable_file_gets_a_row(place):
+def test_unreadable_file_has_a_row(place):
     path = write_png(place / "in/a.png", {"hand": 0.9})
     path.chmod(0)
     if os.access(path, os.R_OK):
-        pytest.skip("this user may read everything")
+        pytest.skip("this user can read every file")
     assert fxpipe("run", "--input", "in").exit_code == 1
     assert rows()[0]["status"] == "failed"
 
 
-def test_unsupported_alone_is_no_failure(place):
+def test_unsupported_picture_is_not_a_failure(place):
     write_png(place / "in/knee.png", {})
     assert fxpipe("run", "--input", "in").exit_code == 0
     assert rows()[0]["status"] == "unsupported"
 
 
-def test_a_name_that_is_no_utf8_and_one_with_a_newline(place):
+def test_names_with_invalid_utf8_and_newline(place):
     folder = place / "in"
     good = write_png(folder / "a\nb.png", {"hand": 0.9}).read_bytes()
     try:
         Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).write_bytes(good)
     except OSError:
-        pytest.skip("this file system wants UTF-8")
-    result = subprocess.run(
-        [sys.executable, "-c", "from pipeline.cli import main; main()", "run", "--input", "in"],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        check=False,
+        pytest.skip("this file system needs UTF-8 names")
+    result = run_python(
+        *("from pipeline.cli import main; main()", "run", "--input", "in"),
+        env={"PYTHONIOENCODING": "ascii"},
     )
     assert result.returncode == 0, result.stderr
     assert [row["path"] for row in rows()] == ["a\\nb.png", "\\xff.png"]
@@ -135,7 +116,7 @@ def test_a_name_that_is_no_utf8_and_one_with_a_newline(place):
         ([], "--input"),
     ],
 )
-def test_wrong_usage_is_2_and_writes_nothing(place, arguments, message):
+def test_wrong_usage_exits_2_and_writes_nothing(place, arguments, message):
     (place / "empty").mkdir()
     (place / "bad.toml").write_text("workerz = 1\n")
     write_png(place / "in/a.png", {"hand": 0.9})
@@ -145,7 +126,7 @@ def test_wrong_usage_is_2_and_writes_nothing(place, arguments, message):
     assert not (place / "results").exists()
 
 
-def test_what_cannot_start_is_3(place):
+def test_damaged_and_missing_weights_exit_3(place):
     write_png(place / "in/a.png", {"hand": 0.9})
     altered = place / "weights/region-fp32.onnx"
     altered.write_bytes(altered.read_bytes()[:-1] + b"\0")
@@ -158,14 +139,14 @@ def test_what_cannot_start_is_3(place):
 
 
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has a GPU")
-def test_a_gpu_that_is_not_there_is_3(place):
+def test_missing_gpu_exits_3(place):
     write_png(place / "in/a.png", {"hand": 0.9})
     result = fxpipe("run", "--input", "in", "--device", "cuda")
     assert result.exit_code == 3
     assert "device 'cuda' was requested but cannot be used" in result.stderr
 
 
-def test_options_stand_above_set_and_set_above_the_file(place):
+def test_options_override_set_and_set_overrides_the_file(place):
     write_png(place / "in/a.png", {"hand": 0.9}, {"hand": 0.6})
     (place / "run.toml").write_text('operating_point = "fancy"\nbatch_size = 2\n')
     chosen = ["--config", "run.toml", "--set", "operating_point=specific"]
@@ -190,7 +171,7 @@ def test_weights_from_the_environment(place, monkeypatch):
     assert fxpipe("run", "--input", "in").exit_code == 0
 
 
-def test_one_specialist_for_all_regions(place):
+def test_specialist_for_all_regions(place):
     write_bundles(place / "for-all", for_all())
     write_png(place / "in/hand.png", {"hand": 0.9}, {"all": 0.9})
     write_png(place / "in/knee.png", {}, {"all": 0.1})
@@ -198,14 +179,14 @@ def test_one_specialist_for_all_regions(place):
     assert result.exit_code == 0, result.output
     assert "no region stage: every picture gets a verdict" in result.stderr
     assert "in a picture of any region" in " ".join(result.stdout.split())
-    found = [(r["path"], r["status"], r["regions"], r["region"], r["verdict"]) for r in rows()]
-    assert found == [
+    columns = ("path", "status", "regions", "region", "verdict")
+    assert [tuple(row[name] for name in columns) for row in rows()] == [
         ("hand.png", "ok", "", "all", "positive"), ("knee.png", "ok", "", "all", "negative"),
     ]  # fmt: skip
     assert {r["verdict_hand"] for r in rows()} == {""}
     lines = (place / "results/results.jsonl").read_text(encoding="utf-8").splitlines()
     findings = [json.loads(line)["findings"] for line in lines]
-    assert [[f["region"] for f in found] for found in findings] == [["all"], ["all"]]
+    assert [[f["region"] for f in row] for row in findings] == [["all"], ["all"]]
 
 
 def test_quiet_prints_nothing(place):
@@ -215,23 +196,18 @@ def test_quiet_prints_nothing(place):
     assert list(rows()[0]) == list(COLUMNS)
 
 
-def test_a_run_never_loads_torch_or_the_producing_half(place):
+def test_run_never_imports_torch_or_stages(place):
     write_png(place / "in/a.png", {"hand": 0.9})
     code = (
         "import sys; from pipeline.cli import main\n"
         "try: main(['run', '--input', 'in', '--quiet'])\n"
         "except SystemExit as leave: assert leave.code == 0, leave.code\n"
-        "names = {'torch', 'torchvision', 'timm', 'sklearn', 'lightning', 'onnx', 'stages'}\n"
+        "names = {'torch', 'torchvision', 'timm', 'sklearn', 'lightning', 'onnx'}\n"
+        "names |= {name for name in sys.modules if name.startswith('stages.')}\n"
         "print(sorted(names & set(sys.modules)))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert (result.stdout, result.stderr) == ("[]\n", "")
+    result = run_python(code)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "[]\n", "")
 
 
 def test_several_inputs_are_read_in_order(place):
@@ -249,19 +225,19 @@ def test_several_inputs_are_read_in_order(place):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--input", ""], "found an empty text, wanted a path"),
-        (["--input", "in", "--output", ""], "found an empty text"),
-        (["--input", "in", "--weights", ""], "found an empty text"),
-        (["--input", "in", "--input", "in/sub"], "in/sub lies in --input in"),
-        (["--input", "in/sub", "--input", "in"], "in/sub lies in --input in"),
-        (["--input", "in", "--input", "./in"], "lies in --input"),
+        (["--input", ""], "the text is empty; a path is expected"),
+        (["--input", "in", "--output", ""], "the text is empty"),
+        (["--input", "in", "--weights", ""], "the text is empty"),
+        (["--input", "in", "--input", "in/sub"], "in/sub is inside --input in"),
+        (["--input", "in/sub", "--input", "in"], "in/sub is inside --input in"),
+        (["--input", "in", "--input", "./in"], "is inside --input"),
         (["--input", "in", "--input", "nowhere"], "nowhere: not found"),
         (["--input", "in", "--input", "empty"], "empty: found a folder without files"),
         (["--input", "in", "--input", "more", "--output", "more"], "more is the input folder"),
-        (["--input", "~nobody-of-that-name/x"], "found no home folder"),
+        (["--input", "~nobody-of-that-name/x"], "there is no home folder"),
     ],
 )
-def test_inputs_that_cannot_be_meant_are_2_and_write_nothing(place, arguments, message):
+def test_contradictory_inputs_exit_2_and_write_nothing(place, arguments, message):
     (place / "empty").mkdir()
     for name in ("in/a.png", "in/sub/b.png", "more/c.png"):
         write_png(place / name, {"hand": 0.9})
@@ -272,14 +248,14 @@ def test_inputs_that_cannot_be_meant_are_2_and_write_nothing(place, arguments, m
 
 
 @pytest.mark.parametrize("command", ["index", "bench", "calibrate"])
-def test_a_command_that_reads_one_input_does_not_drop_another(place, command):
+def test_second_input_is_refused_by_commands_with_one_input(place, command):
     write_png(place / "in/a.png", {"hand": 0.9})
     result = fxpipe(command, "--input", "in/a.png", "--input", "in/a.png")
     assert result.exit_code == 2
-    assert "found 2 of them, wanted one" in " ".join(result.stderr.replace("│", " ").split())
+    assert "given 2 times" in " ".join(result.stderr.replace("│", " ").split())
 
 
-def test_the_users_home_is_where_he_says(place, monkeypatch):
+def test_tilde_is_expanded(place, monkeypatch):
     monkeypatch.setenv("HOME", str(place / "home"))
     write_png(place / "home/in/a.png", {"hand": 0.9}, {"hand": 0.9})
     (place / "home/known.csv").write_text("path,study\na.png,S1\n")
@@ -289,7 +265,7 @@ def test_the_users_home_is_where_he_says(place, monkeypatch):
     assert not (place / "~").exists()
 
 
-def test_the_first_line_says_which_weights_are_used(place):
+def test_first_line_names_the_weights(place):
     write_png(place / "in/a.png", {"hand": 0.9}, {"hand": 0.9})
     first = fxpipe("run", "--input", "in", *HERE).stdout.splitlines()[0]
     assert first == "weights: weights, fp32 on cpu, trained as test of 2026-01-01"
@@ -303,7 +279,7 @@ NAMES = ("Иванов Пётр/кисть.png", "张伟/手.png", "Müller/Hand
 
 
 @pytest.mark.parametrize("bom", [False, True])
-def test_names_in_any_script_and_the_mark_that_excel_wants(place, bom):
+def test_names_in_other_scripts_and_byte_order_mark_for_excel(place, bom):
     for name in NAMES:
         write_png(place / "in" / name, {"hand": 0.9}, {"hand": 0.9})
     words = ["--studies", "folder", "--set", f"csv_bom={str(bom).lower()}"]
@@ -312,13 +288,13 @@ def test_names_in_any_script_and_the_mark_that_excel_wants(place, bom):
         content = (place / "results" / table).read_bytes()
         assert content.startswith(b"\xef\xbb\xbf") == bom
         assert content.count(b"\xef\xbb\xbf") == bom
-        # As Excel does: UTF-8 where the mark says so, else the code page of the country.
+        # Excel reads UTF-8 only with a byte order mark, else the local code page.
         text = content.decode("utf-8-sig") if bom else content.decode("cp1251", "replace")
         assert all((name.split("/")[0] in text) == bom for name in NAMES)
     text = (place / "results/results.csv").read_text(encoding="utf-8-sig")
-    found = list(csv.DictReader(text.splitlines()))
-    assert sorted(row["path"] for row in found) == sorted(NAMES)
-    # A table with the mark can say the studies of the next run.
+    table_rows = list(csv.DictReader(text.splitlines()))
+    assert sorted(row["path"] for row in table_rows) == sorted(NAMES)
+    # A table with the mark can define the studies of the next run.
     again = ["--studies", "results/results.csv", "--output", "again", "--quiet"]
     assert fxpipe("run", "--input", "in", *again, *HERE).exit_code == 0
-    assert [r["study"] for r in rows(Path("again"))] == [r["study"] for r in found]
+    assert [r["study"] for r in rows(Path("again"))] == [r["study"] for r in table_rows]

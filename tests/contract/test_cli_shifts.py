@@ -1,4 +1,4 @@
-"""``fxpipe evaluate --shifts`` as its users meet it."""
+"""``fxpipe evaluate --shifts`` from the command line."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from bundles import paint, standard_specs, write_bundles
-from click.testing import CliRunner, Result
+from bundles import paint, standard_specs
+from click.testing import Result
+from command_line import fxpipe
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from tables import sample
+from tiny_networks import write_bundles
 
 from pipeline.bundle import Estimate
-from pipeline.cli import main
 from pipeline.config import RunConfig
 from pipeline.domain import REGIONS
 from pipeline.engine import run
@@ -28,19 +29,15 @@ from stages.evaluation.under_shift import FIGURES
 FILES = ("predictions_shifts.csv", "shifts.csv")
 
 
-def fxpipe(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
-
-
 def painted_table(folder: Path) -> Path:
-    """18 pictures of a supported region, 4 of none, two of a group; the last one is broken."""
+    """Write 18 pictures of a supported region and 4 of none, in groups of two, and a broken one."""
     random = np.random.default_rng(1)
     samples = []
     for n in range(22):
         region, label = (*REGIONS, "none")[n % 3 if n < 18 else 3], n // 3 % 2
         cell = float(np.clip(random.normal(0.4 + 0.15 * label, 0.1), 0, 1))
-        shown = {} if region == "none" else {region: 0.9}
-        pixels = paint(shown, dict.fromkeys(REGIONS, cell))
+        painted = {} if region == "none" else {region: 0.9}
+        pixels = paint(painted, dict.fromkeys(REGIONS, cell))
         path = folder / f"{n}.png"
         folder.mkdir(exist_ok=True)
         Image.fromarray(pixels).save(path)
@@ -81,28 +78,28 @@ def place(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def chapter(place) -> dict:
+def shifts(place) -> dict:
     return json.loads((place / "out/evaluation.json").read_text())["shifts"]
 
 
 @pytest.fixture(scope="module")
 def rows(place) -> pd.DataFrame:
-    """As a stranger reads them."""
+    """The predictions under shift, read with plain pandas."""
     return pd.read_csv(place / "out/predictions_shifts.csv")
 
 
-def test_every_picture_has_a_row_under_every_shift(rows):
+def test_every_picture_has_one_row_per_shift(rows):
     assert list(dict.fromkeys(rows["shift"])) == ["none", "inversion", "200-px"]
     assert (rows["shift"].value_counts() == 23).all()
     assert rows.groupby("shift")["path"].nunique().eq(23).all()
     assert (rows[rows["path"] == "broken.png"]["status"] == "failed").all()
 
 
-def test_the_figures_are_those_of_the_rows(rows, chapter):
-    assert chapter["suite_version"] == SUITE_VERSION
-    assert (chapter["pictures"], chapter["groups"], chapter["cases"]) == (23, 12, 18)
+def test_figures_match_the_rows(rows, shifts):
+    assert shifts["suite_version"] == SUITE_VERSION
+    assert (shifts["pictures"], shifts["groups"], shifts["cases"]) == (23, 12, 18)
     for name, part in rows.groupby("shift"):
-        figures = {figure: each["value"] for figure, each in chapter["by_shift"][name].items()}
+        figures = {figure: each["value"] for figure, each in shifts["by_shift"][name].items()}
         read = part[part["status"] != "failed"]
         single, none = read[read["regions"].isin(REGIONS)], read[read["regions"] == "none"]
         best = single[[f"p_{region}" for region in REGIONS]].idxmax(axis=1).str.removeprefix("p_")
@@ -119,27 +116,27 @@ def test_the_figures_are_those_of_the_rows(rows, chapter):
         hands = (single["regions"] == "hand").to_numpy()
         assert figures["auc_hand"] == pytest.approx(roc_auc_score(label[hands], score[hands]))
     for figure in FIGURES:
-        values = [chapter["by_shift"][name][figure]["value"] for name in ("inversion", "200-px")]
-        assert chapter["mean"][figure]["value"] == pytest.approx(np.mean(values))
+        values = [shifts["by_shift"][name][figure]["value"] for name in ("inversion", "200-px")]
+        assert shifts["mean"][figure]["value"] == pytest.approx(np.mean(values))
 
 
-def test_a_shift_that_changes_nothing_has_the_figures_of_home(place, chapter):
-    assert chapter["by_shift"]["200-px"] == chapter["by_shift"]["none"]  # they are smaller
+def test_shift_without_effect_has_the_figures_of_the_original_pictures(place, shifts):
+    assert shifts["by_shift"]["200-px"] == shifts["by_shift"]["none"]  # they are smaller
     evaluation = json.loads((place / "out/evaluation.json").read_text())
     home = evaluation["fracture"]["pooled"]["in view"]["network"]
     for name in ("auc", "sensitivity", "specificity", "ece"):
-        assert chapter["by_shift"]["none"][name] == home[name]
+        assert shifts["by_shift"]["none"][name] == home[name]
 
 
-def test_inverted_pictures_are_routed_to_where_they_do_not_belong(chapter):
-    inverted = {name: each["value"] for name, each in chapter["by_shift"]["inversion"].items()}
+def test_inverted_pictures_are_not_routed_correctly(shifts):
+    inverted = {name: each["value"] for name, each in shifts["by_shift"]["inversion"].items()}
     assert inverted["region_accuracy"] == 0.0
     assert inverted["let_in"] == 0.0  # the density gate refuses them
-    home = {name: each["value"] for name, each in chapter["by_shift"]["none"].items()}
+    home = {name: each["value"] for name, each in shifts["by_shift"]["none"].items()}
     assert (home["region_accuracy"], home["let_in"]) == (1.0, 0.0)
 
 
-def test_a_shifted_picture_is_read_as_a_file_of_it_would_be(place, rows, tmp_path):
+def test_shifted_pictures_have_the_outcomes_of_shifted_files(place, rows, tmp_path):
     inverted = rows[rows["shift"] == "inversion"].set_index("path")
     paths = [s.path for s in read_index(place / "pictures/index.csv").samples[:-1]]
     for path in paths:
@@ -159,22 +156,22 @@ def test_a_shifted_picture_is_read_as_a_file_of_it_would_be(place, rows, tmp_pat
             assert row[f"verdict_{finding.region}"] == finding.verdict.value
 
 
-def test_the_terminal_and_the_page_show_the_shifts(place, chapter):
+def test_terminal_and_page_show_the_shifts(place, shifts):
     text, page = (place / "stdout").read_text(), (place / "out/index.html").read_text()
-    mean = words(Estimate(**chapter["mean"]["auc"]))
+    mean = words(Estimate(**shifts["mean"]["auc"]))
     for word in ("none (home)", "inversion", "200-px", "mean of 2", mean):
         assert word in text
     for word in ("Under shift", "none (home)", "inversion", "mean of 2"):
         assert word in page
-    for shown in (text, page):
-        assert "suite 1, without tight-crop" in shown
-        assert "23 pictures, 18 cases (9 positive)" in shown
+    for output in (text, page):
+        assert "suite 1, without tight-crop" in output
+        assert "23 pictures, 18 cases (9 positive)" in output
     table = pd.read_csv(place / "out/shifts.csv")
     assert len(table) == 4 * len(FIGURES)
 
 
 def write_cards_to(weights: Path) -> list[str]:
-    """Painted bundles, and a folder for the card of each, that of the trunk first."""
+    """Write painted bundles with a folder for each card; returns the folders, the trunk first."""
     specs = standard_specs()
     for spec in specs:
         (weights / spec.name).mkdir(parents=True)
@@ -182,7 +179,7 @@ def write_cards_to(weights: Path) -> list[str]:
     return [spec.name for spec in specs]
 
 
-def test_the_cards_show_the_shifts(place, tmp_path):
+def test_cards_show_the_shifts(place, tmp_path):
     folders = write_cards_to(tmp_path / "weights")
     file = place / "out/evaluation.json"
     result = fxpipe("cards", "--weights", tmp_path / "weights", "--evaluation", file)
@@ -200,9 +197,7 @@ def test_the_cards_show_the_shifts(place, tmp_path):
     assert "none (home)" not in (tmp_path / "weights/README.md").read_text()
 
 
-def test_a_part_of_the_pictures_is_said_to_be_one_and_goes_with_the_next_evaluation(
-    place, tmp_path
-):
+def test_limited_pictures_are_reported_and_old_files_are_removed(place, tmp_path):
     result = evaluate(place, tmp_path, *SUITE, "--limit", 9)
     assert "9 pictures of 23 (first by SHA-256)" in result.stdout
     rows = pd.read_csv(tmp_path / "predictions_shifts.csv")
@@ -217,7 +212,7 @@ def test_a_part_of_the_pictures_is_said_to_be_one_and_goes_with_the_next_evaluat
     assert "Under shift" not in (tmp_path / "index.html").read_text()
 
 
-def test_the_suite_is_shown_without_weights(place, tmp_path):
+def test_suite_is_drawn_without_weights(place, tmp_path):
     sheet = tmp_path / "shifts.png"
     result = fxpipe(
         *("evaluate", "--index", place / "pictures/index.csv", "--weights", tmp_path / "no"),

@@ -1,4 +1,4 @@
-"""``fxpipe calibrate`` and ``fxpipe evaluate`` on tables with studies; figures computed anew."""
+"""``fxpipe calibrate`` and ``fxpipe evaluate`` with studies, and their figures recalculated."""
 
 from __future__ import annotations
 
@@ -9,22 +9,18 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
-from bundles import write_bundles, write_png
-from click.testing import CliRunner, Result
+from bundles import write_png
+from command_line import fxpipe
 from sklearn import metrics
 from tables import sample
+from tiny_networks import write_bundles
 
 from pipeline.bundle import BundleSpec, read_contract
-from pipeline.cli import main
 from pipeline.config import RunConfig
 from pipeline.runtime.session import load_bundles
 from pipeline.weights.manifest import read_manifest
 from stages.data.index import read_index, write_index
 from stages.statistics.study_thresholds import NO_STUDIES
-
-
-def fxpipe(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
 
 
 def contract(weights: Path, name: str) -> BundleSpec:
@@ -34,8 +30,10 @@ def contract(weights: Path, name: str) -> BundleSpec:
 
 
 def write_table(folder: Path, studies: bool = True) -> Path:
-    """Studies of hands, three pictures each, and of a few elbows; one picture of a positive study
-    is positive. Two studies are of one patient."""
+    """Write studies of hands and a few elbows, with three pictures each; returns the table.
+
+    One picture of a positive study is positive. Every patient has two studies.
+    """
     random = np.random.default_rng(1)
     samples = []
     for split, count in (("val", 28), ("test", 24)):
@@ -56,37 +54,37 @@ def write_table(folder: Path, studies: bool = True) -> Path:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """Weights whose hand has thresholds for studies, evaluated on other studies."""
+    """A folder with weights that have study thresholds for hands, evaluated on other studies."""
     home = tmp_path_factory.mktemp("studies")
     index = write_table(home)
     write_bundles(home / "weights")
-    told = fxpipe(
+    calibrated = fxpipe(
         *("calibrate", "--input", index, "--weights", home / "weights", "--output", home / "own")
     )
-    assert told.exit_code == 0, told.output
-    (home / "calibrated.txt").write_text(told.output)
-    done = fxpipe(
+    assert calibrated.exit_code == 0, calibrated.output
+    (home / "calibrated.txt").write_text(calibrated.output)
+    evaluated = fxpipe(
         *("evaluate", "--index", index, "--weights", home / "own", "--output", home / "out"),
         *("--device", "cpu"),
     )
-    assert done.exit_code == 0, done.output
-    (home / "evaluated.txt").write_text(done.stdout)
+    assert evaluated.exit_code == 0, evaluated.output
+    (home / "evaluated.txt").write_text(evaluated.stdout)
     return home
 
 
-def test_calibrate_stores_points_for_studies_where_there_are_enough(home):
-    told = (home / "calibrated.txt").read_text()
+def test_calibrate_stores_study_points_if_there_are_enough_studies(home):
+    output = (home / "calibrated.txt").read_text()
     hand = contract(home / "own", "fracture-hand")
     assert set(hand.study_points) == {"sensitive", "balanced", "specific"}
     point = hand.study_points["specific"]
     assert point.threshold > hand.operating_points["specific"].threshold
-    assert f"specific (studies): threshold {point.threshold:.4f}" in told
+    assert f"specific (studies): threshold {point.threshold:.4f}" in output
     assert "of 26 studies, 26 of them with several pictures" in point.rule
     assert None not in (point.specificity.value, point.specificity.low, point.sensitivity.high)
     assert contract(home / "own", "fracture-elbow").study_points == {}
 
 
-def test_a_table_without_studies_gives_none_but_for_groups_that_stand_in(tmp_path):
+def test_groups_can_replace_missing_studies(tmp_path):
     index = write_table(tmp_path, studies=False)
     shared = ("calibrate", "--input", index, "--quiet", "--weights")
     fxpipe(*shared, write_bundles(tmp_path / "weights"), "--output", tmp_path / "none")
@@ -94,13 +92,13 @@ def test_a_table_without_studies_gives_none_but_for_groups_that_stand_in(tmp_pat
         *shared, tmp_path / "weights", "--output", tmp_path / "one", "--study-by", "group"
     )
     assert contract(tmp_path / "none", "fracture-hand").study_points == {}
-    # Nearly each patient has a positive study.
+    # Nearly every patient has a positive study.
     assert "no thresholds for studies: 13 positive and 1 other groups used" in first.output
     again = fxpipe(*shared, tmp_path / "one", "--output", tmp_path / "two")
     assert f"no thresholds for studies: {NO_STUDIES}" in again.output
 
 
-def test_older_points_for_studies_go_when_a_table_gives_no_new_ones(home, tmp_path):
+def test_older_study_points_are_removed(home, tmp_path):
     index = write_table(tmp_path, studies=False)
     fxpipe(
         *("calibrate", "--input", index, "--weights", home / "own", "--output", tmp_path / "new"),
@@ -111,47 +109,47 @@ def test_older_points_for_studies_go_when_a_table_gives_no_new_ones(home, tmp_pa
 
 
 def recomputed(table: pd.DataFrame, threshold: str) -> dict[str, float]:
-    """Straight from the definitions, in pandas and scikit-learn, on the hands of the table."""
+    """The figures of hands, from their definitions with pandas and scikit-learn."""
     rows = table[(table["view_hand"] == 1) & table["label"].notna() & (table["status"] != "failed")]
     studies = rows.groupby("study").agg(
         label=("label", "max"), p=("fracture_hand", "max"), t=(threshold, "first")
     )
     calls, picture_calls = studies["p"] >= studies["t"], rows["fracture_hand"] >= rows[threshold]
-    found = {
+    figures = {
         "auc": metrics.roc_auc_score(studies["label"], studies["p"]),
         "sensitivity": metrics.recall_score(studies["label"], calls),
         "specificity": metrics.recall_score(1 - studies["label"], ~calls),
         "pictures": metrics.recall_score(1 - rows["label"], ~picture_calls),
     }
-    return found | {"cost": found["pictures"] - found["specificity"]}
+    return figures | {"cost": figures["pictures"] - figures["specificity"]}
 
 
 @pytest.mark.parametrize(
     ("threshold", "column"),
     [("picture threshold", "threshold_hand"), ("study threshold", "study_threshold_hand")],
 )
-def test_every_figure_can_be_computed_anew_from_the_predictions(home, threshold, column):
+def test_figures_can_be_recalculated_from_the_predictions(home, threshold, column):
     table = pd.read_csv(home / "out/predictions.csv")
     part = json.loads((home / "out/evaluation.json").read_text())["studies"]["hand"]["in view"]
-    at, anew = part["at"][threshold], recomputed(table, column)
-    found = {
+    at = part["at"][threshold]
+    figures = {
         "auc": part["auc"]["studies"],
         "sensitivity": at["studies"]["sensitivity"],
         "specificity": at["studies"]["specificity"],
         "pictures": at["pictures"]["specificity"],
         "cost": at["specificity_cost"],
     }
-    for name, value in anew.items():
-        assert found[name]["value"] == pytest.approx(value, abs=1e-12), name
+    for name, value in recomputed(table, column).items():
+        assert figures[name]["value"] == pytest.approx(value, abs=1e-12), name
     assert (part["studies"], part["positives"], part["several"]) == (22, 11, 22)
-    low, high = drawn_cost(table, column)
+    low, high = bootstrapped_cost(table, column)
     if at["specificity_cost"]["low"] is not None:
         assert at["specificity_cost"]["low"] == pytest.approx(low, abs=0.03)
         assert at["specificity_cost"]["high"] == pytest.approx(high, abs=0.03)
 
 
-def drawn_cost(table: pd.DataFrame, threshold: str) -> list[float]:
-    """Its 95 % interval: whole groups drawn, by the counts of each."""
+def bootstrapped_cost(table: pd.DataFrame, threshold: str) -> list[float]:
+    """The 95 % interval of the cost, by bootstrap of whole groups."""
     counts = []
     for _, rows in table[table["view_hand"] == 1].groupby("group"):
         studies = rows.groupby("study").agg(
@@ -168,7 +166,7 @@ def drawn_cost(table: pd.DataFrame, threshold: str) -> list[float]:
         return list(np.nanpercentile(a / b - c / d, [2.5, 97.5]))
 
 
-def test_studies_stand_in_the_terminal_the_tables_and_the_page(home):
+def test_studies_are_in_terminal_tables_and_page(home):
     text = (home / "evaluated.txt").read_text()
     for words in ("hand: AUC", "specificity,", "own", "22 (11)", "cost: specificity"):
         assert words in text, words
@@ -184,7 +182,7 @@ def test_studies_stand_in_the_terminal_the_tables_and_the_page(home):
     )  # fmt: skip
 
 
-def test_evaluate_says_when_a_table_names_no_studies(tmp_path):
+def test_evaluate_reports_a_table_without_studies(tmp_path):
     index = write_table(tmp_path, studies=False)
     shared = ("evaluate", "--index", index, "--weights", write_bundles(tmp_path / "weights"))
     plain = fxpipe(*shared, "--output", tmp_path / "out", "--device", "cpu")
@@ -201,8 +199,8 @@ def test_evaluate_says_when_a_table_names_no_studies(tmp_path):
     assert hand["in view"]["studies"] == 12
 
 
-def test_run_gives_the_verdict_that_evaluate_measures(home, tmp_path):
-    """The highest probability of a study and its call, by both commands."""
+def test_run_has_the_verdicts_that_evaluate_measures(home, tmp_path):
+    """Both commands have the same probability and call for each study."""
     index = read_index(home / "index.csv")
     lines = ["path,study", *(f"{s.path.name},{s.study}" for s in index.samples)]
     (tmp_path / "table.csv").write_text("\n".join(lines) + "\n")
@@ -210,25 +208,25 @@ def test_run_gives_the_verdict_that_evaluate_measures(home, tmp_path):
         *("run", "--input", home / "pictures", "--weights", home / "own", "--output", tmp_path),
         *("--studies", tmp_path / "table.csv", "--device", "cpu", "--quiet"),
     )
-    told = pd.read_csv(tmp_path / "studies.csv").set_index("study")
-    assert len(told) == 28 + 24
+    studies = pd.read_csv(tmp_path / "studies.csv").set_index("study")
+    assert len(studies) == 28 + 24
     table = pd.read_csv(home / "out/predictions.csv")
     hands = table[table["view_hand"] == 1].groupby("study")
     for study, rows in hands:
         p, threshold = rows["fracture_hand"].max(), rows["study_threshold_hand"].iloc[0]
-        assert told.loc[study, "probability_hand"] == pytest.approx(p, abs=1e-5)
-        assert (told.loc[study, "verdict_hand"] == "positive") == (p >= threshold)
-        assert told.loc[study, "threshold_of"] == "study"
-    assert set(told.loc[told["regions"] == "elbow", "threshold_of"]) == {"picture"}
+        assert studies.loc[study, "probability_hand"] == pytest.approx(p, abs=1e-5)
+        assert (studies.loc[study, "verdict_hand"] == "positive") == (p >= threshold)
+        assert studies.loc[study, "threshold_of"] == "study"
+    assert set(studies.loc[studies["regions"] == "elbow", "threshold_of"]) == {"picture"}
 
 
-def test_a_fused_graph_keeps_the_points_for_studies(home, tmp_path):
+def test_fused_graph_keeps_the_study_points(home, tmp_path):
     fused = fxpipe(
         *("export", "--fused", "--weights", home / "own", "--output", tmp_path / "fused"),
         *("--input", home / "pictures", "--precision", "fp32"),
     )
     assert fused.exit_code == 0, fused.output
     config = RunConfig(device="cpu")
-    whole = load_bundles(tmp_path / "fused", config).study_points
-    assert whole == load_bundles(home / "own", config).study_points
-    assert list(whole) == ["hand"]
+    points = load_bundles(tmp_path / "fused", config).study_points
+    assert points == load_bundles(home / "own", config).study_points
+    assert list(points) == ["hand"]

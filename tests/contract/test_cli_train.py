@@ -1,4 +1,4 @@
-"""``fxpipe index``, ``train-stage`` and ``export`` as their users meet them."""
+"""``fxpipe index``, ``train-stage`` and ``export`` from the command line."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from command_line import fxpipe
 from conftest import TINY
 from tables import picture
 
-from pipeline.cli import main
 from pipeline.report.columns import COLUMNS
-
-
-def fxpipe(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
 
 
 def test_index_prints_the_counts(data, tmp_path):
@@ -26,14 +21,14 @@ def test_index_prints_the_counts(data, tmp_path):
         assert word in result.stdout
 
 
-def test_index_is_the_same_with_the_same_seed(data, tmp_path):
+def test_index_is_reproducible_by_seed(data, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         fxpipe("index", "--input", data, "--output", tmp_path / name, "--seed", seed)
     first, second, other = ((tmp_path / name).read_text() for name in "abc")
     assert first == second != other
 
 
-def test_index_takes_folders_of_negatives(data, tmp_path):
+def test_index_accepts_folders_of_negatives(data, tmp_path):
     from PIL import Image
 
     (tmp_path / "chest").mkdir()
@@ -47,7 +42,7 @@ def test_index_takes_folders_of_negatives(data, tmp_path):
     assert {(row["regions"], row["label"]) for row in chest} == {("none", "")}
 
 
-def test_index_refuses_with_a_list_of_faults(data, tmp_path):
+def test_index_lists_the_faults_of_a_table(data, tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "labels.csv").write_text("image_id,region\nx.jpg,hand\n")
     result = fxpipe("index", "--input", tmp_path, "--output", tmp_path / "index.csv")
@@ -69,7 +64,7 @@ def test_index_refuses_with_a_list_of_faults(data, tmp_path):
         (["export", "--precision", "int4"], 2, "int4"),
     ],
 )
-def test_wrong_usage_is_2_and_says_what_is_wrong(words, code, message, tmp_path, monkeypatch):
+def test_wrong_usage_exits_2_and_is_reported(words, code, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = fxpipe(*words)
     assert result.exit_code == code
@@ -84,7 +79,7 @@ def test_wrong_usage_is_2_and_says_what_is_wrong(words, code, message, tmp_path,
         ("text.txt", "cannot read"),
     ],
 )
-def test_initial_weights_that_cannot_be_read_are_named(project, tmp_path, init, message):
+def test_unreadable_initial_weights_are_named(project, tmp_path, init, message):
     (tmp_path / "text.txt").write_text("no weights")
     result = fxpipe(
         *("train-stage", "region", "--index", project / "index.csv", "--quiet"),
@@ -95,7 +90,7 @@ def test_initial_weights_that_cannot_be_read_are_named(project, tmp_path, init, 
     assert init in result.stderr
 
 
-def test_a_hub_out_of_reach_is_told_before_pictures_are_looked_at(project, tmp_path, monkeypatch):
+def test_unreachable_hub_is_reported_before_pictures_are_read(project, tmp_path, monkeypatch):
     from stages.training import pretrained_check
 
     monkeypatch.setattr(pretrained_check, "try_to_load_from_cache", lambda *_: None)
@@ -109,7 +104,7 @@ def test_a_hub_out_of_reach_is_told_before_pictures_are_looked_at(project, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_deserves_little_trust_is_said_last_and_kept(project, tmp_path):
+def test_warnings_about_reliability_are_printed_last_and_logged(project, tmp_path):
     run = tmp_path / "run"
     result = fxpipe(
         *("train-stage", "region", "--index", project / "index.csv", "--quiet"),
@@ -122,11 +117,11 @@ def test_what_deserves_little_trust_is_said_last_and_kept(project, tmp_path):
     assert last.startswith(f"WARNING: {run}: the validation split shows ")
     log = (run / "train.log").read_text(encoding="utf-8")
     assert "pictures/s in training; time left" in log
-    assert "INFO" in log  # though --quiet shows warnings alone
+    assert "INFO" in log  # although --quiet shows only warnings
     assert "time left" not in result.output
 
 
-def test_fracture_without_a_region_run_says_what_to_train_first(project, tmp_path):
+def test_fracture_stage_needs_a_region_run(project, tmp_path):
     result = fxpipe(
         *("train-stage", "fracture", "--region", "hand", "--index", project / "index.csv"),
         *("--from", tmp_path / 'o\'brien/"runs"', "--output", tmp_path / "run"),
@@ -136,7 +131,7 @@ def test_fracture_without_a_region_run_says_what_to_train_first(project, tmp_pat
     assert "train-stage region" in result.stderr
 
 
-def test_what_was_trained_and_exported_runs(project, data, tmp_path):
+def test_trained_and_exported_weights_run(project, data, tmp_path):
     from pipeline.weights.manifest import read_manifest
 
     manifest = read_manifest(project / "weights")
@@ -153,7 +148,7 @@ def test_what_was_trained_and_exported_runs(project, data, tmp_path):
     assert [row["path"] for row in rows if row["status"] == "failed"] == ["IMG9000000.jpg"]
 
 
-def test_the_test_figures_stand_beside_intervals_and_baselines(project):
+def test_test_figures_have_intervals_and_baselines(project):
     from stages.training.run_report import describe_result
 
     text = describe_result(project / "runs/region") + describe_result(project / "runs/hand")
@@ -163,7 +158,7 @@ def test_the_test_figures_stand_beside_intervals_and_baselines(project):
 
 
 def test_predictions_reproduce_the_figures(project):
-    """The AUC in ``result.json`` comes of the saved predictions, computed anew."""
+    """The AUC in ``result.json`` can be recalculated from the saved predictions."""
     import pandas as pd
     from sklearn.metrics import roc_auc_score
 
@@ -171,5 +166,5 @@ def test_predictions_reproduce_the_figures(project):
     result = json.loads((run / "result.json").read_text())
     table = pd.read_csv(run / "predictions.csv")
     test = table[table.split == "test"]
-    wanted = roc_auc_score(test.label, test.logit_fracture)
-    assert result["test"]["all"]["auc"]["value"] == pytest.approx(wanted)
+    auc = roc_auc_score(test.label, test.logit_fracture)
+    assert result["test"]["all"]["auc"]["value"] == pytest.approx(auc)

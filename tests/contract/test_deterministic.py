@@ -1,4 +1,4 @@
-"""One answer for one picture, however the work is cut into batches and spread over threads."""
+"""Results do not depend on the batch size and the number of threads."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import RunConfig
-from pipeline.domain import Outcome
 from pipeline.engine import run
 from pipeline.io import discover
+from pipeline.outcome import Outcome
 from pipeline.report.csv_table import CsvWriter
 from pipeline.report.json_lines import JsonLinesWriter
 from pipeline.runtime.session import Weights, load_bundles
@@ -28,7 +28,7 @@ def weights() -> Weights:
 
 
 def written(outcomes: Iterator[Outcome], folder: Path) -> tuple[list[dict[str, str]], list[str]]:
-    """The two files without their timings: rows of results.csv, lines of results.jsonl."""
+    """Rows of results.csv and lines of results.jsonl, without times."""
     folder.mkdir()
     table, lines = folder / "results.csv", folder / "results.jsonl"
     with CsvWriter(table, SAMPLES) as first, JsonLinesWriter(lines, SAMPLES) as second:
@@ -42,11 +42,11 @@ def written(outcomes: Iterator[Outcome], folder: Path) -> tuple[list[dict[str, s
 
 
 def test_results_do_not_depend_on_batches_or_threads(weights, tmp_path):
-    found = {}
+    results = {}
     for size, workers in ((1, 1), (1, 3), (2, 1), (5, 3)):
         config = RunConfig(device="cpu", batch_size=size, workers=workers)
         outcomes = run(discover(SAMPLES), weights, config)
-        found[size, workers] = written(outcomes, tmp_path / f"{size}-{workers}")
-    reference = found[1, 1]
+        results[size, workers] = written(outcomes, tmp_path / f"{size}-{workers}")
+    reference = results[1, 1]
     assert len(reference[0]) == sum(1 for _ in discover(SAMPLES))
-    assert {key for key, value in found.items() if value != reference} == set()
+    assert {key for key, value in results.items() if value != reference} == set()

@@ -1,4 +1,4 @@
-"""The commands of the documentation run as shown, where the repository has their input."""
+"""The commands in the documentation run as shown, if their input is in the repository."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUNNABLE = ("run", "doctor", "schema", "weights")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What a user of the documentation has: pictures to read, the weights, a table of studies."""
+    """A folder like that of a user: pictures, the weights and a table of studies."""
     home = tmp_path_factory.mktemp("user")
     for name in FOLDERS:
         (home / name).mkdir()
@@ -31,18 +31,20 @@ def folder(tmp_path_factory):
 
 
 def runnable(words: tuple[str, ...]) -> bool:
-    """Whether the folder has the command's input, and this machine its device."""
-    given = dict(itertools.pairwise(words))
-    inputs = [given[option].rstrip("/") for option in ("--input", "--weights") if option in given]
+    """Whether the folder has the input of a command that runs on the CPU."""
+    options = dict(itertools.pairwise(words))
+    inputs = [
+        options[option].rstrip("/") for option in ("--input", "--weights") if option in options
+    ]
     return (
         words[1] in RUNNABLE
         and words[2:3] not in (("install",), ("pack",))
         and set(inputs) <= {*FOLDERS, "weights"}
-        and given.get("--device", "cpu") == "cpu"
+        and options.get("--device", "cpu") == "cpu"
     )
 
 
-def test_commands_shown_run(folder, monkeypatch):
+def test_documented_commands_run(folder, monkeypatch):
     monkeypatch.chdir(folder)
     commands = [words for _, words in shown_commands() if runnable(words)]
     assert len(commands) > 15

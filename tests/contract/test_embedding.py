@@ -1,11 +1,11 @@
-"""fxpipe inside another program: an engine that is held open, and pictures as bytes."""
+"""fxpipe inside another program: an engine that stays open, and pictures as bytes."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
@@ -16,17 +16,18 @@ import malicious_files
 import misbehaving_worker
 import numpy as np
 import pytest
-from bundles import paint, write_bundles, write_png
+from bundles import paint, write_png
+from tiny_networks import write_bundles
 
 from pipeline.config import RunConfig
-from pipeline.domain import Outcome, Status
 from pipeline.engine import Engine
 from pipeline.errors import BusyError, DeviceError
-from pipeline.io import Room, discover
+from pipeline.io import MemoryBudget, discover
+from pipeline.outcome import Outcome, Status
 from pipeline.reading.in_process import InProcessReader
 from pipeline.reading.worker_pool import IsolatedReader
 from pipeline.report.record import path_text, to_record
-from pipeline.runtime.network import Network
+from pipeline.runtime.graph import Graph
 from pipeline.runtime.session import Weights, load_bundles
 from pipeline.source import NamedBytes
 from pipeline.studies import studies_by
@@ -64,16 +65,16 @@ def isolated(folder) -> Iterator[Engine]:
 
 
 class Gate(InProcessReader):
-    """Reads what is called ``slow`` only when it is opened."""
+    """Delays the picture named ``slow`` until ``opened`` is set."""
 
     def __init__(self) -> None:
-        super().__init__(Room(10**6))
+        super().__init__(MemoryBudget(10**6))
         self.opened = threading.Event()
 
-    def read(self, source, wanted, clock):
+    def read(self, source, options, clock):
         if source.name == "slow":
             assert self.opened.wait(30.0)
-        return super().read(source, wanted, clock)
+        return super().read(source, options, clock)
 
 
 def row(outcome: Outcome, root: Path = SAMPLES) -> dict[str, Any]:
@@ -81,18 +82,18 @@ def row(outcome: Outcome, root: Path = SAMPLES) -> dict[str, Any]:
 
 
 def cine() -> bytes:
-    """Two frames of a hand, one of them fractured."""
+    """A DICOM file with two frames of a hand, the first one fractured."""
     frames = np.stack([paint({"hand": 0.9}, {"hand": cell}) for cell in (0.8, 0.1)])
     return factories.dicom_file(factories.dicom(frames, bits=8))
 
 
-def test_samples_have_the_same_rows_from_bytes_as_from_files(isolated):
+def test_samples_have_equal_rows_from_bytes_and_files(isolated):
     paths = list(discover(SAMPLES))
     assert {path.suffix for path in paths} >= {".jpg", ".dcm"}
     contents = [NamedBytes(path_text(path, SAMPLES), path.read_bytes()) for path in paths]
-    files, found = (list(isolated.outcomes(sources)) for sources in (paths, contents))
-    assert [row(outcome) for outcome in found] == [row(outcome) for outcome in files]
-    for outcome, same in zip(found, files, strict=True):
+    of_files, of_bytes = (list(isolated.outcomes(sources)) for sources in (paths, contents))
+    assert [row(outcome) for outcome in of_bytes] == [row(outcome) for outcome in of_files]
+    for outcome, same in zip(of_bytes, of_files, strict=True):
         assert outcome.image == replace(same.image, path=None)
         assert (outcome.flags, outcome.header, outcome.error) == (
             same.flags, same.header, same.error,
@@ -113,16 +114,16 @@ def test_samples_have_the_same_rows_from_bytes_as_from_files(isolated):
         ("back\\slash.png", HAND),
     ],
 )
-def test_made_files_have_the_same_rows_from_bytes(isolated, tmp_path, name, content):
+def test_generated_files_have_equal_rows_from_bytes_and_files(isolated, tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
-    files, found = isolated.read(path), isolated.read(NamedBytes(name, content))
-    assert [row(outcome, tmp_path) for outcome in found] == [row(o, tmp_path) for o in files]
-    assert [outcome.image.frame for outcome in found] == ([0, 1] if name == "cine.dcm" else [None])
-    assert all(outcome.image.name == name for outcome in found)
+    of_file, of_bytes = isolated.read(path), isolated.read(NamedBytes(name, content))
+    assert [row(o, tmp_path) for o in of_bytes] == [row(o, tmp_path) for o in of_file]
+    assert [o.image.frame for o in of_bytes] == ([0, 1] if name == "cine.dcm" else [None])
+    assert all(o.image.name == name for o in of_bytes)
 
 
-def test_hostile_bytes_have_the_words_of_hostile_files(isolated):
+def test_malicious_bytes_have_the_errors_of_malicious_files(isolated):
     for name, content, words in malicious_files.cases():
         outcomes = isolated.read(NamedBytes(name, content))
         if words is None:
@@ -135,32 +136,32 @@ def test_hostile_bytes_have_the_words_of_hostile_files(isolated):
             assert "expected " in error, error
 
 
-def test_a_worker_that_dies_costs_one_picture(weights):
-    reader = IsolatedReader(Room(10**6), 3.0, misbehaving_worker.__name__)
+def test_crashed_worker_affects_one_file(weights):
+    reader = IsolatedReader(MemoryBudget(10**6), 3.0, misbehaving_worker.__name__)
     words = ["good", "segfault", "good good leave", "good"]
     with Engine(weights, CONFIG, reader) as engine:
         futures = [engine.submit(NamedBytes(f"{i}.dcm", w.encode())) for i, w in enumerate(words)]
-        found = [future.result(120.0) for future in futures]
+        results = [future.result(120.0) for future in futures]
     reader.stop()
-    failed = [[outcome.status is Status.FAILED for outcome in outcomes] for outcomes in found]
+    failed = [[outcome.status is Status.FAILED for outcome in outcomes] for outcomes in results]
     assert failed == [[False], [True], [False, False, True], [False]]
-    assert "1.dcm: found a file that crashed its reader" in str(found[1][0].error)
-    assert [outcome.image.frame for outcome in found[2]] == [0, 1, 2]
+    assert "1.dcm: found a file that crashed its reader" in str(results[1][0].error)
+    assert [outcome.image.frame for outcome in results[2]] == [0, 1, 2]
 
 
-def test_each_picture_of_an_endless_stream_has_its_answer_at_once(engine):
+def test_each_picture_is_answered_without_a_later_one(engine):
     for number in range(30):
         (outcome,) = engine.submit(NamedBytes(f"{number}.png", HAND)).result(30.0)
         assert (outcome.status, outcome.image.name) == (Status.OK, f"{number}.png")
 
 
-def test_bytes_may_be_a_stream_too(engine, tmp_path):
+def test_outcomes_are_yielded_before_the_next_source_is_requested(engine, tmp_path):
     path = write_png(tmp_path / "file.png", {"hand": 0.9}, {"hand": 0.8})
     answered = threading.Event()
 
     def stream() -> Iterator[Path | NamedBytes]:
         yield NamedBytes("first.png", HAND)
-        assert answered.wait(30.0)  # no answer waits for the next picture
+        assert answered.wait(30.0)  # the first outcome does not wait for the next picture
         yield from [path, NamedBytes("second.png", HAND)]
 
     outcomes = engine.outcomes(stream())
@@ -171,7 +172,7 @@ def test_bytes_may_be_a_stream_too(engine, tmp_path):
     assert all(outcome.findings == first.findings for outcome in rest)
 
 
-def test_answers_come_out_of_order_or_in_order(weights):
+def test_futures_complete_independently(weights):
     reader = Gate()
     with Engine(weights, CONFIG, reader) as engine:
         futures = [engine.submit(NamedBytes(name, HAND)) for name in ("slow", "b", "c")]
@@ -186,20 +187,20 @@ def test_many_threads_share_an_engine(engine):
     cells = [0.1 + 0.05 * (i % 16) for i in range(48)]
     contents = [factories.raster(paint({"hand": 0.9}, {"hand": cell}), "PNG") for cell in cells]
 
-    def ask(number: int) -> Outcome:
+    def read(number: int) -> Outcome:
         (outcome,) = engine.read(NamedBytes(str(number), contents[number]))
         return outcome
 
-    alone = {cell: ask(number).findings for number, cell in enumerate(cells[:16])}
+    alone = {cell: read(number).findings for number, cell in enumerate(cells[:16])}
     with ThreadPoolExecutor(12) as pool:
-        found = list(pool.map(ask, range(len(cells))))
-    assert [outcome.image.name for outcome in found] == [str(i) for i in range(len(cells))]
-    for outcome, cell in zip(found, cells, strict=True):
+        outcomes = list(pool.map(read, range(len(cells))))
+    assert [outcome.image.name for outcome in outcomes] == [str(i) for i in range(len(cells))]
+    for outcome, cell in zip(outcomes, cells, strict=True):
         (finding,), (same,) = outcome.findings, alone[cell]
         assert finding.probability == pytest.approx(same.probability, abs=1e-4)
 
 
-def test_too_much_at_once_is_refused_and_later_accepted(weights):
+def test_full_engine_refuses_files_until_others_are_done(weights):
     reader = Gate()
     with Engine(weights, CONFIG, reader) as engine:
         futures = [engine.submit(NamedBytes("slow", HAND)) for _ in range(engine.limits.files)]
@@ -210,18 +211,18 @@ def test_too_much_at_once_is_refused_and_later_accepted(weights):
         assert engine.submit(NamedBytes("more", HAND), timeout=30.0).result(30.0)
 
 
-def test_what_the_device_does_wrong_is_raised_and_later_files_are_answered(engine, monkeypatch):
-    def refuse(self: Network, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
+def test_device_error_is_raised_and_later_files_are_answered(engine, monkeypatch):
+    def fail(self: Graph, outputs: Sequence[str], inputs: np.ndarray) -> list[np.ndarray]:
         raise DeviceError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Network, "_run", refuse)
+        patch.setattr(Graph, "run", fail)
         with pytest.raises(DeviceError, match="out of memory"):
             engine.read(NamedBytes("a.png", HAND))
     assert engine.read(NamedBytes("a.png", HAND))[0].status is Status.OK
 
 
-def test_a_closed_engine_accepts_nothing(folder):
+def test_closed_engine_refuses_files(folder):
     engine = Engine.open(folder, CONFIG)
     future = engine.submit(NamedBytes("a.png", HAND))
     engine.close()
@@ -231,12 +232,12 @@ def test_a_closed_engine_accepts_nothing(folder):
 
 
 @pytest.mark.parametrize("name", ["", "n" * 1025])
-def test_bytes_have_a_name(name):
+def test_bytes_need_a_name(name):
     with pytest.raises(ValueError, match="expected 1 to 1024"):
         NamedBytes(name, b"")
 
 
-def test_the_examples_of_the_documentation_work(folder, tmp_path, monkeypatch, capsys):
+def test_examples_of_the_documentation_work(folder, tmp_path, monkeypatch, capsys):
     (tmp_path / "weights").symlink_to(folder)
     (tmp_path / "samples").symlink_to(SAMPLES)
     monkeypatch.chdir(tmp_path)
@@ -247,12 +248,12 @@ def test_the_examples_of_the_documentation_work(folder, tmp_path, monkeypatch, c
     assert capsys.readouterr().out.startswith("upload.jpg ")
     exec(compile(second, "second example", "exec"), names)
 
-    async def ask(engine: Engine) -> list[Any]:
+    async def read_both(engine: Engine) -> list[Any]:
         contents = {"a.png": HAND, "cine.dcm": cine()}
         return await asyncio.gather(*(names["answer"](engine, *one) for one in contents.items()))
 
     with Engine.open(folder, CONFIG) as engine:
-        (one,), two = asyncio.run(ask(engine))
+        (one,), two = asyncio.run(read_both(engine))
     assert (one["path"], one["verdict"]) == ("a.png", "positive")
     assert [(r["path"], r["frame"], r["verdict"]) for r in two] == [
         ("cine.dcm", 0, "positive"), ("cine.dcm", 1, "negative"),

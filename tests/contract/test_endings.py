@@ -1,61 +1,55 @@
-"""How every command ends where stdout, stderr or a signal is not as usual."""
+"""How commands end with a closed or full stdout or stderr, or on a signal."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from bundles import write_bundles, write_png
+from bundles import write_png
+from command_line import run_python
 from signal_handling import as_in_the_foreground
+from tiny_networks import write_bundles
 
 ROOT = Path(__file__).parents[2]
 FXPIPE = "from pipeline.cli import main; main()"
-# Every command in one process: each prints its help, as much as any of them prints at once.
+# Runs every command in one process, with its help as a long output.
 ALL_COMMANDS = """
 import os, sys
-from pipeline.cli import _COMMANDS, main
-told = []
-for words in (["--help"], ["--version"], ["schema"], *([name, "--help"] for name in _COMMANDS)):
+import click
+from pipeline.cli import main
+codes = []
+names = main.list_commands(click.Context(main))
+for words in (["--help"], ["--version"], ["schema"], *([name, "--help"] for name in names)):
     try:
         main(words)
-    except SystemExit as leave:
-        told.append(f"{words[0]} {leave.code}")
-sys.stderr.write(";".join(told))
+    except SystemExit as end:
+        codes.append(f"{words[0]} {end.code}")
+sys.stderr.write(";".join(codes))
 """
 
 if sys.platform == "win32":
-    pytest.skip("made of what POSIX has", allow_module_level=True)
-
-
-def python(code: str, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code, *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        text=True,
-        check=False,
-        **options,
-    )
+    pytest.skip("needs POSIX", allow_module_level=True)
 
 
 def closed_pipe() -> int:
-    """The end to write to of a pipe that nobody reads any more."""
+    """Descriptor for writing to a pipe without a reader."""
     reading, writing = os.pipe()
     os.close(reading)
     return writing
 
 
 def codes(stderr: str) -> set[str]:
+    """Exit codes that ALL_COMMANDS prints."""
     return {one.split()[-1] for one in stderr.splitlines()[-1].split(";")}
 
 
-def test_whoever_has_read_enough_ends_no_command_in_a_traceback():
+def test_closed_stdout_causes_no_traceback():
     writing = closed_pipe()
     try:
-        result = python(ALL_COMMANDS, stdout=writing, stderr=subprocess.PIPE)
+        result = run_python(ALL_COMMANDS, stdout=writing)
     finally:
         os.close(writing)
     assert result.returncode == 0
@@ -63,20 +57,20 @@ def test_whoever_has_read_enough_ends_no_command_in_a_traceback():
     assert codes(result.stderr) == {"0"}
 
 
-def test_the_work_goes_on_when_nobody_reads_what_it_prints(tmp_path):
+def test_command_continues_with_a_closed_stdout(tmp_path):
     writing = closed_pipe()
     words = ("doctor", "--weights", str(tmp_path / "none"))
     try:
-        result = python(FXPIPE, *words, stdout=writing, stderr=subprocess.PIPE)
+        result = run_python(FXPIPE, *words, stdout=writing)
     finally:
         os.close(writing)
-    assert (result.returncode, result.stderr) == (3, "")  # the doctor's own code: a fault
+    assert (result.returncode, result.stderr) == (3, "")  # doctor found a fault
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_disk_under_stdout_is_3_with_a_message_for_every_command():
+def test_full_disk_for_stdout_exits_3_with_a_message():
     with Path("/dev/full").open("w") as full:
-        result = python(ALL_COMMANDS, stdout=full, stderr=subprocess.PIPE)
+        result = run_python(ALL_COMMANDS, stdout=full)
     lines = result.stderr.splitlines()
     assert codes(result.stderr) == {"3"}
     assert set(lines[:-1]) == {"error: stdout: cannot be written: No space left on device"}
@@ -84,9 +78,9 @@ def test_a_full_disk_under_stdout_is_3_with_a_message_for_every_command():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_message_that_nobody_gets_changes_no_exit_code():
+def test_unwritable_stderr_changes_no_exit_code():
     with Path("/dev/full").open("w") as full:
-        assert python(FXPIPE, "run", "--nonsense", stderr=full).returncode == 2
+        assert run_python(FXPIPE, "run", "--nonsense", stderr=full).returncode == 2
 
 
 STOPPED_WHILE_WRITING = """
@@ -105,34 +99,34 @@ main(sys.argv[1:])
 """
 
 
-def test_a_run_that_is_stopped_while_it_writes_leaves_no_thread_at_work(tmp_path):
+def test_run_stopped_during_a_write_ends_all_threads(tmp_path):
     write_bundles(tmp_path / "weights")
     for n in range(40):
         write_png(tmp_path / f"in/{n:02}.png", {"hand": 0.9}, {"hand": 0.9})
     words = ["run", "--input", str(tmp_path / "in"), "--weights", str(tmp_path / "weights")]
     words += ["--output", str(tmp_path / "out"), "--device", "cpu", "--quiet"]
     with as_in_the_foreground():
-        result = python(STOPPED_WHILE_WRITING, *words, capture_output=True)
+        result = run_python(STOPPED_WHILE_WRITING, *words)
     assert result.returncode == 143, result.stderr
-    assert "the same command goes on from there" in result.stderr
+    assert "the same command resumes from there" in result.stderr
 
 
-def test_without_a_stdout_there_is_nothing_to_print():
+def test_command_without_stdout_succeeds():
     code = f"import os; os.close(1); {FXPIPE}"
-    result = python(f"import sys; sys.stdout = None; {code}", "schema", stderr=subprocess.PIPE)
+    result = run_python(f"import sys; sys.stdout = None; {code}", "schema")
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_a_suite_in_the_background_has_the_signals_of_one_in_the_foreground():
+def test_signals_in_a_background_suite_are_those_of_the_foreground():
     child = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        ignored = python(child, stdout=subprocess.PIPE).stdout
+        in_background = run_python(child).stdout
         with as_in_the_foreground():
-            wanted = python(child, stdout=subprocess.PIPE).stdout
+            in_foreground = run_python(child).stdout
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
-    assert (ignored.strip(), wanted.strip()) == ("False", "True")
+    assert (in_background.strip(), in_foreground.strip()) == ("False", "True")

@@ -1,24 +1,26 @@
-"""The FHIR bundle: valid resources, nothing lost, and nobody named unless asked for."""
+"""The FHIR bundle: valid and complete resources, and patient identifiers only on request."""
 
 import json
 from pathlib import Path
 
 import pytest
-from bundles import write_bundles, write_png
+from bundles import write_png
 from click.testing import CliRunner
 from factories import IDENTIFIERS, PATIENT_ID, dicom, dicom_file, ramp
 from fhir.resources.R4B import get_fhir_model_class
 from fhir.resources.R4B.bundle import Bundle
+from tiny_networks import write_bundles
 
 from pipeline.cli import main
-from pipeline.domain import ImageRef, Outcome, Status
+from pipeline.domain import ImageRef
+from pipeline.outcome import Outcome, Status
 from pipeline.report.fhir import FhirWriter
 
 WORDS = {"positive": "Present", "uncertain": "Undetermined", "negative": "Absent"}
 
 
 def run(folder: Path, *extra: str) -> tuple[dict, list[dict], str]:
-    """The bundle, the lines of results.jsonl, and the bundle's text."""
+    """Run on five files; returns the bundle, the lines of results.jsonl, and the bundle's text."""
     inputs = folder / "in"
     inputs.mkdir()
     write_png(inputs / "a.png", {"hand": 0.9, "elbow": 0.8}, {"hand": 0.8, "elbow": 0.3})
@@ -37,8 +39,8 @@ def run(folder: Path, *extra: str) -> tuple[dict, list[dict], str]:
 
 
 def resources(bundle: dict, kind: str) -> list[dict]:
-    found = [entry["resource"] for entry in bundle["entry"]]
-    return [resource for resource in found if resource["resourceType"] == kind]
+    every = [entry["resource"] for entry in bundle["entry"]]
+    return [resource for resource in every if resource["resourceType"] == kind]
 
 
 def test_every_input_has_a_report_and_every_finding_an_observation(tmp_path):
@@ -62,15 +64,14 @@ def test_every_input_has_a_report_and_every_finding_an_observation(tmp_path):
             assert observation["valueCodeableConcept"]["text"] == WORDS[finding["verdict"]]
             assert finding["region"] in observation["bodySite"]["text"].lower()
             shares = [part["valueQuantity"]["value"] for part in observation["component"]]
-            wanted = (finding[key] for key in ("probability", "threshold", "doubt_below"))
-            assert shares == list(wanted)
+            assert shares == [finding[key] for key in ("probability", "threshold", "doubt_below")]
             assert by_url[observation["device"]["reference"]]["resourceType"] == "Device"
             assert "subject" not in observation
     assert any(len(report.get("result", [])) == 2 for report in reports)
     assert not any(word in text for word in IDENTIFIERS)
 
 
-def test_identifiers_on_request(tmp_path):
+def test_identifiers_are_written_on_request(tmp_path):
     bundle, lines, _ = run(tmp_path, "--identifiers", "keep")
     Bundle.model_validate(bundle)
     (named,) = (r for r in resources(bundle, "DiagnosticReport") if "subject" in r)
@@ -79,18 +80,18 @@ def test_identifiers_on_request(tmp_path):
     assert named["imagingStudy"][0]["identifier"]["value"] == f"urn:oid:{uid}"
 
 
-def test_a_run_that_breaks_off_leaves_a_bundle(tmp_path):
+def test_interrupted_run_leaves_a_valid_bundle(tmp_path):
     file = tmp_path / "results.fhir.json"
     outcome = Outcome(ImageRef(tmp_path / "a.png"), Status.FAILED, error="broken")
 
-    def broken_off() -> None:
+    def write_two_and_fail() -> None:
         with FhirWriter(file, tmp_path) as writer:
             writer.write(outcome)
             writer.write(outcome)
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        broken_off()
+        write_two_and_fail()
     bundle = Bundle.model_validate(json.loads(file.read_text()))
     assert [entry.resource.__resource_type__ for entry in bundle.entry] == [
         "Device",

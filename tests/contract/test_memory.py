@@ -1,4 +1,4 @@
-"""Large radiographs fit into a small computer: peak memory of a whole run."""
+"""Peak memory of a run on large radiographs."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 import factories
 import numpy as np
 import pytest
-from processes import watched
+from processes import run_measured
 
 ROOT = Path(__file__).parents[2]
 
 MOST_MB = 1000
-"""1 GB for a run, networks and workers included."""
+"""Limit for a run in MB, including networks and workers."""
 
 if sys.platform != "linux":
     pytest.skip("only Linux has /proc", allow_module_level=True)
 
 
 def large_pictures(folder: Path, count: int) -> None:
-    """20 megapixels of 16 bits: as many DICOM files as PNG files, each kind written once."""
+    """Create ``count`` DICOM and PNG files of 20 megapixels and 16 bits, as hard links."""
     pixels = np.tile(factories.ramp(500, 400, 0, 65535), (10, 10))
     first = {".dcm": folder / "0.dcm", ".png": folder / "0.png"}
     first[".dcm"].write_bytes(factories.dicom_file(factories.dicom(pixels)))
@@ -38,7 +38,7 @@ def test_large_pictures_stay_within_a_gigabyte(tmp_path):
     words = ["--input", source, "--output", tmp_path / "out", "--weights", ROOT / "weights"]
     code = "from pipeline.cli import main; main()"
     options = ["--quiet", "--workers", 4, "--device", "cpu"]
-    status, peak, _ = watched(
+    status, peak, _ = run_measured(
         [sys.executable, "-c", code, "run", *options, *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )

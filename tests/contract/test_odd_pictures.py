@@ -1,6 +1,6 @@
-"""One radiograph in many odd files gets one answer from the shipped weights, or a refusal in words.
+"""One radiograph in many unusual files: the outcome of the plain file, or an error with a reason.
 
-The answer is that about the plain file, whatever the weights of the day make of it.
+The outcomes are compared with that of the plain file, so they do not depend on the weights.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WINDOW: dict[str, Any] = {"WindowCenter": 2048, "WindowWidth": 4096}
 HALF: dict[str, Any] = {"WindowCenter": 512, "WindowWidth": 1024}
 COLOURS = np.stack([TWELVE] * 3, -1)
 NEAR = 0.02
-"""In probability: files whose pixels are not square have half the rows."""
+"""Tolerance of the probability: files with pixels that are not square have half the rows."""
 
 
 def plain(pixels: np.ndarray = TWELVE, **header: Any) -> Any:
@@ -48,7 +48,7 @@ def plain(pixels: np.ndarray = TWELVE, **header: Any) -> Any:
 
 
 def same_as_the_control(folder: Path) -> dict[str, bytes]:
-    """By name; the part before the first dash names the point of the list."""
+    """Content by file name; the part before the first dash names the group of cases."""
     curve = np.arange(4096).tolist()
     jpeg = raster(EIGHT, "JPEG", quality=95)
     height, width = EIGHT.shape
@@ -91,7 +91,7 @@ def same_as_the_control(folder: Path) -> dict[str, bytes]:
 
 
 def refused(folder: Path) -> dict[str, tuple[bytes, str, str]]:
-    """By name: the content, the status, and what the error says."""
+    """Content, status, and a part of the error, by file name."""
     jpeg = raster(np.random.default_rng(0).integers(0, 256, EIGHT.shape, np.uint8), "JPEG")
     rle = compressed(plain(), RLELossless, folder)
     native = dicom(EIGHT)
@@ -117,7 +117,7 @@ def refused(folder: Path) -> dict[str, tuple[bytes, str, str]]:
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """A row of the results for each file, from one run."""
+    """Rows of the results by path, from one run with all files."""
     folder = tmp_path_factory.mktemp("odd")
     place = folder / "input"
     place.mkdir()
@@ -137,11 +137,11 @@ def rows(tmp_path_factory):
     result = CliRunner().invoke(main, [*words, "--weights", str(ROOT / "weights")])
     assert result.exit_code == 1, result.output
     with (folder / "results.csv").open(newline="", encoding="utf-8") as file:
-        found = {row["path"]: row for row in csv.DictReader(file)}
-    assert set(found) == set(files)
+        by_path = {row["path"]: row for row in csv.DictReader(file)}
+    assert set(by_path) == set(files)
     lines = (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.dumps("A1\\B2") in "".join(lines)
-    return found
+    return by_path
 
 
 def _near(row: dict[str, str], control: dict[str, str]) -> None:
@@ -150,23 +150,23 @@ def _near(row: dict[str, str], control: dict[str, str]) -> None:
     assert float(row["probability"]) == pytest.approx(float(control["probability"]), abs=NEAR)
 
 
-def test_odd_files_of_one_picture_get_its_answer(rows, tmp_path):
+def test_unusual_files_of_one_picture_have_its_outcome(rows, tmp_path):
     for name in same_as_the_control(tmp_path):
         _near(rows[name], rows["control.dcm"])
 
 
-def test_the_control_is_a_picture_that_can_be_told_from_others(rows):
-    """Else the test above could not fail."""
+def test_control_differs_from_other_pictures(rows):
+    """Otherwise the test above could not fail."""
     assert rows["control.dcm"]["status"] == "ok"
     assert rows["half.dcm"]["p_hand"] != rows["control.dcm"]["p_hand"]
 
 
-def test_a_window_in_functional_groups_is_that_at_the_top(rows):
+def test_window_in_functional_groups_is_used(rows):
     for column in ("p_hand", "p_elbow", "p_shoulder", "probability", "verdict"):
         assert rows["half-shared.dcm"][column] == rows["half.dcm"][column]
 
 
-def test_what_is_mended_is_flagged(rows):
+def test_corrected_headers_are_flagged(rows):
     for name in ("comma.dcm", "sides-jpeg.dcm"):
         assert rows[name]["flags"] == "header-mended"
     for name in ("square-dicom.dcm", "square-jfif.jpg"):
@@ -174,11 +174,11 @@ def test_what_is_mended_is_flagged(rows):
     assert rows["control.dcm"]["flags"] == ""
 
 
-def test_several_values_of_an_identifier_stay_one_text(rows):
+def test_identifier_with_several_values_stays_one_text(rows):
     assert rows["two-ids.dcm"]["patient_id"] == "A1\\B2"
 
 
-def test_what_cannot_be_read_or_judged_says_why(rows, tmp_path):
+def test_refused_files_have_a_reason(rows, tmp_path):
     for name, (_, status, words) in refused(tmp_path).items():
         assert rows[name]["status"] == status, name
         assert words in rows[name]["error"].removeprefix(name)

@@ -1,9 +1,8 @@
-"""A real archive files the objects into the original's study."""
+"""An archive (Orthanc) files the objects into the study of the original."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import time
@@ -18,22 +17,13 @@ import numpy as np
 import pytest
 from dicom_results import DIGESTS, judged
 from factories import PATIENT_ID, bone, dicom, dicom_file
+from tools import need
 
 from pipeline.config import RunConfig
 from pipeline.report.dicom.objects import DicomWriter
 
-
-def _found(name: str) -> str | None:
-    """A program, also in the folder for daemons, which a user's path may lack."""
-    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
-
-
-ORTHANC, STORESCU = _found("Orthanc"), _found("storescu")
-pytestmark = pytest.mark.skipif(
-    not (ORTHANC and STORESCU),
-    reason="Orthanc or storescu is not installed (Debian: orthanc, dcmtk)",
-)
-_PATIENCE_S = 20.0
+pytestmark = pytest.mark.needs_tool("Orthanc", "storescu")
+_TIMEOUT_S = 20.0
 
 
 def _free_ports() -> tuple[int, int]:
@@ -45,7 +35,7 @@ def _free_ports() -> tuple[int, int]:
 
 @contextmanager
 def orthanc(folder: Path) -> Iterator[tuple[int, int]]:
-    """An empty archive for nobody else; its HTTP and DICOM ports."""
+    """Start an empty private archive; yields its HTTP and DICOM ports."""
     http, dimse = _free_ports()
     config = {
         "Name": "fxpipe-test",
@@ -65,7 +55,7 @@ def orthanc(folder: Path) -> Iterator[tuple[int, int]]:
     (folder / "orthanc.json").write_text(json.dumps(config))
     with (folder / "orthanc.log").open("wb") as log:
         process = subprocess.Popen(
-            [str(ORTHANC), str(folder / "orthanc.json")], stdout=log, stderr=subprocess.STDOUT
+            [need("Orthanc"), str(folder / "orthanc.json")], stdout=log, stderr=subprocess.STDOUT
         )
         try:
             _wait(process, http, folder / "orthanc.log")
@@ -73,17 +63,17 @@ def orthanc(folder: Path) -> Iterator[tuple[int, int]]:
         finally:
             process.terminate()
             try:
-                process.wait(timeout=_PATIENCE_S)
+                process.wait(timeout=_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 
 
 def _wait(process: subprocess.Popen[bytes], http: int, log: Path) -> None:
-    until = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < until and process.poll() is None:
+    deadline = time.monotonic() + _TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
         try:
-            ask(http, "system")
+            get_json(http, "system")
         except (urllib.error.URLError, ConnectionError):
             time.sleep(0.1)
         else:
@@ -91,25 +81,25 @@ def _wait(process: subprocess.Popen[bytes], http: int, log: Path) -> None:
     pytest.fail(f"Orthanc did not start:\n{log.read_text(errors='replace')[-2000:]}")
 
 
-def ask(http: int, path: str) -> Any:
+def get_json(http: int, path: str) -> Any:
     with urllib.request.urlopen(f"http://127.0.0.1:{http}/{path}", timeout=5) as answer:
         return json.loads(answer.read())
 
 
 def store(dimse: int, files: list[Path]) -> None:
     done = subprocess.run(
-        [str(STORESCU), "-R", "127.0.0.1", str(dimse), *map(str, files)],
+        [need("storescu"), "-R", "127.0.0.1", str(dimse), *map(str, files)],
         capture_output=True,
         text=True,
         check=False,
-        timeout=_PATIENCE_S,
+        timeout=_TIMEOUT_S,
     )
     assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
 def study(tmp_path) -> list[Path]:
-    """Two originals of one study and what was made of them, twice."""
+    """Two originals of one study, and their objects, written twice."""
     pixels = np.rint(bone(96, 80) * 4095).astype(np.uint16)
     files = []
     for number in (1, 2):
@@ -134,22 +124,22 @@ def study(tmp_path) -> list[Path]:
     return files
 
 
-def test_everything_lies_in_one_study_of_one_patient(tmp_path, study):
+def test_originals_and_objects_are_in_one_study_of_one_patient(tmp_path, study):
     with orthanc(tmp_path) as (http, dimse):
         store(dimse, study)
-        counts = ask(http, "statistics")
+        counts = get_json(http, "statistics")
         assert {kind: counts[f"Count{kind}"] for kind in ("Patients", "Studies", "Series")} == {
             "Patients": 1,
             "Studies": 1,
             "Series": 4,
         }
-        # Two originals and two of each kind: the second run's are known already.
+        # Two originals and two objects of each kind: those of the second run are identical.
         assert counts["CountInstances"] == 8
-        (patient,) = ask(http, "patients?expand")
+        (patient,) = get_json(http, "patients?expand")
         assert patient["MainDicomTags"]["PatientID"] == PATIENT_ID
         assert patient["MainDicomTags"]["PatientName"] == "Müller^Jérôme"
-        series = ask(http, "series?expand")
-        found = sorted(
+        series = get_json(http, "series?expand")
+        kinds = sorted(
             (
                 s["MainDicomTags"]["Modality"],
                 s["MainDicomTags"].get("SeriesNumber"),
@@ -157,4 +147,4 @@ def test_everything_lies_in_one_study_of_one_patient(tmp_path, study):
             )
             for s in series
         )
-    assert found == [("DX", None, 2), ("OT", "9002", 2), ("PR", "9003", 2), ("SR", "9001", 2)]
+    assert kinds == [("DX", None, 2), ("OT", "9002", 2), ("PR", "9003", 2), ("SR", "9001", 2)]

@@ -1,4 +1,4 @@
-"""fxpipe never judges what it made itself, and says how much of that it met."""
+"""fxpipe does not judge its own output, and reports how much of it is in the input."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from bundles import paint, write_bundles, write_png
-from click.testing import CliRunner, Result
+from bundles import paint, write_png
+from click.testing import Result
+from command_line import fxpipe
 from factories import dicom, dicom_file
 from pydicom import dcmread
 
-from pipeline.cli import main
 from pipeline.io.own_output import TABLE_BEGINS, without_results
 from pipeline.report.columns import COLUMNS
 
@@ -21,19 +21,15 @@ HAND = {"hand": 0.9}
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
+def place(place) -> Path:
     """A working folder with weights and two positive hands, one of them DICOM."""
-    write_bundles(tmp_path / "weights")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FXPIPE_WEIGHTS", raising=False)
-    write_png(tmp_path / "in/a.png", HAND, HAND)
-    (tmp_path / "in/b.dcm").write_bytes(dicom_file(dicom(paint(HAND, HAND))))
-    return tmp_path
+    write_png(place / "in/a.png", HAND, HAND)
+    (place / "in/b.dcm").write_bytes(dicom_file(dicom(paint(HAND, HAND))))
+    return place
 
 
-def fxpipe(*arguments: object) -> Result:
-    words = ["run", "--device", "cpu", "--set", "isolate=false", *map(str, arguments)]
-    return CliRunner().invoke(main, words, catch_exceptions=False)
+def run(*arguments: object) -> Result:
+    return fxpipe("run", "--device", "cpu", "--set", "isolate=false", *arguments)
 
 
 def rows(output: str) -> list[dict[str, str]]:
@@ -41,18 +37,18 @@ def rows(output: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_own_dicom_objects_are_unsupported_and_counted_and_no_part_of_the_study(place):
-    fxpipe("--input", "in", "--output", "first", "--dicom-out", "objects")
+def test_own_dicom_objects_are_unsupported_and_not_in_the_study(place):
+    run("--input", "in", "--output", "first", "--dicom-out", "objects")
     kinds = sorted(path.stem.rpartition("-")[2] for path in Path("objects").iterdir())
     assert kinds == ["marks", "overlay", "report"]
     shutil.copytree("objects", "in/back")
-    result = fxpipe("--input", "in", "--output", "second")
+    result = run("--input", "in", "--output", "second")
     assert result.exit_code == 0, result.output
-    own = [row for row in rows("second") if row["path"].startswith("back/")]
-    assert [(row["status"], row["flags"], row["study"]) for row in own] == [
+    objects = [row for row in rows("second") if row["path"].startswith("back/")]
+    assert [(row["status"], row["flags"], row["study"]) for row in objects] == [
         ("unsupported", "own-output", "")
     ] * 3
-    assert all("created by fxpipe" in row["error"] for row in own)
+    assert all("created by fxpipe" in row["error"] for row in objects)
     assert "Own output of fxpipe, not judged: 3 files among these rows" in result.stdout
     with Path("second/studies.csv").open(encoding="utf-8") as file:
         (study,) = csv.DictReader(file)
@@ -62,34 +58,34 @@ def test_own_dicom_objects_are_unsupported_and_counted_and_no_part_of_the_study(
 
 
 @pytest.mark.parametrize(
-    ("changes", "own"),
+    ("changes", "recognized"),
     [
-        ({"SeriesNumber": "17"}, True),  # an archive may number anew
+        ({"SeriesNumber": "17"}, True),  # an archive may renumber series
         ({"SeriesDescription": "KNOCHEN"}, True),
         ({"SeriesNumber": "17", "SeriesDescription": "KNOCHEN"}, False),
         ({"Manufacturer": "ACME"}, False),
     ],
 )
-def test_an_object_is_known_by_its_maker_and_its_series(place, changes, own):
-    fxpipe("--input", "in", "--output", "first", "--dicom-out", "objects")
+def test_object_is_recognized_by_manufacturer_and_series(place, changes, recognized):
+    run("--input", "in", "--output", "first", "--dicom-out", "objects")
     (overlay,) = Path("objects").glob("*-overlay.dcm")
     ds = dcmread(overlay)
     for keyword, value in changes.items():
         setattr(ds, keyword, value)
     ds.save_as("changed.dcm")
-    fxpipe("--input", "changed.dcm", "--output", "second")
-    assert [row["flags"] == "own-output" for row in rows("second")] == [own]
+    run("--input", "changed.dcm", "--output", "second")
+    assert [row["flags"] == "own-output" for row in rows("second")] == [recognized]
 
 
-def test_results_of_earlier_runs_are_left_out_and_named_and_nothing_else_is(place):
+def test_only_results_of_earlier_runs_are_skipped_and_reported(place):
     words = ("--input", "in", "--heatmaps", "all", "--report", "--fhir", "--parquet")
-    assert "Own output" not in fxpipe(*words, "--output", "in/monday").stdout
+    assert "Own output" not in run(*words, "--output", "in/monday").stdout
     assert len(list(Path("in/monday/heatmaps").iterdir())) == 2
     write_png(place / "in/monday/late.png", HAND, HAND)
     write_png(place / "in/monday/heatmaps/drawn by hand.png", HAND, HAND)
     write_png(place / "in/monday/results.png", HAND, HAND)
-    result = fxpipe(*words, "--output", "in/tuesday", "--set", "csv_bom=true")
-    third = fxpipe(*words, "--output", "elsewhere")
+    result = run(*words, "--output", "in/tuesday", "--set", "csv_bom=true")
+    third = run(*words, "--output", "elsewhere")
     names = ["a.png", "b.dcm", "monday/heatmaps/drawn by hand.png", "monday/late.png"]
     names.append("monday/results.png")
     for output in ("in/tuesday", "elsewhere"):
@@ -98,19 +94,19 @@ def test_results_of_earlier_runs_are_left_out_and_named_and_nothing_else_is(plac
     assert "not judged: the results in 2 folders: monday, tuesday\n" in third.stdout
 
 
-def test_a_folder_of_nothing_but_results_is_wrong_usage(place):
-    fxpipe("--input", "in", "--output", "first")
-    result = fxpipe("--input", "first", "--output", "second")
+def test_folder_with_only_results_is_wrong_usage(place):
+    run("--input", "in", "--output", "first")
+    result = run("--input", "first", "--output", "second")
     assert result.exit_code == 2
     assert "first: found only results of fxpipe" in result.stderr
 
 
-def test_an_overlay_alone_is_known_by_what_it_says(place):
-    fxpipe("--input", "in", "--output", "first", "--heatmaps", "all")
+def test_moved_heatmap_is_recognized_by_its_metadata(place):
+    run("--input", "in", "--output", "first", "--heatmaps", "all")
     (place / "moved").mkdir()
     for number, path in enumerate(sorted(Path("first/heatmaps").iterdir())):
         path.rename(f"moved/{number}.png")
-    result = fxpipe("--input", "moved", "--output", "second")
+    result = run("--input", "moved", "--output", "second")
     assert result.exit_code == 0
     assert {(row["status"], row["flags"]) for row in rows("second")} == {
         ("unsupported", "own-output")
@@ -118,12 +114,12 @@ def test_an_overlay_alone_is_known_by_what_it_says(place):
     assert "2 files among these rows" in result.stdout
 
 
-def test_somebody_elses_table_of_the_same_name_hides_nothing(tmp_path):
+def test_other_table_of_the_same_name_is_no_result_folder(tmp_path):
     (tmp_path / "results.csv").write_text("picture,verdict\n")
     (tmp_path / "report.html").write_text("<p>")
     entries = list(tmp_path.iterdir())
     assert without_results(tmp_path, entries) == entries  # type: ignore[arg-type]
 
 
-def test_tables_begin_as_they_are_looked_for():
+def test_tables_begin_with_the_recognized_columns():
     assert ",".join(COLUMNS).encode().startswith(TABLE_BEGINS)

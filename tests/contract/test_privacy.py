@@ -1,4 +1,4 @@
-"""Marked identifiers in every text of a file reach no output, whatever becomes of the file."""
+"""No output contains a text of a header, for readable, unsupported and broken files."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from pathlib import Path
 import layouts
 import numpy as np
 import pytest
-from bundles import paint, write_bundles
+from bundles import paint
 from click.testing import CliRunner
 from factories import dicom, dicom_file
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from tiny_networks import write_bundles
 
 from pipeline.cli import main
 
 MARK = "Zqxw"
-"""In any case, and as a part of a word: it stands in no text of fxpipe's."""
+"""Marks every text of a header; no text of fxpipe contains it, in upper or lower case."""
 
 TEXTS = {"PN", "LO", "SH", "LT", "ST", "UT", "UC", "UR", "AE"}
 LONGEST = {"SH": 16, "AE": 16}
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR:UserWarning")
-"""pydicom's, about what is written here."""
+"""A warning of pydicom about values that these tests write."""
 
 
 def marked(pixels: np.ndarray, **changes: object) -> Dataset:
-    """A radiograph in which every text of the standard's dictionary is marked."""
+    """A radiograph with a marked value for every text element of the DICOM dictionary."""
     ds = dicom(pixels)
     for tag, (vr, multiplicity, *_, keyword) in DicomDictionary.items():
         if vr in TEXTS and tag >> 16 > 0x0008 - 1 and multiplicity in ("1", "1-n") and keyword:
@@ -48,7 +49,7 @@ def marked(pixels: np.ndarray, **changes: object) -> Dataset:
 
 
 def rasters(pixels: np.ndarray) -> Iterator[tuple[str, bytes]]:
-    """Formats that have room for texts, and a torn file of each."""
+    """Raster files with marked texts, by name, each one whole and truncated."""
     image = Image.fromarray(pixels)
     png, exif, tiff = (
         PngImagePlugin.PngInfo(),
@@ -66,6 +67,7 @@ def rasters(pixels: np.ndarray) -> Iterator[tuple[str, bytes]]:
 
 
 def write_inputs(folder: Path) -> None:
+    """Write DICOM and raster files with marked texts, readable and broken ones."""
     folder.mkdir()
     pixels = paint({"hand": 0.9}, {"hand": 0.8}).astype(np.uint8)
     content = dicom_file(marked(pixels))
@@ -85,18 +87,18 @@ def write_inputs(folder: Path) -> None:
         (folder / name).write_bytes(data)
 
 
-def told(folder: Path, said: str) -> list[str]:
-    """Where the mark stands: outputs (by name and content) and what was printed."""
+def find_mark(folder: Path, printed: str) -> list[str]:
+    """Places of the mark: names and contents of files, and the printed output."""
     mark = re.compile(MARK.encode(), re.IGNORECASE)
     wide = re.compile(MARK.encode("utf-16-le"), re.IGNORECASE)
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert files
-    found = [str(path) for path in folder.rglob("*") if mark.search(str(path.name).encode())]
+    places = [str(path) for path in folder.rglob("*") if mark.search(str(path.name).encode())]
     for path in files:
         content = path.read_bytes()
         if mark.search(content) or wide.search(content):
-            found.append(f"in {path}")
-    return found + (["printed"] if mark.search(said.encode()) else [])
+            places.append(f"in {path}")
+    return places + (["printed"] if mark.search(printed.encode()) else [])
 
 
 def invoke(*words: object) -> str:
@@ -105,11 +107,11 @@ def invoke(*words: object) -> str:
     return result.output
 
 
-def test_a_run_with_every_output(tmp_path):
+def test_run_with_every_output(tmp_path):
     write_inputs(tmp_path / "in")
     weights = write_bundles(tmp_path / "weights")
     out = tmp_path / "out"
-    said = invoke(
+    printed = invoke(
         *("run", "--input", tmp_path / "in", "--output", out / "results", "--weights", weights),
         *("--dicom-out", out / "objects", "--report", "--fhir", "--heatmaps", "all"),
         *("--device", "cpu"),
@@ -117,24 +119,24 @@ def test_a_run_with_every_output(tmp_path):
     rows = (out / "results/results.csv").read_text().splitlines()
     assert len(rows) == 1 + len(list((tmp_path / "in").iterdir()))
     assert list((out / "objects").iterdir())
-    assert told(out, said) == []
+    assert find_mark(out, printed) == []
 
 
-def test_identifiers_are_told_when_they_are_kept(tmp_path):
-    """The other way round: the search would find them."""
+def test_kept_identifiers_are_found(tmp_path):
+    """The search finds the mark where identifiers are kept."""
     write_inputs(tmp_path / "in")
     weights = write_bundles(tmp_path / "weights")
     out = tmp_path / "out"
-    said = invoke(
+    printed = invoke(
         *("run", "--input", tmp_path / "in", "--output", out, "--weights", weights),
         *("--identifiers", "keep", "--fhir", "--device", "cpu"),
     )
-    where = " ".join(told(out, said))
+    where = " ".join(find_mark(out, printed))
     assert "results.csv" in where
     assert "results.fhir.json" in where
 
 
-def test_a_table_for_training_and_its_audit(tmp_path):
+def test_training_table_and_its_audit(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 4096, (64, 64)).astype(np.uint16)
     headers = [{"PatientID": f"{MARK}-{n:04d}", "BodyPartExamined": "HAND"} for n in range(9)]
     root = layouts.studies(tmp_path, headers)
@@ -146,13 +148,13 @@ def test_a_table_for_training_and_its_audit(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     table = out / "index.csv"
-    said = invoke("index", "--input", root, "--labels", labels, "--parts", 3, "--output", table)
-    said += invoke("audit", "--index", table, "--output", out / "audit")
-    assert told(out, said) == []
+    printed = invoke("index", "--input", root, "--labels", labels, "--parts", 3, "--output", table)
+    printed += invoke("audit", "--index", table, "--output", out / "audit")
+    assert find_mark(out, printed) == []
 
 
 @pytest.mark.parametrize("text", [f"a {MARK.lower()} b", MARK.upper()])
-def test_the_search_finds_what_it_looks_for(tmp_path, text):
+def test_search_finds_the_mark(tmp_path, text):
     (tmp_path / "a").write_text(text)
-    assert told(tmp_path, "") == [f"in {tmp_path / 'a'}"]
-    assert told(tmp_path, text)[-1] == "printed"
+    assert find_mark(tmp_path, "") == [f"in {tmp_path / 'a'}"]
+    assert find_mark(tmp_path, text)[-1] == "printed"

@@ -1,44 +1,40 @@
-"""The page of ``--report`` as its reader meets it: in a browser, from disk, by keyboard."""
+"""The page of ``--report`` in a browser, opened from disk and used with the keyboard."""
 
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from playwright.sync_api import sync_playwright
+from tools import need
 
 from pipeline.cli import main
 from pipeline.config import RunConfig
-from pipeline.domain import Outcome
 from pipeline.engine import run
 from pipeline.heatmap import contours
+from pipeline.outcome import Outcome
 from pipeline.report.page_row import URGENCY
 from pipeline.runtime.session import load_bundles
 
 ROOT = Path(__file__).parents[2]
-CHROMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture(scope="module")
 def browser():
-    """A headless Chromium: the system's, or Playwright's own."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as started:
-        own = started.chromium.executable_path
-        found = next((path for name in CHROMES if (path := shutil.which(name))), own)
-        if not Path(found).exists():
-            pytest.skip("no Chromium is installed")
-        opened = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+    """A headless Chromium."""
+    program = need("chromium")
+    with sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield opened
         opened.close()
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
-    """The page of the samples."""
+    """The page of a run on the samples."""
     output = tmp_path_factory.mktemp("results")
     words = ["--input", str(ROOT / "samples"), "--weights", str(ROOT / "weights")]
     words += ["--output", str(output), "--report", "--device", "cpu", "--quiet"]
@@ -47,15 +43,15 @@ def report(tmp_path_factory) -> Path:
 
 
 class Opened:
-    """The page in a window, with everything that it said or asked for."""
+    """The page in a window, with its console messages, errors and requests."""
 
     def __init__(self, browser, file: Path) -> None:
         self.window = browser.new_page(viewport={"width": 1366, "height": 768})
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.window.on("console", lambda message: self.said.append(message.text))
-        self.window.on("pageerror", lambda error: self.said.append(str(error)))
-        self.window.on("request", lambda request: self.asked.append(request.url))
+        self.messages: list[str] = []
+        self.requests: list[str] = []
+        self.window.on("console", lambda message: self.messages.append(message.text))
+        self.window.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.window.on("request", lambda request: self.requests.append(request.url))
         self.window.goto(file.as_uri())
         self.window.locator("html[data-ready]").wait_for()
 
@@ -63,7 +59,7 @@ class Opened:
         for key in keys:
             self.window.keyboard.press(key)
 
-    # Text contents: a row that was not scrolled to is not drawn and has no inner text.
+    # Text contents: a row outside of the view is not rendered and has no inner text.
     def names(self) -> list[str]:
         return self.window.locator("#worklist .open").all_text_contents()
 
@@ -78,19 +74,19 @@ class Opened:
 def page(browser, report):
     opened = Opened(browser, report)
     yield opened
-    assert opened.said == []
-    assert [url for url in opened.asked if not url.startswith(("data:", report.as_uri()))] == []
+    assert opened.messages == []
+    assert [url for url in opened.requests if not url.startswith(("data:", report.as_uri()))] == []
     opened.window.close()
 
 
-def test_the_most_urgent_come_first_and_no_picture_before_it_is_seen(page):
+def test_rows_are_sorted_by_urgency_and_pictures_are_loaded_lazily(page):
     answers = page.answers()
     assert len(answers) == 17
     assert answers == sorted(answers, key=URGENCY.index)
     table = page.window.locator("#worklist")
-    assert table.get_by_role("row").count() == 17 + 1  # a table to a screen reader too
-    chances = page.window.locator("td.chance").all_text_contents()
-    figures = [chance.partition("positive from")[0] for chance in chances]
+    assert table.get_by_role("row").count() == 17 + 1  # a table for screen readers too
+    cells = page.window.locator("td.chance").all_text_contents()
+    figures = [cell.partition("positive from")[0] for cell in cells]
     for answer in ("positive", "uncertain", "negative"):
         inside = [float(f) for f, a in zip(figures, answers, strict=True) if a == answer]
         assert inside == sorted(inside, reverse=True)
@@ -103,7 +99,7 @@ def test_the_most_urgent_come_first_and_no_picture_before_it_is_seen(page):
     assert page.window.locator("#state").is_hidden()
 
 
-def test_filters(page):
+def test_rows_can_be_filtered(page):
     everything = page.names()
     page.window.get_by_label("File name").fill("img00005")
     assert page.names() == ["IMG0000511.jpg"]
@@ -120,11 +116,11 @@ def test_filters(page):
     assert page.names() == everything
 
 
-def test_all_of_it_by_keyboard(page):
+def test_page_works_with_the_keyboard(page):
     page.press("Tab", "Tab")
     page.press("/")
     page.window.keyboard.type("IMG000138")
-    page.press("Tab", "Tab")  # past the switch that groups by study
+    page.press("Tab", "Tab")  # skip the check box for grouping by study
     page.wait_for_focus("IMG0001380.jpg")
     page.press("Enter")
     viewer = page.window.locator("#viewer")
@@ -158,7 +154,7 @@ def test_all_of_it_by_keyboard(page):
     page.wait_for_focus("IMG0001380.jpg")
 
 
-def test_arrows_walk_the_list_and_n_and_p_the_pictures(page):
+def test_arrow_keys_move_in_the_list_and_n_and_p_between_pictures(page):
     names = page.names()
     page.window.locator(".open").first.focus()
     page.press("ArrowDown", "ArrowDown")
@@ -184,7 +180,7 @@ def positive() -> Outcome:
 
 
 @pytest.mark.parametrize("keys", [(), ("+", "+", "ArrowUp", "ArrowLeft")])
-def test_the_layer_lies_where_the_network_looked(page, positive, keys):
+def test_heatmap_is_drawn_at_its_place_in_the_picture(page, positive, keys):
     heatmap = positive.findings[0].heatmap
     assert heatmap is not None
     page.window.get_by_text("IMG0001380.jpg").click()
@@ -195,16 +191,16 @@ def test_the_layer_lies_where_the_network_looked(page, positive, keys):
     assert (bottom - top) / height == pytest.approx(scale, rel=0.01)
 
     points = np.concatenate(contours(heatmap, 0.5))
-    wanted = [(*points.min(0)[::-1], *points.max(0)[::-1])]
+    expected = [(*points.min(0)[::-1], *points.max(0)[::-1])]
     canvas = heatmap.placement.to_source(0.0, 0.0), heatmap.placement.to_source(*heatmap.canvas_px)
-    wanted.append((*canvas[0][::-1], *canvas[1][::-1]))
-    found = [
+    expected.append((*canvas[0][::-1], *canvas[1][::-1]))
+    drawn = [
         page.window.locator("svg.contour path").last.evaluate(DRAWN),
         page.window.locator(".colours").evaluate(BOX),
     ]
-    for wanted_px, found_px in zip(wanted, found, strict=True):
-        on_screen = np.array(wanted_px) * scale + (left, top, left, top)
-        assert found_px == pytest.approx(on_screen, abs=1.0)
+    for expected_px, drawn_px in zip(expected, drawn, strict=True):
+        on_screen = np.array(expected_px) * scale + (left, top, left, top)
+        assert drawn_px == pytest.approx(on_screen, abs=1.0)
 
 
 BOX = """(part) => {
@@ -219,13 +215,13 @@ DRAWN = """(path) => {
 }"""
 
 
-def test_what_an_answer_means_is_said_once_and_a_probability_beside_its_threshold(page):
+def test_page_explains_answers_once_and_shows_thresholds(page):
     meaning = page.window.locator("#meaning")
     meaning.locator("summary").click()
     words = " ".join(meaning.inner_text().split())
-    assert "does not mean that the shoulder is the place" in words
-    assert "What lies off the limb" in words
-    assert "Negative excludes nothing" in words
+    assert "does not mean that the fracture is in the shoulder" in words
+    assert "Evidence outside a rough mask of the limb" in words
+    assert "Negative does not exclude a fracture" in words
     chances = [" ".join(c.split()) for c in page.window.locator("td.chance").all_text_contents()]
     assert all("positive from 0." in chance for chance in chances[:14])
     findings = page.window.locator("td.about").all_text_contents()
@@ -234,18 +230,18 @@ def test_what_an_answer_means_is_said_once_and_a_probability_beside_its_threshol
     assert "several-exposures" not in " ".join(findings)
 
 
-def test_the_evidence_that_is_not_shown_is_told(browser, report, tmp_path):
+def test_hidden_evidence_is_reported(browser, report, tmp_path):
     whole = re.sub(r'"hidden":[0-9.e-]+', '"hidden":0.4', report.read_text(encoding="utf-8"))
     (tmp_path / "report.html").write_text(whole, encoding="utf-8")
     page = Opened(browser, tmp_path / "report.html")
     page.window.get_by_text("IMG0001380.jpg").click()
     told = page.window.locator("#panel").inner_text()
-    assert "40 % of what speaks for the finding lies off the limb and is not shown" in told
-    assert page.said == []
+    assert "40 % of the evidence for the finding is outside the limb and is not shown" in told
+    assert page.messages == []
     page.window.close()
 
 
-def test_paper_gets_no_controls(page):
+def test_print_view_has_no_controls(page):
     page.window.emulate_media(media="print")
     for control in ("#help-open", "#filters select", "#filters [type=search]", "#filters input"):
         assert page.window.locator(control).first.is_hidden()
@@ -261,7 +257,7 @@ def test_paper_gets_no_controls(page):
     assert page.window.locator("#picture").bounding_box()["height"] > 100
 
 
-def test_a_page_whose_run_was_killed_opens_as_far_as_it_got(browser, report, tmp_path):
+def test_page_of_a_killed_run_shows_its_finished_rows(browser, report, tmp_path):
     whole = report.read_text(encoding="utf-8")
     blocks = whole.split('<script type="application/json" class="row">')
     cut = tmp_path / "report.html"
@@ -272,11 +268,11 @@ def test_a_page_whose_run_was_killed_opens_as_far_as_it_got(browser, report, tmp
     state = page.window.locator("#state").inner_text()
     assert "did not finish" in state
     assert len(page.names()) in (4, 5)
-    assert page.said == []
+    assert page.messages == []
     page.window.close()
 
 
-def test_studies_are_put_together_and_hostile_text_stays_text(browser, report, tmp_path):
+def test_studies_are_grouped_and_hostile_text_is_shown_as_text(browser, report, tmp_path):
     whole = report.read_text(encoding="utf-8")
     for name in ("IMG0001380", "IMG0000346"):
         whole = whole.replace(f'"path":"{name}', f'"study":"S1","path":"{name}')
@@ -290,5 +286,5 @@ def test_studies_are_put_together_and_hostile_text_stays_text(browser, report, t
     title = page.window.locator("tr.study").first.inner_text()
     assert "Study S1 · 2 pictures" in title
     assert "<img src=x onerror=alert(1)>" in page.names()
-    assert page.said == []
+    assert page.messages == []
     page.window.close()

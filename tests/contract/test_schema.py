@@ -1,12 +1,13 @@
-"""What other systems may rely on: every line is as the printed schema says."""
+"""Every line of results.jsonl is valid according to the printed JSON Schema."""
 
 import json
 
 import pytest
-from bundles import write_bundles, write_png
+from bundles import write_png
 from click.testing import CliRunner
 from factories import dicom, dicom_file, ramp
 from jsonschema import Draft202012Validator, ValidationError
+from tiny_networks import write_bundles
 
 from pipeline.cli import main
 from pipeline.report.columns import COLUMNS, RECORD_SCHEMA
@@ -24,7 +25,7 @@ def schema() -> dict:
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory) -> list[dict]:
-    """Of a positive picture, an unsupported one, a broken one, a text and a DICOM file."""
+    """Lines for a positive, an unsupported and a broken picture, a text and a DICOM file."""
     folder = tmp_path_factory.mktemp("schema")
     inputs = folder / "in"
     inputs.mkdir()
@@ -41,14 +42,14 @@ def lines(tmp_path_factory) -> list[dict]:
     return [json.loads(line) for line in (folder / "out/results.jsonl").read_text().splitlines()]
 
 
-def test_the_schema_names_its_version_and_every_column(schema):
+def test_schema_has_its_version_and_every_column(schema):
     assert schema["$id"].endswith(f":{RECORD_SCHEMA}")
     assert schema["properties"]["schema_version"]["const"] == RECORD_SCHEMA
     added = {"schema_version", "findings", "flag_reasons", "header"}
     assert set(schema["properties"]) == {*COLUMNS, *added} == set(schema["required"])
 
 
-def test_every_line_is_as_promised(schema, lines):
+def test_every_line_is_valid(schema, lines):
     assert {line["status"] for line in lines} == {"ok", "unsupported", "failed"}
     for line in lines:
         Draft202012Validator(schema).validate(line)
@@ -59,7 +60,7 @@ def test_every_line_is_as_promised(schema, lines):
     ("key", "value"),
     [("probability", 1.5), ("status", "fine"), ("sha256", "x"), ("surplus", 1), ("path", None)],
 )
-def test_what_is_not_promised_is_refused(schema, lines, key, value):
+def test_invalid_lines_are_refused(schema, lines, key, value):
     with pytest.raises(ValidationError):
         Draft202012Validator(schema).validate(lines[0] | {key: value})
     missing = {name: entry for name, entry in lines[0].items() if name != "verdict"}

@@ -1,16 +1,14 @@
-"""The weights in the repository read the samples in the repository."""
+"""The weights of the repository, run on its samples."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from command_line import run_python
 
 from pipeline.bundle import FractureSpec, Kind, Precision, RegionSpec, TrunkSpec
 from pipeline.config import RunConfig
@@ -24,7 +22,7 @@ WEIGHTS = ROOT / "weights"
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """The samples, read by the command in a process of its own that says what it imported."""
+    """Rows of a run on the samples, in a separate process that checks its imports."""
     output = tmp_path_factory.mktemp("results")
     code = (
         "import sys; from pipeline.cli import main\n"
@@ -36,14 +34,7 @@ def rows(tmp_path_factory):
         "assert not loaded, loaded\n"
         "sys.exit(code)"
     )
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=ROOT,
-        env=os.environ | {"COLUMNS": "100"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = run_python(code, cwd=ROOT, env={"COLUMNS": "100"})
     assert result.returncode == 1, result.stderr  # one sample is truncated
     assert "not a medical device" in result.stdout
     with (output / "results.csv").open(newline="", encoding="utf-8") as file:
@@ -54,7 +45,7 @@ def test_every_sample_has_a_row(rows):
     assert set(rows) == {path.name for path in (ROOT / "samples").iterdir()}
 
 
-def test_the_truncated_sample_fails_and_the_knee_is_refused(rows):
+def test_truncated_sample_fails_and_knee_is_refused(rows):
     assert rows["IMG0004119.jpg"]["status"] == "failed"
     assert "truncated" in rows["IMG0004119.jpg"]["error"]
     assert rows["IMG0000221.jpg"]["status"] == "unsupported"
@@ -71,7 +62,7 @@ def test_the_truncated_sample_fails_and_the_knee_is_refused(rows):
         ("IM000001.dcm", "hand"),
     ],
 )
-def test_plain_samples_go_to_their_specialist(rows, name, region):
+def test_samples_are_routed_to_their_specialist(rows, name, region):
     assert rows[name]["status"] == "ok"
     assert rows[name]["regions"] == region
     assert rows[name]["region"] == region
@@ -81,13 +72,13 @@ def test_plain_samples_go_to_their_specialist(rows, name, region):
     }
 
 
-def test_a_dicom_of_a_picture_reads_as_the_picture(rows):
-    """The sample is 12-bit and inverted in its file; its source is a normal hand."""
+def test_inverted_dicom_sample_is_read_correctly(rows):
+    """The file has 12 bits and inverted grey values; it was made from a normal hand."""
     assert float(rows["IM000001.dcm"]["p_hand"]) > 0.9
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.FP16])
-def test_every_bundle_is_intact_and_complete(precision):
+def test_bundles_are_intact_and_complete(precision):
     manifest = read_manifest(WEIGHTS)
     assert precision in manifest.precisions
     for entry in manifest.of(precision):
@@ -97,18 +88,18 @@ def test_every_bundle_is_intact_and_complete(precision):
     assert len(weights.trunks) == 1
 
 
-def test_nothing_lies_among_the_weights_that_the_manifest_does_not_list():
+def test_manifest_lists_every_network_file():
     listed = {entry.file for entry in read_manifest(WEIGHTS).bundles}
-    found = {p.relative_to(WEIGHTS).as_posix() for p in WEIGHTS.rglob("*.onnx")}
-    assert found == listed
+    files = {p.relative_to(WEIGHTS).as_posix() for p in WEIGHTS.rglob("*.onnx")}
+    assert files == listed
 
 
-def test_the_weights_stay_small():
+def test_weights_are_small():
     total = sum(p.stat().st_size for p in WEIGHTS.rglob("*") if p.is_file())
     assert total < 130e6
 
 
-def test_a_region_stage_has_thresholds_and_a_specialist_its_operating_points():
+def test_stages_have_thresholds_and_operating_points():
     weights = load_bundles(WEIGHTS, RunConfig(device="cpu"))
     assert weights.region.spec.kind is Kind.REGION
     assert set(weights.region.spec.route_thresholds) == set(REGIONS)
@@ -119,7 +110,7 @@ def test_a_region_stage_has_thresholds_and_a_specialist_its_operating_points():
         assert points["balanced"].sensitivity.low is not None
 
 
-def test_the_cards_are_those_of_these_files_and_hold_measured_figures():
+def test_cards_match_the_files_and_contain_measured_figures():
     manifest = read_manifest(WEIGHTS)
     for entry in manifest.bundles:
         card = (WEIGHTS / entry.name / "README.md").read_text(encoding="utf-8")
@@ -132,32 +123,32 @@ def test_the_cards_are_those_of_these_files_and_hold_measured_figures():
 
 
 @pytest.mark.parametrize("name", ["region", "fracture-hand", "fracture-elbow", "fracture-shoulder"])
-def test_the_configs_of_the_shipped_weights_are_their_recipe(name):
+def test_shipped_configs_are_the_recipe_of_the_weights(name):
     weights = load_bundles(WEIGHTS, RunConfig(device="cpu"))
     stages = {stage.spec.name: stage.spec for stage in weights.stages}
     file = "3-region-320-longer.toml" if name == "region" else "4-fracture.toml"
-    written = tomllib.loads((ROOT / "configs/shipped" / file).read_text(encoding="utf-8"))
-    # Places of one machine change no weight, and are not told.
-    told = json.loads(json.dumps(dict(stages[name].provenance.recipe)))
-    assert "data" not in told
-    assert "region_run" not in told
-    assert "init" not in told.get("model", {})
-    written.get("model", {}).pop("init", None)
-    for section, values in written.items():
+    config = tomllib.loads((ROOT / "configs/shipped" / file).read_text(encoding="utf-8"))
+    # Paths of one machine do not affect the weights and are not recorded.
+    recipe = json.loads(json.dumps(dict(stages[name].provenance.recipe)))
+    assert "data" not in recipe
+    assert "region_run" not in recipe
+    assert "init" not in recipe.get("model", {})
+    config.get("model", {}).pop("init", None)
+    for section, values in config.items():
         for key, value in values.items():
-            assert told[section][key] == value, (section, key)
+            assert recipe[section][key] == value, (section, key)
 
 
-def test_the_bundles_name_no_folder_of_one_machine():
-    places = [f"/{name}/".encode() for name in ("tmp", "home", "root", "site-packages")]
+def test_bundles_contain_no_path_of_a_machine():
+    paths = [f"/{name}/".encode() for name in ("tmp", "home", "root", "site-packages")]
     for entry in read_manifest(WEIGHTS).bundles:
         content = read_verified(WEIGHTS, entry)
-        assert not any(place in content for place in places), entry.file
+        assert not any(path in content for path in paths), entry.file
 
 
-def test_every_contract_is_read_as_its_kind():
+def test_contracts_have_the_type_of_their_kind():
     weights = load_bundles(WEIGHTS, RunConfig(device="cpu"))
     (trunk,) = weights.trunks.values()
     specs = [trunk.spec, *(stage.spec for stage in weights.stages)]
     assert [type(spec) for spec in specs] == [TrunkSpec, RegionSpec, *[FractureSpec] * 3]
-    assert weights.tell_types is False
+    assert weights.has_types is False

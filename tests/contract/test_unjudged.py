@@ -1,4 +1,4 @@
-"""What is readable and no radiograph is unsupported: no failure, no picture that a study lost."""
+"""Readable files that are not radiographs are unsupported, not failed, and not in a study."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import struct
 from pathlib import Path
 
 import pytest
-from bundles import paint, write_bundles
-from click.testing import CliRunner, Result
+from bundles import paint
+from click.testing import Result
+from command_line import fxpipe
 from factories import IDENTIFIERS, dicom, dicom_file
 from pydicom.fileset import FileSet
 from pydicom.uid import (
@@ -20,7 +21,6 @@ from pydicom.uid import (
     KeyObjectSelectionDocumentStorage,
 )
 
-from pipeline.cli import main
 from pipeline.io.dicomdir import listed_study, studies_of
 from pipeline.studies import pseudonym
 
@@ -28,18 +28,8 @@ HAND = {"hand": 0.9}
 UIDS = ("1.2.826.0.1.3680043.77.1", "1.2.826.0.1.3680043.77.2")
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
-    """A working folder with weights."""
-    write_bundles(tmp_path / "weights")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FXPIPE_WEIGHTS", raising=False)
-    return tmp_path
-
-
-def fxpipe(*arguments: object) -> Result:
-    words = ["run", "--device", "cpu", "--set", "isolate=false", *map(str, arguments)]
-    return CliRunner().invoke(main, words, catch_exceptions=False)
+def run(*arguments: object) -> Result:
+    return fxpipe("run", "--device", "cpu", "--set", "isolate=false", *arguments)
 
 
 def rows(name: str = "results") -> dict[str, dict[str, str]]:
@@ -47,45 +37,46 @@ def rows(name: str = "results") -> dict[str, dict[str, str]]:
         return {row["path" if name == "results" else "study"]: row for row in csv.DictReader(file)}
 
 
-def classed(uid: str, pixels: bool = False, **attributes: object) -> bytes:
+def of_class(uid: str, pixels: bool = False, **attributes: object) -> bytes:
+    """A DICOM file of an SOP class, with or without pixels."""
     picture = dicom(paint(HAND, HAND) if pixels else None, **attributes)
     picture.SOPClassUID = picture.file_meta.MediaStorageSOPClassUID = uid
     return dicom_file(picture)
 
 
 UNJUDGED = {
-    "report.dcm": classed("1.2.840.10008.5.1.4.1.1.88.33", Modality="SR"),
-    "state.dcm": classed(GrayscaleSoftcopyPresentationStateStorage, Modality="PR"),
-    "key.dcm": classed(KeyObjectSelectionDocumentStorage, Modality="KO"),
-    "letter.dcm": classed(EncapsulatedPDFStorage, Modality="DOC"),
-    # Rows do not make a picture of a document, and neither does a modality of pictures.
-    "letter-2.dcm": classed(EncapsulatedPDFStorage, Modality="OT", Rows=4, Columns=4),
-    "private.dcm": classed("1.2.3.4.5", Modality="PLAN"),
-    "ct.dcm": classed(CTImageStorage, True, Modality="CT"),
-    "ct-unnamed.dcm": classed(CTImageStorage, True, Modality=None),
+    "report.dcm": of_class("1.2.840.10008.5.1.4.1.1.88.33", Modality="SR"),
+    "state.dcm": of_class(GrayscaleSoftcopyPresentationStateStorage, Modality="PR"),
+    "key.dcm": of_class(KeyObjectSelectionDocumentStorage, Modality="KO"),
+    "letter.dcm": of_class(EncapsulatedPDFStorage, Modality="DOC"),
+    # A document with rows or with a modality of pictures is still a document.
+    "letter-2.dcm": of_class(EncapsulatedPDFStorage, Modality="OT", Rows=4, Columns=4),
+    "private.dcm": of_class("1.2.3.4.5", Modality="PLAN"),
+    "ct.dcm": of_class(CTImageStorage, True, Modality="CT"),
+    "ct-unnamed.dcm": of_class(CTImageStorage, True, Modality=None),
     "mammography.dcm": dicom_file(dicom(paint(HAND), Modality="MG")),
     "fluoroscopy.dcm": dicom_file(dicom(paint(HAND), Modality="RF")),
     "raw.dcm": dicom_file(dicom(paint(HAND), PresentationIntentType="FOR PROCESSING")),
-    "raw-class.dcm": classed(DigitalXRayImageStorageForProcessing, True),
+    "raw-class.dcm": of_class(DigitalXRayImageStorageForProcessing, True),
     "._b.jpg": struct.pack(">II", 0x00051607, 0x00020000) + bytes(90),
-    "._c.dcm": b"whatever else macOS may put there",
+    "._c.dcm": b"another file of macOS",
 }
 
 
-def test_readable_objects_are_unsupported_and_cost_no_study_a_picture(place):
+def test_readable_objects_are_unsupported_and_not_in_the_study(place):
     folder = place / "in"
     folder.mkdir()
     (folder / "a.dcm").write_bytes(dicom_file(dicom(paint(HAND, HAND))))
     for name, content in UNJUDGED.items():
         (folder / name).write_bytes(content)
-    result = fxpipe("--input", "in")
+    result = run("--input", "in")
     assert result.exit_code == 0, result.output
-    found = rows()
-    assert found.pop("a.dcm")["status"] == "ok"
-    assert {name: row["status"] for name, row in found.items()} == dict.fromkeys(
+    by_path = rows()
+    assert by_path.pop("a.dcm")["status"] == "ok"
+    assert {name: row["status"] for name, row in by_path.items()} == dict.fromkeys(
         UNJUDGED, "unsupported"
     )
-    for name, row in found.items():
+    for name, row in by_path.items():
         assert row["error"].startswith(f"{name}: found "), row
         assert "expected" in row["error"]
         assert not any(word in row["error"] for word in IDENTIFIERS)
@@ -98,15 +89,15 @@ def test_readable_objects_are_unsupported_and_cost_no_study_a_picture(place):
 @pytest.mark.parametrize(
     "content",
     [
-        classed(ComputedRadiographyImageStorage, Modality="CR"),  # no pixel data, no rows
-        classed("1.2.3.4.5", Modality=None),
-        classed(ComputedRadiographyImageStorage, Modality="CR", Rows=4, Columns=4),
+        of_class(ComputedRadiographyImageStorage, Modality="CR"),  # no pixel data, no rows
+        of_class("1.2.3.4.5", Modality=None),
+        of_class(ComputedRadiographyImageStorage, Modality="CR", Rows=4, Columns=4),
     ],
 )
-def test_a_radiograph_that_lost_its_pixels_is_failed_and_lost(place, content):
+def test_radiograph_without_pixels_is_failed_in_its_study(place, content):
     (place / "in").mkdir()
     (place / "in/a.dcm").write_bytes(content)
-    assert fxpipe("--input", "in").exit_code == 1
+    assert run("--input", "in").exit_code == 1
     assert rows()["a.dcm"]["status"] == "failed"
     (study,) = rows("studies").values()
     assert study["failed"] == "1"
@@ -116,7 +107,7 @@ def test_a_radiograph_that_lost_its_pixels_is_failed_and_lost(place, content):
 
 
 def medium(folder: Path) -> list[Path]:
-    """A DICOM medium with two studies of two pictures; its picture files in order."""
+    """Write a DICOM medium with two studies of two pictures; returns its picture files in order."""
     files = FileSet()
     for number in range(4):
         picture = dicom(
@@ -127,37 +118,37 @@ def medium(folder: Path) -> list[Path]:
         )  # fmt: skip
         files.add(picture)
     files.write(folder)
-    files._stage["t"].cleanup()  # it has no other way to let go of its temporary folder
+    files._stage["t"].cleanup()  # pydicom offers no public way to remove its temporary folder
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "DICOMDIR")
 
 
-def test_a_run_over_a_medium_keeps_its_studies(place):
-    _, without_study, scratched, _ = medium(place / "in")
+def test_run_on_a_medium_uses_its_studies(place):
+    _, without_study, damaged, _ = medium(place / "in")
     header = dicom(paint(HAND, HAND), StudyInstanceUID=None)
     without_study.write_bytes(dicom_file(header))
-    scratched.write_bytes(b"\xff" * 4096)
-    result = fxpipe("--input", "in")
-    assert result.exit_code == 1  # the picture that the medium has lost
+    damaged.write_bytes(b"\xff" * 4096)
+    result = run("--input", "in")
+    assert result.exit_code == 1  # the damaged picture
     assert rows()["DICOMDIR"]["status"] == "unsupported"
-    told = rows("studies")
-    assert list(told) == [pseudonym(uid) for uid in UIDS]
-    first, second = told.values()
+    studies = rows("studies")
+    assert list(studies) == [pseudonym(uid) for uid in UIDS]
+    first, second = studies.values()
     assert (first["pictures"], first["ok"], first["verdict"]) == ("2", "2", "positive")
     assert (second["pictures"], second["ok"], second["failed"]) == ("2", "1", "1")
     assert "2 studies: 2 positive" in result.stdout
 
 
-def test_names_may_have_been_changed_on_the_way_from_the_disc(tmp_path):
+def test_files_of_a_medium_may_have_lower_case_names(tmp_path):
     for path in [*medium(tmp_path), tmp_path / "DICOMDIR"]:
         path.rename(path.with_name(path.name.lower()))
     (tmp_path / "dicomdir").rename(tmp_path / "moved")
     (tmp_path / "moved").rename(tmp_path / "dicomdir")
-    found = [listed_study(path) for path in sorted(tmp_path.rglob("im*"))]
-    assert sorted(found) == sorted(UIDS * 2)
+    uids = [listed_study(path) for path in sorted(tmp_path.rglob("im*"))]
+    assert sorted(uids) == sorted(UIDS * 2)
     assert listed_study(tmp_path / "other") is None
 
 
-def test_a_directory_that_runs_in_circles_ends(tmp_path):
+def test_cyclic_directory_is_read_once(tmp_path):
     from pydicom import dcmread
 
     medium(tmp_path)

@@ -1,4 +1,4 @@
-"""What a code stream says of itself is held against the header, and goes before it."""
+"""Code streams: their header is compared with the DICOM header and takes precedence."""
 
 from __future__ import annotations
 
@@ -73,19 +73,19 @@ def _stream(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("syntax", _ALL, ids=lambda uid: uid.name)
-def test_exchanged_rows_and_columns_are_put_right(syntax: UID, tmp_path: Path) -> None:
+def test_swapped_rows_and_columns_are_corrected(syntax: UID, tmp_path: Path) -> None:
     content = _picture(syntax, tmp_path)
-    right, mended = _one(content), _one(changed(content, Rows=48, Columns=64))
-    np.testing.assert_array_equal(mended.pixels, right.pixels)
-    (flag,) = mended.flags
+    correct, corrected = _one(content), _one(changed(content, Rows=48, Columns=64))
+    np.testing.assert_array_equal(corrected.pixels, correct.pixels)
+    (flag,) = corrected.flags
     assert flag.name == "header-mended"
     assert "Rows and Columns were swapped" in flag.reason
-    assert right.flags == ()
+    assert correct.flags == ()
 
 
 @pytest.mark.parametrize("rows", [32, 96, 64])
 @pytest.mark.parametrize("syntax", _ALL[:-1], ids=lambda uid: uid.name)
-def test_other_sizes_are_refused_also_with_as_many_pixels(
+def test_other_sizes_are_refused_even_with_as_many_pixels(
     syntax: UID, rows: int, tmp_path: Path
 ) -> None:
     columns = 50 if rows == 64 else 64 * 48 // rows
@@ -96,9 +96,9 @@ def test_other_sizes_are_refused_also_with_as_many_pixels(
         _one(content)
 
 
-def test_every_frame_is_looked_at(tmp_path: Path) -> None:
-    upright, lying = (raster(pixels, "JPEG", quality=100) for pixels in (_EIGHT, _EIGHT.T))
-    ds = with_stream(dicom(_EIGHT, NumberOfFrames=2), JPEGBaseline8Bit, upright, lying)
+def test_size_of_every_frame_is_checked(tmp_path: Path) -> None:
+    upright, transposed = (raster(pixels, "JPEG", quality=100) for pixels in (_EIGHT, _EIGHT.T))
+    ds = with_stream(dicom(_EIGHT, NumberOfFrames=2), JPEGBaseline8Bit, upright, transposed)
     images = decode(dicom_file(ds), Path("x.dcm"), "")
     assert next(images).pixels.shape == (64, 48)
     with pytest.raises(UnreadableImageError, match="a code stream of 64 x 48 px"):
@@ -106,7 +106,7 @@ def test_every_frame_is_looked_at(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("samples", [1, 3])
-def test_another_number_of_samples_is_refused_in_words(samples: int) -> None:
+def test_another_number_of_samples_is_refused(samples: int) -> None:
     colours = np.stack([_EIGHT] * 3, -1)
     stream = raster(_EIGHT if samples == 1 else colours, "JPEG")
     ds = with_stream(dicom(colours if samples == 1 else _EIGHT), JPEGBaseline8Bit, stream)
@@ -115,19 +115,21 @@ def test_another_number_of_samples_is_refused_in_words(samples: int) -> None:
 
 
 @pytest.mark.parametrize("width", [3, 48, 64, 700])
-def test_rows_of_an_rle_frame_end_where_runs_do(width: int, tmp_path: Path) -> None:
+def test_rle_runs_end_at_the_end_of_a_row(width: int, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 4, (90, width), np.uint8)
     frame = _stream(compressed(dicom(noise), RLELossless, tmp_path))
     assert rows_end_at(frame, width)
     assert not rows_end_at(frame, width + 1)
 
 
-# ------------------------------------------------------------------------ what it is
+# ------------------------------------------------------------------------ coding
 
 
 @pytest.mark.parametrize("stored", [8, 12, 16])
 @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSLossless])
-def test_8_bits_in_a_header_of_16_are_read(syntax: UID, stored: int, tmp_path: Path) -> None:
+def test_8_bit_stream_with_a_16_bit_header_is_read(
+    syntax: UID, stored: int, tmp_path: Path
+) -> None:
     if syntax == JPEGLSLossless:
         content = compressed(dicom(_EIGHT), syntax, tmp_path)
     else:
@@ -137,41 +139,39 @@ def test_8_bits_in_a_header_of_16_are_read(syntax: UID, stored: int, tmp_path: P
     np.testing.assert_allclose(image.pixels, _EIGHT / 255, atol=2 / 255)
 
 
-@pytest.mark.parametrize("said", [*_ALL[:-1], HTJ2KLossless], ids=lambda uid: uid.name)
+@pytest.mark.parametrize("declared", [*_ALL[:-1], HTJ2KLossless], ids=lambda uid: uid.name)
 @pytest.mark.parametrize("actual", [JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless])
-def test_a_code_stream_is_read_as_what_it_is_not_as_its_transfer_syntax(
-    said: UID, actual: UID, tmp_path: Path
-) -> None:
+def test_decoder_is_chosen_by_the_code_stream(declared: UID, actual: UID, tmp_path: Path) -> None:
     stream = _stream(_picture(actual, tmp_path))
-    image = _one(dicom_file(with_stream(dicom(_RAMP, bits=12), said, stream)))
+    image = _one(dicom_file(with_stream(dicom(_RAMP, bits=12), declared, stream)))
     np.testing.assert_allclose(image.pixels, _RAMP / 4095, atol=1e-6)
     code = read_codestream(stream)
     assert code is not None
-    family = {said, actual} in (
+    family = {declared, actual} in (
         {JPEGLosslessSV1, JPEGLossless},
         {JPEGLSLossless, JPEGLSNearLossless},
         {JPEG2000Lossless, JPEG2000},
     )
     reasons = [flag.reason for flag in image.flags]
-    expected = [] if family or said == actual else [f"contains {code.coding.value}"]
+    expected = [] if family or declared == actual else [f"contains {code.coding.value}"]
     assert [re.findall(r"contains .*", reason)[0] for reason in reasons] == expected
 
 
 @pytest.mark.parametrize("native", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-@pytest.mark.parametrize("wrapped", [True, False], ids=["encapsulated", "naked"])
-def test_compressed_data_in_an_uncompressed_transfer_syntax_are_named(
+@pytest.mark.parametrize("wrapped", [True, False], ids=["encapsulated", "native"])
+def test_error_names_compressed_data_in_an_uncompressed_transfer_syntax(
     native: UID, wrapped: bool
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 48), np.uint8)
     stream = raster(noise, "JPEG", quality=100)
-    assert len(stream) > noise.size  # so that it is no truncated picture either
+    assert len(stream) > noise.size  # so that the data is not too short for the picture
     ds = dicom(noise)
     ds.PixelData = encapsulate([stream]) if wrapped else stream + b"\0" * (len(stream) % 2)
     with pytest.raises(UnreadableImageError, match=r"compressed pixel data \(JPEG\) in transfer"):
         _one(dicom_file(ds, native))
 
 
-def test_uncompressed_data_in_a_compressed_transfer_syntax_are_named() -> None:
+def test_error_names_uncompressed_data_in_a_compressed_transfer_syntax() -> None:
     content = with_syntax(dicom_file(dicom(_EIGHT)), JPEGBaseline8Bit)
     with pytest.raises(UnreadableImageError, match=r"not encapsulated.*compressed.*JPEG Baseline"):
         _one(content)
@@ -186,9 +186,7 @@ def test_uncompressed_data_in_a_compressed_transfer_syntax_are_named() -> None:
         ("1.2.840.10008.1.2.8.1", "Deflated Image Frame Compression"),
     ],
 )
-def test_transfer_syntaxes_that_are_newer_than_pydicom_have_their_names(
-    uid: str, name: str
-) -> None:
+def test_transfer_syntaxes_newer_than_pydicom_are_named(uid: str, name: str) -> None:
     content = private_file(with_stream(dicom(_EIGHT), UID(uid), b"\xff\x0a"))
     with pytest.raises(UnreadableImageError, match=rf"syntax {name} \({uid}\) is not supported"):
         _one(content)
@@ -207,20 +205,20 @@ def test_reversible_htj2k_gives_the_stored_values(syntax: UID, name: str, white:
     assert image.flags == ()
 
 
-def test_irreversible_htj2k_stays_within_a_few_levels() -> None:
+def test_irreversible_htj2k_is_within_a_few_levels() -> None:
     image = _one(dicom_file(with_stream(dicom(_RAMP, bits=12), HTJ2K, STREAMS["lossy12"])))
     np.testing.assert_allclose(image.pixels, _RAMP / 4095, atol=8 / 4095)
 
 
 def test_htj2k_colour_becomes_luminance() -> None:
-    low = [ramp(16, 12, *ends, np.uint8) for ends in ((0, 255), (255, 0), (100, 120))]
-    ds = with_stream(dicom(np.stack(low, -1)), HTJ2KLossless, STREAMS["rgb8"])
+    channels = [ramp(16, 12, *ends, np.uint8) for ends in ((0, 255), (255, 0), (100, 120))]
+    ds = with_stream(dicom(np.stack(channels, -1)), HTJ2KLossless, STREAMS["rgb8"])
     ds.PhotometricInterpretation = "YBR_RCT"
-    wanted = np.stack(low, -1) @ [0.299, 0.587, 0.114] / 255
-    np.testing.assert_allclose(_one(dicom_file(ds)).pixels, wanted, atol=1e-6)
+    expected = np.stack(channels, -1) @ [0.299, 0.587, 0.114] / 255
+    np.testing.assert_allclose(_one(dicom_file(ds)).pixels, expected, atol=1e-6)
 
 
-def test_exchanged_sides_and_cut_streams_of_htj2k() -> None:
+def test_htj2k_with_swapped_sides_and_truncated_htj2k() -> None:
     ds = with_stream(dicom(_EIGHT), HTJ2KLossless, STREAMS["grey8"])
     content = dicom_file(copy.deepcopy(ds))
     np.testing.assert_array_equal(
@@ -230,7 +228,7 @@ def test_exchanged_sides_and_cut_streams_of_htj2k() -> None:
         _one(dicom_file(with_stream(ds, HTJ2KLossless, STREAMS["grey8"][:-60])))
 
 
-def test_htj2k_is_refused_by_name_where_openjpeg_is_too_old(
+def test_error_names_htj2k_if_openjpeg_is_too_old(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(features, "version", lambda name: "2.4.0")
@@ -239,7 +237,7 @@ def test_htj2k_is_refused_by_name_where_openjpeg_is_too_old(
         _one(content)
 
 
-# ------------------------------------------------------------------------ the header itself
+# ------------------------------------------------------------------------ header of the code stream
 
 
 @pytest.mark.parametrize(
@@ -251,13 +249,13 @@ def test_htj2k_is_refused_by_name_where_openjpeg_is_too_old(
         (JPEG2000Lossless, Coding.JPEG_2000),
     ],
 )
-def test_the_header_of_a_code_stream(syntax: UID, coding: Coding, tmp_path: Path) -> None:
+def test_header_of_a_code_stream(syntax: UID, coding: Coding, tmp_path: Path) -> None:
     code = read_codestream(_stream(_picture(syntax, tmp_path)))
     assert code is not None
     assert (code.coding, code.rows, code.columns, code.samples) == (coding, 64, 48, 1)
 
 
-def test_a_code_stream_may_lie_in_the_boxes_of_a_jp2_file(tmp_path: Path) -> None:
+def test_code_stream_in_the_boxes_of_a_jp2_file_is_read(tmp_path: Path) -> None:
     boxed = raster(_EIGHT, "JPEG2000", irreversible=False)
     assert boxed[4:8] == b"jP  "
     code = read_codestream(boxed)
@@ -271,5 +269,5 @@ def test_a_code_stream_may_lie_in_the_boxes_of_a_jp2_file(tmp_path: Path) -> Non
     "frame",
     [b"", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8\xff\xe0\xff", b"\xff\x4f\xff\x51\0", b"abc"],
 )
-def test_what_is_no_code_stream_or_ends_too_early_says_nothing(frame: Any) -> None:
+def test_invalid_or_truncated_code_stream_gives_none(frame: Any) -> None:
     assert read_codestream(frame) is None

@@ -1,4 +1,4 @@
-"""Every compression of radiographs gives the values that were stored."""
+"""Decoding of every transfer syntax of radiographs: pixel values and errors."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def _one(content: bytes) -> XrayImage:
     ids=lambda syntax: syntax.name,
 )
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16])
-def test_uncompressed_pixels_are_read(syntax: UID, dtype: Any) -> None:
+def test_uncompressed_pixel_values(syntax: UID, dtype: Any) -> None:
     limits = np.iinfo(dtype)
     stored = ramp(7, 5, limits.min, limits.max, dtype)
     image = _one(dicom_file(dicom(stored), syntax))
-    wanted = (stored.astype(float) - limits.min) / (limits.max - limits.min)
-    np.testing.assert_allclose(image.pixels, wanted, atol=1e-6)
+    expected = (stored.astype(float) - limits.min) / (limits.max - limits.min)
+    np.testing.assert_allclose(image.pixels, expected, atol=1e-6)
     assert image.dicom is not None
     assert image.dicom["TransferSyntaxUID"] == syntax
 
@@ -95,7 +95,7 @@ def test_lossless_compressions_give_the_stored_values(
     ],
     ids=["baseline", "extended 12 bit", "JPEG-LS near-lossless", "JPEG 2000 lossy"],
 )
-def test_lossy_compressions_stay_within_a_few_levels(
+def test_lossy_compressions_are_within_a_few_levels(
     syntax: UID, bits: int, levels: int, tmp_path: Path
 ) -> None:
     white = 2**bits - 1
@@ -105,10 +105,10 @@ def test_lossy_compressions_stay_within_a_few_levels(
     assert np.abs(image.pixels * white - stored).max() <= levels
 
 
-def test_12_bit_jpeg_agrees_with_the_reference_values_of_another_decoder() -> None:
+def test_12_bit_jpeg_matches_reference_values_of_another_decoder() -> None:
     ds = _bundled("JPGExtended.dcm")
     image = _one(dicom_file(ds))
-    # 244 and 95 of 0..264 are what libjpeg (Thomas Richter's) gives, as in pydicom's own tests.
+    # libjpeg (Thomas Richter's) gives 244 and 95 of 0..264, as in the tests of pydicom.
     assert image.pixels[420, 140] == pytest.approx(244 / 264)
     assert image.pixels[230, 120] == pytest.approx(95 / 264)
 
@@ -127,14 +127,14 @@ def test_12_bit_jpeg_agrees_with_the_reference_values_of_another_decoder() -> No
     ],
 )
 def test_colour_captures_become_luminance(name: str) -> None:
-    # pydicom's colour bars of ten rows each, by name and primary.
+    # Colour bars of ten rows each, from the test files of pydicom.
     image = _one(dicom_file(_bundled(name)))
     for row, (red, green, blue) in {5: (1, 0, 0), 25: (0, 1, 0), 45: (0, 0, 1)}.items():
-        wanted = 0.299 * red + 0.587 * green + 0.114 * blue
-        assert image.pixels[row, 50] == pytest.approx(wanted, abs=0.02)
+        expected = 0.299 * red + 0.587 * green + 0.114 * blue
+        assert image.pixels[row, 50] == pytest.approx(expected, abs=0.02)
 
 
-def test_a_transfer_syntax_that_is_not_read_is_named() -> None:
+def test_error_names_an_unsupported_transfer_syntax() -> None:
     ds = dicom(_RAMP)
     ds.PixelData = encapsulate([b"\0\0"])
     ds["PixelData"].is_undefined_length = True
@@ -143,7 +143,7 @@ def test_a_transfer_syntax_that_is_not_read_is_named() -> None:
         _one(dicom_file(ds))
 
 
-def test_a_missing_decoder_is_named_with_its_package(
+def test_error_names_the_package_of_a_missing_decoder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = compressed(dicom(_RAMP, bits=12), JPEGLosslessSV1, tmp_path)
@@ -153,36 +153,34 @@ def test_a_missing_decoder_is_named_with_its_package(
     assert caught.value.hint == "pip install python-gdcm"
 
 
-def test_damaged_lossless_jpeg_cannot_end_the_process(tmp_path: Path) -> None:
+def test_damaged_lossless_jpeg_does_not_end_the_process(tmp_path: Path) -> None:
     ds = pydicom.dcmread(BytesIO(compressed(dicom(_RAMP, bits=12), JPEGLosslessSV1, tmp_path)))
     (stream,) = generate_frames(ds.PixelData, number_of_frames=1)
-    # A precision of 99 bits is a segmentation fault in GDCM 3.2.6.
+    # A precision of 99 bits causes a segmentation fault in GDCM 3.2.6.
     precision = stream.index(b"\xff\xc3") + 4
     ds.PixelData = encapsulate([stream[:precision] + b"\x63" + stream[precision + 1 :]])
     with pytest.raises(UnreadableImageError, match=r"damaged lossless JPEG"):
         _one(dicom_file(ds))
 
 
-@pytest.mark.parametrize(("end", "words"), [(b"", "has no end"), (b"\xff\xd9", "damaged")])
+@pytest.mark.parametrize(("end", "error"), [(b"", "has no end"), (b"\xff\xd9", "damaged")])
 @pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless], ids=lambda uid: uid.name)
-def test_a_cut_frame_is_refused_and_not_filled_up(
-    syntax: UID, end: bytes, words: str, tmp_path: Path
-) -> None:
+def test_truncated_frame_is_refused(syntax: UID, end: bytes, error: str, tmp_path: Path) -> None:
     ds = pydicom.dcmread(BytesIO(compressed(dicom(_RAMP, bits=12), syntax, tmp_path)))
     (stream,) = generate_frames(ds.PixelData, number_of_frames=1)
     ds.PixelData = encapsulate([stream[: len(stream) // 2] + end])
-    with pytest.raises(UnreadableImageError, match=words):
+    with pytest.raises(UnreadableImageError, match=error):
         _one(dicom_file(ds))
 
 
-def test_the_worker_script_needs_nothing_of_fxpipe() -> None:
+def test_gdcm_worker_does_not_import_fxpipe() -> None:
     worker = Path(reader.__file__).with_name("gdcm_worker.py")
     done = subprocess.run([sys.executable, "-P", str(worker)], capture_output=True, check=False)
     assert b"not enough values to unpack" in done.stderr
 
 
 def _bundled(name: str) -> pydicom.FileDataset:
-    """A file out of pydicom's wheel, made a secondary capture so that it is not refused."""
+    """A test file of pydicom, with the modality changed so that it is not refused."""
     path = get_testdata_file(name, download=False)
     assert isinstance(path, str)
     ds = pydicom.dcmread(path)

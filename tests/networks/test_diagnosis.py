@@ -1,4 +1,4 @@
-"""Every verdict of the doctor, also those that this machine cannot show."""
+"""Findings of `fxpipe doctor`, including faults that are simulated."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-from bundles import standard_specs, write_bundles
+from bundles import standard_specs
 from click.testing import CliRunner
 from pydicom.uid import JPEGLossless
+from tiny_networks import write_bundles
 
 import pipeline
 from pipeline import diagnosis
 from pipeline.cli import main
-from pipeline.diagnosis import Plan, Verdict, examine
+from pipeline.diagnosis import CHECKS, EXTRAS, Finding, Plan, Verdict, examine
 from pipeline.errors import DeviceError
 from pipeline.io import decoders, frames
 from pipeline.runtime import providers
@@ -40,14 +41,13 @@ def plan(weights, tmp_path):
     return Plan(weights, "W", tmp_path / "out/results")
 
 
-def told(plan, check, topic):
-    """The finding on a topic; one check alone is quick."""
-    found = diagnosis._guarded(topic, check, plan)
-    return [f for f in (diagnosis._without_home(f, plan) for f in found) if f.topic == topic]
+def findings(plan, check, topic=None):
+    """The findings of one check, on one topic if it is named."""
+    return [f for f in examine(plan, {check: CHECKS[check]}) if topic in (None, f.topic)]
 
 
-def test_all_is_well_and_ends_with_0(weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoders, "_why_no_gdcm", lambda: "")
+def test_exit_code_without_faults_is_0(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoders, "why_no_gdcm", lambda: "")
     result = CliRunner().invoke(
         main, ["doctor", "--weights", str(weights), "--output", str(tmp_path / "r"), "--json"]
     )
@@ -59,9 +59,9 @@ def test_all_is_well_and_ends_with_0(weights, tmp_path, monkeypatch):
     assert not (tmp_path / "r").exists()
 
 
-def test_a_fault_ends_with_3_and_advice(tmp_path):
-    words = ["doctor", "--weights", str(tmp_path / "none"), "--output", str(tmp_path)]
-    result = CliRunner().invoke(main, words)
+def test_exit_code_with_a_fault_is_3(tmp_path):
+    arguments = ["doctor", "--weights", str(tmp_path / "none"), "--output", str(tmp_path)]
+    result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 3, result.output
     assert "fault" in result.stdout
     assert "→ pass one with --weights" in " ".join(result.stdout.split())
@@ -71,44 +71,44 @@ def test_a_fault_ends_with_3_and_advice(tmp_path):
 def test_altered_weights_are_a_fault(plan, tmp_path):
     copy = shutil.copytree(plan.weights, tmp_path / "copy")
     (copy / "trunk-fp32.onnx").write_bytes(b"x")
-    (found,) = told(Plan(copy, "W", tmp_path), diagnosis._weights, "weights")
-    assert found.verdict is Verdict.FAULT
-    assert found.found.startswith("W/trunk-fp32.onnx: found 1 bytes")
-    assert str(tmp_path) not in found.found
+    (finding,) = findings(Plan(copy, "W", tmp_path), "weights")
+    assert finding.verdict is Verdict.FAULT
+    assert finding.found.startswith("W/trunk-fp32.onnx: found 1 bytes")
+    assert str(tmp_path) not in finding.found
 
 
-def test_strange_files_and_a_missing_specialist_are_warnings(tmp_path):
+def test_unlisted_files_and_missing_specialist_are_warnings(tmp_path):
     folder = write_bundles(tmp_path / "w", standard_specs()[:-1])
     (folder / "old.onnx").write_bytes(b"x")
-    ok, *others = told(Plan(folder, "W", tmp_path), diagnosis._weights, "weights")
+    ok, *others = findings(Plan(folder, "W", tmp_path), "weights")
     assert ok.verdict is Verdict.OK
     assert {f.verdict for f in others} == {Verdict.WARNING}
     assert "no specialist for shoulder" in others[0].found
     assert "old.onnx" in others[1].found
 
 
-def test_two_variants_of_onnxruntime(plan, monkeypatch):
-    there = {"onnxruntime": "1.25", "onnxruntime-gpu": "1.25"}
-    monkeypatch.setattr(pipeline, "version_of", there.get)
-    (found,) = told(plan, diagnosis._runtimes, "onnxruntime")
-    assert found.verdict is Verdict.WARNING
-    assert found.advice == (
+def test_two_variants_of_onnxruntime_are_a_warning(plan, monkeypatch):
+    installed = {"onnxruntime": "1.25", "onnxruntime-gpu": "1.25"}
+    monkeypatch.setattr(pipeline, "version_of", installed.get)
+    (finding,) = findings(plan, "onnxruntime")
+    assert finding.verdict is Verdict.WARNING
+    assert finding.advice == (
         "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
     )
 
 
-def test_a_runtime_that_cannot_be_loaded_is_a_fault(plan, monkeypatch):
+def test_onnxruntime_that_cannot_be_loaded_is_a_fault(plan, monkeypatch):
     real = builtins.__import__
 
-    def fail(name, *words):
+    def fail(name, *arguments):
         if name == "onnxruntime":
             raise ImportError("DLL load failed")
-        return real(name, *words)
+        return real(name, *arguments)
 
     monkeypatch.setattr(builtins, "__import__", fail)
-    (found,) = told(plan, diagnosis._runtimes, "onnxruntime")
-    assert (found.verdict, found.found) == (Verdict.FAULT, "cannot be loaded: DLL load failed")
-    assert "install again" in found.advice
+    (finding,) = findings(plan, "onnxruntime")
+    assert (finding.verdict, finding.found) == (Verdict.FAULT, "cannot be loaded: DLL load failed")
+    assert "install again" in finding.advice
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,10 @@ def test_devices(plan, monkeypatch, fails, gpu, verdicts):
 
     monkeypatch.setattr(providers, "resolve_device", resolve)
     monkeypatch.setattr(providers, "gpu_seems_present", lambda: gpu)
-    found = list(diagnosis._devices(plan))
-    assert [f.verdict for f in found] == verdicts
-    assert [f.topic for f in found] == ["cpu", "cuda", "tensorrt"]
-    for finding in found:
+    actual = findings(plan, "device")
+    assert [f.verdict for f in actual] == verdicts
+    assert [f.topic for f in actual] == ["cpu", "cuda", "tensorrt"]
+    for finding in actual:
         assert ("too old" in finding.found) is (finding.topic in fails)
         assert bool(finding.advice) is (finding.verdict is not Verdict.OK)
 
@@ -139,32 +139,32 @@ def test_devices(plan, monkeypatch, fails, gpu, verdicts):
 @pytest.mark.parametrize(
     ("free", "verdict"), [(5 << 30, "ok"), (500 << 20, "warning"), (1 << 20, "fault")]
 )
-def test_room_for_results(plan, monkeypatch, free, verdict):
+def test_disk_space(plan, monkeypatch, free, verdict):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Disk(0, 0, free))
-    (found,) = told(plan, diagnosis._output, "output")
-    assert found.verdict == verdict
-    assert bool(found.advice) is (verdict != "ok")
+    (finding,) = findings(plan, "output")
+    assert finding.verdict == verdict
+    assert bool(finding.advice) is (verdict != "ok")
 
 
-def test_an_output_that_cannot_be_written(plan, monkeypatch, tmp_path):
+def test_output_folder_that_cannot_be_written_is_a_fault(plan, monkeypatch, tmp_path):
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert told(plan, diagnosis._output, "output")[0].verdict is Verdict.FAULT
+    assert findings(plan, "output")[0].verdict is Verdict.FAULT
     monkeypatch.undo()
     (tmp_path / "file").write_text("x")
-    through = Plan(plan.weights, "W", tmp_path / "file/results")
-    assert told(through, diagnosis._output, "output")[0].verdict is Verdict.FAULT
+    below_file = Plan(plan.weights, "W", tmp_path / "file/results")
+    assert findings(below_file, "output")[0].verdict is Verdict.FAULT
 
 
 @pytest.mark.parametrize(("free", "verdict"), [(8 << 30, "ok"), (100 << 20, "warning")])
 def test_memory(plan, monkeypatch, free, verdict):
     monkeypatch.setattr(diagnosis, "free_memory", lambda: free)
-    (found,) = told(plan, diagnosis._memory, "memory")
-    assert found.verdict == verdict
+    (finding,) = findings(plan, "memory")
+    assert finding.verdict == verdict
 
 
-def test_a_decoder_that_is_missing_is_named(plan, monkeypatch):
-    monkeypatch.setattr(decoders, "_why_no_gdcm", lambda: "python-gdcm is broken")
-    ok, lost = told(plan, diagnosis._decoders, "DICOM")
+def test_missing_decoder_is_a_warning(plan, monkeypatch):
+    monkeypatch.setattr(decoders, "why_no_gdcm", lambda: "python-gdcm is broken")
+    ok, lost = findings(plan, "DICOM")
     assert (ok.verdict, lost.verdict) == (Verdict.OK, Verdict.WARNING)
     assert "RLE Lossless" in ok.found
     assert "JPEG-LS" not in ok.found
@@ -172,40 +172,40 @@ def test_a_decoder_that_is_missing_is_named(plan, monkeypatch):
     assert "python-gdcm is broken" in lost.found
 
 
-def test_gdcm_is_really_asked(monkeypatch):
-    assert decoders._why_no_gdcm.__wrapped__() == ""
-    monkeypatch.setattr(decoders, "_WORKER", Path("no_such_worker.py"))
-    assert "does not work" in decoders._why_no_gdcm.__wrapped__()
+def test_gdcm_decodes_a_sample(monkeypatch):
+    assert decoders.why_no_gdcm() == ""
+    assert "does not work" in decoders.why_no_gdcm(Path("no_such_worker.py"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert frames.why_unreadable(JPEGLossless) == "python-gdcm is not installed"
 
 
 def test_missing_packages(plan, monkeypatch):
     monkeypatch.setattr(pipeline, "version_of", lambda name: None if name == "numpy" else "1")
-    (found,) = told(plan, diagnosis._versions, "packages")
-    assert (found.verdict, found.advice) == (Verdict.FAULT, "pip install numpy")
+    (finding,) = findings(plan, "versions", "packages")
+    assert (finding.verdict, finding.advice) == (Verdict.FAULT, "pip install numpy")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    extras = list(diagnosis._extras(plan))
+    extras = findings(plan, "extras")
     assert {f.verdict for f in extras} == {Verdict.OK}
     assert all("optional" in f.advice for f in extras)
 
 
-def test_what_cannot_be_told_is_a_warning(plan):
+def test_check_that_fails_is_a_warning(plan):
     def fail(_):
         raise PermissionError(13, "Permission denied")
         yield
 
-    (found,) = diagnosis._guarded("x", fail, plan)
-    assert found.verdict is Verdict.WARNING
+    (finding,) = examine(plan, {"x": fail})
+    assert finding.verdict is Verdict.WARNING
 
 
-def test_nobodys_home_is_named(plan, monkeypatch):
+def test_home_folder_is_not_printed(plan, monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("/users/alice"))
-    finding = diagnosis.Finding("x", Verdict.OK, f"in /users/alice/lib and {plan.weights}/a", "")
-    assert diagnosis._without_home(finding, plan).found == "in ~/lib and W/a"
+    text = f"in /users/alice/lib and {plan.weights}/a"
+    (finding,) = examine(plan, {"x": lambda _: iter([Finding("x", Verdict.OK, text, text)])})
+    assert (finding.found, finding.advice) == ("in ~/lib and W/a",) * 2
 
 
-def test_it_never_loads_torch(weights, tmp_path):
+def test_doctor_does_not_load_torch(weights, tmp_path):
     code = (
         "import sys; from pipeline.cli import main\n"
         f"try: main(['doctor', '--weights', {str(weights)!r}, '--output', {str(tmp_path)!r}])\n"
@@ -221,14 +221,16 @@ def test_it_never_loads_torch(weights, tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_examine_keeps_its_order(plan, monkeypatch):
-    for name in ("_weights", "_decoders", "_devices"):
-        monkeypatch.setattr(diagnosis, name, lambda _: iter(()))
-    topics = [finding.topic for finding in examine(plan)]
-    assert topics[:3] == ["versions", "packages", "onnxruntime"]
-    assert topics[3:6] == ["output", "memory", "cores"]
+def test_order_of_the_checks(plan):
+    assert list(CHECKS) == [
+        *("versions", "onnxruntime", "device", "weights", "output", "memory", "cores"),
+        *("DICOM", "extras"),
+    ]
+    names = ("versions", "onnxruntime", "output", "memory", "cores")
+    topics = [finding.topic for finding in examine(plan, {name: CHECKS[name] for name in names})]
+    assert topics == ["versions", "packages", "onnxruntime", "output", "memory", "cores"]
 
 
-def test_every_extra_of_the_project_is_looked_for():
+def test_every_extra_of_the_package_is_checked():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert {*diagnosis._EXTRAS, "dev"} == set(project["optional-dependencies"])
+    assert {*EXTRAS, "dev"} == set(project["optional-dependencies"])

@@ -1,4 +1,4 @@
-"""Several networks answer as one: their mean, for exactly these files, or not at all."""
+"""Ensembles: the mean of their members, which must be exactly the files of the contract."""
 
 from __future__ import annotations
 
@@ -9,26 +9,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from bundles import (
-    SPEC,
-    ensemble,
-    network,
-    probability,
-    spec,
-    standard_specs,
-    write_bundles,
-    write_png,
-)
+from bundles import SPEC, probability, spec, standard_specs, write_png
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from row_counts import count_rows
+from tiny_networks import ensemble, network, write_bundles
 
 from pipeline.bundle import BundleSpec, Kind
 from pipeline.config import RunConfig
-from pipeline.domain import Outcome, StageOutput, Status
+from pipeline.domain import StageOutput
 from pipeline.engine import run
 from pipeline.errors import BundleError
+from pipeline.outcome import Outcome, Status
 from pipeline.preprocess import Fit, preprocess
 from pipeline.runtime.ensemble_network import onto_grid, why_no_heatmap
 from pipeline.runtime.network import Batch, Network, Opened
@@ -46,23 +39,23 @@ def member(place: int, **changes: object) -> BundleSpec:
 
 
 def head() -> BundleSpec:
-    """On the trunk that all share."""
+    """A member on the shared trunk."""
     return member(1)
 
 
 def complete(**changes: object) -> BundleSpec:
-    """With another canvas, a finer grid and another calibration."""
+    """A complete network with another canvas, a finer grid and another calibration."""
     whole = {"input": "image", "trunk": None, "preprocess": FINE}
     return member(2, **{**whole, "temperature": (2.0,), "bias": (0.5,), **changes})
 
 
 def for_any() -> BundleSpec:
-    """That looks at pictures of every region, and so at another cell."""
+    """A member for all regions, which reads another cell."""
     return member(3, region="all", temperature=(4.0,))
 
 
 def folder(place: Path, members: list[BundleSpec], **changes: object) -> Path:
-    """Weights whose hand specialist is an ensemble."""
+    """A weights folder in which the hand specialist is an ensemble of these members."""
     trunk, router, elbow, _, shoulder = standard_specs()
     whole = ensemble("fracture-hand", members, **changes)
     return write_bundles(place, [trunk, router, elbow, shoulder, *members, whole])
@@ -86,16 +79,16 @@ def painted(place: Path, count: int) -> list[Path]:
     ]
 
 
-def look(weights: Weights, pixels: np.ndarray, **wanted: bool) -> tuple[StageOutput, ...]:
-    """What the ensemble says of a (H, W) picture, then what each member says."""
+def look(weights: Weights, pixels: np.ndarray, **options: bool) -> tuple[StageOutput, ...]:
+    """Output of the ensemble for a (H, W) picture, then that of each member."""
     arrays = {canvas: preprocess(pixels, canvas)[0] for canvas in weights.preprocessings}
     stage = weights.fracture["hand"]
     stages = (stage, *stage.networks[1:])
     batch = Batch([arrays], weights.trunks)
-    return tuple(one.look(batch, **wanted) for one in stages)
+    return tuple(one.look(batch, **options) for one in stages)
 
 
-# ---------------------------------------------------------------------------------- the answer
+# ---------------------------------------------------------------------------------- the mean
 
 
 @given(
@@ -105,7 +98,7 @@ def look(weights: Weights, pixels: np.ndarray, **wanted: bool) -> tuple[StageOut
         elements=st.floats(0, 1, width=32),
     )
 )
-def test_the_graph_is_the_mean_and_its_log_odds_are_finite(probabilities):
+def test_graph_gives_the_mean_and_finite_logits(probabilities):
     count = probabilities.shape[1]
     session, _ = open_session(mean_graph(count).SerializeToString(), "cpu", 1, "mean")
     logits, means = session.run(["logits", "probabilities"], {"members": probabilities})
@@ -114,24 +107,24 @@ def test_the_graph_is_the_mean_and_its_log_odds_are_finite(probabilities):
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), means, atol=1e-6)
 
 
-def test_the_answer_is_the_mean_of_the_calibrated_members(weights, tmp_path):
+def test_probability_is_the_mean_of_the_calibrated_members(weights, tmp_path):
     pixels = np.random.default_rng(1).uniform(0, 1, (50, 40)).astype(np.float32)
-    said, *members = look(weights, pixels)
-    assert said.labels == ("fracture",)
+    combined, *members = look(weights, pixels)
+    assert combined.labels == ("fracture",)
     alone = [float(m.probabilities[0, 0]) for m in members]
     assert len({round(p, 3) for p in alone}) == 3
-    assert float(said.probabilities[0, 0]) == pytest.approx(np.mean(alone), abs=1e-6)
+    assert float(combined.probabilities[0, 0]) == pytest.approx(np.mean(alone), abs=1e-6)
     path = write_png(tmp_path / "a.png", {"hand": 0.9}, {"hand": 0.6, "all": 0.2})
     (outcome,) = judge([path], weights)
     (finding,) = outcome.findings
     z = np.log(probability(153 / 255) / (1 - probability(153 / 255)))
     z_all = np.log(probability(51 / 255) / (1 - probability(51 / 255)))
-    wanted = np.mean([1 / (1 + np.exp(-x)) for x in (z, z / 2 + 0.5, z_all / 4)])
-    assert (finding.region, finding.probability) == ("hand", pytest.approx(wanted, abs=0.02))
+    expected = np.mean([1 / (1 + np.exp(-x)) for x in (z, z / 2 + 0.5, z_all / 4)])
+    assert (finding.region, finding.probability) == ("hand", pytest.approx(expected, abs=0.02))
 
 
 @pytest.mark.parametrize("size", [1, 3, 64])
-def test_answers_do_not_depend_on_the_batch(weights, tmp_path, size):
+def test_probabilities_do_not_depend_on_batch_size(weights, tmp_path, size):
     paths = painted(tmp_path, 9)
     reference = judge(paths, weights, batch_size=4)
     for one, other in zip(judge(paths, weights, batch_size=size), reference, strict=True):
@@ -139,63 +132,63 @@ def test_answers_do_not_depend_on_the_batch(weights, tmp_path, size):
         assert a == pytest.approx(b, abs=1e-6)
 
 
-def test_every_file_that_spoke_stands_in_the_row(weights, tmp_path):
+def test_outcome_lists_every_bundle_that_contributed(weights, tmp_path):
     (outcome,) = judge(painted(tmp_path, 1), weights)
     names = {f"fracture-hand{mark}" for mark in ("", "-1", "-2", "-3")}
     assert set(outcome.bundle_digests) == {"trunk", "region", *names}
-    mine = {network.spec.name: network.digest for network in weights.networks}
-    assert all(mine[name] == digest for name, digest in outcome.bundle_digests.items())
+    digests = {network.spec.name: network.digest for network in weights.networks}
+    assert all(digests[name] == digest for name, digest in outcome.bundle_digests.items())
 
 
-def test_a_claimed_member_is_no_specialist(weights):
+def test_member_is_not_a_separate_specialist(weights):
     assert set(weights.fracture) == {"elbow", "hand", "shoulder"}
     assert [n.spec.name for n in weights.networks].count("fracture-hand-1") == 1
 
 
-def test_members_look_only_at_their_rows_and_trunks_once(weights, tmp_path, monkeypatch):
-    seen = count_rows(monkeypatch)
-    shown = [{"hand": 0.9}, {"elbow": 0.9}, {"hand": 0.9}, {}]
-    judge([write_png(tmp_path / f"{i}.png", r, {}) for i, r in enumerate(shown)], weights)
-    assert seen == {
+def test_trunk_runs_once_and_members_only_on_their_pictures(weights, tmp_path, monkeypatch):
+    rows = count_rows(monkeypatch)
+    regions = [{"hand": 0.9}, {"elbow": 0.9}, {"hand": 0.9}, {}]
+    judge([write_png(tmp_path / f"{i}.png", r, {}) for i, r in enumerate(regions)], weights)
+    assert rows == {
         "trunk": 4, "region": 4, "fracture-elbow": 1,
         **{f"fracture-hand-{k}": 2 for k in (1, 2, 3)}, "fracture-hand": 2,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("wrong", ["fracture-hand-2", "fracture-hand"])
-def test_a_member_without_a_number_fails_closed(weights, tmp_path, monkeypatch, wrong):
-    original = Opened._run
+def test_member_output_nan_fails_the_picture(weights, tmp_path, monkeypatch, wrong):
+    original = Opened.evaluate
 
     def broken(self: Opened, names: list[str], inputs: np.ndarray) -> list[np.ndarray]:
         values = original(self, names, inputs)
         return [v * np.nan for v in values] if self.spec.name == wrong else values
 
-    monkeypatch.setattr(Opened, "_run", broken)
+    monkeypatch.setattr(Opened, "evaluate", broken)
     (outcome,) = judge(painted(tmp_path, 1), weights)
     assert (outcome.status, outcome.findings) == (Status.FAILED, ())
     assert "hand specialist gave no number" in str(outcome.error)
 
 
-# ------------------------------------------------------------------------------------- the map
+# ------------------------------------------------------------------------------------- heatmaps
 
 
-def test_the_map_is_the_mean_contribution_on_the_finest_grid(weights):
+def test_evidence_is_the_mean_contribution_on_the_finest_grid(weights):
     pixels = np.random.default_rng(1).uniform(0, 1, (64, 64)).astype(np.float32)
-    said, *members = look(weights, pixels, evidence=True)
+    combined, *members = look(weights, pixels, evidence=True)
     coarse, fine, other = (m.evidence for m in members)
     assert coarse.shape == other.shape == (1, 1, 4, 4)
-    assert said.evidence.shape == fine.shape == (1, 1, 8, 8)
-    wanted = (onto_grid(coarse, (8, 8)) + fine / 2 + onto_grid(other, (8, 8)) / 4) / 3
-    np.testing.assert_allclose(said.evidence, wanted, rtol=1e-5)
+    assert combined.evidence.shape == fine.shape == (1, 1, 8, 8)
+    expected = (onto_grid(coarse, (8, 8)) + fine / 2 + onto_grid(other, (8, 8)) / 4) / 3
+    np.testing.assert_allclose(combined.evidence, expected, rtol=1e-5)
     assert look(weights, pixels)[0].evidence is None
 
 
-def test_a_member_without_a_map_leaves_the_ensemble_without(tmp_path):
+def test_ensemble_has_no_heatmap_if_a_member_has_none(tmp_path):
     members = [head(), complete(heatmap=False)]
     weights = load_bundles(folder(tmp_path / "a", members, heatmap=False), CPU)
     pixels = np.random.default_rng(1).uniform(0, 1, (64, 64)).astype(np.float32)
-    said, *_ = look(weights, pixels, evidence=True)
-    assert said.evidence is None
+    combined, *_ = look(weights, pixels, evidence=True)
+    assert combined.evidence is None
     with pytest.raises(BundleError, match="declares a heatmap, but fracture-hand-2 has no evid"):
         load_bundles(folder(tmp_path / "b", members), CPU)
 
@@ -212,13 +205,13 @@ def test_a_member_without_a_map_leaves_the_ensemble_without(tmp_path):
         ),
     ],
 )
-def test_maps_are_laid_on_one_another_where_canvases_show_the_same(changes, reason):
+def test_heatmap_needs_canvases_with_the_same_content(changes, reason):
     other = member(2, preprocess=SPEC.model_copy(update=changes))
-    found = why_no_heatmap([head(), other])
-    assert found is None if reason is None else reason in str(found)
+    actual = why_no_heatmap([head(), other])
+    assert actual is None if reason is None else reason in str(actual)
 
 
-def test_a_map_on_another_grid_is_the_same_map():
+def test_evidence_on_another_grid_is_interpolated():
     maps = np.random.default_rng(0).normal(size=(2, 1, 5, 3)).astype(np.float32)
     np.testing.assert_array_equal(onto_grid(maps, (5, 3)), maps)
     flat = onto_grid(np.full((1, 1, 3, 4), 2.5, np.float32), (7, 9))
@@ -226,13 +219,13 @@ def test_a_map_on_another_grid_is_the_same_map():
     ramp = np.tile((np.arange(4, dtype=np.float32) + 0.5) / 4, (1, 1, 4, 1))  # x at each centre
     fine = onto_grid(ramp, (8, 8))[0, 0, 3]
     np.testing.assert_allclose(fine[1:-1], (np.arange(1, 7) + 0.5) / 8, rtol=1e-6)
-    assert (fine[0], fine[-1]) == (0.125, 0.875)  # beyond the centres nothing is made up
+    assert (fine[0], fine[-1]) == (0.125, 0.875)  # no extrapolation beyond the outer centres
 
 
-# ----------------------------------------------------------------------------- what is refused
+# ----------------------------------------------------------------------------- refused ensembles
 
 
-def test_a_changed_member_is_refused(tmp_path):
+def test_changed_member_is_refused(tmp_path):
     members = [head(), complete()]
     whole = ensemble("fracture-hand", members)
     changed = [head(), complete(bias=(0.6,))]
@@ -244,7 +237,7 @@ def test_a_changed_member_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("members", "left_out", "message"),
+    ("members", "missing", "message"),
     [
         ([head(), complete()], 1, "its member fracture-hand-2 is not in the weights folder"),
         (
@@ -262,15 +255,15 @@ def test_a_changed_member_is_refused(tmp_path):
         ([head(), member(2, trunk="b" * 64)], None, "belongs to trunk bbbbbbbbbbbb"),
     ],
 )
-def test_members_that_do_not_fit_are_refused(tmp_path, members, left_out, message):
+def test_members_that_do_not_match_are_refused(tmp_path, members, missing, message):
     specs = [*standard_specs()[:2], *members, ensemble("fracture-hand", members)]
-    if left_out is not None:
-        specs.remove(members[left_out])
+    if missing is not None:
+        specs.remove(members[missing])
     with pytest.raises(BundleError, match=message):
         load_bundles(write_bundles(tmp_path, specs), CPU)
 
 
-def test_an_ensemble_of_ensembles_is_refused(tmp_path):
+def test_ensemble_of_ensembles_is_refused(tmp_path):
     inner = ensemble("fracture-hand-4", [head(), complete()], region="hand")
     outer = ensemble("fracture-hand", [for_any(), inner])
     specs = [*standard_specs()[:2], head(), complete(), for_any(), inner, outer]
@@ -278,8 +271,8 @@ def test_an_ensemble_of_ensembles_is_refused(tmp_path):
         load_bundles(write_bundles(tmp_path, specs), CPU)
 
 
-def test_an_ensemble_of_an_older_version_is_opened(tmp_path):
-    """Its manifest and its contract call it a fracture stage, with the fields of every kind."""
+def test_ensemble_of_an_older_version_opens(tmp_path):
+    """Old manifests and contracts call it a fracture stage, and have the fields of every kind."""
     members = [head(), complete()]
     place = write_bundles(
         tmp_path, [*standard_specs()[:2], *members, ensemble("fracture-hand", members)]
@@ -287,10 +280,10 @@ def test_an_ensemble_of_an_older_version_is_opened(tmp_path):
     entries = {(e.name, e.precision): e for e in read_manifest(place).bundles}
     key, entry = next((k, e) for k, e in entries.items() if e.kind is Kind.ENSEMBLE)
     model = onnx.load(place / entry.file)
-    told = json.loads(model.metadata_props[0].value)
-    told |= {"kind": "fracture", "schema_version": 2, "trunk": None, "closer": None}
-    told |= {"route_thresholds": {}, "density": None}
-    model.metadata_props[0].value = json.dumps(told)
+    contract = json.loads(model.metadata_props[0].value)
+    contract |= {"kind": "fracture", "schema_version": 2, "trunk": None, "closer": None}
+    contract |= {"route_thresholds": {}, "density": None}
+    model.metadata_props[0].value = json.dumps(contract)
     content = model.SerializeToString()
     (place / entry.file).write_bytes(content)
     entries[key] = entry.model_copy(
@@ -307,7 +300,7 @@ def test_an_ensemble_of_an_older_version_is_opened(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_mean_of_another_number_of_members_is_refused():
+def test_mean_over_another_number_of_members_is_refused():
     whole = ensemble("fracture-hand", [head(), complete()])
     three = ensemble("fracture-hand", [head(), complete(), for_any()])
     session, _ = open_session(network(three), "cpu", 1, "mean")
@@ -315,7 +308,7 @@ def test_a_mean_of_another_number_of_members_is_refused():
         Network(whole, "0" * 64, session)
 
 
-def test_two_specialists_are_told_that_they_may_become_one(tmp_path):
+def test_error_for_two_specialists_suggests_an_ensemble(tmp_path):
     specs = [*standard_specs(), head()]
     with pytest.raises(BundleError, match="two specialists for hand") as caught:
         load_bundles(write_bundles(tmp_path, specs), CPU)

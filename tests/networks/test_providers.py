@@ -1,4 +1,4 @@
-"""A named device is a promise; ``auto`` is not."""
+"""Devices: a named device is not replaced by another one; ``auto`` may use the CPU."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import onnx
 import onnxruntime
 import pytest
-from bundles import network, spec
+from bundles import spec
 from onnx import TensorProto, helper
+from tiny_networks import network
 
 from pipeline.bundle import Kind
 from pipeline.errors import BundleError, DeviceError
@@ -19,7 +20,7 @@ from pipeline.runtime.providers import open_session, resolve_device
 no_gpu = pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has a GPU")
 
 
-def test_the_cpu_always_opens():
+def test_session_on_cpu():
     session, device = open_session(network(spec("trunk", Kind.TRUNK)), "cpu", 1, "trunk")
     assert device == "cpu"
     assert session.get_providers() == ["CPUExecutionProvider"]
@@ -27,7 +28,7 @@ def test_the_cpu_always_opens():
 
 @no_gpu
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
-def test_a_gpu_that_is_not_there_is_an_error_without_noise(device, capfd):
+def test_missing_gpu_is_an_error_without_output(device, capfd):
     with pytest.raises(DeviceError, match=f"device '{device}' was requested") as caught:
         open_session(network(spec("trunk", Kind.TRUNK)), device, 1, "trunk")
     assert "--device cpu" in caught.value.hint
@@ -35,14 +36,14 @@ def test_a_gpu_that_is_not_there_is_an_error_without_noise(device, capfd):
 
 
 @no_gpu
-def test_auto_falls_back_in_silence_where_no_gpu_seems_present(caplog, capfd):
+def test_auto_uses_the_cpu_without_a_warning_if_there_is_no_gpu(caplog, capfd):
     assert resolve_device("auto") == "cpu"
     assert not caplog.records
     assert capfd.readouterr() == ("", "")
 
 
 @no_gpu
-def test_auto_says_why_a_gpu_that_seems_present_is_not_used(caplog, monkeypatch):
+def test_auto_logs_why_a_gpu_is_not_used(caplog, monkeypatch):
     compiled_in = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: compiled_in)
     monkeypatch.setattr(providers, "gpu_seems_present", lambda: True)
@@ -51,14 +52,14 @@ def test_auto_says_why_a_gpu_that_seems_present_is_not_used(caplog, monkeypatch)
     assert "using the CPU although this machine seems to have a GPU" in caplog.text
 
 
-def test_a_runtime_without_cuda_says_what_it_has(monkeypatch):
+def test_error_lists_the_providers_of_the_runtime(monkeypatch):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(DeviceError, match="has only CPUExecutionProvider"):
         resolve_device("cuda")
 
 
-def test_a_session_that_opens_elsewhere_is_refused(monkeypatch):
-    """What ONNX Runtime does when CUDA fails: it opens on the CPU and says nothing."""
+def test_session_on_another_device_is_refused(monkeypatch):
+    """ONNX Runtime opens a session on the CPU, without an error, when CUDA fails."""
 
     class OnCpu:
         def __init__(self, *_: object, **__: object) -> None: ...
@@ -73,12 +74,12 @@ def test_a_session_that_opens_elsewhere_is_refused(monkeypatch):
         resolve_device("cuda")
 
 
-def test_bytes_that_are_no_network_are_a_fault_of_the_bundle():
+def test_invalid_network_is_a_bundle_error():
     with pytest.raises(BundleError, match=r"x\.onnx: cannot run this network"):
         open_session(b"junk", "cpu", 1, "x.onnx")
 
 
-def test_data_outside_the_file_is_never_read(tmp_path, monkeypatch):
+def test_external_data_is_not_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w.bin").write_bytes(b"\0" * 4)
     outside = onnx.TensorProto(

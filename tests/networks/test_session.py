@@ -1,4 +1,4 @@
-"""A set of bundles is opened whole and fitting, or not at all."""
+"""Opening weights folders: graphs and bundles that do not match are refused."""
 
 from __future__ import annotations
 
@@ -7,16 +7,8 @@ import logging
 import numpy as np
 import onnx
 import pytest
-from bundles import (
-    GRID,
-    SPEC,
-    for_all,
-    network,
-    probability,
-    spec,
-    standard_specs,
-    write_bundles,
-)
+from bundles import GRID, SPEC, for_all, probability, spec, standard_specs
+from tiny_networks import network, write_bundles
 
 from pipeline.bundle import BundleSpec, Kind, Precision
 from pipeline.config import RunConfig
@@ -34,7 +26,7 @@ def opened(contract: BundleSpec, content: bytes | None = None) -> Network | Trun
     return kind(contract, "0" * 64, session)
 
 
-def test_trunk_and_head_answer_what_the_cells_say():
+def test_outputs_of_trunk_and_head():
     images = np.zeros((2, 1, 32, 32), np.float32)
     images[1, 0, :8, 8:16] = 0.6  # the cell of the hand
     features = opened(spec("trunk", Kind.TRUNK)).features(images)
@@ -53,7 +45,7 @@ def test_trunk_and_head_answer_what_the_cells_say():
         ({"labels": ("hand",), "route_thresholds": {"hand": 0.5}}, "logits is"),
     ],
 )
-def test_a_graph_that_breaks_its_contract_is_refused(changes, message):
+def test_graph_that_differs_from_its_contract_is_refused(changes, message):
     content = network(spec("region", Kind.REGION))
     count = len(changes.get("labels", ("",) * 3))
     contract = spec(
@@ -63,26 +55,26 @@ def test_a_graph_that_breaks_its_contract_is_refused(changes, message):
         opened(contract, content)
 
 
-def test_a_network_without_heatmap_gives_no_evidence():
+def test_network_without_heatmap_gives_no_evidence():
     stage = opened(spec("fracture-hand", Kind.FRACTURE, heatmap=False))
     output = stage.predict(np.zeros((1, 1, GRID, GRID), np.float32), evidence=True)
     assert output.evidence is None
 
 
-def test_a_graph_without_evidence_is_refused():
+def test_graph_without_evidence_output_is_refused():
     model = onnx.load_from_string(network(spec("region", Kind.REGION)))
     del model.graph.output[2]
     with pytest.raises(BundleError, match="no 'evidence' in the graph, which has features, log"):
         opened(spec("region", Kind.REGION), model.SerializeToString())
 
 
-def test_a_graph_without_the_density_that_it_promises_is_refused():
+def test_graph_without_density_output_is_refused():
     content = network(spec("region", Kind.REGION, density=None))
     with pytest.raises(BundleError, match="no 'density' in the graph"):
         opened(spec("region", Kind.REGION), content)
 
 
-def test_a_fixed_batch_size_is_refused():
+def test_fixed_batch_size_is_refused():
     model = onnx.load_from_string(network(spec("trunk", Kind.TRUNK)))
     for port in (*model.graph.input, *model.graph.output):
         port.type.tensor_type.shape.dim[0].dim_value = 1
@@ -90,14 +82,14 @@ def test_a_fixed_batch_size_is_refused():
         opened(spec("trunk", Kind.TRUNK), model.SerializeToString())
 
 
-def test_a_canvas_other_than_the_contracts_is_refused():
+def test_canvas_that_differs_from_the_contract_is_refused():
     other = SPEC.model_copy(update={"height_px": 64})
     content = network(spec("trunk", Kind.TRUNK))
     with pytest.raises(BundleError, match=r"image is .* expected .*'N', 1, 64, 32"):
         opened(spec("trunk", Kind.TRUNK, preprocess=other), content)
 
 
-def test_the_whole_set_opens(tmp_path, caplog):
+def test_complete_weights_folder_opens(tmp_path, caplog):
     weights = load_bundles(write_bundles(tmp_path), CPU)
     assert list(weights.fracture) == ["elbow", "hand", "shoulder"]
     assert {point.name for point in weights.points.values()} == {"balanced"}
@@ -140,13 +132,13 @@ def test_the_whole_set_opens(tmp_path, caplog):
         ),
     ],
 )
-def test_bundles_that_do_not_fit_are_refused(tmp_path, change, message):
+def test_bundles_that_do_not_match_are_refused(tmp_path, change, message):
     specs = {contract.name: contract for contract in change(standard_specs())}
     with pytest.raises(BundleError, match=message):
         load_bundles(write_bundles(tmp_path, list(specs.values())), CPU)
 
 
-def test_an_altered_file_is_refused_before_it_is_parsed(tmp_path):
+def test_altered_file_is_refused_before_parsing(tmp_path):
     write_bundles(tmp_path)
     path = tmp_path / "region-fp32.onnx"
     path.write_bytes(path.read_bytes() + b"\0")
@@ -154,22 +146,22 @@ def test_an_altered_file_is_refused_before_it_is_parsed(tmp_path):
         load_bundles(tmp_path, CPU)
 
 
-def test_a_missing_specialist_is_told_at_the_start(tmp_path, caplog):
+def test_missing_specialist_is_logged_at_the_start(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         load_bundles(write_bundles(tmp_path, standard_specs()[:-1]), CPU)
     assert "no specialist for shoulder" in caplog.text
 
 
-def test_one_specialist_for_all_regions_needs_no_region_stage(tmp_path, caplog):
+def test_specialist_for_all_regions_needs_no_region_stage(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         weights = load_bundles(write_bundles(tmp_path, for_all()), CPU)
     assert (weights.region, list(weights.fracture)) == (None, ["all"])
     assert [stage.spec.name for stage in weights.stages] == ["fracture-all"]
-    (told,) = caplog.messages
-    assert "no region stage: every picture gets a verdict" in told
+    (message,) = caplog.messages
+    assert "no region stage: every picture gets a verdict" in message
 
 
-def test_one_for_all_serves_the_regions_without_a_specialist(tmp_path, caplog):
+def test_specialist_for_all_regions_covers_missing_specialists(tmp_path, caplog):
     specs = [*standard_specs()[:3], spec("fracture-all", Kind.FRACTURE)]
     with caplog.at_level(logging.WARNING):
         weights = load_bundles(write_bundles(tmp_path, specs), CPU)
@@ -177,22 +169,22 @@ def test_one_for_all_serves_the_regions_without_a_specialist(tmp_path, caplog):
     assert not caplog.records
 
 
-def test_int8_is_taken_on_the_cpu_when_it_is_complete(tmp_path):
+def test_int8_is_used_on_the_cpu_if_complete(tmp_path):
     both = standard_specs()
     both += [s.model_copy(update={"precision": Precision.INT8}) for s in both]
     assert load_bundles(write_bundles(tmp_path, both), CPU).precision is Precision.INT8
     incomplete = write_bundles(tmp_path / "part", both[:-1])
     assert load_bundles(incomplete, CPU).precision is Precision.FP32
-    asked = CPU.model_copy(update={"precision": Precision.INT8})
+    int8 = CPU.model_copy(update={"precision": Precision.INT8})
     with pytest.raises(
         BundleError, match="int8 is not available for every bundle; available: fp32"
     ):
-        load_bundles(incomplete, asked)
+        load_bundles(incomplete, int8)
 
 
-def test_an_unknown_operating_point_names_the_known_ones(tmp_path):
+def test_unknown_operating_point_lists_the_available_ones(tmp_path):
     write_bundles(tmp_path)
     with pytest.raises(UsageError, match="available: balanced, specific"):
-        load_bundles(tmp_path, CPU.model_copy(update={"operating_point": "fancy"}))
+        load_bundles(tmp_path, CPU.model_copy(update={"operating_point": "unknown"}))
     weights = load_bundles(tmp_path, CPU.model_copy(update={"operating_point": "specific"}))
     assert weights.points["hand"].threshold == 0.95

@@ -1,4 +1,4 @@
-"""A weights folder that was changed anywhere is never run."""
+"""Verification of weights folders: any change is found before a network runs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from contextlib import suppress
 
 import onnx
 import pytest
-from bundles import network, spec, standard_specs, write_bundles
+from bundles import spec, standard_specs
 from onnx import TensorProto, helper
+from tiny_networks import network, write_bundles
 
 from pipeline.bundle import Kind, Precision
 from pipeline.config import RunConfig
@@ -30,26 +31,26 @@ FLIPS = 150
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """Two precisions, of which int8 is used, and documents."""
+    """A folder with two precisions, of which runs use int8, and with documents."""
     folder = tmp_path_factory.mktemp("weights")
     specs = standard_specs()
     specs += [s.model_copy(update={"precision": Precision.INT8}) for s in specs]
     (folder / "region").mkdir()
     for name in ("README.md", "NOTICE.md", "tried.json", "region/README.md"):
-        (folder / name).write_text(f'["{name}", "some words"]\n', encoding="utf-8")
+        (folder / name).write_text(f'["{name}", "text"]\n', encoding="utf-8")
     return write_bundles(folder, specs)
 
 
-def test_every_flipped_byte_is_found(both):
-    dice = random.Random(7)
+def test_every_changed_byte_is_detected(both):
+    rng = random.Random(7)
     files = sorted(files_in(both))
     assert len(files) == 15
-    for turn in range(FLIPS):
-        path = both / files[turn % len(files)]
+    for flip in range(FLIPS):
+        path = both / files[flip % len(files)]
         content = path.read_bytes()
-        place = dice.randrange(len(content))
+        place = rng.randrange(len(content))
         changed = bytearray(content)
-        changed[place] ^= dice.randrange(1, 256)
+        changed[place] ^= rng.randrange(1, 256)
         path.write_bytes(bytes(changed))
         try:
             with pytest.raises(BundleError) as caught:
@@ -64,15 +65,15 @@ def test_every_flipped_byte_is_found(both):
 @pytest.mark.parametrize(
     "file", ["README.md", "tried.json", "region-fp32.onnx", "region-int8.onnx"]
 )
-@pytest.mark.parametrize("change", ["gone", "cut", "longer", "folder"])
-def test_every_listed_file_is_wanted_whole(both, file, change):
+@pytest.mark.parametrize("change", ["missing", "truncated", "longer", "folder"])
+def test_missing_or_changed_file_is_refused(both, file, change):
     path = both / file
     content = path.read_bytes()
     path.unlink()
     if change == "folder":
         path.mkdir()
-    elif change != "gone":
-        path.write_bytes(content[:-1] if change == "cut" else content + b"\n")
+    elif change != "missing":
+        path.write_bytes(content[:-1] if change == "truncated" else content + b"\n")
     try:
         with pytest.raises(BundleError, match=file) as caught:
             load_bundles(both, CPU)
@@ -83,17 +84,17 @@ def test_every_listed_file_is_wanted_whole(both, file, change):
     assert ("cards" in caught.value.hint) is not file.endswith(".onnx")
 
 
-def test_a_known_fault_opens_no_further_network(both, monkeypatch):
+def test_no_further_network_is_opened_after_a_fault(both, monkeypatch):
     opened = []
     real = session.open_session
     path = both / "README.md"
     content = path.read_bytes()
     path.write_bytes(b"")
 
-    def slow(*words):
-        opened.append(words[-1])
+    def slow(*arguments):
+        opened.append(arguments[-1])
         time.sleep(0.3)
-        return real(*words)
+        return real(*arguments)
 
     monkeypatch.setattr(session, "open_session", slow)
     try:
@@ -108,7 +109,7 @@ def test_unlisted_files_do_not_stop_a_run(tmp_path):
     write_bundles(tmp_path)
     (tmp_path / "README.md~").write_text("a backup")
     (tmp_path / "old.onnx").write_bytes(b"never opened")
-    (tmp_path / "later.md").write_text("written by hand")
+    (tmp_path / "later.md").write_text("a document")
     load_bundles(tmp_path, CPU)
     assert unlisted(tmp_path, read_manifest(tmp_path)) == ["README.md~", "later.md", "old.onnx"]
     refresh_manifest(tmp_path)
@@ -119,7 +120,7 @@ def test_unlisted_files_do_not_stop_a_run(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "symlink"), reason="needs links")
 @pytest.mark.parametrize("inside", [True, False])
-def test_a_link_may_not_leave_the_folder(tmp_path, inside):
+def test_link_out_of_the_folder_is_refused(tmp_path, inside):
     weights = write_bundles(tmp_path / "weights")
     file = weights / "region-fp32.onnx"
     moved = (weights if inside else tmp_path) / "moved.bin"
@@ -133,7 +134,7 @@ def test_a_link_may_not_leave_the_folder(tmp_path, inside):
 
 
 def resealed(folder, change):
-    """Change the manifest as somebody would who can compute its digest too."""
+    """Change the manifest and update its digest."""
     path = folder / "manifest.json"
     content = json.loads(path.read_text())
     del content["digest"]
@@ -159,7 +160,7 @@ def resealed(folder, change):
         (lambda c: c.update(author="me"), "not permitted"),
     ],
 )
-def test_a_manifest_that_asks_for_too_much_is_refused(tmp_path, change, message):
+def test_manifest_with_invalid_entries_is_refused(tmp_path, change, message):
     write_bundles(tmp_path)
     resealed(tmp_path, change)
     with pytest.raises(BundleError, match=message) as caught:
@@ -167,7 +168,7 @@ def test_a_manifest_that_asks_for_too_much_is_refused(tmp_path, change, message)
     assert caught.value.hint
 
 
-def test_a_manifest_of_the_first_version_says_what_to_do(tmp_path):
+def test_error_for_an_old_manifest_has_a_hint(tmp_path):
     (tmp_path / "manifest.json").write_text('{"schema_version": 1, "bundles": []}')
     with pytest.raises(BundleError, match="schema_version is 1") as caught:
         read_manifest(tmp_path)
@@ -175,14 +176,14 @@ def test_a_manifest_of_the_first_version_says_what_to_do(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"[" * 9999, b"\xff", b" " * (2 << 20), b'{"a": 1e999}'])
-def test_what_is_no_manifest_is_refused(tmp_path, content):
+def test_malformed_manifest_is_refused(tmp_path, content):
     (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(BundleError, match=r"expected|invalid"):
         read_manifest(tmp_path)
 
 
 def listed_as(folder, content):
-    """A folder in which a whole network stands as the region stage, digests and all."""
+    """A folder in which this file is the region stage, with matching digests."""
     write_bundles(folder)
     (folder / "region-fp32.onnx").write_bytes(content)
 
@@ -225,7 +226,7 @@ def outside(model):
     tensor.external_data.add(key="location", value="/etc/passwd")
 
 
-def own_function(model):
+def local_function(model):
     model.functions.append(
         helper.make_function("own", "F", ["x"], ["y"], [], [helper.make_opsetid("", 17)])
     )
@@ -242,15 +243,13 @@ def newer(model):
         (foreign("evil"), "operator 'Mul' of the domain 'evil'"),
         (nested, "operator 'Gelu' of the domain 'com.microsoft'"),
         (outside, "external weights"),
-        (own_function, "a function defined in the file"),
+        (local_function, "a function defined in the file"),
         (newer, "found opset 9999, expected .* or less: ONNX Runtime"),
         (lambda m: m.ClearField("opset_import"), "found 1 graphs and opset None"),
         (lambda m: m.ClearField("graph"), "found 0 graphs"),
     ],
 )
-def test_what_no_export_writes_is_refused_before_it_is_opened(
-    tmp_path, change, message, monkeypatch
-):
+def test_unexpected_graph_is_refused_before_it_is_opened(tmp_path, change, message, monkeypatch):
     folder = listed_as(tmp_path, altered(change))
     real = session.open_session
 
@@ -264,18 +263,18 @@ def test_what_no_export_writes_is_refused_before_it_is_opened(
     assert str(caught.value).startswith("region-fp32.onnx")
 
 
-def test_an_import_that_no_operator_uses_is_harmless():
+def test_unused_opset_import_is_accepted():
     model = altered(lambda m: m.opset_import.append(helper.make_opsetid("com.microsoft", 1)))
     assert screen(model, "x") == 17
 
 
-def test_a_file_that_is_two_formats_at_once_is_refused():
+def test_file_with_ort_signature_is_refused():
     whole = network(spec("region", Kind.REGION))
-    disguised = b"\x12\x06..ORTM" + whole  # a producer name, for protobuf
+    disguised = b"\x12\x06..ORTM" + whole  # protobuf: a producer name
     onnx.load_from_string(disguised)
     with pytest.raises(BundleError, match="ORT format"):
         screen(disguised, "x")
-    open_session(disguised, "cpu", 1, "x")  # and it is read as ONNX, come what may
+    open_session(disguised, "cpu", 1, "x")  # ONNX Runtime reads it as ONNX, not as ORT
 
 
 def deep(levels):
@@ -288,15 +287,15 @@ def deep(levels):
     return bytes(model.SerializeToString())
 
 
-def test_hostile_bytes_end_in_a_refusal_and_soon():
+def test_damaged_bytes_are_refused():
     whole = network(spec("region", Kind.REGION))
-    dice = random.Random(3)
+    rng = random.Random(3)
     for _ in range(300):
-        changed = bytearray(whole[: dice.randrange(len(whole) + 1)])
-        for _ in range(dice.randrange(4)):
+        changed = bytearray(whole[: rng.randrange(len(whole) + 1)])
+        for _ in range(rng.randrange(4)):
             if changed:
-                changed[dice.randrange(len(changed))] = dice.randrange(256)
-        with suppress(BundleError):  # many a flip leaves a valid file
+                changed[rng.randrange(len(changed))] = rng.randrange(256)
+        with suppress(BundleError):  # some changes leave a valid file
             screen(bytes(changed), "x")
     for hostile in (
         b"", b"\xff" * 64, b"\x3a" + b"\xff" * 9 + b"\x01", b"\x3b", b"\x02\x00", deep(30),
@@ -306,7 +305,7 @@ def test_hostile_bytes_end_in_a_refusal_and_soon():
             screen(hostile, "x")
 
 
-def test_endless_fields_are_given_up(monkeypatch):
-    monkeypatch.setattr("pipeline.weights.onnx_screen._MOST_FIELDS", 1000)
+def test_number_of_fields_is_limited(monkeypatch):
+    monkeypatch.setattr("pipeline.weights.onnx_screen.MAX_FIELDS", 1000)
     with pytest.raises(BundleError, match="more than 1000 fields"):
         screen(b"\x08\x01" * 2000, "x")

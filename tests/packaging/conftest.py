@@ -1,4 +1,4 @@
-"""The wheel, built once."""
+"""Fixture that builds the wheel once per session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is installed, where settings live, and what lies at the top."""
+"""Content of the wheel, location of tool settings, files at the top level."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ def wheel(wheel_file) -> zipfile.ZipFile:
     return zipfile.ZipFile(wheel_file)
 
 
-def test_the_wheel_holds_exactly_two_packages(wheel):
+def test_wheel_contains_exactly_two_packages(wheel):
     tops = {name.split("/")[0] for name in wheel.namelist()}
     packages = {top for top in tops if not top.endswith(".dist-info")}
     assert packages == {"pipeline", "stages"}
 
 
-def test_the_wheel_holds_every_module(wheel):
+def test_wheel_contains_every_module(wheel):
     for package in ("pipeline", "stages"):
-        wanted = {p.relative_to(ROOT).as_posix() for p in (ROOT / package).rglob("*.py")}
-        assert wanted <= set(wheel.namelist())
+        expected = {p.relative_to(ROOT).as_posix() for p in (ROOT / package).rglob("*.py")}
+        assert expected <= set(wheel.namelist())
 
 
-def test_the_wheel_holds_every_template(wheel):
-    wanted = {p.relative_to(ROOT).as_posix() for p in (ROOT / "stages").rglob("*.html")}
-    wanted |= {p.relative_to(ROOT).as_posix() for p in (ROOT / "stages").rglob("*.j2")}
-    wanted |= {p.relative_to(ROOT).as_posix() for p in (ROOT / "stages").rglob("*.csv")}
-    wanted |= {p.relative_to(ROOT).as_posix() for p in (ROOT / "pipeline/report/page").iterdir()}
-    assert len(wanted) >= 13
-    assert wanted <= set(wheel.namelist())
+def test_wheel_contains_every_template(wheel):
+    expected = {p.relative_to(ROOT).as_posix() for p in (ROOT / "stages").rglob("*.html")}
+    expected |= {p.relative_to(ROOT).as_posix() for p in (ROOT / "stages").rglob("*.j2")}
+    expected |= {p.relative_to(ROOT).as_posix() for p in (ROOT / "stages").rglob("*.csv")}
+    expected |= {p.relative_to(ROOT).as_posix() for p in (ROOT / "pipeline/report/page").iterdir()}
+    assert len(expected) >= 13
+    assert expected <= set(wheel.namelist())
 
 
-def test_the_wheel_has_one_command_and_asks_no_torch_of_a_clinic(wheel):
+def test_wheel_has_one_command_and_does_not_require_torch(wheel):
     (metadata,) = (n for n in wheel.namelist() if n.endswith(".dist-info/METADATA"))
     lines = wheel.read(metadata).decode().splitlines()
     base = [
@@ -55,7 +55,7 @@ def test_the_wheel_has_one_command_and_asks_no_torch_of_a_clinic(wheel):
     ]
 
 
-def test_no_tool_has_settings_in_two_files():
+def test_each_tool_has_settings_in_one_file():
     in_pyproject = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"])
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
@@ -64,7 +64,7 @@ def test_no_tool_has_settings_in_two_files():
     assert not in_pyproject & in_setup
 
 
-def test_the_top_level_is_as_agreed():
+def test_files_at_the_top_level():
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split("\n")
@@ -76,9 +76,9 @@ def test_the_top_level_is_as_agreed():
     }
 
 
-def test_no_tracked_file_names_a_folder_of_one_machine():
-    found = subprocess.run(
+def test_no_tracked_file_contains_a_path_of_one_machine():
+    lines = subprocess.run(
         ["git", "grep", "-nIE", r"(^|[^a-zA-Z0-9_.])/(work|root|home)/", "--", "."],
         cwd=ROOT, capture_output=True, text=True, check=False,
     ).stdout.splitlines()  # fmt: skip
-    assert [line for line in found if "test_packaging.py" not in line] == []
+    assert [line for line in lines if "test_packaging.py" not in line] == []

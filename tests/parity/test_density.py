@@ -1,4 +1,4 @@
-"""The density gate inside the graph says what the arrays say, in every precision."""
+"""The density gate in the graph gives the values of the arrays, in every precision."""
 
 from __future__ import annotations
 
@@ -73,26 +73,26 @@ def run(graph: onnx.ModelProto, name: str, inputs: np.ndarray) -> np.ndarray:
     ("precision", "tolerance"),
     [(Precision.FP32, 1e-4), (Precision.FP16, 5e-3), (Precision.INT8, 5e-2)],
 )
-def test_the_graph_says_what_the_arrays_say(
+def test_graph_and_arrays_give_the_same_density(
     network, pictures, fitted, features, graphs, precision, tolerance
 ):
-    wanted = similarity(depths(network, pictures, CUT), fitted)
-    found = run(graphs[precision], "features", features)
-    assert (found.shape, found.dtype) == ((24,), np.float32)
-    np.testing.assert_allclose(found, wanted, atol=tolerance)
-    alone = [run(graphs[precision], "features", features[i : i + 1])[0] for i in range(3)]
-    np.testing.assert_allclose(alone, found[:3], atol=1e-5)
+    expected = similarity(depths(network, pictures, CUT), fitted)
+    density = run(graphs[precision], "features", features)
+    assert (density.shape, density.dtype) == ((24,), np.float32)
+    np.testing.assert_allclose(density, expected, atol=tolerance)
+    single = [run(graphs[precision], "features", features[i : i + 1])[0] for i in range(3)]
+    np.testing.assert_allclose(single, density[:3], atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_gate_stays_in_single_precision(graphs, fitted, precision):
+def test_gate_is_in_single_precision(graphs, fitted, precision):
     graph = graphs[precision]
-    kept = only_for(graph, "density")
-    assert {"MatMul", "TopK"} <= {node.op_type for node in kept}
-    assert not {"QuantizeLinear", "DequantizeLinear"} & {node.op_type for node in kept}
-    held = {i.name: numpy_helper.to_array(i) for i in graph.graph.initializer}
-    used = {name for node in kept for name in node.input} & set(held)
-    largest = [held[name] for name in used if held[name].size > 6]
+    nodes = only_for(graph, "density")
+    assert {"MatMul", "TopK"} <= {node.op_type for node in nodes}
+    assert not {"QuantizeLinear", "DequantizeLinear"} & {node.op_type for node in nodes}
+    initializers = {i.name: numpy_helper.to_array(i) for i in graph.graph.initializer}
+    used = {name for node in nodes for name in node.input} & set(initializers)
+    largest = [initializers[name] for name in used if initializers[name].size > 6]
     assert sorted(array.size for array in largest) == sorted(
         [fitted.projection.size, fitted.references.size]
     )
@@ -100,21 +100,21 @@ def test_the_gate_stays_in_single_precision(graphs, fitted, precision):
 
 
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
-def test_the_float_graph_gives_the_gate_back(graphs, fitted, precision):
-    found = density_in(graphs[precision], fitted.contract)
+def test_gate_is_read_back_from_the_float_graph(graphs, fitted, precision):
+    gate = density_in(graphs[precision], fitted.contract)
     for name in ("projection", "references"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(fitted, name))
+        np.testing.assert_array_equal(getattr(gate, name), getattr(fitted, name))
 
 
-def test_what_is_no_number_has_no_density(graphs, features):
+def test_density_of_features_that_are_not_finite_is_not_finite(graphs, features):
     broken = features.copy()
     broken[1, 0, 0, 0] = np.nan
     broken[2] = np.inf
-    found = run(graphs[Precision.FP32], "features", broken)
-    assert np.isfinite(found).tolist()[:4] == [True, False, False, True]
+    density = run(graphs[Precision.FP32], "features", broken)
+    assert np.isfinite(density).tolist()[:4] == [True, False, False, True]
 
 
-def test_a_network_that_cannot_be_cut_has_its_last_map_only(pictures):
+def test_gate_of_a_network_without_a_cut_uses_the_last_map(pictures):
     torch.manual_seed(0)
     network = Network(
         ("elbow", "hand", "shoulder"), "conv2", "stem", arch="cnn_gap", canvas_px=(64, 64)
@@ -126,5 +126,5 @@ def test_a_network_that_cannot_be_cut_has_its_last_map_only(pictures):
     assert not network.heatmap
     names = tuple(name for name in OUTPUTS if name != "evidence")
     graph = to_onnx(head, pictures[:1], "image", names)
-    wanted = similarity(depths(network, pictures, cut), fitted)
-    np.testing.assert_allclose(run(graph, "image", pictures), wanted, atol=1e-4)
+    expected = similarity(depths(network, pictures, cut), fitted)
+    np.testing.assert_allclose(run(graph, "image", pictures), expected, atol=1e-4)

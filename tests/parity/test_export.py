@@ -1,3 +1,5 @@
+"""Export: equality of bundles and networks, the parity gate, trunks, the contract."""
+
 import json
 
 import numpy as np
@@ -40,24 +42,24 @@ def fp32(project):
 
 
 @pytest.mark.parametrize("stage", ["region", "elbow", "hand", "shoulder"])
-def test_the_exported_halves_together_equal_the_trained_network(project, pictures, fp32, stage):
+def test_exported_trunk_and_head_equal_the_trained_network(project, pictures, fp32, stage):
     network, described = load_network(project / "runs" / stage)
     columns = len(described["labels"])
     with torch.inference_mode():
-        wanted = network(torch.from_numpy(pictures)).numpy()[:, :columns]
+        expected = network(torch.from_numpy(pictures)).numpy()[:, :columns]
     bundle = fp32.region if stage == "region" else fp32.fracture[stage]
     features = fp32.trunks[bundle.spec.trunk].features(pictures)
-    np.testing.assert_allclose(bundle.predict(features).logits, wanted, atol=2e-4)
+    np.testing.assert_allclose(bundle.predict(features).logits, expected, atol=2e-4)
 
 
-def test_a_batch_of_one_answers_as_a_batch_of_eight(pictures, fp32):
+def test_output_does_not_depend_on_the_batch_size(pictures, fp32):
     trunk = fp32.trunks[fp32.region.spec.trunk]
-    together = fp32.region.predict(trunk.features(pictures)).logits
-    alone = [fp32.region.predict(trunk.features(pictures[i : i + 1])).logits for i in range(8)]
-    np.testing.assert_allclose(np.concatenate(alone), together, atol=1e-4)
+    batched = fp32.region.predict(trunk.features(pictures)).logits
+    single = [fp32.region.predict(trunk.features(pictures[i : i + 1])).logits for i in range(8)]
+    np.testing.assert_allclose(np.concatenate(single), batched, atol=1e-4)
 
 
-def test_probabilities_are_the_calibrated_logits(project, pictures, fp32):
+def test_probabilities_are_calibrated_logits(project, pictures, fp32):
     head = fp32.fracture["hand"]
     output = head.predict(fp32.trunks[head.spec.trunk].features(pictures))
     z = output.logits / head.spec.temperature[0] + head.spec.bias[0]
@@ -67,17 +69,17 @@ def test_probabilities_are_the_calibrated_logits(project, pictures, fp32):
 def test_specialists_exported_together_share_one_calibration(project, fp32):
     runs = [project / "runs" / region for region in ("elbow", "hand", "shoulder")]
     tables = [pd.read_csv(run / "predictions.csv") for run in runs]
-    # The validation pictures as they are and in random views.
+    # The validation pictures, original and in random views.
     rows = pd.concat([table[table["split"].isin(("val", SHIFTED))] for table in tables])
     labels, logits = (rows[c].to_numpy(np.float32) for c in ("label", "logit_fracture"))
-    wanted = fit_calibration(labels, logits)
+    expected = fit_calibration(labels, logits)
     for stage in fp32.fracture.values():
-        assert (stage.spec.temperature[0], stage.spec.bias[0]) == pytest.approx(wanted, rel=1e-5)
-    own = json.loads((project / "runs/hand/result.json").read_text())
-    assert own["bias"][0] != pytest.approx(wanted[1], rel=1e-3)
+        assert (stage.spec.temperature[0], stage.spec.bias[0]) == pytest.approx(expected, rel=1e-5)
+    separate = json.loads((project / "runs/hand/result.json").read_text())
+    assert separate["bias"][0] != pytest.approx(expected[1], rel=1e-3)
 
 
-def test_evidence_averages_to_the_logit_and_is_grad_cam(project, pictures, fp32):
+def test_mean_evidence_equals_the_logit_and_evidence_equals_grad_cam(project, pictures, fp32):
     network, _ = load_network(project / "runs/hand")
     head = fp32.fracture["hand"]
     features = fp32.trunks[head.spec.trunk].features(pictures)
@@ -90,35 +92,35 @@ def test_evidence_averages_to_the_logit_and_is_grad_cam(project, pictures, fp32)
     np.testing.assert_allclose(output.evidence[:, 0] / area, reference, atol=1e-4)
 
 
-def test_fp16_stays_near_fp32(project, pictures, fp32):
+def test_fp16_is_close_to_fp32(project, pictures, fp32):
     half = load_bundles(project / "weights", RunConfig(device="cpu", precision="fp16", looks=1))
     trunk = fp32.region.spec.trunk
-    wanted = fp32.region.predict(fp32.trunks[trunk].features(pictures)).logits
-    found = half.region.predict(half.trunks[trunk].features(pictures)).logits
-    np.testing.assert_allclose(found, wanted, atol=0.05)
-    assert not np.array_equal(found, wanted)
+    expected = fp32.region.predict(fp32.trunks[trunk].features(pictures)).logits
+    logits = half.region.predict(half.trunks[trunk].features(pictures)).logits
+    np.testing.assert_allclose(logits, expected, atol=0.05)
+    assert not np.array_equal(logits, expected)
 
 
 def test_exported_weights_keep_their_names_and_values(project):
-    """So that the shipped float form can be fine-tuned later."""
+    """Fine-tuning from the shipped float bundles needs them."""
     import onnx
 
     network, _ = load_network(project / "runs/region")
-    wanted = network.backbone.state_dict()
+    expected = network.backbone.state_dict()
     entries = read_manifest(project / "weights").of(Precision.FP16)
-    found = {}
+    exported = {}
     for name in ("trunk", "region"):
         entry = next(e for e in entries if e.name == name)
         for tensor in onnx.load(project / "weights" / entry.file).graph.initializer:
-            found[tensor.name] = onnx.numpy_helper.to_array(tensor)
-    names = [n for n in wanted if not n.endswith("num_batches_tracked")]
-    assert set(names) <= set(found)
+            exported[tensor.name] = onnx.numpy_helper.to_array(tensor)
+    names = [n for n in expected if not n.endswith("num_batches_tracked")]
+    assert set(names) <= set(exported)
     for name in names:
-        np.testing.assert_allclose(found[name], wanted[name], rtol=2e-3, atol=1e-4)
+        np.testing.assert_allclose(exported[name], expected[name], rtol=2e-3, atol=1e-4)
 
 
-def test_int8_covers_all_but_the_first_blocks_and_is_safe_without_vnni(project):
-    """Two neighbouring products are added in sixteen bits on processors without VNNI."""
+def test_int8_excludes_the_first_blocks_and_does_not_overflow_without_vnni(project):
+    """Processors without VNNI add two adjacent products in 16 bits."""
     import onnx
 
     entry = next(
@@ -134,8 +136,8 @@ def test_int8_covers_all_but_the_first_blocks_and_is_safe_without_vnni(project):
     assert not [name for name in kernels if name.startswith(("conv1.", "layer1.0."))]
     for kernel in kernels.values():
         assert np.abs(kernel).max() <= 127
-        for turned in (kernel, kernel.transpose(0, 2, 3, 1)):
-            flat = turned.reshape(len(kernel), -1)
+        for ordered in (kernel, kernel.transpose(0, 2, 3, 1)):
+            flat = ordered.reshape(len(kernel), -1)
             for sign in (1, -1):
                 part = np.maximum(sign * flat, 0)
                 assert 255 * int((part[:, 1:] + part[:, :-1]).max()) < 2**15
@@ -143,22 +145,22 @@ def test_int8_covers_all_but_the_first_blocks_and_is_safe_without_vnni(project):
     assert not [node for node in graph.node if node.op_type == "BatchNormalization"]
 
 
-def test_bundles_say_nothing_of_the_machine_that_made_them(project):
+def test_bundles_contain_no_path_of_the_exporting_machine(project):
     for entry in read_manifest(project / "weights").bundles:
         content = (project / "weights" / entry.file).read_bytes()
         assert b"site-packages" not in content
         assert str(project).encode() not in content
 
 
-def test_a_whole_network_is_exported_when_the_cut_is_at_the_stem(project, pictures):
+def test_head_cut_at_the_stem_is_the_whole_network(project, pictures):
     network, _ = load_network(project / "runs/hand")
     head = Head(network, "stem", [0], [1.0], [0.0]).eval()
     with torch.inference_mode():
-        wanted = network(torch.from_numpy(pictures))
-        assert torch.allclose(head(torch.from_numpy(pictures))[0], wanted, atol=1e-5)
+        expected = network(torch.from_numpy(pictures))
+        assert torch.allclose(head(torch.from_numpy(pictures))[0], expected, atol=1e-5)
 
 
-def test_the_digest_tells_trunks_apart_and_only_them():
+def test_digest_depends_on_the_trunk_and_its_preprocessing_only():
     torch.manual_seed(0)
     first = Network(("a",), "conv2", "stem")
     second = Network(("a", "b"), "conv2", "stem")
@@ -189,46 +191,46 @@ def row(**changes):
         {"max_density_difference": float("nan")},
     ],
 )
-def test_the_gate_refuses_flips_and_far_logits(change):
+def test_gate_refuses_flips_and_large_differences(change):
     gate([row()])
     with pytest.raises(ExportRefusedError, match="REFUSED"):
         gate([row(), row(**change)])
 
 
-def test_a_flip_counts_only_outside_the_margin(fp32):
+def test_flip_is_counted_only_outside_the_margin(fp32):
     spec = fp32.fracture["hand"].spec
     threshold = spec.operating_points["balanced"].threshold
     points = {"only": spec.operating_points["balanced"]}
     spec = spec.model_copy(update={"operating_points": points, "precision": Precision.INT8})
-    wanted = said(spec, [threshold + 0.06, threshold + 0.04])
-    found = compare(spec, wanted, said(spec, [threshold - 0.01] * 2))
-    assert (found.flips, found.near_flips, found.decisions) == (1, 1, 2)
+    expected = output_of(spec, [threshold + 0.06, threshold + 0.04])
+    parity = compare(spec, expected, output_of(spec, [threshold - 0.01] * 2))
+    assert (parity.flips, parity.near_flips, parity.decisions) == (1, 1, 2)
 
 
-def said(spec, probabilities, density=None):
-    """What a stage says, with logits that are all alike."""
+def output_of(spec, probabilities, density=None):
+    """Output of a stage with these probabilities for every label; all logits are 0."""
     p = np.repeat(np.array(probabilities, np.float32)[:, None], len(spec.labels), 1)
     density = None if density is None else np.array(density, np.float32)
     return StageOutput(spec.labels, np.zeros_like(p), p, density=density)
 
 
-def test_the_decisions_of_the_density_gate_are_compared_too(fp32):
+def test_decisions_of_the_density_gate_are_compared(fp32):
     gate = fp32.region.spec.density
     gate = gate.model_copy(update={"far": gate.threshold})
     spec = fp32.region.spec.model_copy(update={"precision": Precision.INT8, "density": gate})
     threshold, (limit, margin) = spec.density.threshold, DENSITY_TOLERANCE[Precision.INT8]
-    wanted = said(spec, [0.99, 0.99], [threshold + 1.1 * margin, threshold + 0.9 * margin])
-    found = compare(spec, wanted, said(spec, [0.99, 0.99], [threshold - 0.1 * margin] * 2))
-    assert (found.flips, found.near_flips, found.decisions) == (2, 2, 10)  # refused, and far
-    assert found.max_density_difference == pytest.approx(1.2 * margin, abs=1e-5)
-    assert not found.passed
-    far = said(spec, [0.99], [threshold + 3 * limit])
-    assert not compare(spec, far, said(spec, [0.99], [threshold + limit])).passed
+    expected = output_of(spec, [0.99, 0.99], [threshold + 1.1 * margin, threshold + 0.9 * margin])
+    parity = compare(spec, expected, output_of(spec, [0.99, 0.99], [threshold - 0.1 * margin] * 2))
+    assert (parity.flips, parity.near_flips, parity.decisions) == (2, 2, 10)  # refused and far
+    assert parity.max_density_difference == pytest.approx(1.2 * margin, abs=1e-5)
+    assert not parity.passed
+    far = output_of(spec, [0.99], [threshold + 3 * limit])
+    assert not compare(spec, far, output_of(spec, [0.99], [threshold + limit])).passed
     assert compare(spec, far, far).passed
-    assert not compare(spec, far, said(spec, [0.99])).passed
+    assert not compare(spec, far, output_of(spec, [0.99])).passed
 
 
-def test_a_region_run_without_a_density_gate_is_not_exported(project, tmp_path):
+def test_region_run_without_a_density_gate_is_refused(project, tmp_path):
     import shutil
 
     run = shutil.copytree(project / "runs/region", tmp_path / "region")
@@ -237,27 +239,28 @@ def test_a_region_run_without_a_density_gate_is_not_exported(project, tmp_path):
         load_runs([run])
 
 
-def test_the_density_gate_of_the_run_is_in_the_bundle(project, pictures, fp32):
-    """Fitted after training, told in ``result.json``, and computed by the graph."""
+def test_bundle_contains_the_density_gate_of_the_run(project, pictures, fp32):
+    """It is fitted after training, described in ``result.json`` and computed by the graph."""
     from stages.network.density import load, similarity
 
     run = project / "runs/region"
     network, described = load_network(run)
     fitted = load(run, described["cut"])
-    told = json.loads((run / "result.json").read_text())["density"]
+    stored = json.loads((run / "result.json").read_text())["density"]
     assert fp32.region.spec.density == fitted.contract == fp32.gate
-    assert {key: told[key] for key in fitted.contract.model_dump()} == fitted.contract.model_dump()
-    assert told["val"]["supported_refused"]["value"] <= 0.2
-    assert told["test"]["unsupported_pictures"] > 0
+    contract = fitted.contract.model_dump()
+    assert {key: stored[key] for key in contract} == contract
+    assert stored["val"]["supported_refused"]["value"] <= 0.2
+    assert stored["test"]["unsupported_pictures"] > 0
     with torch.inference_mode():
         depths = network.depths(torch.from_numpy(pictures), described["cut"]).numpy()
     assert depths.shape[1] == fitted.projection.shape[0]
     features = fp32.trunks[fp32.region.spec.trunk].features(pictures)
-    found = fp32.region.predict(features).density
-    np.testing.assert_allclose(found, similarity(depths, fitted), atol=1e-4)
+    density = fp32.region.predict(features).density
+    np.testing.assert_allclose(density, similarity(depths, fitted), atol=1e-4)
 
 
-def test_the_float_form_is_exported_again_with_its_density_gate(project, fp32):
+def test_float_bundle_is_reloaded_with_its_density_gate(project, fp32):
     from stages.export.reload import load_again
     from stages.network.density import load
 
@@ -269,7 +272,7 @@ def test_the_float_form_is_exported_again_with_its_density_gate(project, fp32):
     np.testing.assert_array_equal(run.density.projection, fitted.projection)
 
 
-def test_a_refused_export_leaves_the_weights_folder_unchanged(project, tmp_path, monkeypatch):
+def test_refused_export_does_not_write_the_weights_folder(project, tmp_path, monkeypatch):
     monkeypatch.setitem(TOLERANCE, Precision.INT8, (1e-9, 0.0))
     index = read_index(project / "index.csv")
     from pipeline.progress import Silent
@@ -282,7 +285,7 @@ def test_a_refused_export_leaves_the_weights_folder_unchanged(project, tmp_path,
     assert not (tmp_path / "weights").exists()
 
 
-def test_a_new_trunk_takes_the_heads_of_the_old_one_out_of_the_manifest(project, tmp_path):
+def test_new_trunk_removes_the_heads_of_the_old_one_from_the_manifest(project, tmp_path):
     import shutil
 
     from pipeline.progress import Silent
@@ -297,14 +300,14 @@ def test_a_new_trunk_takes_the_heads_of_the_old_one_out_of_the_manifest(project,
     save(run, fit_density(depths, depths, DensityConfig()), "layer4")
     config = ExportConfig(precisions=("fp32",), pictures=2, calibration_pictures=2)
     export_runs(load_runs([run]), read_index(project / "index.csv"), weights, config, Silent())
-    left = read_manifest(weights).bundles
-    assert {entry.name for entry in left} == {"trunk", "region"}
-    assert all((weights / entry.file).is_file() for entry in left)
+    bundles = read_manifest(weights).bundles
+    assert {entry.name for entry in bundles} == {"trunk", "region"}
+    assert all((weights / entry.file).is_file() for entry in bundles)
     with pytest.raises(BundleError, match="no fracture stage"):
         load_bundles(weights, RunConfig(device="cpu"))
 
 
-def test_a_head_exported_alone_shares_the_trunk_that_is_there(project, tmp_path):
+def test_head_exported_separately_uses_the_existing_trunk(project, tmp_path):
     import shutil
 
     from pipeline.progress import Silent
@@ -318,30 +321,30 @@ def test_a_head_exported_alone_shares_the_trunk_that_is_there(project, tmp_path)
     assert names[:2] == [("fracture-hand", "fp32"), ("fracture-hand in 4 looks", "fp32")]
     assert all(row.passed and row.decisions for row in rows)
     after = read_manifest(weights)
-    gone = {(e.name, e.precision) for e in before.bundles} - {
+    removed = {(e.name, e.precision) for e in before.bundles} - {
         (e.name, e.precision) for e in after.bundles
     }
-    assert gone == {("fracture-hand", Precision.INT8), ("fracture-hand", Precision.FP16)}
+    assert removed == {("fracture-hand", Precision.INT8), ("fracture-hand", Precision.FP16)}
     assert {e.name for e in after.bundles if e.kind is Kind.TRUNK} == {"trunk"}
     opened = load_bundles(weights, RunConfig(device="cpu"))
     assert opened.precision is Precision.FP32
     assert len(opened.trunks) == 1
 
 
-def test_a_new_trunk_takes_the_name_and_an_old_one_gets_another():
+def test_new_trunk_gets_the_common_name_and_an_old_one_another():
     built = Built({"old": "trunk"})
     assert built.trunk_name("old", "trunk-fracture-hand") == "trunk"
     assert built.trunk_name("new", "trunk") == "trunk"
     assert built.trunk_name("old", "trunk-fracture-hand") == "trunk-fracture-hand"
 
 
-def test_runs_are_found_region_first(project):
-    found = find_runs(project / "runs")
-    assert found[0].name == "region"
-    assert {run.name for run in found} == {"region", "elbow", "hand", "shoulder"}
+def test_region_run_is_found_first(project):
+    runs = find_runs(project / "runs")
+    assert runs[0].name == "region"
+    assert {run.name for run in runs} == {"region", "elbow", "hand", "shoulder"}
 
 
-def test_the_contract_names_the_data_and_the_thresholds(fp32):
+def test_contract_contains_the_data_and_the_thresholds(fp32):
     spec = fp32.fracture["hand"].spec
     assert spec.kind is Kind.FRACTURE
     assert spec.target == "fracture"
@@ -349,7 +352,7 @@ def test_the_contract_names_the_data_and_the_thresholds(fp32):
     assert "fracatlas" in spec.provenance.data
 
 
-def test_a_wholly_tuned_specialist_is_a_complete_network_that_runs_beside_heads(
+def test_fully_fine_tuned_specialist_is_a_complete_network_and_runs_with_heads(
     project, data, tmp_path
 ):
     import shutil

@@ -1,4 +1,4 @@
-"""A fused graph answers as the stages that it was made of, or is refused."""
+"""Fused graphs: equality with their stages, refusal of differences, the contract."""
 
 from __future__ import annotations
 
@@ -7,20 +7,11 @@ import logging
 import numpy as np
 import onnx
 import pytest
-from bundles import (
-    FINE_PX,
-    GATE,
-    SPEC,
-    ensemble,
-    for_all,
-    paint,
-    spec,
-    standard_specs,
-    write_bundles,
-)
+from bundles import GATE, SPEC, for_all, paint, spec, standard_specs
 from onnx import numpy_helper
 from PIL import Image
 from pydantic import ValidationError
+from tiny_networks import FINE_PX, ensemble, write_bundles
 
 from pipeline.bundle import Kind, Precision
 from pipeline.config import RunConfig
@@ -41,7 +32,7 @@ CPU = RunConfig(device="cpu", intra_op_threads=1, looks=1)
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Nine painted pictures, one more than a batch, and two files that are none."""
+    """Nine generated pictures, one more than a batch, and two files that are not pictures."""
     folder = tmp_path_factory.mktemp("pictures")
     random = np.random.default_rng(0)
     for n in range(9):
@@ -53,7 +44,7 @@ def pictures(tmp_path_factory):
 
 
 def fused(tmp_path, pictures, specs, precisions=(), **changes):
-    """Weights folder of some contracts, and the fused one."""
+    """Write and fuse a weights folder; return it, the fused folder and the parity rows."""
     weights = write_bundles(tmp_path / "weights", specs)
     order = Order(precisions, pictures, tmp_path / "fused", **changes)
     rows = fuse_weights(weights, order, Silent())
@@ -70,18 +61,18 @@ def typed(name):
 
 
 def two_trunks():
-    """The shoulder's head belongs to a trunk of its own, the elbow has a complete network."""
+    """The shoulder has a separate trunk, the elbow a complete network."""
     trunk, region, _, hand, _ = standard_specs()
-    own = {"trunk": "b" * 64}
+    other_trunk = {"trunk": "b" * 64}
     return [
         trunk, region, hand, complete("fracture-elbow"),
-        spec("trunk-fracture-shoulder", Kind.TRUNK, **own),
-        spec("fracture-shoulder", Kind.FRACTURE, temperature=(2.0,), bias=(0.5,), **own),
+        spec("trunk-fracture-shoulder", Kind.TRUNK, **other_trunk),
+        spec("fracture-shoulder", Kind.FRACTURE, temperature=(2.0,), bias=(0.5,), **other_trunk),
     ]  # fmt: skip
 
 
 def only_complete():
-    """Networks whose maps are finer than those of heads, all on one larger canvas."""
+    """Complete networks on a larger canvas; their maps are finer than those of heads."""
     canvas = SPEC.model_copy(update={"height_px": FINE_PX, "width_px": FINE_PX})
     names = [f"fracture-{region}" for region in REGIONS]
     return [
@@ -101,11 +92,11 @@ def only_complete():
         lambda: [*standard_specs()[:4], typed("fracture-shoulder")],
     ],
     ids=[
-        *("heads", "two trunks and a complete one", "complete", "no router", "one specialist"),
-        "types left out",
+        *("heads", "two trunks and a complete network", "complete", "no router", "one specialist"),
+        "types omitted",
     ],
 )
-def test_it_answers_as_the_stages_do(tmp_path, pictures, specs):
+def test_fused_graph_equals_the_stages(tmp_path, pictures, specs):
     weights, target, (row,) = fused(tmp_path, pictures, specs())
     assert row.pictures == 9
     assert row.passed
@@ -116,32 +107,34 @@ def test_it_answers_as_the_stages_do(tmp_path, pictures, specs):
     canvas = whole.preprocessings[0]
     random = np.random.default_rng(1)
     shape = (1, canvas.height_px, canvas.width_px)
-    shown = [{canvas: random.random(shape, np.float32)} for _ in range(5)]
-    batches = Batch(shown, staged.trunks), Batch(shown, whole.trunks)
+    canvases = [{canvas: random.random(shape, np.float32)} for _ in range(5)]
+    batches = Batch(canvases, staged.trunks), Batch(canvases, whole.trunks)
     for stage, inside in zip(staged.stages, whole.stages, strict=True):
         assert inside.spec.name == stage.spec.name
         for rows in (None, [1, 3]):
-            wanted, found = (
+            expected, actual = (
                 s.look(b, rows, evidence=True)
                 for s, b in zip((stage, inside), batches, strict=True)
             )
-            assert found.labels == wanted.labels
+            assert actual.labels == expected.labels
             for port in ("logits", "probabilities", "evidence"):
-                np.testing.assert_allclose(getattr(found, port), getattr(wanted, port), atol=1e-4)
-            assert (found.density is None) == (stage.spec.kind is not Kind.REGION)
-            if found.density is not None:
-                np.testing.assert_allclose(found.density, wanted.density, atol=1e-5)
+                np.testing.assert_allclose(
+                    getattr(actual, port), getattr(expected, port), atol=1e-4
+                )
+            assert (actual.density is None) == (stage.spec.kind is not Kind.REGION)
+            if actual.density is not None:
+                np.testing.assert_allclose(actual.density, expected.density, atol=1e-5)
 
 
-def test_outcomes_are_the_same_but_for_the_file_that_spoke(tmp_path, pictures):
+def test_outcomes_are_equal_except_for_the_digests(tmp_path, pictures):
     weights, target, _ = fused(tmp_path, pictures, two_trunks())
     paths = sorted(pictures.iterdir())
-    by_stages, together = (
+    of_stages, of_fused = (
         list(run(paths, load_bundles(folder, CPU), CPU)) for folder in (weights, target)
     )
     (entry,) = read_manifest(target).bundles
-    assert any("unlike anything" in str(outcome.error) for outcome in by_stages)
-    for one, other in zip(by_stages, together, strict=True):
+    assert any("unlike anything" in str(outcome.error) for outcome in of_stages)
+    for one, other in zip(of_stages, of_fused, strict=True):
         assert (other.status, other.error) == (one.status, one.error)
         assert [f.region for f in other.findings] == [f.region for f in one.findings]
         if one.region is not None:
@@ -150,21 +143,21 @@ def test_outcomes_are_the_same_but_for_the_file_that_spoke(tmp_path, pictures):
         for a, b in zip(one.findings, other.findings, strict=True):
             assert b.probability == pytest.approx(a.probability, abs=1e-4)
             assert (b.verdict, b.operating_point) == (a.verdict, a.operating_point)
-        spoke = {"fused": entry.sha256} if one.bundle_digests else {}
-        assert other.bundle_digests == spoke
+        digests = {"fused": entry.sha256} if one.bundle_digests else {}
+        assert other.bundle_digests == digests
 
 
-def test_the_graph_looks_once_at_a_batch_for_all_stages(tmp_path, pictures, monkeypatch):
+def test_graph_runs_once_per_batch_for_all_stages(tmp_path, pictures, monkeypatch):
     _, target, _ = fused(tmp_path, pictures, standard_specs())
     whole = load_bundles(target, CPU)
-    asked = []
+    batch_sizes = []
     original = Graph.run
     monkeypatch.setattr(
-        Graph, "run", lambda self, names, x: asked.append(len(x)) or original(self, names, x)
+        Graph, "run", lambda self, names, x: batch_sizes.append(len(x)) or original(self, names, x)
     )
     list(run(sorted(pictures.glob("?.png")), whole, CPU.model_copy(update={"batch_size": 4})))
-    # One pass a batch, however the nine pictures were put together.
-    assert (sum(asked), max(asked) <= 4) == (9, True)
+    # One run for each batch, for any division of the nine pictures into batches.
+    assert (sum(batch_sizes), max(batch_sizes) <= 4) == (9, True)
 
 
 @pytest.mark.parametrize("precision", Precision)
@@ -185,7 +178,7 @@ def test_resnets_are_fused_in_every_precision(project, data, tmp_path, precision
         assert place not in model.SerializeToString()
 
 
-def test_the_contract_names_columns_stages_and_sources(tmp_path, pictures):
+def test_contract_contains_columns_stages_and_sources(tmp_path, pictures):
     weights, target, _ = fused(tmp_path, pictures, two_trunks())
     (entry,) = read_manifest(target).bundles
     model = onnx.load_from_string(read_verified(target, entry))
@@ -199,17 +192,17 @@ def test_the_contract_names_columns_stages_and_sources(tmp_path, pictures):
         assert stage == before[stage.name].model_copy(update=changes)
 
 
-def test_maps_that_are_not_alike_are_left_out_and_that_is_told(tmp_path, pictures, caplog):
+def test_maps_of_different_sizes_are_omitted_with_a_warning(tmp_path, pictures, caplog):
     specs = standard_specs()
     specs[3] = spec("fracture-hand", Kind.FRACTURE, heatmap=False)
     with caplog.at_level(logging.WARNING):
         _, target, _ = fused(tmp_path, pictures, specs)
-    told = "no fracture_evidence: the specialists' maps differ in size (fracture-elbow (4, 4), "
-    assert told + "fracture-hand none" in caplog.text
+    message = "no fracture_evidence: the specialists' maps differ in size (fracture-elbow (4, 4), "
+    assert message + "fracture-hand none" in caplog.text
     whole = load_bundles(target, CPU)
     batch = Batch([{SPEC: np.zeros((1, 32, 32), np.float32)}], {})
-    given = [stage.look(batch, evidence=True).evidence is not None for stage in whole.stages]
-    assert given == [True, False, False, False]
+    has_map = [stage.look(batch, evidence=True).evidence is not None for stage in whole.stages]
+    assert has_map == [True, False, False, False]
 
 
 def other_canvas():
@@ -235,21 +228,21 @@ def with_ensemble():
         (lambda: standard_specs()[1:], "the weights folder has none"),
     ],
 )
-def test_what_cannot_be_fused_is_refused_in_words(tmp_path, pictures, specs, message):
+def test_stages_that_cannot_be_fused_are_refused(tmp_path, pictures, specs, message):
     with pytest.raises(BundleError) as caught:
         fused(tmp_path, pictures, specs())
     assert message in str(caught.value)
     assert not (tmp_path / "fused").exists()
 
 
-def test_different_versions_of_the_operators_are_refused(tmp_path, pictures, monkeypatch):
+def test_different_operator_set_versions_are_refused(tmp_path, pictures, monkeypatch):
     original = onnx.load_from_string
-    seen = []
+    models = []
 
     def load(content):
         model = original(content)
-        seen.append(model)
-        model.opset_import[0].version = 16 + len(seen) % 2
+        models.append(model)
+        model.opset_import[0].version = 16 + len(models) % 2
         return model
 
     monkeypatch.setattr(onnx, "load_from_string", load)
@@ -257,7 +250,7 @@ def test_different_versions_of_the_operators_are_refused(tmp_path, pictures, mon
         fused(tmp_path, pictures, standard_specs())
 
 
-def test_no_complete_precision_and_no_picture_are_told(tmp_path, pictures):
+def test_missing_precision_and_missing_pictures_are_refused(tmp_path, pictures):
     specs = standard_specs()
     specs[0] = specs[0].model_copy(update={"precision": Precision.FP16})
     with pytest.raises(BundleError, match="no precision includes every bundle"):
@@ -272,7 +265,7 @@ def test_no_complete_precision_and_no_picture_are_told(tmp_path, pictures):
         fused(tmp_path / "c", tmp_path / "none", standard_specs())
 
 
-def test_a_used_target_is_refused(tmp_path, pictures):
+def test_non_empty_target_is_refused(tmp_path, pictures):
     (tmp_path / "fused").mkdir()
     (tmp_path / "fused/mine.txt").write_text("x")
     with pytest.raises(UsageError, match="fused: the folder is not empty"):
@@ -292,10 +285,10 @@ def test_a_used_target_is_refused(tmp_path, pictures):
         ("x", np.nan),
     ],
 )
-def test_a_graph_that_answers_otherwise_is_refused(tmp_path, pictures, monkeypatch, name, shift):
+def test_graph_with_other_outputs_is_refused(tmp_path, pictures, monkeypatch, name, shift):
     original = fused_module.fuse_graphs
 
-    def wrong(parts, contract):
+    def fuse_wrongly(parts, contract):
         model = onnx.load_from_string(original(parts, contract))
         for tensor in model.graph.initializer:
             if tensor.name == name or (name == "x" and tensor.name.endswith("hand/bias")):
@@ -303,7 +296,7 @@ def test_a_graph_that_answers_otherwise_is_refused(tmp_path, pictures, monkeypat
                 tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
         return model.SerializeToString()
 
-    monkeypatch.setattr(fused_module, "fuse_graphs", wrong)
+    monkeypatch.setattr(fused_module, "fuse_graphs", fuse_wrongly)
     with pytest.raises(ExportRefusedError, match="nothing was written:\n  fused fp32: 9 pictures"):
         fused(tmp_path, pictures, standard_specs(), triton=tmp_path / "triton")
     assert not (tmp_path / "fused").exists()
@@ -319,7 +312,7 @@ def test_a_graph_that_answers_otherwise_is_refused(tmp_path, pictures, monkeypat
         *(({name: float("nan")}, False) for name in ("difference", "alone", "evidence", "density")),
     ],
 )
-def test_the_gate_looks_at_every_difference(change, passed):
+def test_parity_checks_every_difference(change, passed):
     values = {
         "precision": Precision.FP16, "pictures": 9, "difference": 0.01, "alone": 0.01,
         "evidence": 0.01, "density": 0.01, "decisions": 9, "flips": 0, "limit": 0.01,
@@ -329,7 +322,7 @@ def test_the_gate_looks_at_every_difference(change, passed):
     assert str(row).endswith("passed" if passed else "REFUSED")
 
 
-def test_an_altered_file_is_refused_before_it_is_parsed(tmp_path, pictures):
+def test_altered_file_is_refused_before_parsing(tmp_path, pictures):
     _, target, _ = fused(tmp_path, pictures, standard_specs())
     file = target / "fused/fp32.onnx"
     file.write_bytes(file.read_bytes() + b"\0")
@@ -337,7 +330,7 @@ def test_an_altered_file_is_refused_before_it_is_parsed(tmp_path, pictures):
         load_bundles(target, CPU)
 
 
-def test_a_fused_graph_stands_alone(tmp_path, pictures):
+def test_fused_graph_must_be_the_only_bundle(tmp_path, pictures):
     weights, target, _ = fused(tmp_path, pictures, standard_specs())
     both = [*read_manifest(weights).bundles, *read_manifest(target).bundles]
     with pytest.raises(ValidationError, match="a fused graph must be the only bundle"):
@@ -347,8 +340,8 @@ def test_a_fused_graph_stands_alone(tmp_path, pictures):
 
 
 def contract(*stages, **changes):
-    inside = {"input": "image", "trunk": None}
-    stages = tuple(stage.model_copy(update=inside) for stage in stages)
+    in_graph = {"input": "image", "trunk": None}
+    stages = tuple(stage.model_copy(update=in_graph) for stage in stages)
     values = {
         "name": "fused", "precision": "fp32", "preprocess": SPEC, "stages": stages,
         "columns": columns_of(stages), "sources": {},
@@ -377,12 +370,12 @@ def contract(*stages, **changes):
         ),
     ],
 )
-def test_an_incomplete_contract_cannot_be_built(stages, changes, message):
+def test_invalid_contract_is_refused(stages, changes, message):
     with pytest.raises(ValidationError, match=message):
         contract(*stages, **changes)
 
 
-def test_a_contract_survives_the_metadata():
+def test_contract_reads_as_written_to_the_metadata():
     whole = contract(*standard_specs()[1:])
     assert FusedSpec.from_metadata(whole.to_metadata(), "x") == whole
     with pytest.raises(BundleError, match="x: unreadable contract"):

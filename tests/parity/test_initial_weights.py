@@ -1,4 +1,4 @@
-"""Training can go on from what is shipped."""
+"""Initial weights from exported bundles and from run folders."""
 
 import shutil
 
@@ -18,41 +18,41 @@ from stages.training.run import load_network
 
 
 @pytest.mark.parametrize("stage", ["region", "fracture-hand"])
-def test_the_float_form_holds_the_trained_weights_under_their_names(project, stage):
+def test_float_bundles_contain_the_trained_weights_by_name(project, stage):
     network, described = load_network(project / "runs" / stage.removeprefix("fracture-"))
-    found, spec = read_shipped(project / "weights", stage)
-    assert found.stride_on == described["stride_on"]
+    initial, spec = read_shipped(project / "weights", stage)
+    assert initial.stride_on == described["stride_on"]
     assert spec.name == stage
     trained = network.state_dict()
-    kept = {k: v for k, v in found.weights.items() if not k.startswith("fc.")}
-    wanted = {k for k in trained if k.startswith("backbone.") and "num_batches" not in k}
-    assert kept.keys() == wanted
+    kept = {k: v for k, v in initial.weights.items() if not k.startswith("fc.")}
+    expected = {k for k in trained if k.startswith("backbone.") and "num_batches" not in k}
+    assert kept.keys() == expected
     for name, value in kept.items():
         torch.testing.assert_close(value, trained[name], msg=name)
     np.testing.assert_allclose(
-        found.weights["fc.weight"], trained["fc.weight"][: len(spec.labels)], rtol=1e-6
+        initial.weights["fc.weight"], trained["fc.weight"][: len(spec.labels)], rtol=1e-6
     )
 
 
-def test_rows_of_the_linear_layer_go_where_they_belong(project):
-    found = find_initial(str(project / "weights"), "auto", "region")
-    network = Network(("fracture", "hand"), found.stride_on, "stem")
-    fresh = found.load_into(network)
-    hand = found.rows.index("hand")
-    assert torch.equal(network.fc.weight[1], found.weights["fc.weight"][hand])
+def test_rows_of_the_linear_layer_are_assigned_by_label(project):
+    initial = find_initial(str(project / "weights"), "auto", "region")
+    network = Network(("fracture", "hand"), initial.stride_on, "stem")
+    fresh = initial.load_into(network)
+    hand = initial.rows.index("hand")
+    assert torch.equal(network.fc.weight[1], initial.weights["fc.weight"][hand])
     assert [name for name in fresh if "num_batches" not in name] == ["fc.weight", "fc.bias"]
 
 
-def test_a_run_folder_starts_another_run(project):
-    found = find_initial(str(project / "runs/region"), "auto", "region")
-    network = Network(found.rows, found.stride_on, "stem")
-    assert found.load_into(network) == []
+def test_run_folder_gives_initial_weights(project):
+    initial = find_initial(str(project / "runs/region"), "auto", "region")
+    network = Network(initial.rows, initial.stride_on, "stem")
+    assert initial.load_into(network) == []
     best, _ = checkpoint.load(project / "runs/region/best.safetensors")
     for name, value in network.state_dict().items():
         torch.testing.assert_close(value, best[name], msg=name)
 
 
-def test_int8_alone_is_no_form_to_go_on_from(project, tmp_path):
+def test_weights_in_int8_only_are_refused(project, tmp_path):
     weights = shutil.copytree(project / "weights", tmp_path / "weights")
     listed = read_manifest(weights).of(Precision.INT8)
     write_manifest(weights, {(entry.name, entry.precision): entry for entry in listed})
@@ -60,7 +60,7 @@ def test_int8_alone_is_no_form_to_go_on_from(project, tmp_path):
         find_initial(str(weights), "auto", "region")
 
 
-def test_a_shipped_specialist_goes_on_learning(project, tmp_path):
+def test_shipped_specialist_is_fine_tuned(project, tmp_path):
     result = CliRunner().invoke(
         main,
         ["train-stage", "fracture", "--region", "hand", "--index", str(project / "index.csv"),

@@ -1,4 +1,4 @@
-"""The one resize is the one that torch calls bilinear with antialias."""
+"""The resize of the preprocessing equals torch's bilinear interpolation with antialiasing."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ torch = pytest.importorskip("torch")
 
 
 @pytest.mark.parametrize("size", [(300, 200), (97, 211), (64, 64), (40, 50)])
-def test_pillow_float_bilinear_is_torch_antialiased_bilinear(size: tuple[int, int]) -> None:
+def test_resize_equals_torch_antialiased_bilinear(size: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).random(size, np.float32)
-    # The percentiles 0 and 100 make the stretch an affine map that can be taken back.
+    # With the percentiles 0 and 100, the stretch is an affine map that can be inverted.
     spec = PreprocessSpec(
         frame="whole", height_px=64, width_px=64, fit=Fit.SQUASH, clip_percent=(0, 100)
     )
-    ours, _ = preprocess(pixels, spec)
-    theirs = torch.nn.functional.interpolate(
+    canvas, _ = preprocess(pixels, spec)
+    expected = torch.nn.functional.interpolate(
         torch.from_numpy(pixels)[None, None],
         (64, 64),
         mode="bilinear",
         antialias=True,
         align_corners=False,
     )[0].numpy()
-    low, high = theirs.min(), theirs.max()
-    np.testing.assert_allclose(ours * (high - low) + low, theirs, atol=2e-6)
+    low, high = expected.min(), expected.max()
+    np.testing.assert_allclose(canvas * (high - low) + low, expected, atol=2e-6)

@@ -1,4 +1,4 @@
-"""The networks that fxpipe is measured against compute what fxpipe computes."""
+"""The two-pass networks of the benchmark give the same outputs as fxpipe."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ PICTURES = [
     ROOT / "samples" / f"IMG000{number}.jpg" for number in ("0049", "0336", "0346", "1380")
 ]  # fmt: skip
 HALF_PRECISION = 0.01
-"""Largest difference in probability: the graphs are fp16, the same weights in float32 here."""
-SAME = 1e-4
+"""Largest difference in probability: fp16 graphs, compared with the same weights in float32."""
+TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +75,11 @@ def _read(path):
 
 @pytest.fixture(scope="module")
 def looped(whole, arrays):
-    naive = open_torch_loop(whole, "cpu")
-    return [naive.judge([picture])[0] for picture in arrays]
+    two_pass = open_torch_loop(whole, "cpu")
+    return [two_pass.judge([picture])[0] for picture in arrays]
 
 
-def test_two_passes_say_what_the_shared_trunk_says(looped, outcomes):
+def test_two_passes_equal_the_shared_trunk(looped, outcomes):
     fractures = 0
     for answer, outcome in zip(looped, outcomes, strict=True):
         staged = list(outcome.region.probabilities.values())
@@ -91,52 +91,52 @@ def test_two_passes_say_what_the_shared_trunk_says(looped, outcomes):
     assert fractures >= 2
 
 
-def test_a_region_without_a_specialist_has_no_second_pass(looped):
+def test_region_without_a_specialist_has_no_second_pass(looped):
     assert {answer.region for answer in looped if answer.fracture is None} == {"shoulder"}
 
 
-@pytest.mark.parametrize("opens", ["batched", "onnx"])
-def test_batches_and_onnx_runtime_say_the_same(opens, whole, arrays, looped):
-    if opens == "batched":
+@pytest.mark.parametrize("form", ["batched", "onnx"])
+def test_batches_and_onnx_runtime_equal_the_loop(form, whole, arrays, looped):
+    if form == "batched":
         answers = open_torch_batched(whole, "cpu", 8).judge(arrays)
     else:
-        naive = open_onnx(whole, "cpu")
-        answers = [naive.judge([picture])[0] for picture in arrays]
-    for answer, known in zip(answers, looped, strict=True):
-        assert answer.region == known.region
-        np.testing.assert_allclose(answer.regions, known.regions, atol=SAME)
-        assert (answer.fracture is None) == (known.fracture is None)
-        if known.fracture is not None:
-            assert answer.fracture == pytest.approx(known.fracture, abs=SAME)
+        two_pass = open_onnx(whole, "cpu")
+        answers = [two_pass.judge([picture])[0] for picture in arrays]
+    for answer, expected in zip(answers, looped, strict=True):
+        assert answer.region == expected.region
+        np.testing.assert_allclose(answer.regions, expected.regions, atol=TOLERANCE)
+        assert (answer.fracture is None) == (expected.fracture is None)
+        if expected.fracture is not None:
+            assert answer.fracture == pytest.approx(expected.fracture, abs=TOLERANCE)
 
 
-def test_a_job_writes_a_row_for_every_picture(whole, tmp_path):
-    naive = open_torch_batched(whole, "cpu", 3)
-    tally = naive.do(PICTURES, tmp_path)
+def test_run_writes_a_row_for_every_picture(whole, tmp_path):
+    two_pass = open_torch_batched(whole, "cpu", 3)
+    tally = two_pass.do(PICTURES, tmp_path)
     assert (tally.pictures, tally.looks, tally.parts_s) == (4, 3, {})
     lines = (tmp_path / "results.csv").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "path,elbow,hand,shoulder,region,fracture"
     assert [line.split(",")[0] for line in lines[1:]] == [path.name for path in PICTURES]
-    assert naive.facts["input_px"] == [[320, 320]]
-    assert naive.session(PICTURES) is None
+    assert two_pass.facts["input_px"] == [[320, 320]]
+    assert two_pass.session(PICTURES) is None
 
 
 @pytest.mark.parametrize(
-    ("left", "error", "message"),
+    ("bundles", "error", "message"),
     [
         (["trunk", "fracture-hand"], ConfigError, "0 region stages; two passes need exactly one"),
         ([], BundleError, "not found"),
     ],
 )
-def test_what_cannot_be_put_together_says_why(weights, tmp_path, left, error, message):
-    if left:
+def test_incomplete_weights_are_refused(weights, tmp_path, bundles, error, message):
+    if bundles:
         entries = {(e.name, e.precision): e for e in read_manifest(weights).bundles}
-        write_manifest(tmp_path, {k: e for k, e in entries.items() if e.name in left})
+        write_manifest(tmp_path, {k: e for k, e in entries.items() if e.name in bundles})
     with pytest.raises(error, match=message):
         write_whole(tmp_path, tmp_path, ["safetensors"])
 
 
-def test_int8_alone_is_no_float_form(tmp_path):
+def test_weights_in_int8_only_are_refused(tmp_path):
     entries = {
         (e.name, e.precision): e for e in read_manifest(ROOT / "weights").of(Precision.INT8)
     }  # fmt: skip

@@ -1,8 +1,8 @@
-"""Whatever a file holds, it is a picture or refused in words.
+"""Damaged files: every file is decoded, or refused with a message.
 
-In CI for some seconds. For long: ``pytest --hypothesis-profile=long --hypothesis-seed=N`` with this
-file; a decoder that crashes takes pytest with it, and the last line it has written says which
-seed it was busy with.
+In CI this takes some seconds. For a long test, run ``pytest --hypothesis-profile=long
+--hypothesis-seed=N`` on this file and set FXPIPE_FUZZ_LOG to the path of a log file. A decoder that
+crashes ends pytest too; the log then contains the kind and the seed of the damaged file.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from pipeline.preprocess import PreprocessSpec, preprocess
 from pipeline.render import render
 
 SPEC = PreprocessSpec(height_px=32, width_px=32)
-MOST_S = 20.0
-"""For one file of a few kB, on any machine that tests run on."""
+MAX_SECONDS = 20.0
+"""Longest time for one file of a few kB, in seconds."""
 
-AT_ONCE = 50
-"""Files for each example of hypothesis, which takes longer to make one than a file to be read."""
+FILES_PER_EXAMPLE = 50
+"""Files per example of hypothesis: one example takes longer to create than a file to read."""
 
-TOLD = os.environ.get("FXPIPE_FUZZ_LOG")
+LOG = os.environ.get("FXPIPE_FUZZ_LOG")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _small_pictures():
-    """Headers that promise millions of pixels are others' tests, and take their time."""
+    """Lower pixel limits; other tests cover headers that declare millions of pixels."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(raster, "MAX_PIXELS", 10**6)
         patch.setattr(dicom, "MAX_PIXELS", 10**6)
@@ -46,7 +46,7 @@ def _small_pictures():
 
 
 def read(content: bytes) -> int:
-    """All that a run does with a file; how many pictures came out."""
+    """Decode and prepare a file as a run does; the number of pictures."""
     pictures, refusal = 0, "x.dcm: found a picture, expected one"
     try:
         with closing(decode(content, Path("x.dcm"), "")) as images:
@@ -65,16 +65,16 @@ def read(content: bytes) -> int:
 
 
 @pytest.mark.parametrize("kind", seeds())
-def test_the_seeds_are_pictures(kind):
+def test_undamaged_files_are_decoded(kind):
     assert read(seeds()[kind]) == {"tiff pages": 2, "dicom frames": 2}.get(kind, 1)
 
 
 @settings(deadline=None)
 @given(kind=st.sampled_from(sorted(seeds())), seed=st.integers(0, 2**64 - 1))
-def test_damaged_files_are_pictures_or_refused_in_words(kind, seed):
-    if TOLD:
-        Path(TOLD).write_text(f"{kind} {seed}\n")
-    for content in mutants(kind, seed, AT_ONCE):
+def test_damaged_files_are_decoded_or_refused(kind, seed):
+    if LOG:
+        Path(LOG).write_text(f"{kind} {seed}\n")
+    for content in mutants(kind, seed, FILES_PER_EXAMPLE):
         started = time.perf_counter()
         read(content)
-        assert time.perf_counter() - started < MOST_S, content
+        assert time.perf_counter() - started < MAX_SECONDS, content

@@ -1,4 +1,4 @@
-"""Cached views: the same pictures, the frozen blocks computed once."""
+"""Cached views: features of the frozen blocks, computed once and reused."""
 
 import json
 from dataclasses import replace
@@ -17,7 +17,8 @@ from stages.data.index import assign_splits, read_index, write_index
 from stages.network.model import Network
 from stages.settings import RegionConfig
 from stages.stage_spec import region_stage
-from stages.training.loop import make_fabric, predict
+from stages.training.environment import make_fabric
+from stages.training.loop import predict
 from stages.training.run import train_region
 
 
@@ -41,7 +42,7 @@ def settings(cache, *more):
     )  # fmt: skip
 
 
-def test_clean_views_give_what_the_whole_network_gives(index, tmp_path):
+def test_predictions_from_cached_views_equal_those_of_the_network(index, tmp_path):
     config, stage = settings(tmp_path), region_stage("fracture")
     torch.manual_seed(0)
     network = Network(stage.outputs, "conv2", "layer4.1").eval()
@@ -54,7 +55,7 @@ def test_clean_views_give_what_the_whole_network_gives(index, tmp_path):
     torch.testing.assert_close(torch.tensor(cached), torch.tensor(whole), rtol=5e-3, atol=5e-3)
 
 
-def test_views_are_made_once_and_found_again_by_what_they_are_made_of(index, tmp_path):
+def test_views_are_computed_once_for_the_same_inputs_and_settings(index, tmp_path):
     class Count(Silent):
         batches = 0
 
@@ -81,7 +82,7 @@ def test_views_are_made_once_and_found_again_by_what_they_are_made_of(index, tmp
     assert batches(index, settings(tmp_path, "train.cached_views=0")) == 0
 
 
-def test_a_run_on_cached_views_learns_and_moves_only_what_it_should(index, tmp_path):
+def test_run_on_cached_views_reduces_the_loss(index, tmp_path):
     config = settings(
         tmp_path / "cache", "optim.epochs=2", "augment.zoom=0.5", "optim.box_weight=0.3"
     )

@@ -1,7 +1,7 @@
-"""A fourth region costs one entry of the table and data: the entry that docs/contributing.md shows.
+"""A fourth region, added with only the table entry of docs/contributing.md and data.
 
-The entry is added to a copy of both packages, as a contributor would add it. A process of its own
-then indexes generated pictures, trains tiny networks, exports, runs and evaluates them.
+The entry is added to a copy of both packages. A separate process then indexes generated pictures,
+trains very small networks, exports, runs and evaluates them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from textwrap import indent
 import numpy as np
 import pandas as pd
 import pytest
-from bundles import paint, write_bundles, write_png
+from bundles import paint, write_png
 from click.testing import CliRunner
 from factories import dicom, dicom_file
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import dcmread
 from tables import sample
+from tiny_networks import write_bundles
 
 from pipeline.cli import main
 from stages.data.index import write_index
@@ -34,16 +35,16 @@ ROOT = Path(__file__).parents[2]
 SIDE_PX = 64
 PARTS = ("elbow", "hand", "shoulder", "knee", "spine")
 KNEE = "72696002"
-"""Its code in SNOMED CT."""
+"""SNOMED CT code of the knee."""
 
 END_OF_TABLE = '\n)\n"""The supported regions'
 COMMANDS = """
 import json, sys
 from pipeline.cli import main
-for words, wanted in json.load(sys.stdin):
+for words, expected in json.load(sys.stdin):
     code = main(words, standalone_mode=False) or 0
-    if code != wanted:
-        sys.exit(f"{' '.join(words)}: exit code {code}, wanted {wanted}")
+    if code != expected:
+        sys.exit(f"{' '.join(words)}: exit code {code}, expected {expected}")
 """
 
 TINY = (
@@ -82,7 +83,7 @@ FRACTURE = (
 
 
 def picture(part: str, fractured: bool, seed: int) -> NDArray[np.uint8]:
-    """(64, 64) uint8: a limb with stripes; their direction is the part, fine ones a fracture."""
+    """(64, 64) uint8: a limb with stripes; their direction is the part, fine stripes a fracture."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:SIDE_PX, :SIDE_PX] + random.uniform(0, 12, (2, 1, 1))
     limb = np.exp(-(((np.arange(SIDE_PX) - SIDE_PX / 2) / 20) ** 2))
@@ -95,7 +96,7 @@ def picture(part: str, fractured: bool, seed: int) -> NDArray[np.uint8]:
 
 
 def fill(home: Path) -> None:
-    """Pictures to learn from, to run on, and of no region."""
+    """Write pictures for training, pictures for a run, and pictures without a region."""
     seed = 0
     for part in PARTS[:-1]:
         for label, word in enumerate(("not fractured", "fractured")):
@@ -116,7 +117,7 @@ def fill(home: Path) -> None:
 
 
 def extended(home: Path) -> Path:
-    """A copy of both packages, with the entry of the page in the table."""
+    """Copy both packages to ``home`` and add the entry of the page to the table."""
     for package in ("pipeline", "stages"):
         shutil.copytree(ROOT / package, home / package,
                         ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip
@@ -135,12 +136,12 @@ def settings(words: tuple[str, ...]) -> list[str]:
 
 
 OF_THREE = "run --input painted --weights weights3 --output results3 --device cpu --quiet"
-"""With weights that know three regions."""
+"""A run with weights for three regions."""
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which every command was given, and what they printed in ``output.txt``."""
+    """A folder in which every command has run, with their output in ``output.txt``."""
     home = tmp_path_factory.mktemp("knee")
     code = extended(tmp_path_factory.mktemp("code"))
     fill(home)
@@ -151,10 +152,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "painted/knee.dcm").write_bytes(dicom_file(knee))
     older = (("hand", "in/hand.png"), ("none", "negatives/0.png"))
     write_index(
-        [sample(str(home / path), regions=seen) for seen, path in older], home / "older.csv"
+        [sample(str(home / path), regions=region) for region, path in older], home / "older.csv"
     )
     first = ["--input", "data", "--negatives", "negatives", "--parts", "4", "--quiet"]
-    index, loose = ["--index", "index.csv"], ["--quiet", "--allow-leaks"]  # stripes look alike
+    index, loose = ["--index", "index.csv"], ["--quiet", "--allow-leaks"]  # stripes are similar
     commands = [
         (["--help"], 0),
         (["index", *first, "--output", "index.csv"], 0),
@@ -186,7 +187,7 @@ def rows(file: Path) -> dict[str, dict[str, str]]:
         return {row["path"]: row for row in csv.DictReader(opened)}
 
 
-def test_the_table_of_pictures_knows_it(home):
+def test_table_of_pictures_contains_it(home):
     table = pd.read_csv(home / "index.csv")
     assert table["regions"].value_counts().to_dict() == {
         "elbow": 28, "hand": 28, "shoulder": 28, "knee": 28, "none": 20,
@@ -194,39 +195,39 @@ def test_the_table_of_pictures_knows_it(home):
     assert set(table["known_regions"]) == {"elbow;hand;shoulder;knee"}
 
 
-def test_a_table_from_before_it_was_known_is_refused(home):
-    told = (home / "output.txt").read_text(encoding="utf-8")
-    assert "negatives/0.png: regions are 'none', but the row was made when fxpipe" in told
+def test_older_table_without_it_is_refused(home):
+    output = (home / "output.txt").read_text(encoding="utf-8")
+    assert "negatives/0.png: regions are 'none', but the row was made when fxpipe" in output
     assert not (home / "runs/older").exists()
 
 
-def test_the_help_and_the_networks_name_it(home):
-    told = " ".join((home / "output.txt").read_text(encoding="utf-8").split())
-    assert "radiographs of elbow, hand, shoulder and knee: a second reader" in told
+def test_help_and_bundles_contain_it(home):
+    output = " ".join((home / "output.txt").read_text(encoding="utf-8").split())
+    assert "radiographs of elbow, hand, shoulder and knee: a second reader" in output
     bundles = json.loads((home / "weights/manifest.json").read_text())["bundles"]
     assert {bundle["name"] for bundle in bundles} == {"trunk", "region", "fracture-knee"}
 
 
 @pytest.fixture(scope="module")
 def judged(home: Path) -> list[dict[str, str]]:
-    """The rows of the pictures of a knee that got a verdict: most of them."""
-    found = rows(home / "results/results.csv")
-    assert len(found) == 7
-    judged = [r for r in found.values() if r["status"] == "ok" and r["path"] != "hand.png"]
+    """The rows of knee pictures with a verdict, which are most of them."""
+    table = rows(home / "results/results.csv")
+    assert len(table) == 7
+    judged = [r for r in table.values() if r["status"] == "ok" and r["path"] != "hand.png"]
     assert 4 <= len(judged) <= 6
     return judged
 
 
-def test_pictures_of_it_are_recognised_and_get_a_verdict(judged):
+def test_pictures_of_it_are_routed_and_have_a_verdict(judged):
     for row in judged:
-        assert "knee" in row["regions"].split(";")  # so small a router lets others fire too
+        assert "knee" in row["regions"].split(";")  # in so small a network other regions fire too
         assert row["region"] == "knee"
         assert row["header_effect"] in ("agreed", "helped")
         assert row["verdict_knee"] == row["verdict"] != ""
         assert float(row["p_knee"]) > max(float(row[f"p_{name}"]) for name in PARTS[:3])
 
 
-def test_objects_resources_and_page_name_it(home, judged):
+def test_dicom_objects_fhir_resources_and_page_contain_it(home, judged):
     reports = sorted((home / "objects").glob("*-report.dcm"))
     overlays = list((home / "objects").glob("*-knee-overlay.dcm"))
     assert len(reports) == len(overlays) == len(judged)
@@ -240,12 +241,12 @@ def test_objects_resources_and_page_name_it(home, judged):
         if entry["resource"]["resourceType"] == "Observation"
     ]
     assert {(site["code"], site["display"]) for site in sites} == {(KNEE, "Knee")}
-    assert len(sites) >= len(judged)  # the hand may get a verdict too
+    assert len(sites) >= len(judged)  # the hand may have a verdict too
     page = (home / "results/report.html").read_text(encoding="utf-8")
     assert '"regions":["elbow","hand","shoulder","knee"]' in page
 
 
-def test_the_evaluation_measures_it(home):
+def test_evaluation_has_its_figures(home):
     figures = json.loads((home / "evaluation/evaluation.json").read_text())
     knee = figures["fracture"]["knee"]["in view"]
     assert 0 < knee["positives"] < knee["pictures"]
@@ -254,13 +255,13 @@ def test_the_evaluation_measures_it(home):
     assert (home / "evaluation/roc.png").is_file()
 
 
-def test_weights_of_three_regions_decide_as_before(home, monkeypatch):
+def test_weights_of_three_regions_give_the_same_results(home, monkeypatch):
     monkeypatch.chdir(home)
     words = OF_THREE.replace("results3", "here").split()
     assert CliRunner().invoke(main, words, catch_exceptions=False).exit_code == 0
-    before, now = rows(home / "here/results.csv"), rows(home / "results3/results.csv")
-    assert before["knee.dcm"]["header_effect"] == "vetoed"
-    for name, row in now.items():
+    of_three, of_four = rows(home / "here/results.csv"), rows(home / "results3/results.csv")
+    assert of_three["knee.dcm"]["header_effect"] == "vetoed"
+    for name, row in of_four.items():
         added = {key: row.pop(key) for key in ("p_knee", "verdict_knee", "probability_knee")}
         assert set(added.values()) == {""}
-        assert row | {"elapsed_ms": ""} == before[name] | {"elapsed_ms": ""}
+        assert row | {"elapsed_ms": ""} == of_three[name] | {"elapsed_ms": ""}

@@ -1,4 +1,4 @@
-"""What a run folder holds, says and refuses; with a network so small that nothing takes time."""
+"""Content of a run folder, its log, and refused runs; with a very small network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError, UsageError
 from pipeline.progress import Silent
 from stages.data.adapters.fracatlas import read_fracatlas
 from stages.data.index import assign_splits, read_index, write_index
-from stages.data.table_size import thin_data
+from stages.data.table_size import sample_size_warnings
 from stages.network import checkpoint
 from stages.settings import FractureConfig, RegionConfig
 from stages.stage_spec import fracture_stage, region_stage
@@ -46,8 +46,8 @@ def settings(*more):
     return load(RegionConfig, None, [*SMALL, *more])
 
 
-class Watched(Silent):
-    """Remembers what was expected, and counts."""
+class Recorder(Silent):
+    """Progress that records its calls."""
 
     def __init__(self):
         self.expected, self.steps = [], 0
@@ -61,19 +61,19 @@ class Watched(Silent):
 
 @pytest.fixture(scope="module")
 def trained(index, tmp_path_factory):
-    """A region run, and a specialist that goes on from it."""
-    home, watched = tmp_path_factory.mktemp("runs"), Watched()
-    train_region(home / "region", index, settings(), False, watched)
-    own = [word for word in TINY if not word.startswith(("preprocess", "optim.batch_size"))]
+    """A folder with a region run and a specialist trained from it, and the recorded progress."""
+    home, progress = tmp_path_factory.mktemp("runs"), Recorder()
+    train_region(home / "region", index, settings(), False, progress)
+    words = [word for word in TINY if not word.startswith(("preprocess", "optim.batch_size"))]
     config = load(
-        FractureConfig, None, [*own, "optim.epochs=1", "optim.batch_size=2"],
+        FractureConfig, None, [*words, "optim.epochs=1", "optim.batch_size=2"],
         {"region_run": home / "region", "region": "hand"},
     )  # fmt: skip
     train_fracture(home / "hand", index, config, False, Silent())
-    return home, watched
+    return home, progress
 
 
-def test_a_start_that_fails_does_not_block_the_next_one(index, tmp_path):
+def test_run_that_failed_to_start_can_be_started_again(index, tmp_path):
     run = tmp_path / "run"
     with pytest.raises(ConfigError, match="expected at least 5000"):
         train_region(run, index, settings("optim.batch_size=5000"), False, Silent())
@@ -84,7 +84,7 @@ def test_a_start_that_fails_does_not_block_the_next_one(index, tmp_path):
         train_region(run, index, settings("optim.epochs=1"), False, Silent())
 
 
-def test_a_start_that_was_killed_may_be_begun_anew_or_resumed(index, tmp_path):
+def test_run_killed_before_its_first_checkpoint_can_be_resumed(index, tmp_path):
     class Killed(Silent):
         def advance(self):
             raise KeyboardInterrupt
@@ -97,7 +97,7 @@ def test_a_start_that_was_killed_may_be_begun_anew_or_resumed(index, tmp_path):
     assert json.loads((run / "config.json").read_text())["config"]["train"]["seed"] == 8
 
 
-def test_a_specialist_says_the_settings_that_it_took_over(trained):
+def test_config_of_a_specialist_contains_the_inherited_settings(trained):
     home, _ = trained
     region, hand = (json.loads((home / r / "config.json").read_text()) for r in ("region", "hand"))
     assert hand["config"]["preprocess"] == region["config"]["preprocess"]
@@ -106,14 +106,14 @@ def test_a_specialist_says_the_settings_that_it_took_over(trained):
     assert hand["config"]["model"]["init"] == str(home / "region")
 
 
-def test_the_log_tells_what_the_terminal_does(trained, index):
-    home, watched = trained
+def test_log_has_the_lines_of_the_terminal(trained, index):
+    home, progress = trained
     lines = (home / "region" / LOG).read_text(encoding="utf-8").splitlines()
-    told = "\n".join(lines)
+    text = "\n".join(lines)
     learn, check = (len(index.of(split)) for split in ("train", "val"))
-    assert f"{learn} training and {check} validation pictures, at most 2 epochs of" in told
-    assert "cpu (" in told
-    assert "{" not in told
+    assert f"{learn} training and {check} validation pictures, at most 2 epochs of" in text
+    assert "cpu (" in text
+    assert "{" not in text
     notes = [line.partition("INFO    ")[2] for line in lines]
     head = next(i for i, note in enumerate(notes) if note.startswith("  epoch  train"))
     for name in ("val", "elbow", "fracture", "score", "/s", "left"):
@@ -123,18 +123,18 @@ def test_the_log_tells_what_the_terminal_does(trained, index):
     assert [row.split()[0] for row in rows] == ["1/2", "2/2"]
     assert "*" in rows[0]
     history = json.loads((home / "region/metrics.json").read_text())
-    for row, was in zip(rows, history, strict=True):
-        assert f" {was['train_loss']:.3f} " in row
+    for row, epoch in zip(rows, history, strict=True):
+        assert f" {epoch['train_loss']:.3f} " in row
     assert any("WARNING" in line and "validation split shows" in line for line in lines)
-    shown = learn - learn % 8
-    assert watched.steps == 2 * shown // 8
-    assert [(total, done, each) for _, total, done, each in watched.expected] == [
-        (2 * shown, 0, 8), (2 * shown, shown, 8),
+    pictures = learn - learn % 8
+    assert progress.steps == 2 * pictures // 8
+    assert [(total, done, each) for _, total, done, each in progress.expected] == [
+        (2 * pictures, 0, 8), (2 * pictures, pictures, 8),
     ]  # fmt: skip
-    assert watched.expected[1][0].startswith("epoch 2 of 2, cpu (")
+    assert progress.expected[1][0].startswith("epoch 2 of 2, cpu (")
 
 
-def test_loggers_are_left_as_they_were(index, tmp_path):
+def test_loggers_are_restored(index, tmp_path):
     loggers = [logging.getLogger(name) for name in ("stages", "pipeline")]
     before = [(logger.level, list(logger.handlers)) for logger in loggers]
     with pytest.raises(ConfigError):
@@ -142,32 +142,32 @@ def test_loggers_are_left_as_they_were(index, tmp_path):
     assert before == [(logger.level, list(logger.handlers)) for logger in loggers]
 
 
-def test_the_contact_sheet_shows_two_batches(trained):
+def test_contact_sheet_shows_two_batches(trained):
     home, _ = trained
     with Image.open(home / "region" / SHEET) as image:
         pixels = np.asarray(image.convert("L"))
-    # Two rows of eight pictures each, and white between them.
-    for axis, count in ((0, 8), (1, 4)):  # down the page also two lines of captions
+    # Two rows of eight pictures each, separated by white.
+    for axis, count in ((0, 8), (1, 4)):  # vertically also two lines of captions
         filled = (pixels < 250).any(axis=axis)
         assert np.diff(filled.astype(int), prepend=0).clip(0).sum() == count
 
 
-def test_a_caption_says_what_is_said_and_what_is_not_known():
+def test_caption_contains_known_and_unknown_targets():
     outputs = ("elbow", "hand", "shoulder", "fracture")
     assert caption(np.array([0, 1, 0, 1.0]), outputs) == "hand, fracture"
     assert caption(np.array([0.3, 0.7, 0, np.nan]), outputs) == "elbow 0.3, hand 0.7, fracture?"
     assert caption(np.zeros(4), outputs) == "nothing"
 
 
-@pytest.mark.parametrize("fault", ["nan", "shape", "missing", "strange"])
-def test_broken_weights_are_told_by_name(trained, tmp_path, fault):
+@pytest.mark.parametrize("fault", ["nan", "shape", "missing", "unknown"])
+def test_error_names_broken_weights(trained, tmp_path, fault):
     run = shutil.copytree(trained[0] / "region", tmp_path / "run")
     weights, facts = checkpoint.load(run / BEST)
     words = {
         "nan": "fc.bias contains NaN or infinity",
         "shape": "fc.bias has shape 5, expected 4",
         "missing": "fc.bias is missing",
-        "strange": "fc.more is not a weight of this network",
+        "unknown": "fc.more is not a weight of this network",
     }
     if fault == "nan":
         weights["fc.bias"][1] = np.nan
@@ -188,7 +188,7 @@ def test_broken_weights_are_told_by_name(trained, tmp_path, fault):
 
 
 def rows(**counts):
-    """So many rows of each kind; the names are regions, with _1 behind for positive ones."""
+    """``counts`` rows by region; a region name with the suffix ``_1`` gives positive rows."""
     return [
         sample(f"{name}{n}", regions=name.removesuffix("_1"), label=int(name.endswith("_1")))
         for name, count in counts.items()
@@ -196,27 +196,27 @@ def rows(**counts):
     ]
 
 
-def test_a_router_that_has_nothing_to_refuse_with_is_told():
+def test_region_table_without_pictures_to_refuse_causes_a_warning():
     stage, enough = region_stage("fracture"), rows(hand=10, elbow=10, none=10)
-    alone = thin_data(stage, rows(hand=40), enough)
-    assert "no training picture is known to be without hand" in alone[0]
-    assert any("another part of the body" in words for words in alone)
-    among = thin_data(stage, rows(hand=20, elbow=20), enough)
-    assert ["another part of the body" in words for words in among] == [True]
-    assert thin_data(stage, rows(hand=20, elbow=20, none=20), enough) == []
+    single = sample_size_warnings(stage, rows(hand=40), enough)
+    assert "no training picture is known to be without hand" in single[0]
+    assert any("another part of the body" in words for words in single)
+    several = sample_size_warnings(stage, rows(hand=20, elbow=20), enough)
+    assert ["another part of the body" in words for words in several] == [True]
+    assert sample_size_warnings(stage, rows(hand=20, elbow=20, none=20), enough) == []
 
 
-def test_few_cases_in_validation_are_told():
+def test_few_validation_cases_cause_a_warning():
     stage, learn = region_stage("fracture"), rows(hand=20, elbow=20, none=20)
-    (words,) = thin_data(stage, learn, rows(hand=10, elbow=9, none=10))
+    (words,) = sample_size_warnings(stage, learn, rows(hand=10, elbow=9, none=10))
     assert "shows elbow in 9 pictures;" in words
     specialist = fracture_stage("hand", "fracture")
-    (words,) = thin_data(specialist, learn, rows(hand=30, hand_1=9))
+    (words,) = sample_size_warnings(specialist, learn, rows(hand=30, hand_1=9))
     assert "has 9 positive and 30 other pictures;" in words
-    assert thin_data(specialist, learn, rows(hand=10, hand_1=10)) == []
+    assert sample_size_warnings(specialist, learn, rows(hand=10, hand_1=10)) == []
 
 
-def test_warnings_stand_in_the_result_and_thresholds_in_its_words(trained):
+def test_result_contains_warnings_and_its_description_thresholds(trained):
     home, _ = trained
     kept = json.loads((home / "hand" / RESULT).read_text())["warnings"]
     assert any("positive and" in words for words in kept)

@@ -1,4 +1,4 @@
-"""A training run on a table with studies: thresholds for whole studies reach the bundle."""
+"""Thresholds for studies, from a training run on a table with studies to the bundle."""
 
 import json
 
@@ -27,7 +27,7 @@ def fxpipe(*words):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Two pictures a study; of a positive study one is positive."""
+    """A run on studies of two pictures; in a positive study one picture is positive."""
     home = tmp_path_factory.mktemp("studies")
     samples = []
     for split, studies in (("train", 20), ("val", 24), ("test", 6)):
@@ -48,7 +48,7 @@ def trained(tmp_path_factory):
     return home
 
 
-def test_studies_of_the_validation_split_give_points_that_are_exported(trained):
+def test_points_fitted_to_validation_studies_are_exported(trained):
     result = json.loads((trained / "runs/all/result.json").read_text())
     assert result["no_study_points"] == ""
     rule = result["study_points"]["balanced"]["rule"]
@@ -66,7 +66,7 @@ def test_studies_of_the_validation_split_give_points_that_are_exported(trained):
     assert "For whole studies" in card.read_text()
 
 
-def test_a_table_without_studies_says_why_there_are_none(project):
+def test_result_states_that_the_table_has_no_studies(project):
     result = json.loads((project / "runs/hand/result.json").read_text())
     assert (result["study_points"], result["no_study_points"]) == (
         {}, "the table has no studies",

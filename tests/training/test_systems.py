@@ -1,4 +1,4 @@
-"""Every system that ships as a file trains, passes the parity gate, runs, and is compared."""
+"""Training, export, run and comparison of every system in configs/systems."""
 
 import json
 from pathlib import Path
@@ -35,13 +35,13 @@ def words(settings):
 
 @pytest.fixture(scope="module")
 def compared(project, tmp_path_factory):
-    """All systems, compared by one command."""
+    """Output folder and printed texts of the comparison of all systems, in two commands."""
     output = tmp_path_factory.mktemp("comparison")
-    own = [f for f in FILES if f.stem != "fxpipe"]
+    others = [f for f in FILES if f.stem != "fxpipe"]
     index = str(project / "index.csv")
-    told = []
+    outputs = []
     for files, settings in (
-        (own, (*SMALL, "two-step-mura:fracture.model.init='none'")),
+        (others, (*SMALL, "two-step-mura:fracture.model.init='none'")),
         ([ROOT / "configs/systems/fxpipe.toml"], [s for s in SMALL if ".preprocess." not in s or
                                                   s.startswith("region.")]),
     ):  # fmt: skip
@@ -52,18 +52,18 @@ def compared(project, tmp_path_factory):
             catch_exceptions=False,
         )  # fmt: skip
         assert result.exit_code == 0, result.output
-        told.append(result.output)
-    return output, told
+        outputs.append(result.output)
+    return output, outputs
 
 
-def test_there_are_the_systems_of_the_field_and_the_own_one():
+def test_shipped_systems():
     assert {file.stem for file in FILES} == {
         "two-step-mura", "cnn-plain", "cnn-small", "cnn-gap", "fxpipe",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_system_trains_two_epochs_exports_and_runs(compared, file, data):
+def test_system_trains_two_epochs_exports_and_runs(compared, file, data):
     output, _ = compared
     folder = output / file.stem
     runs = sorted((folder / "runs").iterdir())
@@ -95,28 +95,28 @@ def test_independent_networks_share_no_trunk(compared):
     assert kinds["fxpipe"].count("trunk") == 1
 
 
-def test_the_table_has_a_row_for_each_with_baselines_interval_and_cost(compared):
-    output, told = compared
-    assert "| A: two-step ResNet50 |" in told[0]
-    assert "majority class" in told[0]
+def test_comparison_has_a_row_per_system_with_baselines_interval_and_cost(compared):
+    output, outputs = compared
+    assert "| A: two-step ResNet50 |" in outputs[0]
+    assert "majority class" in outputs[0]
     written = json.loads((output / "comparison.json").read_text())  # of the second command
     rows, origin = written["systems"], written["origin"]
     assert origin["table"].startswith("index.csv")
-    assert "seed 7" in told[1]
-    assert f"commit {origin['commit']}." in told[1]
+    assert "seed 7" in outputs[1]
+    assert f"commit {origin['commit']}." in outputs[1]
     assert [row["folder"] for row in rows] == ["fxpipe"]
     row = rows[0]
     assert row["shared_groups"] == 0
     assert row["images_per_s"] > 0
     evaluated = json.loads((output / "fxpipe/evaluation/evaluation.json").read_text())
-    wanted = evaluated["fracture"]["pooled"]["in view"]["network"]["auc"]
-    assert row["figures"]["fracture AUC"] == wanted
-    # 23.5 million of the trunk's network with four outputs, a layer4.2 for each specialist, and
-    # the references of the density gate.
+    expected = evaluated["fracture"]["pooled"]["in view"]["network"]["auc"]
+    assert row["figures"]["fracture AUC"] == expected
+    # 23.5 million parameters of the region network with four outputs, a layer4.2 for each
+    # specialist, and the references of the density gate.
     assert 23.5e6 + 2 * 4.4e6 < row["cost"]["parameters"] < 23.6e6 + 3 * 4.6e6 + 0.7e6
 
 
-def test_what_is_finished_is_not_trained_again_and_not_mistaken(compared, project):
+def test_finished_system_is_reused_only_with_the_same_settings(compared, project):
     output, _ = compared
     index = read_index(project / "index.csv")
     file = ROOT / "configs/systems/cnn-gap.toml"
@@ -131,12 +131,12 @@ def test_what_is_finished_is_not_trained_again_and_not_mistaken(compared, projec
 
 
 @pytest.mark.parametrize("stale", ["table", "bundle"])
-def test_an_evaluation_of_other_files_is_not_taken_for_this_one(compared, project, stale):
+def test_evaluation_of_other_files_is_not_reused(compared, project, stale):
     output, _ = compared
     folder = output / "cnn-gap"
     file = folder / "evaluation/evaluation.json"
     content = json.loads(file.read_text())
-    wanted = json.dumps(content["fracture"])
+    expected = json.dumps(content["fracture"])
     content["fracture"]["pooled"]["in view"]["network"]["auc"]["value"] = 0.999
     if stale == "table":
         content["facts"]["table_digest"] = "0" * 64
@@ -145,11 +145,11 @@ def test_an_evaluation_of_other_files_is_not_taken_for_this_one(compared, projec
     file.write_text(json.dumps(content))
     index, config = read_index(project / "index.csv"), RunConfig(device="cpu")
     row = measure(folder, folder / "weights", "D", index, config, Silent())
-    assert json.dumps(json.loads(file.read_text())["fracture"]) == wanted
+    assert json.dumps(json.loads(file.read_text())["fracture"]) == expected
     assert row["figures"]["fracture AUC"]["value"] != 0.999
 
 
-def test_a_split_by_picture_says_how_many_patients_it_divides(project, tmp_path):
+def test_split_by_picture_reports_the_number_of_shared_groups(project, tmp_path):
     result = CliRunner().invoke(
         main,
         ["compare", str(ROOT / "configs/systems/cnn-gap.toml"), "--index",
@@ -166,7 +166,7 @@ def test_a_split_by_picture_says_how_many_patients_it_divides(project, tmp_path)
     )
 
 
-def test_a_system_without_a_router_serves_all_regions_alone(tmp_path):
+def test_invalid_system_files_are_refused(tmp_path):
     for written, fault in (
         ('title = "x"\nregions = ["hand"]\n', r"has regions = \['all'\]"),
         ('title = "x"\n[fracture]\nregion_run = "runs/region"\n', "region_run is 'none'"),
@@ -178,7 +178,7 @@ def test_a_system_without_a_router_serves_all_regions_alone(tmp_path):
             read_system(tmp_path / "system.toml")
 
 
-def test_settings_of_a_router_leave_systems_without_one_alone():
+def test_region_settings_do_not_apply_to_systems_without_a_router():
     system = read_system(ROOT / "configs/systems/cnn-gap.toml", ["region.optim.epochs=3"])
     assert system.region is None
     routed = read_system(ROOT / "configs/systems/fxpipe.toml", ["region.optim.epochs=3"])
@@ -187,12 +187,12 @@ def test_settings_of_a_router_leave_systems_without_one_alone():
     assert isinstance(routed, SystemConfig)
 
 
-def test_one_system_may_have_settings_of_its_own(tmp_path):
-    from pipeline.cli.compare import _by_system
+def test_settings_apply_to_one_system_by_its_name(tmp_path):
+    from pipeline.cli.compare import by_system
 
     files = (ROOT / "configs/systems/cnn-gap.toml", ROOT / "configs/systems/fxpipe.toml")
     words = ("a=1", "cnn-gap:b='x:y'", "c='d:e'")
-    assert dict(_by_system(files, words)) == {
+    assert dict(by_system(files, words)) == {
         files[0]: ["a=1", "c='d:e'", "b='x:y'"], files[1]: ["a=1", "c='d:e'"],
     }  # fmt: skip
     result = CliRunner().invoke(

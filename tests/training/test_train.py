@@ -1,3 +1,5 @@
+"""Training: overfitting, resuming, run folders, frozen blocks, learning rate schedules."""
+
 import json
 from dataclasses import replace
 
@@ -20,7 +22,8 @@ from stages.samples import Index
 from stages.settings import OptimConfig, RegionConfig
 from stages.stage_spec import region_stage
 from stages.statistics.metrics import auc
-from stages.training.loop import BEST, LAST, make_fabric, make_schedule, predict, train
+from stages.training.environment import make_fabric
+from stages.training.loop import BEST, LAST, make_schedule, predict, train
 from stages.training.run import train_region
 
 
@@ -39,11 +42,11 @@ def settings(*more):
     return load(RegionConfig, None, [*TINY, "model.init=none", *more])
 
 
-def test_a_network_overfits_sixteen_pictures(index, tmp_path):
+def test_network_overfits_sixteen_pictures(index, tmp_path):
     sixteen = index.of("train")[:16]
-    watched = [replace(row, split="val") for row in sixteen]
-    # Four times the same sixteen make an epoch: checkpoints cost more than steps here.
-    table = Index(index.source, index.digest, (*sixteen * 4, *watched))
+    validation = [replace(row, split="val") for row in sixteen]
+    # An epoch has the sixteen pictures four times: here checkpoints take longer than steps.
+    table = Index(index.source, index.digest, (*sixteen * 4, *validation))
     config = settings("optim.epochs=8", "optim.fresh_lr=1e-3", "model.dropout=0",
                       "augment.draw=none")  # fmt: skip
     stage = region_stage("fracture")
@@ -60,16 +63,16 @@ def test_a_network_overfits_sixteen_pictures(index, tmp_path):
     assert [auc(targets[:, k], logits[:, k]) for k in range(4)] == [1.0] * 4
 
 
-def test_a_resumed_run_equals_one_that_never_stopped(index, tmp_path, monkeypatch):
+def test_resumed_run_equals_an_uninterrupted_run(index, tmp_path, monkeypatch):
     config = settings("optim.epochs=3")
     train_region(tmp_path / "whole", index, config, False, Silent())
 
     class Interrupt(Silent):
-        left = 5  # batches: in the second epoch
+        remaining = 5  # batches; the fifth is in the second epoch
 
         def advance(self):
-            self.left -= 1
-            if self.left == 0:
+            self.remaining -= 1
+            if self.remaining == 0:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -86,7 +89,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(index, tmp_path, monkeypatc
     ).read_text()
 
 
-def test_a_run_folder_is_neither_overwritten_nor_resumed_as_another_run(index, tmp_path):
+def test_run_folder_is_not_overwritten_or_resumed_with_other_settings(index, tmp_path):
     (tmp_path / "run").mkdir()
     config = settings("optim.epochs=1")
     with pytest.raises(UsageError, match="no run to resume"):
@@ -96,11 +99,11 @@ def test_a_run_folder_is_neither_overwritten_nor_resumed_as_another_run(index, t
         train_region(tmp_path / "run", index, config, False, Silent())
     with pytest.raises(UsageError, match="different run") as caught:
         train_region(tmp_path / "run", index, settings("train.seed=8"), True, Silent())
-    told = str(caught.value).splitlines()[1:]
-    assert sorted(told) == ["  optim.epochs: 1 → 14", "  train.seed: 7 → 8"]
+    differences = str(caught.value).splitlines()[1:]
+    assert sorted(differences) == ["  optim.epochs: 1 → 14", "  train.seed: 7 → 8"]
 
 
-def test_a_finished_run_describes_itself(project):
+def test_finished_run_has_config_metrics_curves_and_result(project):
     run = project / "runs/region"
     described = json.loads((run / "config.json").read_text())
     assert described["config"]["train"]["seed"] == 7
@@ -112,7 +115,7 @@ def test_a_finished_run_describes_itself(project):
     assert test["baseline_majority"]["value"] is not None
 
 
-def test_the_frozen_trunk_stays_bit_for_bit(project):
+def test_frozen_trunk_does_not_change(project):
     region, _ = checkpoint.load(project / "runs/region" / BEST)
     hand, _ = checkpoint.load(project / "runs/hand" / BEST)
     before = [k for k in region if k.startswith("backbone.") and "layer4.2" not in k]
@@ -147,16 +150,16 @@ def test_training_reads_pictures_as_the_pipeline_does(index):
 
 @pytest.mark.parametrize("schedule", ["one-cycle", "step", "constant"])
 @pytest.mark.parametrize("steps", [1, 2, 5, 10, 60])
-def test_every_schedule_lasts_for_any_number_of_steps(schedule, steps):
+def test_every_schedule_has_valid_rates_for_any_number_of_steps(schedule, steps):
     weight = torch.nn.Parameter(torch.ones(1))
     optimizer = torch.optim.AdamW([weight], lr=1.0)
     config = load(OptimConfig, None, [f"schedule='{schedule}'"])
-    made = make_schedule(optimizer, config, steps)
+    scheduler = make_schedule(optimizer, config, steps)
     rates = []
     for _ in range(steps):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
-        made.step() if len(rates) < steps else None
+        scheduler.step() if len(rates) < steps else None
     assert all(0 < rate <= 1 for rate in rates)
     if schedule == "step" and steps >= 10:
         assert [rates[0], rates[steps // 2], rates[-1]] == pytest.approx([1, 0.1, 0.01])

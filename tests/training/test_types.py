@@ -1,4 +1,4 @@
-"""A specialist learns types of fracture from the table, and tells them in a run."""
+"""Types of fracture: training from the table, export, and output in a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stages.export.reload import load_again
 
 NAMES = ("transverse", "oblique")
 ARCHS = {"sigmoid": "cnn_gap", "softmax": "resnet10t"}
-"""By activation; only the ResNet has a heatmap, and looks closer."""
+"""Backbone by activation; only the ResNet has a heatmap and closer looks."""
 SMALL = (
     *("preprocess.height_px=64", "preprocess.width_px=64", "train.trainable_from=stem"),
     *("train.device=cpu", "train.precision=32-true", "data.workers=0", "optim.epochs=12"),
@@ -33,7 +33,7 @@ SMALL = (
 
 
 def drawn(kinds: tuple[str, ...], seed: int) -> NDArray[np.uint8]:
-    """(64, 64) uint8: a bar with a level dark line, a steep one, both, or none."""
+    """(64, 64) uint8: a bar with a horizontal dark line, an oblique one, both, or none."""
     canvas = picture("hand", False, seed)
     y, x = np.mgrid[:SIDE_PX, :SIDE_PX]
     shift = int(np.random.default_rng(seed).integers(-6, 7))
@@ -44,7 +44,7 @@ def drawn(kinds: tuple[str, ...], seed: int) -> NDArray[np.uint8]:
 
 
 def table(home: Path, both: bool) -> Path:
-    """Pictures of either type (or both), and without a fracture; of some the types are unknown."""
+    """Pictures of either type (or both) and without a fracture; some have unknown types."""
     choices = [("transverse",), ("oblique",), *([NAMES] if both else [])]
     samples = []
     for split, count in (("train", 72), ("val", 32), ("test", 24)):
@@ -52,8 +52,8 @@ def table(home: Path, both: bool) -> Path:
             kinds = choices[n // 2 % len(choices)] if n % 2 else ()
             path = home / f"{split}-{n}.png"
             Image.fromarray(drawn(kinds, seed=len(samples))).save(path)
-            told = "" if split == "train" and n % 9 == 1 else ";".join(kinds)
-            samples.append(sample(str(path), split=split, label=int(bool(kinds)), types=told,
+            types = "" if split == "train" and n % 9 == 1 else ";".join(kinds)
+            samples.append(sample(str(path), split=split, label=int(bool(kinds)), types=types,
                                   sha256=path.name, group=path.name))  # fmt: skip
     write_index(samples, home / "index.csv")
     return home / "index.csv"
@@ -98,7 +98,7 @@ def run(home: Path, *words: object) -> tuple[list[dict], list[dict]]:
         return lines, list(csv.DictReader(file))
 
 
-def test_types_are_learned_calibrated_and_told(trained):
+def test_types_are_trained_calibrated_and_in_every_output(trained):
     home, activation = trained
     result = json.loads((home / "runs/all/result.json").read_text())
     assert (result["types"]["labels"], result["types"]["activation"]) == (list(NAMES), activation)
@@ -109,7 +109,7 @@ def test_types_are_learned_calibrated_and_told(trained):
 
     lines, rows = run(home, "--report", "--fhir")
     truth = {s.path.name: s for s in read_index(home / "index.csv").of("test")}
-    shown: dict[tuple[str, bool], list[float]] = defaultdict(list)
+    values: dict[tuple[str, bool], list[float]] = defaultdict(list)
     for line, row in zip(lines, rows, strict=True):
         LineModel.model_validate(line)
         assert list(row) == [*COLUMNS, TYPES]
@@ -124,35 +124,35 @@ def test_types_are_learned_calibrated_and_told(trained):
         if activation == "softmax":
             assert sum(types.values()) == pytest.approx(1, abs=1e-5)
         for name in NAMES if truth[line["path"]].label else ():
-            shown[name, name in truth[line["path"]].type_names].append(types[name])
-    compared = [name for name in NAMES if shown[name, True] and shown[name, False]]
-    assert compared  # some are called negative after so short a training, and tell no types
+            values[name, name in truth[line["path"]].type_names].append(types[name])
+    compared = [name for name in NAMES if values[name, True] and values[name, False]]
+    assert compared  # after so short a training some are negative and have no types
     for name in compared:
-        assert np.mean(shown[name, True]) > np.mean(shown[name, False])
+        assert np.mean(values[name, True]) > np.mean(values[name, False])
     fhir = json.loads((home / "results/results.fhir.json").read_text())
     assert "if fractured: oblique" in json.dumps(fhir)
 
 
-def test_the_exported_network_is_put_together_again_with_its_types(trained):
+def test_exported_network_is_reloaded_with_its_types(trained):
     home, activation = trained
-    (again,) = load_again(home / "weights")
-    assert again.network.labels == ("fracture", *NAMES)
-    assert again.stage.types is not None
-    assert again.stage.types.activation == activation
+    (run,) = load_again(home / "weights")
+    assert run.network.labels == ("fracture", *NAMES)
+    assert run.stage.types is not None
+    assert run.stage.types.activation == activation
     (graph,) = (home / "weights").glob("*/fp32.onnx")
     outputs = [port.name for port in onnx.load(graph).graph.output]
     mapped = ["evidence"] if activation == "softmax" else []
     assert outputs == ["logits", "probabilities", *mapped, "type_logits", "type_probabilities"]
 
 
-def test_the_card_names_the_types(trained):
+def test_card_contains_the_types(trained):
     home, activation = trained
     fxpipe("cards", "--weights", home / "weights")
     (card,) = home.glob("weights/*/README.md")
     assert f"**Types of fracture** ({activation}): transverse, oblique;" in card.read_text()
 
 
-def test_types_that_no_training_picture_shows_are_refused(tmp_path):
+def test_types_without_a_training_picture_are_refused(tmp_path):
     index = table(tmp_path, both=False)
     result = CliRunner().invoke(
         main,

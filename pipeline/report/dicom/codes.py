@@ -1,15 +1,15 @@
-"""Every code that the objects carry, and where it comes from.
+"""All codes in the objects, with their sources.
 
-A test holds the standard ones against the tables of DICOM PS3.16 that pydicom carries; the one
-concept that DICOM does not list, *Fracture of bone*, is SNOMED CT's own (International Edition).
-What no standard has is in a private scheme, which every report declares.
+A test compares the standard codes with the tables of DICOM PS3.16 in pydicom. One concept that
+DICOM does not list, *Fracture of bone*, is from SNOMED CT (International Edition). Concepts that no
+standard has are in a private scheme, which every report declares.
 """
 
 from __future__ import annotations
 
 from pydicom.sr.coding import Code
 
-from ...domain import Verdict
+from ...outcome import Verdict
 from ...regions import TABLE
 
 SITES = {region.name: Code(region.site[0], "SCT", region.site[1]) for region in TABLE}
@@ -20,13 +20,13 @@ SIDES = {
     "R": Code("24028007", "SCT", "Right"),
     "B": Code("51440002", "SCT", "Bilateral"),
 }
-"""By the header's value. CID 244 *Laterality*."""
+"""Sides, by the value in the header. CID 244 *Laterality*."""
 
 TARGETS = {
     "fracture": Code("125605004", "SCT", "Fracture of bone"),  # SNOMED CT, not listed in PS3.16
     "abnormality": Code("C9440", "NCIt", "Abnormality"),  # PS3.16, CID 6333
 }
-"""What was looked for, by what the training labels meant."""
+"""Targets, by the meaning of the training labels."""
 
 PRESENCE = {
     Verdict.POSITIVE: Code("52101004", "SCT", "Present"),

@@ -1,4 +1,4 @@
-"""Which object it is, who made it, when, and whose it is: what all kinds have in common."""
+"""Attributes that all kinds of object share: UIDs, equipment, times and patient."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 from highdicom import SOPClass
 
 from ...config import RunConfig
-from ...domain import FractureCall, Outcome
 from ...io.own_output import MAKER, SERIES
+from ...outcome import FractureCall, Outcome
 from ..record import finding_record
 from .origin import Origin
 
-# Any fixed one will do: names below it are unique because they hold digests.
+# An arbitrary fixed namespace: names in it are unique because they contain digests.
 _NAMESPACE = uuid.UUID("5f0e5b4e-6d0f-5a52-9b60-7a2d2f1c7f11")
 _DATED = ("InstanceCreation", "Content", "PresentationCreation")
 
@@ -26,7 +26,7 @@ _DATED = ("InstanceCreation", "Content", "PresentationCreation")
 class Kind(Enum):
     """The kinds of object, by the word in their file names.
 
-    Each has a series of its own, numbered far above those of modalities.
+    Each has a separate series, with a number far above those of modalities.
     """
 
     REPORT = "report"
@@ -41,12 +41,12 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What is the same for every object of a run.
+    """Values that are the same for every object of a run.
 
     Attributes:
-        version: Of fxpipe.
-        digests: Bundle name to SHA-256 of every network, also those that had nothing to say.
-        config: Its settings.
+        version: Version of fxpipe.
+        digests: Bundle name to SHA-256 of every network, including those that gave no finding.
+        config: Settings of the run.
     """
 
     version: str
@@ -55,21 +55,21 @@ class Run:
 
     @property
     def weights(self) -> str:
-        """All networks in a few characters."""
+        """A short digest of all networks: 16 hexadecimal digits."""
         text = json.dumps(dict(self.digests), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def keeps_identity(self) -> bool:
-        """Whether objects name the patient."""
+        """Whether objects contain the patient's identity."""
         return self.config.identifiers == "keep"
 
 
 def uid(*parts: Any) -> str:
-    """A UID that is the same whenever its parts are (PS3.5 B.2, UUID version 5).
+    """A UID that is equal for equal parts (PS3.5 B.2, UUID version 5).
 
     Args:
-        parts: Anything that JSON can hold.
+        parts: JSON values.
     """
     text = json.dumps(parts, sort_keys=True, allow_nan=False)
     return f"2.25.{uuid.uuid5(_NAMESPACE, text).int}"
@@ -78,22 +78,22 @@ def uid(*parts: Any) -> str:
 def identification(
     kind: Kind, origin: Origin, outcome: Outcome, run: Run, number: int, about: str = ""
 ) -> dict[str, Any]:
-    """Arguments that highdicom wants for every object: UIDs, numbers, equipment.
+    """Arguments that highdicom requires for every object: UIDs, numbers, equipment.
 
-    Equal findings about equal files by equal networks and settings get equal UIDs: who runs
-    fxpipe again does not fill a PACS with copies. The instance's UID stands for all that it says,
-    the time aside.
+    Equal findings on equal files with equal networks and settings get equal UIDs, so that running
+    fxpipe again does not add copies to a PACS. The instance UID depends on the whole content except
+    the time.
 
     Args:
-        kind: Of the object.
-        origin: Of the picture.
-        outcome: About it.
-        run: That found it.
-        number: Of the object in its series.
-        about: Tells objects of one kind about one picture apart.
+        kind: Kind of the object.
+        origin: Original of the picture.
+        outcome: Outcome of the picture.
+        run: The run.
+        number: Number of the object in its series.
+        about: Distinguishes objects of one kind for one picture.
     """
     series = uid("series", kind.value, origin.study, run.version, dict(run.digests), _settings(run))
-    said = (
+    content = (
         outcome.image.sha256,
         outcome.image.frame,
         dict(outcome.bundle_digests),
@@ -105,7 +105,7 @@ def identification(
     return {
         "series_instance_uid": series,
         "series_number": kind.series_number,
-        "sop_instance_uid": uid("instance", series, *said),
+        "sop_instance_uid": uid("instance", series, *content),
         "instance_number": number,
         "manufacturer": MAKER,
         "manufacturer_model_name": MAKER,
@@ -115,24 +115,24 @@ def identification(
 
 
 def tracking_uid(finding: FractureCall, outcome: Outcome) -> str:
-    """One and the same for a finding in all objects of its picture."""
+    """A UID that is the same for a finding in all objects of its picture."""
     return uid("finding", outcome.image.sha256, outcome.image.frame, finding.region, finding.target)
 
 
 def complete(made: SOPClass, origin: Origin, run: Run) -> None:
-    """Add the time with its zone and, where identifiers are kept, whose object it is.
+    """Add the time with its zone and, if identifiers are kept, patient and study.
 
     Args:
-        made: By highdicom, from ``origin.reference``, so that it names nobody yet.
-        origin: Of the picture.
-        run: That made it.
+        made: Object that highdicom made from ``origin.reference``, still without identifiers.
+        origin: Original of the picture.
+        run: The run.
     """
     now = origin.now()
     for stem in _DATED:
         if f"{stem}Date" in made:
             setattr(made, f"{stem}Date", now.strftime("%Y%m%d"))
             setattr(made, f"{stem}Time", now.strftime("%H%M%S"))
-    for item in made.get("ContributingEquipmentSequence") or ():  # highdicom names itself
+    for item in made.get("ContributingEquipmentSequence") or ():  # added by highdicom
         item.ContributionDateTime = now.strftime("%Y%m%d%H%M%S")
     made.TimezoneOffsetFromUTC = now.strftime("%z")
     if not run.keeps_identity:
@@ -143,11 +143,11 @@ def complete(made: SOPClass, origin: Origin, run: Run) -> None:
 
 
 def plain_text(text: str) -> str:
-    """A text that every character set of DICOM can hold: the original's is kept with its names."""
+    """The text in ASCII, valid in every DICOM character set, since that of the original is kept."""
     return text.encode("ascii", "replace").decode("ascii")
 
 
 def _settings(run: Run) -> tuple[Any, ...]:
-    """The settings that change what an object shows or holds."""
+    """The settings that change the content of an object."""
     config = run.config
     return config.operating_point, config.contour, config.opacity, config.identifiers

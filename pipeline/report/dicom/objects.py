@@ -1,4 +1,4 @@
-"""Objects of every judged DICOM picture, one file each."""
+"""Writes the DICOM objects of every judged DICOM picture, one file each."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from highdicom import SOPClass
 
 from ... import version
 from ...config import RunConfig
-from ...domain import Outcome, Status
 from ...errors import ImageError
 from ...io.warning_filter import quiet
+from ...outcome import Outcome, Status
 from ..record import plain
 from ..stream import write_whole
 from ..writer import Job, Writer
@@ -33,17 +33,16 @@ _Maker = Callable[[int], SOPClass]
 
 
 class DicomWriter(Writer):
-    """Writes files that a PACS takes.
+    """Writes DICOM files for a PACS.
 
-    For every picture from a DICOM file that has a verdict: a structured report and, for findings
-    with a heatmap, an overlay each and (but for colour) a presentation state with all contours.
-    They belong to the
-    original's study, which they name by its UIDs; they name the patient only where identifiers
-    are kept.
+    Every picture with a verdict from a DICOM file gets a structured report. If there are heatmaps,
+    it also gets an overlay for each and, except for colour pictures, a presentation state with all
+    contours. The objects belong to the study of the original and refer to it by UID. They contain
+    the patient's identity only if identifiers are kept.
 
     Args:
-        folder: Where they go; made when missing, files of an earlier run replaced.
-        config: Of the run.
+        folder: Output folder; created if missing. Files of an earlier run are replaced.
+        config: Settings of the run.
         digests: Bundle name to SHA-256 of every network of the run.
 
     Raises:
@@ -61,7 +60,7 @@ class DicomWriter(Writer):
         folder.mkdir(parents=True, exist_ok=True)
         if not self._run.keeps_identity:
             log.warning(
-                "--dicom-out: the objects name no patient; a PACS that files by patient number "
+                "--dicom-out: the objects do not name the patient; a PACS that files by patient ID "
                 "needs --identifiers keep"
             )
 
@@ -71,27 +70,27 @@ class DicomWriter(Writer):
         return cls(path, job.config, job.weights.digests(job.weights.stages))
 
     def write(self, outcome: Outcome) -> None:
-        """Write the objects of one outcome; a picture that can have none is counted."""
+        """Write the objects of one outcome; a picture without objects is counted."""
         if outcome.header is None:
-            self._leave_out("no DICOM picture")
+            self._skip("not a DICOM picture")
         elif outcome.status is not Status.OK:
-            self._leave_out("no verdict")
+            self._skip("no verdict")
         else:
             try:
                 for kind, name, content in self._objects(outcome):
                     write_whole(self._folder / f"{name}.dcm", content)
                     self._written[kind] += 1
             except ImageError as error:
-                self._leave_out("not possible (see the warnings)")
-                log.warning("%s: no DICOM object of it", plain(str(error)))
+                self._skip("not possible (see the warnings)")
+                log.warning("%s; no DICOM objects were written for it", plain(str(error)))
 
     def noted(self) -> list[tuple[str, str]]:
-        """Kind and series of every object since it was asked last, and why there was none."""
+        """Kind and series of each object since the last call, or the reason why there is none."""
         notes, self._notes = self._notes, []
         return notes
 
     def recount(self, outcome: Outcome, notes: Iterable[tuple[str, str]]) -> None:
-        """Count the objects of an earlier process, and go on with their numbers."""
+        """Count the objects of an earlier process, and continue their numbering."""
         for kind, about in notes:
             if kind:
                 self._written[Kind(kind)] += 1
@@ -101,20 +100,20 @@ class DicomWriter(Writer):
 
     @property
     def summary(self) -> str:
-        """How many objects there are, and of how many pictures there are none, and why."""
-        made = ", ".join(f"{kind.value} {self._written[kind]}" for kind in Kind)
-        none = ", ".join(f"{why} {n}" for why, n in self._without.items())
-        return f"DICOM objects: {made}" + (f"; pictures without: {none}" if none else "")
+        """Numbers of objects by kind, and of pictures without objects by reason."""
+        written = ", ".join(f"{kind.value} {self._written[kind]}" for kind in Kind)
+        without = ", ".join(f"{reason} {n}" for reason, n in self._without.items())
+        return f"DICOM objects: {written}" + (f"; pictures without: {without}" if without else "")
 
-    def _leave_out(self, why: str) -> None:
-        self._without[why] += 1
-        self._notes.append(("", why))
+    def _skip(self, reason: str) -> None:
+        self._without[reason] += 1
+        self._notes.append(("", reason))
 
     def _objects(self, outcome: Outcome) -> list[tuple[Kind, str, bytes]]:
-        """Kind, file name and content of everything about a picture, or of nothing.
+        """Kind, file name and content of all objects of a picture.
 
         Raises:
-            ImageError: There can be none.
+            ImageError: At least one object cannot be made; then none is written.
         """
         name = outcome.image.name
         try:
@@ -126,36 +125,40 @@ class DicomWriter(Writer):
                 ]
         except ImageError:
             raise
-        # Broad, as in decoding: pydicom and highdicom raise nearly anything on a malformed
-        # header. Only the type is told, because the text may quote patient identifiers.
+        # Broad, as in decoding: pydicom and highdicom raise almost any exception on a malformed
+        # header. Only the type is reported, because the text may contain patient identifiers.
         except Exception as error:
             raise OriginError(
-                f"{name}: found a header of which none can be made ({type(error).__name__})"
+                f"{name}: the header is malformed ({type(error).__name__})"
             ) from error
 
     def _makers(self, outcome: Outcome, origin: Origin) -> Iterator[tuple[Kind, str, _Maker]]:
         run, rendered = self._run, outcome.rendered
         yield Kind.REPORT, "report", partial(structured_report, outcome, origin, run)
-        shown = [(f, f.heatmap) for f in outcome.findings if f.heatmap is not None]
-        if rendered is None or not shown:
+        mapped = [(f, f.heatmap) for f in outcome.findings if f.heatmap is not None]
+        if rendered is None or not mapped:
             return
         if origin.burned_in and not run.keeps_identity:
             log.warning(
-                "%s: no overlay of it: its header says that the patient can be read in the picture",
+                "%s: no overlay was written: according to its header, patient data are burned into "
+                "the picture",
                 plain(outcome.image.name),
             )
         else:
-            for finding, heatmap in shown:
+            for finding, heatmap in mapped:
                 make = partial(secondary_capture, finding, heatmap, rendered, outcome, origin, run)
                 yield Kind.OVERLAY, f"{finding.region}-overlay", make
         if origin.grey:
-            yield Kind.MARKS, "marks", partial(presentation_state, shown, outcome, origin, run)
+            yield Kind.MARKS, "marks", partial(presentation_state, mapped, outcome, origin, run)
         else:
-            log.warning("%s: no marks for it: a picture in colour", plain(outcome.image.name))
+            log.warning(
+                "%s: no presentation state was written, because the picture is in colour",
+                plain(outcome.image.name),
+            )
 
     def _content(self, make: _Maker, origin: Origin, kind: Kind) -> bytes:
-        """The file in memory, so that nothing is half written when a value cannot be encoded."""
-        # A digest, because notes are kept where no identifier may be.
+        """The content of the file, built in memory: if encoding fails, no partial file remains."""
+        # A digest, because the journal must not contain identifiers.
         key = hashlib.sha256(f"{kind.value} {origin.study}".encode()).hexdigest()[:16]
         made = make(self._numbers[key] + 1)
         file = BytesIO()
@@ -165,12 +168,12 @@ class DicomWriter(Writer):
         return file.getvalue()
 
     def _name(self, outcome: Outcome, word: str) -> str:
-        """By content, as heatmaps are named, so that no name of a file or a patient gets in."""
+        """File name from digests, like those of heatmaps: no file name and no patient name."""
         frame = "" if outcome.image.frame is None else f"-{outcome.image.frame}"
         return f"{str(outcome.image.sha256)[:16]}{frame}-{word}"
 
     def _origin(self, outcome: Outcome) -> Origin:
-        """Of the picture; that of the last file is kept, for its other frames."""
+        """The original of the picture; the last one is kept for other frames of the same file."""
         key = (outcome.image.path, outcome.image.sha256)
         if self._last is None or self._last[0] != key:
             self._last = (key, read_origin(outcome.image))

@@ -1,4 +1,4 @@
-"""The original of a picture, read again: what its objects refer to and what they take from it."""
+"""The original of a picture, read again for the references and header values of its objects."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _ZONE = re.compile(r"([+-])(\d\d)([0-5]\d)")
 
 
 class OriginError(ImageError):
-    """A picture to which no object can refer."""
+    """An original that no object can refer to."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Origin:
-    """A picture's original.
+    """The original of a picture.
 
     Attributes:
-        header: As read, with its pixel data.
-        reference: What of it objects refer to, and nothing that names anybody.
-        zone: In which its dates and times are told, and so those of its objects; None, which is
-            this machine's, where it does not say.
+        header: Dataset as read, with its pixel data.
+        reference: The values that objects refer to, without identifiers of the patient.
+        zone: Time zone of its dates and times, and of those of its objects; None if the header
+            states none: then the zone of this machine is used.
     """
 
     header: Dataset
@@ -55,7 +55,7 @@ class Origin:
 
     @property
     def burned_in(self) -> bool:
-        """Whether its pixels say whose they are, by its own word."""
+        """Whether, according to the header, its pixels contain patient data."""
         return str(self.header.get("BurnedInAnnotation") or "").strip() == "YES"
 
     @property
@@ -64,10 +64,10 @@ class Origin:
         return self.header.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2")
 
     def mention(self, frame: int | None) -> Dataset:
-        """An item that refers to it, or to one frame of it.
+        """A reference item to it, or to one frame of it.
 
-        By hand, because highdicom refers to frames of multi-frame classes only, and files of
-        other classes have frames too.
+        Built here because highdicom refers to frames only for multi-frame classes, and files of
+        other classes also have frames.
 
         Args:
             frame: Zero-based; None for a single image.
@@ -80,30 +80,30 @@ class Origin:
         return item
 
     def now(self) -> datetime:
-        """The time, in its zone."""
+        """The current time in its zone."""
         return datetime.now(self.zone).astimezone(self.zone)
 
 
 def read_origin(image: ImageRef) -> Origin:
-    """Read the file of a picture again, and make sure that it still is what was judged.
+    """Read the file of a picture again, and check that its content is what was judged.
 
     Raises:
-        ImageError: It cannot be read, is not what was judged, or cannot be referred to.
-        Exception: Whatever pydicom raises on malformed headers; the caller translates.
+        ImageError: It cannot be read, its content was changed, or its UIDs are missing or invalid.
+        Exception: Any exception of pydicom on a malformed header; the caller translates it.
     """
     name = image.name
     if image.path is None:
-        raise OriginError(f"{name}: found content in memory, wanted a file that can be read again")
+        raise OriginError(f"{name}: found content in memory, expected a file to read again")
     content, sha256 = read_file(image.path)
     if sha256 != image.sha256:
-        raise OriginError(f"{name}: found another content than was judged")
+        raise OriginError(f"{name}: the file was changed after it was judged")
     header, _ = picture_header(content, name)
     for keyword in _LINKS:
         value = header.get(keyword)
         if not value:
-            raise OriginError(f"{name}: found no {keyword}")
+            raise OriginError(f"{name}: the header has no {keyword}")
         if not UID(str(value)).is_valid:
-            raise OriginError(f"{name}: found a {keyword} that is none")
+            raise OriginError(f"{name}: the {keyword} is not a valid UID")
     return Origin(header, _reference(header), _zone(header))
 
 
@@ -115,16 +115,16 @@ def _reference(header: Dataset) -> Dataset:
         setattr(reference, keyword, "")
     for keyword in ("Rows", "Columns", "SamplesPerPixel"):
         setattr(reference, keyword, int(header[keyword].value))
-    # Where highdicom would look for greys of multi-frame pictures; fxpipe takes none from there.
+    # highdicom reads grey values of multi-frame pictures from these; fxpipe sets its own.
     reference.SharedFunctionalGroupsSequence = [Dataset()]
     reference.PerFrameFunctionalGroupsSequence = []
     return reference
 
 
 def _zone(header: Dataset) -> tzinfo | None:
-    found = _ZONE.fullmatch(str(header.get("TimezoneOffsetFromUTC") or "").strip())
-    if found is None:
+    match = _ZONE.fullmatch(str(header.get("TimezoneOffsetFromUTC") or "").strip())
+    if match is None:
         return None
-    sign = -1 if found[1] == "-" else 1
-    offset = timedelta(hours=int(found[2]), minutes=int(found[3]))
+    sign = -1 if match[1] == "-" else 1
+    offset = timedelta(hours=int(match[2]), minutes=int(match[3]))
     return timezone(sign * offset) if offset <= timedelta(hours=14) else None

@@ -1,4 +1,4 @@
-"""Contours and captions as a softcopy presentation state, to be shown over the original."""
+"""Contours and captions as a softcopy presentation state that a viewer draws over the original."""
 
 from __future__ import annotations
 
@@ -10,42 +10,44 @@ from highdicom import pr
 from highdicom.color import CIELabColor
 from pydicom.dataset import Dataset
 
-from ...domain import FractureCall, Heatmap, Outcome
+from ...domain import Heatmap
 from ...heatmap import CONTOUR_COLOUR, Contour, contours
 from ...io.dicom import is_big_endian, pixel_aspect
 from ...io.frames import stored_frames
 from ...io.grey import Table, is_inverted, modality_extremes, modality_table, voi_table
 from ...io.header import first_item, header_number, of_frame, window
+from ...outcome import FractureCall, Outcome
 from ..record import caption, subject
 from .object_provenance import Kind, Run, complete, identification, tracking_uid
 from .origin import Origin
 
-# A value of an explicit VR has 65534 bytes at most, and a point takes eight.
-_MOST_POINTS = 8000
+MAX_POINTS = 8000
+"""Most points of one line: an element of explicit VR has at most 65534 bytes, a point takes 8."""
+
 _LINE_SHARE = 0.05
-"""Height of a line of text, as a share of the displayed area."""
+"""Height of a text line, as a share of the displayed area."""
 _MOST_ASPECT_TERM = 10_000
-"""Of the whole numbers that tell the proportions of a pixel."""
+"""Largest integer in the ratio that describes the aspect of a pixel."""
 
 
 def presentation_state(
-    shown: list[tuple[FractureCall, Heatmap]],
+    mapped: list[tuple[FractureCall, Heatmap]],
     outcome: Outcome,
     origin: Origin,
     run: Run,
     number: int,
 ) -> pr.GrayscaleSoftcopyPresentationState:
-    """Marks on one picture or frame, and the grey values that the networks were shown.
+    """Marks on one picture or frame, with the grey-value transformation used for the networks.
 
     Args:
-        shown: The findings that have a heatmap.
-        outcome: About the picture.
-        origin: Of it, monochrome.
-        run: That found it.
-        number: Of the presentation state in its series.
+        mapped: The findings with a heatmap.
+        outcome: Outcome of the picture.
+        origin: Its original, monochrome.
+        run: The run.
+        number: Number of the presentation state in its series.
 
     Raises:
-        Exception: Whatever pydicom raises on malformed headers; the caller translates.
+        Exception: Any exception of pydicom on a malformed header; the caller translates it.
     """
     layer = pr.GraphicLayer(
         layer_name="FXPIPE",
@@ -66,11 +68,11 @@ def presentation_state(
                 graphic_objects=_graphics(finding, heatmap, outcome, origin, run) or None,
                 text_objects=[_text(finding, line)],
             )
-            for line, (finding, heatmap) in enumerate(shown)
+            for line, (finding, heatmap) in enumerate(mapped)
         ],
         **identification(Kind.MARKS, origin, outcome, run, number),
     )
-    # Also where there are frames: see Origin.mention.
+    # Replaced because of frames: see Origin.mention.
     for holder in (*made.ReferencedSeriesSequence, *made.GraphicAnnotationSequence):
         holder.ReferencedImageSequence = [origin.mention(outcome.image.frame)]
     view = of_frame(origin.header, outcome.image.frame or 0)
@@ -78,7 +80,7 @@ def presentation_state(
     aspect = Fraction(pixel_aspect(view) or 1.0).limit_denominator(_MOST_ASPECT_TERM)
     (area,) = made.DisplayedAreaSelectionSequence
     area.PresentationPixelAspectRatio = [aspect.numerator, aspect.denominator]
-    made.Laterality = ""  # of a series, which may have both sides; wanted as type 2C
+    made.Laterality = ""  # required by type 2C; unknown, since a series may contain both sides
     complete(made, origin, run)
     return made
 
@@ -86,9 +88,10 @@ def presentation_state(
 def _graphics(
     finding: FractureCall, heatmap: Heatmap, outcome: Outcome, origin: Origin, run: Run
 ) -> list[pr.GraphicObject]:
-    """The contours of one finding, in the pixels of the original, which need not be square.
+    """The contours of one finding, in pixels of the original, which may be non-square.
 
-    Both count from the outer corner of the first pixel, which is 0.0 (PS3.3 C.10.5.1.2).
+    Both coordinate systems have their origin 0.0 at the outer corner of the first pixel (PS3.3
+    C.10.5.1.2).
     """
     stored = int(origin.reference.Rows), int(origin.reference.Columns)
     stored_px = np.divide(stored, heatmap.placement.source_shape)
@@ -106,13 +109,13 @@ def _graphics(
 
 
 def _thinned(line: Contour) -> Contour:
-    """The line with as many points as one element can hold, closed as it was."""
-    step = -(-len(line) // _MOST_POINTS)
+    """The closed line, reduced to at most as many points as fit into one element."""
+    step = -(-len(line) // MAX_POINTS)
     return line if step == 1 else np.vstack([line[:-1:step], line[:1]])
 
 
 def _text(finding: FractureCall, line: int) -> pr.TextObject:
-    """The caption, at the top left of whatever part is displayed."""
+    """The caption, at the top left of the displayed area."""
     top = 0.01 + line * _LINE_SHARE
     return pr.TextObject(
         text_value=caption(finding),
@@ -123,10 +126,10 @@ def _text(finding: FractureCall, line: int) -> pr.TextObject:
 
 
 def _set_greys(made: Dataset, view: Dataset, header: Dataset, outcome: Outcome) -> None:
-    """Modality LUT, window and direction that the picture was judged with (:mod:`..io.grey`).
+    """Set the modality LUT, window and inversion used for judging (:mod:`..io.grey`).
 
-    A presentation state overrules the original's own: without them a viewer would show it flat,
-    and MONOCHROME1 upside down.
+    A presentation state overrides those of the original: without them a viewer would show the
+    picture with low contrast, and MONOCHROME1 inverted.
     """
     big_endian = is_big_endian(header)
     slope = header_number(view.get("RescaleSlope"))
@@ -147,9 +150,9 @@ def _set_greys(made: Dataset, view: Dataset, header: Dataset, outcome: Outcome) 
     made.PresentationLUTShape = "INVERSE" if is_inverted(view) else "IDENTITY"
 
 
-def _lut_item(found: Table) -> Dataset:
-    """A table of the original without its explanation, which is free text."""
-    table, first, bits = found
+def _lut_item(original: Table) -> Dataset:
+    """A look-up table of the original without its explanation, which is free text."""
+    table, first, bits = original
     copy = Dataset()
     descriptor = [len(table) % 2**16, first, bits]
     copy.add_new("LUTDescriptor", "SS" if first < 0 else "US", descriptor)
@@ -158,13 +161,13 @@ def _lut_item(found: Table) -> Dataset:
 
 
 def _window(view: Dataset, header: Dataset, outcome: Outcome) -> Dataset:
-    """The original's first window; the one that fills the picture where it has none."""
+    """The first window of the original; without one, a window from minimum to maximum."""
     voi = Dataset()
-    found = window(view)
-    if found is None:
+    first = window(view)
+    if first is None:
         low, high = _extremes(view, header, outcome)
-        found = (low + high) / 2 + 0.5, high - low + 1.0, "LINEAR"
-    centre, width, function = found
+        first = (low + high) / 2 + 0.5, high - low + 1.0, "LINEAR"
+    centre, width, function = first
     voi.WindowCenter, voi.WindowWidth = _decimal(centre), _decimal(width)
     if function != "LINEAR":
         voi.VOILUTFunction = function
@@ -172,7 +175,7 @@ def _window(view: Dataset, header: Dataset, outcome: Outcome) -> Dataset:
 
 
 def _extremes(view: Dataset, header: Dataset, outcome: Outcome) -> tuple[float, float]:
-    """The least and the greatest value of the frame that was judged, padding aside."""
+    """Minimum and maximum of the judged frame, without padding, after the modality LUT."""
     for index, frame in enumerate(stored_frames(header, outcome.image.name)):
         if index == (outcome.image.frame or 0):
             return modality_extremes(frame.values, view, big_endian=is_big_endian(header))

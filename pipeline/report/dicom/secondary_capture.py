@@ -9,15 +9,16 @@ from highdicom import UID
 from highdicom.sc import SCImage
 from highdicom.sr import CodedConcept
 
-from ...domain import FractureCall, Heatmap, Outcome, Rendered
+from ...domain import Heatmap, Rendered
 from ...heatmap import overlay
+from ...outcome import FractureCall, Outcome
 from ..record import caption
 from . import codes
 from .object_provenance import Kind, Run, complete, identification
 from .origin import Origin
 from .structured_report import laterality
 
-# Codes of directions: A, LPF, and those of animals; never a free text.
+# Codes of directions: A, LPF, and those for animals; excludes free text.
 _DIRECTION = re.compile(r"[A-Z]{1,4}")
 _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
@@ -33,27 +34,27 @@ def secondary_capture(
 ) -> SCImage:
     """The picture with the heatmap and the caption of one finding burned in.
 
-    *Burned In Annotation* means words that tell whose picture it is (PS3.3 C.7.6.1). The caption
-    does not: what holds for the original holds for the overlay.
+    *Burned In Annotation* means text that identifies the patient (PS3.3 C.7.6.1). The caption does
+    not, so the value of the original is copied.
 
     Args:
-        finding: With a heatmap.
-        heatmap: Its own.
+        finding: Finding with a heatmap.
+        heatmap: Heatmap of the finding.
         rendered: The picture.
-        outcome: About it.
-        origin: Of it.
-        run: That found it.
-        number: Of the overlay in its series.
+        outcome: Outcome of the picture.
+        origin: Its original.
+        run: The run.
+        number: Number of the overlay in its series.
     """
     words = caption(finding)
-    shown = overlay(rendered, heatmap, run.config.contour, run.config.opacity, words)
+    image = overlay(rendered, heatmap, run.config.contour, run.config.opacity, words)
     ids = identification(Kind.OVERLAY, origin, outcome, run, number, finding.region)
     made = SCImage(
-        pixel_array=np.asarray(shown),
+        pixel_array=np.asarray(image),
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
-        patient_orientation=("L", "F"),  # highdicom wants one; the original's word replaces it
+        patient_orientation=("L", "F"),  # required by highdicom; replaced below
         study_instance_uid=UID(origin.study),
         patient_id="",
         patient_name="",
@@ -77,7 +78,7 @@ def secondary_capture(
     if side := laterality(outcome):
         made.ImageLaterality = side
     else:
-        made.Laterality = ""  # wanted in place of it (type 2C), unknown or not
+        made.Laterality = ""  # required instead (type 2C), empty if unknown
     if (burned_in := origin.header.get("BurnedInAnnotation")) in ("YES", "NO"):
         made.BurnedInAnnotation = burned_in
     for keyword in _LOSSY:
@@ -90,7 +91,7 @@ def secondary_capture(
 
 
 def _orientation(origin: Origin) -> list[str]:
-    """Rows' and columns' directions as the original gives them, if it does."""
-    found = origin.header.get("PatientOrientation")
-    words = [str(word) for word in found] if found and not isinstance(found, str) else []
+    """The directions of rows and columns in the original; empty if missing or invalid."""
+    value = origin.header.get("PatientOrientation")
+    words = [str(word) for word in value] if value and not isinstance(value, str) else []
     return words if len(words) == 2 and all(_DIRECTION.fullmatch(w) for w in words) else []

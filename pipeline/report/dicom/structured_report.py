@@ -1,4 +1,4 @@
-"""Findings as a structured report after TID 1500 *Measurement Report* of DICOM PS3.16."""
+"""Findings as a structured report, TID 1500 *Measurement Report* of DICOM PS3.16."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.sr.codedict import codes as dicom_codes
 from pydicom.sr.coding import Code
 
-from ...domain import ANY_REGION, FractureCall, Outcome
+from ...domain import ANY_REGION
 from ...io.own_output import MAKER
+from ...outcome import FractureCall, Outcome
 from ..record import subject
 from ..summary import INTENDED_USE, MEANING
 from . import codes
@@ -21,16 +22,15 @@ def structured_report(
 ) -> sr.ComprehensiveSR:
     """The report on one picture: a measurement group for each specialist, then comments.
 
-    Whether there is a fracture is told as a qualitative evaluation (present, undetermined,
-    absent), never as a *Finding*: a reader that looks no further than the findings of a report
-    would take a denied one for one that is there. It is marked as complete, preliminary and
-    unverified.
+    The presence of a fracture is a qualitative evaluation (present, undetermined, absent), never a
+    *Finding*: software that only reads the findings of a report would take an absent fracture for a
+    present one. The report is marked as complete, preliminary and unverified.
 
     Args:
-        outcome: About the picture, with findings.
-        origin: Of the picture.
-        run: That found it.
-        number: Of the report in its series.
+        outcome: Outcome of the picture, with findings.
+        origin: Original of the picture.
+        run: The run.
+        number: Number of the report in its series.
     """
     report = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=_observer(run)),
@@ -62,7 +62,7 @@ def structured_report(
 
 
 def _observer(run: Run) -> sr.ObserverContext:
-    """The device that looked: fxpipe with these weights."""
+    """The observing device: fxpipe with these weights."""
     return sr.ObserverContext(
         observer_type=dicom_codes.DCM.Device,
         observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
@@ -78,7 +78,7 @@ def _observer(run: Run) -> sr.ObserverContext:
 def _group(
     finding: FractureCall, outcome: Outcome, origin: Origin, run: Run
 ) -> sr.MeasurementsAndQualitativeEvaluations:
-    """What one specialist says."""
+    """The measurement group of one specialist."""
     point = finding.operating_point
     frame = outcome.image.frame
     measured = [(codes.PROBABILITY, finding.probability), (codes.POSITIVE_FROM, point.threshold)]
@@ -123,7 +123,7 @@ def _group(
 
 
 def _sites(finding: FractureCall, outcome: Outcome) -> list[sr.FindingSite]:
-    """The specialist's region, or those that the router saw; the side only by the header's word."""
+    """Region of the specialist, or all recognised regions; the side only if in the header."""
     regions: tuple[str, ...] = (finding.region,)
     if finding.region == ANY_REGION:
         regions = outcome.region.fired if outcome.region else ()
@@ -132,16 +132,18 @@ def _sites(finding: FractureCall, outcome: Outcome) -> list[sr.FindingSite]:
 
 
 def laterality(outcome: Outcome) -> str | None:
-    """L, R or B by the header; None when it says none of these."""
+    """L, R or B according to the header; None without one of these values."""
     header = outcome.header or {}
-    found = header.get("ImageLaterality") or header.get("Laterality")
-    return found if found in codes.SIDES else None
+    side = header.get("ImageLaterality") or header.get("Laterality")
+    return side if side in codes.SIDES else None
 
 
 def _comments(outcome: Outcome) -> sr.ContainerContentItem:
-    """Doubts about the picture, what nobody looked at, and what all this is meant for."""
+    """Comments: quality warnings, regions without a specialist, meaning and intended use."""
     comments = [flag.reason for flag in outcome.flags]
-    comments += [f"{region}: seen, but there is no specialist" for region in outcome.unexamined]
+    comments += [
+        f"{region}: recognised, but there is no specialist" for region in outcome.unexamined
+    ]
     container = sr.ContainerContentItem(
         name=codes.EVALUATIONS, relationship_type=sr.RelationshipTypeValues.CONTAINS
     )

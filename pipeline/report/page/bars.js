@@ -1,4 +1,4 @@
-/* A probability against its limits, as a bar from 0 to 1. */
+/* A probability and its limits as a bar from 0 to 1. */
 
 const percent = (share) => `${(100 * share).toFixed(2)}%`;
 const three = (number) => number.toFixed(3);

@@ -1,6 +1,6 @@
-/* Heatmaps: a few cells, made smooth and coloured, and laid over what the network has seen. */
+/* Heatmaps: interpolated, coloured cells, drawn over the part of the picture that was examined. */
 
-const FINER = 16; // so fine that paper shows no steps either
+const FINER = 16; // fine enough that steps are not visible on paper
 
 function bytes(base64) {
   return Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
@@ -16,7 +16,7 @@ function cubic(t) {
   ];
 }
 
-/** Rows of numbers, each row FINER times as long, and the result turned on its side. */
+/** Rows of numbers, each interpolated to FINER times its length; the result is transposed. */
 function stretchedAndTurned(rows) {
   const count = rows[0].length;
   const columns = Array.from({ length: count * FINER }, () => new Float32Array(rows.length));

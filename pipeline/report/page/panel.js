@@ -1,11 +1,11 @@
-/* What is known about an opened picture, in words and bars. */
+/* The panel of an opened picture: findings and facts as text and bars. */
 
 const IDENTITY_WORDS = {
   PatientID: "Patient ID", PatientName: "Patient", AccessionNumber: "Accession number",
   StudyInstanceUID: "Study UID", SeriesInstanceUID: "Series UID", SOPInstanceUID: "Instance UID",
 };
 
-/** Share of a map's evidence off the limb from which on a reader is told of it. */
+/** Share of a map's evidence outside the limb from which the panel mentions it. */
 const MUCH_HIDDEN = 0.25;
 
 function panelOf(row, facts) {
@@ -48,10 +48,10 @@ function typesText(types) {
 function layerChoice(finding, number, facts) {
   if (!finding.layer) {
     const why = {
-      none: "no heatmaps were asked for",
+      none: "heatmaps were not requested",
       positive: finding.verdict === "negative"
-        ? "drawn for positive and uncertain findings only" : "this network gives none",
-      all: "this network gives none",
+        ? "drawn only for positive and uncertain findings" : "this network has none",
+      all: "this network has none",
     }[facts.heatmaps];
     return element("p", { className: "quiet" }, `No heatmap: ${why}.`);
   }
@@ -59,20 +59,20 @@ function layerChoice(finding, number, facts) {
     class: `sample contour-${number}`, viewBox: "0 0 36 6", "aria-hidden": "true",
   }, drawn("path", { d: "M0 3H36" }));
   const hidden = finding.layer.hidden >= MUCH_HIDDEN
-    ? ` ${Math.round(100 * finding.layer.hidden)} % of what speaks for the finding lies off the ` +
-      "limb and is not shown: trust the answer less." : "";
+    ? ` ${Math.round(100 * finding.layer.hidden)} % of the evidence for the finding is outside ` +
+      "the limb and is not shown: trust the answer less." : "";
   return element("label", { className: "tick screen" },
     element("input", { type: "checkbox", checked: number === 0, "data-layer": number }),
     " Show where ", sample,
     element("small", {}, (finding.layer.contour
       ? `Brightest: the strongest place; line: ${Math.round(100 * facts.contour)} % of it.`
-      : "No line: nothing in the limb speaks for the finding.") + hidden));
+      : "No line: there is no evidence for the finding in the limb.") + hidden));
 }
 
 function flagCard(flags) {
   const list = element("dl", { className: "flags" }, ...flags.flatMap((flag) =>
     [element("dt", {}, flag.reason), element("dd", {}, element("code", {}, flag.name))]));
-  return card("Doubts about the picture", list);
+  return card("Quality warnings", list);
 }
 
 function regionCard(regions) {
@@ -92,9 +92,9 @@ function factCard(row) {
   facts.push(...Object.entries(row.header));
   facts.push(["SHA-256", record.sha256], ["Time", `${Math.round(record.elapsed_ms)} ms`]);
   const networks = Object.entries(record.bundle_digests);
-  const spoke = element("details", {},
-    element("summary", {}, "Networks that spoke"), factList(networks));
-  return card("File", factList(facts), networks.length ? spoke : null);
+  const digests = element("details", {},
+    element("summary", {}, "Networks that took part"), factList(networks));
+  return card("File", factList(facts), networks.length ? digests : null);
 }
 
 function factList(facts) {

@@ -1,6 +1,6 @@
 "use strict";
 
-/* The blocks that the run wrote: read once, the pictures only when they are looked at. */
+/* The blocks that the run wrote: read once, the pictures only when they are shown. */
 
 function readBlock(id) {
   const block = document.getElementById(id);
@@ -32,7 +32,7 @@ function nameOf(row) {
   return row.record.path + (frame === undefined ? "" : ` (frame ${frame})`);
 }
 
-/** The regions that a row is found under. */
+/** The regions of a row for the region filter. */
 function regionsOf(row) {
   const fired = row.record.regions ? row.record.regions.split(";") : [];
   return [...new Set([...fired, ...row.findings.map((finding) => finding.region)])];
@@ -43,7 +43,7 @@ const jpeg = (base64) => "data:image/jpeg;base64," + base64;
 const viewOf = (row) =>
   row.block && row.block.classList.contains("view") ? jpeg(row.block.textContent) : null;
 
-/** An element with properties; what stands in it is always text or other elements. */
+/** An element with properties; its content is always text or other elements, never HTML. */
 function element(name, properties = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
@@ -63,7 +63,7 @@ function drawn(name, attributes = {}, ...children) {
   return made;
 }
 
-/** A verdict as shape, colour and word. */
+/** A verdict as an icon, a colour and a word. */
 function badge(answer) {
   const icon = drawn("svg", { class: "icon", "aria-hidden": "true" },
     drawn("use", { href: `#icon-${answer}` }));

@@ -1,11 +1,11 @@
-/* The page: built once all blocks that there are have been read. */
+/* Builds the page after all blocks have been read. */
 
 function start() {
   const facts = readBlock("facts");
   const { rows, broken } = readRows(facts.urgency);
   const end = readEnd(rows.length, broken);
   if (end) document.getElementById("finished").textContent = `${end.finished}, ${end.count} inputs`;
-  tellUnjudged(rows);
+  showUnjudged(rows);
   const neighbour = {
     at: (row, step) => list.shown[list.shown.indexOf(row) + step],
     words: (row) => `${list.shown.indexOf(row) + 1} of ${list.shown.length}`,
@@ -18,7 +18,7 @@ function start() {
   document.documentElement.dataset.ready = String(Math.round(performance.now()));
 }
 
-/** The last block of a run; without it a line at the top says that the page is not whole. */
+/** The last block of a run; without it, a line at the top states that the page is incomplete. */
 function readEnd(count, broken) {
   const end = readBlock("end");
   const state = document.getElementById("state");
@@ -31,13 +31,13 @@ function readEnd(count, broken) {
   return end;
 }
 
-/** What got no verdict stands at the end of the list, where it must not be forgotten. */
-function tellUnjudged(rows) {
+/** Show the number of inputs without a verdict at the top, since they are at the end of the list. */
+function showUnjudged(rows) {
   const count = rows.filter((row) => row.findings.length === 0).length;
   if (count === 0) return;
   const line = document.getElementById("unjudged");
-  line.textContent = `${count} of ${rows.length} inputs got no verdict, for the reasons at the end ` +
-    "of the list: nothing is said about them.";
+  line.textContent = `${count} of ${rows.length} inputs got no verdict. They are at the end of the ` +
+    "list, with the reasons.";
   line.hidden = false;
 }
 

@@ -1,4 +1,4 @@
-/* One picture, opened: layers, grey values, size, and everything that is known about it. */
+/* The view of one picture: layers, grey values, size, and the panel with its facts. */
 
 const MOST_ZOOM = 16;
 
@@ -69,7 +69,7 @@ class Viewer {
     });
   }
 
-  /** Size and grey values as they were; what of the heatmap is shown stays as it is. */
+  /** Reset size and grey values; the choice of heatmaps does not change. */
   reset() {
     const { brightness, contrast, invert } = this.tools.elements;
     brightness.value = 0;
@@ -81,7 +81,7 @@ class Viewer {
     this.place();
   }
 
-  /** Bring layers and grey values to what the controls say. */
+  /** Apply the controls to layers and grey values. */
   apply() {
     const { colours, opacity, contour, brightness, contrast, invert } = this.tools.elements;
     for (const { number, canvas, line } of this.layers) {
@@ -96,7 +96,7 @@ class Viewer {
     let slope = 1 / width;
     let intercept = 0.5 - centre / width;
     if (invert.checked) {
-      // Not to full white: the background of an inverted picture fills the screen.
+      // At most 85 % white: the background of an inverted picture fills the screen.
       [slope, intercept] = [-0.85 * slope, 0.85 * (1 - intercept)];
     }
     for (const channel of document.querySelectorAll("#window feComponentTransfer > *")) {
@@ -106,7 +106,7 @@ class Viewer {
     this.picture.classList.toggle("windowed", slope !== 1 || intercept !== 0);
   }
 
-  /** Lay the film where zoom and offset say. */
+  /** Position the picture according to zoom and offset. */
   place() {
     if (this.film.hidden || !this.dialog.open) return;
     const { clientWidth, clientHeight } = this.stage;
@@ -126,7 +126,7 @@ class Viewer {
     document.getElementById("zoom").textContent = `${Math.round(100 * this.zoom)} %`;
   }
 
-  /** Zoom by a factor around a point that is given from the middle of the stage, in px. */
+  /** Zoom by a factor around a point, given in px from the middle of the stage. */
   magnify(factor, x = 0, y = 0) {
     const zoom = Math.min(Math.max(this.zoom * factor, 1), MOST_ZOOM);
     const ratio = zoom / this.zoom;

@@ -1,4 +1,4 @@
-/* The worklist: one table row for each input, filters, and the way through it by keyboard. */
+/* The worklist: one table row for each input, filters, and keyboard navigation. */
 
 const WORKLIST_COLUMNS = 5;
 
@@ -22,7 +22,7 @@ class Worklist {
     addEventListener("beforeprint", () => this.shown.forEach(showThumb));
   }
 
-  /** Put the rows that pass the filters into the table, in groups where that is asked for. */
+  /** Show the rows that match the filters, grouped by study if selected. */
   arrange() {
     const { region, text, study } = this.form.elements;
     const answers = new Set(
@@ -47,7 +47,7 @@ class Worklist {
     row.line.querySelector(".open").focus();
   }
 
-  /** Groups in the order of their gravest row; a row without a study stands alone, at its place. */
+  /** Groups in the order of their most severe row; a row without a study is a group by itself. */
   #byStudy(rows) {
     const groups = new Map();
     for (const row of rows) {
@@ -84,7 +84,7 @@ class Worklist {
     const chance = lead ? [findingBar(lead), element("b", {}, three(lead.probability)),
       element("small", {}, `positive from ${three(lead.threshold)}`)] : [];
     const cell = (className, ...parts) => element("td", { className, role: "cell" }, ...parts);
-    // Roles again, because the screen's grid takes those of a table away in some browsers.
+    // Explicit roles, because in some browsers display: grid removes those of a table.
     const line = element("tr", { className: row.answer, role: "row" },
       cell("thumb", frame), cell("answer", badge(row.answer)), cell("chance", ...chance),
       element("th", { scope: "row", className: "name", role: "rowheader" }, open),

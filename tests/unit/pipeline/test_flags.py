@@ -1,4 +1,4 @@
-"""Every doubt is raised where it belongs, and not on ordinary radiographs."""
+"""Flags: each is raised for its fault, and none on ordinary radiographs."""
 
 from pathlib import Path
 
@@ -27,12 +27,12 @@ def names(pixels: np.ndarray) -> set[str]:
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_an_ordinary_radiograph_has_no_flag(name):
+def test_ordinary_radiograph_has_no_flag(name):
     assert names(sample(name)) == set()
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_black_and_white_exchanged(name):
+def test_inverted_radiograph(name):
     assert "inverted" in names(1.0 - sample(name))
 
 
@@ -44,7 +44,7 @@ def test_too_few_pixels(name):
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_a_small_field_on_a_large_black_plate(name):
+def test_small_field_on_a_large_black_plate(name):
     pixels = sample(name)
     height, width = pixels.shape
     plate = np.zeros((3 * height, 3 * width), np.float32)
@@ -54,18 +54,18 @@ def test_a_small_field_on_a_large_black_plate(name):
 
 @pytest.mark.parametrize("level", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("noise", [0.0, 0.05, 0.2])
-def test_nothing_but_noise_is_blank(level, noise):
+def test_noise_without_a_picture_is_blank(level, noise):
     grey = np.random.default_rng(0).normal(level, noise, (500, 400))
     assert names(np.clip(grey, 0.0, 1.0)) == {"blank"}
 
 
 @pytest.mark.parametrize("name", DIVIDED)
 @pytest.mark.parametrize("turns", [0, 1])
-def test_several_exposures_beside_or_above_each_other(name, turns):
+def test_several_exposures_side_by_side_or_stacked(name, turns):
     assert names(np.rot90(sample(name), turns)) == {"several-exposures"}
 
 
-def test_two_exposures_put_beside_each_other():
+def test_two_pictures_joined_side_by_side():
     left, right = sample("IMG0001360"), sample("IMG0001938")
     height = min(len(left), len(right))
     gap = np.zeros((height, 6), np.float32)
@@ -73,7 +73,7 @@ def test_two_exposures_put_beside_each_other():
     assert names(both) == {"several-exposures"}
 
 
-def test_a_reason_tells_what_was_found_and_what_was_wanted():
+def test_reason_gives_the_actual_and_the_expected_value():
     (flag,) = quality(np.asarray(Image.fromarray(sample("IMG0000049")).resize((100, 120))))
     assert flag.name == "too-small"
     assert flag.reason == (
@@ -82,13 +82,13 @@ def test_a_reason_tells_what_was_found_and_what_was_wanted():
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**32 - 1), st.booleans())
-def test_any_picture_can_be_looked_at(height, width, seed, flat):
+def test_quality_accepts_any_picture(height, width, seed, flat):
     pixels = np.random.default_rng(seed).random((height, width), np.float32)
     assert names(pixels.round() * 0 if flat else pixels) <= set(NAMES)
 
 
 @pytest.mark.parametrize(
-    ("said", "fired", "differs"),
+    ("part", "fired", "differs"),
     [
         ("HAND", ("hand",), False),
         ("WRIST", ("hand",), False),
@@ -110,22 +110,22 @@ def test_any_picture_can_be_looked_at(height, width, seed, flat):
         ("HAND", None, False),
     ],
 )
-def test_the_header_against_the_router(said, fired, differs):
-    flags = reconcile({"BodyPartExamined": said} if said else {}, fired)
+def test_header_is_compared_with_the_router(part, fired, differs):
+    flags = reconcile({"BodyPartExamined": part} if part else {}, fired)
     assert [flag.name for flag in flags] == ["body-part-differs"] * differs
-    assert all(said in flag.reason for flag in flags)
+    assert all(part in flag.reason for flag in flags)
 
 
-def test_without_a_header_there_is_nothing_to_reconcile():
+def test_no_flag_without_a_header():
     assert reconcile(None, ("hand",)) == ()
 
 
-def test_every_region_has_a_word_of_its_own():
+def test_every_region_has_a_header_term():
     for region in REGIONS:
         assert BODY_PARTS[region.upper()] == ((region,), ())
 
 
-def test_every_word_of_the_tables_passes_from_the_header():
+def test_every_term_of_the_tables_is_read_from_the_header():
     assert set(BODY_PARTS) <= WORDS["BodyPartExamined"]
     assert set(VIEWS) <= WORDS["ViewPosition"]
     assert known("BodyPartExamined", "Thoracic Spine") == "THORACIC SPINE"
@@ -146,10 +146,10 @@ def test_every_word_of_the_tables_passes_from_the_header():
         ("QXYZ", "AXIAL", set(), set(), False),
     ],
 )
-def test_what_a_header_names(part, view, named, regions, elsewhere):
-    found = body_part({"BodyPartExamined": part, "ViewPosition": view})
-    assert (found.named, found.regions, found.elsewhere) == (named, regions, elsewhere)
-    assert bool(found.said) == bool(regions or elsewhere)
+def test_body_part_of_a_header(part, view, named, regions, elsewhere):
+    actual = body_part({"BodyPartExamined": part, "ViewPosition": view})
+    assert (actual.named, actual.regions, actual.elsewhere) == (named, regions, elsewhere)
+    assert bool(actual.said) == bool(regions or elsewhere)
 
 
 @pytest.mark.parametrize(
@@ -162,19 +162,19 @@ def test_what_a_header_names(part, view, named, regions, elsewhere):
         ("HAND SHOULDER", {"hand"}, {"hand"}, True),
     ],
 )
-def test_a_region_that_the_router_does_not_know_lies_elsewhere(part, named, regions, elsewhere):
-    found = body_part({"BodyPartExamined": part}, ("elbow", "hand"))
-    assert (found.named, found.regions, found.elsewhere) == (named, regions, elsewhere)
+def test_region_unknown_to_the_router_is_elsewhere(part, named, regions, elsewhere):
+    actual = body_part({"BodyPartExamined": part}, ("elbow", "hand"))
+    assert (actual.named, actual.regions, actual.elsewhere) == (named, regions, elsewhere)
 
 
-def test_a_header_with_a_region_that_the_router_does_not_know_agrees_with_a_refusal():
-    said = {"BodyPartExamined": "SHOULDER"}
-    assert reconcile(said, (), ("elbow", "hand")) == ()
-    assert [flag.name for flag in reconcile(said, (), REGIONS)] == ["body-part-differs"]
+def test_header_with_a_region_unknown_to_the_router_matches_a_refusal():
+    header = {"BodyPartExamined": "SHOULDER"}
+    assert reconcile(header, (), ("elbow", "hand")) == ()
+    assert [flag.name for flag in reconcile(header, (), REGIONS)] == ["body-part-differs"]
 
 
-def test_the_words_stand_as_the_header_has_them():
-    said = {"BodyPartExamined": "LEFT_FOOT", "ViewPosition": "MORTISE"}
-    assert body_part(said).said == "LEFT_FOOT, MORTISE"
-    (flag,) = reconcile(said, ("hand",))
+def test_terms_are_quoted_as_in_the_header():
+    header = {"BodyPartExamined": "LEFT_FOOT", "ViewPosition": "MORTISE"}
+    assert body_part(header).said == "LEFT_FOOT, MORTISE"
+    (flag,) = reconcile(header, ("hand",))
     assert flag.reason.endswith("another body part: LEFT_FOOT, MORTISE, found hand")

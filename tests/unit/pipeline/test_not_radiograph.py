@@ -1,4 +1,4 @@
-"""What shows a radiograph and is none is told, whichever way it was made; radiographs are not."""
+"""Detection of photographs, scans and screenshots of radiographs."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def sample(name: str) -> np.ndarray:
 
 
 def flags(image: Image.Image | np.ndarray, file_format: str = "JPEG", **options: object):
-    """Name and reason of the flags of a picture that went through a file."""
+    """Flags of a picture after it was saved and read again: reason by name."""
     file = BytesIO()
-    shown = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    shown.save(file, file_format, **options)
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    picture.save(file, file_format, **options)
     (read,) = decode(file.getvalue(), Path("x"), "")
     return {flag.name: flag.reason for flag in quality(read.pixels, read.colour)}
 
 
 @pytest.mark.parametrize("path", sorted(SAMPLES.glob("IMG*.jpg")), ids=lambda path: path.stem)
-def test_a_radiograph_is_one(path):
+def test_radiograph_is_not_flagged(path):
     if path.stem == "IMG0004119":
         pytest.skip("this sample is truncated on purpose")
     picture = np.asarray(Image.open(path).convert("L"))
-    for shown in (picture, np.repeat(picture[..., None], 3, 2)):  # grey in colour is grey
-        assert not {"not-a-radiograph", "grey-block"} & set(flags(shown))
+    for pixels in (picture, np.repeat(picture[..., None], 3, 2)):  # grey, and RGB of equal channels
+        assert not {"not-a-radiograph", "grey-block"} & set(flags(pixels))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -55,17 +55,17 @@ def test_a_radiograph_is_one(path):
         (lambda picture: screenshot(picture, dark=False), "frames of windows"),
     ],
 )
-def test_what_was_photographed_scanned_or_copied_from_a_screen(
+def test_photograph_scan_and_screenshot_are_flagged(
     name: str, made: Callable[[np.ndarray], Image.Image], sign: str
 ):
     image = made(sample(name))
-    found = flags(image, quality=85)
-    assert sign in found["not-a-radiograph"]
-    if sign != "colour":  # nothing but the colour of a sheet or a light box gives it away
+    reasons = flags(image, quality=85)
+    assert sign in reasons["not-a-radiograph"]
+    if sign != "colour":  # film and print are recognised by colour only
         assert sign in flags(image.convert("L"), quality=85)["not-a-radiograph"]
 
 
-def test_a_screenshot_may_be_of_a_viewer_with_a_bar_at_the_top_only():
+def test_screenshot_of_a_viewer_with_bars_at_the_top_only():
     picture = np.zeros((700, 900), np.uint8)
     hand = sample("IMG0000049")
     picture[200:600, 250:650] = hand[:400, :400]
@@ -74,7 +74,7 @@ def test_a_screenshot_may_be_of_a_viewer_with_a_bar_at_the_top_only():
     assert "frames" in flags(picture)["not-a-radiograph"]
 
 
-def test_a_photograph_that_came_as_a_secondary_capture():
+def test_photograph_in_a_secondary_capture():
     photo = photographed_film(sample("IMG0000049"))
     content = dicom_file(dicom(np.asarray(photo), Modality="OT"))
     (read,) = decode(content, Path("x.dcm"), "")
@@ -85,26 +85,26 @@ def test_a_photograph_that_came_as_a_secondary_capture():
     assert read.colour == 0.0
 
 
-def test_names_of_part_and_side_are_no_page_of_text():
+def test_labels_of_part_and_side_do_not_count_as_text():
     assert "not-a-radiograph" not in flags(sample("IMG0000844"))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.04, 0.06, 0.2, 0.6])
 @pytest.mark.parametrize("level", [100, 128, 200])
-def test_a_part_that_is_one_grey_is_told(share, level):
+def test_constant_grey_part_is_flagged(share, level):
     picture = sample("IMG0000511").copy()
     rows = round(share * len(picture))
     if rows:
         picture[-rows:] = level
-    found = flags(picture, "PNG")
-    assert ("grey-block" in found) == (share > MOST_GREY)
+    reasons = flags(picture, "PNG")
+    assert ("grey-block" in reasons) == (share > MOST_GREY)
     if share > MOST_GREY:
-        told = constant(picture.astype(np.float32) / 255)
-        assert told == pytest.approx(share, abs=0.02)
-        assert f"{told:.0%} of it is one constant grey" in found["grey-block"]
+        constant_share = constant(picture.astype(np.float32) / 255)
+        assert constant_share == pytest.approx(share, abs=0.02)
+        assert f"{constant_share:.0%} of it is one constant grey" in reasons["grey-block"]
 
 
-def test_constant_air_and_constant_white_are_no_damage():
+def test_constant_air_and_constant_white_are_not_flagged():
     picture = np.full((400, 400), 40, np.uint8)
     picture[:60] = 231
     picture[100:300, 150:250] = np.random.default_rng(0).integers(60, 200, (200, 100))
@@ -112,7 +112,7 @@ def test_constant_air_and_constant_white_are_no_damage():
 
 
 @pytest.mark.parametrize("size", [(600, 600), (1200, 800), (500, 373)])
-def test_a_constant_part_has_no_beat(size):
+def test_constant_part_has_no_beat(size):
     picture = np.full(size, 140, np.uint8)
     picture[: size[0] // 3] = np.random.default_rng(0).integers(0, 256, (size[0] // 3, size[1]))
     with warnings.catch_warnings(action="error"):

@@ -1,4 +1,4 @@
-"""The bar on a terminal: how much, how fast, how long."""
+"""The progress bar on a terminal, and log messages."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ def terminal(monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
 
 
-def shown(text: str) -> str:
+def without_escapes(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
-def test_the_bar_counts_in_the_units_that_it_is_told(terminal, capsys):
+def test_bar_shows_count_and_speed(terminal, capsys):
     with on_stderr(None, False, "batches") as progress:
         progress.expect("epoch 2 of 3, cpu: pictures", 240, 80, 16)
         for _ in range(5):
             progress.advance()
-    text = shown(capsys.readouterr().err)
+    text = without_escapes(capsys.readouterr().err)
     assert "epoch 2 of 3, cpu: pictures" in text
     assert "160/240" in text
     assert re.search(r"\d+\.\d/s", text)
 
 
-def test_nothing_is_shown_where_nobody_sees_it(capsys):
+def test_no_bar_without_a_terminal(capsys):
     with on_stderr(3, False) as progress:
         progress.expect("pictures", 3, 0, 1)
         progress.advance()
@@ -41,11 +41,11 @@ def test_nothing_is_shown_where_nobody_sees_it(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_notes_have_no_word_in_front_and_warnings_do(capsys):
+def test_warnings_have_a_prefix_and_notes_have_none(capsys):
     logger = logging.getLogger("stages.test")
     logging_setup.configure(logging.INFO)
     logger.info("a note")
-    logger.warning("mind")
+    logger.warning("a warning")
     logging_setup.configure(logging.WARNING)
     logger.info("not shown")
-    assert capsys.readouterr().err == "a note\nwarning: mind\n"
+    assert capsys.readouterr().err == "a note\nwarning: a warning\n"

@@ -1,4 +1,4 @@
-"""Sources that are submitted one by one: answers at once, bounds, errors, and the end."""
+"""Submitted sources: results, limits, errors, cancellation and closing."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ LIMITS = Limits(readers=3, lanes=2, batch=4, files=6, items=8)
 
 
 def split(text: str) -> Iterator[str | Result[str]]:
-    """Letters have to be judged; any other character is a result already."""
+    """Letters must be judged; any other character is already a result."""
     return (c if c.isalpha() else Result(c) for c in text)
 
 
-def louder(items: Sequence[str]) -> list[str]:
+def upper(items: Sequence[str]) -> list[str]:
     return [item.upper() for item in items]
 
 
-def opened(read=split, judge=louder, limits=LIMITS, max_bytes=10**6, **changes):
+def submissions_for(read=split, judge=upper, limits=LIMITS, max_bytes=10**6, **changes):
     return Submissions(read, judge, limits, len, max_bytes, **changes)
 
 
 class Gate:
-    """A reader that waits before sources that begin with ``slow``, until it is opened."""
+    """A reader that blocks on sources that begin with ``slow`` until it is opened."""
 
     def __init__(self) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()
@@ -59,33 +59,33 @@ def threads() -> list[str]:
         files=st.integers(1, 7), items=st.integers(1, 9),
     ),
 )  # fmt: skip
-def test_every_source_has_its_own_results_in_their_order(sources, bounds):
-    submissions = opened(limits=bounds, max_bytes=5)
+def test_each_source_gets_its_results_in_order(sources, bounds):
+    submissions = submissions_for(limits=bounds, max_bytes=5)
     futures = [submissions.submit(text) for text in sources]
     assert ["".join(future.result(30.0)) for future in futures] == [s.upper() for s in sources]
     submissions.close()
     assert not threads()
 
 
-def test_each_of_an_endless_number_has_its_answer_before_the_next_one_comes():
-    submissions = opened()
+def test_result_arrives_before_the_next_source():
+    submissions = submissions_for()
     for number in range(50):
         assert submissions.submit("a" * (number % 3)).result(30.0) == ["A"] * (number % 3)
     submissions.close()
 
 
-def test_many_threads_get_their_own_answers():
-    submissions = opened()
+def test_results_of_many_threads_are_not_mixed():
+    submissions = submissions_for()
     texts = [f"{'ab-'[i % 3] * (i % 7)}" for i in range(200)]
     with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(lambda text: submissions.submit(text).result(30.0), texts))
-    assert ["".join(answer) for answer in found] == [text.upper() for text in texts]
+        results = list(pool.map(lambda text: submissions.submit(text).result(30.0), texts))
+    assert ["".join(result) for result in results] == [text.upper() for text in texts]
     submissions.close()
 
 
-def test_an_answer_waits_for_no_other():
+def test_result_does_not_wait_for_another_source():
     gate = Gate()
-    submissions = opened(gate)
+    submissions = submissions_for(gate)
     slow, quick = submissions.submit("slow"), submissions.submit("quick")
     assert next(as_completed([slow, quick], 30.0)) is quick
     assert not slow.done()
@@ -98,12 +98,12 @@ def test_an_answer_waits_for_no_other():
     ("bounds", "max_bytes"),
     [
         (Limits(readers=1, lanes=1, batch=1, files=2, items=1), 1000),
-        (LIMITS, 5),  # as many bytes as the first has, and one source more
+        (LIMITS, 5),  # the bytes of the first source and one more source
     ],
 )
-def test_a_caller_waits_while_too_much_is_in_flight(bounds, max_bytes):
+def test_caller_waits_while_the_limits_are_reached(bounds, max_bytes):
     gate = Gate()
-    submissions = opened(gate, limits=bounds, max_bytes=max_bytes)
+    submissions = submissions_for(gate, limits=bounds, max_bytes=max_bytes)
     first = submissions.submit("slow")
     second = submissions.submit("slow again")
     started = time.perf_counter()
@@ -124,14 +124,14 @@ def test_a_caller_waits_while_too_much_is_in_flight(bounds, max_bytes):
     submissions.close()
 
 
-def test_a_source_larger_than_all_there_may_be_is_accepted_alone():
-    submissions = opened(max_bytes=3)
+def test_source_above_the_byte_limit_is_accepted_alone():
+    submissions = submissions_for(max_bytes=3)
     assert submissions.submit("abcdef").result(30.0) == [*"ABCDEF"]
     submissions.close()
 
 
 @pytest.mark.parametrize("where", ["read", "judge"])
-def test_an_error_is_that_of_its_own_source(where):
+def test_error_affects_only_its_source(where):
     def read(text: str) -> Iterator[str]:
         yield from text[:2]
         if where == "read" and text == "bad":
@@ -141,10 +141,10 @@ def test_an_error_is_that_of_its_own_source(where):
     def judge(items: Sequence[str]) -> list[str]:
         if where == "judge" and "d" in items:
             raise ValueError("of the lane")
-        return louder(items)
+        return upper(items)
 
-    one_by_one = Limits(readers=1, lanes=1, batch=1, files=3, items=3)
-    submissions = opened(read, judge, one_by_one)
+    single = Limits(readers=1, lanes=1, batch=1, files=3, items=3)
+    submissions = submissions_for(read, judge, single)
     futures = [submissions.submit(text) for text in ("good"[:3], "bad", "goo")]
     assert [futures[0].result(30.0), futures[2].result(30.0)] == [[*"GOO"], [*"GOO"]]
     with pytest.raises(ValueError, match="of the"):
@@ -152,19 +152,19 @@ def test_an_error_is_that_of_its_own_source(where):
     submissions.close()
 
 
-def test_a_lane_that_loses_an_item_is_an_error_and_no_endless_wait():
-    submissions = opened(judge=lambda items: [])
+def test_missing_result_of_a_lane_is_an_error():
+    submissions = submissions_for(judge=lambda items: [])
     with pytest.raises(RuntimeError, match="0 results for 1 items"):
         submissions.submit("a").result(30.0)
     submissions.close()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_no_future_is_left_when_all_ends():
+def test_futures_get_an_error_if_a_reader_thread_ends():
     def read(text: str) -> Iterator[str]:
         raise SystemExit
 
-    submissions = opened(read)
+    submissions = submissions_for(read)
     with pytest.raises(RuntimeError, match="the engine ended"):
         submissions.submit("a").result(30.0)
     with pytest.raises(RuntimeError, match="after the end"):
@@ -172,9 +172,11 @@ def test_no_future_is_left_when_all_ends():
     submissions.close()
 
 
-def test_a_source_that_was_cancelled_in_time_is_not_read():
+def test_cancelled_source_is_not_read():
     gate = Gate()
-    submissions = opened(gate, limits=Limits(readers=1, lanes=1, batch=1, files=2, items=1))
+    submissions = submissions_for(
+        gate, limits=Limits(readers=1, lanes=1, batch=1, files=2, items=1)
+    )
     slow = submissions.submit("slow")
     assert gate.reached.wait(30.0)
     cancelled = submissions.submit("never")
@@ -182,14 +184,16 @@ def test_a_source_that_was_cancelled_in_time_is_not_read():
     assert not slow.cancel()
     gate.opened.set()
     assert slow.result(30.0) == [*"SLOW"]
-    assert submissions.submit("next").result(30.0) == [*"NEXT"]  # its place is free again
+    assert submissions.submit("next").result(30.0) == [
+        *"NEXT"
+    ]  # the cancelled source counts no longer
     submissions.close()
     assert gate.read == ["slow", "next"]
 
 
-def test_the_end_waits_for_what_was_submitted():
+def test_close_waits_for_submitted_sources():
     gate = Gate()
-    submissions = opened(gate)
+    submissions = submissions_for(gate)
     futures = [submissions.submit(text) for text in ("slow", "quick")]
     with ThreadPoolExecutor(1) as pool:
         closing = pool.submit(submissions.close)
@@ -205,10 +209,10 @@ def test_the_end_waits_for_what_was_submitted():
     assert not threads()
 
 
-def test_what_is_abandoned_has_an_error_and_no_answer():
+def test_close_without_waiting_cancels_the_futures():
     gate = Gate()
-    one_by_one = Limits(readers=1, lanes=1, batch=1, files=3, items=1)
-    submissions = opened(gate, limits=one_by_one, give_up=gate.opened.set)
+    single = Limits(readers=1, lanes=1, batch=1, files=3, items=1)
+    submissions = submissions_for(gate, limits=single, give_up=gate.opened.set)
     slow, later = submissions.submit("slow"), submissions.submit("later")
     assert gate.reached.wait(30.0)
     submissions.close(wait=False)
@@ -219,7 +223,7 @@ def test_what_is_abandoned_has_an_error_and_no_answer():
     assert not threads()
 
 
-def test_closing_what_was_never_used_starts_nothing():
-    submissions = opened()
+def test_close_without_submissions_starts_no_thread():
+    submissions = submissions_for()
     submissions.close()
     assert not threads()

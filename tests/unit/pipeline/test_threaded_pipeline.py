@@ -1,4 +1,4 @@
-"""Sources through readers and lanes: order, bounds, and ends."""
+"""Readers and lanes on threads: order, limits, errors and closing."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ LIMITS = Limits(readers=3, lanes=2, batch=4, files=6, items=8)
 
 
 def split(text: str) -> Iterator[str | Result[str]]:
-    """Letters have to be judged; what is no letter is a result already."""
+    """Letters must be judged; any other character is already a result."""
     return (c if c.isalpha() else Result(c) for c in text)
 
 
-def louder(items: list[str]) -> list[str]:
+def upper(items: list[str]) -> list[str]:
     return [item.upper() for item in items]
 
 
@@ -35,22 +35,22 @@ limits = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text("abc-", max_size=12), max_size=20), limits)
-def test_every_item_has_one_result_in_its_place(sources, bounds):
-    assert "".join(Flow(split, louder, bounds).results(sources)) == "".join(sources).upper()
-    loose = Flow(split, louder, bounds, ordered=False).results(sources)
-    assert sorted(loose) == sorted("".join(sources).upper())
+def test_each_item_has_one_result_in_order(sources, bounds):
+    assert "".join(Flow(split, upper, bounds).results(sources)) == "".join(sources).upper()
+    unordered = Flow(split, upper, bounds, ordered=False).results(sources)
+    assert sorted(unordered) == sorted("".join(sources).upper())
 
 
-def test_no_more_is_in_flight_than_may_be():
-    lock, under_way, most = threading.Lock(), 0, 0
+def test_number_of_items_in_flight_is_limited():
+    lock, in_flight, largest = threading.Lock(), 0, 0
     taken = 0
 
     def read(source: int) -> Iterator[int]:
-        nonlocal under_way, most
+        nonlocal in_flight, largest
         for item in range(50):
             with lock:
-                under_way += 1
-                most = max(most, under_way)
+                in_flight += 1
+                largest = max(largest, in_flight)
             yield item
 
     def endless() -> Iterator[int]:
@@ -63,10 +63,10 @@ def test_no_more_is_in_flight_than_may_be():
     for _ in range(120):
         next(results)
         with lock:
-            under_way -= 1
+            in_flight -= 1
     time.sleep(0.2)
-    # Twice the items (those of the next file count apart), and one in the hands of each reader.
-    assert most <= 2 * LIMITS.items + LIMITS.readers + 1
+    # Twice the items (those of the next file are counted separately), and one in each reader.
+    assert largest <= 2 * LIMITS.items + LIMITS.readers + 1
     assert taken <= 3 + LIMITS.files
     results.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("fxpipe-")]
@@ -74,14 +74,14 @@ def test_no_more_is_in_flight_than_may_be():
 
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("where", ["read", "judge"])
-def test_an_error_is_raised_where_the_caller_waits_and_readers_are_told(where, ordered):
-    told = threading.Event()
+def test_error_is_raised_to_the_caller_and_give_up_is_called(where, ordered):
+    gave_up = threading.Event()
 
     def read(text: str) -> Iterator[str]:
         if text == "bad" and where == "read":
             raise ValueError("of the reader")
         if text == "stuck":
-            assert told.wait(30.0)
+            assert gave_up.wait(30.0)
         yield text
 
     def judge(items: list[str]) -> list[str]:
@@ -89,25 +89,25 @@ def test_an_error_is_raised_where_the_caller_waits_and_readers_are_told(where, o
             raise ValueError("of the lane")
         return items
 
-    flow = Flow(read, judge, LIMITS, ordered=ordered, give_up=told.set)
+    flow = Flow(read, judge, LIMITS, ordered=ordered, give_up=gave_up.set)
     with pytest.raises(ValueError, match="of the"):
         list(flow.results(["good", "bad", "stuck"]))
-    assert told.is_set()
+    assert gave_up.is_set()
 
 
-def test_a_lane_that_loses_an_item_is_an_error_and_no_endless_wait():
+def test_missing_result_of_a_lane_is_an_error():
     with pytest.raises(RuntimeError, match="0 results for"):
         list(Flow(split, lambda items: [], LIMITS).results(["ab"]))
 
 
-def test_a_source_that_never_gives_another_item_holds_up_no_end():
+def test_blocked_source_does_not_delay_closing():
     never = threading.Event()
 
     def source() -> Iterator[str]:
         yield "a"
         never.wait()
 
-    results = Flow(split, louder, LIMITS).results(source())
+    results = Flow(split, upper, LIMITS).results(source())
     assert next(results) == "A"
     started = time.perf_counter()
     results.close()
@@ -116,7 +116,7 @@ def test_a_source_that_never_gives_another_item_holds_up_no_end():
 
 
 class Slow:
-    """Reads letters; those of a source that begins with ``a`` only when it is opened."""
+    """Reads letters, but blocks on sources that begin with ``a`` until it is opened."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()
@@ -127,10 +127,10 @@ class Slow:
         yield from text
 
 
-def test_in_order_a_result_waits_for_the_sources_before_it_and_out_of_order_for_none():
+def test_only_ordered_results_wait_for_earlier_sources():
     for ordered in (True, False):
         read = Slow()
-        results = Flow(read, louder, LIMITS, ordered=ordered).results(["a1", "b2", "c3"])
+        results = Flow(read, upper, LIMITS, ordered=ordered).results(["a1", "b2", "c3"])
         if ordered:
             threading.Timer(0.3, read.opened.set).start()
             assert "".join(results) == "A1B2C3"
@@ -141,7 +141,7 @@ def test_in_order_a_result_waits_for_the_sources_before_it_and_out_of_order_for_
             assert sorted(results) == ["1", "A"]
 
 
-def test_in_order_a_slow_lane_holds_up_only_what_comes_after_it():
+def test_slow_lane_delays_only_later_results():
     opened = threading.Event()
 
     def judge(items: list[str]) -> list[str]:
@@ -149,21 +149,21 @@ def test_in_order_a_slow_lane_holds_up_only_what_comes_after_it():
             assert opened.wait(30.0)
         return items
 
-    one_by_one = Limits(readers=2, lanes=3, batch=1, files=6, items=8)
-    results = Flow(lambda text: iter(text), judge, one_by_one).results(["a", "B", "c", "d"])
+    single = Limits(readers=2, lanes=3, batch=1, files=6, items=8)
+    results = Flow(lambda text: iter(text), judge, single).results(["a", "B", "c", "d"])
     assert next(results) == "a"
     opened.set()
     assert "".join(results) == "Bcd"
 
 
-def test_a_source_without_items_holds_up_no_other():
+def test_source_without_items_does_not_block_others():
     for ordered in (True, False):
-        found = Flow(split, louder, LIMITS, ordered=ordered).results(["", "a", "", "", "b", ""])
-        assert sorted(found) == ["A", "B"]
+        results = Flow(split, upper, LIMITS, ordered=ordered).results(["", "a", "", "", "b", ""])
+        assert sorted(results) == ["A", "B"]
 
 
-def test_a_source_is_not_kept_while_the_next_one_is_waited_for():
-    """It may be the content of a large file."""
+def test_source_is_released_while_waiting_for_the_next_one():
+    """A source may be the content of a large file."""
 
     class Content:
         pass
@@ -171,16 +171,16 @@ def test_a_source_is_not_kept_while_the_next_one_is_waited_for():
     alive: list[weakref.ref[Content]] = []
     more = threading.Event()
 
-    def made() -> Content:
+    def new_content() -> Content:
         content = Content()
         alive.append(weakref.ref(content))
         return content
 
     def sources() -> Iterator[Content]:
-        yield made()
+        yield new_content()
         more.wait(30.0)
 
-    results = Flow(lambda _: iter("a"), louder, LIMITS).results(sources())
+    results = Flow(lambda _: iter("a"), upper, LIMITS).results(sources())
     assert next(results) == "A"
     for _ in range(50):
         gc.collect()

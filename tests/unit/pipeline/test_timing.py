@@ -1,4 +1,4 @@
-"""Seconds by kind of work: nested work counts once, threads add up."""
+"""The clock: nested work is counted once, and the times of threads are added."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from pipeline.timing import Clock
 
 
-def test_inner_work_is_not_counted_for_the_outer():
+def test_nested_work_is_not_counted_twice():
     clock = Clock()
     with clock.measure("outer"):
         time.sleep(0.02)
@@ -22,7 +22,7 @@ def test_inner_work_is_not_counted_for_the_outer():
     assert 0.02 <= clock.seconds["outer"] < clock.seconds["inner"]
 
 
-def test_threads_add_up_and_do_not_mix():
+def test_times_of_threads_are_added():
     clock = Clock()
 
     def work() -> None:
@@ -38,7 +38,7 @@ def test_threads_add_up_and_do_not_mix():
     assert clock.seconds["outer"] < 0.06
 
 
-def test_work_that_fails_counts_too():
+def test_failed_work_is_counted():
     clock = Clock()
     with pytest.raises(ValueError, match="no"), clock.measure("work"):
         raise ValueError("no")

@@ -1,4 +1,4 @@
-"""The table of regions: entries that cannot be used are refused, and what derives from them."""
+"""The table of regions: refusal of invalid entries, and everything derived from the table."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from stages.settings import FractureConfig
         ({"parts": "ELBOW? OLECRANON"}, "expected to include ELBOW"),
     ],
 )
-def test_an_entry_that_cannot_be_used_is_refused(changes, message):
+def test_invalid_entry_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         replace(TABLE[0], **changes)
 
 
-def test_names_and_colours_differ():
+def test_names_and_colours_are_unique():
     assert len(set(REGIONS)) == len({region.colour for region in TABLE}) == len(TABLE)
 
 
-def test_a_word_of_several_regions_has_all_of_them():
+def test_word_of_several_regions_maps_to_all_of_them():
     elbow, hand = TABLE[:2]
     table = (replace(elbow, parts="ELBOW ARM?"), replace(hand, parts="HAND ARM"))
     assert places(lambda region: region.parts, table) == {
@@ -61,11 +61,11 @@ def test_settings_take_every_region_and_no_other():
     assert SystemConfig().regions == REGIONS
 
 
-def test_help_plots_and_tables_name_every_region():
-    told = CliRunner().invoke(main, ["--help"]).output
+def test_help_plots_and_tables_contain_every_region():
+    help_text = CliRunner().invoke(main, ["--help"]).output
     options = CliRunner().invoke(main, ["train-stage", "fracture", "--help"]).output
     for region in REGIONS:
-        assert region in told
+        assert region in help_text
         assert region in options
         assert region in COLOURS
         assert f"{region} in view" in DISPLAYED
@@ -78,5 +78,5 @@ def test_help_plots_and_tables_name_every_region():
         ("elbow;hand?", SEVERAL), ("shoulder?", "unknown"), ("elbow?;hand?", "unknown"),
     ],
 )  # fmt: skip
-def test_neighbours_alone_count_as_unknown(regions, row):
+def test_view_class_of_uncertain_regions_is_unknown(regions, row):
     assert view_classes({"regions": [regions]}) == [row]

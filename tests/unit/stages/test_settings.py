@@ -1,3 +1,5 @@
+"""Settings: example files, overrides, faults."""
+
 from pathlib import Path
 
 import pytest
@@ -17,17 +19,16 @@ CONFIGS = Path(__file__).parents[3] / "configs"
         (FractureConfig, "train-fracture.toml"),
     ],
 )
-def test_the_example_file_says_every_default(model, name):
+def test_example_file_contains_every_default(model, name):
     import tomllib
 
     file = CONFIGS / name
     assert load(model, file) == model()
     written = tomllib.loads(file.read_text())
-    wanted = model().model_dump(mode="json", exclude_none=True)
-    assert written == wanted
+    assert written == model().model_dump(mode="json", exclude_none=True)
 
 
-def test_all_faults_come_at_once_each_with_the_nearest_setting(tmp_path):
+def test_all_faults_are_reported_with_the_most_similar_setting(tmp_path):
     file = tmp_path / "train.toml"
     file.write_text("[optim]\nweigth_decay = 1\nlr = -1\n[train]\ntrainable_from = 'layer9'\n")
     with pytest.raises(ConfigError) as caught:
@@ -39,7 +40,7 @@ def test_all_faults_come_at_once_each_with_the_nearest_setting(tmp_path):
     assert any("layer9" in line and "layer4.2" in line for line in lines)
 
 
-def test_an_override_stands_above_the_file(tmp_path):
+def test_override_takes_precedence_over_the_file(tmp_path):
     file = tmp_path / "run.toml"
     file.write_text("batch_size = 4\nworkers = 3\n")
     config = load(RunConfig, file, ["batch_size=2", "operating_point=sensitive"])
@@ -47,7 +48,7 @@ def test_an_override_stands_above_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "output", "shown"),
+    ("heatmaps", "output", "expected"),
     [
         (None, {}, "none"),
         (None, {"report": True}, "positive"),
@@ -56,11 +57,11 @@ def test_an_override_stands_above_the_file(tmp_path):
         ("all", {}, "all"),
     ],
 )
-def test_a_report_has_heatmaps_unless_they_were_asked_for_otherwise(asked, output, shown):
-    assert RunConfig(heatmaps=asked, **output).shown_heatmaps == shown
+def test_report_has_heatmaps_of_positives_unless_set_otherwise(heatmaps, output, expected):
+    assert RunConfig(heatmaps=heatmaps, **output).shown_heatmaps == expected
 
 
-def test_a_section_given_in_part_keeps_the_other_defaults_of_its_model():
+def test_partial_section_keeps_the_other_defaults():
     config = load(FractureConfig, None, ["train.seed=3", "optim.epochs=1"])
     assert config.train.trainable_from == "layer4.2"
     assert (config.optim.lr, config.optim.patience) == (1e-4, 10)
@@ -68,12 +69,12 @@ def test_a_section_given_in_part_keeps_the_other_defaults_of_its_model():
 
 
 @pytest.mark.parametrize("text", ["batch_size", "=3"])
-def test_an_override_that_is_none_is_refused(text):
+def test_malformed_override_is_refused(text):
     with pytest.raises(ConfigError, match="expected key=value"):
         load(RunConfig, None, [text])
 
 
-def test_a_file_that_is_not_toml_is_named(tmp_path):
+def test_error_names_a_file_that_is_not_toml(tmp_path):
     file = tmp_path / "bad.toml"
     file.write_text("batch_size =")
     with pytest.raises(ConfigError, match=r"bad\.toml: not TOML"):
@@ -81,12 +82,12 @@ def test_a_file_that_is_not_toml_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("file", sorted((CONFIGS / "next").glob("*.toml")), ids=lambda f: f.name)
-def test_the_recipe_of_the_next_weights_is_legal(file):
+def test_recipe_of_the_next_weights_is_valid(file):
     model = FractureConfig if "fracture" in file.name else RegionConfig
     assert load(model, file) != model()
 
 
-def test_what_options_give_is_taken_as_it_is_and_stands_above_overrides():
+def test_option_values_are_not_parsed_and_take_precedence_over_overrides():
     words = {"operating_point": "1", "dicom_out": Path('o\'brien/"out"'), "device": "cpu"}
     config = load(RunConfig, None, ["device=cuda", "batch_size=4"], words)
     assert (config.operating_point, config.device, config.batch_size) == ("1", "cpu", 4)

@@ -1,3 +1,5 @@
+"""Stages: kinds of labels, names, selection of pictures, targets."""
+
 import numpy as np
 import pytest
 from tables import sample
@@ -14,13 +16,13 @@ def rows(**kinds):
     ]
 
 
-def test_one_kind_of_label_names_what_the_network_says():
+def test_single_label_kind_is_the_target():
     assert label_kind(rows(fracture=2), mix=False) == "fracture"
     assert label_kind(rows(abnormality=2), mix=False) == "abnormality"
     assert label_kind(rows(fracture=2), mix=True) == "fracture"
 
 
-def test_labels_of_two_kinds_are_refused_unless_asked_for_and_then_speak_of_the_weaker():
+def test_mixed_label_kinds_need_the_option_and_give_the_weaker_target():
     mixed = rows(fracture=2, abnormality=3)
     with pytest.raises(ConfigError, match="3 of kind abnormality, 2 of kind fracture") as caught:
         label_kind(mixed, mix=False)
@@ -29,7 +31,7 @@ def test_labels_of_two_kinds_are_refused_unless_asked_for_and_then_speak_of_the_
 
 
 @pytest.mark.parametrize("mix", [False, True])
-def test_labels_of_which_nobody_said_what_they_mean_teach_nothing(mix):
+def test_labels_of_unknown_kind_are_refused(mix):
     with pytest.raises(ConfigError, match="their meaning is unknown") as caught:
         label_kind(rows(fracture=4, unknown=1), mix)
     assert "--label-kind" in caught.value.hint
@@ -37,26 +39,26 @@ def test_labels_of_which_nobody_said_what_they_mean_teach_nothing(mix):
         label_kind([sample("a", label=None, label_kind="")], mix)
 
 
-def test_a_stage_is_named_by_what_it_says():
+def test_stage_is_named_after_its_target():
     assert fracture_stage("hand", "abnormality").name == "abnormality-hand"
     assert fracture_stage("hand", "abnormality").labels == ("abnormality",)
     assert region_stage("abnormality").outputs == ("elbow", "hand", "shoulder", "abnormality")
     assert region_stage(None).outputs == ("elbow", "hand", "shoulder")
 
 
-def test_a_specialist_of_all_regions_learns_from_every_labelled_picture():
-    seen = [
+def test_specialist_for_all_regions_selects_every_labelled_picture():
+    rows = [
         sample("leg", regions="none", label=1),
         sample("dark", regions="unknown", label=0),
         sample("unlabelled", label=None, label_kind=""),
         sample("elbow", regions="elbow", label=0),
     ]
-    every, hand = fracture_stage("all", "fracture"), fracture_stage("hand", "fracture")
-    assert [every.selects(row) for row in seen] == [True, True, False, True]
-    assert not any(hand.selects(row) for row in seen)
+    all_regions, hand = fracture_stage("all", "fracture"), fracture_stage("hand", "fracture")
+    assert [all_regions.selects(row) for row in rows] == [True, True, False, True]
+    assert not any(hand.selects(row) for row in rows)
 
 
-def test_a_router_without_an_auxiliary_output_has_no_target_for_it():
+def test_region_stage_has_a_fracture_target_only_with_the_auxiliary_output():
     targets = region_stage(None).targets([sample("a", label=1)])
     np.testing.assert_array_equal(targets, [[0, 1, 0]])
     assert region_stage("fracture").targets([sample("a", label=1)]).tolist() == [[0, 1, 0, 1]]

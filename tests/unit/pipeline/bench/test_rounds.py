@@ -1,4 +1,4 @@
-"""Contenders in processes of their own: turns, and what becomes of one that fails."""
+"""Contenders in separate processes: order of turns, and handling of failures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from contenders import fake
 
 from pipeline.bench.job import Job
-from pipeline.bench.rounds import Entrant, contend
+from pipeline.bench.rounds import ContenderSpec, run_rounds
 from pipeline.progress import Silent
 
 JOB = Job(Path("in"), tuple(Path(f"in/{i}.png") for i in range(5)), 5, 5, 0)
@@ -25,10 +25,10 @@ class Counted(Silent):
         self.count += 1
 
 
-def test_turns_go_round_and_come_back(tmp_path):
+def test_order_of_turns_is_reversed_in_the_next_round(tmp_path):
     log, progress = tmp_path / "log", Counted()
     entrants = [fake(name, log) for name in "abc"]
-    scores, reasons = contend(entrants, JOB, 2, 3, session=True, progress=progress)
+    scores, reasons = run_rounds(entrants, JOB, 2, 3, session=True, progress=progress)
     warm_up, first, second = ("a 3", "b 3", "c 3"), ("a 5", "b 5", "c 5"), ("c 5", "b 5", "a 5")
     assert log_of(log) == [*warm_up, *first, *second]
     assert reasons == {}
@@ -40,20 +40,20 @@ def test_turns_go_round_and_come_back(tmp_path):
     assert progress.count == 3 + 2 * 3
 
 
-def test_the_networks_alone_are_measured_only_when_asked(tmp_path):
-    (score,), _ = contend([fake("a", tmp_path / "log")], JOB, 1, 3, False, Silent())
+def test_networks_alone_are_measured_on_request(tmp_path):
+    (score,), _ = run_rounds([fake("a", tmp_path / "log")], JOB, 1, 3, False, Silent())
     assert score.rounds[0].session_images_per_s is None
 
 
-def test_peak_memory_is_that_of_the_contender_alone(tmp_path):
-    held = bytearray(400 * 10**6)
-    held[::1024] = b"x" * len(held[::1024])
-    (score,), _ = contend([fake("a", tmp_path / "log")], JOB, 1, 3, False, Silent())
+def test_peak_memory_excludes_the_parent_process(tmp_path):
+    allocated = bytearray(400 * 10**6)
+    allocated[::1024] = b"x" * len(allocated[::1024])
+    (score,), _ = run_rounds([fake("a", tmp_path / "log")], JOB, 1, 3, False, Silent())
     (done,) = score.rounds
     if done.peak_bytes is None:
         assert done.peak_note
     else:
-        assert 10**7 < done.peak_bytes < len(held)
+        assert 10**7 < done.peak_bytes < len(allocated)
 
 
 @pytest.mark.parametrize(
@@ -66,17 +66,17 @@ def test_peak_memory_is_that_of_the_contender_alone(tmp_path):
         ("forgets", 1, "it wrote 4 rows, expected 5"),
     ],
 )
-def test_who_fails_is_out_with_the_reason_and_the_others_go_on(tmp_path, how, fails_at, reason):
+def test_failed_contender_is_excluded_and_others_continue(tmp_path, how, fails_at, reason):
     entrants = [fake("a", tmp_path / "log", fails_at, how), fake("b", tmp_path / "log")]
-    scores, reasons = contend(entrants, JOB, 2, 3, False, Silent())
+    scores, reasons = run_rounds(entrants, JOB, 2, 3, False, Silent())
     assert [score.entrant.name for score in scores] == ["b"]
     assert reasons == {"a": reason}
     assert log_of(tmp_path / "log").count("b 5") == 2
 
 
-def test_who_cannot_be_had_or_opened_is_told(tmp_path):
-    absent = Entrant("a", "cuda", None, "no card")
+def test_unavailable_contenders_are_reported(tmp_path):
+    absent = ContenderSpec("a", "cuda", None, "no card")
     refused = fake("b", tmp_path / "log", -1, "refuses")
-    scores, reasons = contend([refused, absent], JOB, 1, 3, False, Silent())
+    scores, reasons = run_rounds([refused, absent], JOB, 1, 3, False, Silent())
     assert scores == []
     assert list(reasons.items()) == [("b", "no such device"), ("a", "no card")]

@@ -1,4 +1,4 @@
-"""Stored values are taken from where they lie, whatever HighBit says of it."""
+"""Position of the stored bits: HighBit, and files in which it is wrong."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pipeline.errors import UnreadableImageError
 from pipeline.io import decode
 
 _RAMP = ramp(64, 48, 0, 4095)
-_WHOLE = _RAMP / 4095
+_EXPECTED = _RAMP / 4095
 
 
 def _one(content: bytes) -> XrayImage:
@@ -41,7 +41,7 @@ def _one(content: bytes) -> XrayImage:
         *((32, 12, 11, False), (32, 16, 31, False), (32, 12, 31, True)),
     ],
 )
-def test_values_are_read_from_where_they_lie(
+def test_stored_bits_are_read_at_highbit(
     allocated: int, stored: int, high: int, signed: bool, tmp_path: Path
 ) -> None:
     low, top = (-(2 ** (stored - 1)), 2 ** (stored - 1) - 1) if signed else (0, 2**stored - 1)
@@ -49,15 +49,15 @@ def test_values_are_read_from_where_they_lie(
     pixels = values.astype(f"{'i' if signed else 'u'}{allocated // 8}")
     content = dicom_file(dicom(pixels, bits=stored, HighBit=high))
     image = _one(content)
-    wanted = (ramp(64, 48, low, top, np.int64) - low) / (top - low)
-    np.testing.assert_allclose(image.pixels, wanted, atol=1e-6)
+    expected = (ramp(64, 48, low, top, np.int64) - low) / (top - low)
+    np.testing.assert_allclose(image.pixels, expected, atol=1e-6)
     np.testing.assert_allclose(image.pixels, by_dcmtk(content, tmp_path, "+Wm"), atol=1 / 255)
     assert image.flags == ()
 
 
-def test_left_aligned_values_are_shifted_in_big_endian_files_too() -> None:
+def test_left_aligned_values_in_a_big_endian_file() -> None:
     content = dicom_file(dicom(_RAMP << 4, bits=12, HighBit=15), ExplicitVRBigEndian)
-    np.testing.assert_allclose(_one(content).pixels, _WHOLE, atol=1e-6)
+    np.testing.assert_allclose(_one(content).pixels, _EXPECTED, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -66,23 +66,23 @@ def test_left_aligned_values_are_shifted_in_big_endian_files_too() -> None:
     ids=lambda uid: uid.name,
 )
 def test_left_aligned_values_are_shifted_after_decompression(syntax: UID, tmp_path: Path) -> None:
-    # As some encoders have it: all 16 bits are compressed, and 12 of them count.
+    # Some encoders compress all 16 bits, of which 12 are used.
     content = compressed(dicom(_RAMP << 4), syntax, tmp_path)
     image = _one(changed(content, BitsStored=12, HighBit=15))
-    np.testing.assert_allclose(image.pixels, _WHOLE, atol=1e-6)
+    np.testing.assert_allclose(image.pixels, _EXPECTED, atol=1e-6)
 
 
 @pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless], ids=lambda uid: uid.name)
-def test_a_code_stream_of_12_bits_is_not_shifted(syntax: UID, tmp_path: Path) -> None:
+def test_12_bit_code_stream_is_not_shifted(syntax: UID, tmp_path: Path) -> None:
     content = compressed(dicom(_RAMP, bits=12), syntax, tmp_path)
     image = _one(changed(content, HighBit=15))
-    np.testing.assert_allclose(image.pixels, _WHOLE, atol=1e-6)
+    np.testing.assert_allclose(image.pixels, _EXPECTED, atol=1e-6)
 
 
 @pytest.mark.parametrize(("shift", "high"), [(0, 15), (0, 9), (4, 11)])
-def test_values_decide_where_highbit_cannot_be_right(shift: int, high: int) -> None:
+def test_wrong_highbit_is_corrected_from_the_values(shift: int, high: int) -> None:
     image = _one(dicom_file(dicom(_RAMP << shift, bits=12, HighBit=high)))
-    np.testing.assert_allclose(image.pixels, _WHOLE, atol=1e-6)
+    np.testing.assert_allclose(image.pixels, _EXPECTED, atol=1e-6)
     (flag,) = image.flags
     assert (flag.name, flag.reason) == (
         "header-mended",
@@ -90,19 +90,19 @@ def test_values_decide_where_highbit_cannot_be_right(shift: int, high: int) -> N
     )
 
 
-def test_a_missing_highbit_means_right_aligned_values() -> None:
+def test_missing_highbit_means_right_aligned_values() -> None:
     image = _one(dicom_file(dicom(_RAMP, bits=12, HighBit=None)))
-    np.testing.assert_allclose(image.pixels, _WHOLE, atol=1e-6)
+    np.testing.assert_allclose(image.pixels, _EXPECTED, atol=1e-6)
     assert image.flags == ()
 
 
-def test_values_of_more_bits_than_the_header_says_are_refused_not_wrapped() -> None:
+def test_values_with_more_bits_than_declared_are_refused() -> None:
     content = dicom_file(dicom(ramp(64, 48, 0, 65535), bits=12))
     with pytest.raises(UnreadableImageError, match="more bits than the 12 of the header"):
         _one(content)
 
 
-def test_an_overlay_in_the_unused_bits_is_no_part_of_the_picture(tmp_path: Path) -> None:
+def test_overlay_in_the_unused_bits_is_ignored(tmp_path: Path) -> None:
     overlay = np.zeros(_RAMP.shape, np.uint16)
     overlay[10:20, 10:30] = 1 << 14
     ds = dicom(_RAMP | overlay, bits=12)
@@ -110,34 +110,32 @@ def test_an_overlay_in_the_unused_bits_is_no_part_of_the_picture(tmp_path: Path)
     ds.add_new((0x6000, 0x0102), "US", 14)
     content = dicom_file(ds)
     image = _one(content)
-    np.testing.assert_allclose(image.pixels, _WHOLE, atol=1e-6)
-    shown = by_dcmtk(content, tmp_path, "+Wm", "-O")
-    np.testing.assert_allclose(image.pixels, shown, atol=1 / 255)
+    np.testing.assert_allclose(image.pixels, _EXPECTED, atol=1e-6)
+    reference = by_dcmtk(content, tmp_path, "+Wm", "-O")
+    np.testing.assert_allclose(image.pixels, reference, atol=1 / 255)
 
 
-def test_padding_may_be_a_number_that_needs_more_bits() -> None:
+def test_padding_value_with_more_bits_than_stored() -> None:
     pixels = _RAMP.copy()
-    pixels[:5] = 63536  # -2000 in a header that forgot the sign
+    pixels[:5] = 63536  # -2000, in a header that declares unsigned values
     image = _one(dicom_file(dicom(pixels, bits=12, PixelPaddingValue=63536)))
     assert image.pixels[:5].max() == 0.0
     assert image.pixels[5:].max() == 1.0
 
 
 @pytest.mark.parametrize(
-    ("attributes", "words"),
+    ("attributes", "error"),
     [
         ({"BitsAllocated": 24}, "12 bits stored in 24 allocated"),
         ({"BitsAllocated": 8}, "12 bits stored in 8 allocated"),
     ],
 )
-def test_containers_of_other_sizes_are_refused_in_words(
-    attributes: dict[str, Any], words: str
-) -> None:
-    with pytest.raises(UnreadableImageError, match=words):
+def test_other_container_sizes_are_refused(attributes: dict[str, Any], error: str) -> None:
+    with pytest.raises(UnreadableImageError, match=error):
         _one(dicom_file(dicom(_RAMP, bits=12, **attributes)))
 
 
-def test_colour_that_is_not_right_aligned_is_refused() -> None:
+def test_left_aligned_colour_is_refused() -> None:
     colours = np.stack([_RAMP, _RAMP, _RAMP], -1)
     with pytest.raises(UnreadableImageError, match="colour whose HighBit"):
         _one(dicom_file(dicom(colours << 4, bits=12, HighBit=15)))

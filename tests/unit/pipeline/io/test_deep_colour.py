@@ -1,4 +1,4 @@
-"""Colour of 16 bits, planes, opacity and few bits in large containers, beside ImageMagick."""
+"""16-bit colour, planes, opacity and few bits in large containers, compared with ImageMagick."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TWELVE = factories.ramp(50, 40, 0, 4095)
 
 
 def _colours(grey: np.ndarray) -> np.ndarray:
-    """Three channels that differ."""
+    """(H, W, 3): three different channels."""
     return np.stack([grey, grey[::-1], np.roll(grey, 7, 1)], -1)
 
 
@@ -37,24 +37,22 @@ def _one(content: bytes) -> XrayImage:
 
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("samples", [3, 4])
-def test_16_bit_colour_of_a_png_is_read_in_full(
-    samples: int, interlaced: bool, tmp_path: Path
-) -> None:
+def test_16_bit_colour_png_keeps_all_bits(samples: int, interlaced: bool, tmp_path: Path) -> None:
     colours = _colours(_DEEP)
     opacity = np.full((*_DEEP.shape, samples - 3), 65535, np.uint16)
     opacity[:10] = 40000
     content = png16(np.concatenate([colours, opacity], -1), interlaced=interlaced)
     image = _one(content)
-    wanted = colours @ _WEIGHTS / 65535
+    expected = colours @ _WEIGHTS / 65535
     if samples == 4:
-        wanted *= opacity[..., 0] / 65535
-    np.testing.assert_allclose(image.pixels, wanted, atol=1e-6)
-    shown = by_imagemagick(content, tmp_path, "png", "-background", "black", "-alpha", "remove")
-    np.testing.assert_allclose(image.pixels, shown, atol=2e-5)
+        expected *= opacity[..., 0] / 65535
+    np.testing.assert_allclose(image.pixels, expected, atol=1e-6)
+    reference = by_imagemagick(content, tmp_path, "png", "-background", "black", "-alpha", "remove")
+    np.testing.assert_allclose(image.pixels, reference, atol=2e-5)
     assert image.bit_depth == 16
 
 
-def test_16_bit_grey_with_opacity_is_read_in_full() -> None:
+def test_16_bit_grey_with_opacity_keeps_all_bits() -> None:
     opacity = np.full_like(_DEEP, 65535)
     opacity[:10] = 0
     image = _one(png16(np.stack([_DEEP, opacity], -1)))
@@ -80,32 +78,32 @@ def test_colour_tiff_is_read_in_every_layout(
     content = tiff(colours, byte_order=byte_order, **layout)
     image = _one(content)
     white = np.iinfo(grey.dtype).max
-    # Chunky colour of 8 bits is rounded to 8 bits by Pillow.
+    # Pillow rounds the luminance of chunky 8-bit colour to 8 bits.
     np.testing.assert_allclose(image.pixels, colours @ _WEIGHTS / white, atol=0.5 / 255 + 1e-6)
     if grey is _DEEP:
         np.testing.assert_allclose(image.pixels, colours @ _WEIGHTS / white, atol=1e-6)
-    shown = by_imagemagick(content, tmp_path, "tif")
-    np.testing.assert_allclose(image.pixels, shown, atol=1 / 255)
+    reference = by_imagemagick(content, tmp_path, "tif")
+    np.testing.assert_allclose(image.pixels, reference, atol=1 / 255)
 
 
 @pytest.mark.parametrize("grey", [_GREY, _DEEP], ids=["8 bit", "16 bit"])
 @pytest.mark.parametrize("samples", [2, 4])
-def test_planes_may_hold_opacity(samples: int, grey: np.ndarray) -> None:
+def test_planes_with_opacity(samples: int, grey: np.ndarray) -> None:
     white = np.iinfo(grey.dtype).max
     opacity = np.full_like(grey, white)
     opacity[:10] = 0
-    shown = [grey] if samples == 2 else [*np.moveaxis(_colours(grey), -1, 0)]
-    content = tiff(np.stack([*shown, opacity], -1), planes=True, extra=2)
+    channels = [grey] if samples == 2 else [*np.moveaxis(_colours(grey), -1, 0)]
+    content = tiff(np.stack([*channels, opacity], -1), planes=True, extra=2)
     if samples == 2 and grey is _DEEP:
         with pytest.raises(UnreadableImageError, match="unknown pixel mode"):
-            _one(content)  # Pillow's
+            _one(content)  # a limit of Pillow
         return
     weights = _WEIGHTS if samples == 4 else np.ones(1)
-    wanted = np.stack(shown, -1) @ weights / white * (opacity > 0)
-    np.testing.assert_allclose(_one(content).pixels, wanted, atol=1e-6)
+    expected = np.stack(channels, -1) @ weights / white * (opacity > 0)
+    np.testing.assert_allclose(_one(content).pixels, expected, atol=1e-6)
 
 
-def test_white_may_be_zero_in_planes() -> None:
+def test_planes_in_which_white_is_zero() -> None:
     content = tiff(np.stack([_GREY, _GREY[::-1]], -1), planes=True, extra=0, photometric=0)
     np.testing.assert_allclose(_one(content).pixels, 1 - _GREY / 255, atol=1e-6)
 
@@ -113,7 +111,7 @@ def test_white_may_be_zero_in_planes() -> None:
 @pytest.mark.parametrize("deflated", [False, True], ids=["raw", "deflated"])
 @pytest.mark.parametrize("byte_order", ["<", ">"])
 @pytest.mark.parametrize("dtype", [np.int16, np.uint16])
-def test_deflated_numbers_are_read_in_both_byte_orders(
+def test_integers_are_read_in_both_byte_orders(
     dtype: Any, byte_order: Literal["<", ">"], deflated: bool
 ) -> None:
     low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
@@ -140,13 +138,13 @@ def _files(values: np.ndarray) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14])
 @pytest.mark.parametrize("layout", list(_files(_TWELVE)))
-def test_few_bits_in_16_are_shown_as_bright_as_they_are_meant(layout: str, bits: int) -> None:
+def test_white_of_few_bits_in_16_is_derived_from_the_values(layout: str, bits: int) -> None:
     values = factories.ramp(50, 40, 0, 2**bits - 1)
     image = _one(_files(values)[layout])
     np.testing.assert_allclose(image.pixels, values / (2**bits - 1), atol=1e-6)
 
 
-def test_signed_numbers_below_zero_are_stretched_over_their_range() -> None:
+def test_signed_values_are_stretched_over_their_range() -> None:
     values = factories.ramp(50, 40, -1000, 3000, np.int16)
     image = _one(factories.tiff(values))
     np.testing.assert_allclose(image.pixels, (values + 1000.0) / 4000, atol=1e-6)
@@ -156,17 +154,17 @@ def test_signed_numbers_below_zero_are_stretched_over_their_range() -> None:
 
 
 @pytest.mark.parametrize("header_bytes", [56, 108, 124])
-def test_a_bmp_that_is_transparent_everywhere_is_opaque(
+def test_fully_transparent_bmp_is_read_as_opaque(
     header_bytes: Literal[56, 108, 124], tmp_path: Path
 ) -> None:
     content = bmp32(_GREY, np.zeros_like(_GREY), header_bytes)
     pixels = _one(content).pixels
     np.testing.assert_allclose(pixels, _GREY / 255, atol=1e-6)
-    shown = by_imagemagick(content, tmp_path, "bmp", "-alpha", "off")
-    np.testing.assert_allclose(pixels, shown, atol=1e-3)
+    reference = by_imagemagick(content, tmp_path, "bmp", "-alpha", "off")
+    np.testing.assert_allclose(pixels, reference, atol=1e-3)
 
 
-def test_a_bmp_that_is_transparent_in_part_is_black_there() -> None:
+def test_transparent_part_of_a_bmp_is_black() -> None:
     opacity = np.full_like(_GREY, 255)
     opacity[:10] = 0
     pixels = _one(bmp32(_GREY, opacity)).pixels
@@ -174,7 +172,7 @@ def test_a_bmp_that_is_transparent_in_part_is_black_there() -> None:
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "WEBP", "16 bit PNG"])
-def test_other_formats_that_are_transparent_everywhere_are_opaque_too(file_format: str) -> None:
+def test_fully_transparent_picture_of_other_formats_is_read_as_opaque(file_format: str) -> None:
     if file_format == "16 bit PNG":
         clear = np.zeros_like(_DEEP)
         pixels = _one(png16(np.stack([_DEEP, _DEEP, _DEEP, clear], -1))).pixels

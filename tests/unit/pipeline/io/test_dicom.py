@@ -1,4 +1,4 @@
-"""DICOM files become display values by the standard's formulas, written out here by hand."""
+"""Display values of DICOM files, compared with the formulas of the standard."""
 
 from __future__ import annotations
 
@@ -43,34 +43,34 @@ def _pixels(
 # ------------------------------------------------------------------------ grey values
 
 
-def test_without_window_the_range_of_the_frame_is_stretched() -> None:
+def test_range_of_the_frame_is_stretched_without_a_window() -> None:
     assert _pixels([[100, 200, 300]]) == [[0.0, 0.5, 1.0]]
     assert _pixels([[7, 7]]) == [[0.0, 0.0]]
 
 
 def test_linear_window_follows_the_standard() -> None:
     # PS3.3 C.11.2.1.2.1: ((x - (c - 0.5)) / (w - 1) + 0.5), clipped.
-    found = _pixels([[0, 50, 100, 150, 200]], WindowCenter=100, WindowWidth=101)
-    assert found == [[0.0, 0.005, 0.505, 1.0, 1.0]]
+    actual = _pixels([[0, 50, 100, 150, 200]], WindowCenter=100, WindowWidth=101)
+    assert actual == [[0.0, 0.005, 0.505, 1.0, 1.0]]
 
 
 def test_linear_exact_window_follows_the_standard() -> None:
-    found = _pixels(
+    actual = _pixels(
         [[0, 50, 100, 150, 200]],
         WindowCenter=100,
         WindowWidth=100,
         VOILUTFunction="LINEAR_EXACT",
     )
-    assert found == [[0.0, 0.0, 0.5, 1.0, 1.0]]
+    assert actual == [[0.0, 0.0, 0.5, 1.0, 1.0]]
 
 
 def test_sigmoid_window_follows_the_standard() -> None:
-    found = _pixels([[0, 100, 200]], WindowCenter=100, WindowWidth=100, VOILUTFunction="SIGMOID")
-    wanted = [1 / (1 + np.exp(4)), 0.5, 1 / (1 + np.exp(-4))]
-    np.testing.assert_allclose(found, [wanted], atol=1e-5)
+    actual = _pixels([[0, 100, 200]], WindowCenter=100, WindowWidth=100, VOILUTFunction="SIGMOID")
+    expected = [1 / (1 + np.exp(4)), 0.5, 1 / (1 + np.exp(-4))]
+    np.testing.assert_allclose(actual, [expected], atol=1e-5)
 
 
-def test_the_first_of_several_windows_is_used() -> None:
+def test_first_of_several_windows_is_used() -> None:
     one = _pixels([[0, 60, 200]], WindowCenter=100, WindowWidth=101)
     several = _pixels([[0, 60, 200]], WindowCenter=[100, 9], WindowWidth=[101, 3])
     assert several == one
@@ -86,12 +86,12 @@ def test_the_first_of_several_windows_is_used() -> None:
         {"WindowCenter": 5, "WindowWidth": 9, "VOILUTFunction": "CUBIC"},
     ],
 )
-def test_a_window_that_the_standard_forbids_counts_as_none(window: dict[str, Any]) -> None:
+def test_invalid_window_is_ignored(window: dict[str, Any]) -> None:
     assert _pixels([[0, 10, 20]], **window) == [[0.0, 0.5, 1.0]]
 
 
-def test_the_window_speaks_of_rescaled_values() -> None:
-    found = _pixels(
+def test_window_applies_to_rescaled_values() -> None:
+    actual = _pixels(
         [[0, 500, 1000]],
         RescaleSlope=2,
         RescaleIntercept=-1000,
@@ -99,71 +99,71 @@ def test_the_window_speaks_of_rescaled_values() -> None:
         WindowWidth=1000,
         VOILUTFunction="LINEAR_EXACT",
     )
-    assert found == [[0.0, 0.5, 1.0]]
+    assert actual == [[0.0, 0.5, 1.0]]
     assert _pixels([[0, 500, 1000]], RescaleSlope=-1, RescaleIntercept=0) == [[1.0, 0.5, 0.0]]
 
 
-def test_monochrome1_and_inverse_presentation_turn_round_once() -> None:
+def test_monochrome1_with_inverse_presentation_is_inverted_once() -> None:
     assert _pixels([[0, 1, 4]], PhotometricInterpretation="MONOCHROME1") == [[1.0, 0.75, 0.0]]
     assert _pixels([[0, 1, 4]], PresentationLUTShape="INVERSE") == [[1.0, 0.75, 0.0]]
     both = {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"}
     assert _pixels([[0, 1, 4]], **both) == [[1.0, 0.75, 0.0]]
 
 
-def test_monochrome1_is_turned_round_after_its_window() -> None:
-    found = _pixels(
+def test_monochrome1_is_inverted_after_its_window() -> None:
+    actual = _pixels(
         [[0, 50, 100, 200]],
         PhotometricInterpretation="MONOCHROME1",
         WindowCenter=50,
         WindowWidth=100,
         VOILUTFunction="LINEAR_EXACT",
     )
-    assert found == [[1.0, 0.5, 0.0, 0.0]]
+    assert actual == [[1.0, 0.5, 0.0, 0.0]]
 
 
-def test_signed_values_of_fewer_bits_are_extended() -> None:
+def test_signed_values_of_fewer_bits_are_sign_extended() -> None:
     # Stored 0xFFF in 12 bits is -1, whether or not the four upper bits repeat the sign.
     assert _pixels([[0xFFF, 0, 1]], np.int16, bits=12) == [[0.0, 0.5, 1.0]]
     assert _pixels([[-1, 0, 1]], np.int16, bits=12) == [[0.0, 0.5, 1.0]]
 
 
-def test_modality_lut_holds_its_ends() -> None:
-    found = _pixels([[0, 10, 11, 12, 90]], ModalityLUTSequence=lut([0, 40, 100], 10, 16))
-    assert found == [[0.0, 0.0, 0.4, 1.0, 1.0]]
+def test_modality_lut_clips_at_its_ends() -> None:
+    actual = _pixels([[0, 10, 11, 12, 90]], ModalityLUTSequence=lut([0, 40, 100], 10, 16))
+    assert actual == [[0.0, 0.0, 0.4, 1.0, 1.0]]
 
 
-def test_modality_lut_may_start_below_zero() -> None:
-    found = _pixels([[-9, -2, -1, 0]], np.int16, ModalityLUTSequence=lut([0, 40, 100], -2, 16))
-    assert found == [[0.0, 0.0, 0.4, 1.0]]
+def test_modality_lut_can_start_below_zero() -> None:
+    actual = _pixels([[-9, -2, -1, 0]], np.int16, ModalityLUTSequence=lut([0, 40, 100], -2, 16))
+    assert actual == [[0.0, 0.0, 0.4, 1.0]]
 
 
-def test_voi_lut_goes_before_the_window() -> None:
-    found = _pixels(
+def test_voi_lut_takes_precedence_over_the_window() -> None:
+    actual = _pixels(
         [[0, 1, 2, 9]], VOILUTSequence=lut([0, 1023, 511], 0, 10), WindowCenter=1, WindowWidth=9
     )
-    np.testing.assert_allclose(found, [[0.0, 1.0, 511 / 1023, 511 / 1023]], atol=1e-5)
+    np.testing.assert_allclose(actual, [[0.0, 1.0, 511 / 1023, 511 / 1023]], atol=1e-5)
 
 
 @pytest.mark.parametrize("data", [None, bytes([0, 51, 102, 255]), b"\0\0\x33\0\x66\0\xff\0"])
-def test_voi_lut_of_8_bits_takes_deep_input(data: bytes | None) -> None:
-    # pydicom's own wraps round here: it counts 1002 - 1000 + 256 in eight bits.
-    found = _pixels([[0, 1001, 1002, 4095]], VOILUTSequence=lut([0, 51, 102, 255], 1000, 8, data))
-    assert found == [[0.0, 0.2, 0.4, 1.0]]
+def test_voi_lut_of_8_bits_accepts_more_input_values(data: bytes | None) -> None:
+    # The function of pydicom overflows here: it calculates 1002 - 1000 + 256 in eight bits.
+    actual = _pixels([[0, 1001, 1002, 4095]], VOILUTSequence=lut([0, 51, 102, 255], 1000, 8, data))
+    assert actual == [[0.0, 0.2, 0.4, 1.0]]
 
 
-def test_a_lut_that_contradicts_its_descriptor_is_refused() -> None:
+def test_lut_that_contradicts_its_descriptor_is_refused() -> None:
     broken = lut([0, 1, 2, 3], 0, 16, b"\0\0")
     with pytest.raises(UnreadableImageError, match=r"^x\.dcm: cannot decode .*ValueError"):
         _pixels([[0, 1]], VOILUTSequence=broken)
 
 
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
-def test_window_agrees_with_pydicom(function: str) -> None:
+def test_window_matches_pydicom(function: str) -> None:
     window = {"WindowCenter": 1800.5, "WindowWidth": 2222, "VOILUTFunction": function}
     ds = dicom(_RAMP, bits=12, **window)
     values = np.arange(4096, dtype=np.float64)
-    theirs = apply_windowing(values, ds) / 4095
-    np.testing.assert_allclose(voi_values(values, ds, False), theirs, atol=1e-9)
+    reference = apply_windowing(values, ds) / 4095
+    np.testing.assert_allclose(voi_values(values, ds, False), reference, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -173,30 +173,30 @@ def test_window_agrees_with_pydicom(function: str) -> None:
         {"ModalityLUTSequence": lut([5, 9, 200, 3], 2, 16)},
     ],
 )
-def test_modality_step_agrees_with_pydicom(header: dict[str, Any]) -> None:
+def test_modality_step_matches_pydicom(header: dict[str, Any]) -> None:
     ds = dicom(_RAMP, **header)
     values = np.arange(100, dtype=np.uint16)
-    theirs = apply_modality_lut(values, ds)
-    np.testing.assert_allclose(modality_values(values.astype(float), ds, False), theirs)
+    reference = apply_modality_lut(values, ds)
+    np.testing.assert_allclose(modality_values(values.astype(float), ds, False), reference)
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-def test_padding_is_black_and_takes_no_part_in_the_stretch(photometric: str) -> None:
-    found = _pixels(
+def test_padding_is_black_and_excluded_from_the_stretch(photometric: str) -> None:
+    actual = _pixels(
         [[4095, 100, 200, 300]],
         PixelPaddingValue=4095,
         PhotometricInterpretation=photometric,
     )
-    wanted = [0.0, 0.5, 1.0] if photometric == "MONOCHROME2" else [1.0, 0.5, 0.0]
-    assert found == [[0.0, *wanted]]
+    expected = [0.0, 0.5, 1.0] if photometric == "MONOCHROME2" else [1.0, 0.5, 0.0]
+    assert actual == [[0.0, *expected]]
 
 
-def test_padding_may_be_a_range() -> None:
-    found = _pixels([[0, 1, 3, 5, 7]], PixelPaddingValue=0, PixelPaddingRangeLimit=1)
-    assert found == [[0.0, 0.0, 0.0, 0.5, 1.0]]
+def test_padding_range() -> None:
+    actual = _pixels([[0, 1, 3, 5, 7]], PixelPaddingValue=0, PixelPaddingRangeLimit=1)
+    assert actual == [[0.0, 0.0, 0.0, 0.5, 1.0]]
 
 
-def test_a_picture_of_nothing_but_padding_is_black() -> None:
+def test_picture_of_padding_only_is_black() -> None:
     assert _pixels([[9, 9]], PixelPaddingValue=9) == [[0.0, 0.0]]
 
 
@@ -205,21 +205,21 @@ def test_palette_is_looked_up() -> None:
     for colour in ("Red", "Green", "Blue"):
         palette[f"{colour}PaletteColorLookupTableDescriptor"] = [2, 0, 8]
         palette[f"{colour}PaletteColorLookupTableData"] = bytes([51, 255])
-    found = _pixels([[0, 1]], np.uint8, PhotometricInterpretation="PALETTE COLOR", **palette)
-    assert found == [[0.2, 1.0]]
+    actual = _pixels([[0, 1]], np.uint8, PhotometricInterpretation="PALETTE COLOR", **palette)
+    assert actual == [[0.2, 1.0]]
 
 
 # ------------------------------------------------------------------------ frames and header
 
 
-def test_frames_are_images_with_a_number_and_single_ones_have_none() -> None:
+def test_frames_are_numbered_and_single_images_are_not() -> None:
     first, second = _all(dicom_file(dicom(np.stack([_RAMP, _RAMP[::-1]]))))
     assert (first.source.frame, second.source.frame) == (0, 1)
     np.testing.assert_array_equal(first.pixels, second.pixels[::-1])
     assert _one(dicom_file(dicom(_RAMP[None]))).source.frame is None
 
 
-def test_spacing_at_the_detector_goes_before_calibrated_spacing() -> None:
+def test_detector_spacing_takes_precedence_over_calibrated_spacing() -> None:
     both = dicom(_RAMP, ImagerPixelSpacing=[0.2, 0.2], PixelSpacing=[0.3, 0.3])
     assert _one(dicom_file(both)).spacing_mm == (0.2, 0.2)
     assert _one(dicom_file(dicom(_RAMP, PixelSpacing=[0.3, 0.3]))).spacing_mm == (0.3, 0.3)
@@ -227,7 +227,7 @@ def test_spacing_at_the_detector_goes_before_calibrated_spacing() -> None:
     assert _one(dicom_file(dicom(_RAMP))).spacing_mm is None
 
 
-def test_the_header_subset_has_coded_values_and_no_identifier() -> None:
+def test_header_subset_has_coded_values_and_no_identifiers() -> None:
     ds = dicom(_RAMP, BodyPartExamined="HAND", ViewPosition="PA", ImageLaterality="L")
     header = _one(dicom_file(ds)).dicom
     assert header == {
@@ -241,7 +241,7 @@ def test_the_header_subset_has_coded_values_and_no_identifier() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
-def test_a_name_in_a_coded_field_does_not_pass() -> None:
+def test_name_in_a_coded_field_is_dropped() -> None:
     header = _one(dicom_file(dicom(_RAMP, BodyPartExamined=factories.PATIENT_NAME))).dicom
     assert header is not None
     assert "BodyPartExamined" not in header
@@ -251,17 +251,17 @@ def test_a_name_in_a_coded_field_does_not_pass() -> None:
 
 
 @pytest.mark.parametrize("modality", object_types.MODALITIES)
-def test_radiographs_and_captures_of_them_are_accepted(modality: str) -> None:
+def test_modalities_of_radiographs_are_accepted(modality: str) -> None:
     assert _one(dicom_file(dicom(_RAMP, Modality=modality))).pixels.shape == _RAMP.shape
 
 
-def test_a_missing_modality_is_accepted() -> None:
+def test_missing_modality_is_accepted() -> None:
     assert _one(dicom_file(dicom(_RAMP, Modality=None))).pixels.shape == _RAMP.shape
     assert _one(dicom_file(dicom(_RAMP, Modality=""))).pixels.shape == _RAMP.shape
 
 
 @pytest.mark.parametrize("modality", ["CT", "MR", "US", "NM", "PT", "MG", "RF", "XA", "IO", "PX"])
-def test_other_modalities_are_refused_by_name(modality: str) -> None:
+def test_error_names_another_modality(modality: str) -> None:
     with pytest.raises(NotARadiographError, match=rf"modality {modality}, expected .*CR, DX"):
         _one(dicom_file(dicom(_RAMP, Modality=modality)))
 
@@ -271,14 +271,14 @@ def test_raw_detector_data_is_refused() -> None:
         _one(dicom_file(dicom(_RAMP, PresentationIntentType="FOR PROCESSING")))
 
 
-def test_objects_without_a_picture_say_so() -> None:
+def test_objects_without_a_picture_are_refused() -> None:
     with pytest.raises(NotARadiographError, match=r"modality SR\) without a picture"):
         _one(dicom_file(dicom(None, Modality="SR")))
     with pytest.raises(UnreadableImageError, match="without its pixel data"):
         _one(dicom_file(dicom(None, Rows=4, Columns=4)))
 
 
-def test_truncated_pixels_tell_both_lengths() -> None:
+def test_error_for_truncated_pixels_gives_both_lengths() -> None:
     content = dicom_file(dicom(_RAMP))
     with pytest.raises(
         UnreadableImageError, match=r"found 6044 bytes .*, expected 6144: .*truncated"
@@ -287,7 +287,7 @@ def test_truncated_pixels_tell_both_lengths() -> None:
 
 
 @pytest.mark.parametrize(
-    ("attributes", "words"),
+    ("attributes", "error"),
     [
         ({"Rows": 60000, "Columns": 60000}, "60000 x 60000 px"),
         ({"Rows": 0}, "expected 1 to"),
@@ -295,12 +295,12 @@ def test_truncated_pixels_tell_both_lengths() -> None:
         ({"PhotometricInterpretation": "HSV"}, "HSV"),
     ],
 )
-def test_impossible_headers_are_refused(attributes: dict[str, Any], words: str) -> None:
-    with pytest.raises(UnreadableImageError, match=words):
+def test_impossible_headers_are_refused(attributes: dict[str, Any], error: str) -> None:
+    with pytest.raises(UnreadableImageError, match=error):
         _one(dicom_file(dicom(_RAMP, **attributes)))
 
 
-def test_a_deflated_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     content = dicom_file(dicom(np.zeros((2000, 2000), np.uint8)), DeflatedExplicitVRLittleEndian)
     assert len(content) < 10_000
     monkeypatch.setattr(reader, "MAX_INFLATED_BYTES", 1_000_000)
@@ -308,7 +308,7 @@ def test_a_deflated_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         _one(content)
 
 
-def test_no_refusal_quotes_an_identifier() -> None:
+def test_errors_contain_no_identifiers() -> None:
     content = dicom_file(dicom(_RAMP))
     rng = np.random.default_rng(0)
     texts: list[str] = []

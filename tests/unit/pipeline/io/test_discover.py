@@ -1,4 +1,4 @@
-"""Every file gets a turn, in the same order everywhere."""
+"""The walk of the input: every file, in an order that does not depend on the system."""
 
 from __future__ import annotations
 
@@ -21,43 +21,43 @@ def _names(root: Path, exclude: Path | None = None) -> list[str]:
     return [path.relative_to(root).as_posix() for path in discover(root, exclude)]
 
 
-def test_files_come_sorted_by_name_folder_by_folder(tmp_path: Path) -> None:
+def test_files_are_sorted_by_name_within_folders(tmp_path: Path) -> None:
     _tree(tmp_path, "b/2.png", "b/10.png", "a.png", "c.png", "B.png")
     assert _names(tmp_path) == ["B.png", "a.png", "b/10.png", "b/2.png", "c.png"]
 
 
-def test_hidden_files_and_files_that_are_no_pictures_are_included(tmp_path: Path) -> None:
+def test_hidden_files_and_other_files_are_included(tmp_path: Path) -> None:
     _tree(tmp_path, ".hidden", "README.md", ".folder/x.dcm")
     assert _names(tmp_path) == [".folder/x.dcm", ".hidden", "README.md"]
 
 
-def test_a_single_file_is_found(tmp_path: Path) -> None:
+def test_single_file(tmp_path: Path) -> None:
     _tree(tmp_path, "one.png")
     assert list(discover(tmp_path / "one.png")) == [tmp_path / "one.png"]
 
 
-def test_the_output_folder_is_skipped_however_it_is_written(tmp_path: Path) -> None:
+def test_output_folder_is_skipped_in_any_notation(tmp_path: Path) -> None:
     _tree(tmp_path, "a.png", "out/b.png", "output/c.png")
     (tmp_path / "link").symlink_to(tmp_path / "out")
     assert _names(tmp_path, tmp_path / "link") == ["a.png", "output/c.png"]
     assert _names(tmp_path, tmp_path / "output" / ".." / "out") == ["a.png", "output/c.png"]
 
 
-def test_linked_files_are_followed_and_linked_folders_are_not(tmp_path: Path) -> None:
+def test_links_to_files_are_followed_and_links_to_folders_are_not(tmp_path: Path) -> None:
     _tree(tmp_path, "real/a.png")
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "z.png").symlink_to(tmp_path / "real" / "a.png")
     assert _names(tmp_path) == ["real/a.png", "z.png"]
 
 
-def test_a_broken_link_is_found_and_fails_when_read(tmp_path: Path) -> None:
-    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
-    (found,) = discover(tmp_path)
-    with pytest.raises(UnreadableImageError, match=r"gone\.png: cannot read .*No such file"):
-        read_file(found)
+def test_broken_link_is_listed_and_fails_when_read(tmp_path: Path) -> None:
+    (tmp_path / "missing.png").symlink_to(tmp_path / "nowhere")
+    (path,) = discover(tmp_path)
+    with pytest.raises(UnreadableImageError, match=r"missing\.png: cannot read .*No such file"):
+        read_file(path)
 
 
-def test_a_pipe_gets_its_row_and_is_never_opened(tmp_path: Path) -> None:
+def test_pipe_is_listed_and_not_opened(tmp_path: Path) -> None:
     _tree(tmp_path, "a.png")
     os.mkfifo(tmp_path / "pipe")
     assert _names(tmp_path) == ["a.png", "pipe"]
@@ -65,13 +65,13 @@ def test_a_pipe_gets_its_row_and_is_never_opened(tmp_path: Path) -> None:
         read_file(tmp_path / "pipe")
 
 
-def test_a_folder_that_cannot_be_listed_becomes_a_failed_row(
+def test_folder_that_cannot_be_listed_fails_when_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _tree(tmp_path, "a.png", "locked/b.png")
     scandir = os.scandir
 
-    def refuse(path: Path) -> object:  # the tests may run as root, whom no mode stops
+    def refuse(path: Path) -> object:  # the tests may run as root, which ignores modes
         if Path(path).name == "locked":
             raise PermissionError(13, "Permission denied")
         return scandir(path)
@@ -82,18 +82,18 @@ def test_a_folder_that_cannot_be_listed_becomes_a_failed_row(
         read_file(tmp_path / "locked")
 
 
-def test_a_missing_root_is_an_error_at_once(tmp_path: Path) -> None:
+def test_missing_root_is_an_error_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputMissingError, match="not found"):
         discover(tmp_path / "typo")
 
 
-def test_a_tree_without_files_is_an_error(tmp_path: Path) -> None:
+def test_tree_without_files_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputMissingError, match="without files"):
         list(discover(tmp_path))
 
 
-def test_the_walk_lists_a_folder_only_when_it_gets_there(
+def test_folder_is_listed_only_when_the_walk_reaches_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _tree(tmp_path, "a/1.png", "b/2.png")
@@ -110,7 +110,7 @@ def test_the_walk_lists_a_folder_only_when_it_gets_there(
     assert "b" not in listed
 
 
-def test_nesting_deeper_than_the_recursion_limit_would_allow_is_walked(tmp_path: Path) -> None:
+def test_nesting_above_the_recursion_limit(tmp_path: Path) -> None:
     deep = tmp_path
     for _ in range(1200):
         deep /= "d"
@@ -118,14 +118,14 @@ def test_nesting_deeper_than_the_recursion_limit_would_allow_is_walked(tmp_path:
     (deep / "x.png").write_bytes(b"x")
     try:
         assert len(list(discover(tmp_path))) == 1
-    finally:  # pytest's own removal of the folder is recursive and would fail
+    finally:  # pytest removes folders recursively, which would fail here
         (deep / "x.png").unlink()
         while deep != tmp_path:
             deep.rmdir()
             deep = deep.parent
 
 
-def test_reading_gives_content_and_digest(tmp_path: Path) -> None:
+def test_read_file_gives_content_and_digest(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     content, digest = read_file(tmp_path / "abc")
     assert content == b"abc"

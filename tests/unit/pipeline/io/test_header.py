@@ -1,4 +1,4 @@
-"""A bad value in a header costs itself, never the picture; and it is said."""
+"""Invalid header values: the value is ignored and flagged, the picture is read."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _one(content: bytes) -> XrayImage:
     return image
 
 
-def _odd(keyword: str, vr: str, value: bytes) -> XrayImage:
+def _with_value(keyword: str, vr: str, value: bytes) -> XrayImage:
     return _one(with_value(dicom(_RAMP, bits=12, **_WINDOW), keyword, vr, value))
 
 
@@ -60,73 +60,71 @@ def _control() -> np.ndarray:
         ("RescaleIntercept", "FD", b"\0\0"),
     ],
 )
-def test_an_illegal_value_that_the_pixels_do_not_need_is_left_out_and_named(
-    keyword: str, vr: str, value: bytes
-) -> None:
-    image = _odd(keyword, vr, value)
+def test_invalid_value_is_ignored_and_flagged(keyword: str, vr: str, value: bytes) -> None:
+    image = _with_value(keyword, vr, value)
     np.testing.assert_array_equal(image.pixels, _control())
     (flag,) = image.flags
     assert flag.name == "header-mended"
     assert flag.reason == f"Header corrected: an illegal {keyword} was ignored"
 
 
-def test_a_decimal_comma_is_read_as_a_point() -> None:
-    image = _odd("ImagerPixelSpacing", "DS", b"0,143\\0,143")
+def test_decimal_comma_is_read_as_a_point() -> None:
+    image = _with_value("ImagerPixelSpacing", "DS", b"0,143\\0,143")
     assert image.spacing_mm == (0.143, 0.143)
     np.testing.assert_array_equal(image.pixels, _control())
     (flag,) = image.flags
     assert flag.reason.endswith("a decimal comma in ImagerPixelSpacing was read as a point")
-    window = _odd("WindowCenter", "DS", b"2048,0")
+    window = _with_value("WindowCenter", "DS", b"2048,0")
     np.testing.assert_array_equal(window.pixels, _control())
 
 
-def test_an_illegal_window_counts_as_none_and_is_named() -> None:
-    image = _odd("WindowCenter", "DS", b"middle")
+def test_invalid_window_is_ignored_and_flagged() -> None:
+    image = _with_value("WindowCenter", "DS", b"centre")
     without = _one(dicom_file(dicom(_RAMP, bits=12)))
     np.testing.assert_array_equal(image.pixels, without.pixels)
     assert "an illegal WindowCenter" in image.flags[0].reason
 
 
 @pytest.mark.parametrize("value", [b"", b" "])
-def test_an_empty_value_is_no_fault(value: bytes) -> None:
+def test_empty_value_is_not_flagged(value: bytes) -> None:
     for keyword in ("ImagerPixelSpacing", "WindowCenter", "NumberOfFrames"):
-        image = _odd(keyword, "DS" if keyword != "NumberOfFrames" else "IS", value)
+        image = _with_value(keyword, "DS" if keyword != "NumberOfFrames" else "IS", value)
         assert image.flags == ()
 
 
-def test_no_flag_quotes_a_value() -> None:
+def test_flags_do_not_quote_values() -> None:
     name = factories.PATIENT_NAME.encode()
     for keyword in ("PixelSpacing", "WindowCenter", "RescaleSlope", "PixelPaddingValue"):
-        (flag,) = _odd(keyword, "DS", name).flags
+        (flag,) = _with_value(keyword, "DS", name).flags
         assert factories.PATIENT_NAME not in flag.reason
 
 
 @pytest.mark.parametrize("modality", [b"dx", b"Dx", b" DX", b"dx\\cr"])
-def test_the_modality_is_read_in_small_letters_too(modality: bytes) -> None:
-    image = _odd("Modality", "CS", modality)
+def test_lower_case_modality_is_read(modality: bytes) -> None:
+    image = _with_value("Modality", "CS", modality)
     np.testing.assert_array_equal(image.pixels, _control())
     assert image.dicom is not None
     assert image.dicom["Modality"] == "DX"
     with pytest.raises(NotARadiographError, match="modality CT"):
-        _odd("Modality", "CS", b"ct")
+        _with_value("Modality", "CS", b"ct")
 
 
-def test_other_coded_values_are_read_in_small_letters_too() -> None:
-    image = _odd("BodyPartExamined", "CS", b"Hand")
+def test_other_lower_case_coded_values_are_read() -> None:
+    image = _with_value("BodyPartExamined", "CS", b"Hand")
     assert image.dicom is not None
     assert image.dicom["BodyPartExamined"] == "HAND"
-    inverted = _odd("PhotometricInterpretation", "CS", b"monochrome1")
+    inverted = _with_value("PhotometricInterpretation", "CS", b"monochrome1")
     np.testing.assert_allclose(inverted.pixels, 1.0 - _control(), atol=1e-6)
 
 
 @pytest.mark.parametrize("value", [b"A1\\B2", b"A1\\B2\\", b"\\B2"])
-def test_several_values_of_a_text_stay_one_text_as_in_the_file(value: bytes) -> None:
-    image = _odd("PatientID", "LO", value)
+def test_multiple_text_values_are_one_text_as_in_the_file(value: bytes) -> None:
+    image = _with_value("PatientID", "LO", value)
     assert image.identity is not None
     assert image.identity["PatientID"] == value.decode().strip()
 
 
-def test_several_study_uids_are_one_text_for_a_lost_picture_too() -> None:
+def test_multiple_study_uids_are_one_text_for_an_unreadable_picture() -> None:
     content = with_value(dicom(_RAMP), "StudyInstanceUID", "UI", b"1.2\\1.3\0")
     assert study_uid(content, Path("lost.dcm")) == "1.2\\1.3"
 
@@ -143,7 +141,7 @@ def _windowed(centre: float, width: float) -> np.ndarray:
     return _one(dicom_file(dicom(_RAMP, bits=12, **header))).pixels
 
 
-def test_a_shared_window_is_used_and_goes_before_one_at_the_top() -> None:
+def test_shared_window_takes_precedence_over_the_top_level() -> None:
     shared = groups(**_voi(512, 1024))
     for top in ({}, _WINDOW):
         image = _one(
@@ -152,7 +150,7 @@ def test_a_shared_window_is_used_and_goes_before_one_at_the_top() -> None:
         np.testing.assert_array_equal(image.pixels, _windowed(512, 1024))
 
 
-def test_each_frame_has_its_own_window_before_the_shared_one() -> None:
+def test_window_of_a_frame_takes_precedence_over_the_shared_one() -> None:
     frames = np.stack([_RAMP] * 3)
     header = {
         "SharedFunctionalGroupsSequence": groups(**_voi(512, 1024)),
@@ -166,7 +164,7 @@ def test_each_frame_has_its_own_window_before_the_shared_one() -> None:
     np.testing.assert_array_equal(third.pixels, _windowed(512, 1024))
 
 
-def test_an_illegal_window_of_a_frame_makes_room_for_the_shared_one() -> None:
+def test_invalid_window_of_a_frame_is_replaced_by_the_shared_one() -> None:
     header = {
         "SharedFunctionalGroupsSequence": groups(**_voi(512, 1024)),
         "PerFrameFunctionalGroupsSequence": groups(**_voi(100, 0)),
@@ -175,7 +173,7 @@ def test_an_illegal_window_of_a_frame_makes_room_for_the_shared_one() -> None:
     np.testing.assert_array_equal(image.pixels, _windowed(512, 1024))
 
 
-def test_a_frames_voi_lut_and_rescale_are_used() -> None:
+def test_voi_lut_and_rescale_of_a_frame_are_used() -> None:
     table = (np.arange(4096)[::-1]).tolist()
     voi = groups(FrameVOILUTSequence=item(VOILUTSequence=lut(table, -1000, 12)))
     voi[0].PixelValueTransformationSequence = Sequence(
@@ -185,37 +183,37 @@ def test_a_frames_voi_lut_and_rescale_are_used() -> None:
     np.testing.assert_allclose(image.pixels, 1.0 - _RAMP / 4095, atol=1e-6)
 
 
-def test_groups_that_are_no_sequences_are_left_alone() -> None:
-    image = _odd("SharedFunctionalGroupsSequence", "LO", b"text")
+def test_functional_groups_that_are_not_sequences_are_ignored() -> None:
+    image = _with_value("SharedFunctionalGroupsSequence", "LO", b"text")
     np.testing.assert_array_equal(image.pixels, _control())
 
 
-# ------------------------------------------------------------------------ bare and cut files
+# ------------------------------------------------------------ no preamble, truncated files
 
 
-def test_a_big_endian_file_without_preamble_is_read() -> None:
+def test_big_endian_file_without_preamble_is_read() -> None:
     content = dicom_file(dicom(_RAMP, bits=12, **_WINDOW), ExplicitVRBigEndian)
     image = _one(bare(content))
     np.testing.assert_array_equal(image.pixels, _control())
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless])
-def test_a_cut_file_says_that_it_is_truncated_wherever_it_is_cut(syntax: Any) -> None:
+def test_truncated_file_is_reported_as_truncated(syntax: Any) -> None:
     if syntax == RLELossless:
         content = factories.compressed(dicom(_RAMP, bits=12), syntax, Path())
     else:
         content = dicom_file(dicom(_RAMP, bits=12), syntax)
-    # At the end of an element a file may be whole: a report has no pixels.
-    told = []
+    # A file that ends after an element can be valid: a report has no pixels.
+    messages = []
     for length in range(200, len(content), 97):
         with pytest.raises((UnreadableImageError, NotARadiographError)) as caught:
             _one(content[:length])
-        told.append(str(caught.value))
-    assert len(told) > 20
-    assert sum("truncated" in words for words in told) >= len(told) - 1
+        messages.append(str(caught.value))
+    assert len(messages) > 20
+    assert sum("truncated" in message for message in messages) >= len(messages) - 1
 
 
-def test_a_cut_deflated_file_says_so() -> None:
+def test_truncated_deflated_file_is_reported_as_truncated() -> None:
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
     content = dicom_file(dicom(_RAMP), DeflatedExplicitVRLittleEndian)

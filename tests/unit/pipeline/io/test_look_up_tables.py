@@ -1,4 +1,4 @@
-"""Look-up tables begin where the standard says, and their white is what a viewer shows as white."""
+"""Look-up tables: first input value and white level, compared with DCMTK."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian
 _HOUNSFIELD = {"RescaleSlope": 1, "RescaleIntercept": -1024}
 
 
-def _shown(content: bytes) -> np.ndarray:
+def _displayed(content: bytes) -> np.ndarray:
     (image,) = decode(content, Path("x.dcm"), "")
     return image.pixels
 
 
 @pytest.mark.parametrize("syntax", _SYNTAXES, ids=lambda uid: uid.name)
 @pytest.mark.parametrize(
-    ("pixels", "header", "shown_by"),
+    ("pixels", "header", "dcmtk_options"),
     [
         (_RAMP, {**_HOUNSFIELD, "VOILUTSequence": lut(_CURVE, -1024, 12)}, ("+Wl", "1")),
         (_RAMP, {"VOILUTSequence": lut(_CURVE[:3000], 500, 12)}, ("+Wl", "1")),
@@ -43,58 +43,52 @@ def _shown(content: bytes) -> np.ndarray:
     ],
     ids=["rescaled below 0", "from 500", "signed", "signed modality", "modality", "from 40000"],
 )
-def test_a_table_begins_where_dcmtk_has_it_begin(
-    syntax: UID, pixels: Any, header: dict[str, Any], shown_by: tuple[str, ...], tmp_path: Path
+def test_first_input_of_a_table_matches_dcmtk(
+    syntax: UID, pixels: Any, header: dict[str, Any], dcmtk_options: tuple[str, ...], tmp_path: Path
 ) -> None:
     bits = 12 if pixels.max() < 4096 else 16
     content = dicom_file(copy.deepcopy(dicom(pixels, bits=bits, **header)), syntax)
     np.testing.assert_allclose(
-        _shown(content), by_dcmtk(content, tmp_path, *shown_by), atol=1 / 255
+        _displayed(content), by_dcmtk(content, tmp_path, *dcmtk_options), atol=1 / 255
     )
 
 
 @pytest.mark.parametrize(("vr", "first"), [("US", 65536 - 1024), ("SS", -1024)])
-def test_the_sign_of_the_first_input_is_that_of_the_inputs_whatever_the_file_says(
-    vr: str, first: int
-) -> None:
+def test_sign_of_the_first_input_follows_the_pixel_values(vr: str, first: int) -> None:
     ds = dicom(_RAMP, bits=12, **_HOUNSFIELD, VOILUTSequence=lut(_CURVE, -1024, 12))
     ds.VOILUTSequence[0].add_new("LUTDescriptor", vr, [4096, first, 12])
-    np.testing.assert_allclose(_shown(dicom_file(ds)), np.take(_CURVE, _RAMP) / 4095, atol=1e-6)
+    np.testing.assert_allclose(_displayed(dicom_file(ds)), np.take(_CURVE, _RAMP) / 4095, atol=1e-6)
 
 
-def test_a_negative_first_input_of_unsigned_values_is_believed_where_nothing_else_makes_sense() -> (
-    None
-):
-    # Read as unsigned, as the standard has it, the table would begin at 65526, beyond all values.
+def test_negative_first_input_of_unsigned_values_is_accepted_if_plausible() -> None:
+    # Read as unsigned, as in the standard, the table would start at 65526, above all values.
     ds = dicom(np.array([[0, 10, 20]], np.uint16), bits=12)
     ds.VOILUTSequence = lut(list(range(0, 310, 10)), -10, 16)
-    np.testing.assert_allclose(_shown(dicom_file(ds)), [[100 / 511, 200 / 511, 300 / 511]])
+    np.testing.assert_allclose(_displayed(dicom_file(ds)), [[100 / 511, 200 / 511, 300 / 511]])
 
 
-@pytest.mark.parametrize("said", [12, 16])
-def test_white_is_what_the_entries_use_not_what_the_descriptor_says(said: int) -> None:
-    content = dicom_file(dicom(_RAMP, bits=12, VOILUTSequence=lut(_CURVE, 0, said)))
-    np.testing.assert_allclose(_shown(content), np.take(_CURVE, _RAMP) / 4095, atol=1e-6)
+@pytest.mark.parametrize("declared", [12, 16])
+def test_white_is_derived_from_the_entries_not_the_descriptor(declared: int) -> None:
+    content = dicom_file(dicom(_RAMP, bits=12, VOILUTSequence=lut(_CURVE, 0, declared)))
+    np.testing.assert_allclose(_displayed(content), np.take(_CURVE, _RAMP) / 4095, atol=1e-6)
 
 
-def test_a_dark_table_of_8_bits_stays_dark() -> None:
-    found = _shown(
+def test_dark_8_bit_table_is_not_stretched() -> None:
+    actual = _displayed(
         dicom_file(dicom(np.array([[0, 1]], np.uint8), VOILUTSequence=lut([0, 51], 0, 8)))
     )
-    np.testing.assert_allclose(found, [[0.0, 0.2]])
+    np.testing.assert_allclose(actual, [[0.0, 0.2]])
 
 
 @pytest.mark.parametrize("syntax", _SYNTAXES, ids=lambda uid: uid.name)
 @pytest.mark.parametrize(("bits", "first"), [(8, 0), (16, 0), (16, 100), (16, -50)])
-def test_palettes_are_looked_up_as_dcmtk_does(
-    syntax: UID, bits: int, first: int, tmp_path: Path
-) -> None:
-    entries, words = 200, ">u2" if syntax == ExplicitVRBigEndian else "<u2"
+def test_palettes_match_dcmtk(syntax: UID, bits: int, first: int, tmp_path: Path) -> None:
+    entries, word_type = 200, ">u2" if syntax == ExplicitVRBigEndian else "<u2"
     palette: dict[str, Any] = {}
     for number, colour in enumerate(("Red", "Green", "Blue"), 1):
         table = np.arange(entries) * number % entries / (entries - 1)
         data = np.rint(table * (2**bits - 1)).astype("u1" if bits == 8 else "<u2")
-        as_words = np.frombuffer(data.tobytes(), "<u2").astype(words)
+        as_words = np.frombuffer(data.tobytes(), "<u2").astype(word_type)
         palette[f"{colour}PaletteColorLookupTableData"] = as_words.tobytes()
     dtype = np.int16 if first < 0 else np.uint16
     ds = dicom(
@@ -106,4 +100,4 @@ def test_palettes_are_looked_up_as_dcmtk_does(
         keyword = f"{colour}PaletteColorLookupTableDescriptor"
         ds.add_new(keyword, "SS" if first < 0 else "US", [entries, first, bits])
     content = dicom_file(ds, syntax)
-    np.testing.assert_allclose(_shown(content), by_dcmtk(content, tmp_path), atol=1.5 / 255)
+    np.testing.assert_allclose(_displayed(content), by_dcmtk(content, tmp_path), atol=1.5 / 255)

@@ -1,4 +1,4 @@
-"""Raster files become grey values by formulas that are written out here."""
+"""Grey values of raster files, compared with explicit formulas."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_8_bit_grey_is_divided_by_255(file_format: str) -> None:
     assert image.bit_depth == 8
 
 
-def test_jpeg_is_decoded_within_its_loss() -> None:
+def test_jpeg_is_close_to_the_original() -> None:
     image = _one(factories.raster((factories.bone() * 255).astype(np.uint8), "JPEG", quality=95))
     np.testing.assert_allclose(image.pixels, factories.bone(), atol=0.02)
 
@@ -50,16 +50,16 @@ def test_16_bit_grey_keeps_all_its_levels(file_format: str) -> None:
 
 def test_colour_becomes_luminance() -> None:
     colours = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [90, 90, 90]]], np.uint8)
-    wanted = np.array([[0.299, 0.587, 0.114, 90 / 255]])
-    np.testing.assert_allclose(_one(factories.raster(colours, "PNG")).pixels, wanted, atol=0.003)
+    expected = np.array([[0.299, 0.587, 0.114, 90 / 255]])
+    np.testing.assert_allclose(_one(factories.raster(colours, "PNG")).pixels, expected, atol=0.003)
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 def test_transparent_parts_are_black(mode: str) -> None:
     picture = Image.new("L", (3, 2), 200).convert(mode)
     picture.putalpha(Image.fromarray(np.array([[0, 255, 255], [255, 0, 255]], np.uint8)))
-    wanted = np.array([[0, 200, 200], [200, 0, 200]]) / 255
-    np.testing.assert_allclose(_one(factories.raster(picture, "PNG")).pixels, wanted, atol=1e-6)
+    expected = np.array([[0, 200, 200], [200, 0, 200]]) / 255
+    np.testing.assert_allclose(_one(factories.raster(picture, "PNG")).pixels, expected, atol=1e-6)
 
 
 def test_palette_and_bilevel_pictures_are_looked_up() -> None:
@@ -84,7 +84,7 @@ def test_exif_orientation_is_applied(file_format: str) -> None:
     lower_left_bright = np.zeros((16, 32), np.uint8)
     lower_left_bright[8:, :16] = 255
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise by 90 degrees
+    exif[0x0112] = 6  # rotate clockwise by 90 degrees
     image = _one(factories.raster(lower_left_bright, file_format, exif=exif.tobytes()))
     assert image.pixels.shape == (32, 16)
     assert image.pixels[4, 4] > 0.9
@@ -98,7 +98,7 @@ def test_16_bit_tiff_is_read_in_both_byte_orders(byte_order: Literal["<", ">"]) 
 
 
 @pytest.mark.parametrize("values", [_GREY, _DEEP], ids=["8 bit", "16 bit"])
-def test_white_is_zero_tiff_is_turned_round(values: factories.Pixels) -> None:
+def test_white_is_zero_tiff_is_inverted(values: factories.Pixels) -> None:
     white = np.iinfo(values.dtype).max
     image = _one(factories.tiff(values, photometric=0))
     np.testing.assert_allclose(image.pixels, 1 - values / white, atol=1e-6)
@@ -109,7 +109,7 @@ def test_16_bit_tiff_with_orientation_is_upright() -> None:
     np.testing.assert_allclose(image.pixels, np.rot90(_DEEP, -1) / 65535, atol=1e-7)
 
 
-def test_signed_16_bit_tiff_spans_from_its_lowest_to_its_highest_number() -> None:
+def test_signed_16_bit_tiff_is_stretched_over_its_range() -> None:
     image = _one(factories.tiff(np.array([[-32768, 0, 32767]], np.int16)))
     np.testing.assert_allclose(image.pixels, [[0, 32768 / 65535, 1]], atol=1e-6)
 
@@ -129,12 +129,12 @@ def test_floats_in_the_unit_range_are_kept_and_others_are_stretched() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_floats_that_are_no_numbers_are_refused(bad: float) -> None:
+def test_floats_that_are_not_finite_are_refused(bad: float) -> None:
     with pytest.raises(UnreadableImageError, match="1 pixels that are NaN or infinite"):
         _one(factories.tiff(np.array([[0.0, bad]], np.float32)))
 
 
-def test_a_constant_float_picture_is_black() -> None:
+def test_constant_float_picture_is_black() -> None:
     assert _one(factories.tiff(np.full((2, 2), 7, np.float32))).pixels.max() == 0.0
 
 
@@ -147,7 +147,7 @@ def test_tiff_pages_are_frames() -> None:
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
-def test_of_an_animation_only_the_first_picture_is_read(file_format: str) -> None:
+def test_only_the_first_picture_of_an_animation_is_read(file_format: str) -> None:
     pages = [Image.fromarray(_GREY), Image.fromarray(255 - _GREY)]
     content = factories.raster(
         pages[0], file_format, save_all=True, append_images=pages[1:], lossless=True
@@ -177,15 +177,15 @@ def test_too_many_pixels_are_refused_before_decoding() -> None:
         _one(content)
 
 
-def test_a_broken_exif_block_neither_fails_nor_warns() -> None:
+def test_damaged_exif_block_causes_no_error_or_warning() -> None:
     exif = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        # Five entries promised, one there: it says "turn by 90 degrees".
+        # The block declares five entries but contains one: a rotation by 90 degrees.
         assert _one(factories.raster(_GREY, "JPEG", exif=exif)).pixels.shape == (5, 6)
 
 
-def test_decoding_in_threads_leaves_the_warning_filters_as_they_were() -> None:
+def test_decoding_in_threads_does_not_change_the_warning_filters() -> None:
     content = factories.raster(_GREY, "PNG")
     before = list(warnings.filters)
     threads = [

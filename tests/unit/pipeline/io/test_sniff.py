@@ -1,4 +1,4 @@
-"""The format is told by content; the name only decides what an unknown content means."""
+"""File formats are recognised by content; the name only classifies unknown content."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _GREY = np.arange(64, dtype=np.uint8).reshape(8, 8)
 
 
 @pytest.mark.parametrize("kind", [Kind.JPEG, Kind.PNG, Kind.TIFF, Kind.WEBP, Kind.BMP])
-def test_rasters_are_known_by_content(kind: Kind) -> None:
+def test_raster_formats_are_recognised(kind: Kind) -> None:
     assert sniff(factories.raster(_GREY, kind.value.upper())) is kind
 
 
-def test_dicom_is_known_with_and_without_preamble() -> None:
+def test_dicom_is_recognised_with_and_without_preamble() -> None:
     explicit = factories.dicom_file(factories.dicom(_GREY))
     implicit = factories.dicom_file(factories.dicom(_GREY), ImplicitVRLittleEndian)
     length = int.from_bytes(implicit[140:144], "little")
@@ -36,7 +36,7 @@ def test_dicom_without_preamble_decodes() -> None:
     np.testing.assert_allclose(image.pixels, _GREY / 63, atol=1e-6)
 
 
-def test_big_endian_dicom_without_preamble_is_dicom() -> None:
+def test_big_endian_dicom_without_preamble_is_recognised() -> None:
     deep = factories.ramp(8, 8, 0, 4095)
     content = factories.dicom_file(factories.dicom(deep), ExplicitVRBigEndian)
     bare = content[144 + int.from_bytes(content[140:144], "little") :]
@@ -45,7 +45,7 @@ def test_big_endian_dicom_without_preamble_is_dicom() -> None:
     np.testing.assert_allclose(image.pixels, deep / 4095, atol=1e-6)
 
 
-def test_a_dicom_whose_preamble_is_a_tiff_header_is_dicom() -> None:
+def test_dicom_with_a_tiff_header_as_preamble_is_dicom() -> None:
     content = factories.dicom_file(factories.dicom(_GREY))
     assert sniff(b"II*\0" + content[4:]) is Kind.DICOM
 
@@ -59,7 +59,7 @@ def test_a_dicom_whose_preamble_is_a_tiff_header_is_dicom() -> None:
         b"\x08\0\x05\0CS\xff\xff",
         b"\x08\0\x05\0" * 40,
         b"\0\x08\0\x05" * 40,
-        b"\0\x08\0\x05\0\0\0\x02AB\0\x08\0\x16\0\0\0\x02AB",  # implicit big endian is none
+        b"\0\x08\0\x05\0\0\0\x02AB\0\x08\0\x16\0\0\0\x02AB",  # implicit big endian does not exist
         "näme,weiß\n".encode("utf-16-le"),
         b"RIFF1234WAVE",
         bytes(4096),
@@ -85,12 +85,12 @@ def test_other_content_is_unknown(content: bytes) -> None:
         ("export/.DS_Store", False),
     ],
 )
-def test_a_name_promises_a_picture_by_its_suffix_or_by_having_none(name: str, claims: bool) -> None:
+def test_name_with_a_picture_suffix_or_none_claims_a_picture(name: str, claims: bool) -> None:
     assert claims_picture(name) is claims
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "format_name"),
     [
         (b"label,path\n1,x\n", "text"),
         (b"%PDF-1.7 ...", "PDF"),
@@ -101,19 +101,21 @@ def test_a_name_promises_a_picture_by_its_suffix_or_by_having_none(name: str, cl
         (bytes(100), "zero bytes"),
     ],
 )
-def test_the_refusal_says_what_the_content_looks_like(content: bytes, words: str) -> None:
-    with pytest.raises(UnreadableImageError, match=rf"^x\.dcm: found .*{words}.*, expected DICOM"):
+def test_error_names_the_probable_format(content: bytes, format_name: str) -> None:
+    with pytest.raises(
+        UnreadableImageError, match=rf"^x\.dcm: found .*{format_name}.*, expected DICOM"
+    ):
         next(decode(content, Path("folder/x.dcm"), ""))
-    with pytest.raises(NotAPictureError, match=words):
+    with pytest.raises(NotAPictureError, match=format_name):
         next(decode(content, Path("x.csv"), ""))
 
 
-def test_an_empty_file_says_so() -> None:
+def test_empty_file_is_refused() -> None:
     with pytest.raises(UnreadableImageError, match=r"empty file \(0 bytes\)"):
         next(decode(b"", Path("x.png"), ""))
 
 
-def test_a_wrong_suffix_does_not_matter() -> None:
+def test_wrong_suffix_is_ignored() -> None:
     (image,) = decode(factories.raster(_GREY, "PNG"), Path("x.dcm"), "d")
     np.testing.assert_allclose(image.pixels, _GREY / 255, atol=1e-7)
     assert (image.source.path, image.source.sha256, image.source.frame) == (

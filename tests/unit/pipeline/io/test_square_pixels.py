@@ -1,4 +1,4 @@
-"""Pixels that are not square become square, in every format, and what follows from it follows."""
+"""Resampling to square pixels in every format, with spacing and flag."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.io.limits import MAX_PIXELS
 from pipeline.io.square_pixels import square_shape, squared
 
 _SQUARE = np.rint(bone(96, 80) * 4095).astype(np.uint16)
-_HALF = _SQUARE[::2]  # rows twice as far apart as columns
+_HALF = _SQUARE[::2]  # row spacing is twice the column spacing
 _NARROW = _SQUARE[:, ::2]
 _WINDOW = {"WindowCenter": 2048, "WindowWidth": 4096}
 
@@ -29,9 +29,9 @@ def _one(content: bytes) -> XrayImage:
     return image
 
 
-def _like(image: XrayImage, wanted: np.ndarray) -> None:
-    assert image.pixels.shape == wanted.shape
-    assert float(np.abs(image.pixels - wanted).mean()) < 0.01
+def _like(image: XrayImage, expected: np.ndarray) -> None:
+    assert image.pixels.shape == expected.shape
+    assert float(np.abs(image.pixels - expected).mean()) < 0.01
 
 
 def _dicom(pixels: np.ndarray, **header: Any) -> XrayImage:
@@ -67,39 +67,39 @@ def test_high_pixels_of_dicom_files_become_square(header: dict[str, Any]) -> Non
     )
 
 
-def test_wide_pixels_become_square_too() -> None:
+def test_wide_pixels_become_square() -> None:
     _like(_dicom(_NARROW, PixelAspectRatio=[1, 2]), _CONTROL)
 
 
-def test_dcmtk_gives_the_picture_the_same_proportions(tmp_path: Path) -> None:
+def test_proportions_match_dcmtk(tmp_path: Path) -> None:
     content = dicom_file(dicom(_HALF, bits=12, **_WINDOW, PixelAspectRatio=[2, 1]))
-    shown = by_dcmtk(content, tmp_path, "+Wi", "1", "+Sxv", "80", "+a", "+i", "3")
-    assert shown.shape == _one(content).pixels.shape
-    _like(_one(content), shown)
+    reference = by_dcmtk(content, tmp_path, "+Wi", "1", "+Sxv", "80", "+a", "+i", "3")
+    assert reference.shape == _one(content).pixels.shape
+    _like(_one(content), reference)
 
 
 @pytest.mark.parametrize(
     "header",
     [
-        {"PixelSpacing": [0.2, 0.2], "PixelAspectRatio": [2, 1]},  # spacing goes before
-        {"PixelSpacing": [0.143, 0.1435]},  # nobody sees a third of a percent
+        {"PixelSpacing": [0.2, 0.2], "PixelAspectRatio": [2, 1]},  # spacing takes precedence
+        {"PixelSpacing": [0.143, 0.1435]},  # 0.3 % is not visible
         {"PixelAspectRatio": [1, 1]},
         {},
     ],
 )
-def test_square_pixels_stay_as_they_are(header: dict[str, Any]) -> None:
+def test_square_pixels_are_not_resampled(header: dict[str, Any]) -> None:
     image = _dicom(_SQUARE, **header)
     np.testing.assert_array_equal(image.pixels, _dicom(_SQUARE).pixels)
     assert image.flags == ()
 
 
-def test_proportions_that_cannot_be_are_not_believed_and_flagged() -> None:
+def test_implausible_proportions_are_ignored_and_flagged() -> None:
     image = _dicom(_SQUARE, PixelSpacing=[10, 0.1])
     assert image.pixels.shape == _SQUARE.shape
     assert image.flags[0].reason.endswith("implausible, ignored")
 
 
-def test_the_spacing_is_that_of_the_square_pixels() -> None:
+def test_spacing_is_that_of_the_square_pixels() -> None:
     assert _dicom(_HALF, ImagerPixelSpacing=[0.4, 0.2]).spacing_mm == pytest.approx((0.2, 0.2))
 
 
@@ -138,7 +138,7 @@ _DENSE = {"dpi": (200, 100)}
     ids=["JFIF", "JFIF ratio", "JFIF cm", "EXIF", "PNG", "BMP", "WebP", "TIFF", "LZW", "strips",
          "planes"],
 )  # fmt: skip
-def test_the_density_of_a_file_says_how_high_its_pixels_are(content: bytes) -> None:
+def test_density_of_a_file_gives_the_pixel_proportions(content: bytes) -> None:
     image = _one(content)
     _like(image, _CONTROL)
     assert [flag.name for flag in image.flags] == ["not-square"]
@@ -146,8 +146,8 @@ def test_the_density_of_a_file_says_how_high_its_pixels_are(content: bytes) -> N
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("file_format", ["TIFF", "JPEG", "planes"])
-def test_density_and_orientation_hold_together(file_format: str, orientation: int) -> None:
-    # How EXIF has the square picture stored, by orientation; every second row is left out there.
+def test_density_together_with_orientation(file_format: str, orientation: int) -> None:
+    # The square picture as stored for each EXIF orientation, with every second row removed.
     stored = {
         1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud,
         5: lambda a: a.T, 6: np.rot90, 7: lambda a: np.rot90(a, 2).T, 8: lambda a: np.rot90(a, -1),
@@ -165,17 +165,17 @@ def test_density_and_orientation_hold_together(file_format: str, orientation: in
 
 
 @pytest.mark.parametrize("density", [(0, 0), (0, 100), (100, 100), (72, 72)])
-def test_a_density_that_says_nothing_changes_nothing(density: tuple[int, int]) -> None:
+def test_invalid_or_equal_density_changes_nothing(density: tuple[int, int]) -> None:
     content = bytearray(raster(_EIGHT, "JPEG", dpi=(100, 100)))
     struct.pack_into(">HH", content, content.index(b"JFIF\0") + 8, *density)
     image = _one(bytes(content))
     assert (image.pixels.shape, image.flags) == (_EIGHT.shape, ())
 
 
-# ------------------------------------------------------------------------ the step itself
+# ------------------------------------------------------------------------ square_shape, squared
 
 
-def test_the_coarser_side_grows_unless_the_picture_became_too_large() -> None:
+def test_coarser_side_grows_unless_the_picture_becomes_too_large() -> None:
     assert square_shape((100, 80), 2.0) == (200, 80)
     assert square_shape((100, 80), 0.5) == (100, 160)
     assert square_shape((100, 80), None) == (100, 80)

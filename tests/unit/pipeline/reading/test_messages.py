@@ -1,4 +1,4 @@
-"""Messages between a run and its workers: what is sent arrives, and nothing else is believed."""
+"""Messages between a run and its workers: encoding, and refusal of malformed messages."""
 
 from __future__ import annotations
 
@@ -14,16 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.domain import (
-    Flag,
-    FractureCall,
-    ImageRef,
-    OperatingPoint,
-    Outcome,
-    Placement,
-    Rendered,
-    Status,
-)
+from pipeline.domain import Flag, ImageRef, Placement, Rendered
+from pipeline.outcome import FractureCall, OperatingPoint, Outcome, Status
 from pipeline.outcome_json import to_json
 from pipeline.preprocess import PreprocessSpec
 from pipeline.reading import messages
@@ -31,10 +23,10 @@ from pipeline.reading.prepared_picture import Prepared, ReadOptions, unread
 from pipeline.source import NamedBytes
 
 SPECS = (PreprocessSpec(height_px=32, width_px=48), PreprocessSpec(height_px=40, width_px=40))
-WANTED = ReadOptions(SPECS, identity=True, rendered=True)
-MOST_BYTES = 1000
-NAMED = NamedBytes("IM\udcff\n1.dcm", b"DICM")
-UNREAD = to_json(Outcome(ImageRef.of(NAMED, 2), Status.UNSUPPORTED, error="broken"))
+OPTIONS = ReadOptions(SPECS, identity=True, rendered=True)
+MAX_BYTES = 1000
+CONTENT = NamedBytes("IM\udcff\n1.dcm", b"DICM")
+UNREAD = to_json(Outcome(ImageRef.of(CONTENT, 2), Status.UNSUPPORTED, error="broken"))
 
 
 def sent(message: messages.Message, arrays=()) -> bytes:
@@ -44,9 +36,9 @@ def sent(message: messages.Message, arrays=()) -> bytes:
 
 
 def received(
-    content: bytes, most_bytes: int = MOST_BYTES
+    content: bytes, max_bytes: int = MAX_BYTES
 ) -> tuple[messages.Message, messages.Arrays]:
-    return messages.receive(BytesIO(content), most_bytes)
+    return messages.receive(BytesIO(content), max_bytes)
 
 
 def framed(header: bytes, body: bytes = b"") -> bytes:
@@ -61,7 +53,7 @@ def picture(**changes: Any) -> Prepared:
         for spec in SPECS
     ]
     whole = Prepared(
-        image=ImageRef.of(NAMED, 3, "f" * 64),
+        image=ImageRef.of(CONTENT, 3, "f" * 64),
         arrays=dict(zip(SPECS, arrays, strict=True)),
         placements=dict.fromkeys(SPECS, Placement(0.5, 0.25, 1.0, -2.0, (8, 9), False)),
         header={"Modality": "DX"},
@@ -81,22 +73,22 @@ def picture(**changes: Any) -> Prepared:
         [np.arange(24, dtype=np.float32).reshape(4, 6)[::2, ::3]],  # not contiguous
     ],
 )
-def test_what_is_sent_arrives(arrays):
-    message, found = received(sent({"kind": "x", "text": "Ä\udcff\n"}, arrays))
+def test_message_arrives_unchanged(arrays):
+    message, decoded = received(sent({"kind": "x", "text": "Ä\udcff\n"}, arrays))
     assert (message["kind"], message["text"]) == ("x", "Ä\udcff\n")
-    assert [array.dtype for array in found] == [array.dtype for array in arrays]
-    for ours, theirs in zip(found, arrays, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    assert [array.dtype for array in decoded] == [array.dtype for array in arrays]
+    for actual, expected in zip(decoded, arrays, strict=True):
+        np.testing.assert_array_equal(actual, expected)
 
 
-def test_messages_arrive_one_by_one():
+def test_messages_are_received_separately():
     stream = BytesIO(sent({"kind": "a"}, [np.ones(3, np.uint8)]) + sent({"kind": "b"}))
-    kinds = [messages.receive(stream, MOST_BYTES)[0]["kind"] for _ in range(2)]
+    kinds = [messages.receive(stream, MAX_BYTES)[0]["kind"] for _ in range(2)]
     assert kinds == ["a", "b"]
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "error"),
     [
         (b"", "the end in the middle"),
         (b"\0\0", "the end in the middle"),
@@ -121,8 +113,8 @@ def test_messages_arrive_one_by_one():
         (framed(b'{"arrays": [["uint8", true]]}'), "a malformed header"),
     ],
 )
-def test_what_may_not_be_said_is_an_error(content, words):
-    with pytest.raises(messages.WireError, match=words):
+def test_malformed_message_is_an_error(content, error):
+    with pytest.raises(messages.WireError, match=error):
         received(content)
 
 
@@ -138,7 +130,7 @@ def test_what_may_not_be_said_is_an_error(content, words):
     ),
     st.binary(max_size=200),
 )
-def test_whatever_is_said_is_a_message_or_an_error(header, body):
+def test_any_bytes_are_a_message_or_an_error(header, body):
     try:
         _, arrays = received(framed(json.dumps(header).encode(), body))
     except messages.WireError:
@@ -146,75 +138,75 @@ def test_whatever_is_said_is_a_message_or_an_error(header, body):
     assert sum(array.nbytes for array in arrays) <= len(body)
 
 
-def test_memory_is_asked_for_before_it_is_taken():
+def test_memory_is_requested_before_arrays_are_read():
     class TooMuchError(Exception):
         pass
 
-    held = []
+    requested = []
 
     def refuse(size: int) -> None:
-        held.append(size)
+        requested.append(size)
         raise TooMuchError
 
     stream = BytesIO(sent({}, [np.ones(7, np.uint8), np.ones(2, np.float32)]))
     with pytest.raises(TooMuchError):
-        messages.receive(stream, MOST_BYTES, refuse)
-    assert held == [15]
-    assert len(stream.read()) == 15  # nothing of the arrays was read
+        messages.receive(stream, MAX_BYTES, refuse)
+    assert requested == [15]
+    assert len(stream.read()) == 15  # the arrays were not read
 
 
-def test_a_message_that_is_too_long_or_has_no_reader_is_an_error():
+def test_message_that_is_too_long_or_has_no_reader_is_an_error():
     with pytest.raises(messages.WireError, match="found a header of"):
         sent({"text": "x" * 2**20})
-    ours, theirs = os.pipe()
-    os.close(ours)
+    reader, writer = os.pipe()
+    os.close(reader)
     with (
-        os.fdopen(theirs, "wb", buffering=0) as stream,
+        os.fdopen(writer, "wb", buffering=0) as stream,
         pytest.raises(messages.WireError, match="closed pipe"),
     ):
         messages.send(stream, {})
 
 
 @pytest.mark.parametrize(
-    "source", [Path("folder/a\udcff.png"), NAMED, NamedBytes("empty.png", b"")]
+    "source", [Path("folder/a\udcff.png"), CONTENT, NamedBytes("empty.png", b"")]
 )
-@pytest.mark.parametrize("wanted", [WANTED, ReadOptions(SPECS[:1])])
-def test_a_request_arrives(source, wanted, monkeypatch, tmp_path):
+@pytest.mark.parametrize("options", [OPTIONS, ReadOptions(SPECS[:1])])
+def test_request_arrives_unchanged(source, options, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    found, same = messages.requested(*received(sent(*messages.request(source, wanted))))
-    assert same == wanted
-    assert found == (tmp_path / source if isinstance(source, Path) else source)
+    actual, same = messages.requested(*received(sent(*messages.request(source, options))))
+    assert same == options
+    assert actual == (tmp_path / source if isinstance(source, Path) else source)
 
 
-@pytest.mark.parametrize("source", [NAMED, Path("a.dcm")])
-@pytest.mark.parametrize("shown", [True, False])
-def test_a_picture_arrives_under_the_name_of_its_source(source, shown):
-    wanted = replace(WANTED, rendered=shown)
+@pytest.mark.parametrize("source", [CONTENT, Path("a.dcm")])
+@pytest.mark.parametrize("rendered", [True, False])
+def test_picture_arrives_under_the_name_of_its_source(source, rendered):
+    options = replace(OPTIONS, rendered=rendered)
     item = picture(image=ImageRef.of(source, 3, "f" * 64))
-    item = item if shown else replace(item, rendered=None)
-    found = messages.unpacked(*received(sent(*messages.packed(item)), 2**16), source, wanted)
-    assert isinstance(found, Prepared)
+    item = item if rendered else replace(item, rendered=None)
+    actual = messages.unpacked(*received(sent(*messages.packed(item)), 2**16), source, options)
+    assert isinstance(actual, Prepared)
     for name in ("image", "placements", "header", "identity", "flags", "elapsed_ms", "study"):
-        assert getattr(found, name) == getattr(item, name)
-    assert list(found.arrays) == list(item.arrays)
+        assert getattr(actual, name) == getattr(item, name)
+    assert list(actual.arrays) == list(item.arrays)
     for spec in SPECS:
-        np.testing.assert_array_equal(found.arrays[spec], item.arrays[spec])
-    assert (found.rendered is None) == (not shown)
-    if found.rendered is not None and item.rendered is not None:
-        assert found.rendered.reduction == item.rendered.reduction
-        np.testing.assert_array_equal(found.rendered.pixels, item.rendered.pixels)
+        np.testing.assert_array_equal(actual.arrays[spec], item.arrays[spec])
+    assert (actual.rendered is None) == (not rendered)
+    if actual.rendered is not None and item.rendered is not None:
+        assert actual.rendered.reduction == item.rendered.reduction
+        np.testing.assert_array_equal(actual.rendered.pixels, item.rendered.pixels)
 
 
 @pytest.mark.parametrize("unsupported", [True, False])
-def test_why_nothing_was_read_arrives(unsupported):
+def test_outcome_of_an_unreadable_picture_arrives(unsupported):
     item = unread(
-        NAMED, 2, None, "broken", 1 / 7,
+        CONTENT, 2, None, "broken", 1 / 7,
         unsupported=unsupported, identity={"StudyInstanceUID": "1.2"}, flags=(Flag("a", "b"),),
     )  # fmt: skip
-    found = messages.unpacked(*received(sent(*messages.packed(item)), 2**16), NAMED, WANTED)
-    assert isinstance(found, Outcome)
-    assert found == item
-    assert found.status is (Status.UNSUPPORTED if unsupported else Status.FAILED)
+    actual = messages.unpacked(*received(sent(*messages.packed(item)), 2**16), CONTENT, OPTIONS)
+    assert isinstance(actual, Outcome)
+    assert actual == item
+    assert actual.status is (Status.UNSUPPORTED if unsupported else Status.FAILED)
 
 
 @pytest.mark.parametrize(
@@ -235,15 +227,15 @@ def test_why_nothing_was_read_arrives(unsupported):
         {"reduction": 0, "flags": 7},
     ],
 )
-def test_a_picture_with_a_part_missing_or_wrong_is_an_error(change):
+def test_picture_with_a_missing_or_invalid_part_is_an_error(change):
     message, arrays = messages.packed(picture())
     changed = {key: value for key, value in (message | change).items() if value is not None}
     with pytest.raises(messages.WireError, match="found a malformed picture"):
-        messages.unpacked(changed, arrays, NAMED, WANTED)
+        messages.unpacked(changed, arrays, CONTENT, OPTIONS)
 
 
 @pytest.mark.parametrize(
-    "meddle",
+    "alter",
     [
         lambda arrays: arrays[:-1],
         lambda arrays: [*arrays, arrays[0]],
@@ -253,10 +245,10 @@ def test_a_picture_with_a_part_missing_or_wrong_is_an_error(change):
         lambda arrays: [],
     ],
 )
-def test_a_picture_with_other_arrays_than_were_wanted_is_an_error(meddle):
+def test_picture_with_unexpected_arrays_is_an_error(alter):
     message, arrays = messages.packed(picture())
     with pytest.raises(messages.WireError, match="found a malformed picture"):
-        messages.unpacked(message, meddle(arrays), NAMED, WANTED)
+        messages.unpacked(message, alter(arrays), CONTENT, OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +264,7 @@ def test_a_picture_with_other_arrays_than_were_wanted_is_an_error(meddle):
         UNREAD | {"region": {"probabilities": [], "thresholds": []}},
         UNREAD | {"header": {"BodyPartExamined": "HAND"}},
         UNREAD | {"status": "ok"},
-        UNREAD | {"status": "well"},
+        UNREAD | {"status": "unknown"},
         UNREAD | {"flags": [1]},
         UNREAD | {"frame": -1},
         UNREAD | {"elapsed_ms": float("nan")},
@@ -280,13 +272,13 @@ def test_a_picture_with_other_arrays_than_were_wanted_is_an_error(meddle):
         [],
     ],
 )
-def test_a_worker_cannot_give_a_verdict_or_half_a_message(forged):
+def test_worker_cannot_send_a_verdict_or_an_incomplete_outcome(forged):
     message = {"kind": "unread", "outcome": forged}
     with pytest.raises(messages.WireError, match="found a malformed picture"):
-        messages.unpacked(message, [], NAMED, WANTED)
+        messages.unpacked(message, [], CONTENT, OPTIONS)
 
 
-def test_what_only_the_run_says_is_empty_however_a_worker_puts_it():
+def test_values_that_only_the_run_sets_are_cleared():
     forged = UNREAD | {"region": 0, "findings": "", "bundle_digests": [], "header": "", "study": ""}
-    honest = messages.unpacked({"kind": "unread", "outcome": UNREAD}, [], NAMED, WANTED)
-    assert messages.unpacked({"kind": "unread", "outcome": forged}, [], NAMED, WANTED) == honest
+    valid = messages.unpacked({"kind": "unread", "outcome": UNREAD}, [], CONTENT, OPTIONS)
+    assert messages.unpacked({"kind": "unread", "outcome": forged}, [], CONTENT, OPTIONS) == valid

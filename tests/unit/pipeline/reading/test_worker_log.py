@@ -11,7 +11,7 @@ import misbehaving_worker
 import psutil
 import pytest
 
-from pipeline.io import Room
+from pipeline.io import MemoryBudget
 from pipeline.preprocess import PreprocessSpec
 from pipeline.reading.prepared_picture import Item, Prepared, ReadOptions
 from pipeline.reading.worker_pool import IsolatedReader
@@ -22,7 +22,7 @@ OPTIONS = ReadOptions((PreprocessSpec(height_px=32, width_px=32),))
 
 @pytest.fixture
 def reader() -> Iterator[IsolatedReader]:
-    reader = IsolatedReader(Room(10**6), 10.0, misbehaving_worker.__name__)
+    reader = IsolatedReader(MemoryBudget(10**6), 10.0, misbehaving_worker.__name__)
     yield reader
     reader.stop()
 

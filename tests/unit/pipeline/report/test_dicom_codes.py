@@ -1,4 +1,4 @@
-"""Codes are DICOM's own, as pydicom carries its tables."""
+"""Codes of the DICOM objects, compared with the tables of the standard in pydicom."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pydicom.sr._cid_dict import cid_concepts
 from pydicom.sr._concepts_dict import concepts
 from pydicom.sr.coding import Code
 
-from pipeline.domain import REGIONS, Verdict
+from pipeline.domain import REGIONS
+from pipeline.outcome import Verdict
 from pipeline.report.dicom import codes
 
 CONTEXT_GROUPS = [
@@ -34,7 +35,7 @@ def listed(code: Code) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("group", "code"), [(group, code) for group, members in CONTEXT_GROUPS for code in members]
 )
-def test_codes_of_context_groups_are_in_them_with_their_meaning(group, code):
+def test_codes_of_context_groups_have_their_meaning(group, code):
     members = cid_concepts[group][code.scheme_designator]
     assert code.meaning in [meaning for keyword, meaning in listed(code) if keyword in members]
 
@@ -45,7 +46,7 @@ def test_codes_of_annex_d_have_their_meaning(code):
     assert code.meaning in [meaning for _, meaning in listed(code)]
 
 
-def test_every_answer_has_a_code():
+def test_every_region_verdict_and_target_has_a_code():
     assert set(codes.SITES) == set(REGIONS)
     assert set(codes.PRESENCE) == set(codes.VERDICTS) == set(Verdict)
     assert set(codes.TARGETS) == {"fracture", "abnormality"}

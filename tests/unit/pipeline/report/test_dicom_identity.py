@@ -1,4 +1,4 @@
-"""Whose the DICOM objects are, which of them are the same, and when there are none."""
+"""Identity of DICOM objects: patient and study, UIDs, and pictures without objects."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from pipeline.config import RunConfig
-from pipeline.domain import Flag, ImageRef, OperatingPoint, Outcome, Status
+from pipeline.domain import Flag, ImageRef
+from pipeline.outcome import OperatingPoint, Outcome, Status
 from pipeline.report.dicom.objects import DicomWriter
 
-# ---------------------------------------------------------------------------------- identity
+# ------------------------------------------------------------------------- patient and study
 
 LONG_STUDY = {
     "StudyDate": "20200102",
@@ -26,7 +27,7 @@ LONG_STUDY = {
     "AccessionNumber": "ACC-55",
     "ReferringPhysicianName": "Referrer^Rita",
     "StudyDescription": "Hand after fall, Invented",
-    "PatientComments": "Person of interest",
+    "PatientComments": "Invented comment",
     "PatientAge": "119Y",
     "PatientSex": "F",
     "InstitutionName": "Somewhere Clinic",
@@ -35,10 +36,10 @@ LONG_STUDY = {
 }
 STUDY_WORDS = ("S-77", "ACC-55", "Referrer", "after fall", "119Y", "20200102", "030405")
 NEVER = ("Somewhere", "Otto", "STATION9")
-"""What belongs to the modality that made the original, and not to its patient or study."""
+"""Values of the modality that made the original, not of the patient or study."""
 
 
-def test_by_default_nothing_names_the_patient(tmp_path):
+def test_objects_contain_no_identifiers_by_default(tmp_path):
     objects(tmp_path, judged(original(tmp_path, **LONG_STUDY)))
     files = list((tmp_path / "objects").iterdir())
     assert len(files) == 3
@@ -53,7 +54,7 @@ def test_by_default_nothing_names_the_patient(tmp_path):
             assert not ds[keyword].value
 
 
-def test_kept_identifiers_are_those_of_patient_and_study(tmp_path):
+def test_keep_copies_identifiers_of_patient_and_study(tmp_path):
     path = original(tmp_path, **LONG_STUDY)
     objects(tmp_path, judged(path), identifiers="keep")
     source = dcmread(path)
@@ -79,7 +80,7 @@ def test_kept_identifiers_are_those_of_patient_and_study(tmp_path):
     ],
 )
 @pytest.mark.parametrize("syntax", [None, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
-def test_names_keep_their_characters(tmp_path, characters, name, syntax):
+def test_names_keep_their_character_set(tmp_path, characters, name, syntax):
     path = original(tmp_path, syntax=syntax, SpecificCharacterSet=characters, PatientName=name)
     made = objects(tmp_path, judged(path), identifiers="keep")
     assert len(made) == 3
@@ -88,7 +89,7 @@ def test_names_keep_their_characters(tmp_path, characters, name, syntax):
         assert str(ds.PatientName) == name
 
 
-def test_undeclared_characters_go_through_byte_by_byte(tmp_path):
+def test_undeclared_characters_are_copied_as_bytes(tmp_path):
     path = original(tmp_path, PatientName="Muller^X")
     path.write_bytes(path.read_bytes().replace(b"Muller^X", b"M\xfcller^X"))
     objects(tmp_path, judged(path), identifiers="keep")
@@ -97,9 +98,7 @@ def test_undeclared_characters_go_through_byte_by_byte(tmp_path):
 
 
 @pytest.mark.parametrize("identifiers", ["omit", "keep"])
-def test_malformed_values_are_neither_quoted_nor_a_reason_to_stop(
-    tmp_path, caplog, capsys, identifiers
-):
+def test_malformed_values_are_tolerated_and_not_logged(tmp_path, caplog, capsys, identifiers):
     bad = {
         b"PatientBirthDate": (b"19010203", b"1901020X"),
         b"PatientName": (b"Invented^Person", b"Inven^t^e^d^Per"),
@@ -112,16 +111,16 @@ def test_malformed_values_are_neither_quoted_nor_a_reason_to_stop(
     caplog.set_level(logging.DEBUG, "pipeline")
     objects(tmp_path, judged(path), identifiers=identifiers)
     assert len(list((tmp_path / "objects").iterdir())) == 3
-    told = "".join(r.getMessage() for r in caplog.records if r.name.startswith("pipeline"))
-    told += "".join(capsys.readouterr())
-    assert "1901" not in told
-    assert "Inven" not in told
+    output = "".join(r.getMessage() for r in caplog.records if r.name.startswith("pipeline"))
+    output += "".join(capsys.readouterr())
+    assert "1901" not in output
+    assert "Inven" not in output
 
 
-# ---------------------------------------------------------------------------------- which object
+# ---------------------------------------------------------------------------------- UIDs and series
 
 
-def test_all_kinds_join_the_study_in_a_series_each(tmp_path):
+def test_each_kind_has_a_series_in_the_study(tmp_path):
     first = original(tmp_path, name="a.dcm")
     second = original(tmp_path, PIXELS // 2, name="b.dcm", SOPInstanceUID="2.25.1004")
     other = original(tmp_path, name="c.dcm", StudyInstanceUID="2.25.2002")
@@ -145,7 +144,7 @@ def uids(folder, outcomes, **settings):
     return {kind: (ds.SeriesInstanceUID, ds.SOPInstanceUID) for kind, ds in made.items()}
 
 
-def test_the_same_run_again_gives_the_same_uids_and_any_other_gives_others(tmp_path):
+def test_uids_are_equal_only_for_the_same_run(tmp_path):
     path = original(tmp_path)
     first = uids(tmp_path, judged(path))
     assert all(
@@ -156,17 +155,17 @@ def test_the_same_run_again_gives_the_same_uids_and_any_other_gives_others(tmp_p
         uids(tmp_path, judged(path, {"hand": 0.91})),
         uids(tmp_path, judged(path, point=OperatingPoint("sensitive", 0.3, 0.3))),
         uids(tmp_path, judged(path, digests=DIGESTS | {"trunk": "4" * 64})),
-        uids(tmp_path, judged(path, flags=[Flag("blank", "nothing there")])),
+        uids(tmp_path, judged(path, flags=[Flag("blank", "no contrast")])),
         uids(tmp_path, judged(path), identifiers="keep"),
         uids(tmp_path, judged(path), contour=0.3),
         uids(tmp_path, judged(path), operating_point="balanced"),
     ]
-    instances = [found[kind][1] for found in (first, *others) for kind in KINDS]
+    instances = [pairs[kind][1] for pairs in (first, *others) for kind in KINDS]
     assert len(set(instances)) == len(instances)
 
 
-def test_no_instance_is_in_two_series(tmp_path):
-    """Other weights beside those that spoke are another run, and so another series."""
+def test_instances_of_different_runs_are_in_different_series(tmp_path):
+    """Weights that include another bundle make another run, even if that bundle was not used."""
     path = original(tmp_path)
     first = uids(tmp_path, judged(path))
     writer = DicomWriter(tmp_path / "more", RunConfig(), DIGESTS | {"fracture-elbow": "5" * 64})
@@ -176,18 +175,18 @@ def test_no_instance_is_in_two_series(tmp_path):
     assert not {uid for _, uid in first.values()} & {ds.SOPInstanceUID for ds in second}
 
 
-def test_the_time_is_told_in_the_zone_of_the_original(tmp_path):
+def test_time_zone_is_that_of_the_original(tmp_path):
     made = objects(tmp_path, judged(original(tmp_path, TimezoneOffsetFromUTC="+0930")))
     for ds in made.values():
         assert ds.TimezoneOffsetFromUTC == "+0930"
         stem = "PresentationCreation" if ds.Modality == "PR" else "Content"
         text = f"{ds[f'{stem}Date'].value}{ds[f'{stem}Time'].value}+0930"
-        told = datetime.strptime(text, "%Y%m%d%H%M%S%z")
-        assert abs((datetime.now().astimezone() - told).total_seconds()) < 60
+        created = datetime.strptime(text, "%Y%m%d%H%M%S%z")
+        assert abs((datetime.now().astimezone() - created).total_seconds()) < 60
 
 
 @pytest.mark.parametrize("zone", ["", "nonsense", "+9900", None])
-def test_a_zone_that_is_none_is_this_machines(tmp_path, zone):
+def test_invalid_time_zone_is_replaced_by_the_local_one(tmp_path, zone):
     made = objects(tmp_path, judged(original(tmp_path, TimezoneOffsetFromUTC=zone)))
     assert made["report"].TimezoneOffsetFromUTC == datetime.now().astimezone().strftime("%z")
 
@@ -199,58 +198,58 @@ def test_a_zone_that_is_none_is_this_machines(tmp_path, zone):
     "keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"]
 )
 @pytest.mark.parametrize("identifiers", ["omit", "keep"])
-def test_what_cannot_be_referred_to_gets_nothing(tmp_path, caplog, keyword, identifiers):
+def test_picture_without_uids_gets_no_object(tmp_path, caplog, keyword, identifiers):
     path = original(tmp_path)
     ds = dcmread(path)
     delattr(ds, keyword)
     ds.save_as(path)
     assert objects(tmp_path, judged(path), identifiers=identifiers) == {}
-    assert f"x.dcm: found no {keyword}: no DICOM object of it" in caplog.text
+    assert f"x.dcm: the header has no {keyword}; no DICOM objects were written" in caplog.text
     assert not any(word in caplog.text for word in IDENTIFIERS)
 
 
-def test_a_uid_that_is_none_gets_nothing_and_is_not_quoted(tmp_path, caplog):
+def test_invalid_uid_gets_no_object_and_is_not_logged(tmp_path, caplog):
     path = original(tmp_path, StudyInstanceUID=None)
     ds = dcmread(path)
     ds.add_new("StudyInstanceUID", "LO", PATIENT_NAME)
     ds.save_as(path)
     assert objects(tmp_path, judged(path)) == {}
     told = [r.getMessage() for r in caplog.records if r.name.startswith("pipeline")]
-    assert told[-1] == "x.dcm: found a StudyInstanceUID that is none: no DICOM object of it"
+    assert told[-1].startswith("x.dcm: the StudyInstanceUID is not a valid UID; no DICOM objects")
 
 
-def test_a_file_that_changed_or_went_gets_nothing(tmp_path, caplog):
+def test_changed_or_missing_file_gets_no_object(tmp_path, caplog):
     path = original(tmp_path)
     outcomes = judged(path)
     path.write_bytes(path.read_bytes() + b"\0\0")
     assert objects(tmp_path, outcomes) == {}
-    assert "x.dcm: found another content than was judged" in caplog.text
+    assert "x.dcm: the file was changed after it was judged" in caplog.text
     path.unlink()
     assert objects(tmp_path, outcomes) == {}
     assert "x.dcm: cannot read the file" in caplog.text
 
 
-def test_content_that_was_in_memory_gets_nothing(tmp_path, caplog):
-    """Its name must not be taken for a path: a file of this name is another one."""
+def test_content_in_memory_gets_no_object(tmp_path, caplog):
+    """Its name must not be used as a path: a file of this name may be another one."""
     (outcome,) = judged(original(tmp_path))
     unnamed = replace(outcome, image=replace(outcome.image, path=None))
     assert objects(tmp_path, [unnamed]) == {}
-    assert "x.dcm: found content in memory, wanted a file that can be read again" in caplog.text
+    assert "x.dcm: found content in memory, expected a file to read again" in caplog.text
 
 
-def test_a_header_that_breaks_the_maker_costs_its_own_picture_only(tmp_path, caplog):
-    bad = original(tmp_path, SOPClassUID="2.25.99", name="bad.dcm")  # no class of the standard
+def test_error_in_one_header_affects_only_its_picture(tmp_path, caplog):
+    bad = original(tmp_path, SOPClassUID="2.25.99", name="bad.dcm")  # not a class of the standard
     good = original(tmp_path, name="good.dcm", SOPInstanceUID="2.25.1005")
     writer = DicomWriter(tmp_path / "objects", RunConfig(identifiers="keep"), DIGESTS)
     for path in (bad, good):
         writer.write(judged(path)[0])
     assert len(list((tmp_path / "objects").iterdir())) == 3
-    assert "bad.dcm: found a header of which none can be made (KeyError)" in caplog.text
+    assert "bad.dcm: the header is malformed (KeyError)" in caplog.text
     assert PATIENT_ID not in caplog.text
     assert writer.summary.endswith("; pictures without: not possible (see the warnings) 1")
 
 
-def test_other_files_and_pictures_without_a_verdict_are_counted(tmp_path):
+def test_pictures_without_objects_are_counted(tmp_path):
     picture = tmp_path / "x.png"
     picture.write_bytes(raster(ramp(40, 40, 0, 255, np.uint8), "PNG"))
     writer = DicomWriter(tmp_path / "objects", RunConfig(), DIGESTS)
@@ -262,11 +261,11 @@ def test_other_files_and_pictures_without_a_verdict_are_counted(tmp_path):
     assert list((tmp_path / "objects").iterdir()) == []
     assert writer.summary == (
         "DICOM objects: report 0, overlay 0, marks 0; "
-        "pictures without: no DICOM picture 2, no verdict 1"
+        "pictures without: not a DICOM picture 2, no verdict 1"
     )
 
 
-def test_originals_stay_as_they_are(tmp_path):
+def test_originals_are_not_changed(tmp_path):
     path = original(tmp_path)
     before = path.read_bytes()
     objects(tmp_path, judged(path), identifiers="keep")

@@ -1,4 +1,4 @@
-"""What the DICOM objects of a picture say and show, and what they refer to."""
+"""Content and references of the DICOM objects of a picture."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def groups(report: Dataset) -> list[sr.MeasurementsAndQualitativeEvaluations]:
 
 
 def texts(report: Dataset) -> list[str]:
-    """Every free text below a report."""
-    found = []
+    """Every free text in a report."""
+    values = []
     stack = [report]
     while stack:
         item = stack.pop()
         stack += item.get("ContentSequence", [])
-        found += [item.TextValue] if "TextValue" in item else []
-    return found
+        values += [item.TextValue] if "TextValue" in item else []
+    return values
 
 
 # ---------------------------------------------------------------------------------- report
 
 
-def test_a_report_says_what_was_found_where_by_whom_and_that_nobody_verified_it(tmp_path):
+def test_report_has_finding_site_observer_and_is_unverified(tmp_path):
     path = original(tmp_path, ImageLaterality="L")
     report = objects(tmp_path, judged(path))["report"]
     assert (report.CompletionFlag, report.PreliminaryFlag) == ("COMPLETE", "PRELIMINARY")
@@ -58,18 +58,18 @@ def test_a_report_says_what_was_found_where_by_whom_and_that_nobody_verified_it(
         "Probability from which positive": (0.5, "1"),
         "Probability from which uncertain": (0.3, "1"),
     }
-    said = {e.name.value: e.value.value for e in group.get_qualitative_evaluations()}
-    assert said == {"125605004": "52101004", "VERDICT": "POSITIVE"}
+    evaluations = {e.name.value: e.value.value for e in group.get_qualitative_evaluations()}
+    assert evaluations == {"125605004": "52101004", "VERDICT": "POSITIVE"}
     assert group.finding_type is None
     (image,) = group.source_images
     assert image.referenced_sop_instance_uid == "2.25.1001"
     assert image.referenced_frame_numbers is None
     (observer,) = sr.ComprehensiveSR.from_dataset(report).content.get_observer_contexts()
     assert observer.observer_type.meaning == "Device"
-    words = texts(report)
-    assert f"bundle fracture-hand sha256 {DIGESTS['fracture-hand']}" in words
-    assert "balanced: positive from 0.500, uncertain from 0.300" in words
-    assert any("not a medical device" in text for text in words)
+    comments = texts(report)
+    assert f"bundle fracture-hand sha256 {DIGESTS['fracture-hand']}" in comments
+    assert "balanced: positive from 0.500, uncertain from 0.300" in comments
+    assert any("not a medical device" in text for text in comments)
     (scheme,) = report.CodingSchemeIdentificationSequence
     assert scheme.CodingSchemeDesignator == codes.PRIVATE
 
@@ -83,18 +83,18 @@ def test_a_report_says_what_was_found_where_by_whom_and_that_nobody_verified_it(
     ],
 )
 @pytest.mark.parametrize("target", ["fracture", "abnormality"])
-def test_each_verdict_is_told_as_presence(tmp_path, probability, presence, verdict, target):
+def test_verdict_is_encoded_as_presence(tmp_path, probability, presence, verdict, target):
     outcomes = judged(original(tmp_path), {"hand": probability}, target=target)
     made = objects(tmp_path, outcomes)
-    said = [
+    evaluations = [
         (e.name.meaning, e.value.meaning)
         for e in groups(made["report"])[0].get_qualitative_evaluations()
     ]
     finding = {"fracture": "Fracture of bone", "abnormality": "Abnormality"}[target]
-    assert said == [(finding, presence), ("Verdict of fxpipe", verdict)]
+    assert evaluations == [(finding, presence), ("Verdict of fxpipe", verdict)]
 
 
-def test_an_abnormality_is_never_called_a_fracture(tmp_path):
+def test_abnormality_is_not_called_a_fracture(tmp_path):
     digests = {"region": "1" * 64, "abnormality-hand": "2" * 64}
     objects(tmp_path, judged(original(tmp_path), target="abnormality", digests=digests))
     files = list((tmp_path / "objects").iterdir())
@@ -103,7 +103,7 @@ def test_an_abnormality_is_never_called_a_fracture(tmp_path):
         assert b"racture" not in file.read_bytes().replace(b"bundle fracture-hand", b"")
 
 
-def test_several_specialists_make_several_groups_and_overlays_and_one_state(tmp_path):
+def test_specialists_have_separate_groups_and_overlays_and_one_state(tmp_path):
     outcomes = judged(original(tmp_path), {"hand": 0.9, "elbow": 0.2})
     made = objects(tmp_path, outcomes)
     assert set(made) == {"report", "hand-overlay", "elbow-overlay", "marks"}
@@ -116,7 +116,7 @@ def test_several_specialists_make_several_groups_and_overlays_and_one_state(tmp_
     assert [ds.InstanceNumber for ds in overlays] == [1, 2]
 
 
-def test_a_specialist_of_all_regions_has_the_sites_that_the_router_saw_or_none(tmp_path):
+def test_sites_of_the_specialist_for_all_regions_are_from_the_router(tmp_path):
     path = original(tmp_path)
     (group,) = groups(objects(tmp_path, judged(path, {"all": 0.9}))["report"])
     assert group.finding_sites == []
@@ -125,7 +125,7 @@ def test_a_specialist_of_all_regions_has_the_sites_that_the_router_saw_or_none(t
     assert [site.value.meaning for site in group.finding_sites] == ["Hand", "Elbow joint"]
 
 
-def test_doubts_and_regions_without_a_specialist_are_comments(tmp_path):
+def test_flags_and_regions_without_specialist_are_comments(tmp_path):
     outcomes = judged(
         original(tmp_path),
         flags=[Flag("body-part-differs", "the header says KNEE – the picture looks like a hand")],
@@ -133,29 +133,29 @@ def test_doubts_and_regions_without_a_specialist_are_comments(tmp_path):
     )
     words = texts(objects(tmp_path, outcomes)["report"])
     assert "the header says KNEE ? the picture looks like a hand" in words
-    assert "elbow: seen, but there is no specialist" in words
+    assert "elbow: recognised, but there is no specialist" in words
 
 
 @pytest.mark.parametrize(
     ("header", "side"),
     [({}, None), ({"Laterality": "R"}, "Right"), ({"ImageLaterality": "U"}, None)],
 )
-def test_the_side_is_the_headers_word(tmp_path, header, side):
+def test_side_is_from_the_header(tmp_path, header, side):
     made = objects(tmp_path, judged(original(tmp_path, **header)))
-    found = groups(made["report"])[0].finding_sites[0].laterality
-    assert (found.meaning if found else None) == side
+    laterality = groups(made["report"])[0].finding_sites[0].laterality
+    assert (laterality.meaning if laterality else None) == side
     assert made["hand-overlay"].get("ImageLaterality") == (side[0] if side else None)
 
 
 # ---------------------------------------------------------------------------------- overlay
 
 
-def test_an_overlay_is_the_picture_with_heatmap_and_caption(tmp_path):
+def test_overlay_shows_picture_heatmap_and_caption(tmp_path):
     (outcome,) = judged(original(tmp_path))
     capture = objects(tmp_path, [outcome], contour=0.4, opacity=0.5)["hand-overlay"]
     finding = outcome.findings[0]
-    wanted = overlay(outcome.rendered, finding.heatmap, 0.4, 0.5, caption(finding))
-    assert np.array_equal(capture.pixel_array, np.asarray(wanted))
+    expected = overlay(outcome.rendered, finding.heatmap, 0.4, 0.5, caption(finding))
+    assert np.array_equal(capture.pixel_array, np.asarray(expected))
     assert capture.PhotometricInterpretation == "RGB"
     assert capture.ImageType[0] == "DERIVED"
     assert capture.SourceImageSequence[0].ReferencedSOPInstanceUID == "2.25.1001"
@@ -163,21 +163,21 @@ def test_an_overlay_is_the_picture_with_heatmap_and_caption(tmp_path):
 
 
 @pytest.mark.parametrize("burned_in", ["NO", None, "MAYBE"])
-def test_what_is_burned_in_is_what_was_burned_in(tmp_path, burned_in):
+def test_burned_in_annotation_is_copied_only_if_no(tmp_path, burned_in):
     capture = objects(tmp_path, judged(original(tmp_path, BurnedInAnnotation=burned_in)))
-    found = capture["hand-overlay"].get("BurnedInAnnotation")
-    assert found == ("NO" if burned_in == "NO" else None)
+    value = capture["hand-overlay"].get("BurnedInAnnotation")
+    assert value == ("NO" if burned_in == "NO" else None)
 
 
-def test_a_name_in_the_pixels_gets_no_overlay_unless_identifiers_are_kept(tmp_path, caplog):
+def test_burned_in_name_prevents_the_overlay_unless_identifiers_are_kept(tmp_path, caplog):
     outcomes = judged(original(tmp_path, BurnedInAnnotation="YES"))
     assert set(objects(tmp_path, outcomes)) == {"report", "marks"}
-    assert "x.dcm: no overlay of it" in caplog.text
+    assert "x.dcm: no overlay was written" in caplog.text
     kept = objects(tmp_path, outcomes, identifiers="keep")
     assert kept["hand-overlay"].BurnedInAnnotation == "YES"
 
 
-def test_without_a_heatmap_there_is_the_report_alone(tmp_path):
+def test_only_the_report_without_a_heatmap(tmp_path):
     assert set(objects(tmp_path, judged(original(tmp_path), heatmaps=False))) == {"report"}
 
 
@@ -185,14 +185,14 @@ def test_without_a_heatmap_there_is_the_report_alone(tmp_path):
 
 
 @pytest.mark.parametrize("pixels", [PIXELS, ramp(40, 3200, 0, 4095)])
-def test_marks_lie_on_the_contours_of_the_source_whatever_was_reduced(tmp_path, pixels):
+def test_marks_are_the_contours_in_source_pixels(tmp_path, pixels):
     (outcome,) = judged(original(tmp_path, pixels))
     state = objects(tmp_path, [outcome], contour=0.6)["marks"]
     assert state.SOPClassUID.name == "Grayscale Softcopy Presentation State Storage"
     (annotation,) = state.GraphicAnnotationSequence
-    wanted = contours(outcome.findings[0].heatmap, 0.6)
-    assert len(annotation.GraphicObjectSequence) == len(wanted) > 0
-    for graphic, line in zip(annotation.GraphicObjectSequence, wanted, strict=True):
+    expected = contours(outcome.findings[0].heatmap, 0.6)
+    assert len(annotation.GraphicObjectSequence) == len(expected) > 0
+    for graphic, line in zip(annotation.GraphicObjectSequence, expected, strict=True):
         assert (graphic.GraphicType, graphic.GraphicAnnotationUnits) == ("POLYLINE", "PIXEL")
         points = np.reshape(graphic.GraphicData, (-1, 2))
         assert np.allclose(points, line[:, ::-1], atol=1e-3)
@@ -213,9 +213,7 @@ def test_marks_lie_on_the_contours_of_the_source_whatever_was_reduced(tmp_path, 
         (PIXELS, {}, (96, 80), [1, 1]),
     ],
 )
-def test_marks_count_in_the_pixels_of_the_original_also_where_they_are_not_square(
-    tmp_path, pixels, header, square, aspect
-):
+def test_marks_are_in_original_pixels_even_if_not_square(tmp_path, pixels, header, square, aspect):
     (outcome,) = judged(original(tmp_path, pixels, **header))
     made = objects(tmp_path, [outcome], contour=0.6)
     state, placement = made["marks"], outcome.findings[0].heatmap.placement
@@ -225,18 +223,18 @@ def test_marks_count_in_the_pixels_of_the_original_also_where_they_are_not_squar
     assert area.DisplayedAreaBottomRightHandCorner == [pixels.shape[1], pixels.shape[0]]
     factor = np.divide(pixels.shape, square)
     lines = contours(outcome.findings[0].heatmap, 0.6)
-    found = state.GraphicAnnotationSequence[0].GraphicObjectSequence
-    for graphic, line in zip(found, lines, strict=True):
+    graphics = state.GraphicAnnotationSequence[0].GraphicObjectSequence
+    for graphic, line in zip(graphics, lines, strict=True):
         points = np.reshape(graphic.GraphicData, (-1, 2))
         assert np.allclose(points, (line * factor)[:, ::-1], atol=1e-3)
-    # The overlay is a picture of its own, with square pixels.
+    # The overlay is a separate picture with square pixels.
     capture = made["hand-overlay"]
     assert capture.Columns == square[1]
-    assert capture.Rows > square[0]  # and its caption below
+    assert capture.Rows > square[0]  # plus the caption below
     assert "PixelAspectRatio" not in capture
 
 
-def test_marks_of_a_header_with_exchanged_sides_fit_the_picture(tmp_path):
+def test_marks_match_the_picture_if_the_header_swaps_its_sides(tmp_path):
     path = original(tmp_path, PIXELS)
     content = compressed(dcmread(path), JPEGLosslessSV1, tmp_path)
     path.write_bytes(changed(content, Rows=80, Columns=96))
@@ -246,32 +244,32 @@ def test_marks_of_a_header_with_exchanged_sides_fit_the_picture(tmp_path):
     assert area.DisplayedAreaBottomRightHandCorner == [80, 96]
 
 
-def test_marks_show_the_window_of_their_frame(tmp_path):
+def test_marks_have_the_window_of_their_frame(tmp_path):
     frames = np.stack([PIXELS, PIXELS])
     windows = [item(WindowCenter=1000, WindowWidth=800), item(WindowCenter=2000, WindowWidth=300)]
     per_frame = [functional_groups(FrameVOILUTSequence=window)[0] for window in windows]
     header = {"PerFrameFunctionalGroupsSequence": per_frame, "WindowCenter": 5, "WindowWidth": 9}
     made = objects(tmp_path, judged(original(tmp_path, frames, **header)))
-    shown = [made[f"{frame}-marks"].SoftcopyVOILUTSequence[0] for frame in (0, 1)]
-    assert [(voi.WindowCenter, voi.WindowWidth) for voi in shown] == [(1000, 800), (2000, 300)]
+    windows = [made[f"{frame}-marks"].SoftcopyVOILUTSequence[0] for frame in (0, 1)]
+    assert [(voi.WindowCenter, voi.WindowWidth) for voi in windows] == [(1000, 800), (2000, 300)]
 
 
-def test_a_table_of_fewer_bits_than_it_says_is_copied_with_those_that_it_uses(tmp_path):
+def test_table_is_copied_with_the_bits_that_it_uses(tmp_path):
     table = lut(list(range(4096)), first=0, bits=16)
     state = objects(tmp_path, judged(original(tmp_path, VOILUTSequence=table)))["marks"]
     (copy,) = state.SoftcopyVOILUTSequence[0].VOILUTSequence
     assert copy.LUTDescriptor == [4096, 0, 12]
 
 
-def test_a_bad_value_that_no_object_needs_prevents_none(tmp_path):
+def test_invalid_value_that_is_not_needed_prevents_no_object(tmp_path):
     path = tmp_path / "x.dcm"
     ds = dicom(PIXELS, bits=12)
     path.write_bytes(with_value(ds, "ImagerPixelSpacing", "DS", b"0,143\\0,143"))
     assert set(objects(tmp_path, judged(path))) == {*KINDS}
 
 
-def test_a_line_of_very_many_points_stays_closed(monkeypatch, tmp_path):
-    monkeypatch.setattr("pipeline.report.dicom.presentation_state._MOST_POINTS", 10)
+def test_line_with_many_points_is_thinned_and_closed(monkeypatch, tmp_path):
+    monkeypatch.setattr("pipeline.report.dicom.presentation_state.MAX_POINTS", 10)
     state = objects(tmp_path, judged(original(tmp_path)))["marks"]
     graphic = state.GraphicAnnotationSequence[0].GraphicObjectSequence[0]
     points = np.reshape(graphic.GraphicData, (-1, 2))
@@ -301,15 +299,15 @@ GREYS = [
 
 @pytest.mark.parametrize("pixels", [PIXELS, SIGNED], ids=["unsigned", "signed"])
 @pytest.mark.parametrize("header", GREYS, ids=lambda header: "+".join(header) or "plain")
-def test_marks_show_the_greys_that_the_networks_saw(tmp_path, header, pixels):
+def test_marks_give_the_grey_values_of_the_networks(tmp_path, header, pixels):
     path = original(tmp_path, pixels, **header)
     state = objects(tmp_path, judged(path))["marks"]
     ds = dcmread(path)
-    wanted = display_values(ds.pixel_array, ds, big_endian=False)
+    expected = display_values(ds.pixel_array, ds, big_endian=False)
     for keyword in GREYS[-1].keys() ^ {key for grey in GREYS for key in grey}:
         if keyword in ds:
             delattr(ds, keyword)
-    # The presentation state is all that is left of the chain, as for a viewer.
+    # As in a viewer, the presentation state replaces the grey-value steps of the original.
     ds.PhotometricInterpretation = "MONOCHROME2"
     for keyword in ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"):
         if keyword in state:
@@ -317,11 +315,11 @@ def test_marks_show_the_greys_that_the_networks_saw(tmp_path, header, pixels):
     ds.PresentationLUTShape = state.PresentationLUTShape
     for element in state.SoftcopyVOILUTSequence[0]:
         ds[element.tag] = element
-    shown = display_values(ds.pixel_array, ds, big_endian=False)
-    assert np.abs(shown - wanted).max() < 1e-3
+    displayed = display_values(ds.pixel_array, ds, big_endian=False)
+    assert np.abs(displayed - expected).max() < 1e-3
 
 
-def test_tables_of_a_big_endian_file_are_turned_round(tmp_path):
+def test_tables_of_a_big_endian_file_are_byte_swapped(tmp_path):
     table = np.arange(0, 4096, 2, dtype=">u2").tobytes()
     header = {"VOILUTSequence": lut([0] * 2048, first=700, bits=12, data=table)}
     path = original(tmp_path, syntax=ExplicitVRBigEndian, **header)
@@ -333,7 +331,7 @@ def test_tables_of_a_big_endian_file_are_turned_round(tmp_path):
 @pytest.mark.parametrize(
     "header", [{}, {"SOPClassUID": MultiFrameGrayscaleWordSecondaryCaptureImageStorage}]
 )
-def test_each_frame_has_objects_that_refer_to_it(tmp_path, header):
+def test_objects_of_each_frame_refer_to_it(tmp_path, header):
     frames = np.stack([PIXELS, PIXELS // 2, PIXELS // 3])
     outcomes = judged(original(tmp_path, frames, **header))
     made = objects(tmp_path, outcomes)
@@ -348,13 +346,13 @@ def test_each_frame_has_objects_that_refer_to_it(tmp_path, header):
         assert annotated.ReferencedFrameNumber == frame + 1
         source = made[f"{frame}-hand-overlay"].SourceImageSequence[0]
         assert source.ReferencedFrameNumber == frame + 1
-    # The window fills each frame by itself.
+    # Each frame has a separate window, fitted to its values.
     widths = [made[f"{f}-marks"].SoftcopyVOILUTSequence[0].WindowWidth for f in range(3)]
     assert widths[0] > widths[1] > widths[2]
 
 
-def test_colour_gets_no_marks_and_a_word_about_it(tmp_path, caplog):
+def test_colour_gets_no_marks_and_a_warning(tmp_path, caplog):
     colours = np.repeat((PIXELS // 16).astype(np.uint8)[..., None], 3, axis=2)
     made = objects(tmp_path, judged(original(tmp_path, colours, Modality="OT")))
     assert set(made) == {"report", "hand-overlay"}
-    assert "x.dcm: no marks for it" in caplog.text
+    assert "x.dcm: no presentation state was written" in caplog.text

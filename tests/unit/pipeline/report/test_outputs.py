@@ -1,4 +1,4 @@
-"""The list of outputs: what the command, resuming and the files themselves make of it."""
+"""The list of outputs, as used by the command, by resume and by the walk of the input."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from pipeline.report.writer import StreamWriter, Writer
 
 
 class Entry:
-    """What the walk through a folder asks of one of its files."""
+    """A folder entry, reduced to the attributes that the walk uses."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
 
 @pytest.mark.parametrize("output", OUTPUTS, ids=lambda output: output.name)
-def test_what_is_appended_to_is_a_stream_and_what_is_recounted_recounts(output):
+def test_writer_supports_the_resume_mode_of_its_output(output):
     writer = output.load()
     assert issubclass(writer, StreamWriter) == (output.resume is Resume.APPEND)
     assert (writer.recount is not Writer.recount) == (output.resume is Resume.RECOUNT)
 
 
 @pytest.mark.parametrize("output", OUTPUTS, ids=lambda output: output.name)
-def test_every_file_is_known_as_a_result_in_a_later_input(tmp_path, output):
+def test_every_output_file_is_skipped_in_a_later_input(tmp_path, output):
     if not output.is_file:
         return
     (tmp_path / TABLE).write_text("path,frame,sha256,study\n")
     entries = [Entry(name) for name in dict.fromkeys((TABLE, output.name, "a.png"))]
-    left = without_results(tmp_path, entries)  # type: ignore[arg-type]
-    assert [entry.name for entry in left] == ["a.png"]
+    remaining = without_results(tmp_path, entries)  # type: ignore[arg-type]
+    assert [entry.name for entry in remaining] == ["a.png"]
 
 
 @pytest.mark.parametrize(
@@ -51,24 +51,24 @@ def test_every_file_is_known_as_a_result_in_a_later_input(tmp_path, output):
         ({"studies": "none"}, []),
     ],
 )
-def test_which_outputs_a_run_writes(settings, more):
-    found = {output.name for output in asked_outputs(RunConfig(**settings))}
-    assert found == {"results.csv", "results.jsonl", "studies.csv", *more}
+def test_outputs_of_a_run(settings, more):
+    names = {output.name for output in asked_outputs(RunConfig(**settings))}
+    assert names == {"results.csv", "results.jsonl", "studies.csv", *more}
 
 
 def test_every_setting_of_an_output_is_an_option():
     @click.command()
     @output_options
     def command(**options: object) -> None:
-        given.append(options)
+        received.append(options)
 
-    given: list[dict[str, object]] = []
-    words = "--heatmaps all --report --fhir --parquet --studies folder --dicom-out ~/objects"
-    for line in ([], words.split()):
+    received: list[dict[str, object]] = []
+    arguments = "--heatmaps all --report --fhir --parquet --studies folder --dicom-out ~/objects"
+    for line in ([], arguments.split()):
         assert CliRunner().invoke(command, line, catch_exceptions=False).exit_code == 0
     settings = [output.setting for output in OUTPUTS if output.setting]
-    assert given[0] == dict.fromkeys(settings)
-    assert given[1] == {
+    assert received[0] == dict.fromkeys(settings)
+    assert received[1] == {
         "heatmaps": "all", "report": True, "fhir": True, "parquet": True, "studies": "folder",
         "dicom_out": Path("~/objects").expanduser(),
     }  # fmt: skip

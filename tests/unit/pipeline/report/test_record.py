@@ -1,4 +1,4 @@
-"""The record: fixed columns, honest words, and names that cannot break a file."""
+"""Records: columns, values, escaping, CSV and JSON lines, and the summary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from pyarrow import parquet
 from rich.console import Console
 
-from pipeline.domain import FractureCall, ImageRef, OperatingPoint, Outcome, RegionCall, Status
+from pipeline.domain import ImageRef
+from pipeline.outcome import FractureCall, OperatingPoint, Outcome, RegionCall, Status
 from pipeline.report.columns import COLUMNS, RECORD_SCHEMA, TYPES
 from pipeline.report.csv_table import CsvWriter
 from pipeline.report.json_lines import LINES, JsonLinesWriter
@@ -45,8 +46,8 @@ def failed(name: str, error: str = "broken") -> Outcome:
 
 
 def test_columns_of_this_schema_version():
-    assert RECORD_SCHEMA == 3, "the columns changed: write them down here again"
-    wanted = (
+    assert RECORD_SCHEMA == 3, "the columns changed: update this list"
+    expected = (
         *("path", "frame", "sha256", "study", "status", "regions"),
         *(
             "p_elbow",
@@ -67,7 +68,7 @@ def test_columns_of_this_schema_version():
         *("error", "elapsed_ms", "bundle_digests", "patient_id", "patient_name"),
         *("accession_number", "study_instance_uid", "series_instance_uid", "sop_instance_uid"),
     )
-    assert wanted == COLUMNS
+    assert expected == COLUMNS
     assert tuple(to_record(ok(), ROOT)) == COLUMNS
     assert tuple(to_record(failed("x"), ROOT)) == COLUMNS
 
@@ -84,7 +85,7 @@ def test_values_of_a_finding():
     assert record["threshold"] == 0.5
 
 
-def test_the_gravest_finding_leads():
+def test_gravest_finding_determines_the_row():
     both = (
         FractureCall("hand", "fracture", 0.49, POINT),
         FractureCall("shoulder", "fracture", 0.1, OperatingPoint("balanced", 0.05, 0.05)),
@@ -94,13 +95,13 @@ def test_the_gravest_finding_leads():
     assert (record["verdict_hand"], record["probability_hand"]) == ("uncertain", 0.49)
 
 
-def test_the_finding_of_a_specialist_for_all_regions(tmp_path):
+def test_finding_of_a_specialist_for_all_regions(tmp_path):
     both = (
         FractureCall("hand", "fracture", 0.1, POINT),
         FractureCall("all", "fracture", 0.8, POINT),
     )
     outcome = Outcome(ImageRef(ROOT / "a.png"), Status.OK, CALL, both)
-    assert outcome.unexamined == ()  # the shoulder fired, and the one for all looked
+    assert outcome.unexamined == ()  # the specialist for all regions examined the shoulder
     with (
         CsvWriter(tmp_path / "r.csv", ROOT) as table,
         JsonLinesWriter(tmp_path / "r.jsonl", ROOT) as lines,
@@ -115,34 +116,34 @@ def test_the_finding_of_a_specialist_for_all_regions(tmp_path):
     assert [(f["region"], f["verdict"]) for f in findings] == [
         ("hand", "negative"), ("all", "positive"),
     ]  # fmt: skip
-    words = " ".join(shown_summary([outcome]).split())
-    assert "0.800 >= 0.500" in words
-    assert "fracture, in a picture of any region" in words
+    text = " ".join(summary_text([outcome]).split())
+    assert "0.800 >= 0.500" in text
+    assert "fracture, in a picture of any region" in text
     assert caption(outcome.findings[0]).startswith("fracture, in a picture of the hand: negative")
 
 
-def test_without_a_region_stage_the_row_has_no_regions():
+def test_row_has_no_regions_without_a_region_stage():
     finding = FractureCall("all", "fracture", 0.8, POINT)
     record = to_record(Outcome(ImageRef(ROOT / "a"), Status.OK, None, (finding,)), ROOT)
     assert tuple(record) == COLUMNS
     assert (record["regions"], record["p_hand"], record["region"]) == (None, None, "all")
 
 
-def test_an_abnormality_is_never_called_a_fracture(tmp_path):
+def test_abnormality_is_not_called_a_fracture(tmp_path):
     outcome = ok(target="abnormality")
     summary, console = Summary(ROOT), Console(width=80)
-    with CsvWriter(tmp_path / "a.csv", ROOT) as table, console.capture() as shown:
+    with CsvWriter(tmp_path / "a.csv", ROOT) as table, console.capture() as capture:
         table.write(outcome)
         summary.write(outcome)
         summary.print_to(console, tmp_path / "a.csv")
     assert read_csv(tmp_path / "a.csv")[0]["target"] == "abnormality"
-    words = " ".join(shown.get().split())
-    assert "abnormality, in a picture" in words
-    assert "fracture" not in words
+    text = " ".join(capture.get().split())
+    assert "abnormality, in a picture" in text
+    assert "fracture" not in text
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"),
+    ("name", "text"),
     [
         ("sub/ä.png", "sub/ä.png"),
         ("a\nb.png", "a\\nb.png"),
@@ -151,19 +152,19 @@ def test_an_abnormality_is_never_called_a_fracture(tmp_path):
         ("a\\nb.png", "a\\\\nb.png"),
     ],
 )
-def test_paths_are_relative_printable_and_unambiguous(name, shown):
-    assert path_text(ROOT / name, ROOT) == shown
+def test_paths_are_relative_printable_and_unambiguous(name, text):
+    assert path_text(ROOT / name, ROOT) == text
 
 
 @pytest.mark.parametrize("name", ["ä.png", "a\nb.png", "a\udcffb", "a\\nb.png", "x/../../=1"])
-def test_content_in_memory_is_called_by_its_name_as_a_file_would_be(name):
-    shown = image_text(ImageRef(None, name=name), ROOT)
-    assert shown == path_text(ROOT / name, ROOT) == image_text(ImageRef(ROOT / name), ROOT)
+def test_name_of_content_in_memory_is_escaped_like_a_path(name):
+    text = image_text(ImageRef(None, name=name), ROOT)
+    assert text == path_text(ROOT / name, ROOT) == image_text(ImageRef(ROOT / name), ROOT)
     failed = Outcome(ImageRef(None, 3, None, name), Status.FAILED, error="broken")
-    assert (to_record(failed, ROOT)["path"], to_record(failed, ROOT)["frame"]) == (shown, 3)
+    assert (to_record(failed, ROOT)["path"], to_record(failed, ROOT)["frame"]) == (text, 3)
 
 
-def test_an_image_has_a_name():
+def test_name_of_an_image():
     assert ImageRef(ROOT / "sub/a.png").name == "a.png"
     assert ImageRef(ROOT / "tmp83.dcm", name="IM1").name == "IM1"
     assert ImageRef.of(NamedBytes("sub/a.png", b""), 1) == ImageRef(None, 1, None, "sub/a.png")
@@ -172,7 +173,7 @@ def test_an_image_has_a_name():
 
 
 @pytest.mark.parametrize("types", [True, False])
-def test_types_are_the_last_column_of_both_tables_if_the_weights_tell_any(tmp_path, types):
+def test_types_are_the_last_column_if_the_weights_have_types(tmp_path, types):
     oblique = {"transverse": 0.12345678, "oblique": 0.8}
     findings = (
         FractureCall("elbow", "fracture", 0.4, POINT, types={"transverse": 0.9}),
@@ -190,20 +191,20 @@ def test_types_are_the_last_column_of_both_tables_if_the_weights_tell_any(tmp_pa
             row_writer.write(outcome)
     with table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    found = parquet.read_table(columns)
-    assert list(rows[0]) == found.column_names == [*COLUMNS, *([TYPES] if types else [])]
+    actual = parquet.read_table(columns)
+    assert list(rows[0]) == actual.column_names == [*COLUMNS, *([TYPES] if types else [])]
     if types:
-        wanted = ["oblique=0.8;transverse=0.123457", "", ""]
-        assert [row[TYPES] for row in rows] == wanted
-        assert found[TYPES].to_pylist() == [text or None for text in wanted]
+        expected = ["oblique=0.8;transverse=0.123457", "", ""]
+        assert [row[TYPES] for row in rows] == expected
+        assert actual[TYPES].to_pylist() == [text or None for text in expected]
 
 
-def test_text_that_is_no_unicode_is_escaped():
+def test_invalid_unicode_and_control_characters_are_escaped():
     assert plain("\ud800 \x1b[31m").encode("utf-8") == b"\\ud800 \\x1b[31m"
 
 
 @pytest.mark.parametrize("name", ["=1+1.png", "+a", "-a", "@a"])
-def test_formulas_are_disarmed_in_csv_only(tmp_path, name):
+def test_formulas_are_escaped_in_csv_only(tmp_path, name):
     with (
         CsvWriter(tmp_path / "r.csv", ROOT) as table,
         JsonLinesWriter(tmp_path / "r.jsonl", ROOT) as lines,
@@ -215,7 +216,7 @@ def test_formulas_are_disarmed_in_csv_only(tmp_path, name):
     assert json.loads((tmp_path / "r.jsonl").read_text("utf-8"))["path"] == name
 
 
-def test_both_files_hold_one_line_for_each_outcome_as_soon_as_it_is_written(tmp_path):
+def test_each_outcome_is_one_line_in_both_files_at_once(tmp_path):
     outcomes = [ok(), failed('a\n"b",c\udc80.png', "line\nbreak"), ok("ü.png")]
     with (
         CsvWriter(tmp_path / "r.csv", ROOT) as table,
@@ -251,17 +252,17 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def shown_summary(outcomes: list[Outcome]) -> str:
+def summary_text(outcomes: list[Outcome]) -> str:
     summary, console = Summary(ROOT), Console(width=80, no_color=True)
     for outcome in outcomes:
         summary.write(outcome)
-    with console.capture() as shown:
+    with console.capture() as capture:
         summary.print_to(console, Path("out/results.csv"))
-    return shown.get()
+    return capture.get()
 
 
-def test_summary_of_few_keeps_their_order_and_ends_with_the_intended_use():
-    text = shown_summary([failed("z.png"), ok("[red]b.png"), ok("a.png", probability=0.9)])
+def test_short_summary_keeps_the_order_and_ends_with_the_intended_use():
+    text = summary_text([failed("z.png"), ok("[red]b.png"), ok("a.png", probability=0.9)])
     assert text.index("z.png") < text.index("[red]b.png") < text.index("a.png")
     assert "3 in all: 1 positive, 1 uncertain, 1 failed" in text
     assert text.rstrip().endswith(INTENDED_USE)
@@ -269,11 +270,11 @@ def test_summary_of_few_keeps_their_order_and_ends_with_the_intended_use():
     assert "shoulder: no specialist" in " ".join(text.split())
 
 
-def test_summary_of_many_shows_the_worst_and_says_where_the_rest_is():
+def test_long_summary_shows_the_gravest_and_names_the_table():
     many = [ok(f"n{i}.png", probability=0.1) for i in range(400)]
     many[333] = ok("hit.png", probability=0.95)
     many[20] = failed("bad.png")
-    text = shown_summary(many)
+    text = summary_text(many)
     assert text.index("hit.png") < text.index("bad.png") < text.index("n0.png")
-    assert "350 more, less grave: see out/results.csv" in text
+    assert "350 more, less severe: see out/results.csv" in text
     assert "400 in all: 1 positive, 1 failed, 398 negative" in text

@@ -1,4 +1,4 @@
-"""Files that can be cut back, files that are whole or not there, and journals that are torn."""
+"""Output files that can be truncated, atomic files, and damaged journals."""
 
 from __future__ import annotations
 
@@ -9,17 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.domain import (
-    Flag,
-    FractureCall,
-    HeaderEffect,
-    ImageRef,
-    OperatingPoint,
-    Outcome,
-    RegionCall,
-    Status,
-)
+from pipeline.domain import Flag, ImageRef
 from pipeline.errors import OutputError
+from pipeline.outcome import FractureCall, HeaderEffect, OperatingPoint, Outcome, RegionCall, Status
 from pipeline.outcome_json import from_json, to_json
 from pipeline.report.journal import NAME, begin, read
 from pipeline.report.stream import Mark, Stream, write_whole
@@ -27,7 +19,7 @@ from pipeline.report.stream import Mark, Stream, write_whole
 POINT = OperatingPoint("balanced", 0.5, 0.1 + 0.2)
 
 
-def test_a_stream_is_cut_back_to_its_mark(tmp_path):
+def test_stream_is_truncated_to_its_mark(tmp_path):
     path = tmp_path / "a.txt"
     first = Stream(path)
     first.write("one Ä\n")
@@ -40,14 +32,14 @@ def test_a_stream_is_cut_back_to_its_mark(tmp_path):
     again.write("2\n")
     again.flush()
     assert path.read_bytes() == "one Ä\n2\n".encode()
-    straight = Stream(tmp_path / "b.txt")
-    straight.write("one Ä\n2\n")
-    straight.close(whole=True)
-    assert straight.mark == again.mark
+    uninterrupted = Stream(tmp_path / "b.txt")
+    uninterrupted.write("one Ä\n2\n")
+    uninterrupted.close(whole=True)
+    assert uninterrupted.mark == again.mark
     again.close(whole=False)
 
 
-def test_what_waits_is_not_written_when_a_run_breaks_off(tmp_path):
+def test_buffered_text_is_not_written_when_a_run_is_aborted(tmp_path):
     stream = Stream(tmp_path / "a.txt")
     stream.write("half a row")
     stream.close(whole=False)
@@ -55,7 +47,7 @@ def test_what_waits_is_not_written_when_a_run_breaks_off(tmp_path):
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-def test_a_folder_that_vanishes_is_noticed(tmp_path, replaced):
+def test_deleted_folder_is_detected(tmp_path, replaced):
     folder = tmp_path / "out"
     folder.mkdir()
     stream = Stream(folder / "a.txt")
@@ -63,14 +55,14 @@ def test_a_folder_that_vanishes_is_noticed(tmp_path, replaced):
     if replaced:
         folder.mkdir()
         (folder / "a.txt").write_text("another")
-    stream.write("into the void\n")
+    stream.write("lost\n")
     stream.flush()
     with pytest.raises(OutputError, match=r"a\.txt: (cannot be written|found another file)"):
         stream.sync()
     stream.close(whole=False)
 
 
-def test_a_file_that_cannot_be_written_whole_is_not_there(tmp_path):
+def test_file_that_cannot_be_written_leaves_nothing(tmp_path):
     (tmp_path / "a.png").mkdir()
     with pytest.raises(OutputError, match=r"a\.png: cannot be written"):
         write_whole(tmp_path / "a.png", b"content")
@@ -102,12 +94,12 @@ def outcomes() -> list[Outcome]:
 
 
 @pytest.mark.parametrize("outcome", outcomes(), ids=lambda outcome: outcome.status)
-def test_outcomes_come_back_with_every_digit(outcome):
-    told = json.loads(json.dumps(to_json(outcome)))
-    assert from_json(told, outcome.image.path) == outcome
+def test_outcomes_are_restored_exactly(outcome):
+    values = json.loads(json.dumps(to_json(outcome)))
+    assert from_json(values, outcome.image.path) == outcome
 
 
-def test_a_torn_journal_is_read_as_far_as_it_is_whole(tmp_path):
+def test_damaged_journal_is_read_up_to_the_damage(tmp_path):
     mark = begin(tmp_path, {"run": {"input": "in"}})
     assert [(line, end) for line, end in read(tmp_path)] == [({"run": {"input": "in"}}, mark)]
     whole = (tmp_path / NAME).read_bytes()

@@ -1,4 +1,4 @@
-"""Acquisitions by the sizes of pictures, and folds that leave one out."""
+"""Acquisitions inferred from picture sizes, and folds that leave one out."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from stages.samples import Index
         (((512, 512),), "1.00"),
     ],
 )
-def test_the_shape_of_a_plate_tells_however_it_is_stored(sizes, name):
+def test_acquisition_does_not_depend_on_scale_and_orientation(sizes, name):
     assert {acquisition(*size) for size in sizes} == {name}
 
 
-def test_a_group_of_two_acquisitions_goes_to_that_of_most_of_its_pictures():
+def test_group_of_two_acquisitions_is_assigned_to_that_of_most_of_its_pictures():
     groups = ["a", "a", "a", "b", "b", "c", "d"]
     names = ["x", "y", "y", "x", "y", "x", "x"]
     whole, divided = keep_groups_whole(groups, names)
@@ -52,7 +52,7 @@ def test_only_acquisitions_with_enough_groups_of_supported_regions_are_left_out(
 
 
 def pictures(folder: Path) -> Index:
-    """Two machines with 24 groups of 2 each, a group of both, a crop, chests, a test row."""
+    """Two machines with 24 groups of 2 each, a group of both, a crop, chests and a test row."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for shape in ((454, 373), (373, 454), (50, 40), (60, 33)):
@@ -84,7 +84,7 @@ def table(tmp_path_factory):
     return pictures(tmp_path_factory.mktemp("acquired"))
 
 
-def test_names_are_of_the_data_set_and_the_shape(table):
+def test_acquisition_names_contain_data_set_and_aspect_ratio(table):
     names = read_acquisitions(table.samples)
     assert Counter(names) == {
         "set 1.22": 50, "set 1.25": 50, "set 1.82": 1, "chests 1.25": 30,
@@ -95,7 +95,7 @@ def test_names_are_of_the_data_set_and_the_shape(table):
         read_acquisitions([sample(str(broken))])
 
 
-def test_the_acquisition_that_tests_has_no_other_influence(table):
+def test_tested_acquisition_is_not_used_for_training_or_validation(table):
     folds = folds_by_acquisition(table, 5, 7, ("train", "val"))
     assert (folds.names, folds.by, len(folds)) == (("set 1.22", "set 1.25"), "acquisition", 2)
     assert "1 group(s) of several acquisitions" in folds.note
@@ -104,28 +104,30 @@ def test_the_acquisition_that_tests_has_no_other_influence(table):
         tested = fold.of("test")
         names = Counter(read_acquisitions(tested))
         assert names[f"set {shape}"] in (48, 50)
-        assert sum(names.values()) == {"1.22": 51, "1.25": 48}[shape]  # both: mostly small
-        elsewhere = Counter(read_acquisitions(fold.of("train") + fold.of("val")))
-        assert f"set {shape}" not in elsewhere  # nor of the group of both
-        assert elsewhere["chests 1.25"] == 30
-        assert elsewhere["set 1.82"] == 1
-        assert 0.1 < len(fold.of("val")) / sum(elsewhere.values()) < 0.3
-        seen: dict[str, set[str]] = {}
+        assert (
+            sum(names.values()) == {"1.22": 51, "1.25": 48}[shape]
+        )  # group "both" is mostly small
+        others = Counter(read_acquisitions(fold.of("train") + fold.of("val")))
+        assert f"set {shape}" not in others  # including the group "both"
+        assert others["chests 1.25"] == 30
+        assert others["set 1.82"] == 1
+        assert 0.1 < len(fold.of("val")) / sum(others.values()) < 0.3
+        splits_of: dict[str, set[str]] = {}
         for row in fold.samples:
-            seen.setdefault(row.group, set()).add(row.split)
-        assert all(len(splits - {"excluded"}) <= 1 for splits in seen.values())
-        assert seen["held"] == {"excluded"}
+            splits_of.setdefault(row.group, set()).add(row.split)
+        assert all(len(splits - {"excluded"}) <= 1 for splits in splits_of.values())
+        assert splits_of["held"] == {"excluded"}
 
 
-def test_folds_repeat_with_their_seed_and_differ_between_acquisitions(table):
-    first, again, other = (
+def test_folds_are_reproducible_and_differ_between_seeds_and_acquisitions(table):
+    first, repeated, other = (
         folds_by_acquisition(table, 5, seed, ("train", "val")) for seed in (7, 7, 8)
     )
-    assert first == again
+    assert first == repeated
     assert len({fold.digest for fold in (*first.tables, *other.tables)}) == 4
 
 
-def test_one_acquisition_cannot_be_left_out(table):
+def test_table_with_one_acquisition_is_refused(table):
     alone = replace(table, samples=tuple(s for s in table.samples if "small" in s.group))
     with pytest.raises(ConfigError, match=r": 1 acquisition\(s\).*set 1.22.*at least two"):
         folds_by_acquisition(alone, 5, 7, ("train", "val"))

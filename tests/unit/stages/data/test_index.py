@@ -1,3 +1,5 @@
+"""The index of pictures: splits by group, writing and reading, faults, region vectors."""
+
 import csv
 from collections import defaultdict
 from dataclasses import replace
@@ -17,7 +19,7 @@ def folder(tmp_path_factory):
     return fracatlas_folder(tmp_path_factory.mktemp("data") / "fracatlas")
 
 
-def test_a_group_never_lies_in_two_splits(folder):
+def test_no_group_is_in_two_splits(folder):
     samples = read_fracatlas(folder)
     splits = defaultdict(set)
     for row, split in zip(samples, assign_splits(samples, seed=7), strict=True):
@@ -30,12 +32,12 @@ def test_splits_keep_the_share_of_each_region_and_label(folder):
     splits = assign_splits(samples, seed=7)
     for region in ("elbow", "hand", "shoulder"):
         for label in (0, 1):
-            held = [
+            held_out = [
                 split
                 for row, split in zip(samples, splits, strict=True)
                 if row.regions == region and row.label == label and split in ("val", "test")
             ]
-            assert 2 <= len(held) <= 6  # two sevenths of 14, give or take one group
+            assert 2 <= len(held_out) <= 6  # two sevenths of 14 pictures, within one group
 
 
 def test_the_same_seed_gives_the_same_splits_and_another_seed_others(folder):
@@ -44,14 +46,14 @@ def test_the_same_seed_gives_the_same_splits_and_another_seed_others(folder):
     assert assign_splits(samples, seed=1) != assign_splits(samples, seed=2)
 
 
-def test_a_truncated_picture_stays_in_the_table_but_out_of_every_split(folder):
+def test_truncated_picture_is_in_the_table_but_excluded_from_every_split(folder):
     samples = read_fracatlas(folder)
     splits = assign_splits(samples, seed=7)
     cut = [(s, split) for s, split in zip(samples, splits, strict=True) if "truncated" in s.flags]
     assert [(s.path.name, split) for s, split in cut] == [("IMG9000000.jpg", "excluded")]
 
 
-def test_write_then_read_gives_the_same_rows(folder, tmp_path):
+def test_index_reads_as_written(folder, tmp_path):
     samples = read_fracatlas(folder)
     splits = assign_splits(samples, seed=7)
     samples = [replace(s, split=x) for s, x in zip(samples, splits, strict=True)]
@@ -64,17 +66,17 @@ def test_write_then_read_gives_the_same_rows(folder, tmp_path):
     assert "/" + str(tmp_path).strip("/") not in (tmp_path / "sub" / "index.csv").read_text()
 
 
-def test_types_are_written_where_there_are_any_and_read_again(tmp_path):
-    plain = [sample(str(tmp_path / name), label=1) for name in "ab"]
-    for one in plain:
-        one.path.write_bytes(b"x")
-    write_index(plain, tmp_path / "without.csv")
+def test_types_column_is_written_only_if_a_row_has_types(tmp_path):
+    rows = [sample(str(tmp_path / name), label=1) for name in "ab"]
+    for row in rows:
+        row.path.write_bytes(b"x")
+    write_index(rows, tmp_path / "without.csv")
     header = (tmp_path / "without.csv").read_text().splitlines()[0]
     assert "types" not in header
     assert [s.type_names for s in read_index(tmp_path / "without.csv").samples] == [(), ()]
-    write_index([replace(plain[0], types="oblique;avulsion"), plain[1]], tmp_path / "with.csv")
-    found = read_index(tmp_path / "with.csv").samples
-    assert [s.type_names for s in found] == [("oblique", "avulsion"), ()]
+    write_index([replace(rows[0], types="oblique;avulsion"), rows[1]], tmp_path / "with.csv")
+    reread = read_index(tmp_path / "with.csv").samples
+    assert [s.type_names for s in reread] == [("oblique", "avulsion"), ()]
 
 
 def test_every_fault_of_a_folder_is_listed_at_once(tmp_path):
@@ -95,12 +97,12 @@ def test_every_fault_of_a_folder_is_listed_at_once(tmp_path):
         assert word in text
 
 
-def test_a_folder_without_labels_is_refused(tmp_path):
+def test_folder_without_labels_is_refused(tmp_path):
     with pytest.raises(InputMissingError, match=r"labels\.csv"):
         read_fracatlas(tmp_path)
 
 
-def test_negatives_show_no_region_and_each_is_its_own_group(tmp_path):
+def test_negatives_have_no_region_and_separate_groups(tmp_path):
     folder = fracatlas_folder(tmp_path / "legs", per_cell=1) / "images"
     (folder / "IMG9000000.jpg").unlink()
     rows = read_negatives(folder)
@@ -130,11 +132,11 @@ def test_negatives_show_no_region_and_each_is_its_own_group(tmp_path):
         ([sample("a", label=0, types="oblique")], "but the label is 0: only fractures have types"),
     ],
 )
-def test_contradictions_are_named(rows, words):
+def test_faults_are_described(rows, words):
     assert any(words in fault for fault in find_faults(rows))
 
 
-def test_an_excluded_row_leaks_nothing():
+def test_excluded_row_is_not_a_leak():
     rows = [sample("a", group="g"), sample("b", group="g", split="excluded")]
     assert find_faults(rows) == []
 
@@ -149,11 +151,11 @@ def test_an_excluded_row_leaks_nothing():
         ("shoulder?", [0, 0, np.nan]),
     ],
 )
-def test_regions_become_a_vector_with_unknowns_left_open(regions, expected):
+def test_region_vector_is_nan_for_unknown_regions(regions, expected):
     np.testing.assert_array_equal(sample("a", regions=regions).region_vector(), expected)
 
 
-def test_of_a_region_that_was_not_known_a_row_says_nothing():
+def test_region_vector_is_nan_for_regions_that_the_row_did_not_know():
     older = {"known_regions": "elbow;hand"}
     vector = sample("a", regions="hand", **older).region_vector()
     np.testing.assert_array_equal(vector, [0, 1, np.nan])
@@ -163,7 +165,7 @@ def test_of_a_region_that_was_not_known_a_row_says_nothing():
     assert "(2 such rows); make the table again" in fault
 
 
-def test_the_known_regions_stand_in_the_table_where_they_are_not_the_first_three(tmp_path):
+def test_known_regions_are_written_unless_they_are_the_first_three(tmp_path):
     for name, known in (("first", "elbow;hand;shoulder"), ("more", "elbow;hand;shoulder;knee")):
         write_index([sample("a.jpg", known_regions=known)], tmp_path / name)
     assert "known_regions" not in (tmp_path / "first").read_text()
@@ -171,12 +173,12 @@ def test_the_known_regions_stand_in_the_table_where_they_are_not_the_first_three
     assert read_table(tmp_path / "more").samples[0].known_regions == "elbow;hand;shoulder;knee"
 
 
-def test_an_uncertain_region_is_not_shown_to_its_specialist():
+def test_row_does_not_show_an_uncertain_region():
     assert not sample("a", regions="elbow;hand?;shoulder").shows("hand")
     assert sample("a", regions="elbow;hand?;shoulder").shows("elbow")
 
 
-def test_a_table_with_a_wrong_label_or_a_missing_file_is_refused(tmp_path):
+def test_table_with_a_wrong_label_or_a_missing_file_is_refused(tmp_path):
     table = tmp_path / "index.csv"
     write_index([replace(sample("a"), path=tmp_path / "a.jpg")], table)
     table.write_text(table.read_text().replace(",0,fracture", ",2,fracture"))

@@ -1,4 +1,4 @@
-"""Training refuses a table that leaks."""
+"""Refusal of tables with leaks before training."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,8 @@ SAMPLES = Path(__file__).parents[4] / "samples"
 
 
 class Count(Silent):
+    """Progress that counts the pictures."""
+
     pictures = 0
 
     def advance(self):
@@ -24,7 +26,7 @@ class Count(Silent):
 
 @pytest.fixture
 def leaky(tmp_path):
-    """A table in which one training picture is, recompressed, in the test split too."""
+    """A table with a recompressed training picture in the test split, and that picture's row."""
     from PIL import Image
 
     folder = fracatlas_folder(tmp_path / "data", per_cell=3)
@@ -33,7 +35,7 @@ def leaky(tmp_path):
     samples = [replace(s, split=x) for s, x in zip(samples, splits, strict=True)]
     twin = next(s for s in samples if s.split == "train")
     copy = folder / "images/copy.jpg"
-    real = Image.open(SAMPLES / "IMG0001380.jpg")  # made-up pictures have no fine structure
+    real = Image.open(SAMPLES / "IMG0001380.jpg")  # generated pictures have no fine structure
     real.save(twin.path, quality=95)
     real.save(copy, quality=60)
     samples.append(replace(twin, path=copy, split="test", group="other", sha256="0" * 64))
@@ -41,7 +43,7 @@ def leaky(tmp_path):
     return read_index(tmp_path / "index.csv"), twin
 
 
-def test_a_recompressed_copy_in_another_split_is_refused_by_name(leaky, tmp_path):
+def test_error_names_a_recompressed_copy_in_another_split(leaky, tmp_path):
     table, twin = leaky
     with pytest.raises(IndexFaultsError, match=rf"{twin.path.name}: near duplicate") as caught:
         refuse_leaks([table], tmp_path / "cache", False, Silent())
@@ -49,12 +51,12 @@ def test_a_recompressed_copy_in_another_split_is_refused_by_name(leaky, tmp_path
     assert "--allow-leaks" in caught.value.hint
 
 
-def test_what_is_allowed_is_warned_of(leaky, tmp_path, caplog):
+def test_allowed_leaks_cause_a_warning(leaky, tmp_path, caplog):
     refuse_leaks([leaky[0]], tmp_path / "cache", True, Silent())
     assert "allowed" in caplog.text
 
 
-def test_an_excluded_copy_is_no_leak_and_files_are_looked_at_once(leaky, tmp_path):
+def test_excluded_copy_is_not_a_leak_and_files_are_read_once(leaky, tmp_path):
     table, _ = leaky
     clean = replace(
         table,
@@ -68,7 +70,7 @@ def test_an_excluded_copy_is_no_leak_and_files_are_looked_at_once(leaky, tmp_pat
     assert (first.pictures, second.pictures) == (len(table.samples), 0)
 
 
-def test_folds_are_held_against_the_same_findings(leaky, tmp_path):
+def test_every_fold_is_checked(leaky, tmp_path):
     table, _ = leaky
     together = replace(
         table,

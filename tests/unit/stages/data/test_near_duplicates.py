@@ -1,3 +1,5 @@
+"""Fingerprints and searches for near duplicates: rotated, mirrored, rescaled, recompressed."""
+
 from io import BytesIO
 from pathlib import Path
 
@@ -48,14 +50,15 @@ def radiographs(arrays):
     return [Image.fromarray((pixels * 255).round().astype(np.uint8)) for pixels in arrays]
 
 
-def turned(pixels, symmetry):
+def transformed(pixels, symmetry):
+    """Pixels after a symmetry: 0 to 3 quarter turns, from 4 on of the mirrored picture."""
     if symmetry >= 4:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(np.rot90(pixels, symmetry % 4))
 
 
 def matches(arrays):
-    """What the square comparison finds among pictures that all lie in one part."""
+    """Pairs that the square comparison finds among pictures of one split."""
     looks = [describe(squash(pixels)) for pixels in arrays]
     prints = np.stack([coarse for coarse, _ in looks])
     details = np.stack([detail for _, detail in looks])
@@ -63,12 +66,13 @@ def matches(arrays):
 
 
 def tilted_matches(arrays):
+    """Pairs that the comparison at any angle finds among pictures of one split."""
     rings = np.stack([describe_rings(squash(pixels), pixels.shape) for pixels in arrays])
     prints = np.stack([amplitudes(picture) for picture in rings])
     return verify_tilt(*tilt_candidates(prints, ["one"] * len(arrays), 4), rings)
 
 
-def test_a_fingerprint_has_norm_1_and_mean_0(arrays):
+def test_fingerprint_has_norm_1_and_mean_0(arrays):
     for pixels in arrays:
         coarse = fingerprint(pixels)
         assert coarse.shape == (256,)
@@ -77,7 +81,7 @@ def test_a_fingerprint_has_norm_1_and_mean_0(arrays):
         assert coarse.mean() == pytest.approx(0, abs=1e-6)
 
 
-def test_a_picture_of_one_grey_value_is_like_nothing_not_even_another_one():
+def test_picture_of_one_grey_value_matches_nothing():
     flat = [np.full((40, 50), grey, np.float32) for grey in (0.0, 0.5, 0.7)]
     assert not fingerprint(flat[1]).any()
     assert matches(flat) == []
@@ -88,29 +92,29 @@ def test_a_picture_of_one_grey_value_is_like_nothing_not_even_another_one():
 @given(
     st.integers(0, 2**31), st.integers(1, 200), st.integers(1, 200), st.integers(0, SYMMETRIES - 1)
 )
-def test_the_nearest_is_found_whichever_way_up_it_lies(seed, height, width, symmetry):
+def test_nearest_is_found_in_every_orientation(seed, height, width, symmetry):
     random = np.random.default_rng(seed)
     pixels = random.random((height, width), np.float32)
     others = [fingerprint(random.random((60, 60), np.float32)) for _ in range(5)]
     references = np.stack([*others, fingerprint(pixels)])
-    rows, cosines = nearest(fingerprint(turned(pixels, symmetry))[None], references)
+    rows, cosines = nearest(fingerprint(transformed(pixels, symmetry))[None], references)
     if references[-1].any():
         assert rows.tolist() == [5]
         assert cosines[0] == pytest.approx(1, abs=1e-3)
 
 
-def test_a_turned_picture_has_the_turned_fingerprint(arrays):
+def test_rotated_picture_has_the_rotated_fingerprint(arrays):
     for symmetry in range(SYMMETRIES):
-        moved = fingerprint(turned(arrays[0], symmetry))
+        moved = fingerprint(transformed(arrays[0], symmetry))
         assert turn(fingerprint(arrays[0])[None], symmetry)[0] == pytest.approx(moved, abs=1e-4)
 
 
-def test_nearest_gives_the_same_in_blocks_as_at_once(monkeypatch):
+def test_nearest_does_not_depend_on_the_block_size(monkeypatch):
     random = np.random.default_rng(3)
     queries, references = (random.normal(size=(n, 256)).astype(np.float32) for n in (37, 53))
     rows, cosines = nearest(queries, references)
-    monkeypatch.setattr("stages.data.near_duplicates._ROWS", 10)
-    monkeypatch.setattr("stages.data.near_duplicates._COLUMNS", 7)
+    monkeypatch.setattr("stages.data.near_duplicates.ROWS", 10)
+    monkeypatch.setattr("stages.data.near_duplicates.COLUMNS", 7)
     in_blocks = nearest(queries, references)
     assert in_blocks[0].tolist() == rows.tolist()
     assert in_blocks[1] == pytest.approx(cosines)
@@ -123,10 +127,10 @@ def test_nearest_without_references_is_refused():
 
 @pytest.mark.parametrize("symmetry", range(SYMMETRIES))
 @pytest.mark.parametrize(("scale", "quality"), [(1.0, 95), (1.0, 40), (0.5, 90), (0.5, 40)])
-def test_copies_are_found_turned_rescaled_and_recompressed(radiographs, symmetry, scale, quality):
+def test_rotated_rescaled_and_recompressed_copies_are_found(radiographs, symmetry, scale, quality):
     image = radiographs[0]
     small = image.resize((round(image.width * scale), round(image.height * scale)))
-    copy = turned(stored(small, quality), symmetry)
+    copy = transformed(stored(small, quality), symmetry)
     (match,) = matches([np.asarray(image, np.float32) / 255, copy])
     assert (match.first, match.second) == (0, 1)
     assert match.likeness > 0.95
@@ -134,24 +138,24 @@ def test_copies_are_found_turned_rescaled_and_recompressed(radiographs, symmetry
     assert match.degrees == 90 * (symmetry % 4)
 
 
-def test_every_sample_is_found_in_a_small_recompressed_mirror_image(radiographs, arrays):
+def test_small_recompressed_mirror_image_of_every_sample_is_found(radiographs, arrays):
     copies = [stored(image.resize((200, 180)), 40)[:, ::-1].copy() for image in radiographs]
-    found = {(match.first, match.second) for match in matches([*arrays, *copies])}
-    assert found == {(i, i + len(arrays)) for i in range(len(arrays))}
+    pairs = {(match.first, match.second) for match in matches([*arrays, *copies])}
+    assert pairs == {(i, i + len(arrays)) for i in range(len(arrays))}
 
 
-def test_brightness_and_contrast_do_not_hide_a_copy(arrays):
+def test_copy_with_other_brightness_and_contrast_is_found(arrays):
     (match,) = matches([arrays[1], (0.2 + 0.6 * arrays[1]).astype(np.float32)])
     assert match.likeness > 0.99
     assert match.how == ""
 
 
-def test_distinct_radiographs_are_no_pairs(arrays):
+def test_distinct_radiographs_do_not_match(arrays):
     assert matches(arrays) == []
     assert tilted_matches(arrays) == []
 
 
-def test_distinct_radiographs_differ_in_detail_even_when_their_shape_is_ignored(arrays):
+def test_details_of_distinct_radiographs_differ_without_the_candidate_search(arrays):
     looks = [describe(squash(pixels)) for pixels in arrays]
     for i, (_, one) in enumerate(looks):
         for _, other in looks[:i]:
@@ -161,7 +165,7 @@ def test_distinct_radiographs_differ_in_detail_even_when_their_shape_is_ignored(
 
 @pytest.mark.parametrize("degrees", [3, 17, 45, 200, 333])
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_a_copy_turned_by_any_angle_is_found_and_the_angle_told(radiographs, degrees, mirrored):
+def test_copy_rotated_by_any_angle_is_found_with_its_angle(radiographs, degrees, mirrored):
     image = radiographs[2]
     moved = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image
     moved = moved.rotate(degrees, Image.Resampling.BILINEAR)
@@ -172,16 +176,16 @@ def test_a_copy_turned_by_any_angle_is_found_and_the_angle_told(radiographs, deg
     assert match.how == ("mirrored, " if mirrored else "") + f"turned by {match.degrees:.0f}°"
 
 
-def test_every_sample_is_found_turned_twice(radiographs, arrays):
+def test_every_sample_rotated_twice_is_found(radiographs, arrays):
     copies = [
         stored(image.rotate(20 + 3 * i, Image.Resampling.BILINEAR).rotate(-35), 75)
         for i, image in enumerate(radiographs)
     ]
-    found = {(match.first, match.second) for match in tilted_matches([*arrays, *copies])}
-    assert found == {(i, i + len(arrays)) for i in range(len(arrays))}
+    pairs = {(match.first, match.second) for match in tilted_matches([*arrays, *copies])}
+    assert pairs == {(i, i + len(arrays)) for i in range(len(arrays))}
 
 
-def test_copies_in_its_own_part_do_not_hide_the_one_in_another(arrays):
+def test_copies_in_the_same_split_do_not_hide_one_in_another_split(arrays):
     prints = np.stack([fingerprint(arrays[0])] * 12)
     first, second = candidates(prints, ["train"] * 11 + ["test"], 2)
     assert {int(i) for i in first[second == 11]} >= {0, 1}
@@ -192,7 +196,7 @@ def test_copies_in_its_own_part_do_not_hide_the_one_in_another(arrays):
     assert 11 in second
 
 
-def test_a_common_bright_edge_makes_no_twins():
+def test_common_bright_edge_is_not_a_match():
     pictures = []
     for seed in range(6):
         pixels = np.random.default_rng(seed).normal(0.15, 0.03, (90, 90))
@@ -203,8 +207,8 @@ def test_a_common_bright_edge_makes_no_twins():
 
 
 @pytest.mark.parametrize(("degrees", "expand"), [(30, True), (45, True), (15, False)])
-def test_strangers_turned_by_the_same_angle_are_no_pairs(radiographs, degrees, expand):
-    turned_alike = [
+def test_distinct_radiographs_rotated_by_the_same_angle_do_not_match(radiographs, degrees, expand):
+    rotated = [
         np.asarray(
             image.resize((300, 300)).rotate(degrees, Image.Resampling.BILINEAR, expand=expand),
             np.float32,
@@ -212,5 +216,5 @@ def test_strangers_turned_by_the_same_angle_are_no_pairs(radiographs, degrees, e
         / 255
         for image in radiographs
     ]
-    assert matches(turned_alike) == []
-    assert tilted_matches(turned_alike) == []
+    assert matches(rotated) == []
+    assert tilted_matches(rotated) == []

@@ -1,4 +1,4 @@
-"""One specialist for all regions: what is measured of it, alone and behind a region stage."""
+"""Figures of one specialist for all regions, without and with a region stage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALONE = Settings(no_region_stage="no region stage in these weights")
 
 
 def alone() -> pd.DataFrame:
-    """A set whose regions nobody knows, no region stage, one specialist."""
+    """Pictures of unknown regions, read by one specialist without a region stage."""
     return table(
         row_for_all(label=1, p=0.9, boxes="0.4 0.4 0.6 0.6", twin_label=1.0),
         row_for_all(label=1, p=0.2, boxes="0.0 0.0 0.1 0.1", twin_label=0.0),
@@ -34,34 +34,34 @@ def alone() -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("ends", "one"),
+    ("category", "prediction"),
     [
         ("right", row_for_all(label=1, p=0.9)),
         ("wrong decision", row_for_all(label=0, p=0.9)),
-        ("right", row_for_all("none", label=0)),  # nobody could refuse it
+        ("right", row_for_all("none", label=0)),  # no stage refuses it
         ("no truth", row_for_all("none", label=None)),
         ("failed", row_for_all(status="failed")),
         ("right", row_for_all("elbow", label=1, p=0.9, router=True, fired=["hand"])),
         ("wrong route", row_for_all("none", label=1, p=0.9, router=True, fired=["hand"])),
     ],
 )
-def test_every_input_ends_in_one_way(ends, one):
-    assert table(one)["category"].tolist() == [ends]
+def test_category_of_each_input(category, prediction):
+    assert table(prediction)["category"].tolist() == [category]
 
 
-def test_the_ends_sum_to_all_inputs_and_their_baselines_refuse_nothing():
+def test_categories_sum_to_all_inputs_and_baselines_refuse_nothing():
     rows = table(*(row_for_all("none", label=i < 3, p=0.9, twin_label=1.0) for i in range(5)))
-    ends = all_figures(rows, ALONE)["end_to_end"]["all"]
-    assert ends["counts"] == {
+    part = all_figures(rows, ALONE)["end_to_end"]["all"]
+    assert part["counts"] == {
         "right": 3, "wrong decision": 2, "wrong route": 0, "unsupported": 0, "failed": 0,
     }  # fmt: skip
-    assert ends["accuracy"]["majority"].value == ends["accuracy"]["look_up"].value == 0.6
+    assert part["accuracy"]["majority"].value == part["accuracy"]["look_up"].value == 0.6
     whole = all_figures(alone(), ALONE)["end_to_end"]["all"]
     assert sum(whole["counts"].values()) == whole["pictures"] == 6
     assert whole["counts"]["no truth"] == whole["counts"]["failed"] == 1
 
 
-def test_every_labelled_picture_is_a_case_also_where_no_region_is_known():
+def test_labelled_pictures_of_unknown_region_are_cases():
     figures = all_figures(alone(), ALONE)
     part = figures["fracture"][ANY_REGION]["in view"]
     assert (part["pictures"], part["positives"], part["looked_up"]) == (4, 2, 2)
@@ -78,9 +78,9 @@ def test_every_labelled_picture_is_a_case_also_where_no_region_is_known():
     assert figures["subgroups"]["hardware"]["with"]["pictures"] == 1
 
 
-def test_chapters_about_routing_are_null_without_a_region_stage(tmp_path):
+def test_routing_sections_are_null_without_a_region_stage(tmp_path):
     for name in ("region", "region_confusion", "cross_region"):
-        (tmp_path / f"{name}.csv").write_text("of an older evaluation\n")
+        (tmp_path / f"{name}.csv").write_text("from an earlier evaluation\n")
     (tmp_path / "confusion.png").write_bytes(b"old")
     rows = alone()
     figures = all_figures(rows, ALONE)
@@ -98,7 +98,7 @@ def test_chapters_about_routing_are_null_without_a_region_stage(tmp_path):
     }
 
 
-def test_where_regions_are_known_each_has_its_figures_by_the_one_who_looks():
+def test_known_regions_have_figures_of_the_specialist_for_all_regions():
     rows = table(
         row_for_all("hand", label=1, p=0.9),
         row_for_all("hand", label=0, p=0.6),
@@ -113,12 +113,12 @@ def test_where_regions_are_known_each_has_its_figures_by_the_one_who_looks():
     assert fracture[ANY_REGION]["single region"]["pictures"] == 3
 
 
-def test_behind_a_region_stage_a_picture_is_a_case_by_its_regions():
-    own = row("hand", label=1, fractures={"hand": 0.9})
-    own |= {name: own[name.replace("all", "hand")] for name in row_for_all() if "_all" in name}
-    own |= {"verdict_all": "", "fracture_all": 0.2}
+def test_with_a_region_stage_cases_depend_on_the_regions_of_a_picture():
+    hand = row("hand", label=1, fractures={"hand": 0.9})
+    hand |= {name: hand[name.replace("all", "hand")] for name in row_for_all() if "_all" in name}
+    hand |= {"verdict_all": "", "fracture_all": 0.2}
     rows = table(
-        own,  # the hand has a specialist of its own, and the other one was not asked
+        hand,  # read by the specialist for hands, not by the one for all regions
         row_for_all("elbow", label=0, p=0.6, router=True, fired=["elbow"]),
         row_for_all("unknown", label=0, p=0.7, router=True, fired=["elbow"]),
     )
@@ -130,20 +130,20 @@ def test_behind_a_region_stage_a_picture_is_a_case_by_its_regions():
     figures = all_figures(rows, Settings())
     assert figures["region"]["accuracy"]["pictures"] == 2
     assert list(figures["cross_region"]) == ["elbow", "hand", "shoulder", "all"]
-    every = figures["fracture"][ANY_REGION]
-    assert (every["in view"]["pictures"], every["routed"]["pictures"]) == (3, 2)
+    part = figures["fracture"][ANY_REGION]
+    assert (part["in view"]["pictures"], part["routed"]["pictures"]) == (3, 2)
     assert figures["fracture"]["hand"]["in view"]["network"]["sensitivity"].value == 1.0
 
 
-def test_predictions_of_all_survive_their_file(tmp_path):
+def test_predictions_read_as_written(tmp_path):
     rows = alone()
     write_predictions(rows, tmp_path / "p.csv")
-    back = read_predictions(tmp_path / "p.csv")
-    pd.testing.assert_frame_equal(back, rows, check_dtype=False)
-    assert back["verdict_all"].tolist()[-1] == ""
+    reread = read_predictions(tmp_path / "p.csv")
+    pd.testing.assert_frame_equal(reread, rows, check_dtype=False)
+    assert reread["verdict_all"].tolist()[-1] == ""
 
 
-def test_tables_without_such_a_specialist_have_no_row_of_it():
+def test_figures_without_this_specialist_have_no_entry_for_it():
     figures = all_figures(table(row(), row(label=1)), Settings())
     for chapter in ("fracture", "cross_region", "risk_coverage", "pointing"):
         assert ANY_REGION not in figures[chapter]

@@ -1,4 +1,4 @@
-"""From predictions to figures: small tables whose figures can be counted on the fingers."""
+"""Figures of an evaluation, from tables small enough to count by hand."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from bundles import spec, write_bundles
+from bundles import spec
 from prediction_tables import row, table
 from tables import sample
+from tiny_networks import write_bundles
 
 from pipeline.bundle import Estimate, Kind
 from pipeline.config import RunConfig
@@ -19,14 +20,12 @@ from pipeline.runtime.session import load_bundles
 from stages.evaluation.baselines import look_up, majority
 from stages.evaluation.evaluate import EvaluationRequest, all_figures, chosen_rows, seen_before
 from stages.evaluation.figures import (
-    CALLED,
     POOLED,
     Settings,
     case_set,
     cross_region_figures,
     fracture_figures,
     plain_figures,
-    pointing_figures,
     risk_cases,
     risk_curve,
     risk_figures,
@@ -37,7 +36,6 @@ from stages.evaluation.plots import draw_all
 from stages.evaluation.predictions import read_predictions, write_predictions
 from stages.evaluation.routing import confusion, end_to_end_figures, region_figures
 from stages.evaluation.tables import write_tables
-from stages.evaluation.truth import covered_share, grown, points_at, read_boxes
 from stages.samples import Index
 from stages.statistics.metrics import Cases
 
@@ -48,7 +46,7 @@ POSITIVE, DOUBTFUL = {"hand": 0.8}, {"hand": 0.35}
 
 
 @pytest.mark.parametrize(
-    ("ends", "one"),
+    ("category", "prediction"),
     [
         ("right", row(label=0)),
         ("right", row(label=1, fractures=POSITIVE)),
@@ -73,11 +71,11 @@ POSITIVE, DOUBTFUL = {"hand": 0.8}, {"hand": 0.35}
         ("wrong route", row("none", label=None, fired=["hand"])),
     ],
 )
-def test_every_input_ends_in_one_way(ends, one):
-    assert table(one)["category"].tolist() == [ends]
+def test_category_of_each_input(category, prediction):
+    assert table(prediction)["category"].tolist() == [category]
 
 
-def test_the_ends_sum_to_all_inputs_and_tell_refusals_and_doubts_apart():
+def test_categories_sum_to_all_inputs_and_divide_refused_and_uncertain():
     rows = table(
         row(), row(fractures=DOUBTFUL), row(label=1, fractures=DOUBTFUL), row(label=1),
         row("none", fired=[]), row("hand", fired=[]), row("unknown", fired=[]),
@@ -98,7 +96,7 @@ def test_the_ends_sum_to_all_inputs_and_tell_refusals_and_doubts_apart():
     }  # fmt: skip
 
 
-def test_a_missing_truth_is_a_sixth_end_only_where_it_occurs():
+def test_no_truth_is_a_category_only_if_it_occurs():
     counts = end_to_end_figures(table(row(), row(label=None)), Settings())["all"]["counts"]
     assert counts["no truth"] == 1
     assert sum(counts.values()) == 2
@@ -107,7 +105,7 @@ def test_a_missing_truth_is_a_sixth_end_only_where_it_occurs():
 def test_end_to_end_baselines():
     rows = table(
         row("none", label=1, fired=[], twin="none"),  # refused like its twin
-        row("none", fired=[], twin="hand", twin_label=0.0),  # a verdict on a leg
+        row("none", fired=[], twin="hand", twin_label=0.0),  # a verdict on an unsupported picture
         row("hand", label=1, twin="hand", twin_label=1.0),
         row("hand", label=1, twin="elbow", twin_label=1.0),  # by the wrong route
         row("hand", label=0, twin="hand", twin_label=1.0),
@@ -123,11 +121,11 @@ def test_end_to_end_baselines():
 # ------------------------------------------------------------------------------- routing
 
 
-def test_routing_by_hand():
+def test_routing_figures():
     rows = table(
         row("hand", twin="hand"),
         row("hand", fired=["elbow"], twin="elbow"),
-        row("elbow", fired=[], p_elbow=0.3, twin="elbow"),  # the most probable, and yet refused
+        row("elbow", fired=[], p_elbow=0.3, twin="elbow"),  # the most probable region, but refused
         row("elbow;hand", fired=["elbow"], twin="elbow;hand"),
         row("none", fired=[], twin="none"),
         row("none", fired=["shoulder"], twin="hand"),
@@ -135,7 +133,7 @@ def test_routing_by_hand():
         row("shoulder", status="failed", fired=[]),
     )
     figures = region_figures(rows, Settings())
-    assert figures["accuracy"]["pictures"] == 3  # the failed one was never routed
+    assert figures["accuracy"]["pictures"] == 3  # the failed one was not routed
     assert figures["accuracy"]["network"].value == pytest.approx(2 / 3)
     assert figures["accuracy"]["majority"].value == pytest.approx(2 / 3)
     assert figures["accuracy"]["look_up"].value == pytest.approx(2 / 3)
@@ -178,11 +176,11 @@ def test_cases_of_a_specialist_in_view_single_region_and_routed():
     assert hand["single region"].scores.tolist() == [0.9, 0.6, 0.3]
     assert hand["routed"].scores.tolist() == [0.9, 0.6, 0.2, 0.8, 0.9]
     assert case_set(rows, "elbow", "in view").cases.scores.tolist() == [0.7, 0.1, 0.3]
-    assert len(case_set(rows, POOLED, "in view").cases) == 7  # one case a picture and region
+    assert len(case_set(rows, POOLED, "in view").cases) == 7  # one case for each picture and region
     assert len(case_set(rows, "shoulder", "in view").cases) == 0
 
 
-def test_a_picture_of_two_regions_is_two_pairs_and_one_picture():
+def test_picture_of_two_regions_counts_as_two_pairs_and_one_picture():
     both = {"elbow": 0.9, "hand": 0.2}
     rows = table(row("elbow;hand", label=1, fractures=both), row("hand", label=0))
     figures = fracture_figures(rows, Settings())
@@ -193,7 +191,7 @@ def test_a_picture_of_two_regions_is_two_pairs_and_one_picture():
     assert (hand["pairs"], hand["pictures"], hand["positives"]) == (2, 2, 1)
 
 
-def test_fracture_figures_stand_beside_both_baselines():
+def test_fracture_figures_are_compared_with_both_baselines():
     hand = fracture_figures(fracture_table(), Settings((0.1,)))["hand"]["in view"]
     assert (hand["pictures"], hand["positives"], hand["groups"], hand["looked_up"]) == (4, 3, 4, 3)
     assert hand["network"]["sensitivity"].value == pytest.approx(1 / 3)
@@ -207,26 +205,26 @@ def test_fracture_figures_stand_beside_both_baselines():
     assert {e.value for e in shoulder["network"].values()} == {None}
 
 
-def test_without_training_pictures_the_look_up_says_why():
+def test_look_up_without_training_pictures_states_the_reason():
     figures = fracture_figures(fracture_table(), Settings(no_twins="nothing to look up"))
     for estimate in figures["hand"]["in view"]["look_up"].values():
         assert (estimate.value, estimate.note) == (None, "nothing to look up")
 
 
-def test_baselines_answer_the_same_cases():
+def test_baselines_use_the_same_cases():
     three = Cases(
         np.array([True, False, False]), np.array([0.9, 0.1, 0.2]), np.array([True, False, False]),
         np.array(["a", "b", "c"]),
     )  # fmt: skip
-    usual = majority(three)
-    assert usual.scores == pytest.approx([1 / 3] * 3)
-    assert not usual.calls.any()
-    assert not majority(three[np.array([True, True, False])]).calls.any()  # even: negative
-    found = look_up(three, np.array([0.0, np.nan, 1.0]))
-    assert (found.calls.tolist(), found.labels.tolist()) == ([False, True], [True, False])
+    constant = majority(three)
+    assert constant.scores == pytest.approx([1 / 3] * 3)
+    assert not constant.calls.any()
+    assert not majority(three[np.array([True, True, False])]).calls.any()  # a tie is negative
+    twins = look_up(three, np.array([0.0, np.nan, 1.0]))
+    assert (twins.calls.tolist(), twins.labels.tolist()) == ([False, True], [True, False])
 
 
-def test_cross_region_asks_every_specialist_about_every_region():
+def test_cross_region_has_every_specialist_and_every_region():
     figures = cross_region_figures(fracture_table(), Settings())
     assert figures["elbow"]["hand"]["pictures"] == figures["hand"]["hand"]["pictures"] == 3
     assert figures["elbow"]["hand"]["network"]["sensitivity"].value == 0.0
@@ -235,7 +233,7 @@ def test_cross_region_asks_every_specialist_about_every_region():
     assert figures["hand"]["shoulder"]["network"]["auc"].note == "no cases"
 
 
-def test_subgroups_take_the_surest_specialist_in_view():
+def test_subgroups_use_the_largest_probability_in_view():
     rows = fracture_table()
     figures = subgroup_figures(rows, Settings())
     assert figures["hardware"]["with"]["pictures"] == 1
@@ -246,14 +244,14 @@ def test_subgroups_take_the_surest_specialist_in_view():
     assert rows["in_view_probability"].tolist()[3] == 0.7
 
 
-def test_sizes_are_thirds_by_area():
+def test_size_groups_are_thirds_by_area():
     rows = table(*(row(label=i % 2, width_px=10 * (i + 1)) for i in range(9)))
     sizes = subgroup_figures(rows, Settings())["size"]
     assert [part["pictures"] for part in sizes.values()] == [3, 3, 3]
     assert [name.split()[0] for name in sizes] == ["up", "0.00", "over"]
 
 
-def test_risk_and_coverage_by_hand():
+def test_risk_and_coverage():
     rows = table(
         row(label=1, fractures={"hand": 0.99}),
         row(label=0, fractures={"hand": 0.9}),
@@ -272,89 +270,24 @@ def test_risk_and_coverage_by_hand():
     assert figures["elbow"]["network"].value is None
 
 
-# ------------------------------------------------------------------------------- pointing
+# -------------------------------------------------------------------------- files and texts
 
 
-def test_overlapping_boxes_are_counted_once():
-    assert covered_share(np.array([[0, 0, 0.5, 0.5]])) == pytest.approx(0.25)
-    twice = np.array([[0, 0, 0.5, 0.5], [0.25, 0.25, 0.75, 0.75]])
-    assert covered_share(twice) == pytest.approx(0.25 + 0.25 - 0.0625)
-    assert covered_share(grown(np.array([[0.0, 0.4, 0.2, 0.6]]), 0.1, 0.1)) == pytest.approx(
-        0.3 * 0.4
-    )
-
-
-def test_a_peak_hits_by_its_centre_or_by_its_cell():
-    rows = table(
-        row(label=1, boxes="0.4 0.4 0.6 0.6"),
-        row(label=1, boxes="0.1 0.1 0.2 0.2;0.46 0.53 0.6 0.6"),  # 0.03 below: the cell touches
-        row(label=1, boxes="0.0 0.0 0.1 0.1"),
-        row(label=1, boxes=""),
-        row(label=0, boxes="0.4 0.4 0.6 0.6"),
-        row("none", label=1, boxes="0.4 0.4 0.6 0.6", fired=[]),
-    )
-    hits = points_at(rows[:3], "hand")
-    assert hits["hit"].tolist() == [1, 0, 0]
-    assert hits["cell_hit"].tolist() == [1, 1, 0]
-    assert hits["chance"][[0, 2]] == pytest.approx([0.04, 0.01])
-    assert hits["cell_chance"][[0, 2]] == pytest.approx([0.09, 0.0225])
-    figures = pointing_figures(rows, Settings())
-    for region in ("hand", POOLED):
-        part = figures[region]
-        assert part["pictures"] == 3
-        assert part["centre"]["network"].value == pytest.approx(1 / 3)
-        assert part["cell"]["network"].value == part["cell"]["middle"].value == pytest.approx(2 / 3)
-        assert part["centre"]["chance"].value == pytest.approx(hits["chance"].mean())
-        assert part["centre"]["margin"].value == pytest.approx(1 / 3 - hits["chance"].mean())
-    assert figures["elbow"]["cell"]["network"].note == "no cases"
-    assert figures[CALLED]["pictures"] == 0
-
-
-def test_maps_of_true_positives_are_counted_by_themselves():
-    sure, unsure = {"hand": 0.9}, {"hand": 0.2}
-    rows = table(
-        row(label=1, fractures=sure, boxes="0.4 0.4 0.6 0.6"),
-        row(label=1, fractures=sure, boxes="0.0 0.0 0.1 0.1"),
-        row(label=1, fractures=unsure, boxes="0.4 0.4 0.6 0.6"),
-        row(label=0, fractures=sure),
-        # Seen by the elbow's specialist, and by nobody else, though its hand looks worse.
-        row("elbow;hand", 1, sure, ["elbow"], boxes="0.4 0.4 0.6 0.6"),
-    )
-    figures = pointing_figures(rows, Settings())
-    assert figures[POOLED]["pictures"] == 4
-    assert figures[CALLED]["pictures"] == 2
-    assert figures[CALLED]["centre"]["network"].value == 0.5
-
-
-def test_the_map_of_the_surest_specialist_in_view_points():
-    rows = table(
-        row(
-            "elbow;hand", label=1, fractures={"elbow": 0.3, "hand": 0.6, "shoulder": 0.9},
-            boxes="0.8 0.8 1.0 1.0", peak_x_hand=0.9, peak_y_hand=0.9,
-        )
-    )  # fmt: skip
-    assert rows["pointing_region"].tolist() == ["hand"]
-    assert rows["pointing_hit"].tolist() == [1.0]
-
-
-# -------------------------------------------------------------------------- files and words
-
-
-def test_predictions_survive_their_file_to_the_last_digit(tmp_path):
-    odd = row(fractures={"hand": float(np.float32(0.1))}, group="007", error='a, "b"\nc')
-    rows = table(odd, row(label=None, status="failed", fired=[]))
+def test_predictions_read_exactly_as_written(tmp_path):
+    unusual = row(fractures={"hand": float(np.float32(0.1))}, group="007", error='a, "b"\nc')
+    rows = table(unusual, row(label=None, status="failed", fired=[]))
     write_predictions(rows, tmp_path / "p.csv")
-    back = read_predictions(tmp_path / "p.csv")
-    pd.testing.assert_frame_equal(back, rows, check_dtype=False)
-    assert back["group"][0] == "007"
+    reread = read_predictions(tmp_path / "p.csv")
+    pd.testing.assert_frame_equal(reread, rows, check_dtype=False)
+    assert reread["group"][0] == "007"
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_table_without_any_answer_still_has_every_figure(tmp_path):
+def test_table_of_failures_has_every_figure(tmp_path):
     rows = table(row(status="failed", fired=[]), row("none", label=None, status="failed", fired=[]))
     figures = all_figures(rows, Settings((0.2,)))
     text = json.dumps(plain_figures(figures), allow_nan=False)
-    assert '"value": 0.0' in text  # shares of the ends are defined
+    assert '"value": 0.0' in text  # shares of the categories are defined
     assert figures["end_to_end"]["all"]["counts"]["failed"] == 2
     assert figures["region"]["accuracy"]["network"].note == "no cases"
     write_tables(figures, rows, tmp_path)
@@ -363,7 +296,7 @@ def test_a_table_without_any_answer_still_has_every_figure(tmp_path):
         assert plot.stat().st_size > 1000
 
 
-def test_words_of_a_figure():
+def test_formatting_of_a_figure():
     assert words(Estimate(value=0.5, low=0.25, high=0.75)) == "0.500 [0.250, 0.750]"
     assert words(Estimate(value=None, note="no cases")) == "undefined: no cases"
     assert bounds(Estimate(value=1.0, note="no interval")) == "[no interval]"
@@ -372,11 +305,7 @@ def test_words_of_a_figure():
     assert figure_name("balanced_accuracy") == "balanced accuracy"
 
 
-def test_boxes_are_read():
-    assert read_boxes("0.1 0.2 0.3 0.4;0 0 1 1").tolist() == [[0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1]]
-
-
-# ---------------------------------------------------------------------------- what is selection
+# ---------------------------------------------------------------------------- selection of rows
 
 
 def index(*splits: str) -> Index:
@@ -391,12 +320,12 @@ def test_rows_of_a_split():
     assert len(chosen_rows(table, EvaluationRequest("val", with_excluded=True))) == 2
 
 
-def test_a_split_without_rows_names_those_there_are():
+def test_error_for_an_empty_split_lists_the_splits():
     with pytest.raises(UsageError, match=r"no rows of split test; .* has 2 train, 1 excluded"):
         chosen_rows(index("train", "train", "excluded"), EvaluationRequest(with_excluded=True))
 
 
-def test_whether_the_networks_have_seen_the_pictures(tmp_path):
+def test_seen_before_depends_on_the_table_and_the_split(tmp_path):
     weights = load_bundles(write_bundles(tmp_path), RunConfig(device="cpu"))
     same, other = index("test"), Index(Path("other.csv"), "1" * 64, ())
     assert spec("region", Kind.REGION).provenance.index_digest == same.digest

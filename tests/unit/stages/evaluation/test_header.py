@@ -1,4 +1,4 @@
-"""What the header is worth, counted on the fingers."""
+"""Routing with and without the header, on tables small enough to count by hand."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from stages.evaluation.tables import write_tables
 FACTS = {"no_region_stage": "", "header": "combine"}
 
 
-def said(words: str, effect: str, alone: str, after: str, regions: str) -> dict[str, object]:
+def with_header(words: str, effect: str, alone: str, after: str, regions: str) -> dict[str, object]:
     fired = [name for name in after.split(";") if name]
     changes = {"header_says": words, "header_effect": effect, "fired_alone": alone}
     return row(regions, fired=fired, **changes)
 
 
-def five():
+def five_with_header():
     return table(
-        said("CHEST", "vetoed", "shoulder", "", "none"),
-        said("KNEE", "vetoed", "hand", "", "hand"),  # the header is wrong
-        said("HAND", "helped", "", "hand", "hand"),
-        said("ELBOW", "agreed", "elbow", "elbow", "elbow"),
-        said("HAND", "nothing", "", "", "hand"),
-        row("hand", fired=[], header_effect="nothing"),  # no header: no part of this
+        with_header("CHEST", "vetoed", "shoulder", "", "none"),
+        with_header("KNEE", "vetoed", "hand", "", "hand"),  # the header is wrong
+        with_header("HAND", "helped", "", "hand", "hand"),
+        with_header("ELBOW", "agreed", "elbow", "elbow", "elbow"),
+        with_header("HAND", "nothing", "", "", "hand"),
+        row("hand", fired=[], header_effect="nothing"),  # no header: not counted
     )
 
 
 def test_routing_with_and_without_the_header():
-    chapter = all_figures(five(), Settings())["header"]
-    assert chapter["pictures"] == 5
-    assert chapter["effects"] == {"vetoed": 2, "helped": 1, "agreed": 1, "nothing": 1}
-    shown = {
+    section = all_figures(five_with_header(), Settings())["header"]
+    assert section["pictures"] == 5
+    assert section["effects"] == {"vetoed": 2, "helped": 1, "agreed": 1, "nothing": 1}
+    values = {
         name: (part["pictures"], part["pixels alone"].value, part["with header"].value)
-        for name, part in chapter.items()
+        for name, part in section.items()
         if name not in ("pictures", "effects")
     }
-    assert shown == {
+    assert values == {
         "exact": (5, 0.4, 0.6),
         "supported_refused": (4, 0.5, 0.5),
         "unsupported_refused": (1, 0.0, 1.0),
@@ -46,7 +46,7 @@ def test_routing_with_and_without_the_header():
 
 
 def test_lines_note_and_table(tmp_path):
-    rows = five()
+    rows = five_with_header()
     figures = all_figures(rows, Settings())
     lines = list(header_lines(figures))
     assert [line.of for line in lines] == [5, 4, 1]
@@ -60,17 +60,17 @@ def test_lines_note_and_table(tmp_path):
     assert len(text) == 1 + 4 + 2 * 3
 
 
-def test_without_headers_a_router_or_leave_the_chapter_is_null_and_says_why(tmp_path):
-    (tmp_path / "header.csv").write_text("of an older evaluation\n")
+def test_section_is_null_with_a_reason_without_headers_router_or_permission(tmp_path):
+    (tmp_path / "header.csv").write_text("from an earlier evaluation\n")
     rows = table(row(header_effect="nothing"), row(label=1, header_effect="nothing"))
     figures = all_figures(rows, Settings())
     assert figures["header"] is None
     assert NO_HEADER in header_note(figures, FACTS)
     write_tables(figures, rows, tmp_path)
     assert not (tmp_path / "header.csv").exists()
-    ignored = five().assign(header_effect="ignored")
+    ignored = five_with_header().assign(header_effect="ignored")
     figures = all_figures(ignored, Settings())
     assert figures["header"] is None
     assert IGNORED in header_note(figures, {**FACTS, "header": "ignore"})
-    assert all_figures(five(), Settings(no_region_stage="no router"))["header"] is None
+    assert all_figures(five_with_header(), Settings(no_region_stage="no router"))["header"] is None
     assert "no router" in header_note(figures, {**FACTS, "no_region_stage": "no router"})

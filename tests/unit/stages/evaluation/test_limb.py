@@ -1,4 +1,4 @@
-"""Maps that mean a place off the limb are counted, and a reader is shown none of it."""
+"""Counts of maps that peak off the limb; evidence off the limb is not displayed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.preprocess import PreprocessSpec, preprocess
 from stages.evaluation.evaluate import all_figures
 from stages.evaluation.figures import POOLED, Settings
 from stages.evaluation.limb import limb_figures, limb_note
-from stages.evaluation.predictions import _map_row
+from stages.evaluation.predictions import map_row
 
 SPEC = PreprocessSpec(height_px=64, width_px=64)
 
@@ -20,13 +20,13 @@ def mapped(region: str, off_limb: float, hidden: float, p: float = 0.9, **change
     return row(region, label=1, fractures={region: p}, **values, **changes)
 
 
-def test_maps_that_a_reader_is_shown_are_counted_by_specialist_and_together():
+def test_displayed_maps_are_counted_by_specialist_and_in_total():
     rows = table(
         mapped("hand", 1, 0.8),
         mapped("hand", 0, 0.1),
         mapped("hand", 0, 0.0, p=0.35),  # uncertain
         mapped("hand", 1, 1.0, p=0.1),  # negative: not drawn
-        mapped("hand", np.nan, 0.0),  # nothing speaks for it
+        mapped("hand", np.nan, 0.0),  # no positive evidence
         mapped("hand", 1, 1.0, fired=[]),  # the router refused it
         mapped("elbow", 0, 0.2),
     )
@@ -45,23 +45,23 @@ def test_maps_that_a_reader_is_shown_are_counted_by_specialist_and_together():
     assert all_figures(rows, Settings())["limb"]["hand"]["maps"] == 3
 
 
-def test_without_a_map_the_note_says_so():
+def test_note_states_that_no_map_was_drawn():
     assert "no map was drawn" in limb_note(limb_figures(table(row()), Settings()))
 
 
-def test_the_peak_is_that_of_what_is_shown():
+def test_peak_is_that_of_the_displayed_evidence():
     _, placement = preprocess(np.zeros((64, 64), np.float32), SPEC)
     limb = np.zeros((64, 64), np.bool_)
     limb[:, :32] = True
     evidence = np.full((4, 4), -1.0, np.float32)
     evidence[1, 3], evidence[2, 0] = 3.0, 1.0
-    values = _map_row(evidence, SPEC, placement, limb)
+    values = map_row(evidence, SPEC, placement, limb)
     assert (values["off_limb"], values["hidden"]) == (1.0, 0.75)
     assert (values["peak_x"], values["peak_y"]) == (0.125, 0.625)
-    values = _map_row(evidence, SPEC, placement, None)
+    values = map_row(evidence, SPEC, placement, None)
     assert (values["off_limb"], values["hidden"], values["peak_x"]) == (0.0, 0.0, 0.875)
-    evidence[2, 0] = -1.0  # then nothing is shown, and the place that is meant counts
-    values = _map_row(evidence, SPEC, placement, limb)
+    evidence[2, 0] = -1.0  # nothing is displayed; the peak off the limb counts
+    values = map_row(evidence, SPEC, placement, limb)
     assert (values["hidden"], values["peak_x"]) == (1.0, 0.875)
     evidence[1, 3] = -1.0
-    assert np.isnan(_map_row(evidence, SPEC, placement, limb)["off_limb"])
+    assert np.isnan(map_row(evidence, SPEC, placement, limb)["off_limb"])

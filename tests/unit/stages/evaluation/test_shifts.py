@@ -1,4 +1,4 @@
-"""The suite of shifts: what each does to a picture and to the marked fractures."""
+"""The suite of shifts: the effect of each on a picture and on the marked fractures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[4]
 DIGEST, OTHER = "a" * 64, "b" * 64
 MOVED = ("tight-crop", "wide-plate", "rotate-90", "200-px", "paper", "monitor")
 DRAWN = ("wide-plate", "collimation", "low-contrast", "paper", "monitor")
-"""Shifts that draw something from the digest."""
+"""Shifts that are randomised by the digest."""
 
 
 def limb(height_px=227, width_px=187):
@@ -31,14 +31,14 @@ def limb(height_px=227, width_px=187):
     return pixels, ((x0 / width_px, y0 / height_px, x1 / width_px, y1 / height_px),)
 
 
-def cut(pixels, box):
-    """The pixels of a box."""
+def inside_of(pixels, box):
+    """The pixels in a box."""
     height, width = pixels.shape
     x0, y0, x1, y1 = (round(v * n) for v, n in zip(box, (width, height) * 2, strict=True))
     return pixels[y0:y1, x0:x1]
 
 
-def test_the_suite_is_the_one_that_was_agreed_on():
+def test_names_of_the_suite():
     assert list(SUITE) == [
         "none", "tight-crop", "wide-plate", "rotate-90", "collimation", "inversion",
         "low-contrast", "blur", "jpeg-20", "200-px", "paper", "monitor",
@@ -48,7 +48,7 @@ def test_the_suite_is_the_one_that_was_agreed_on():
 
 @pytest.mark.parametrize("name", SUITE)
 @pytest.mark.parametrize("shape", [(227, 187), (64, 300), (7, 5), (1, 1)])
-def test_every_shift_gives_pixels_between_0_and_1_and_boxes_within_the_picture(name, shape):
+def test_every_shift_gives_pixels_from_0_to_1_and_boxes_within_the_picture(name, shape):
     pixels = bone(*shape)
     before = pixels.copy()
     boxes = ((0.1, 0.2, 0.4, 0.9), (0.0, 0.0, 1.0, 1.0))
@@ -65,36 +65,36 @@ def test_every_shift_gives_pixels_between_0_and_1_and_boxes_within_the_picture(n
 
 
 @pytest.mark.parametrize("name", SUITE)
-def test_a_file_is_always_changed_in_the_same_way_and_another_one_in_another(name):
+def test_shifts_are_reproducible_and_randomised_by_the_digest(name):
     pixels, boxes = limb()
     first, moved = shifted(name, pixels, boxes, DIGEST)
-    again, moved_again = shifted(name, pixels, boxes, DIGEST)
-    assert np.array_equal(first, again)
-    assert moved == moved_again
+    repeated, boxes_repeated = shifted(name, pixels, boxes, DIGEST)
+    assert np.array_equal(first, repeated)
+    assert moved == boxes_repeated
     other, _ = shifted(name, pixels, boxes, OTHER)
     assert np.array_equal(first, other) == (name not in DRAWN)
 
 
 @pytest.mark.parametrize("name", [name for name in SUITE if name != "inversion"])
-def test_the_fracture_lies_where_its_box_says(name):
+def test_box_moves_with_the_fracture(name):
     pixels, boxes = limb()
     changed, (box,) = shifted(name, pixels, boxes, DIGEST)
-    inside = cut(changed, box)
+    inside = inside_of(changed, box)
     assert inside.size
     assert inside.mean() > np.median(changed) + 0.1
-    wrong = cut(changed, (1 - box[2], 1 - box[3], 1 - box[0], 1 - box[1]))
+    wrong = inside_of(changed, (1 - box[2], 1 - box[3], 1 - box[0], 1 - box[1]))
     assert inside.mean() > wrong.mean() + 0.1
     assert (box == boxes[0]) == (name not in MOVED[:3] + MOVED[4:])
 
 
-def test_home_is_the_picture_itself():
+def test_home_does_not_change_the_picture():
     pixels, boxes = limb()
     same, kept = shifted(HOME, pixels, boxes, DIGEST)
     assert np.array_equal(same, pixels)
     assert kept == boxes
 
 
-def test_a_tight_crop_keeps_the_limb_and_the_fractures_and_leaves_the_plate():
+def test_tight_crop_contains_limb_and_fractures_without_the_plate():
     pixels = np.full((400, 400), 0.05, np.float32)
     pixels[100:300, 220:280] = 0.6
     pixels[-20:] = 0.95  # a white rim
@@ -108,36 +108,36 @@ def test_a_tight_crop_keeps_the_limb_and_the_fractures_and_leaves_the_plate():
     assert box[0] == pytest.approx(0, abs=0.01)
 
 
-def test_a_wide_plate_is_dark_and_the_picture_on_it_as_it_was():
+def test_wide_plate_is_dark_and_does_not_change_the_picture_on_it():
     pixels, _ = limb()
     plate, (box,) = shifted("wide-plate", pixels, ((0.0, 0.0, 1.0, 1.0),), DIGEST)
     assert plate.shape == (454, 374)
-    assert np.array_equal(cut(plate, box), pixels)
+    assert np.array_equal(inside_of(plate, box), pixels)
     assert (plate == np.float32(0.03)).mean() > 0.7
     large, _ = shifted("wide-plate", np.zeros((3000, 1500), np.float32), (), DIGEST)
     assert large.shape == (2048, 1024)
 
 
-def test_tones():
+def test_inversion_low_contrast_and_blur():
     pixels, _ = limb()
     inverted, _ = shifted("inversion", pixels, (), DIGEST)
     np.testing.assert_allclose(inverted, 1 - pixels)
     dull, _ = shifted("low-contrast", pixels, (), DIGEST)
     assert np.ptp(dull) < 0.5 * np.ptp(pixels)
     edges = [np.abs(np.diff(p / np.ptp(p))).max() for p in (dull, pixels)]
-    assert edges[0] < 0.75 * edges[1]  # also when the greys are stretched again
+    assert edges[0] < 0.75 * edges[1]  # also after stretching the grey values
     blurred, _ = shifted("blur", pixels, (), DIGEST)
     assert np.abs(np.diff(blurred)).max() < 0.5 * np.abs(np.diff(pixels)).max()
     assert blurred.mean() == pytest.approx(pixels.mean(), abs=0.01)
 
 
-def test_sizes():
-    for shape, wanted in (((908, 746), (200, 164)), ((150, 120), (150, 120))):
-        assert shifted("200-px", np.zeros(shape, np.float32), (), DIGEST)[0].shape == wanted
+def test_sizes_of_200_px_and_rotate_90():
+    for shape, expected in (((908, 746), (200, 164)), ((150, 120), (150, 120))):
+        assert shifted("200-px", np.zeros(shape, np.float32), (), DIGEST)[0].shape == expected
     assert shifted("rotate-90", np.zeros((30, 20), np.float32), (), DIGEST)[0].shape == (20, 30)
 
 
-def test_a_quarter_turn_is_counter_clockwise():
+def test_rotate_90_is_counter_clockwise():
     pixels = np.zeros((40, 20), np.float32)
     pixels[:10, 10:] = 1  # at the top right
     turned, (box,) = shifted("rotate-90", pixels, ((0.5, 0.0, 1.0, 0.25),), DIGEST)
@@ -145,7 +145,7 @@ def test_a_quarter_turn_is_counter_clockwise():
     np.testing.assert_allclose(box, (0, 0, 0.25, 0.5), atol=1e-12)
 
 
-def test_collimation_is_grey_around_a_slanting_rectangle_that_spares_the_fractures():
+def test_collimation_is_grey_outside_a_tilted_rectangle_that_contains_the_fractures():
     pixels = np.zeros((200, 200), np.float32)
     shut, _ = shifted("collimation", pixels, (), DIGEST)
     grey = shut == np.float32(0.45)
@@ -153,27 +153,27 @@ def test_collimation_is_grey_around_a_slanting_rectangle_that_spares_the_fractur
     assert grey[0].all()
     first = grey.argmin(1)[60:140]
     assert first.min() > 0
-    assert np.ptp(first) >= 5  # slanting
+    assert np.ptp(first) >= 5  # tilted
     kept, _ = shifted("collimation", pixels, ((0.0, 0.0, 0.1, 0.1),), DIGEST)
-    assert not cut(kept, (0.0, 0.0, 0.1, 0.1)).any()
+    assert not inside_of(kept, (0.0, 0.0, 0.1, 0.1)).any()
 
 
-def test_photographs_have_their_marks():
+def test_paper_has_a_margin_and_monitor_has_moire():
     pixels = np.full((500, 400), 0.3, np.float32)
     paper, (sheet,) = shifted("paper", pixels, ((0.0, 0.0, 1.0, 1.0),), DIGEST)
     assert max(paper.shape) == 800
     assert paper[:20].mean() > 0.7  # a white margin
-    assert cut(paper, (0.4, 0.4, 0.6, 0.6)).mean() == pytest.approx(0.4, abs=0.1)
+    assert inside_of(paper, (0.4, 0.4, 0.6, 0.6)).mean() == pytest.approx(0.4, abs=0.1)
     assert sheet[2] - sheet[0] < 0.9
     monitor, (screen,) = shifted("monitor", pixels, ((0.0, 0.0, 1.0, 1.0),), DIGEST)
     assert max(monitor.shape) == 800
-    lit = cut(monitor, (0.3, 0.3, 0.7, 0.7))
-    assert lit.std() > 0.02  # moire on what is one grey
+    lit = inside_of(monitor, (0.3, 0.3, 0.7, 0.7))
+    assert lit.std() > 0.02  # moire on a uniform grey
     assert screen[2] - screen[0] < 0.95
 
 
-def test_the_results_of_this_version_are_pinned():
-    """A suite that changes and keeps its number would compare what cannot be compared."""
+def test_results_of_this_suite_version_are_pinned():
+    """Figures of one suite version must be comparable, so a change needs a new number."""
     pixels, boxes = limb()
     assert SUITE_VERSION == 1
     assert set(PINNED) == set(SHIFTS)
@@ -185,7 +185,7 @@ def test_the_results_of_this_version_are_pinned():
 
 
 def measured(pixels):
-    """Mean of each quarter of a picture, and ten times that of the steps between its pixels."""
+    """Mean of each quarter of a picture, and ten times the mean step between adjacent pixels."""
     rows, columns = (np.array_split(range(n), 2) for n in pixels.shape)
     quarters = [float(pixels[np.ix_(r, c)].mean()) for r in rows for c in columns]
     return [*quarters, 10 * float(np.abs(np.diff(pixels)).mean())]
@@ -206,7 +206,7 @@ PINNED: dict[str, tuple[tuple[int, int], list[float], float]] = {
 }
 
 
-def test_training_and_the_suite_do_not_know_each_other():
+def test_training_and_the_suite_do_not_import_each_other():
     for file in (ROOT / "stages").rglob("*.py"):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         names = {
@@ -222,7 +222,7 @@ def test_training_and_the_suite_do_not_know_each_other():
     assert Path(shifts.__file__).parent.name == "evaluation"
 
 
-def test_the_contact_sheet_shows_each_kind_of_picture_once(tmp_path):
+def test_contact_sheet_shows_each_kind_of_picture_once(tmp_path):
     rows = []
     for n, regions in enumerate(("hand", "hand", "shoulder", "none", "elbow;hand")):
         path = tmp_path / f"{n}.png"
@@ -236,6 +236,6 @@ def test_the_contact_sheet_shows_each_kind_of_picture_once(tmp_path):
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (12 * 180, 3 * 180)
         first = np.asarray(sheet.crop((0, 14, 180, 180)))
-    assert (first == 255).sum() > 100  # the frame of the marked one of two hands
+    assert (first == 255).sum() > 100  # the box of the marked one of two hands
     with pytest.raises(OutputError, match="cannot write the file"):
         draw_contact_sheet(rows, tmp_path / "no/sheet.png")

@@ -1,4 +1,4 @@
-"""Figures under shift, from tables whose figures can be counted on the fingers."""
+"""Figures under shift, from tables small enough to count by hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from stages.evaluation.under_shift import (
 
 
 def scene(**hands):
-    """Six hands, a shoulder that is refused, a leg that is let in and one that is not."""
+    """Predictions: six hands, a refused shoulder, an accepted leg, a refused leg, a failed hand."""
     scores = hands or {"a": 0.9, "b": 0.8, "c": 0.35, "d": 0.1, "e": 0.2, "f": 0.1}
     labels = {"a": 1, "b": 1, "c": 1, "d": 0, "e": 0, "f": 0}
     rows = [
@@ -42,13 +42,13 @@ def scene(**hands):
 
 
 def under(**scenes):
-    """One table of several shifts."""
+    """One table of the predictions under several shifts."""
     parts = [table(*rows).assign(shift=name) for name, rows in scenes.items()]
     return pd.concat(parts, ignore_index=True)
 
 
 @pytest.fixture
-def chapter():
+def section():
     turned = [r | {"status": "unsupported", "fired": "", "verdict_hand": ""} for r in scene()]
     wrong = scene(a=0.1, b=0.9, c=0.3, d=0.2, e=0.9, f=0.1)
     tables = {"none": scene(), "rotate-90": turned, "blur": wrong}
@@ -59,8 +59,8 @@ def values(figures):
     return {name: estimate.value for name, estimate in figures.items()}
 
 
-def test_every_figure_of_a_shift(chapter):
-    home = values(chapter["by_shift"]["none"])
+def test_figures_of_each_shift(section):
+    home = values(section["by_shift"]["none"])
     assert home == pytest.approx(
         {
             "answered": 6 / 7, "region_accuracy": 6 / 7, "let_in": 0.5, "auc": 1.0,
@@ -71,28 +71,28 @@ def test_every_figure_of_a_shift(chapter):
         },
         nan_ok=True,
     )  # fmt: skip
-    assert (chapter["pictures"], chapter["groups"]) == (10, 10)
-    assert (chapter["cases"], chapter["positives"]) == (6, 3)
-    turned = values(chapter["by_shift"]["rotate-90"])
+    assert (section["pictures"], section["groups"]) == (10, 10)
+    assert (section["cases"], section["positives"]) == (6, 3)
+    turned = values(section["by_shift"]["rotate-90"])
     assert (turned["answered"], turned["let_in"], turned["auc"]) == (0.0, 0.0, 1.0)
-    blurred = values(chapter["by_shift"]["blur"])
+    blurred = values(section["by_shift"]["blur"])
     assert blurred["auc"] == pytest.approx(5 / 9)
     assert blurred["sensitivity"] == pytest.approx(1 / 3)
     assert blurred["specificity_or_uncertain"] == pytest.approx(2 / 3)
 
 
-def test_the_mean_is_over_the_shifts_without_home(chapter):
-    mean = chapter[MEAN]
+def test_mean_is_over_the_shifts_without_home(section):
+    mean = section[MEAN]
     assert mean["auc"].value == pytest.approx((1 + 5 / 9) / 2)
     assert mean["answered"].value == pytest.approx(3 / 7)
     assert mean["auc_elbow"] == Estimate(value=None, note="no cases")
-    blurred = chapter["by_shift"]["blur"]["auc"]
-    # The draws are of the same groups: here the other shift is 1 in each of them.
+    blurred = section["by_shift"]["blur"]["auc"]
+    # Both shifts use the same draws of groups; the AUC of the other shift is 1 in each draw.
     assert mean["auc"].low == pytest.approx((1 + blurred.low) / 2)
     assert mean["auc"].high == pytest.approx((1 + blurred.high) / 2)
 
 
-def test_the_home_row_has_the_figures_of_the_evaluation():
+def test_home_row_has_the_figures_of_the_evaluation():
     rows = scene(a=0.9, b=0.2, c=0.35, d=0.1, e=0.5, f=0.1)
     settings = Settings(seed=3)
     home = table(*rows)
@@ -108,34 +108,34 @@ def test_the_home_row_has_the_figures_of_the_evaluation():
     assert shifted["answered"].value == pytest.approx(1 - refused)
     let_in = 1 - routing["unsupported_refused"]["network"].value
     assert shifted["let_in"].value == pytest.approx(let_in)
-    assert figures["shifts"][MEAN] == shifted  # of one shift that changes nothing
+    assert figures["shifts"][MEAN] == shifted  # with one shift and unchanged predictions
 
 
-def test_a_mean_over_different_pictures_has_no_interval():
-    less = [r | ({"status": "failed"} if r["group"] == "a" else {}) for r in scene()]
-    chapter = shift_figures(under(none=scene(), blur=scene(c=0.9, d=0.1), paper=less), Settings())
-    mean = chapter[MEAN]["specificity"]
+def test_mean_over_different_pictures_has_no_interval():
+    fewer = [r | ({"status": "failed"} if r["group"] == "a" else {}) for r in scene()]
+    section = shift_figures(under(none=scene(), blur=scene(c=0.9, d=0.1), paper=fewer), Settings())
+    mean = section[MEAN]["specificity"]
     assert (mean.low, mean.value) == (None, 1.0)
     assert "not the same pictures" in mean.note
 
 
-def test_nothing_is_routed_without_a_region_stage():
-    chapter = shift_figures(
+def test_region_accuracy_is_undefined_without_a_region_stage():
+    section = shift_figures(
         under(none=scene(), blur=scene()), Settings(no_region_stage="no region stage")
     )
-    assert chapter["by_shift"]["blur"]["region_accuracy"].note == "no region stage"
-    assert chapter[MEAN]["region_accuracy"].value is None
+    assert section["by_shift"]["blur"]["region_accuracy"].note == "no region stage"
+    assert section[MEAN]["region_accuracy"].value is None
 
 
-def test_tables_show_home_first_and_the_mean_last(chapter, tmp_path):
-    shown = list(panels(chapter))
-    assert [head for heads, _ in shown for head in heads] == list(FIGURES.values())
-    for heads, lines in shown:
+def test_tables_show_home_first_and_the_mean_last(section, tmp_path):
+    tables = list(panels(section))
+    assert [head for heads, _ in tables for head in heads] == list(FIGURES.values())
+    for heads, lines in tables:
         assert len(heads) == 3
         assert [name for name, _ in lines] == ["none (home)", "rotate-90", "blur", "mean of 2"]
         assert all(len(estimates) == 3 for _, estimates in lines)
-    assert shown[0][1][0][1][0] == chapter["by_shift"]["none"]["answered"]
-    figures = all_figures(table(*scene()), Settings()) | {"shifts": chapter}
+    assert tables[0][1][0][1][0] == section["by_shift"]["none"]["answered"]
+    figures = all_figures(table(*scene()), Settings()) | {"shifts": section}
     write_tables(figures, table(*scene()), tmp_path)
     written = pd.read_csv(tmp_path / "shifts.csv")
     assert len(written) == 4 * len(FIGURES)
@@ -145,21 +145,21 @@ def test_tables_show_home_first_and_the_mean_last(chapter, tmp_path):
     assert not (tmp_path / "shifts.csv").exists()
 
 
-def test_the_note_says_which_pictures_and_which_shifts(chapter):
-    note = shift_note(chapter, 25)
+def test_note_states_pictures_and_shifts(section):
+    note = shift_note(section, 25)
     assert "suite 1, without tight-crop, wide-plate" in note
     assert "10 pictures of 25 (first by SHA-256), 6 cases (3 positive)" in note
-    assert "10 pictures, 6 cases" in shift_note(chapter, 10)
+    assert "10 pictures, 6 cases" in shift_note(section, 10)
 
 
-def test_a_part_of_the_suite_keeps_its_order_and_a_strange_name_is_refused():
+def test_selected_shifts_keep_their_order_and_unknown_names_are_refused():
     assert select_shifts((), None).names == SHIFTS
     assert select_shifts(("paper", "blur"), 7).names == ("blur", "paper")
     with pytest.raises(UsageError, match=r"unknown shift fog; choose from tight-crop"):
         select_shifts(("blur", "fog"), None)
 
 
-def test_the_part_of_the_pictures_is_fixed_by_their_digests():
+def test_selected_pictures_depend_only_on_their_digests():
     rows = [sample(f"{n}.png", sha256=digest) for n, digest in enumerate("dbeac")]
     assert fixed_part(rows, 2).tolist() == [False, True, False, True, False]
     assert fixed_part(rows[::-1], 2).tolist() == [False, True, False, True, False]

@@ -1,3 +1,5 @@
+"""Cross-validation: folds by group, pooled predictions, comparison of recipes."""
+
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,7 @@ from stages.training.run_report import describe_crossval
 
 
 def table(count=60):
-    """Two pictures a group; the last ten groups are a test split."""
+    """A table with two pictures per group; the last ten groups are the test split."""
     samples = []
     for n in range(count):
         region = ("elbow", "hand", "shoulder")[n // 2 % 3]
@@ -30,41 +32,42 @@ def table(count=60):
     return Index(Path("index.csv"), "d" * 64, tuple(samples))
 
 
-def test_every_picture_outside_the_test_split_tests_in_exactly_one_fold():
+def test_every_picture_outside_the_test_split_is_tested_in_exactly_one_fold():
     folds = folds_by_group(table(), 4, 7, ("train", "val")).tables
     tested = [s.path for fold in folds for s in fold.of("test")]
     assert sorted(tested) == sorted(s.path for s in table().samples if s.split != "test")
     assert len({fold.digest for fold in folds}) == 4
 
 
-def test_no_group_is_divided_and_the_test_split_stays_out():
-    held = {s.path for s in table().of("test")}
+def test_folds_keep_groups_whole_and_exclude_the_test_split():
+    held_out = {s.path for s in table().of("test")}
     for fold in folds_by_group(table(), 4, 7, ("train", "val")).tables:
-        seen: dict[str, set[str]] = {}
+        splits_of: dict[str, set[str]] = {}
         for sample in fold.samples:
-            if sample.path in held:
+            if sample.path in held_out:
                 assert sample.split == "excluded"
             else:
-                seen.setdefault(sample.group, set()).add(sample.split)
-        assert all(len(splits) == 1 for splits in seen.values())
+                splits_of.setdefault(sample.group, set()).add(sample.split)
+        assert all(len(splits) == 1 for splits in splits_of.values())
         assert {s.split for s in fold.samples} == {"train", "val", "test", "excluded"}
 
 
-def test_folds_repeat_with_their_seed():
-    first, again, other = (
+def test_folds_depend_only_on_the_seed():
+    first, repeated, other = (
         folds_by_group(table(), 4, seed, ("train", "val")).tables for seed in (7, 7, 8)
     )
-    assert [f.samples for f in first] == [f.samples for f in again]
+    assert [f.samples for f in first] == [f.samples for f in repeated]
     assert [f.samples for f in first] != [f.samples for f in other]
 
 
-def test_a_table_without_such_rows_is_refused():
+def test_table_without_rows_for_training_is_refused():
     bare = replace(table(), samples=table().of("test"))
     with pytest.raises(ConfigError, match="no picture in train or val"):
         folds_by_group(bare, 4, 7, ("train", "val"))
 
 
-def fold(folder, number, scores, labels, first=0):
+def write_fold(folder, number, scores, labels, first=0):
+    """Write a finished fold whose test and validation rows have these logits and labels."""
     run = folder / f"fold-{number}"
     run.mkdir(parents=True)
     config = {"optim": {"epochs": 3}, "data": {"workers": 2}}
@@ -84,15 +87,15 @@ def fold(folder, number, scores, labels, first=0):
     pd.concat([frame, frame.assign(split="val")]).to_csv(run / "predictions.csv", index=False)
 
 
-def test_predictions_of_finished_folds_are_pooled_calibrated(tmp_path, monkeypatch):
+def test_calibrated_predictions_of_finished_folds_are_pooled(tmp_path, monkeypatch):
     monkeypatch.setattr("stages.statistics.metrics.BOOTSTRAPS", 100)
-    fold(tmp_path, 1, [2.0, -2.0, 1.0, -1.0], [1, 0, 1, 0])
-    fold(tmp_path, 3, [-1.0, 1.0, 0.5, -3.0], [1, 0, 1, 0], first=4)
+    write_fold(tmp_path, 1, [2.0, -2.0, 1.0, -1.0], [1, 0, 1, 0])
+    write_fold(tmp_path, 3, [-1.0, 1.0, 0.5, -3.0], [1, 0, 1, 0], first=4)
     summary = summarise(tmp_path, list("12345"))
     assert summary["finished"] == [1, 3]
     assert summary["names"] == list("12345")
     pooled = pd.read_csv(tmp_path / "predictions.csv")
-    assert len(pooled) == 8  # the validation rows are not out of fold
+    assert len(pooled) == 8  # without the validation rows
     np.testing.assert_allclose(
         pooled["probability_fracture"], 1 / (1 + np.exp(-(pooled["logit_fracture"] / 2 + 0.5))),
         rtol=1e-6,
@@ -107,8 +110,8 @@ def test_predictions_of_finished_folds_are_pooled_calibrated(tmp_path, monkeypat
 def test_recipes_are_compared_on_the_same_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr("stages.statistics.metrics.BOOTSTRAPS", 100)
     labels = [1, 0] * 10
-    fold(tmp_path / "base", 1, list(np.linspace(1, -1, 20)), labels)
-    fold(tmp_path / "better", 1, [x * 2.0 - 1 for x in labels], labels)
+    write_fold(tmp_path / "base", 1, list(np.linspace(1, -1, 20)), labels)
+    write_fold(tmp_path / "better", 1, [x * 2.0 - 1 for x in labels], labels)
     for name in ("base", "better"):
         summarise(tmp_path / name, list("123"))
     described = json.loads((tmp_path / "better/result.json").read_text())
@@ -125,13 +128,13 @@ def test_recipes_are_compared_on_the_same_pictures(tmp_path, monkeypatch):
     assert base["figures"]["hand in view"]["difference"]["value"] is None
 
 
-def test_acquisitions_that_were_left_out_stand_beside_home(tmp_path, monkeypatch):
+def test_left_out_acquisitions_are_compared_with_folds_by_group(tmp_path, monkeypatch):
     monkeypatch.setattr("stages.statistics.metrics.BOOTSTRAPS", 100)
     labels = [1, 0] * 4
     good, poor = [2.0, -2.0] * 4, [1.0, -1.0, -1.0, 1.0] * 2
     for name, second in (("home", good), ("away", poor)):
-        fold(tmp_path / name, 1, good, labels)
-        fold(tmp_path / name, 2, second, labels, first=8)
+        write_fold(tmp_path / name, 1, good, labels)
+        write_fold(tmp_path / name, 2, second, labels, first=8)
     summarise(tmp_path / "home", ["1", "2"])
     summarise(tmp_path / "away", ["set 1.22", "set 1.25"], "acquisition", "1 group(s) kept whole")
     home, away = side_by_side([tmp_path / "home", tmp_path / "away"])
@@ -143,17 +146,17 @@ def test_acquisitions_that_were_left_out_stand_beside_home(tmp_path, monkeypatch
     assert second["figures"]["hand in view"]["value"] == 0.5
     assert second["home"]["hand in view"]["value"] == 1.0
     assert first["figures"] == first["home"]
-    text = describe_crossval(tmp_path / "away")
-    assert "left out: set 1.25, fold 2, 8 pictures\n" in text
-    assert text.endswith("1 group(s) kept whole")
+    description = describe_crossval(tmp_path / "away")
+    assert "left out: set 1.25, fold 2, 8 pictures\n" in description
+    assert description.endswith("1 group(s) kept whole")
     assert "left out" not in describe_crossval(tmp_path / "home")
     (alone,) = side_by_side([tmp_path / "away"])
     assert (alone["changed"], alone["left_out"][1]["home"]) == ({}, {})
 
 
-def test_results_from_before_there_were_acquisitions_are_read(tmp_path, monkeypatch):
+def test_older_results_without_acquisitions_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr("stages.statistics.metrics.BOOTSTRAPS", 100)
-    fold(tmp_path, 1, [2.0, -2.0], [1, 0])
+    write_fold(tmp_path, 1, [2.0, -2.0], [1, 0])
     summarise(tmp_path, ["1"])
     summary = json.loads((tmp_path / "result.json").read_text())
     for name in ("by", "names", "note"):
@@ -163,11 +166,11 @@ def test_results_from_before_there_were_acquisitions_are_read(tmp_path, monkeypa
     assert (row["folds"], row["left_out"]) == ("1 of 1", [])
 
 
-def test_a_specialist_stands_beside_the_auxiliary_output_on_its_region(tmp_path, monkeypatch):
+def test_specialist_is_compared_with_the_auxiliary_output_on_its_region(tmp_path, monkeypatch):
     monkeypatch.setattr("stages.statistics.metrics.BOOTSTRAPS", 100)
     labels = [1, 0] * 10
     for name, stage in (("joint", "region"), ("hand", "fracture-hand")):
-        fold(tmp_path / name, 1, list(np.linspace(1, -1, 20)), labels)
+        write_fold(tmp_path / name, 1, list(np.linspace(1, -1, 20)), labels)
         summarise(tmp_path / name, list("123"))
         described = json.loads((tmp_path / name / "result.json").read_text())
         described["stage"] = stage
@@ -180,25 +183,25 @@ def test_a_specialist_stands_beside_the_auxiliary_output_on_its_region(tmp_path,
     assert hand["figures"]["hand in view"]["difference"]["value"] == 0.0
 
 
-def test_a_specialist_needs_the_region_networks_of_the_same_folds(tmp_path):
+def test_specialist_needs_region_networks_of_the_same_folds(tmp_path):
     folds = folds_by_group(table(), 4, 7, ("train", "val"))
     config = FractureConfig(region="hand", region_run=tmp_path / "region")
     with pytest.raises(ConfigError, match="fold-1: no finished region run"):
         crossval_fracture(tmp_path / "hand", folds, config, [1], Silent())
-    fold(tmp_path / "region", 1, [1.0], [1])
+    write_fold(tmp_path / "region", 1, [1.0], [1])
     with pytest.raises(ConfigError, match="other folds"):
         crossval_fracture(tmp_path / "hand", folds, config, [1], Silent())
 
 
-def test_finished_folds_of_another_table_are_not_taken_for_these(tmp_path):
+def test_finished_folds_of_another_table_are_refused(tmp_path):
     folds = folds_by_group(table(), 4, 7, ("train", "val"))
     parent = tmp_path / "region"
-    fold(parent, 1, [1.0], [1])
+    write_fold(parent, 1, [1.0], [1])
     described = json.loads((parent / "fold-1/config.json").read_text())
     (parent / "fold-1/config.json").write_text(
         json.dumps(described | {"index_digest": folds.tables[0].digest})
     )
-    fold(tmp_path / "hand", 1, [1.0], [1])
+    write_fold(tmp_path / "hand", 1, [1.0], [1])
     config = FractureConfig(region="hand", region_run=parent)
     with pytest.raises(UsageError, match="another table"):
         crossval_fracture(tmp_path / "hand", folds, config, [1], Silent())

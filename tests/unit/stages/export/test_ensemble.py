@@ -1,4 +1,4 @@
-"""From weights folders to one in which a specialist is an ensemble."""
+"""Making of an ensemble of specialists from several weights folders."""
 
 from __future__ import annotations
 
@@ -8,18 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import (
-    SPEC,
-    TRUNK,
-    ensemble,
-    for_all,
-    network,
-    spec,
-    standard_specs,
-    write_bundles,
-    write_png,
-)
+from bundles import SPEC, TRUNK, for_all, spec, standard_specs, write_png
 from tables import sample
+from tiny_networks import ensemble, network, write_bundles
 
 from pipeline.bundle import BundleSpec, Kind, Precision
 from pipeline.config import RunConfig
@@ -42,15 +33,15 @@ class Silent:
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory) -> Index:
-    """Hands, and knees at which only a specialist for all regions may look."""
+    """Hands, and pictures without a supported region for a specialist for all regions."""
     home = tmp_path_factory.mktemp("pictures")
     random = np.random.default_rng(0)
     samples = []
     for i in range(48):
         label, hand = i % 2, i < 32
         cells = np.clip(random.normal(0.42 + 0.16 * label, 0.1, 2), 0, 1).tolist()
-        shown = {"hand": 0.9} if hand else {}
-        path = write_png(home / f"{i}.png", shown, {"hand": cells[0], "all": cells[1]})
+        probabilities = {"hand": 0.9} if hand else {}
+        path = write_png(home / f"{i}.png", probabilities, {"hand": cells[0], "all": cells[1]})
         regions = "hand" if hand else "none"
         samples.append(sample(str(path), label=label, split="val", regions=regions))
     return Index(home / "index.csv", "0" * 64, tuple(samples))
@@ -66,7 +57,7 @@ def whole(**changes: object) -> BundleSpec:
 
 
 def other_trunk() -> list[BundleSpec]:
-    """A trunk of the common name that is another, and its head."""
+    """Another trunk with the common name, and its head."""
     return [spec("trunk", Kind.TRUNK, trunk=OTHER), specialist(trunk=OTHER, bias=(0.3,))]
 
 
@@ -75,18 +66,18 @@ def make(
     base: Path | None = None,
 ) -> Made:  # fmt: skip
     picks = tuple(m if isinstance(m, Pick) else Pick(m) for m in members)
-    wanted = Wanted(0.8, 0.8, "val", points_only=False)
-    return make_ensemble(index, Order(region, picks, base), target, wanted, CPU, Silent())
+    targets = Wanted(0.8, 0.8, "val", points_only=False)
+    return make_ensemble(index, Order(region, picks, base), target, targets, CPU, Silent())
 
 
 def opened(folder: Path) -> Weights:
     return load_bundles(folder, CPU)
 
 
-def test_a_folder_that_runs(index, tmp_path, caplog):
+def test_made_folder_runs(index, tmp_path, caplog):
     base = write_bundles(tmp_path / "base")
     other = write_bundles(tmp_path / "other", [whole(temperature=(2.0,))])
-    (base / "NOTICE.md").write_text("As the pictures allow.\n")
+    (base / "NOTICE.md").write_text("Terms of use.\n")
     before = {path: path.read_bytes() for path in base.iterdir()}
     made = make(index, tmp_path / "new", base, other)
     assert (made.name, made.precisions) == ("fracture-hand", (Precision.FP32,))
@@ -102,14 +93,14 @@ def test_a_folder_that_runs(index, tmp_path, caplog):
     assert stage.spec.provenance.index_digest == index.digest
     assert (made.calibrated.pictures, made.calibrated.positives) == (32, 16)
     assert "sensitivity 0.8 for a new picture" in stage.spec.operating_points["sensitive"].rule
-    assert (tmp_path / "new/NOTICE.md").read_text() == "As the pictures allow.\n"
+    assert (tmp_path / "new/NOTICE.md").read_text() == "Terms of use.\n"
     manifest = read_manifest(tmp_path / "new")
     assert [listed.file for listed in manifest.documents] == ["NOTICE.md"]
     check_all(tmp_path / "new", manifest)
     assert {path: path.read_bytes() for path in base.iterdir()} == before
 
 
-def test_what_is_not_renamed_stays_bit_for_bit(index, tmp_path):
+def test_bundles_that_are_not_renamed_are_identical(index, tmp_path):
     base = write_bundles(tmp_path / "base")
     other = write_bundles(tmp_path / "other", [whole()])
     make(index, tmp_path / "new", base, other)
@@ -121,21 +112,21 @@ def test_what_is_not_renamed_stays_bit_for_bit(index, tmp_path):
             assert entry.sha256 == old[entry.name]
 
 
-def test_the_thresholds_do_what_they_say_when_the_bundles_run(index, tmp_path):
+def test_engine_reaches_the_stated_sensitivity_and_specificity(index, tmp_path):
     base = write_bundles(tmp_path / "base")
     other = write_bundles(tmp_path / "other", [whole(bias=(0.5,))])
     made = make(index, tmp_path / "new", base, other)
     hands = [s for s in index.samples if s.regions == "hand"]
     outcomes = list(run([s.path for s in hands], opened(tmp_path / "new"), CPU))
-    found = [(o.findings[0].probability, s.label) for o, s in zip(outcomes, hands, strict=True)]
+    answers = [(o.findings[0].probability, s.label) for o, s in zip(outcomes, hands, strict=True)]
     for point in made.calibrated.points.values():
-        hits = [p >= point.threshold for p, label in found if label == 1]
-        quiet = [p < point.threshold for p, label in found if label == 0]
+        hits = [p >= point.threshold for p, label in answers if label == 1]
+        negatives = [p < point.threshold for p, label in answers if label == 0]
         assert sum(hits) / len(hits) == point.sensitivity.value
-        assert sum(quiet) / len(quiet) == point.specificity.value
+        assert sum(negatives) / len(negatives) == point.specificity.value
 
 
-def test_a_shared_trunk_is_there_once_and_another_of_its_name_is_renamed(index, tmp_path):
+def test_shared_trunk_is_stored_once_and_another_of_the_same_name_is_renamed(index, tmp_path):
     base = write_bundles(tmp_path / "base")
     same = write_bundles(tmp_path / "same", [standard_specs()[0], specialist(bias=(0.2,))])
     other = write_bundles(tmp_path / "other", other_trunk())
@@ -146,7 +137,7 @@ def test_a_shared_trunk_is_there_once_and_another_of_its_name_is_renamed(index, 
     }  # fmt: skip
 
 
-def test_two_trunks_of_one_name_that_the_base_lacks(index, tmp_path):
+def test_one_of_two_trunks_of_the_same_name_is_renamed(index, tmp_path):
     third = [s.model_copy(update={"trunk": "c" * 64}) for s in other_trunk()]
     folders = [
         write_bundles(tmp_path / name, specs)
@@ -162,7 +153,7 @@ def test_two_trunks_of_one_name_that_the_base_lacks(index, tmp_path):
     assert list(weights.fracture) == ["hand"]
 
 
-def test_an_ensemble_takes_the_place_of_an_ensemble(index, tmp_path):
+def test_ensemble_replaces_an_ensemble(index, tmp_path):
     base = write_bundles(tmp_path / "base")
     other = write_bundles(tmp_path / "other", other_trunk())
     make(index, tmp_path / "one", base, other)
@@ -170,7 +161,7 @@ def test_an_ensemble_takes_the_place_of_an_ensemble(index, tmp_path):
     made = make(index, tmp_path / "two", Pick(tmp_path / "one", "fracture-hand-1"), third)
     weights = opened(tmp_path / "two")
     assert made.members["fracture-hand-1"].startswith("fracture-hand-1 of")
-    assert [n.spec.name for n in weights.trunks.values()] == ["trunk"]  # the other went with it
+    assert [n.spec.name for n in weights.trunks.values()] == ["trunk"]  # without the other
     with pytest.raises(ConfigError, match="fracture-hand is an ensemble itself"):
         make(index, tmp_path / "three", tmp_path / "one", third)
 
@@ -185,12 +176,12 @@ def test_members_for_all_regions(index, tmp_path):
     weights = opened(tmp_path / "new")
     assert (weights.region, list(weights.fracture)) == (None, ["all"])
     hands = write_bundles(tmp_path / "hands")
-    made = make(index, tmp_path / "mixed", hands, base)  # one for all helps the hand
+    made = make(index, tmp_path / "mixed", hands, base)  # a member for all regions
     assert made.calibrated.pictures == 32
     assert set(opened(tmp_path / "mixed").fracture) == {"elbow", "hand", "shoulder"}
 
 
-def test_precisions_that_not_all_have_are_left_out(index, tmp_path, caplog):
+def test_precisions_that_a_member_lacks_are_omitted(index, tmp_path, caplog):
     def in_both(specs: list[BundleSpec]) -> list[BundleSpec]:
         return [*specs, *(s.model_copy(update={"precision": Precision.INT8}) for s in specs)]
 
@@ -201,35 +192,35 @@ def test_precisions_that_not_all_have_are_left_out(index, tmp_path, caplog):
     for precision in made.precisions:
         weights = load_bundles(tmp_path / "one", CPU.model_copy(update={"precision": precision}))
         assert weights.fracture["hand"].spec.operating_points == made.calibrated.points
-    one = write_bundles(tmp_path / "single", [whole()])
+    single = write_bundles(tmp_path / "single", [whole()])
     with caplog.at_level(logging.WARNING):
-        assert make(index, tmp_path / "two", base, one).precisions == (Precision.FP32,)
+        assert make(index, tmp_path / "two", base, single).precisions == (Precision.FP32,)
     assert "int8 is omitted: fracture-hand-2 does not have it" in caplog.text
     only = write_bundles(tmp_path / "only", [whole(precision=Precision.FP16)])
     with pytest.raises(ConfigError, match="no precision is common to all bundles"):
         make(index, tmp_path / "three", base, only)
 
 
-def test_without_a_common_map_there_is_none_and_the_reason_is_told(index, tmp_path):
+def test_ensemble_without_a_common_map_has_none_and_states_the_reason(index, tmp_path):
     base = write_bundles(tmp_path / "base")
-    blind = write_bundles(tmp_path / "blind", [whole(heatmap=False)])
-    made = make(index, tmp_path / "new", base, blind)
+    no_map = write_bundles(tmp_path / "no-map", [whole(heatmap=False)])
+    made = make(index, tmp_path / "new", base, no_map)
     assert made.no_heatmap == "fracture-hand has no evidence output"
     assert not opened(tmp_path / "new").fracture["hand"].spec.heatmap
 
 
-def test_another_table_than_that_of_the_training_is_told(index, tmp_path, caplog):
+def test_member_trained_with_another_table_causes_a_warning(index, tmp_path, caplog):
     base = write_bundles(tmp_path / "base")
-    strange = whole()
-    strange = strange.model_copy(
-        update={"provenance": strange.provenance.model_copy(update={"index_digest": "9" * 64})}
+    member = whole()
+    member = member.model_copy(
+        update={"provenance": member.provenance.model_copy(update={"index_digest": "9" * 64})}
     )
-    other = write_bundles(tmp_path / "other", [strange])
+    other = write_bundles(tmp_path / "other", [member])
     with caplog.at_level(logging.WARNING):
         make(index, tmp_path / "new", base, other)
-    (told,) = caplog.messages
-    assert "fracture-hand of" in told
-    assert "was not trained with" in told
+    (message,) = caplog.messages
+    assert "fracture-hand of" in message
+    assert "was not trained with" in message
 
 
 @pytest.mark.parametrize(
@@ -254,7 +245,7 @@ def test_another_table_than_that_of_the_training_is_told(index, tmp_path, caplog
         ([specialist(trunk=OTHER)], None, BundleError, "belongs to trunk bbbbbbbbbbbb, which is m"),
     ],
 )
-def test_members_that_do_not_fit_are_refused(index, tmp_path, specs, bundle, fault, message):
+def test_incompatible_members_are_refused(index, tmp_path, specs, bundle, fault, message):
     base = write_bundles(tmp_path / "base")
     other = write_bundles(tmp_path / "other", specs)
     with pytest.raises(fault, match=message):
@@ -262,7 +253,7 @@ def test_members_that_do_not_fit_are_refused(index, tmp_path, specs, bundle, fau
     assert not (tmp_path / "new").exists()
 
 
-def test_one_member_and_a_folder_in_use_are_refused(index, tmp_path):
+def test_single_member_and_non_empty_folder_are_refused(index, tmp_path):
     base = write_bundles(tmp_path / "base")
     with pytest.raises(UsageError, match="1 member, expected two or more"):
         make(index, tmp_path / "new", base)
@@ -272,7 +263,7 @@ def test_one_member_and_a_folder_in_use_are_refused(index, tmp_path):
             make(index, used, base, other)
 
 
-def test_too_few_pictures_leave_nothing_behind(index, tmp_path):
+def test_too_few_pictures_are_refused_and_no_folder_is_written(index, tmp_path):
     base = write_bundles(tmp_path / "base")
     other = write_bundles(tmp_path / "other", [whole()])
     few = Index(index.source, index.digest, index.samples[:12])
@@ -281,7 +272,7 @@ def test_too_few_pictures_leave_nothing_behind(index, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_name_that_another_bundle_of_the_base_has_is_told(index, tmp_path):
+def test_name_of_a_member_used_by_another_bundle_is_refused(index, tmp_path):
     taken = spec("fracture-hand-2", Kind.FRACTURE, region="elbow")
     specs = [s for s in standard_specs() if s.name != "fracture-elbow"]
     base = write_bundles(tmp_path / "base", [*specs, taken])
@@ -292,13 +283,13 @@ def test_a_name_that_another_bundle_of_the_base_has_is_told(index, tmp_path):
         make(index, tmp_path / "new", base, other)
 
 
-def test_the_tiny_ensembles_of_the_tests_are_those_of_the_command(index, tmp_path):
-    """So that what the runtime's tests say holds for what is made here."""
+def test_generated_ensembles_of_the_tests_equal_made_ones(index, tmp_path):
+    """The tests of the runtime use generated ensembles."""
     base = write_bundles(tmp_path / "base")
     other = write_bundles(tmp_path / "other", [whole()])
     make(index, tmp_path / "new", base, other)
     stage = opened(tmp_path / "new").fracture["hand"]
     members = [n.spec for n in stage.networks[1:]]
-    painted = ensemble("fracture-hand", members)
-    assert set(stage.spec.members) == set(painted.members)
-    assert network(painted)
+    generated = ensemble("fracture-hand", members)
+    assert set(stage.spec.members) == set(generated.members)
+    assert network(generated)

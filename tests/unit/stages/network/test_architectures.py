@@ -1,4 +1,4 @@
-"""Any backbone by name: timm's and those of the field."""
+"""Backbones by name: those of timm and small networks from publications."""
 
 import pytest
 import timm
@@ -18,7 +18,7 @@ WITH_MAP = {
     "swin_tiny_patch4_window7_224": "stem",
     "densenet121": "stem",
 }
-"""A backbone of each family, and where it is cut when layer4.1 is asked for."""
+"""A backbone of each family, and its cut if the setting is layer4.1."""
 WITHOUT = ("cnn_plain", "cnn_small", "cnn_gap", "vgg11")
 
 
@@ -28,53 +28,53 @@ def network(arch, labels=("a", "b"), cut="layer4.1"):
 
 
 @pytest.mark.parametrize("arch", WITH_MAP)
-def test_evidence_averages_to_the_logit_whatever_the_backbone(arch):
-    made = network(arch)
-    assert made.trainable_from == WITH_MAP[arch]
+def test_mean_evidence_equals_the_logit_for_every_backbone(arch):
+    model = network(arch)
+    assert model.trainable_from == WITH_MAP[arch]
     pictures = torch.rand(2, 1, *CANVAS)
     with torch.inference_mode():
-        logits, evidence = made.answer(made.prefix(pictures))
-        again = made(pictures)
-    assert made.heatmap
+        logits, evidence = model.answer(model.prefix(pictures))
+        whole = model(pictures)
+    assert model.heatmap
     assert evidence.shape[2] * CANVAS[1] == evidence.shape[3] * CANVAS[0]  # square cells
-    torch.testing.assert_close(evidence.mean((2, 3)) + made.fc.bias, logits)
-    torch.testing.assert_close(again, logits)
+    torch.testing.assert_close(evidence.mean((2, 3)) + model.fc.bias, logits)
+    torch.testing.assert_close(whole, logits)
     assert logits.std() > 0
 
 
 @pytest.mark.parametrize("arch", WITHOUT)
-def test_a_decision_that_is_not_linear_in_a_map_has_no_heatmap(arch):
-    made = network(arch)
+def test_backbone_without_a_linear_map_has_no_heatmap(arch):
+    model = network(arch)
     pictures = torch.rand(2, 1, *CANVAS)
     with torch.inference_mode():
-        logits, evidence = made.answer(made.prefix(pictures))
-        parts = Head(made, "stem", [1], [1.0], [0.0]).eval()(pictures)
-    assert not made.heatmap
+        logits, evidence = model.answer(model.prefix(pictures))
+        parts = Head(model, "stem", [1], [1.0], [0.0]).eval()(pictures)
+    assert not model.heatmap
     assert evidence is None
     assert len(parts) == 2
     torch.testing.assert_close(parts[0], logits[:, 1:])
 
 
-def test_the_cells_of_a_transformers_map_lie_where_its_patches_do():
-    """Where one patch of the picture differs, the map differs most."""
-    made = network("vit_tiny_patch16_224", labels=("a",))
+def test_cells_of_a_transformer_map_match_its_patches():
+    """The map changes most at the patch that was changed."""
+    model = network("vit_tiny_patch16_224", labels=("a",))
     plain = torch.full((1, 3, *CANVAS), 0.5)
     marked = plain.clone()
     marked[..., 32:48, 64:80] = torch.rand(16, 16)  # the cell in row 2, column 4
     with torch.inference_mode():
-        first, second = (made.grid(made.backbone(x)) for x in (plain, marked))
+        first, second = (model.grid(model.backbone(x)) for x in (plain, marked))
     change = (second - first).norm(dim=1)[0]
     assert divmod(int(change.argmax()), change.shape[1]) == (2, 4)
 
 
 def shapes(arch, **options):
-    made = timm.create_model(arch, num_classes=1, **options)
+    model = timm.create_model(arch, num_classes=1, **options)
     kinds = (torch.nn.Conv2d, torch.nn.Linear)
-    return [tuple(m.weight.shape) for m in made.modules() if isinstance(m, kinds)]
+    return [tuple(m.weight.shape) for m in model.modules() if isinstance(m, kinds)]
 
 
-def test_the_networks_of_the_field_have_the_shapes_that_their_authors_give():
-    # 128 px: two blocks without padding leave 30, three with padding 16.
+def test_small_networks_have_the_published_shapes():
+    # From 128 px, two blocks without padding give 30 px, three with padding 16 px.
     assert shapes("cnn_small") == [
         (32, 3, 3, 3), (64, 32, 3, 3), (128, 64 * 30 * 30), (1, 128),
     ]  # fmt: skip
@@ -90,24 +90,24 @@ def test_the_networks_of_the_field_have_the_shapes_that_their_authors_give():
     assert drops["Dropout"].p == 0.5
 
 
-def test_a_mistyped_name_is_answered_with_the_nearest():
+def test_error_for_an_unknown_name_suggests_the_most_similar():
     with pytest.raises(ConfigError, match="timm has no model 'resnet5o'") as caught:
         make_backbone("resnet5o", CANVAS)
     assert "resnet50" in caught.value.hint
 
 
-def test_a_block_that_a_resnet_lacks_is_refused_with_those_it_has():
+def test_error_for_an_unknown_block_lists_the_known_ones():
     with pytest.raises(ConfigError, match=r"resnet18 has no block 'layer4.2'.*layer4.1"):
         network("resnet18", cut="layer4.2")
 
 
-def test_only_bottlenecks_stride_on_their_first_convolution():
+def test_stride_on_conv1_needs_a_bottleneck():
     for arch in ("resnet18", "cnn_gap"):
         with pytest.raises(ConfigError, match=f"{arch} has no bottleneck"):
             Network(("a",), "conv1", "stem", arch=arch)
 
 
-def test_pictures_are_standardised_as_the_backbones_weights_expect():
+def test_normalisation_is_that_of_the_backbone():
     assert network("cnn_gap").normalise.mean.unique().tolist() == [0.0]
     assert network("resnet18").normalise.mean.flatten().tolist() == pytest.approx(
         [0.485, 0.456, 0.406]

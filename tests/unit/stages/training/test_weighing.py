@@ -1,3 +1,5 @@
+"""Weighing of the first look and the closest look of a specialist."""
+
 import numpy as np
 import pytest
 
@@ -15,18 +17,18 @@ def cases(n=400, seed=0, first=1.0, closest=1.0):
     return labels, *looks
 
 
-def test_two_looks_together_rank_better_than_either():
+def test_combined_looks_rank_better_than_either():
     labels, first, closest = cases()
-    together = fit_weighing(labels, first, closest).probabilities(first, closest)
-    assert auc(labels, together) > max(auc(labels, first), auc(labels, closest)) + 0.01
+    combined = fit_weighing(labels, first, closest).probabilities(first, closest)
+    assert auc(labels, combined) > max(auc(labels, first), auc(labels, closest)) + 0.01
 
 
-def test_a_look_that_says_nothing_counts_little():
+def test_uninformative_look_has_a_small_weight():
     weighing = fit_weighing(*cases(closest=0.0))
     assert weighing.close < 0.2 * weighing.whole
 
 
-def test_probabilities_are_those_of_the_cases():
+def test_probabilities_are_calibrated():
     labels, first, closest = cases(4000, 1)
     scores = fit_weighing(labels, first, closest).probabilities(first, closest)
     for low in (0.0, 0.25, 0.5, 0.75):
@@ -34,7 +36,7 @@ def test_probabilities_are_those_of_the_cases():
         assert labels[inside].mean() == pytest.approx(scores[inside].mean(), abs=0.06)
 
 
-def test_unknown_labels_do_not_count_and_one_class_teaches_nothing():
+def test_unknown_labels_are_ignored_and_one_class_gives_the_default():
     labels, first, closest = cases()
     half = labels.copy()
     half[::2] = np.nan

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 from layouts import cut, draw, sheet
-from tables import sample
 
-from pipeline.errors import IndexFaultsError, UsageError
+from pipeline.errors import IndexFaultsError
 from stages.data.adapters.negatives import SOURCES, read_negatives
-from stages.data.exact_duplicates import settle_twins
+from stages.data.exact_duplicates import merge_identical_files
 from stages.data.index import read_index, write_index
-from stages.data.split import held_out
 
 LISTED = {
     "chest/1.png": "a/No_findings/00002946_000.png",
@@ -37,7 +35,7 @@ LISTED = {
 
 
 def gathered(home: Path, listed: dict[str, str] = LISTED, name: str = "negatives") -> Path:
-    """A folder with a picture for each line of its SOURCES.csv."""
+    """Write a folder with a picture for each line of its SOURCES.csv; return the folder."""
     folder = home / name
     rows = []
     for seed, (file, original) in enumerate(listed.items()):
@@ -54,7 +52,7 @@ def by_file(folder: Path):
     return {row.path.relative_to(folder).as_posix(): row for row in read_negatives(folder)}
 
 
-def test_what_belongs_together_is_one_group(tmp_path):
+def test_pictures_with_the_same_source_are_one_group(tmp_path):
     folder = gathered(tmp_path)
     groups = {file: row.group for file, row in by_file(folder).items()}
     assert groups.keys() == LISTED.keys()
@@ -69,26 +67,26 @@ def test_what_belongs_together_is_one_group(tmp_path):
 
 
 def test_origin_licence_and_regions(tmp_path):
-    rows = by_file(gathered(tmp_path, name="strangers"))
+    rows = by_file(gathered(tmp_path, name="others"))
     assert {row.origin for row in rows.values()} == {
-        f"strangers/{part}" for part in ("chest", "ct", "mr", "photos", "made")
+        f"others/{part}" for part in ("chest", "ct", "mr", "photos", "made")
     }
     assert rows["mr/1.png"].licence == "CC BY 4.0 (figshare; so others say)"
     assert rows["ct/1.png"].licence == "CC0"
     assert {(row.regions, row.label, row.study) for row in rows.values()} == {("none", None, "")}
 
 
-def test_a_licence_survives_the_table_and_takes_no_column_where_there_is_none(tmp_path):
+def test_licence_column_is_written_only_if_a_row_has_a_licence(tmp_path):
     rows = list(by_file(gathered(tmp_path)).values())
     write_index(rows, tmp_path / "index.csv")
-    back = read_index(tmp_path / "index.csv").samples
-    assert [row.licence for row in back] == [row.licence for row in rows]
+    reread = read_index(tmp_path / "index.csv").samples
+    assert [row.licence for row in reread] == [row.licence for row in rows]
     write_index([replace(row, licence="") for row in rows], tmp_path / "plain.csv")
     assert "licence" not in (tmp_path / "plain.csv").read_text()
     assert {row.licence for row in read_index(tmp_path / "plain.csv").samples} == {""}
 
 
-def test_equal_files_become_one_group_whatever_their_names(tmp_path):
+def test_identical_files_with_different_names_become_one_group(tmp_path):
     folder = gathered(tmp_path)
     shutil.copy(folder / "made/1.png", folder / "made/2.png")
     table = folder / SOURCES
@@ -96,12 +94,12 @@ def test_equal_files_become_one_group_whatever_their_names(tmp_path):
     lines = table.read_text().splitlines()
     lines[-1] = ",".join([*lines[-1].split(",")[:-1], digest])
     table.write_text("\n".join(lines))
-    rows = {row.path.name: row for row in settle_twins(read_negatives(folder))
+    rows = {row.path.name: row for row in merge_identical_files(read_negatives(folder))
             if row.origin.endswith("made")}  # fmt: skip
     assert rows["1.png"].group == rows["2.png"].group
 
 
-def test_what_is_not_listed_has_a_row_of_its_own_and_is_told(tmp_path, caplog):
+def test_unlisted_picture_is_a_separate_group_and_logged(tmp_path, caplog):
     folder = gathered(tmp_path)
     draw(folder / "ct/late.png", 900)
     with caplog.at_level(logging.WARNING):
@@ -111,12 +109,12 @@ def test_what_is_not_listed_has_a_row_of_its_own_and_is_told(tmp_path, caplog):
     assert "1 pictures are not listed: late.png" in caplog.text
 
 
-def test_a_broken_picture_is_excluded_and_keeps_its_licence(tmp_path):
+def test_broken_picture_is_excluded_and_keeps_its_licence(tmp_path):
     folder = gathered(tmp_path)
     cut(folder / "ct/1.png")
     (folder / SOURCES).write_text(
         (folder / SOURCES).read_text().replace("sha256", "digest")
-    )  # so that the change is not a fault of its own
+    )  # without digests, the changed file is not a fault
     row = by_file(folder)["ct/1.png"]
     assert (row.split, row.licence) == ("excluded", "CC0")
 
@@ -130,14 +128,14 @@ def test_a_broken_picture_is_excluded_and_keeps_its_licence(tmp_path):
         (lambda text: text.replace("ct/2.png", "ct/1.png"), "line 6: ct/1.png is listed twice"),
     ],
 )
-def test_a_table_that_does_not_fit_its_folder_is_refused(tmp_path, change, fault):
+def test_table_that_does_not_match_its_folder_is_refused(tmp_path, change, fault):
     table = gathered(tmp_path) / SOURCES
     table.write_text(change(table.read_text()))
     with pytest.raises(IndexFaultsError, match=fault):
         read_negatives(table.parent)
 
 
-def test_a_picture_that_changed_since_it_was_listed_is_refused(tmp_path):
+def test_picture_changed_after_listing_is_refused(tmp_path):
     folder = gathered(tmp_path)
     draw(folder / "ct/1.png", 901)
     with pytest.raises(
@@ -146,7 +144,7 @@ def test_a_picture_that_changed_since_it_was_listed_is_refused(tmp_path):
         read_negatives(folder)
 
 
-def test_without_a_table_every_picture_is_its_own(tmp_path):
+def test_without_a_table_every_picture_is_a_separate_group(tmp_path):
     draw(tmp_path / "knees/a/1.png", 1)
     draw(tmp_path / "knees/2.png", 2)
     rows = read_negatives(tmp_path / "knees")
@@ -154,24 +152,15 @@ def test_without_a_table_every_picture_is_its_own(tmp_path):
     assert {(row.origin, row.licence) for row in rows} == {("knees", "")}
 
 
-# ------------------------------------------------------------------------------- held out
-
-
-def test_whole_data_sets_are_held_out_by_their_origin_or_a_part_of_it():
-    rows = [sample(str(i), origin=origin) for i, origin in enumerate(("a/x", "a/y", "ab", "b"))]
-    assert held_out(rows, []) == [False] * 4
-    assert held_out(rows, ["a"]) == [True, True, False, False]
-    assert held_out(rows, ["a/y", "b"]) == [False, True, False, True]
-
-
-def test_a_group_is_held_out_as_a_whole():
-    rows = [sample("1", origin="a", group="g"), sample("2", origin="b", group="g"),
-            sample("3", origin="b")]  # fmt: skip
-    assert held_out(rows, ["a"]) == [True, True, False]
-
-
-def test_an_origin_that_is_not_there_is_refused_with_those_that_are():
-    rows = [sample("1", origin="negatives/skimage"), sample("2", origin="made")]
-    with pytest.raises(UsageError, match="the table has made, negatives/skimage") as caught:
-        held_out(rows, ["negatives/skimag"])
-    assert caught.value.hint == "did you mean negatives/skimage?"
+def test_broken_picture_is_excluded_and_text_file_has_no_row(tmp_path, caplog):
+    draw(tmp_path / "knees" / "a.png", 1)
+    cut(draw(tmp_path / "knees" / "b.png", 2))
+    (tmp_path / "knees" / "licence.txt").write_text("CC0")
+    with caplog.at_level(logging.INFO, "stages"):
+        rows = read_negatives(tmp_path / "knees")
+    assert [(r.path.name, r.flags, r.split) for r in rows] == [
+        ("a.png", "", "train"),
+        ("b.png", "truncated", "excluded"),
+    ]
+    assert "1 files are not pictures and were skipped: licence.txt" in caplog.text
+    assert "1 pictures were excluded, the first: b.png" in caplog.text
