@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
-from ..domain import ImageRef, Outcome, Status
+from ..domain import ImageRef
 from ..engine import Engine
+from ..outcome import Outcome, Status
 from ..outcome_json import to_json
 from ..report.page_row import to_row, view
 from ..source import NamedBytes

@@ -13,8 +13,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Table, and_, case, delete, func, insert, or_, select, update
 
-from ..domain import Status
 from ..errors import FxpipeError
+from ..outcome import Status
 from ..report.page_row import URGENCY
 from ..studies import pseudonym
 from . import audit_log
