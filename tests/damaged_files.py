@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import Any
 
 import factories
 import numpy as np
@@ -70,12 +71,12 @@ def seeds() -> dict[str, bytes]:
 def _dicom_seeds(
     grey: factories.Pixels, deep: factories.Pixels, colour: factories.Pixels
 ) -> dict[str, bytes]:
-    header = {
+    header: dict[str, Any] = {
         **{"WindowCenter": 30000, "WindowWidth": 20000, "RescaleSlope": 1, "RescaleIntercept": 0},
         **{"PixelSpacing": [0.1, 0.1], "PixelPaddingValue": 7, "VOILUTFunction": "LINEAR"},
     }
     plain = factories.dicom(deep, **header)
-    tables = {"VOILUTSequence": factories.lut(list(range(256)), 0, 8)}
+    tables: dict[str, Any] = {"VOILUTSequence": factories.lut(list(range(256)), 0, 8)}
     tables["ModalityLUTSequence"] = factories.lut(list(range(0, 512, 2)), 0, 16)
     jpeg = factories.raster(grey, "JPEG")
     files = {
@@ -188,7 +189,7 @@ def _set_element(content: bytearray, rng: random.Random) -> None:
     if at < 0 or at + 8 > len(content) or not content[at + 4 : at + 6].isalpha():
         return
     (length,) = struct.unpack_from("<H", content, at + 6)
-    if content[at + 4 : at + 6] in (b"US", b"SS"):
+    if bytes(content[at + 4 : at + 6]) in (b"US", b"SS"):
         value = struct.pack("<H", rng.choice(_NUMBERS) % 65536) * rng.choice((0, 1, 1, 1, 2, 3))
     else:
         value = rng.choice(_TEXTS)

@@ -38,6 +38,7 @@ def mixed_files(folder: Path, count: int) -> list[Path]:
         else:
             cells = rng.uniform(0.2, 0.9, (2, 3)).tolist()
             names = ("elbow", "hand", "shoulder")
-            write_png(path, *(dict(zip(names, row, strict=True)) for row in cells))
+            regions, fractures = (dict(zip(names, row, strict=True)) for row in cells)
+            write_png(path, regions, fractures)
         paths.append(path)
     return paths

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import factories
@@ -76,7 +76,7 @@ DATASET_COLUMNS = (
 )
 
 
-def fracatlas(home: Path, rows: Sequence[dict[str, int | str]], annotations: str = "COCO") -> Path:
+def fracatlas(home: Path, rows: Sequence[Mapping[str, object]], annotations: str = "COCO") -> Path:
     """FracAtlas as its authors distribute it.
 
     Args:
@@ -158,7 +158,7 @@ def multi_region(home: Path, leaking: bool = True, count: int = 8) -> Path:
     return root
 
 
-def studies(home: Path, headers: Sequence[dict[str, object]]) -> Path:
+def studies(home: Path, headers: Sequence[Mapping[str, object]]) -> Path:
     """A folder of DICOM files, one for each header, with file names as in an archive."""
     root = home / "export"
     for n, header in enumerate(headers):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import factories
 import numpy as np
@@ -197,7 +198,7 @@ def _nested() -> Iterator[Case]:
     yield "deep-implicit.dcm", implicit[:at] + deep + implicit[at:], "nested too deeply"
 
 
-def _header(**attributes: object) -> bytes:
+def _header(**attributes: Any) -> bytes:
     return factories.dicom_file(factories.dicom(_DEEP, **attributes))
 
 

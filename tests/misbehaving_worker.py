@@ -76,5 +76,5 @@ def main() -> int:
     """Run the worker with that decoder; returns its exit status."""
     global _answers
     _answers = os.dup(1)  # the worker redirects stdout
-    in_process.decode = _decode  # type: ignore[assignment]
+    in_process.decode = _decode  # type: ignore[assignment, attr-defined]
     return work()

@@ -38,7 +38,7 @@ def fracatlas_folder(folder: Path, per_cell: int = 14, side_px: int = SIDE_PX) -
     """
     images = folder / "images"
     images.mkdir(parents=True)
-    rows = []
+    rows: list[tuple[str, str, int, int, str, int, int]] = []
     for region in REGION_NAMES:
         for fractured in (False, True):
             for n in range(per_cell):
@@ -46,11 +46,11 @@ def fracatlas_folder(folder: Path, per_cell: int = 14, side_px: int = SIDE_PX) -
                 pixels = picture(region, fractured, seed=len(rows), side_px=side_px)
                 Image.fromarray(pixels).save(images / name, quality=95)
                 group = f"{region}{int(fractured)}{n // 2:03d}"
-                rows.append([name, region, int(fractured), int(n == 0 and fractured), group, 0, 0])
+                rows.append((name, region, int(fractured), int(n == 0 and fractured), group, 0, 0))
     cut = images / "IMG9000000.jpg"
     whole = (images / rows[0][0]).read_bytes()
     cut.write_bytes(whole[: len(whole) // 2])
-    rows.append([cut.name, "hand", 0, 0, "cut", 1, 0])
+    rows.append((cut.name, "hand", 0, 0, "cut", 1, 0))
     with (folder / "labels.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(

@@ -28,17 +28,21 @@ from pipeline.bundle import (
 )
 from pipeline.weights.manifest import ManifestEntry, write_manifest
 
+Shape = list[str | int]
+
 FINE_PX = 128
 """Canvas height in px from which a complete network has 8 x 8 cells."""
 
 
-def ensemble(name: str, members: Sequence[BundleSpec], **changes: object) -> BundleSpec:
+def ensemble(name: str, members: Sequence[BundleSpec], **changes: object) -> EnsembleSpec:
     """The contract of an ensemble; ``members`` maps each name to the digest of its network."""
     values: dict[str, object] = {
         "preprocess": members[0].preprocess,
         "members": {m.name: hashlib.sha256(network(m)).hexdigest() for m in members},
     }
-    return spec(name, Kind.ENSEMBLE, **values | changes)
+    made = spec(name, Kind.ENSEMBLE, **values | changes)
+    assert isinstance(made, EnsembleSpec)
+    return made
 
 
 def network(contract: BundleSpec) -> bytes:
@@ -63,10 +67,10 @@ def network(contract: BundleSpec) -> bytes:
                 strides=[side, side],
             )
         )
-        shape = ["N", 1, contract.preprocess.height_px, contract.preprocess.width_px]
+        shape: Shape = ["N", 1, contract.preprocess.height_px, contract.preprocess.width_px]
     else:
         shape = ["N", 1, GRID, GRID]
-    outputs = [("features", ["N", 1, cells, cells])]
+    outputs: list[tuple[str, Shape]] = [("features", ["N", 1, cells, cells])]
     if not isinstance(contract, TrunkSpec):
         nodes += _head(contract, constants, cells)
         count = len(contract.labels)

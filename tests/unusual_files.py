@@ -26,6 +26,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID
 
 Pixels = NDArray[Any]
+ByteOrder = Literal["<", ">"]
 
 
 # ---------------------------------------------------------------------------------- DICOM
@@ -102,7 +103,7 @@ def tiff(
     planes: bool = False,
     tile_px: int | None = None,
     deflated: bool = False,
-    byte_order: Literal["<", ">"] = "<",
+    byte_order: ByteOrder = "<",
     extra: int | None = None,
     photometric: int | None = None,
     density: tuple[int, int] | None = None,
@@ -165,7 +166,7 @@ def tiff(
     return head + data + _directory(fields, int(starts[-1]), byte_order)
 
 
-def _tile(part: Pixels, shape: tuple[int, int] | None, byte_order: str) -> bytes:
+def _tile(part: Pixels, shape: tuple[int, int] | None, byte_order: ByteOrder) -> bytes:
     if shape is not None:
         missing = [(0, side - have) for side, have in zip(shape, part.shape, strict=False)]
         part = np.pad(part, [*missing, (0, 0)])

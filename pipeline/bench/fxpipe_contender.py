@@ -60,7 +60,7 @@ class FxpipeContender:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """See :class:`~.contest.Contender`."""
+        """See :class:`~.rounds.Contender`."""
         config = self._config
         return {
             "device": self._weights.device,
@@ -74,7 +74,7 @@ class FxpipeContender:
         }
 
     def do(self, paths: Sequence[Path], output: Path) -> JobResult:
-        """See :class:`~.contest.Contender`."""
+        """See :class:`~.rounds.Contender`."""
         # On a CPU, a thread that waits for a core does no work. With a GPU, waiting is its work.
         clock = Clock(time.thread_time if self._weights.device == "cpu" else time.perf_counter)
         pictures = looks = 0
@@ -102,7 +102,7 @@ class FxpipeContender:
         return JobResult(pictures, looks, parts)
 
     def session(self, paths: Sequence[Path]) -> float:
-        """See :class:`~.contest.Contender`: batches in memory, with the lanes of a run.
+        """See :class:`~.rounds.Contender`: batches in memory, with the lanes of a run.
 
         Runs at least as many pictures as ``paths``, and the same number of batches in each lane,
         so that no lane waits for another at the end.

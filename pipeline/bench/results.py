@@ -37,7 +37,7 @@ class Measured:
     """Figures of one contender.
 
     Attributes:
-        name, device: See :class:`~.contest.ContenderSpec`.
+        name, device: See :class:`~.rounds.ContenderSpec`.
         rounds_s: Seconds of the whole job, by round.
         seconds: Spread of ``rounds_s``.
         images_per_s: Pictures per second of the whole job.
@@ -51,7 +51,7 @@ class Measured:
         peak_mb: Peak resident memory of the process until the end of the job of the first round,
             in millions of bytes.
         peak_note: Why ``peak_mb`` is None.
-        facts: See :class:`~.contest.Contender`.
+        facts: See :class:`~.rounds.Contender`.
     """
 
     name: str

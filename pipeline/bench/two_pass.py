@@ -97,7 +97,7 @@ class Answer:
 
 
 class Naive:
-    """Two passes over every picture, in one thread: a :class:`~.contest.Contender`.
+    """Two passes over every picture, in one thread: a :class:`~.rounds.Contender`.
 
     Args:
         folder: Folder with :data:`FILE`.
@@ -117,15 +117,15 @@ class Naive:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """See :class:`~.contest.Contender`."""
+        """See :class:`~.rounds.Contender`."""
         sizes = [[spec.height_px, spec.width_px] for spec in self._networks.preprocessings]
         return {**self._facts, "batch_size": self._batch_size, "input_px": sizes}
 
     def session(self, paths: Sequence[Path]) -> None:
-        """See :class:`~.contest.Contender`: not known."""
+        """See :class:`~.rounds.Contender`: not known."""
 
     def do(self, paths: Sequence[Path], output: Path) -> JobResult:
-        """See :class:`~.contest.Contender`."""
+        """See :class:`~.rounds.Contender`."""
         rows = looks = 0
         pictures = _prepared(paths, self._networks.preprocessings)
         with (output / "results.csv").open("w", encoding="utf-8", newline="") as file:

@@ -89,7 +89,7 @@ def read_dicom(content: bytes, ref: ImageRef, room: MemoryBudget) -> Iterator[Xr
         Corrected headers and non-square pixels are flagged.
 
     Raises:
-        UnsupportedError: See :func:`.kinds.check_judged`.
+        UnsupportedError: See :func:`.object_types.check_judged`.
         UnreadableImageError: The file is damaged, too large, or has no decoder here.
         Exception: pydicom raises nearly any exception on hostile input; the caller translates it.
     """
@@ -153,7 +153,7 @@ def picture_header(
         The header, and notes on corrected or dropped values, as text for a flag.
 
     Raises:
-        UnsupportedError: See :func:`.kinds.check_judged`.
+        UnsupportedError: See :func:`.object_types.check_judged`.
         UnreadableImageError: The file is truncated, too large, or lacks elements for its pixels.
         Exception: Any exception of pydicom on hostile input; the caller translates it.
     """

@@ -104,7 +104,7 @@ def read_raster(
 
     Yields:
         Images. 8-bit values are divided by 255, 16-bit values by 65535 or by the maximum of the
-        bits they use (:mod:`.depth`). Floats outside [0, 1], 32-bit and signed integers have no
+        bits they use (:mod:`.bit_depth`). Floats outside [0, 1], 32-bit and signed integers have no
         defined white: their smallest value becomes 0 and their largest 1.
 
     Raises:

@@ -28,12 +28,12 @@ class InProcessReader:
         self._room = room
 
     def read(self, source: Source, options: ReadOptions, clock: Clock) -> list[Item]:
-        """See :class:`.prepared.Reader`; reads all pictures of the file before it returns."""
+        """See :class:`.prepared_picture.Reader`; reads the whole file before it returns."""
         with self._room.for_file(source):
             return list(prepare(source, options, clock, self._room))
 
     def stop(self) -> None:
-        """See :class:`.prepared.Reader`; threads finish the files that they have started."""
+        """See :class:`.prepared_picture.Reader`; threads finish the files they have started."""
 
 
 def prepare(
@@ -43,7 +43,7 @@ def prepare(
     room: MemoryBudget,
     on_content: Callable[[str, int], None] | None = None,
 ) -> Iterator[Item]:
-    """Read one file and resize each of its pictures; see :class:`.prepared.Reader`.
+    """Read one file and resize each of its pictures; see :class:`.prepared_picture.Reader`.
 
     Args:
         source: The file, or its content in memory.

@@ -1,7 +1,7 @@
 """The worker process, which reads files for a run and may crash, hang or be killed.
 
-:mod:`.isolated` starts it. It receives requests on stdin and sends pictures on stdout, as messages
-of :mod:`.wire`; it ends at the end of stdin. Before it decodes a picture it requests room, and
+:mod:`.worker_pool` starts it. It receives requests on stdin and sends pictures on stdout, as
+:mod:`.messages`; it ends at the end of stdin. Before it decodes a picture it requests room, and
 waits for the answer without a time limit.
 """
 

@@ -59,7 +59,7 @@ class IsolatedReader:
         self._watcher.start()
 
     def read(self, source: Source, options: ReadOptions, clock: Clock) -> Iterable[Item]:
-        """See :class:`.prepared.Reader`; later pictures of a large file are read on demand."""
+        """See :class:`.prepared_picture.Reader`; reads later pictures of a large file on demand."""
         rejection = _rejection(source)
         if rejection is not None:
             return [rejection]
@@ -74,7 +74,7 @@ class IsolatedReader:
         return first
 
     def stop(self) -> None:
-        """See :class:`.prepared.Reader`."""
+        """See :class:`.prepared_picture.Reader`."""
         self._stopped.set()
         with self._lock:
             workers = list(self._workers)

@@ -122,8 +122,8 @@ class Process:
         """Send a message; if the worker has ended, the next :meth:`receive` raises.
 
         Args:
-            message: See :func:`.wire.send`.
-            arrays: See :func:`.wire.send`.
+            message: See :func:`.messages.send`.
+            arrays: See :func:`.messages.send`.
             seconds: Time limit for accepting them, after which the worker is killed.
         """
         with self._killed_after(seconds), suppress(messages.WireError):

@@ -150,7 +150,7 @@ def test_named_device_is_not_replaced(place, monkeypatch):
 
 
 def test_auto_measures_both_devices_if_both_work(place, monkeypatch):
-    names = []
+    names: list[str] = []
 
     def run_rounds(entrants, *_):
         names.extend(entrant.name for entrant in entrants)

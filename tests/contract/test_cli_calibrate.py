@@ -19,6 +19,7 @@ from tiny_networks import write_bundles
 from pipeline.bundle import Estimate, read_contract
 from pipeline.cli import main
 from pipeline.config import RunConfig
+from pipeline.runtime.network import Network
 from pipeline.runtime.session import load_bundles
 from pipeline.weights.manifest import read_manifest
 from stages.bundles.model_cards import UNMEASURED
@@ -115,6 +116,7 @@ def test_graph_uses_temperature_and_bias_of_the_new_contract(project, calibrated
     target, _ = calibrated
     weights = load_bundles(target, RunConfig(precision="fp32", looks=1))
     stage = weights.fracture["hand"]
+    assert isinstance(stage, Network)
     features = np.random.default_rng(0).random(
         (2, stage.channels("features") or 2048, 2, 2), np.float32
     )

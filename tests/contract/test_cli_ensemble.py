@@ -10,7 +10,7 @@ from bundles import spec
 from command_line import fxpipe
 from tiny_networks import write_bundles
 
-from pipeline.bundle import Kind
+from pipeline.bundle import EnsembleSpec, FractureSpec, Kind
 from pipeline.config import RunConfig
 from pipeline.runtime.session import load_bundles
 from pipeline.weights.manifest import read_manifest
@@ -62,6 +62,7 @@ def test_every_precision_has_the_same_thresholds(ensemble, precision):
     target, _ = ensemble
     weights = load_bundles(target, RunConfig(device="cpu", precision=precision))
     spec = weights.fracture["hand"].spec
+    assert isinstance(spec, EnsembleSpec)
     assert tuple(spec.members) == MEMBERS
     assert "sensitivity 0.8" in spec.operating_points["sensitive"].rule
     reference = load_bundles(target, RunConfig(device="cpu", precision="int8"))
@@ -196,7 +197,7 @@ def test_exported_specialist_replaces_the_ensemble(project, ensemble, tmp_path):
     assert "fracture-hand" in names
     assert not names & set(MEMBERS)
     opened = load_bundles(weights, RunConfig(device="cpu", precision="int8"))
-    assert opened.fracture["hand"].spec.kind is Kind.FRACTURE
+    assert isinstance(opened.fracture["hand"].spec, FractureSpec)
 
 
 def test_training_cannot_start_from_an_ensemble(project, ensemble, tmp_path):

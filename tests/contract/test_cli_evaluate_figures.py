@@ -53,7 +53,8 @@ def test_end_to_end_outcomes_are_those_of_fxpipe_run(evaluated, predictions):
 
 def test_fracture_figures_match_scikit_learn(predictions, evaluation):
     judged = predictions[predictions["label"].notna() & (predictions["status"] != "failed")]
-    in_view, routed = {}, {}
+    in_view: dict[str, tuple[pd.Series, ...]] = {}
+    routed: dict[str, tuple[pd.Series, ...]] = {}
     for region in REGIONS:
         has = judged["regions"].str.split(";").map(lambda names, r=region: r in names)
         fired = judged["fired"].fillna("").str.split(";").map(lambda names, r=region: r in names)

@@ -19,7 +19,7 @@ from pipeline.runtime.session import load_bundles
 from stages.data.index import write_index
 
 # Name, body part in the header, regions that the router detects, regions in view.
-PICTURES = (
+PICTURES: tuple[tuple[str, str, dict[str, float], str], ...] = (
     ("chest", "CHEST", {"shoulder": 0.9}, "none"),
     ("hand", "HAND", {"hand": 0.48}, "hand"),
     ("elbow", "ELBOW", {"elbow": 0.9}, "elbow"),

@@ -153,9 +153,11 @@ def painted(tmp_path_factory):
     random = np.random.default_rng(0)
     samples = []
     for n in range(24):
-        cells = [dict(zip(REGIONS, row, strict=True)) for row in random.uniform(0.2, 0.9, (2, 3))]
+        regions, fractures = (
+            dict(zip(REGIONS, row, strict=True)) for row in random.uniform(0.2, 0.9, (2, 3))
+        )
         path = home / "samples" / f"{n:02}.png"
-        Image.fromarray(paint(*cells)).save(path)
+        Image.fromarray(paint(regions, fractures)).save(path)
         split = "train" if n < 4 else "test"
         samples.append(
             sample(str(path), split=split, label=n % 2, regions=REGIONS[n % 3], group=str(n))

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,11 @@ def test_run_is_resumed_and_the_summary_counts_all_rows(place):
     assert (again.exit_code, again.stderr) == (0, "")
 
 
+def remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink()
+
+
 def test_quiet_prints_nothing(place):
     break_off_run(7)
     result = run("--quiet")
@@ -92,9 +98,9 @@ def test_run_can_be_interrupted_several_times(place):
         ),
         (lambda: write_png(Path("in/0/15.png"), {"elbow": 0.9}), 2, "0/15.png was added"),
         (lambda: Path("in/0/3.png").unlink(), 3, "0/4.png was added, or 0/3.png was removed"),
-        (lambda: [p.unlink() for p in Path("in").rglob("[3-9].png")], 3, None),
+        (lambda: remove(Path("in").rglob("[3-9].png")), 3, None),
         (lambda: Path("in/1/9.png").unlink(), 6, None),
-        (lambda: [p.unlink() for p in Path("results/heatmaps").iterdir()], 5, ".png is missing"),
+        (lambda: remove(Path("results/heatmaps").iterdir()), 5, ".png is missing"),
     ],
 )
 def test_changed_added_and_removed_files(place, change, done, why):

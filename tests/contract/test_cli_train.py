@@ -91,10 +91,12 @@ def test_unreadable_initial_weights_are_named(project, tmp_path, init, message):
 
 
 def test_unreachable_hub_is_reported_before_pictures_are_read(project, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
     from stages.training import pretrained_check
 
     monkeypatch.setattr(pretrained_check, "try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(pretrained_check.constants, "ENDPOINT", "http://nowhere.invalid")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://nowhere.invalid")
     result = fxpipe(
         *("train-stage", "region", "--index", project / "index.csv", "--quiet"),
         *("--output", tmp_path / "run", "--set", f"data.cache={tmp_path / 'cache'}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import http.server
 import json
@@ -149,7 +150,7 @@ def test_pack_is_reproducible_and_installs_all_files(place):
 @pytest.mark.parametrize("atomic", [True, False])
 def test_old_weights_are_replaced_only_on_request(place, monkeypatch, atomic):
     if not atomic:
-        monkeypatch.setattr(packing.ctypes, "CDLL", unsupported)
+        monkeypatch.setattr(ctypes, "CDLL", unsupported)
     pack()
     before = tree("weights")
     result = run("install", "w.zip")
@@ -191,7 +192,7 @@ def test_failed_rename_restores_the_old_weights(place, monkeypatch):
             raise OSError(1, "Operation not permitted")
         return real(self, target)
 
-    monkeypatch.setattr(packing.ctypes, "CDLL", unsupported)
+    monkeypatch.setattr(ctypes, "CDLL", unsupported)
     monkeypatch.setattr(Path, "rename", rename)
     assert run("install", "w.zip", "--replace").exit_code == 2
     assert tree("weights") == before

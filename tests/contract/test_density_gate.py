@@ -59,7 +59,7 @@ def test_gate_refuses_a_picture_that_the_router_accepts(place):
     assert (line["density"], line["error"]) == (float(strange["density"]), WHY)
     assert OFF not in result.output
     page = Path("results/report.html").read_text(encoding="utf-8")
-    assert "similarity to the nearest training pictures is below" in page
+    assert "A picture with a similarity to the nearest training pictures below" in page
 
 
 def test_gate_can_be_turned_off_with_a_warning(place):

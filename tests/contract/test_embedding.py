@@ -162,7 +162,8 @@ def test_outcomes_are_yielded_before_the_next_source_is_requested(engine, tmp_pa
     def stream() -> Iterator[Path | NamedBytes]:
         yield NamedBytes("first.png", HAND)
         assert answered.wait(30.0)  # the first outcome does not wait for the next picture
-        yield from [path, NamedBytes("second.png", HAND)]
+        yield path
+        yield NamedBytes("second.png", HAND)
 
     outcomes = engine.outcomes(stream())
     first = next(outcomes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from importlib import import_module
 
 import click
 import pytest
@@ -102,11 +103,11 @@ def test_unexpected_exception_keeps_its_traceback(monkeypatch):
 
 def test_missing_extra_is_reported():
     with pytest.raises(errors.MissingExtraError, match="no_such_thing") as caught, needs("train"):
-        import no_such_thing.deep  # noqa: F401
+        import_module("no_such_thing.deep")
     assert caught.value.hint == 'pip install "fxpipe[train]"'
     assert caught.value.exit_code == 3
 
 
 def test_missing_module_of_fxpipe_is_not_reported_as_an_extra():
     with pytest.raises(ModuleNotFoundError, match="no_such_part"), needs("train"):
-        import pipeline.no_such_part  # noqa: F401
+        import_module("pipeline.no_such_part")

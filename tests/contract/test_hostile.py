@@ -120,8 +120,8 @@ def test_each_crash_or_hang_affects_one_row_of_a_run(tmp_path):
     actions = [
         *("good", "segfault", "good", "hang", "abort", "good", "good good eat", "leave", "good"),
     ]
-    for i, words in enumerate(actions):
-        (folder / f"{i}.dcm").write_text(words)
+    for i, action in enumerate(actions):
+        (folder / f"{i}.dcm").write_text(action)
     code = (
         "from functools import partial; from pipeline.reading import open_reader; "
         "open_reader.IsolatedReader = partial("

@@ -40,8 +40,10 @@ def multi_region(tmp_path_factory):
 
 
 def test_index_refuses_the_split_and_counts_both_kinds_of_copy(multi_region, tmp_path):
-    words = ("index", "--input", multi_region, "--split", "own")
-    words += ("--output", tmp_path / "i.csv")
+    words = (
+        *("index", "--input", multi_region, "--split", "own"),
+        *("--output", tmp_path / "i.csv"),
+    )
     refused = fxpipe(*words)
     assert refused.exit_code == 1
     assert "test: of 6 pictures, 3 are in train byte for byte and 6 share a group" in (

@@ -52,7 +52,7 @@ def same_as_the_control(folder: Path) -> dict[str, bytes]:
     curve = np.arange(4096).tolist()
     jpeg = raster(EIGHT, "JPEG", quality=95)
     height, width = EIGHT.shape
-    low = {"RescaleSlope": 1, "RescaleIntercept": -1024}
+    low: dict[str, Any] = {"RescaleSlope": 1, "RescaleIntercept": -1024}
     table = plain(WindowCenter=None, WindowWidth=None, **low, VOILUTSequence=lut(curve, -1024, 12))
     deep = plain(WindowCenter=None, WindowWidth=None, VOILUTSequence=lut(curve, 0, 16))
     swapped = {"Rows": width, "Columns": height}

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import layouts
 import numpy as np
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 from factories import dicom, dicom_file
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 from pydicom.datadict import DicomDictionary
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
 from tiny_networks import write_bundles
 
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR:UserWarning
 """A warning of pydicom about values that these tests write."""
 
 
-def marked(pixels: np.ndarray, **changes: object) -> Dataset:
+def marked(pixels: np.ndarray, **changes: object) -> FileDataset:
     """A radiograph with a marked value for every text element of the DICOM dictionary."""
     ds = dicom(pixels)
     for tag, (vr, multiplicity, *_, keyword) in DicomDictionary.items():
@@ -58,7 +59,9 @@ def rasters(pixels: np.ndarray) -> Iterator[tuple[str, bytes]]:
     )
     png.add_text("Patient", f"{MARK} png")
     exif[0x010E] = tiff[270] = f"{MARK} description"
-    options = {"PNG": {"pnginfo": png}, "JPEG": {"exif": exif}, "TIFF": {"tiffinfo": tiff}}
+    options: dict[str, dict[str, Any]] = {
+        "PNG": {"pnginfo": png}, "JPEG": {"exif": exif}, "TIFF": {"tiffinfo": tiff},
+    }  # fmt: skip
     for kind, option in options.items():
         file = BytesIO()
         image.save(file, kind, **option)

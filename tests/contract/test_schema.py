@@ -6,7 +6,10 @@ import pytest
 from bundles import write_png
 from click.testing import CliRunner
 from factories import dicom, dicom_file, ramp
-from jsonschema import Draft202012Validator, ValidationError
+from jsonschema import (  # type: ignore[import-untyped]
+    Draft202012Validator,
+    ValidationError,
+)
 from tiny_networks import write_bundles
 
 from pipeline.cli import main

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 from bundles import SPEC, paint, spec, standard_specs, write_png
@@ -10,6 +12,7 @@ from tiny_networks import write_bundles
 
 from pipeline.bundle import BundleSpec, CloserLooks, Kind
 from pipeline.config import RunConfig
+from pipeline.domain import Array
 from pipeline.engine import run
 from pipeline.errors import UsageError
 from pipeline.looks import part, places
@@ -32,6 +35,11 @@ def closer_spec(name: str = "fracture-hand", **changes: object) -> BundleSpec:
     return spec(name, Kind.FRACTURE, closer=closer)
 
 
+def pixels(fractures: Mapping[str, float]) -> Array:
+    """A preprocessed picture of a hand, (1, 32, 32) float32 in [0, 1]."""
+    return (paint({"hand": 0.9}, fractures)[None] / 255).astype(np.float32)
+
+
 @pytest.fixture
 def weights(tmp_path):
     others = [s for s in standard_specs() if s.name != "fracture-hand"]
@@ -43,7 +51,7 @@ def test_decision_combines_all_looks(weights):
     stage = opened.fracture["hand"]
     assert isinstance(stage, Closer)
     assert LARGER in opened.preprocessings
-    picture = paint({"hand": 0.9}, {"hand": 0.7}).astype(np.float32)[None] / 255
+    picture = pixels({"hand": 0.7})
     larger = np.kron(picture, np.ones((1, 2, 2), np.float32))
     batch = Batch([{SPEC: picture, LARGER: larger}] * 2, opened.trunks)
     combined = stage.look(batch, [1], evidence=True)
@@ -66,8 +74,7 @@ def test_types_are_taken_from_the_look_with_the_highest_logit(tmp_path):
     opened = load_bundles(write_bundles(tmp_path / "weights", [*others, typed]), CPU)
     assert opened.has_types
     stage = opened.fracture["hand"]
-    low = paint({"hand": 0.9}, {"hand": 0.3}).astype(np.float32)[None] / 255
-    high = paint({"hand": 0.9}, {"hand": 0.8}).astype(np.float32)[None] / 255
+    low, high = pixels({"hand": 0.3}), pixels({"hand": 0.8})
     for picture, type_cell in ((low, 0.9), (high, 0.2)):
         picture[:, 16:24, 8:16] = type_cell  # type a; the cell of type b does not change
     single = load_bundles(tmp_path / "weights", CPU.model_copy(update={"looks": 1}))

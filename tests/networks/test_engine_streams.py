@@ -17,7 +17,7 @@ from pipeline.io import MemoryBudget
 from pipeline.judge import Judge
 from pipeline.outcome import Status
 from pipeline.reading import in_process
-from pipeline.reading.prepared_picture import ReadOptions
+from pipeline.reading.prepared_picture import Prepared, ReadOptions
 from pipeline.timing import Clock
 
 
@@ -145,8 +145,9 @@ def test_unordered_outcome_does_not_wait_for_a_slow_file(weights, tmp_path):
 def test_judge_accepts_prepared_pictures(weights, tmp_path):
     path = write_png(tmp_path / "a.png", {"hand": 0.9}, {"hand": 0.9})
     options = ReadOptions(weights.preprocessings)
-    items = list(in_process.InProcessReader(MemoryBudget(10**6)).read(path, options, Clock()))
-    (outcome,) = Judge(weights, CPU).judge(items)
+    (item,) = in_process.InProcessReader(MemoryBudget(10**6)).read(path, options, Clock())
+    assert isinstance(item, Prepared)
+    (outcome,) = Judge(weights, CPU).judge([item])
     (same,) = judge([path], weights)
     assert (outcome.findings, outcome.image) == (same.findings, same.image)
     assert Judge(weights, CPU).judge([]) == []

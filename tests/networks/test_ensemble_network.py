@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ from hypothesis.extra import numpy as hnp
 from row_counts import count_rows
 from tiny_networks import ensemble, network, write_bundles
 
-from pipeline.bundle import BundleSpec, Kind
+from pipeline.bundle import BundleSpec, FractureSpec, Kind
 from pipeline.config import RunConfig
-from pipeline.domain import StageOutput
+from pipeline.domain import Array, StageOutput
 from pipeline.engine import run
 from pipeline.errors import BundleError
 from pipeline.outcome import Outcome, Status
@@ -34,27 +35,29 @@ CPU = RunConfig(device="cpu", intra_op_threads=1, workers=2, batch_size=4)
 FINE = SPEC.model_copy(update={"height_px": 128, "width_px": 128})
 
 
-def member(place: int, **changes: object) -> BundleSpec:
-    return spec(f"fracture-hand-{place}", Kind.FRACTURE, **{"region": "hand", **changes})
+def member(place: int, **changes: object) -> FractureSpec:
+    made = spec(f"fracture-hand-{place}", Kind.FRACTURE, **{"region": "hand", **changes})
+    assert isinstance(made, FractureSpec)
+    return made
 
 
-def head() -> BundleSpec:
+def head() -> FractureSpec:
     """A member on the shared trunk."""
     return member(1)
 
 
-def complete(**changes: object) -> BundleSpec:
+def complete(**changes: object) -> FractureSpec:
     """A complete network with another canvas, a finer grid and another calibration."""
     whole = {"input": "image", "trunk": None, "preprocess": FINE}
     return member(2, **{**whole, "temperature": (2.0,), "bias": (0.5,), **changes})
 
 
-def for_any() -> BundleSpec:
+def for_any() -> FractureSpec:
     """A member for all regions, which reads another cell."""
     return member(3, region="all", temperature=(4.0,))
 
 
-def folder(place: Path, members: list[BundleSpec], **changes: object) -> Path:
+def folder(place: Path, members: Sequence[BundleSpec], **changes: object) -> Path:
     """A weights folder in which the hand specialist is an ensemble of these members."""
     trunk, router, elbow, _, shoulder = standard_specs()
     whole = ensemble("fracture-hand", members, **changes)
@@ -79,13 +82,16 @@ def painted(place: Path, count: int) -> list[Path]:
     ]
 
 
-def look(weights: Weights, pixels: np.ndarray, **options: bool) -> tuple[StageOutput, ...]:
+def look(weights: Weights, pixels: Array, evidence: bool = False) -> list[StageOutput]:
     """Output of the ensemble for a (H, W) picture, then that of each member."""
     arrays = {canvas: preprocess(pixels, canvas)[0] for canvas in weights.preprocessings}
     stage = weights.fracture["hand"]
-    stages = (stage, *stage.networks[1:])
     batch = Batch([arrays], weights.trunks)
-    return tuple(one.look(batch, **options) for one in stages)
+    outputs = [stage.look(batch, evidence=evidence)]
+    for one in stage.networks[1:]:
+        assert isinstance(one, Network)
+        outputs.append(one.look(batch, evidence=evidence))
+    return outputs
 
 
 # ---------------------------------------------------------------------------------- the mean
@@ -120,7 +126,8 @@ def test_probability_is_the_mean_of_the_calibrated_members(weights, tmp_path):
     z = np.log(probability(153 / 255) / (1 - probability(153 / 255)))
     z_all = np.log(probability(51 / 255) / (1 - probability(51 / 255)))
     expected = np.mean([1 / (1 + np.exp(-x)) for x in (z, z / 2 + 0.5, z_all / 4)])
-    assert (finding.region, finding.probability) == ("hand", pytest.approx(expected, abs=0.02))
+    assert finding.region == "hand"
+    assert finding.probability == pytest.approx(expected, abs=0.02)
 
 
 @pytest.mark.parametrize("size", [1, 3, 64])
@@ -175,7 +182,8 @@ def test_member_output_nan_fails_the_picture(weights, tmp_path, monkeypatch, wro
 def test_evidence_is_the_mean_contribution_on_the_finest_grid(weights):
     pixels = np.random.default_rng(1).uniform(0, 1, (64, 64)).astype(np.float32)
     combined, *members = look(weights, pixels, evidence=True)
-    coarse, fine, other = (m.evidence for m in members)
+    coarse, fine, other = (m.evidence for m in members if m.evidence is not None)
+    assert combined.evidence is not None
     assert coarse.shape == other.shape == (1, 1, 4, 4)
     assert combined.evidence.shape == fine.shape == (1, 1, 8, 8)
     expected = (onto_grid(coarse, (8, 8)) + fine / 2 + onto_grid(other, (8, 8)) / 4) / 3
@@ -216,7 +224,8 @@ def test_evidence_on_another_grid_is_interpolated():
     np.testing.assert_array_equal(onto_grid(maps, (5, 3)), maps)
     flat = onto_grid(np.full((1, 1, 3, 4), 2.5, np.float32), (7, 9))
     np.testing.assert_allclose(flat, 2.5, rtol=1e-6)
-    ramp = np.tile((np.arange(4, dtype=np.float32) + 0.5) / 4, (1, 1, 4, 1))  # x at each centre
+    centres = np.array([0.125, 0.375, 0.625, 0.875], np.float32)  # x, for four columns
+    ramp = np.tile(centres, (1, 1, 4, 1))
     fine = onto_grid(ramp, (8, 8))[0, 0, 3]
     np.testing.assert_allclose(fine[1:-1], (np.arange(1, 7) + 0.5) / 8, rtol=1e-6)
     assert (fine[0], fine[-1]) == (0.125, 0.875)  # no extrapolation beyond the outer centres

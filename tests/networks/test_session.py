@@ -10,7 +10,7 @@ import pytest
 from bundles import GRID, SPEC, for_all, probability, spec, standard_specs
 from tiny_networks import network, write_bundles
 
-from pipeline.bundle import BundleSpec, Kind, Precision
+from pipeline.bundle import BundleSpec, Kind, Precision, TrunkSpec
 from pipeline.config import RunConfig
 from pipeline.errors import BundleError, UsageError
 from pipeline.runtime.network import Network, Trunk
@@ -22,8 +22,9 @@ CPU = RunConfig(device="cpu", intra_op_threads=1)
 
 def opened(contract: BundleSpec, content: bytes | None = None) -> Network | Trunk:
     session, _ = open_session(content or network(contract), "cpu", 1, contract.name)
-    kind = Trunk if contract.kind is Kind.TRUNK else Network
-    return kind(contract, "0" * 64, session)
+    if isinstance(contract, TrunkSpec):
+        return Trunk(contract, "0" * 64, session)
+    return Network(contract, "0" * 64, session)
 
 
 def test_outputs_of_trunk_and_head():

@@ -86,7 +86,6 @@ def test_missing_or_changed_file_is_refused(both, file, change):
 
 def test_no_further_network_is_opened_after_a_fault(both, monkeypatch):
     opened = []
-    real = session.open_session
     path = both / "README.md"
     content = path.read_bytes()
     path.write_bytes(b"")
@@ -94,7 +93,7 @@ def test_no_further_network_is_opened_after_a_fault(both, monkeypatch):
     def slow(*arguments):
         opened.append(arguments[-1])
         time.sleep(0.3)
-        return real(*arguments)
+        return open_session(*arguments)
 
     monkeypatch.setattr(session, "open_session", slow)
     try:
@@ -251,11 +250,10 @@ def newer(model):
 )
 def test_unexpected_graph_is_refused_before_it_is_opened(tmp_path, change, message, monkeypatch):
     folder = listed_as(tmp_path, altered(change))
-    real = session.open_session
 
     def guarded(content, device, threads, source):
         assert source != "region-fp32.onnx"
-        return real(content, device, threads, source)
+        return open_session(content, device, threads, source)
 
     monkeypatch.setattr(session, "open_session", guarded)
     with pytest.raises(BundleError, match=message) as caught:

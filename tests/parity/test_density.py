@@ -78,7 +78,8 @@ def test_graph_and_arrays_give_the_same_density(
 ):
     expected = similarity(depths(network, pictures, CUT), fitted)
     density = run(graphs[precision], "features", features)
-    assert (density.shape, density.dtype) == ((24,), np.float32)
+    assert density.shape == (24,)
+    assert density.dtype == np.float32
     np.testing.assert_allclose(density, expected, atol=tolerance)
     single = [run(graphs[precision], "features", features[i : i + 1])[0] for i in range(3)]
     np.testing.assert_allclose(single, density[:3], atol=1e-5)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.bundle import Kind, Precision
+from pipeline.bundle import FractureSpec, Kind, Precision
 from pipeline.config import RunConfig
 from pipeline.domain import StageOutput
 from pipeline.errors import BundleError, ConfigError, ExportRefusedError
@@ -86,7 +86,7 @@ def test_mean_evidence_equals_the_logit_and_evidence_equals_grad_cam(project, pi
     output = head.predict(features, evidence=True)
     bias = float(network.fc.bias.detach())
     np.testing.assert_allclose(output.evidence.mean((2, 3)) + bias, output.logits, atol=1e-4)
-    last = torch.nn.Sequential(network.backbone.layer4[2])
+    last = torch.nn.Sequential(network.backbone.get_submodule("layer4.2"))
     reference = grad_cam(last, network.fc, torch.from_numpy(features), 0)
     area = output.evidence.shape[2] * output.evidence.shape[3]
     np.testing.assert_allclose(output.evidence[:, 0] / area, reference, atol=1e-4)
@@ -379,5 +379,7 @@ def test_fully_fine_tuned_specialist_is_a_complete_network_and_runs_with_heads(
         assert result.exit_code == 0, result.output
     opened = load_bundles(weights, RunConfig(device="cpu", precision="fp32", looks=1))
     hand, elbow = opened.fracture["hand"].spec, opened.fracture["elbow"].spec
+    assert isinstance(hand, FractureSpec)
+    assert isinstance(elbow, FractureSpec)
     assert (hand.input, hand.trunk) == ("image", None)
     assert (elbow.input, elbow.trunk) == ("features", opened.region.spec.trunk)

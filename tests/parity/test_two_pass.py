@@ -8,14 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.bench.onnx_loop import onnx_loop
+from pipeline.bench.rounds import Contender
 from pipeline.bench.two_pass import FILE, TwoPass
 from pipeline.bundle import Precision
-from pipeline.cli._bench_contenders import (
-    open_onnx,
-    open_torch_batched,
-    open_torch_loop,
-    put_together,
-)
 from pipeline.config import RunConfig
 from pipeline.engine import run
 from pipeline.errors import BundleError, ConfigError
@@ -24,6 +20,7 @@ from pipeline.preprocess import preprocess
 from pipeline.runtime.session import load_bundles
 from pipeline.weights.manifest import read_manifest, write_manifest
 from stages.export.two_pass_export import write_whole
+from stages.export.two_pass_torch import torch_batched, torch_loop
 
 ROOT = Path(__file__).parents[2]
 PICTURES = [
@@ -51,7 +48,7 @@ def weights(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def whole(weights, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    put_together(weights, folder, {"safetensors", "onnx"})
+    write_whole(weights, folder, {"safetensors", "onnx"})
     return folder
 
 
@@ -75,7 +72,7 @@ def _read(path):
 
 @pytest.fixture(scope="module")
 def looped(whole, arrays):
-    two_pass = open_torch_loop(whole, "cpu")
+    two_pass = torch_loop(whole, "cpu")
     return [two_pass.judge([picture])[0] for picture in arrays]
 
 
@@ -98,9 +95,9 @@ def test_region_without_a_specialist_has_no_second_pass(looped):
 @pytest.mark.parametrize("form", ["batched", "onnx"])
 def test_batches_and_onnx_runtime_equal_the_loop(form, whole, arrays, looped):
     if form == "batched":
-        answers = open_torch_batched(whole, "cpu", 8).judge(arrays)
+        answers = torch_batched(whole, "cpu", 8).judge(arrays)
     else:
-        two_pass = open_onnx(whole, "cpu")
+        two_pass = onnx_loop(whole, "cpu")
         answers = [two_pass.judge([picture])[0] for picture in arrays]
     for answer, expected in zip(answers, looped, strict=True):
         assert answer.region == expected.region
@@ -111,7 +108,7 @@ def test_batches_and_onnx_runtime_equal_the_loop(form, whole, arrays, looped):
 
 
 def test_run_writes_a_row_for_every_picture(whole, tmp_path):
-    two_pass = open_torch_batched(whole, "cpu", 3)
+    two_pass: Contender = torch_batched(whole, "cpu", 3)
     tally = two_pass.do(PICTURES, tmp_path)
     assert (tally.pictures, tally.looks, tally.parts_s) == (4, 3, {})
     lines = (tmp_path / "results.csv").read_text(encoding="utf-8").splitlines()

@@ -156,7 +156,7 @@ def test_caption_contains_known_and_unknown_targets():
     outputs = ("elbow", "hand", "shoulder", "fracture")
     assert caption(np.array([0, 1, 0, 1.0]), outputs) == "hand, fracture"
     assert caption(np.array([0.3, 0.7, 0, np.nan]), outputs) == "elbow 0.3, hand 0.7, fracture?"
-    assert caption(np.zeros(4), outputs) == "nothing"
+    assert caption(np.zeros(4, np.float32), outputs) == "nothing"
 
 
 @pytest.mark.parametrize("fault", ["nan", "shape", "missing", "unknown"])

@@ -11,6 +11,7 @@ from pipeline.cli import main
 from pipeline.config import RunConfig
 from pipeline.runtime.session import load_bundles
 from stages.data.index import write_index
+from stages.samples import Sample
 
 SMALL = (
     *("preprocess.height_px=64", "preprocess.width_px=64", "train.arch=cnn_gap"),
@@ -29,7 +30,7 @@ def fxpipe(*words):
 def trained(tmp_path_factory):
     """A run on studies of two pictures; in a positive study one picture is positive."""
     home = tmp_path_factory.mktemp("studies")
-    samples = []
+    samples: list[Sample] = []
     for split, studies in (("train", 20), ("val", 24), ("test", 6)):
         for n in range(studies):
             for k in range(2):

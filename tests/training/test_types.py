@@ -20,6 +20,7 @@ from pipeline.report.columns import COLUMNS, TYPES
 from pipeline.report.results_schema import LineModel
 from stages.data.index import read_index, write_index
 from stages.export.reload import load_again
+from stages.samples import Sample
 
 NAMES = ("transverse", "oblique")
 ARCHS = {"sigmoid": "cnn_gap", "softmax": "resnet10t"}
@@ -46,7 +47,7 @@ def drawn(kinds: tuple[str, ...], seed: int) -> NDArray[np.uint8]:
 def table(home: Path, both: bool) -> Path:
     """Pictures of either type (or both) and without a fracture; some have unknown types."""
     choices = [("transverse",), ("oblique",), *([NAMES] if both else [])]
-    samples = []
+    samples: list[Sample] = []
     for split, count in (("train", 72), ("val", 32), ("test", 24)):
         for n in range(count):
             kinds = choices[n // 2 % len(choices)] if n % 2 else ()

@@ -126,7 +126,7 @@ def _text(finding: FractureCall, line: int) -> pr.TextObject:
 
 
 def _set_greys(made: Dataset, view: Dataset, header: Dataset, outcome: Outcome) -> None:
-    """Set the modality LUT, window and inversion used for judging (:mod:`..io.grey`).
+    """Set the modality LUT, window and inversion used for judging (:mod:`...io.grey`).
 
     A presentation state overrides those of the original: without them a viewer would show the
     picture with low contrast, and MONOCHROME1 inverted.

@@ -128,7 +128,7 @@ def test_refusal_of_an_unfamiliar_picture():
 def test_study_point_does_not_lower_the_threshold_of_a_far_picture() -> None:
     near, far = OperatingPoint("balanced", 0.4, 0.2), OperatingPoint("balanced", 0.9, 0.2)
     of_study = {"hand": OperatingPoint("balanced", 0.5, 0.3)}
-    image = ImageRef(Path("a.png"), "0" * 64)
+    image = ImageRef(Path("a.png"), sha256="0" * 64)
     for point, is_far, threshold in ((near, False, 0.5), (far, True, 0.9)):
         call = decide("hand", "fracture", 0.7, point, far=is_far)
         (study,) = decide_study([(image, call)], of_study)

@@ -99,7 +99,7 @@ def test_constant_grey_part_is_flagged(share, level):
     reasons = flags(picture, "PNG")
     assert ("grey-block" in reasons) == (share > MOST_GREY)
     if share > MOST_GREY:
-        constant_share = constant(picture.astype(np.float32) / 255)
+        constant_share = constant((picture / 255).astype(np.float32))
         assert constant_share == pytest.approx(share, abs=0.02)
         assert f"{constant_share:.0%} of it is one constant grey" in reasons["grey-block"]
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.bundle import BundleSpec, Kind
-from pipeline.decision import decide_study, strongest
+from pipeline.decision import Seen, decide_study, strongest
 from pipeline.domain import ImageRef
 from pipeline.errors import ConfigError
 from pipeline.outcome import (
@@ -193,7 +193,7 @@ def test_result_does_not_depend_on_the_order_of_the_pictures(pictures, random):
     other = random.sample(one, len(one))
     at_once = strongest(one)
     assert set(strongest(other)) == set(at_once)
-    step_by_step = ()
+    step_by_step: tuple[Seen, ...] = ()
     for pair in other:
         step_by_step = strongest([*step_by_step, pair])
     assert set(step_by_step) == set(at_once)

@@ -6,7 +6,7 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -22,7 +22,11 @@ def split(text: str) -> Iterator[str | Result[str]]:
     return (c if c.isalpha() else Result(c) for c in text)
 
 
-def upper(items: list[str]) -> list[str]:
+def letters(text: str) -> Iterator[str]:
+    yield from text
+
+
+def upper(items: Sequence[str]) -> list[str]:
     return [item.upper() for item in items]
 
 
@@ -84,7 +88,7 @@ def test_error_is_raised_to_the_caller_and_give_up_is_called(where, ordered):
             assert gave_up.wait(30.0)
         yield text
 
-    def judge(items: list[str]) -> list[str]:
+    def judge(items: Sequence[str]) -> Sequence[str]:
         if "bad" in items:
             raise ValueError("of the lane")
         return items
@@ -96,8 +100,11 @@ def test_error_is_raised_to_the_caller_and_give_up_is_called(where, ordered):
 
 
 def test_missing_result_of_a_lane_is_an_error():
+    def judge(items: Sequence[str]) -> list[str]:
+        return []
+
     with pytest.raises(RuntimeError, match="0 results for"):
-        list(Flow(split, lambda items: [], LIMITS).results(["ab"]))
+        list(Flow(split, judge, LIMITS).results(["ab"]))
 
 
 def test_blocked_source_does_not_delay_closing():
@@ -144,13 +151,13 @@ def test_only_ordered_results_wait_for_earlier_sources():
 def test_slow_lane_delays_only_later_results():
     opened = threading.Event()
 
-    def judge(items: list[str]) -> list[str]:
+    def judge(items: Sequence[str]) -> Sequence[str]:
         if "B" in items:
             assert opened.wait(30.0)
         return items
 
     single = Limits(readers=2, lanes=3, batch=1, files=6, items=8)
-    results = Flow(lambda text: iter(text), judge, single).results(["a", "B", "c", "d"])
+    results = Flow(letters, judge, single).results(["a", "B", "c", "d"])
     assert next(results) == "a"
     opened.set()
     assert "".join(results) == "Bcd"
@@ -180,7 +187,10 @@ def test_source_is_released_while_waiting_for_the_next_one():
         yield new_content()
         more.wait(30.0)
 
-    results = Flow(lambda _: iter("a"), upper, LIMITS).results(sources())
+    def read(content: Content) -> Iterator[str]:
+        yield "a"
+
+    results = Flow(read, upper, LIMITS).results(sources())
     assert next(results) == "A"
     for _ in range(50):
         gc.collect()

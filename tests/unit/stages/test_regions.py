@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -79,4 +80,4 @@ def test_help_plots_and_tables_contain_every_region():
     ],
 )  # fmt: skip
 def test_view_class_of_uncertain_regions_is_unknown(regions, row):
-    assert view_classes({"regions": [regions]}) == [row]
+    assert view_classes(pd.DataFrame({"regions": [regions]})) == [row]

@@ -60,6 +60,7 @@ def test_no_ratio_without_a_reference():
 
 def test_unused_time_of_the_cores_is_idle():
     (row,) = measure([score("x", [2, 2], parts={"decode": 0.5, "trunk": 2.5})], 2)
+    assert row.parts_ms is not None
     assert tuple(row.parts_ms) == PARTS
     assert row.parts_ms["trunk"] == 250.0
     assert row.parts_ms["idle"] == 100.0

@@ -31,7 +31,7 @@ from pipeline.reading.in_process import InProcessReader
 from pipeline.reading.open_reader import open_reader
 from pipeline.reading.prepared_picture import Item, Prepared, Reader, ReadOptions
 from pipeline.reading.worker_pool import IsolatedReader
-from pipeline.source import NamedBytes
+from pipeline.source import NamedBytes, Source
 from pipeline.timing import Clock
 
 SPECS = (PreprocessSpec(height_px=32, width_px=48), PreprocessSpec(height_px=40, width_px=40))
@@ -252,7 +252,8 @@ def test_worker_gives_the_items_of_the_in_process_reader(good, tmp_path, monkeyp
     in_process = InProcessReader(MemoryBudget(10**6))
     paths = [Path(path.name) for path in pictures(tmp_path)]
     contents = [NamedBytes(path.name, path.read_bytes()) for path in paths if path.exists()]
-    for source in [*paths, *contents, NamedBytes("empty.png", b"")]:
+    sources: list[Source] = [*paths, *contents, NamedBytes("empty.png", b"")]
+    for source in sources:
         clock, worker_clock = Clock(), Clock(time.thread_time)
         expected = [values_of(item) for item in in_process.read(source, options, clock)]
         assert [values_of(item) for item in good.read(source, options, worker_clock)] == expected

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from dicom_results import DIGESTS, KINDS, PIXELS, judged, objects, original
@@ -24,8 +26,14 @@ from pipeline.report.dicom import codes
 from pipeline.report.record import caption
 
 
+def content(report: Dataset) -> sr.MeasurementReport:
+    parsed = sr.ComprehensiveSR.from_dataset(report).content
+    assert isinstance(parsed, sr.MeasurementReport)
+    return parsed
+
+
 def groups(report: Dataset) -> list[sr.MeasurementsAndQualitativeEvaluations]:
-    return sr.ComprehensiveSR.from_dataset(report).content.get_image_measurement_groups()
+    return content(report).get_image_measurement_groups()
 
 
 def texts(report: Dataset) -> list[str]:
@@ -50,7 +58,8 @@ def test_report_has_finding_site_observer_and_is_unverified(tmp_path):
     assert (report.Modality, report.Manufacturer) == ("SR", "fxpipe")
     (group,) = groups(report)
     (site,) = group.finding_sites
-    assert (site.topographical_modifier, site.value) == (None, codes.SITES["hand"])
+    assert site.topographical_modifier is None
+    assert site.value == codes.SITES["hand"]
     assert site.laterality == codes.SIDES["L"]
     measured = {m.name.meaning: (float(m.value), m.unit.value) for m in group.get_measurements()}
     assert measured == {
@@ -64,7 +73,7 @@ def test_report_has_finding_site_observer_and_is_unverified(tmp_path):
     (image,) = group.source_images
     assert image.referenced_sop_instance_uid == "2.25.1001"
     assert image.referenced_frame_numbers is None
-    (observer,) = sr.ComprehensiveSR.from_dataset(report).content.get_observer_contexts()
+    (observer,) = content(report).get_observer_contexts()
     assert observer.observer_type.meaning == "Device"
     comments = texts(report)
     assert f"bundle fracture-hand sha256 {DIGESTS['fracture-hand']}" in comments
@@ -154,6 +163,8 @@ def test_overlay_shows_picture_heatmap_and_caption(tmp_path):
     (outcome,) = judged(original(tmp_path))
     capture = objects(tmp_path, [outcome], contour=0.4, opacity=0.5)["hand-overlay"]
     finding = outcome.findings[0]
+    assert outcome.rendered is not None
+    assert finding.heatmap is not None
     expected = overlay(outcome.rendered, finding.heatmap, 0.4, 0.5, caption(finding))
     assert np.array_equal(capture.pixel_array, np.asarray(expected))
     assert capture.PhotometricInterpretation == "RGB"
@@ -190,7 +201,9 @@ def test_marks_are_the_contours_in_source_pixels(tmp_path, pixels):
     state = objects(tmp_path, [outcome], contour=0.6)["marks"]
     assert state.SOPClassUID.name == "Grayscale Softcopy Presentation State Storage"
     (annotation,) = state.GraphicAnnotationSequence
-    expected = contours(outcome.findings[0].heatmap, 0.6)
+    heatmap = outcome.findings[0].heatmap
+    assert heatmap is not None
+    expected = contours(heatmap, 0.6)
     assert len(annotation.GraphicObjectSequence) == len(expected) > 0
     for graphic, line in zip(annotation.GraphicObjectSequence, expected, strict=True):
         assert (graphic.GraphicType, graphic.GraphicAnnotationUnits) == ("POLYLINE", "PIXEL")
@@ -216,13 +229,14 @@ def test_marks_are_the_contours_in_source_pixels(tmp_path, pixels):
 def test_marks_are_in_original_pixels_even_if_not_square(tmp_path, pixels, header, square, aspect):
     (outcome,) = judged(original(tmp_path, pixels, **header))
     made = objects(tmp_path, [outcome], contour=0.6)
-    state, placement = made["marks"], outcome.findings[0].heatmap.placement
-    assert placement.source_shape == square
+    state, heatmap = made["marks"], outcome.findings[0].heatmap
+    assert heatmap is not None
+    assert heatmap.placement.source_shape == square
     (area,) = state.DisplayedAreaSelectionSequence
     assert area.PresentationPixelAspectRatio == aspect
     assert area.DisplayedAreaBottomRightHandCorner == [pixels.shape[1], pixels.shape[0]]
     factor = np.divide(pixels.shape, square)
-    lines = contours(outcome.findings[0].heatmap, 0.6)
+    lines = contours(heatmap, 0.6)
     graphics = state.GraphicAnnotationSequence[0].GraphicObjectSequence
     for graphic, line in zip(graphics, lines, strict=True):
         points = np.reshape(graphic.GraphicData, (-1, 2))
@@ -279,7 +293,7 @@ def test_line_with_many_points_is_thinned_and_closed(monkeypatch, tmp_path):
 
 SHARP = lut([0, 0, 10, 200, 255, 255, 255, 255], first=500, bits=8)
 SIGNED = (PIXELS.astype(np.int32) - 2000).astype(np.int16)
-GREYS = [
+GREYS: list[dict[str, Any]] = [
     {},
     {"PhotometricInterpretation": "MONOCHROME1"},
     {"PresentationLUTShape": "INVERSE"},

@@ -68,7 +68,8 @@ class Run:
 
     def resume(self, names: Sequence[str] = NAMES) -> tuple[Kept, list[Done], list[str]]:
         """What is kept, the files that were taken, and the names of the remaining files."""
-        kept, done = Kept(BEGINNING), []
+        kept = Kept(BEGINNING)
+        done: list[Done] = []
         paths = iter([self.root / name for name in names])
         rest = keep(iter(self.entries), paths, self.output, self.root, 2, done.append, kept)
         return kept, done, [path.relative_to(self.root).as_posix() for path in rest]

@@ -20,7 +20,7 @@ from stages.data.acquisition import (
     read_acquisitions,
 )
 from stages.experiments.folds import folds_by_acquisition
-from stages.samples import Index
+from stages.samples import Index, Sample
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def pictures(folder: Path) -> Index:
     for shape in ((454, 373), (373, 454), (50, 40), (60, 33)):
         files[shape] = folder / f"{shape[0]}x{shape[1]}.png"
         files[shape].write_bytes(raster((bone(*shape) * 255).astype(np.uint8), "PNG"))
-    rows = []
+    rows: list[Sample] = []
 
     def add(shape, group, **changes):
         path = folder / f"{len(rows)}.png"

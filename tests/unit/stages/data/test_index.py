@@ -3,6 +3,7 @@
 import csv
 from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,8 +61,8 @@ def test_index_reads_as_written(folder, tmp_path):
     write_index(samples, tmp_path / "sub" / "index.csv")
     index = read_index(tmp_path / "sub" / "index.csv")
     assert [s.path.resolve() for s in index.samples] == [s.path.resolve() for s in samples]
-    assert [replace(s, path=None) for s in index.samples] == [
-        replace(s, path=None) for s in samples
+    assert [replace(s, path=Path()) for s in index.samples] == [
+        replace(s, path=Path()) for s in samples
     ]
     assert "/" + str(tmp_path).strip("/") not in (tmp_path / "sub" / "index.csv").read_text()
 

@@ -12,10 +12,11 @@ from bundles import SPEC, TRUNK, for_all, spec, standard_specs, write_png
 from tables import sample
 from tiny_networks import ensemble, network, write_bundles
 
-from pipeline.bundle import BundleSpec, Kind, Precision
+from pipeline.bundle import BundleSpec, EnsembleSpec, Kind, Precision
 from pipeline.config import RunConfig
 from pipeline.engine import run
 from pipeline.errors import BundleError, ConfigError, UsageError
+from pipeline.progress import Silent
 from pipeline.runtime.session import Weights, load_bundles
 from pipeline.weights.manifest import read_manifest
 from pipeline.weights.verify import check_all
@@ -25,10 +26,6 @@ from stages.samples import Index
 
 CPU = RunConfig(device="cpu", intra_op_threads=1, workers=2)
 OTHER = "b" * 64
-
-
-class Silent:
-    def advance(self, count: int = 1) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -291,5 +288,6 @@ def test_generated_ensembles_of_the_tests_equal_made_ones(index, tmp_path):
     stage = opened(tmp_path / "new").fracture["hand"]
     members = [n.spec for n in stage.networks[1:]]
     generated = ensemble("fracture-hand", members)
+    assert isinstance(stage.spec, EnsembleSpec)
     assert set(stage.spec.members) == set(generated.members)
     assert network(generated)

@@ -19,14 +19,15 @@ def regions(random: np.random.Generator, count: int) -> np.ndarray:
     """(count, F) float32 features of three regions: noise around three directions."""
     centres = np.random.default_rng(0).normal(size=(3, FEATURES))
     rows = centres[random.integers(0, 3, count)] + 0.3 * random.normal(size=(count, FEATURES))
-    return np.float32(rows + 2.0)
+    return (rows + 2.0).astype(np.float32)
 
 
 def unfamiliar(random: np.random.Generator, count: int) -> np.ndarray:
     """(count, F) float32 features around another direction in the space of the regions."""
     centres = np.random.default_rng(0).normal(size=(3, FEATURES))
     centre = -centres.sum(0) / 2
-    return np.float32(centre + 0.3 * random.normal(size=(count, FEATURES)) + 2.0)
+    rows = centre + 0.3 * random.normal(size=(count, FEATURES))
+    return (rows + 2.0).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +95,12 @@ def test_references_depend_on_the_seed():
 def test_channel_of_zeros_does_not_change_the_similarity():
     random = np.random.default_rng(1)
     training, validation = regions(random, 300), regions(random, 50)
-    dead = [np.hstack([rows, np.zeros((len(rows), 1), np.float32)])
-            for rows in (training, validation)]  # fmt: skip
-    plain, more = fit_density(training, validation, SMALL), fit_density(*dead, SMALL)
+    longer, unseen = (
+        np.hstack([rows, np.zeros((len(rows), 1), np.float32)]) for rows in (training, validation)
+    )
+    plain, more = fit_density(training, validation, SMALL), fit_density(longer, unseen, SMALL)
     assert np.isfinite(more.projection).all()
-    np.testing.assert_allclose(similarity(dead[1], more), similarity(validation, plain), atol=2e-2)
+    np.testing.assert_allclose(similarity(unseen, more), similarity(validation, plain), atol=2e-2)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,8 @@ def test_rare_pictures_are_accepted_like_frequent_ones():
     centres = np.random.default_rng(0).normal(size=(2, FEATURES))
 
     def near(which: int, count: int) -> np.ndarray:
-        return np.float32(centres[which] + 0.3 * random.normal(size=(count, FEATURES)))
+        rows = centres[which] + 0.3 * random.normal(size=(count, FEATURES))
+        return rows.astype(np.float32)
 
     training = np.concatenate([near(0, 600), near(1, 30)])
     validation = np.concatenate([near(0, 100), near(1, 100)])

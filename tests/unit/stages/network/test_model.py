@@ -182,7 +182,8 @@ def test_block_names_exist_in_the_network():
     assert network.blocks == BLOCKS
     for name in BLOCKS[1:]:
         assert backbone.get_submodule(name) is not None
-    assert len(BLOCKS) == 1 + sum(len(backbone.get_submodule(f"layer{i}")) for i in range(1, 5))
+    layers = [backbone.get_submodule(f"layer{i}") for i in range(1, 5)]
+    assert len(BLOCKS) == 1 + sum(len(list(layer.children())) for layer in layers)
     assert [network.position(cut) for cut in ("stem", "layer1", "layer4.2")] == [0, 1, 16]
 
 

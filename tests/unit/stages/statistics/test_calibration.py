@@ -20,6 +20,12 @@ def drawn(temperature, bias, count=4000, seed=3):
     return (random.random(count) < p).astype(np.float32), logits
 
 
+def calibrated(logits, bias):
+    """(N,) probabilities of (N,) logits at temperature 1."""
+    one, shift = np.ones(1, np.float32), np.full(1, bias, np.float32)
+    return probabilities(logits[:, None], one, shift)[:, 0]
+
+
 @pytest.mark.parametrize(("temperature", "bias"), [(1.0, 0.0), (2.0, -1.0), (0.7, 0.5)])
 def test_calibration_recovers_the_parameters_of_the_labels(temperature, bias):
     fitted = fit_calibration(*drawn(temperature, bias))
@@ -71,7 +77,7 @@ def test_route_labels_are_unknown_if_another_region_is_in_view():
 
 def test_operating_points_reach_their_targets_on_the_fitted_split():
     labels, logits = drawn(1.0, -0.5)
-    scores = probabilities(logits[:, None], np.ones(1), np.full(1, -0.5, np.float32))[:, 0]
+    scores = calibrated(logits, -0.5)
     points = operating_points(labels, scores)
     assert points["sensitive"].sensitivity.value >= 0.95
     assert points["specific"].specificity.value >= 0.95
@@ -113,7 +119,7 @@ def test_views_of_a_picture_are_not_separate_cases():
 
 def test_targets_change_the_points_and_are_stated_in_the_rule():
     labels, logits = drawn(1.0, 0.0)
-    scores = probabilities(logits[:, None], np.ones(1), np.zeros(1))[:, 0]
+    scores = calibrated(logits, 0.0)
     default, strict = (operating_points(labels, scores, target) for target in (0.95, 0.99))
     assert strict["sensitive"].threshold < default["sensitive"].threshold
     assert strict["specific"].threshold == default["specific"].threshold
@@ -131,7 +137,7 @@ def test_rule_states_that_few_cases_do_not_guarantee_the_target():
 
 def test_uncertain_range_starts_at_the_sensitive_threshold():
     labels, logits = drawn(1.0, 0.0)
-    points = operating_points(labels, probabilities(logits[:, None], np.ones(1), np.zeros(1))[:, 0])
+    points = operating_points(labels, calibrated(logits, 0.0))
     sensitive = points["sensitive"].threshold
     assert points["sensitive"].doubt_below == sensitive
     assert points["balanced"].doubt_below == points["specific"].doubt_below == sensitive

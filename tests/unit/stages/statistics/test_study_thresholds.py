@@ -90,7 +90,8 @@ def test_points_for_studies_account_for_the_maximum_of_several_pictures():
 
 
 def test_rule_names_groups_used_as_studies():
-    points = fit_study_points(*drawn(), by="group").points
+    keys, labels, scores = drawn()
+    points = fit_study_points(keys, labels, scores, by="group").points
     assert "60 groups used as studies" in points["sensitive"].rule
 
 

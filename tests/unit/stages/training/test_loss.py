@@ -12,6 +12,7 @@ def test_unknown_targets_give_no_gradient():
     logits = torch.zeros(2, 2, requires_grad=True)
     targets = torch.tensor([[1.0, float("nan")], [float("nan"), 0.0]])
     masked_loss(logits, targets, torch.ones(2), torch.ones(2)).backward()
+    assert logits.grad is not None
     assert torch.equal(logits.grad == 0, torch.isnan(targets))
 
 

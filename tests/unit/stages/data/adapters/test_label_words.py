@@ -24,7 +24,8 @@ def test_label_words(words, value, kind):
 
 
 def test_only_words_without_a_firm_kind_take_the_kind_of_siblings_or_option():
-    fractured, abnormal, normal = map(label_of, ("fractured", "abnormal", "normal"))
+    labels = map(label_of, ("fractured", "abnormal", "normal"))
+    fractured, abnormal, normal = (label for label in labels if label is not None)
     assert kind_of(fractured, [[abnormal]], stated="abnormality") == "fracture"
     assert kind_of(fractured, [[abnormal]]) == "fracture"
     assert kind_of(normal, [[fractured]]) == "fracture"
