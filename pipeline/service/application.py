@@ -23,7 +23,7 @@ from ..studies import pseudonym
 from . import accounts, schema, store
 from . import tables as t
 from .blobs import Blobs
-from .database import Database, now_ms, sqlite_url
+from .database import Database, now_ms, serialise, sqlite_url
 from .judging import Judging
 from .settings import ServiceConfig, engine_config
 from .view_cache import ViewCache
@@ -69,13 +69,19 @@ class Service:
             self.judging.wake()
 
     def remove(self, picture: int, actor: str) -> None:
-        """Delete a picture; see :func:`.store.remove`."""
+        """Delete a picture, and its file if no other picture has it; see :func:`.store.remove`."""
+        sha256 = self.database.write(lambda c: store.remove(c, picture, actor))
+        if sha256 is not None:
+            self.unlink(sha256)
 
-        def unlink(sha256: str) -> None:
-            self.blobs.remove(sha256)
-            self.views.remove(sha256)
+    def unlink(self, sha256: str) -> None:
+        """Delete the file and the views of deleted content; see :func:`.store.unlink`."""
 
-        self.database.write(lambda c: store.remove(c, picture, actor, unlink))
+        def remove_file(digest: str) -> None:
+            self.blobs.remove(digest)
+            self.views.remove(digest)
+
+        self.database.write(lambda c: store.unlink(c, sha256, remove_file))
 
     @property
     def rate(self) -> float:
@@ -185,6 +191,7 @@ def _judging_settings(config: ServiceConfig) -> dict[str, Any]:
 def register_engine(connection: Any, weights: Path, engine: Engine, config: ServiceConfig) -> int:
     """Number of an engine, which is added if it is new: active if it is the first one."""
     digest = engine_digest(engine, config)
+    serialise(connection)
     known = connection.execute(select(t.engine).where(t.engine.c.digest == digest)).first()
     if known is not None:
         if known.weights != str(weights.resolve()):

@@ -7,13 +7,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import Connection, insert, select
 
 from . import tables
-from .database import now_ms
+from .database import now_ms, serialise
 
 _FIRST = "0" * 64
-_LOCK = 0x66787069
 
 
 def append(
@@ -29,8 +28,7 @@ def append(
         subject: What it concerned, such as ``result/17``; no patient identifiers.
         detail: Further JSON values.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+    serialise(connection)
     newest = select(tables.audit.c.hash).order_by(tables.audit.c.id.desc()).limit(1)
     last = connection.scalar(newest)
     values = {

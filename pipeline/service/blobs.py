@@ -98,6 +98,13 @@ class Blobs:
         """
         return self.path(sha256).read_bytes()
 
+    def is_available(self) -> bool:
+        """Whether the folder of the files can be read, such as a share that is connected."""
+        try:
+            return any(self._blobs.iterdir())
+        except OSError:
+            return False
+
     def remove(self, sha256: str) -> None:
         """Delete a file, if it exists."""
         self.path(sha256).unlink(missing_ok=True)

@@ -7,14 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from ..errors import StartError
 
@@ -25,6 +25,7 @@ _MOST_TOGETHER = 64
 _BUSY_S = 30.0
 _WRITERS = 8
 _RETRIES = 5
+_LOCK = 0x66787069
 
 
 def now_ms() -> int:
@@ -118,7 +119,8 @@ class Database:
             try:
                 with self._engine.begin() as connection:
                     return work(connection)
-            except OperationalError:  # a deadlock, or a lost connection
+            except (IntegrityError, OperationalError):
+                # A deadlock, a lost connection, or a row that another process has just inserted.
                 if attempt == _RETRIES - 1:
                     raise
                 time.sleep(0.05 * 2**attempt)
@@ -146,7 +148,8 @@ class Database:
                         write.run(connection)
                     connection.exec_driver_sql("COMMIT")
                 except BaseException:
-                    connection.exec_driver_sql("ROLLBACK")
+                    with suppress(OperationalError):  # a full disk ends the transaction already
+                        connection.exec_driver_sql("ROLLBACK")
                     raise
         except Exception as error:  # noqa: BLE001  (raised by the future of each)
             for write in group:
@@ -194,6 +197,15 @@ def _configure(connection: sqlite3.Connection, _: object) -> None:
     connection.isolation_level = None
     for line in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {line}")
+
+
+def serialise(connection: Connection) -> None:
+    """Let the transactions that call this run one after the other, up to their end.
+
+    Their rows then become visible in the order of their numbers. SQLite has a single writer anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
 
 
 def _shown(url: URL) -> str:

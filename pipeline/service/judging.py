@@ -131,10 +131,10 @@ class Judging:
         if alone:
             with self._wake:
                 self._wake.wait_for(lambda: self._in_flight == 0)
+        with self._wake:
+            self._in_flight += 1
         try:
             content = self._blobs.read(claim.sha256)
-            with self._wake:
-                self._in_flight += 1
             future = self._engine.submit(NamedBytes(claim.name or "picture", content))
         except Exception as error:  # noqa: BLE001  (stored as the result)
             future = Future()
@@ -150,12 +150,10 @@ class Judging:
             f"{name}: the service ended {store.MOST_ATTEMPTS} times while it read this file, "
             "expected a file that can be read"
         )
-        source = NamedBytes(name, b"")
-        image = ImageRef.of(source, None, claim.sha256)
         with self._wake:
             self._in_flight += 1
         future: Future[list[Outcome]] = Future()
-        future.set_result([Outcome(image=image, status=Status.FAILED, error=error)])
+        future.set_result([_failed(claim, error)])
         self._done.put(_Judged(claim, future))
 
     def _store_all(self) -> None:
@@ -172,8 +170,14 @@ class Judging:
         try:
             outcomes = judged.future.result()
         except OSError as error:
-            self._return(claim, "cannot read the content", error)
-            return
+            is_last = claim.attempt >= store.MOST_ATTEMPTS
+            if not (is_last and self._blobs.is_available()):
+                counted = self._blobs.is_available()
+                self._return(claim, "cannot read the content", error, counted)
+                return
+            reason = error.strerror or type(error).__name__
+            text = f"{claim.name or 'picture'}: cannot read the stored content ({reason})"
+            outcomes = [_failed(claim, text)]
         except BaseException as error:  # noqa: BLE001  (of the device, or the engine is closed)
             self._return(claim, "cannot judge", error)
             return
@@ -201,12 +205,14 @@ class Judging:
             outcome=to_json(outcome), row=row,
         )  # fmt: skip
 
-    def _return(self, claim: Claim, what: str, error: BaseException) -> None:
-        """Return a job that failed for a reason other than its content; it does not count."""
+    def _return(
+        self, claim: Claim, what: str, error: BaseException, counted: bool = False
+    ) -> None:
+        """Return a job; the attempt only counts if its own file is the cause."""
         self._pause(what, error)
         try:
             self._database.write(
-                lambda c: store.give_back(c, claim, f"{what} ({type(error).__name__})", False)
+                lambda c: store.give_back(c, claim, f"{what} ({type(error).__name__})", counted)
             )
         except Exception:  # noqa: BLE001  (the next start frees the job)
             log.warning("job %d: cannot return it", claim.job)
@@ -228,6 +234,11 @@ class Judging:
                 self._database.write(lambda c: store.renew(c, self._owner))
             except Exception as error:  # noqa: BLE001  (tried again)
                 log.warning("cannot renew leases (%s)", type(error).__name__)
+
+
+def _failed(claim: Claim, error: str) -> Outcome:
+    image = ImageRef.of(NamedBytes(claim.name or "picture", b""), None, claim.sha256)
+    return Outcome(image=image, status=Status.FAILED, error=error)
 
 
 class _Rate:

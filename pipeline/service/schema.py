@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from ..errors import StartError
-from .database import Database
+from .database import Database, serialise
 
 _FOLDER = Path(__file__).with_name("migrations")
 
@@ -47,6 +47,7 @@ def upgrade(database: Database) -> bool:
         )
 
     def run(connection: Connection) -> None:
+        serialise(connection)  # several machines may start at once
         config = Config()
         config.set_main_option("script_location", str(_FOLDER))
         config.attributes["connection"] = connection

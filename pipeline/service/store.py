@@ -20,7 +20,7 @@ from ..studies import pseudonym
 from . import audit_log
 from . import tables as t
 from .blobs import Content
-from .database import now_ms
+from .database import now_ms, serialise
 
 MOST_ATTEMPTS = 3
 LEASE_MS = 60_000
@@ -198,8 +198,9 @@ def _queue(connection: Connection, arrival: Arrival, engine: int) -> bool:
 def claim(connection: Connection, engine: int, owner: str, count: int) -> list[Claim]:
     """Take up to ``count`` jobs of an engine: the most urgent ones, and always the oldest.
 
-    The oldest is taken in any case, so that no job waits for ever. On PostgreSQL, jobs of a
-    process that has not renewed its lease are taken too.
+    The oldest is taken in any case, so that no job waits for ever. A job whose earlier attempt ended
+    with its process may be the cause: it is taken alone, so that only its own attempts count. On
+    PostgreSQL, jobs of a process that has not renewed its lease are taken too.
     """
     job, now = t.job, now_ms()
     free = and_(job.c.engine_id == engine, job.c.state == "waiting")
@@ -212,9 +213,10 @@ def claim(connection: Connection, engine: int, owner: str, count: int) -> list[C
     urgent = connection.execute(
         ordered.order_by(job.c.priority.desc(), job.c.id).limit(count)
     ).all()
-    rows = list({row.id: row for row in [*oldest, *urgent]}.values())[:count]
+    rows = list({row.id: row for row in [*oldest, *urgent]}.values())
     if not rows:
         return []
+    rows = rows[:1] if rows[0].attempt else [row for row in rows if not row.attempt][:count]
     connection.execute(
         update(job)
         .where(job.c.id.in_([row.id for row in rows]))
@@ -378,14 +380,18 @@ def _set_state(connection: Connection, hashes: Sequence[str], before: str, after
         )
 
 
-def remove(connection: Connection, number: int, actor: str, unlink: Callable[[str], None]) -> None:
-    """Delete an arrival and, unless another one has it, its content and results.
+def remove(connection: Connection, number: int, actor: str) -> str | None:
+    """Delete an arrival and, unless another one has it, the results of its content.
+
+    The content itself is deleted afterwards by :func:`unlink`, when this is durable.
 
     Args:
         connection: Inside a write operation.
         number: The arrival.
         actor: Who deletes it.
-        unlink: Deletes the file of a digest.
+
+    Returns:
+        SHA-256 of content that no arrival has any more; else None.
 
     Raises:
         HeldError: The content is under a legal hold.
@@ -395,11 +401,10 @@ def remove(connection: Connection, number: int, actor: str, unlink: Callable[[st
         select(arrival.sha256).where(arrival.id == number, arrival.deleted_ms.is_(None))
     ).first()
     if row is None:
-        return
-    held = connection.scalar(
-        select(t.blob.c.held).where(t.blob.c.sha256 == row.sha256).with_for_update()
-    )
-    if held:
+        return None
+    sha256 = str(row.sha256)
+    blob = t.blob.c.sha256 == sha256
+    if connection.scalar(select(t.blob.c.held).where(blob).with_for_update()):
         raise HeldError("the picture is under a legal hold")
     now = now_ms()
     connection.execute(
@@ -407,22 +412,34 @@ def remove(connection: Connection, number: int, actor: str, unlink: Callable[[st
         .where(arrival.id == number)
         .values(deleted_ms=now, state="deleted", name="", key=None, study_id=None)
     )
-    add_event(connection, "deleted", number, {})
-    audit_log.append(connection, actor, "delete", f"picture/{number}", {"sha256": row.sha256})
     others = connection.scalar(
-        select(func.count()).where(arrival.sha256 == row.sha256, arrival.deleted_ms.is_(None))
+        select(func.count()).where(arrival.sha256 == sha256, arrival.deleted_ms.is_(None))
     )
-    if others:
-        return
-    results = select(t.result.c.id).where(t.result.c.sha256 == row.sha256)
-    connection.execute(delete(t.detail).where(t.detail.c.result_id.in_(results)))
-    connection.execute(
-        update(t.job)
-        .where(t.job.c.sha256 == row.sha256)
-        .values(state="cancelled", owner=None, name="")
-    )
-    connection.execute(update(t.blob).where(t.blob.c.sha256 == row.sha256).values(deleted_ms=now))
-    unlink(row.sha256)
+    if not others:
+        results = select(t.result.c.id).where(t.result.c.sha256 == sha256)
+        connection.execute(delete(t.detail).where(t.detail.c.result_id.in_(results)))
+        connection.execute(
+            update(t.job)
+            .where(t.job.c.sha256 == sha256)
+            .values(state="cancelled", owner=None, name="")
+        )
+        connection.execute(update(t.blob).where(blob).values(deleted_ms=now))
+    add_event(connection, "deleted", number, {})
+    audit_log.append(connection, actor, "delete", f"picture/{number}", {"sha256": sha256})
+    return None if others else sha256
+
+
+def unlink(connection: Connection, sha256: str, remove_file: Callable[[str], None]) -> None:
+    """Delete the file of deleted content, unless it was received again in the meantime.
+
+    Args:
+        connection: Inside a write operation.
+        sha256: The content.
+        remove_file: Deletes the file of a digest.
+    """
+    deleted = select(t.blob.c.deleted_ms).where(t.blob.c.sha256 == sha256).with_for_update()
+    if connection.scalar(deleted) is not None:
+        remove_file(sha256)
 
 
 class HeldError(FxpipeError):
@@ -442,7 +459,8 @@ def active_engine(connection: Connection) -> Row[Any] | None:
 
 
 def add_event(connection: Connection, kind: str, subject: int | None, data: Json) -> None:
-    """Add a change that open pages should learn of."""
+    """Add a change that open pages should learn of; numbers become visible in their order."""
+    serialise(connection)
     connection.execute(
         insert(t.event).values(kind=kind, subject=subject, data=data, at_ms=now_ms())
     )
