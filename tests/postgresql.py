@@ -110,7 +110,5 @@ def cluster() -> Iterator[Cluster]:
 
 
 def _run(words: Sequence[str], user: str | None, folder: Path) -> None:
-    done = subprocess.run(
-        words, user=user, cwd=folder, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(words, user=user, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -10,9 +10,9 @@ import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select, update
 
@@ -27,6 +27,9 @@ from .database import Database, now_ms, serialise, sqlite_url
 from .judging import Judging
 from .settings import ServiceConfig, engine_config
 from .view_cache import ViewCache
+
+if TYPE_CHECKING:
+    from .watch import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +46,7 @@ class Service:
         views: Rendered pictures.
         judging: Judges the waiting pictures; None if this process does not judge.
         engine: Number of the engine of ``judging``; None without one.
+        watchers: Watched folders.
         setup_code: Creates the first administrator; None if there is a user.
     """
 
@@ -53,6 +57,7 @@ class Service:
     views: ViewCache
     judging: Judging | None = None
     engine: int | None = None
+    watchers: list[Watcher] = field(default_factory=list)
     setup_code: str | None = None
 
     def receive(self, arrival: store.Arrival) -> tuple[int, bool]:
@@ -210,4 +215,6 @@ def register_engine(connection: Any, weights: Path, engine: Engine, config: Serv
             state="active" if first else "candidate", created_ms=now_ms(),
         )
     ).inserted_primary_key  # fmt: skip
+    if first:
+        store.queue_all(connection, int(key[0]))
     return int(key[0])

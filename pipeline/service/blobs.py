@@ -164,6 +164,11 @@ class Receiving:
         self._digest.update(part)
         self.size += len(part)
 
+    @property
+    def sha256(self) -> str:
+        """Hex digest of what was written so far."""
+        return self._digest.hexdigest()
+
     def keep(self) -> Content:
         """Make the file durable under its digest.
 
@@ -171,7 +176,7 @@ class Receiving:
             DiskFullError: The disk is full.
             OSError: It cannot be written.
         """
-        sha256 = self._digest.hexdigest()
+        sha256 = self.sha256
         with _disk():
             sync(self._file.fileno())
             self._file.close()

@@ -205,9 +205,7 @@ class Judging:
             outcome=to_json(outcome), row=row,
         )  # fmt: skip
 
-    def _return(
-        self, claim: Claim, what: str, error: BaseException, counted: bool = False
-    ) -> None:
+    def _return(self, claim: Claim, what: str, error: BaseException, counted: bool = False) -> None:
         """Return a job; the attempt only counts if its own file is the cause."""
         self._pause(what, error)
         try:

@@ -22,6 +22,7 @@ from ..errors import StartError, UsageError
 from .api.app import LOOPBACK, create_app
 from .application import Service, opened
 from .settings import ServiceConfig
+from .watch import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,10 @@ def serve(options: Options, config: ServiceConfig) -> None:
                 judge="work" in options.roles,
             )
         )  # fmt: skip
+        for folder in options.watch:
+            watcher = Watcher(service, folder)
+            stack.callback(watcher.stop)
+            service.watchers.append(watcher)
         if listener is None:
             _work(options)
             return
@@ -177,7 +182,8 @@ def _end_with_supervisor(stop: Callable[[], None]) -> None:
         return
 
     def watch() -> None:
-        while sys.stdin.buffer.read(4096):
+        handle = sys.stdin.fileno()
+        while os.read(handle, 4096):  # a buffered reader would abort the end of the interpreter
             pass
         stop()
         time.sleep(10.0)

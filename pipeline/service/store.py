@@ -11,7 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, and_, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Table,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 
 from ..domain import Status
 from ..errors import FxpipeError
@@ -195,12 +208,28 @@ def _queue(connection: Connection, arrival: Arrival, engine: int) -> bool:
     return row is not None and row.state == "done"
 
 
+def queue_all(connection: Connection, engine: int) -> None:
+    """Queue all pictures for the first engine: those that were received before any was opened."""
+    arrival, source = t.arrival.c, t.arrival.c.source
+    priority = case(*((source == name, value) for name, value in PRIORITY.items()), else_=0)
+    pictures = (
+        select(
+            arrival.sha256, literal(engine), func.min(arrival.name), literal("waiting"),
+            func.max(priority), literal(0), literal(now_ms()),
+        )
+        .where(arrival.deleted_ms.is_(None))
+        .group_by(arrival.sha256)
+    )  # fmt: skip
+    columns = ["sha256", "engine_id", "name", "state", "priority", "attempt", "created_ms"]
+    connection.execute(insert(t.job).from_select(columns, pictures))
+
+
 def claim(connection: Connection, engine: int, owner: str, count: int) -> list[Claim]:
     """Take up to ``count`` jobs of an engine: the most urgent ones, and always the oldest.
 
-    The oldest is taken in any case, so that no job waits for ever. A job whose earlier attempt ended
-    with its process may be the cause: it is taken alone, so that only its own attempts count. On
-    PostgreSQL, jobs of a process that has not renewed its lease are taken too.
+    The oldest is taken in any case, so that no job waits for ever. A job whose earlier attempt
+    ended with its process may be the cause: it is taken alone, so that only its own attempts count.
+    On PostgreSQL, jobs of a process that has not renewed its lease are taken too.
     """
     job, now = t.job, now_ms()
     free = and_(job.c.engine_id == engine, job.c.state == "waiting")

@@ -1,4 +1,4 @@
-"""Pictures, jobs and results, on both databases: nothing that was acknowledged is lost or doubled."""
+"""Pictures, jobs and results on both databases: nothing acknowledged is lost or doubled."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ class Store:
 
     def rows(self, table, *where):
         with self.database.read() as connection:
-            return connection.execute(select(table).where(*where).order_by(*table.primary_key)).all()
+            query = select(table).where(*where).order_by(*table.primary_key)
+            return connection.execute(query).all()
 
     def count(self, table):
         with self.database.read() as connection:
@@ -129,6 +130,23 @@ def test_simultaneous_receipts_of_one_picture(opened):
         assert audit_log.first_fault(connection) is None
 
 
+def test_pictures_that_arrived_before_the_first_engine_are_queued(database, blobs):
+    early = Store(database, blobs, 1)
+    for name, source in (("a", "watch"), ("b", "http"), ("b", "dicom"), ("gone", "http")):
+        early.receive(name.encode(), source=source, name=name)
+    early.remove(4)
+    assert early.count(t.job) == 0
+    values = {
+        "digest": "0" * 64, "weights": "w", "digests": {}, "settings": {}, "version": "0",
+        "state": "active", "created_ms": 0,
+    }  # fmt: skip
+    database.write(lambda c: c.execute(insert(t.engine).values(**values)))
+    database.write(lambda c: store.queue_all(c, 1))
+    jobs = {(job.name, job.priority) for job in early.rows(t.job)}
+    assert jobs == {("a", store.PRIORITY["watch"]), ("b", store.PRIORITY["http"])}
+    assert {claim.name for claim in early.claim()} == {"a", "b"}
+
+
 def test_claims_are_by_priority_and_always_include_the_oldest(opened):
     for n in range(3):
         opened.receive(f"watch {n}".encode(), source="watch")
@@ -157,8 +175,8 @@ def test_a_job_is_claimed_by_one_process_only(opened):
     for n in range(40):
         opened.receive(str(n).encode())
     with ThreadPoolExecutor(4) as pool:
-        claims = [c for part in pool.map(lambda n: opened.claim(f"p{n}", 5), range(16)) for c in part]
-    jobs = [claim.job for claim in claims]
+        parts = list(pool.map(lambda n: opened.claim(f"p{n}", 5), range(16)))
+    jobs = [claim.job for part in parts for claim in part]
     assert len(jobs) == len(set(jobs))
     rest = [claim.job for _ in range(40) for claim in opened.claim("last", 5)]
     assert sorted(jobs + rest) == list(range(1, 41))
@@ -360,7 +378,8 @@ def test_an_operation_that_fails_does_not_affect_those_of_its_group(opened):
                 future.result()
         else:
             future.result()
-    assert {row.key for row in opened.rows(t.setting)} == {f"kept {n}" for n in range(30) if n % 3 != 1}
+    kept = {f"kept {n}" for n in range(30) if n % 3 != 1}
+    assert {row.key for row in opened.rows(t.setting)} == kept
 
 
 def test_a_closed_database_refuses_writes(opened):
@@ -414,9 +433,13 @@ def test_a_full_disk_of_the_database_refuses_and_loses_nothing(opened):
     # The limit is of a connection, and the pool gives the writer the same one again.
     _on_all_connections(opened.database, f"PRAGMA max_page_count={pages}")
     content = opened.blobs.store(b"refused")
-    with pytest.raises(OperationalError, match="full"):
+
+    def fill():
         for n in range(100):
             opened.register(content, f"{n}" * 50, name="n" * 1024)
+
+    with pytest.raises(OperationalError, match="full"):
+        fill()
     received = opened.count(t.arrival)
     _on_all_connections(opened.database, "PRAGMA max_page_count=1073741823")
     assert opened.receive(b"later")[1]

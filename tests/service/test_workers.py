@@ -85,7 +85,7 @@ def test_three_workers_share_a_queue_and_one_is_killed(postgresql_url, weights, 
     def answers():
         query = select(t.arrival.c.id, t.arrival.c.answer).where(t.arrival.c.answer.is_not(None))
         with database.read() as connection:
-            return dict(connection.execute(query).tuples().all())
+            return {row.id: row.answer for row in connection.execute(query)}
 
     with ExitStack() as stack:
         workers = [stack.enter_context(worker(data, postgresql_url, weights)) for _ in range(3)]
