@@ -25,6 +25,7 @@ from . import tables as t
 from .blobs import Blobs
 from .database import Database, now_ms, serialise, sqlite_url
 from .judging import Judging
+from .metrics import Metrics
 from .settings import ServiceConfig, engine_config
 from .view_cache import ViewCache
 
@@ -46,6 +47,7 @@ class Service:
         views: Rendered pictures.
         judging: Judges the waiting pictures; None if this process does not judge.
         engine: Number of the engine of ``judging``; None without one.
+        metrics: Figures for Prometheus.
         watchers: Watched folders.
         setup_code: Creates the first administrator; None if there is a user.
     """
@@ -57,8 +59,12 @@ class Service:
     views: ViewCache
     judging: Judging | None = None
     engine: int | None = None
+    metrics: Metrics = field(init=False)
     watchers: list[Watcher] = field(default_factory=list)
     setup_code: str | None = None
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.database, self.folder)
 
     def receive(self, arrival: store.Arrival) -> tuple[int, bool]:
         """Register a stored file; see :func:`.store.receive`. It is judged soon."""
@@ -161,7 +167,7 @@ def _start_judging(service: Service, weights: Path, stack: ExitStack) -> None:
     service.engine = number
     service.judging = Judging(
         service.database, service.blobs, service.views, engine, number, owner,
-        service.config.run.contour,
+        service.config.run.contour, service.metrics.judged,
     )  # fmt: skip
     stack.callback(service.judging.stop)
 

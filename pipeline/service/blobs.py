@@ -56,12 +56,19 @@ class Blobs:
         for made in (self._blobs, self._temporary):
             made.mkdir(parents=True, exist_ok=True)
 
-    def sweep(self) -> int:
-        """Remove unfinished files of an earlier process; return their number."""
-        paths = list(self._temporary.iterdir())
-        for path in paths:
-            path.unlink(missing_ok=True)
-        return len(paths)
+    def sweep(self, before: float = float("inf")) -> int:
+        """Remove unfinished files of an earlier process; return their number.
+
+        Args:
+            before: Only files changed before this time, in seconds since 1970.
+        """
+        count = 0
+        for path in self._temporary.iterdir():
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
+                    count += 1
+        return count
 
     def has_room(self, size: int = 0) -> bool:
         """Whether the disk has room for ``size`` more bytes, apart from the reserve."""
@@ -105,6 +112,13 @@ class Blobs:
         except OSError:
             return False
 
+    def is_older(self, sha256: str, before: float) -> bool:
+        """Whether a file exists that was stored before a time in seconds since 1970."""
+        try:
+            return self.path(sha256).stat().st_mtime < before
+        except FileNotFoundError:
+            return False
+
     def remove(self, sha256: str) -> None:
         """Delete a file, if it exists."""
         self.path(sha256).unlink(missing_ok=True)
@@ -112,7 +126,7 @@ class Blobs:
     def all(self) -> Iterator[str]:
         """SHA-256 of every stored file."""
         for folder in sorted(self._blobs.iterdir()):
-            yield from sorted(path.name for path in folder.iterdir())
+            yield from sorted(path.name for path in folder.iterdir() if len(path.name) == 64)
 
     def damaged(self, digests: Iterable[str]) -> Iterator[str]:
         """Those of the files that are missing or whose content has changed."""

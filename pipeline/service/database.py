@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -15,10 +15,14 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.pool import NullPool
 
-from ..errors import StartError
+from ..errors import InputMissingError, StartError
 
 T = TypeVar("T")
+
+DATABASE = "fxpipe.sqlite"
+"""Name of the SQLite database in a data folder."""
 
 _MOST_TOGETHER = 64
 """Most write operations in one transaction of SQLite."""
@@ -70,6 +74,11 @@ class Database:
             self._thread.start()
         else:
             self._pool = ThreadPoolExecutor(_WRITERS, "fxpipe-database")
+
+    @property
+    def path(self) -> Path | None:
+        """File of an SQLite database."""
+        return Path(self.url.database) if self.is_sqlite and self.url.database else None
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -213,6 +222,44 @@ def _shown(url: URL) -> str:
     return url.render_as_string(hide_password=True)
 
 
+def copy_database(source: Path, target: Path) -> None:
+    """Copy an SQLite database that may be in use, as one consistent state.
+
+    The copy is a single file without a write-ahead log.
+
+    Raises:
+        OSError: It cannot be copied.
+    """
+    target.unlink(missing_ok=True)
+    try:
+        with (
+            closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as old,
+            closing(sqlite3.connect(target)) as new,
+        ):
+            old.backup(new, pages=-1)
+            new.execute("PRAGMA journal_mode=DELETE")
+    except sqlite3.Error as error:
+        raise OSError(f"cannot copy the database ({error})") from error
+
+
+@contextmanager
+def read_only(path: Path) -> Iterator[Connection]:
+    """A connection to an SQLite file that changes nothing, also while a service uses it.
+
+    Raises:
+        InputMissingError: There is no such file.
+    """
+    if not path.is_file():
+        raise InputMissingError(f"{path}: not found, expected a database of fxpipe serve")
+    address = f"{path.resolve().as_uri()}?mode=ro"
+    engine = create_engine(
+        "sqlite://", creator=lambda: sqlite3.connect(address, uri=True, timeout=_BUSY_S),
+        poolclass=NullPool,
+    )  # fmt: skip
+    with engine.connect() as connection:
+        yield connection
+
+
 def sqlite_url(folder: Path) -> str:
     """URL of the SQLite database in a data folder."""
-    return URL.create("sqlite", database=str(folder / "fxpipe.sqlite")).render_as_string(False)
+    return URL.create("sqlite", database=str(folder / DATABASE)).render_as_string(False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ _PAUSE_S = 5.0
 class _Judged:
     claim: Claim
     future: Future[list[Outcome]]
+    started: float
 
 
 class Judging:
@@ -50,6 +52,7 @@ class Judging:
         number: Of the engine in the database.
         owner: Name of this process, unique among all that use the database.
         level: Share of a heatmap's maximum at which its contour is drawn.
+        count: Gets the seconds from the claim of each file to its stored result.
 
     Attributes:
         fault: Message of the last error of device or disk; None while all is well.
@@ -57,11 +60,12 @@ class Judging:
 
     def __init__(
         self, database: Database, blobs: Blobs, views: ViewCache, engine: Engine, number: int,
-        owner: str, level: float,
+        owner: str, level: float, count: Callable[[float], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self.fault: str | None = None
         self._database, self._blobs, self._views = database, blobs, views
         self._engine, self._number, self._owner, self._level = engine, number, owner, level
+        self._count = count
         self._limit = max(2, engine.limits.files)
         self._wake = threading.Condition()
         self._woken = self._stopping = False
@@ -127,7 +131,7 @@ class Judging:
         if claim.attempt > store.MOST_ATTEMPTS:
             self._give_up(claim)
             return
-        alone = claim.attempt > 1
+        alone, started = claim.attempt > 1, time.monotonic()
         if alone:
             with self._wake:
                 self._wake.wait_for(lambda: self._in_flight == 0)
@@ -139,7 +143,7 @@ class Judging:
         except Exception as error:  # noqa: BLE001  (stored as the result)
             future = Future()
             future.set_exception(error)
-        future.add_done_callback(lambda f: self._done.put(_Judged(claim, f)))
+        future.add_done_callback(lambda f: self._done.put(_Judged(claim, f, started)))
         if alone:
             with self._wake:
                 self._wake.wait_for(lambda: self._in_flight == 0)
@@ -154,7 +158,7 @@ class Judging:
             self._in_flight += 1
         future: Future[list[Outcome]] = Future()
         future.set_result([_failed(claim, error)])
-        self._done.put(_Judged(claim, future))
+        self._done.put(_Judged(claim, future, time.monotonic()))
 
     def _store_all(self) -> None:
         while (judged := self._done.get()) is not None:
@@ -193,6 +197,7 @@ class Judging:
             return
         self.fault = None
         self._rate.count(len(results))
+        self._count(time.monotonic() - judged.started)
 
     def _result(self, outcome: Outcome) -> NewResult:
         row = to_row(outcome, Path(), self._level)

@@ -21,6 +21,7 @@ from .. import lock
 from ..errors import StartError, UsageError
 from .api.app import LOOPBACK, create_app
 from .application import Service, opened
+from .retention import Retention
 from .settings import ServiceConfig
 from .watch import Watcher
 
@@ -83,6 +84,8 @@ def serve(options: Options, config: ServiceConfig) -> None:
                 judge="work" in options.roles,
             )
         )  # fmt: skip
+        if is_web:
+            stack.callback(Retention(service).stop)
         for folder in options.watch:
             watcher = Watcher(service, folder)
             stack.callback(watcher.stop)

@@ -459,15 +459,17 @@ def remove(connection: Connection, number: int, actor: str) -> str | None:
 
 
 def unlink(connection: Connection, sha256: str, remove_file: Callable[[str], None]) -> None:
-    """Delete the file of deleted content, unless it was received again in the meantime.
+    """Delete the file of deleted or unknown content, unless it was received in the meantime.
 
     Args:
         connection: Inside a write operation.
         sha256: The content.
         remove_file: Deletes the file of a digest.
     """
-    deleted = select(t.blob.c.deleted_ms).where(t.blob.c.sha256 == sha256).with_for_update()
-    if connection.scalar(deleted) is not None:
+    row = connection.execute(
+        select(t.blob.c.deleted_ms).where(t.blob.c.sha256 == sha256).with_for_update()
+    ).first()
+    if row is None or row.deleted_ms is not None:
         remove_file(sha256)
 
 

@@ -14,6 +14,7 @@ import pytest
 from bundles import paint, write_bundles
 from click.testing import CliRunner
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from sqlalchemy import func, select, update
 
 from pipeline.cli import main
@@ -61,9 +62,11 @@ def until(condition, what):
         time.sleep(0.05)
 
 
-def test_three_workers_share_a_queue_and_one_is_killed(postgresql_url, weights, tmp_path):
+def test_three_workers_share_a_queue_and_one_is_killed(request, postgresql_url, weights, tmp_path):
     data = tmp_path / "data"
-    database, blobs = Database(postgresql_url), Blobs(data, 0)
+    blobs = Blobs(data, 0)
+    database = Database(postgresql_url)
+    request.addfinalizer(database.close)
     schema.upgrade(database)
     sent: dict[int, str] = {}
 
@@ -72,7 +75,10 @@ def test_three_workers_share_a_queue_and_one_is_killed(postgresql_url, weights, 
             n = len(sent)
             path = tmp_path / f"{n}.png"
             fracture = 0.9 if n % 2 else 0.1
-            Image.fromarray(paint({"hand": 0.9}, {"hand": fracture}, strange=n / 5000)).save(path)
+            text = PngInfo()
+            text.add_text("Number", str(n))  # so that all contents differ
+            picture = Image.fromarray(paint({"hand": 0.9}, {"hand": fracture}))
+            picture.save(path, pnginfo=text)
             arrival = Arrival(blobs.store(path.read_bytes()), path.name, "http", "test")
             number, _ = database.write(lambda c, a=arrival: store.receive(c, a, lambda _: True))
             sent[number] = "positive" if n % 2 else "negative"
@@ -117,7 +123,6 @@ def test_three_workers_share_a_queue_and_one_is_killed(postgresql_url, weights, 
     assert engines == ["active"]
     assert states == {"done": len(sent)}
     assert {count for _, count in per_job} == {1}
-    database.close()
 
 
 def store_waiting(database):
