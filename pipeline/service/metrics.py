@@ -74,7 +74,7 @@ class _DatabaseCollector:
             )  # fmt: skip
             yield from _queue(connection)
             states = select(t.outbox.c.state, func.count()).group_by(t.outbox.c.state)
-            counts = {state: count for state, count in connection.execute(states)}
+            counts: dict[str, int] = dict(connection.execute(states).all())
             yield _gauge(
                 "fxpipe_outbox_objects", "DICOM objects to send, by state.", "state",
                 {state: counts.get(state, 0) for state in OUTBOX},
@@ -92,12 +92,12 @@ class _DatabaseCollector:
         last = connection.scalar(select(func.max(arrival.id))) or 0
         new = arrival.id > self._last_arrival, arrival.id <= last
         query = select(arrival.source, func.count()).where(*new).group_by(arrival.source)
-        self._received.update({source: count for source, count in connection.execute(query)})
+        self._received.update(dict(connection.execute(query).all()))
         self._last_arrival = last
         last = connection.scalar(select(func.max(result.id))) or 0
         new = result.id > self._last_result, result.id <= last
         query = select(result.answer, func.count()).where(*new).group_by(result.answer)
-        self._judged.update({answer: count for answer, count in connection.execute(query)})
+        self._judged.update(dict(connection.execute(query).all()))
         self._last_result = last
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, and_, false, func, or_, select
 
 from . import tables as t
 from .database import now_ms
@@ -28,7 +28,7 @@ EVERY_S = 3600.0
 _DAY_MS = 86_400_000
 _BATCH = 200
 _OLD_S = 86_400.0
-"""Age of a file that no transaction refers to, after which it is left over from a killed process."""
+"""Age of a file without a row in the database after which a killed process has left it over."""
 
 
 def _is_due(connection: Connection, now: int) -> Any:
@@ -45,7 +45,7 @@ def _is_due(connection: Connection, now: int) -> Any:
     held = select(t.blob.c.sha256).where(t.blob.c.held)
     finished = arrival.state.not_in(("waiting", "reading"))
     return and_(
-        or_(*old) if old else False, arrival.deleted_ms.is_(None), finished,
+        or_(false(), *old), arrival.deleted_ms.is_(None), finished,
         arrival.sha256.not_in(held),
     )  # fmt: skip
 
@@ -126,8 +126,7 @@ class Retention:
                 row = connection.execute(
                     select(t.blob.c.deleted_ms).where(t.blob.c.sha256 == sha256)
                 ).first()
-            if row is not None and row.deleted_ms is not None:
-                service.unlink(sha256)
-            elif row is None and service.blobs.is_older(sha256, oldest):
+            is_left_over = row is None and service.blobs.is_older(sha256, oldest)
+            if is_left_over or (row is not None and row.deleted_ms is not None):
                 service.unlink(sha256)
         service.blobs.sweep(oldest)

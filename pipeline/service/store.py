@@ -144,6 +144,8 @@ def receive(
     row = connection.execute(
         select(t.blob.c.deleted_ms).where(t.blob.c.sha256 == sha256).with_for_update()
     ).first()
+    if row is None:
+        serialise(connection)
     if not is_stored(sha256):
         raise ContentGoneError("the file was deleted while it was received", "send it again")
     if row is None:
@@ -466,9 +468,11 @@ def unlink(connection: Connection, sha256: str, remove_file: Callable[[str], Non
         sha256: The content.
         remove_file: Deletes the file of a digest.
     """
-    row = connection.execute(
-        select(t.blob.c.deleted_ms).where(t.blob.c.sha256 == sha256).with_for_update()
-    ).first()
+    query = select(t.blob.c.deleted_ms).where(t.blob.c.sha256 == sha256).with_for_update()
+    row = connection.execute(query).first()
+    if row is None:
+        serialise(connection)  # there is no row to lock: see `receive`
+        row = connection.execute(query).first()
     if row is None or row.deleted_ms is not None:
         remove_file(sha256)
 
