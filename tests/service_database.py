@@ -1,4 +1,4 @@
-"""Writes the fixture database of the newest schema version: ``tests/service/databases/*.sql``.
+"""Rows for tests of the service; writes the fixture database of the newest schema version.
 
     PYTHONPATH=.:tests python tests/service_database.py
 
@@ -20,22 +20,23 @@ from pipeline.service.blobs import Content
 from pipeline.service.database import Database, sqlite_url
 from pipeline.service.store import Arrival, NewResult
 
+ENGINE = {
+    "digest": "0" * 64, "weights": "weights", "digests": {}, "settings": {}, "version": "0",
+    "state": "active", "created_ms": 0,
+}  # fmt: skip
+"""Columns of an active engine."""
 FOLDER = Path(__file__).parent / "service/databases"
 
 
 def fill(database: Database) -> None:
     """Write a judged and reviewed picture, a user, and an audit entry."""
-    engine = {
-        "digest": "e" * 64, "weights": "weights", "digests": {}, "settings": {}, "version": "0",
-        "state": "active", "created_ms": 1,
-    }  # fmt: skip
     user = {
         "name": "Ada", "role": "admin", "password": "none", "active": True, "blind": False,
         "created_ms": 1,
     }  # fmt: skip
     result = NewResult(-1, "ok", "positive", "hand", 0.9, {"status": "ok"}, {"answer": "positive"})
     arrival = Arrival(Content("a" * 64, 1000), "hand.png", "http", "Ada")
-    database.write(lambda c: c.execute(insert(t.engine).values(**engine)))
+    database.write(lambda c: c.execute(insert(t.engine).values(**ENGINE)))
     database.write(lambda c: c.execute(insert(t.user).values(**user)))
     database.write(lambda c: store.receive(c, arrival, lambda _: True))
     (claim,) = database.write(lambda c: store.claim(c, 1, "process", 1))

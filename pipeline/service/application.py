@@ -81,8 +81,7 @@ class Service:
 
     def remove(self, picture: int, actor: str) -> None:
         """Delete a picture, and its file if no other picture has it; see :func:`.store.remove`."""
-        sha256 = self.database.write(lambda c: store.remove(c, picture, actor))
-        if sha256 is not None:
+        for sha256 in self.database.write(lambda c: store.remove(c, picture, actor)):
             self.unlink(sha256)
 
     def unlink(self, sha256: str) -> None:

@@ -10,12 +10,13 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, and_, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, false, func, or_, select
 
 from . import tables as t
 from .database import now_ms
+from .rules import expired
 from .store import HeldError
 
 if TYPE_CHECKING:
@@ -25,29 +26,15 @@ log = logging.getLogger(__name__)
 
 ACTOR = "retention"
 EVERY_S = 3600.0
-_DAY_MS = 86_400_000
 _BATCH = 200
 _OLD_S = 86_400.0
 """Age of a file without a row in the database after which a killed process has left it over."""
 
 
-def _is_due(connection: Connection, now: int) -> Any:
-    """Condition of the arrivals that a rule deletes, without those under a legal hold."""
-    arrival = t.arrival.c
+def _is_due(connection: Connection, now: int) -> ColumnElement[bool]:
+    """Condition of the arrivals that a rule deletes."""
     rules = connection.execute(select(t.rule.c.days, t.rule.c.state)).all()
-    old = [
-        and_(
-            arrival.received_ms < now - rule.days * _DAY_MS,
-            *(() if rule.state is None else (arrival.state == rule.state,)),
-        )
-        for rule in rules
-    ]
-    held = select(t.blob.c.sha256).where(t.blob.c.held)
-    finished = arrival.state.not_in(("waiting", "reading"))
-    return and_(
-        or_(false(), *old), arrival.deleted_ms.is_(None), finished,
-        arrival.sha256.not_in(held),
-    )  # fmt: skip
+    return or_(false(), *(and_(*expired(rule.days, rule.state, now)) for rule in rules))
 
 
 def due(connection: Connection) -> int:

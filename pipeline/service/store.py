@@ -411,7 +411,7 @@ def _set_state(connection: Connection, hashes: Sequence[str], before: str, after
         )
 
 
-def remove(connection: Connection, number: int, actor: str) -> str | None:
+def remove(connection: Connection, number: int, actor: str) -> list[str]:
     """Delete an arrival and, unless another one has it, the results of its content.
 
     The content itself is deleted afterwards by :func:`unlink`, when this is durable.
@@ -422,7 +422,7 @@ def remove(connection: Connection, number: int, actor: str) -> str | None:
         actor: Who deletes it.
 
     Returns:
-        SHA-256 of content that no arrival has any more; else None.
+        SHA-256 of the content that is not needed any more.
 
     Raises:
         HeldError: The content is under a legal hold.
@@ -432,7 +432,7 @@ def remove(connection: Connection, number: int, actor: str) -> str | None:
         select(arrival.sha256).where(arrival.id == number, arrival.deleted_ms.is_(None))
     ).first()
     if row is None:
-        return None
+        return []
     sha256 = str(row.sha256)
     blob = t.blob.c.sha256 == sha256
     if connection.scalar(select(t.blob.c.held).where(blob).with_for_update()):
@@ -457,7 +457,7 @@ def remove(connection: Connection, number: int, actor: str) -> str | None:
         connection.execute(update(t.blob).where(blob).values(deleted_ms=now))
     add_event(connection, "deleted", number, {})
     audit_log.append(connection, actor, "delete", f"picture/{number}", {"sha256": sha256})
-    return None if others else sha256
+    return [] if others else [sha256]
 
 
 def unlink(connection: Connection, sha256: str, remove_file: Callable[[str], None]) -> None:

@@ -36,8 +36,8 @@ class Data:
         return self.database.write(lambda c: store.receive(c, arrival, lambda _: True))[0]
 
     def remove(self, number):
-        sha256 = self.database.write(lambda c: store.remove(c, number, "admin"))
-        self.database.write(lambda c: store.unlink(c, sha256, self.blobs.remove))
+        for sha256 in self.database.write(lambda c: store.remove(c, number, "admin")):
+            self.database.write(lambda c, s=sha256: store.unlink(c, s, self.blobs.remove))
 
     def close(self):
         self.database.close()

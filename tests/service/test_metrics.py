@@ -7,6 +7,7 @@ from contextlib import closing
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
+from service_database import ENGINE
 from sqlalchemy import insert, update
 
 from pipeline.service import accounts, store
@@ -17,11 +18,6 @@ from pipeline.service.blobs import Blobs
 from pipeline.service.settings import ServiceConfig
 from pipeline.service.store import Arrival, NewResult
 from pipeline.service.view_cache import ViewCache
-
-ENGINE = {
-    "digest": "0" * 64, "weights": "w", "digests": {}, "settings": {}, "version": "0",
-    "state": "active", "created_ms": 0,
-}  # fmt: skip
 
 
 @pytest.fixture

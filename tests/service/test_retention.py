@@ -6,6 +6,7 @@ import os
 import time
 
 import pytest
+from service_database import ENGINE
 from sqlalchemy import insert, select, update
 
 from pipeline.service import retention, store
@@ -19,10 +20,6 @@ from pipeline.service.store import Arrival, NewResult
 from pipeline.service.view_cache import ViewCache
 
 DAY_MS = 86_400_000
-ENGINE = {
-    "digest": "0" * 64, "weights": "w", "digests": {}, "settings": {}, "version": "0",
-    "state": "active", "created_ms": 0,
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -131,7 +128,7 @@ def test_more_pictures_than_a_batch_are_deleted(service, monkeypatch):
 
 def test_an_interrupted_deletion_is_completed(service):
     number = picture(service, b"a", 0)
-    sha256 = service.database.write(lambda c: store.remove(c, number, "admin"))
+    (sha256,) = service.database.write(lambda c: store.remove(c, number, "admin"))
     assert service.blobs.path(sha256).exists()  # the process ended here
     run(service)
     assert not service.blobs.path(sha256).exists()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from service_database import ENGINE
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import OperationalError
 
@@ -32,11 +33,7 @@ def blobs(tmp_path):
 @pytest.fixture
 def engine(database):
     """Number of the active engine."""
-    values = {
-        "digest": "0" * 64, "weights": "w", "digests": {}, "settings": {}, "version": "0",
-        "state": "active", "created_ms": 0,
-    }  # fmt: skip
-    database.write(lambda c: c.execute(insert(t.engine).values(**values)))
+    database.write(lambda c: c.execute(insert(t.engine).values(**ENGINE)))
     return 1
 
 
@@ -62,10 +59,10 @@ class Store:
         return self.database.write(lambda c: store.finish(c, claim, [result], identity))
 
     def remove(self, number, actor="admin"):
-        sha256 = self.database.write(lambda c: store.remove(c, number, actor))
-        if sha256 is not None:
+        digests = self.database.write(lambda c: store.remove(c, number, actor))
+        for sha256 in digests:
             self.unlink(sha256)
-        return sha256
+        return digests
 
     def unlink(self, sha256):
         self.database.write(lambda c: store.unlink(c, sha256, self.blobs.remove))
@@ -136,11 +133,7 @@ def test_pictures_that_arrived_before_the_first_engine_are_queued(database, blob
         early.receive(name.encode(), source=source, name=name)
     early.remove(4)
     assert early.count(t.job) == 0
-    values = {
-        "digest": "0" * 64, "weights": "w", "digests": {}, "settings": {}, "version": "0",
-        "state": "active", "created_ms": 0,
-    }  # fmt: skip
-    database.write(lambda c: c.execute(insert(t.engine).values(**values)))
+    database.write(lambda c: c.execute(insert(t.engine).values(**ENGINE)))
     database.write(lambda c: store.queue_all(c, 1))
     jobs = {(job.name, job.priority) for job in early.rows(t.job)}
     assert jobs == {("a", store.PRIORITY["watch"]), ("b", store.PRIORITY["http"])}
@@ -281,14 +274,14 @@ def test_an_attempt_that_does_not_count_can_be_repeated_for_ever(opened):
 def test_removal_keeps_content_that_another_picture_has(opened):
     first, second = opened.receive(name="Doe.png")[0], opened.receive(name="Roe.png")[0]
     opened.finish(opened.claim()[0])
-    assert opened.remove(first) is None
-    sha256 = opened.remove(second)
+    assert opened.remove(first) == []
+    (sha256,) = opened.remove(second)
     assert not opened.blobs.path(sha256).exists()
     assert [(row.state, row.name) for row in opened.rows(t.arrival)] == [("deleted", "")] * 2
     assert opened.count(t.detail) == 0
     assert opened.rows(t.job)[0].name == ""
     assert opened.rows(t.blob)[0].deleted_ms is not None
-    assert opened.remove(second) is None
+    assert opened.remove(second) == []
 
 
 def test_a_removed_picture_can_be_received_again(opened):
@@ -317,7 +310,7 @@ def test_a_picture_that_is_removed_while_it_is_read_has_no_result(opened):
 
 def test_content_that_arrives_again_during_a_removal_is_kept(opened):
     number, _ = opened.receive()
-    sha256 = opened.database.write(lambda c: store.remove(c, number, "admin"))
+    (sha256,) = opened.database.write(lambda c: store.remove(c, number, "admin"))
     opened.receive()  # between the transaction of the removal and that of its file
     opened.unlink(sha256)
     assert opened.blobs.read(sha256) == b"a"
@@ -341,7 +334,7 @@ def test_a_legal_hold_refuses_removal(opened):
     assert opened.blobs.read(opened.rows(t.blob)[0].sha256) == b"a"
     assert opened.rows(t.arrival)[0].state == "waiting"
     opened.database.write(lambda c: c.execute(update(t.blob).values(held=False)))
-    assert opened.remove(number) is not None
+    assert len(opened.remove(number)) == 1
 
 
 def test_pictures_of_a_study_join_it(opened):

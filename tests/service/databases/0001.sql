@@ -25,7 +25,7 @@ CREATE TABLE arrival (
 	CONSTRAINT fk_arrival_study_id FOREIGN KEY(study_id) REFERENCES study (id), 
 	CONSTRAINT uq_arrival_sender_key UNIQUE (sender, "key")
 );
-INSERT INTO "arrival" VALUES(1,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','hand.png','http','Ada',NULL,1796062894144,1,'answered',0,'positive','hand',0.9,NULL,NULL);
+INSERT INTO "arrival" VALUES(1,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','hand.png','http','Ada',NULL,1796063248192,1,'answered',0,'positive','hand',0.9,NULL,NULL);
 CREATE TABLE audit (
 	id INTEGER NOT NULL, 
 	at_ms BIGINT NOT NULL, 
@@ -37,8 +37,8 @@ CREATE TABLE audit (
 	hash VARCHAR(64) NOT NULL, 
 	CONSTRAINT pk_audit PRIMARY KEY (id)
 );
-INSERT INTO "audit" VALUES(1,1796062894172,'Ada','receive','picture/1','{"sha256": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "source": "http"}','0000000000000000000000000000000000000000000000000000000000000000','8371c84adf4e7cfb8f46fb929a126625a21e285bc09ba7fdd93f625ed0310a62');
-INSERT INTO "audit" VALUES(2,1796062894372,'Ada','review','result/1','{}','8371c84adf4e7cfb8f46fb929a126625a21e285bc09ba7fdd93f625ed0310a62','f76c4fc181cae1c54a9e7ec80783dc7e29b8b8571e8dda4363cd004011afa429');
+INSERT INTO "audit" VALUES(1,1796063248245,'Ada','receive','picture/1','{"sha256": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "source": "http"}','0000000000000000000000000000000000000000000000000000000000000000','f43cef2c6babe6d168fa9a8c496b561f09727d8c7943d9fcafd05d641084acff');
+INSERT INTO "audit" VALUES(2,1796063248432,'Ada','review','result/1','{}','f43cef2c6babe6d168fa9a8c496b561f09727d8c7943d9fcafd05d641084acff','c215590fb4a9ebefa2d2df99d8efab3937659dbef795a994ca6ce57a99501cfc');
 CREATE TABLE blob (
 	sha256 VARCHAR(64) NOT NULL, 
 	size BIGINT NOT NULL, 
@@ -47,7 +47,7 @@ CREATE TABLE blob (
 	deleted_ms BIGINT, 
 	CONSTRAINT pk_blob PRIMARY KEY (sha256)
 );
-INSERT INTO "blob" VALUES('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa',1000,1796062894144,0,NULL);
+INSERT INTO "blob" VALUES('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa',1000,1796063248192,0,NULL);
 CREATE TABLE detail (
 	result_id INTEGER NOT NULL, 
 	outcome JSON NOT NULL, 
@@ -68,7 +68,7 @@ CREATE TABLE engine (
 	CONSTRAINT pk_engine PRIMARY KEY (id), 
 	CONSTRAINT uq_engine_digest UNIQUE (digest)
 );
-INSERT INTO "engine" VALUES(1,'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee','weights','{}','{}','0','active',1);
+INSERT INTO "engine" VALUES(1,'0000000000000000000000000000000000000000000000000000000000000000','weights','{}','{}','0','active',0);
 CREATE TABLE event (
 	id INTEGER NOT NULL, 
 	kind VARCHAR(32) NOT NULL, 
@@ -77,8 +77,8 @@ CREATE TABLE event (
 	at_ms BIGINT NOT NULL, 
 	CONSTRAINT pk_event PRIMARY KEY (id)
 );
-INSERT INTO "event" VALUES(1,'received',1,'{}',1796062894158);
-INSERT INTO "event" VALUES(2,'judged',1,'{}',1796062894306);
+INSERT INTO "event" VALUES(1,'received',1,'{}',1796063248207);
+INSERT INTO "event" VALUES(2,'judged',1,'{}',1796063248372);
 CREATE TABLE job (
 	id INTEGER NOT NULL, 
 	sha256 VARCHAR(64) NOT NULL, 
@@ -97,7 +97,7 @@ CREATE TABLE job (
 	CONSTRAINT fk_job_sha256 FOREIGN KEY(sha256) REFERENCES blob (sha256), 
 	CONSTRAINT uq_job_sha256_engine_id UNIQUE (sha256, engine_id)
 );
-INSERT INTO "job" VALUES(1,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa',1,'hand.png','done',2,1,'process',1796062954235,NULL,1796062894157,1796062894263);
+INSERT INTO "job" VALUES(1,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa',1,'hand.png','done',2,1,'process',1796063308268,NULL,1796063248206,1796063248312);
 CREATE TABLE outbox (
 	id INTEGER NOT NULL, 
 	object_uid VARCHAR(64) NOT NULL, 
@@ -145,7 +145,7 @@ CREATE TABLE result (
 	CONSTRAINT fk_result_job_id FOREIGN KEY(job_id) REFERENCES job (id), 
 	CONSTRAINT uq_result_job_id_frame UNIQUE (job_id, frame)
 );
-INSERT INTO "result" VALUES(1,1,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa',1,-1,'ok','positive','hand',0.9,0,1796062894263);
+INSERT INTO "result" VALUES(1,1,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa',1,-1,'ok','positive','hand',0.9,0,1796063248312);
 CREATE TABLE review (
 	id INTEGER NOT NULL, 
 	result_id INTEGER NOT NULL, 
@@ -193,7 +193,7 @@ CREATE TABLE study (
 	CONSTRAINT pk_study PRIMARY KEY (id), 
 	CONSTRAINT uq_study_key UNIQUE ("key")
 );
-INSERT INTO "study" VALUES(1,'dicom/c47f5b18b8a430e6','1.2.3','{"StudyInstanceUID": "1.2.3"}',1796062894287,NULL);
+INSERT INTO "study" VALUES(1,'dicom/c47f5b18b8a430e6','1.2.3','{"StudyInstanceUID": "1.2.3"}',1796063248333,NULL);
 CREATE TABLE token (
 	id INTEGER NOT NULL, 
 	hash VARCHAR(64) NOT NULL, 
