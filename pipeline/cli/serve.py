@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -84,6 +85,10 @@ def command(
             f"--roles {roles}: SQLite is used by a single process, which runs all parts",
             "give --database postgresql+psycopg://…, or leave out --roles",
         )
+    with needs("serve"):
+        for name in ("fastapi", "sqlalchemy", "uvicorn"):  # not imported by the supervisor
+            if importlib.util.find_spec(name) is None:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     if os.environ.get("FXPIPE_SUPERVISED") != "1":
         from ..service.supervisor import supervise
 

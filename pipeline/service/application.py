@@ -18,12 +18,12 @@ from sqlalchemy import insert, select, update
 
 from .. import lock, version
 from ..engine import Engine
-from ..errors import UsageError
+from ..errors import StartError, UsageError
 from ..studies import pseudonym
 from . import accounts, schema, store
 from . import tables as t
 from .blobs import Blobs
-from .database import Database, now_ms, serialise, sqlite_url
+from .database import Database, network_file_system, now_ms, serialise, sqlite_url
 from .judging import Judging
 from .metrics import Metrics
 from .settings import ServiceConfig, engine_config
@@ -121,6 +121,11 @@ def opened(
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
+    if database is None and (kind := network_file_system(folder)):
+        raise StartError(
+            f"{folder}: SQLite cannot be used on a network share ({kind})",
+            "choose a folder on a local disk, or use PostgreSQL with --database",
+        )
     with ExitStack() as stack:
         if database is None:
             stack.enter_context(lock.exclusive(folder))

@@ -93,9 +93,12 @@ class Blobs:
 
     def path(self, sha256: str) -> Path:
         """Where a file is stored."""
-        if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
-            raise ValueError(f"found {sha256!r}, expected a SHA-256")
-        return self._blobs / sha256[:2] / sha256
+        return self._blobs / _relative(sha256)
+
+    @staticmethod
+    def place(folder: Path, sha256: str) -> Path:
+        """Where a file is stored in a data folder that is not open."""
+        return folder / "blobs" / _relative(sha256)
 
     def read(self, sha256: str) -> bytes:
         """Content of a file.
@@ -210,6 +213,12 @@ class Receiving:
             self._file.close()
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
+
+
+def _relative(sha256: str) -> str:
+    if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
+        raise ValueError(f"found {sha256!r}, expected a SHA-256")
+    return f"{sha256[:2]}/{sha256}"
 
 
 @contextmanager

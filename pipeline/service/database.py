@@ -260,6 +260,28 @@ def read_only(path: Path) -> Iterator[Connection]:
         yield connection
 
 
+_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "glusterfs", "fuse.sshfs"}
+
+
+def network_file_system(path: Path) -> str | None:
+    """Type of the network file system that contains a path, on Linux; None for local disks.
+
+    SQLite's write-ahead log needs memory that all processes share, and its locks are not reliable
+    there.
+    """
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    real, best, kind = path.resolve(), -1, ""
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        mount = Path(fields.split()[4].replace("\\040", " "))
+        if real.is_relative_to(mount) and len(mount.parts) >= best:
+            best, kind = len(mount.parts), rest.split()[0]
+    return kind if kind in _NETWORK else None
+
+
 def sqlite_url(folder: Path) -> str:
     """URL of the SQLite database in a data folder."""
     return URL.create("sqlite", database=str(folder / DATABASE)).render_as_string(False)
