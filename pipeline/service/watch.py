@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import logging
 import os
+import re
 import stat
 import sys
 import threading
@@ -44,8 +45,8 @@ _BATCH = 500
 _PART = 1 << 20
 _DEPTH = 64
 """Deepest folder below the watched one; each level needs an open handle."""
-_UNFINISHED = (".part", ".partial", ".filepart", ".crdownload", ".tmp")
-"""Suffixes of files that programs write to and rename at the end."""
+_UNFINISHED = re.compile(r".*\.(part|partial|filepart|crdownload|tmp)", re.IGNORECASE | re.DOTALL)
+"""Names of files that programs write to and rename at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +252,7 @@ class _Walk:
             self.unreadable += 1
 
     def _look(self, entry: os.DirEntry[str]) -> _Look | None:
-        if entry.name.lower().endswith(_UNFINISHED):
+        if _UNFINISHED.fullmatch(entry.name):
             return None
         path = Path(entry.path)
         try:
