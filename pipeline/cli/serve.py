@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from ._weights_folder import default_weights
 
 _FOLDER = PathOption(file_okay=False)
 _FILE = PathOption(dir_okay=False, exists=True)
+_ROLES = ("web", "dicom", "send", "work")
 
 
 @click.command
@@ -31,6 +33,18 @@ _FILE = PathOption(dir_okay=False, exists=True)
     help="Folder with a manifest.json.  [env: FXPIPE_WEIGHTS; default: ./weights]",
 )
 @click.option("--database", metavar="URL", help="postgresql+psycopg://…  [default: SQLite in DATA]")
+@click.option(
+    "--roles",
+    default="web,dicom,send,work",
+    show_default=True,
+    help="Parts that run here; further machines with --database run `work`.",
+)
+@click.option(
+    "--watch",
+    type=PathOption(file_okay=False, exists=True),
+    multiple=True,
+    help="Folder whose pictures are received as they arrive; repeatable.",
+)
 @click.option("--tls-certificate", type=_FILE, help="PEM file; HTTPS in place of HTTP.")
 @click.option("--tls-key", type=_FILE, help="PEM file of its private key.")
 @click.option(
@@ -43,7 +57,8 @@ _FILE = PathOption(dir_okay=False, exists=True)
 @click.pass_context
 def command(
     ctx: click.Context, data: Path, port: int, host: str, no_browser: bool, weights: Path | None,
-    database: str | None, tls_certificate: Path | None, tls_key: Path | None,
+    database: str | None, roles: str, watch: tuple[Path, ...],
+    tls_certificate: Path | None, tls_key: Path | None,
     insecure_http: bool, file: Path | None, settings: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Run the service until it is stopped: worklist, reviews, REST API.
@@ -60,6 +75,20 @@ def command(
             f"--host {host}: other machines can connect, but the connection is not encrypted",
             "give --tls-certificate and --tls-key, or --insecure-http behind a proxy",
         )
+    parts = frozenset(part.strip() for part in roles.split(","))
+    if not parts or not parts <= set(_ROLES):
+        raise UsageError(
+            f"found --roles {roles!r}, expected one or more of {', '.join(_ROLES)}, with commas"
+        )
+    if database is None and parts != set(_ROLES):
+        raise UsageError(
+            f"--roles {roles}: SQLite is used by a single process, which runs all parts",
+            "give --database postgresql+psycopg://…, or leave out --roles",
+        )
+    with needs("serve"):
+        for name in ("fastapi", "sqlalchemy", "uvicorn"):  # not imported by the supervisor
+            if importlib.util.find_spec(name) is None:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     if os.environ.get("FXPIPE_SUPERVISED") != "1":
         from ..service.supervisor import supervise
 
@@ -75,7 +104,7 @@ def command(
         from ..service.settings import ServiceConfig
     options = Options(
         data, weights or default_weights(), host, port, database,
-        certificate=tls_certificate, key=tls_key,
+        parts, tuple(watch), certificate=tls_certificate, key=tls_key,
     )  # fmt: skip
     serve(options, load(ServiceConfig, file, settings))
 

@@ -10,23 +10,27 @@ import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select, update
 
 from .. import lock, version
 from ..engine import Engine
-from ..errors import UsageError
+from ..errors import StartError, UsageError
 from ..studies import pseudonym
 from . import accounts, schema, store
 from . import tables as t
 from .blobs import Blobs
-from .database import Database, now_ms, sqlite_url
+from .database import Database, network_file_system, now_ms, serialise, sqlite_url
 from .judging import Judging
+from .metrics import Metrics
 from .settings import ServiceConfig, engine_config
 from .view_cache import ViewCache
+
+if TYPE_CHECKING:
+    from .watch import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +50,8 @@ class Service:
         views: Rendered pictures.
         judging: Judges the waiting pictures; None if this process does not judge.
         engine: Number of the engine of ``judging``; None without one.
+        metrics: Figures for Prometheus.
+        watchers: Watched folders.
         setup_code: Creates the first administrator; None if there is a user.
     """
 
@@ -56,7 +62,12 @@ class Service:
     views: ViewCache
     judging: Judging | None = None
     engine: int | None = None
+    metrics: Metrics = field(init=False)
+    watchers: list[Watcher] = field(default_factory=list)
     setup_code: str | None = None
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.database, self.folder)
 
     def receive(self, arrival: store.Arrival) -> tuple[int, bool]:
         """Register a stored file; see :func:`.store.receive`. It is judged soon."""
@@ -72,13 +83,18 @@ class Service:
             self.judging.wake()
 
     def remove(self, picture: int, actor: str) -> None:
-        """Delete a picture; see :func:`.store.remove`."""
+        """Delete a picture, and its file if no other picture has it; see :func:`.store.remove`."""
+        for sha256 in self.database.write(lambda c: store.remove(c, picture, actor)):
+            self.unlink(sha256)
 
-        def unlink(sha256: str) -> None:
-            self.blobs.remove(sha256)
-            self.views.remove(sha256)
+    def unlink(self, sha256: str) -> None:
+        """Delete the file and the views of deleted content; see :func:`.store.unlink`."""
 
-        self.database.write(lambda c: store.remove(c, picture, actor, unlink))
+        def remove_file(digest: str) -> None:
+            self.blobs.remove(digest)
+            self.views.remove(digest)
+
+        self.database.write(lambda c: store.unlink(c, sha256, remove_file))
 
     @property
     def rate(self) -> float:
@@ -108,6 +124,11 @@ def opened(
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
+    if database is None and (kind := network_file_system(folder)):
+        raise StartError(
+            f"{folder}: SQLite cannot be used on a network share ({kind})",
+            "choose a folder on a local disk, or use PostgreSQL with --database",
+        )
     with ExitStack() as stack:
         if database is None:
             stack.enter_context(lock.exclusive(folder))
@@ -154,7 +175,7 @@ def _start_judging(service: Service, weights: Path, stack: ExitStack) -> None:
     service.engine = number
     service.judging = Judging(
         service.database, service.blobs, service.views, engine, number, owner,
-        service.config.run.contour,
+        service.config.run.contour, service.metrics.judged,
     )  # fmt: skip
     stack.callback(service.judging.stop)
 
@@ -189,6 +210,7 @@ def _judging_settings(config: ServiceConfig) -> dict[str, Any]:
 def register_engine(connection: Any, weights: Path, engine: Engine, config: ServiceConfig) -> int:
     """Number of an engine, which is added if it is new: active if it is the first one."""
     digest = engine_digest(engine, config)
+    serialise(connection)
     known = connection.execute(select(t.engine).where(t.engine.c.digest == digest)).first()
     if known is not None:
         if known.weights != str(weights.resolve()):
@@ -207,4 +229,6 @@ def register_engine(connection: Any, weights: Path, engine: Engine, config: Serv
             state="active" if first else "candidate", created_ms=now_ms(),
         )
     ).inserted_primary_key  # fmt: skip
+    if first:
+        store.queue_all(connection, int(key[0]))
     return int(key[0])

@@ -7,13 +7,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import Connection, func, insert, select
 
 from . import tables
-from .database import now_ms
+from .database import now_ms, serialise
 
 _FIRST = "0" * 64
-_LOCK = 0x66787069
 
 
 def append(
@@ -29,8 +28,7 @@ def append(
         subject: What it concerned, such as ``result/17``; no patient identifiers.
         detail: Further JSON values.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+    serialise(connection)
     newest = select(tables.audit.c.hash).order_by(tables.audit.c.id.desc()).limit(1)
     last = connection.scalar(newest)
     values = {
@@ -46,7 +44,8 @@ def first_fault(connection: Connection) -> str | None:
     Entries removed from the end are not detected; compare the last hash with a backup.
     """
     previous = _FIRST
-    for row in connection.execute(select(tables.audit).order_by(tables.audit.c.id)).mappings():
+    entries = select(tables.audit).order_by(tables.audit.c.id)
+    for row in connection.execute(entries, execution_options={"yield_per": 1000}).mappings():
         values = {name: row[name] for name in _HASHED}
         if row["previous"] != previous:
             return f"entry {row['id']} does not follow the entry before it"
@@ -54,6 +53,13 @@ def first_fault(connection: Connection) -> str | None:
             return f"entry {row['id']} was changed"
         previous = row["hash"]
     return None
+
+
+def end(connection: Connection) -> tuple[int, str]:
+    """Number of entries, and the hash of the last one."""
+    count = connection.scalar(select(func.count()).select_from(tables.audit))
+    newest = select(tables.audit.c.hash).order_by(tables.audit.c.id.desc()).limit(1)
+    return int(count or 0), str(connection.scalar(newest) or _FIRST)
 
 
 _HASHED = ("at_ms", "actor", "action", "subject", "detail", "previous")

@@ -56,12 +56,19 @@ class Blobs:
         for made in (self._blobs, self._temporary):
             made.mkdir(parents=True, exist_ok=True)
 
-    def sweep(self) -> int:
-        """Remove unfinished files of an earlier process; return their number."""
-        paths = list(self._temporary.iterdir())
-        for path in paths:
-            path.unlink(missing_ok=True)
-        return len(paths)
+    def sweep(self, before: float = float("inf")) -> int:
+        """Remove unfinished files of an earlier process; return their number.
+
+        Args:
+            before: Only files changed before this time, in seconds since 1970.
+        """
+        count = 0
+        for path in self._temporary.iterdir():
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
+                    count += 1
+        return count
 
     def has_room(self, size: int = 0) -> bool:
         """Whether the disk has room for ``size`` more bytes, apart from the reserve."""
@@ -86,9 +93,12 @@ class Blobs:
 
     def path(self, sha256: str) -> Path:
         """Where a file is stored."""
-        if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
-            raise ValueError(f"found {sha256!r}, expected a SHA-256")
-        return self._blobs / sha256[:2] / sha256
+        return self._blobs / _relative(sha256)
+
+    @staticmethod
+    def place(folder: Path, sha256: str) -> Path:
+        """Where a file is stored in a data folder that is not open."""
+        return folder / "blobs" / _relative(sha256)
 
     def read(self, sha256: str) -> bytes:
         """Content of a file.
@@ -98,6 +108,20 @@ class Blobs:
         """
         return self.path(sha256).read_bytes()
 
+    def is_available(self) -> bool:
+        """Whether the folder of the files can be read, such as a share that is connected."""
+        try:
+            return any(self._blobs.iterdir())
+        except OSError:
+            return False
+
+    def is_older(self, sha256: str, before: float) -> bool:
+        """Whether a file exists that was stored before a time in seconds since 1970."""
+        try:
+            return self.path(sha256).stat().st_mtime < before
+        except FileNotFoundError:
+            return False
+
     def remove(self, sha256: str) -> None:
         """Delete a file, if it exists."""
         self.path(sha256).unlink(missing_ok=True)
@@ -105,7 +129,7 @@ class Blobs:
     def all(self) -> Iterator[str]:
         """SHA-256 of every stored file."""
         for folder in sorted(self._blobs.iterdir()):
-            yield from sorted(path.name for path in folder.iterdir())
+            yield from sorted(path.name for path in folder.iterdir() if len(path.name) == 64)
 
     def damaged(self, digests: Iterable[str]) -> Iterator[str]:
         """Those of the files that are missing or whose content has changed."""
@@ -157,6 +181,11 @@ class Receiving:
         self._digest.update(part)
         self.size += len(part)
 
+    @property
+    def sha256(self) -> str:
+        """Hex digest of what was written so far."""
+        return self._digest.hexdigest()
+
     def keep(self) -> Content:
         """Make the file durable under its digest.
 
@@ -164,7 +193,7 @@ class Receiving:
             DiskFullError: The disk is full.
             OSError: It cannot be written.
         """
-        sha256 = self._digest.hexdigest()
+        sha256 = self.sha256
         with _disk():
             sync(self._file.fileno())
             self._file.close()
@@ -184,6 +213,12 @@ class Receiving:
             self._file.close()
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
+
+
+def _relative(sha256: str) -> str:
+    if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
+        raise ValueError(f"found {sha256!r}, expected a SHA-256")
+    return f"{sha256[:2]}/{sha256}"
 
 
 @contextmanager

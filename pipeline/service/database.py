@@ -7,24 +7,29 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.pool import NullPool
 
-from ..errors import StartError
+from ..errors import InputMissingError, StartError
 
 T = TypeVar("T")
+
+DATABASE = "fxpipe.sqlite"
+"""Name of the SQLite database in a data folder."""
 
 _MOST_TOGETHER = 64
 """Most write operations in one transaction of SQLite."""
 _BUSY_S = 30.0
 _WRITERS = 8
 _RETRIES = 5
+_LOCK = 0x66787069
 
 
 def now_ms() -> int:
@@ -69,6 +74,11 @@ class Database:
             self._thread.start()
         else:
             self._pool = ThreadPoolExecutor(_WRITERS, "fxpipe-database")
+
+    @property
+    def path(self) -> Path | None:
+        """File of an SQLite database."""
+        return Path(self.url.database) if self.is_sqlite and self.url.database else None
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -118,7 +128,8 @@ class Database:
             try:
                 with self._engine.begin() as connection:
                     return work(connection)
-            except OperationalError:  # a deadlock, or a lost connection
+            except (IntegrityError, OperationalError):
+                # A deadlock, a lost connection, or a row that another process has just inserted.
                 if attempt == _RETRIES - 1:
                     raise
                 time.sleep(0.05 * 2**attempt)
@@ -146,7 +157,8 @@ class Database:
                         write.run(connection)
                     connection.exec_driver_sql("COMMIT")
                 except BaseException:
-                    connection.exec_driver_sql("ROLLBACK")
+                    with suppress(OperationalError):  # a full disk ends the transaction already
+                        connection.exec_driver_sql("ROLLBACK")
                     raise
         except Exception as error:  # noqa: BLE001  (raised by the future of each)
             for write in group:
@@ -196,11 +208,80 @@ def _configure(connection: sqlite3.Connection, _: object) -> None:
         connection.execute(f"PRAGMA {line}")
 
 
+def serialise(connection: Connection) -> None:
+    """Let the transactions that call this run one after the other, up to their end.
+
+    Their rows then become visible in the order of their numbers. SQLite has a single writer anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+
+
 def _shown(url: URL) -> str:
     """The URL without a password."""
     return url.render_as_string(hide_password=True)
 
 
+def copy_database(source: Path, target: Path) -> None:
+    """Copy an SQLite database that may be in use, as one consistent state.
+
+    The copy is a single file without a write-ahead log.
+
+    Raises:
+        OSError: It cannot be copied.
+    """
+    target.unlink(missing_ok=True)
+    try:
+        with (
+            closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as old,
+            closing(sqlite3.connect(target)) as new,
+        ):
+            old.backup(new, pages=-1)
+            new.execute("PRAGMA journal_mode=DELETE")
+    except sqlite3.Error as error:
+        raise OSError(f"cannot copy the database ({error})") from error
+
+
+@contextmanager
+def read_only(path: Path) -> Iterator[Connection]:
+    """A connection to an SQLite file that changes nothing, also while a service uses it.
+
+    Raises:
+        InputMissingError: There is no such file.
+    """
+    if not path.is_file():
+        raise InputMissingError(f"{path}: not found, expected a database of fxpipe serve")
+    address = f"{path.resolve().as_uri()}?mode=ro"
+    engine = create_engine(
+        "sqlite://", creator=lambda: sqlite3.connect(address, uri=True, timeout=_BUSY_S),
+        poolclass=NullPool,
+    )  # fmt: skip
+    with engine.connect() as connection:
+        yield connection
+
+
+_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "glusterfs", "fuse.sshfs"}
+
+
+def network_file_system(path: Path) -> str | None:
+    """Type of the network file system that contains a path, on Linux; None for local disks.
+
+    SQLite's write-ahead log needs memory that all processes share, and its locks are not reliable
+    there.
+    """
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    real, best, kind = path.resolve(), -1, ""
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        mount = Path(fields.split()[4].replace("\\040", " "))
+        if real.is_relative_to(mount) and len(mount.parts) >= best:
+            best, kind = len(mount.parts), rest.split()[0]
+    return kind if kind in _NETWORK else None
+
+
 def sqlite_url(folder: Path) -> str:
     """URL of the SQLite database in a data folder."""
-    return URL.create("sqlite", database=str(folder / "fxpipe.sqlite")).render_as_string(False)
+    return URL.create("sqlite", database=str(folder / DATABASE)).render_as_string(False)

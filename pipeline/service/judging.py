@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ _PAUSE_S = 5.0
 class _Judged:
     claim: Claim
     future: Future[list[Outcome]]
+    started: float
 
 
 class Judging:
@@ -51,6 +53,7 @@ class Judging:
         number: Of the engine in the database.
         owner: Name of this process, unique among all that use the database.
         level: Share of a heatmap's maximum at which its contour is drawn.
+        count: Gets the seconds from the claim of each file to its stored result.
 
     Attributes:
         fault: Message of the last error of device or disk; None while all is well.
@@ -58,11 +61,12 @@ class Judging:
 
     def __init__(
         self, database: Database, blobs: Blobs, views: ViewCache, engine: Engine, number: int,
-        owner: str, level: float,
+        owner: str, level: float, count: Callable[[float], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self.fault: str | None = None
         self._database, self._blobs, self._views = database, blobs, views
         self._engine, self._number, self._owner, self._level = engine, number, owner, level
+        self._count = count
         self._limit = max(2, engine.limits.files)
         self._wake = threading.Condition()
         self._woken = self._stopping = False
@@ -128,19 +132,19 @@ class Judging:
         if claim.blame >= store.MOST_BLAME:
             self._give_up(claim)
             return
-        alone = claim.blame > 0
+        alone, started = claim.blame > 0, time.monotonic()
         if alone:
             with self._wake:
                 self._wake.wait_for(lambda: self._in_flight == 0)
+        with self._wake:
+            self._in_flight += 1
         try:
             content = self._blobs.read(claim.sha256)
-            with self._wake:
-                self._in_flight += 1
             future = self._engine.submit(NamedBytes(claim.name or "picture", content))
         except Exception as error:  # noqa: BLE001  (stored as the result)
             future = Future()
             future.set_exception(error)
-        future.add_done_callback(lambda f: self._done.put(_Judged(claim, f)))
+        future.add_done_callback(lambda f: self._done.put(_Judged(claim, f, started)))
         if alone:
             with self._wake:
                 self._wake.wait_for(lambda: self._in_flight == 0)
@@ -151,13 +155,11 @@ class Judging:
             f"{name}: the service ended several times while it read this file, expected a file "
             "that can be read"
         )
-        source = NamedBytes(name, b"")
-        image = ImageRef.of(source, None, claim.sha256)
         with self._wake:
             self._in_flight += 1
         future: Future[list[Outcome]] = Future()
-        future.set_result([Outcome(image=image, status=Status.FAILED, error=error)])
-        self._done.put(_Judged(claim, future))
+        future.set_result([_failed(claim, error)])
+        self._done.put(_Judged(claim, future, time.monotonic()))
 
     def _store_all(self) -> None:
         while (judged := self._done.get()) is not None:
@@ -173,8 +175,14 @@ class Judging:
         try:
             outcomes = judged.future.result()
         except OSError as error:
-            self._return(claim, "cannot read the content", error)
-            return
+            is_last = claim.attempt >= store.MOST_ATTEMPTS
+            if not (is_last and self._blobs.is_available()):
+                blame = store.CRASHED if self._blobs.is_available() else 0
+                self._return(claim, "cannot read the content", error, blame)
+                return
+            reason = error.strerror or type(error).__name__
+            text = f"{claim.name or 'picture'}: cannot read the stored content ({reason})"
+            outcomes = [_failed(claim, text)]
         except BaseException as error:  # noqa: BLE001  (of the device, or the engine is closed)
             self._return(claim, "cannot judge", error)
             return
@@ -190,6 +198,7 @@ class Judging:
             return
         self.fault = None
         self._rate.count(len(results))
+        self._count(time.monotonic() - judged.started)
 
     def _result(self, outcome: Outcome) -> NewResult:
         row = to_row(outcome, Path(), self._level)
@@ -202,12 +211,12 @@ class Judging:
             outcome=to_json(outcome), row=row,
         )  # fmt: skip
 
-    def _return(self, claim: Claim, what: str, error: BaseException) -> None:
-        """Return a job that failed for a reason other than its content."""
+    def _return(self, claim: Claim, what: str, error: BaseException, blame: int = 0) -> None:
+        """Return a job; blame is for one whose own file is the cause."""
         self._pause(what, error)
         try:
             self._database.write(
-                lambda c: store.give_back(c, claim, f"{what} ({type(error).__name__})")
+                lambda c: store.give_back(c, claim, f"{what} ({type(error).__name__})", blame)
             )
         except Exception:  # noqa: BLE001  (the next start frees the job)
             log.warning("job %d: cannot return it", claim.job)
@@ -229,6 +238,11 @@ class Judging:
                 self._database.write(lambda c: store.renew(c, self._owner))
             except Exception as error:  # noqa: BLE001  (tried again)
                 log.warning("cannot renew leases (%s)", type(error).__name__)
+
+
+def _failed(claim: Claim, error: str) -> Outcome:
+    image = ImageRef.of(NamedBytes(claim.name or "picture", b""), None, claim.sha256)
+    return Outcome(image=image, status=Status.FAILED, error=error)
 
 
 class _Rate:

@@ -1,9 +1,10 @@
-"""The process of a service: opens it, listens, and ends when told to, or with its supervisor."""
+"""The process of a service: opens it, listens, and ends on a signal, or with its supervisor."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -20,10 +21,14 @@ from .. import lock
 from ..errors import StartError, UsageError
 from .api.app import LOOPBACK, create_app
 from .application import Service, opened
+from .retention import Retention
 from .settings import ServiceConfig
+from .watch import Watcher
 
 log = logging.getLogger(__name__)
 
+ROLES = ("web", "dicom", "send", "work")
+"""Parts of a service: page and REST API, DICOM node, sender of results, judging."""
 _LOCK_S = 5.0
 """Seconds to wait for a killed predecessor to release the data folder."""
 
@@ -38,7 +43,8 @@ class Options:
         host: Address to listen on.
         port: TCP port; 0 for a free one.
         database: URL; None for SQLite in the data folder.
-        judge: Whether to judge pictures.
+        roles: Parts that this process runs, see :data:`ROLES`.
+        watch: Folders whose pictures are received.
         certificate: PEM file of the TLS certificate; None for plain HTTP.
         key: PEM file of its private key.
     """
@@ -48,7 +54,8 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 8080
     database: str | None = None
-    judge: bool = True
+    roles: frozenset[str] = frozenset(ROLES)
+    watch: tuple[Path, ...] = ()
     certificate: Path | None = None
     key: Path | None = None
 
@@ -61,20 +68,32 @@ class Options:
 def serve(options: Options, config: ServiceConfig) -> None:
     """Run until SIGTERM or SIGINT; prints the address when it accepts connections.
 
+    Without the role ``web``, it listens on no port for HTTP.
+
     Raises:
         UsageError: Another process uses the data folder.
         StartError: The address is in use, or database or weights cannot be opened.
     """
     with ExitStack() as stack:
-        listener = stack.enter_context(_listening(options))
-        port = listener.getsockname()[1]
+        is_web = "web" in options.roles
+        listener = stack.enter_context(_listening(options)) if is_web else None
         _wait_for_lock(options)
         service = stack.enter_context(
             opened(
                 options.data, options.weights, config, database=options.database,
-                judge=options.judge,
+                judge="work" in options.roles,
             )
         )  # fmt: skip
+        if is_web:
+            stack.callback(Retention(service).stop)
+        for folder in options.watch:
+            watcher = Watcher(service, folder)
+            stack.callback(watcher.stop)
+            service.watchers.append(watcher)
+        if listener is None:
+            _work(options)
+            return
+        port = listener.getsockname()[1]
         app = create_app(service, LOOPBACK if options.is_loopback else ("*",))
         settings = uvicorn.Config(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=5,
@@ -82,8 +101,23 @@ def serve(options: Options, config: ServiceConfig) -> None:
             lifespan="on", timeout_keep_alive=30,
         )  # fmt: skip
         server = _Server(settings, app, lambda: _announce(options, port, service))
-        _end_with_supervisor(server)
+
+        def stop() -> None:
+            server.should_exit = True
+
+        _end_with_supervisor(stop)
         server.run(sockets=[listener])
+
+
+def _work(options: Options) -> None:
+    """Wait for a signal while the other parts work."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    _end_with_supervisor(stopping.set)
+    sys.stdout.write(f"fxpipe runs {', '.join(sorted(options.roles))}\n")
+    sys.stdout.flush()
+    stopping.wait()
 
 
 class _Server(uvicorn.Server):
@@ -145,15 +179,16 @@ def _announce(options: Options, port: int, service: Service) -> None:
     sys.stdout.flush()
 
 
-def _end_with_supervisor(server: uvicorn.Server) -> None:
+def _end_with_supervisor(stop: Callable[[], None]) -> None:
     """End this process when its supervisor does: its standard input is a pipe from there."""
     if os.environ.get("FXPIPE_SUPERVISED") != "1":
         return
 
     def watch() -> None:
-        while sys.stdin.buffer.read(4096):
+        handle = sys.stdin.fileno()
+        while os.read(handle, 4096):  # a buffered reader would abort the end of the interpreter
             pass
-        server.should_exit = True
+        stop()
         time.sleep(10.0)
         os._exit(1)
 

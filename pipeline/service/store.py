@@ -11,7 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Table,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 
 from ..errors import FxpipeError
 from ..outcome import Status
@@ -20,7 +33,7 @@ from ..studies import pseudonym
 from . import audit_log
 from . import tables as t
 from .blobs import Content
-from .database import now_ms
+from .database import now_ms, serialise
 
 KILLED, CRASHED = 1, 4
 """Blame of the jobs of a process that was killed from outside, and of one that crashed."""
@@ -136,6 +149,8 @@ def receive(
     row = connection.execute(
         select(t.blob.c.deleted_ms).where(t.blob.c.sha256 == sha256).with_for_update()
     ).first()
+    if row is None:
+        serialise(connection)
     if not is_stored(sha256):
         raise ContentGoneError("the file was deleted while it was received", "send it again")
     if row is None:
@@ -200,6 +215,22 @@ def _queue(connection: Connection, arrival: Arrival, engine: int) -> bool:
     return row is not None and row.state == "done"
 
 
+def queue_all(connection: Connection, engine: int) -> None:
+    """Queue all pictures for the first engine: those that were received before any was opened."""
+    arrival, source = t.arrival.c, t.arrival.c.source
+    priority = case(*((source == name, value) for name, value in PRIORITY.items()), else_=0)
+    pictures = (
+        select(
+            arrival.sha256, literal(engine), func.min(arrival.name), literal("waiting"),
+            func.max(priority), literal(0), literal(now_ms()),
+        )
+        .where(arrival.deleted_ms.is_(None))
+        .group_by(arrival.sha256)
+    )  # fmt: skip
+    columns = ["sha256", "engine_id", "name", "state", "priority", "attempt", "created_ms"]
+    connection.execute(insert(t.job).from_select(columns, pictures))
+
+
 def claim(connection: Connection, engine: int, owner: str, count: int) -> list[Claim]:
     """Take up to ``count`` jobs of an engine: the most urgent ones, and always the oldest.
 
@@ -252,15 +283,17 @@ def renew(connection: Connection, owner: str) -> None:
     )
 
 
-def give_back(connection: Connection, claimed: Claim, error: str) -> None:
-    """Return a job that could not be judged for a reason other than its content.
+def give_back(connection: Connection, claimed: Claim, error: str, blame: int = 0) -> None:
+    """Return a job that could not be judged.
 
     Args:
         connection: Inside a write operation.
         claimed: The job.
         error: Why.
+        blame: Of its own content; 0 for a fault of disk, database or device.
     """
     values: Json = {"state": "waiting", "owner": None, "lease_ms": None, "error": error}
+    values["blame"] = t.job.c.blame + blame
     if connection.execute(update(t.job).where(_is(claimed)).values(**values)).rowcount:
         _set_state(connection, [claimed.sha256], "reading", "waiting")
 
@@ -400,14 +433,18 @@ def _set_state(connection: Connection, hashes: Sequence[str], before: str, after
         )
 
 
-def remove(connection: Connection, number: int, actor: str, unlink: Callable[[str], None]) -> None:
-    """Delete an arrival and, unless another one has it, its content and results.
+def remove(connection: Connection, number: int, actor: str) -> list[str]:
+    """Delete an arrival and, unless another one has it, the results of its content.
+
+    The content itself is deleted afterwards by :func:`unlink`, when this is durable.
 
     Args:
         connection: Inside a write operation.
         number: The arrival.
         actor: Who deletes it.
-        unlink: Deletes the file of a digest.
+
+    Returns:
+        SHA-256 of the content that is not needed any more.
 
     Raises:
         HeldError: The content is under a legal hold.
@@ -417,11 +454,10 @@ def remove(connection: Connection, number: int, actor: str, unlink: Callable[[st
         select(arrival.sha256).where(arrival.id == number, arrival.deleted_ms.is_(None))
     ).first()
     if row is None:
-        return
-    held = connection.scalar(
-        select(t.blob.c.held).where(t.blob.c.sha256 == row.sha256).with_for_update()
-    )
-    if held:
+        return []
+    sha256 = str(row.sha256)
+    blob = t.blob.c.sha256 == sha256
+    if connection.scalar(select(t.blob.c.held).where(blob).with_for_update()):
         raise HeldError("the picture is under a legal hold")
     now = now_ms()
     connection.execute(
@@ -429,22 +465,38 @@ def remove(connection: Connection, number: int, actor: str, unlink: Callable[[st
         .where(arrival.id == number)
         .values(deleted_ms=now, state="deleted", name="", key=None, study_id=None)
     )
-    add_event(connection, "deleted", number, {})
-    audit_log.append(connection, actor, "delete", f"picture/{number}", {"sha256": row.sha256})
     others = connection.scalar(
-        select(func.count()).where(arrival.sha256 == row.sha256, arrival.deleted_ms.is_(None))
+        select(func.count()).where(arrival.sha256 == sha256, arrival.deleted_ms.is_(None))
     )
-    if others:
-        return
-    results = select(t.result.c.id).where(t.result.c.sha256 == row.sha256)
-    connection.execute(delete(t.detail).where(t.detail.c.result_id.in_(results)))
-    connection.execute(
-        update(t.job)
-        .where(t.job.c.sha256 == row.sha256)
-        .values(state="cancelled", owner=None, name="")
-    )
-    connection.execute(update(t.blob).where(t.blob.c.sha256 == row.sha256).values(deleted_ms=now))
-    unlink(row.sha256)
+    if not others:
+        results = select(t.result.c.id).where(t.result.c.sha256 == sha256)
+        connection.execute(delete(t.detail).where(t.detail.c.result_id.in_(results)))
+        connection.execute(
+            update(t.job)
+            .where(t.job.c.sha256 == sha256)
+            .values(state="cancelled", owner=None, name="")
+        )
+        connection.execute(update(t.blob).where(blob).values(deleted_ms=now))
+    add_event(connection, "deleted", number, {})
+    audit_log.append(connection, actor, "delete", f"picture/{number}", {"sha256": sha256})
+    return [] if others else [sha256]
+
+
+def unlink(connection: Connection, sha256: str, remove_file: Callable[[str], None]) -> None:
+    """Delete the file of deleted or unknown content, unless it was received in the meantime.
+
+    Args:
+        connection: Inside a write operation.
+        sha256: The content.
+        remove_file: Deletes the file of a digest.
+    """
+    query = select(t.blob.c.deleted_ms).where(t.blob.c.sha256 == sha256).with_for_update()
+    row = connection.execute(query).first()
+    if row is None:
+        serialise(connection)  # there is no row to lock: see `receive`
+        row = connection.execute(query).first()
+    if row is None or row.deleted_ms is not None:
+        remove_file(sha256)
 
 
 class HeldError(FxpipeError):
@@ -464,7 +516,8 @@ def active_engine(connection: Connection) -> Row[Any] | None:
 
 
 def add_event(connection: Connection, kind: str, subject: int | None, data: Json) -> None:
-    """Add a change that open pages should learn of."""
+    """Add a change that open pages should learn of; numbers become visible in their order."""
+    serialise(connection)
     connection.execute(
         insert(t.event).values(kind=kind, subject=subject, data=data, at_ms=now_ms())
     )

@@ -289,6 +289,21 @@ rule = Table(
 )
 """Retention: pictures older than ``days`` are deleted, of one state or of all."""
 
+watched = Table(
+    "watched",
+    metadata,
+    Column("path", String(64), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("changed_ns", BigInteger, nullable=False),
+    Column("sha256", String(64)),
+    Index(None, "sha256"),
+)
+"""Files that were taken from watched folders, by the SHA-256 of their path.
+
+``changed_ns`` is their time of modification. ``sha256`` is that of the content; null for a file
+that is too large.
+"""
+
 setting = Table(
     "setting",
     metadata,

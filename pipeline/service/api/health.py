@@ -50,5 +50,6 @@ def ready(request: Request) -> JSONResponse:
         faults.append("the disk is full")
     if service.judging is not None and service.judging.fault:
         faults.append(service.judging.fault)
+    faults += [watcher.fault for watcher in service.watchers if watcher.fault]
     status = HTTPStatus.SERVICE_UNAVAILABLE if faults else HTTPStatus.OK
     return JSONResponse(Health(ok=not faults, faults=faults).model_dump(), status)

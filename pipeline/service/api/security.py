@@ -6,7 +6,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from fastapi import Request
@@ -18,6 +18,8 @@ from ..accounts import Principal
 from ..application import Service
 from ..database import now_ms
 from .problems import ProblemError
+
+T = TypeVar("T")
 
 COOKIE = "fxpipe_session"
 _SAFE = {"GET", "HEAD", "OPTIONS"}
@@ -88,6 +90,16 @@ def allow(*roles: str) -> Callable[[Request], Awaitable[Principal]]:
 
     _ROLES[check] = (*roles, "admin")
     return check
+
+
+def with_roles(*roles: str) -> Callable[[T], T]:
+    """Note the roles of another dependency, which checks them itself."""
+
+    def note(dependency: T) -> T:
+        _ROLES[dependency] = (*roles, "admin")
+        return dependency
+
+    return note
 
 
 def refuse_other_sites(request: Request) -> None:

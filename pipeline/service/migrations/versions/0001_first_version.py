@@ -162,6 +162,17 @@ def upgrade() -> None:
         sa.UniqueConstraint("name", name=op.f("uq_user_name")),
     )
     op.create_table(
+        "watched",
+        sa.Column("path", sa.String(length=64), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("changed_ns", sa.BigInteger(), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=True),
+        sa.PrimaryKeyConstraint("path", name=op.f("pk_watched")),
+    )
+    with op.batch_alter_table("watched", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_watched_sha256"), ["sha256"], unique=False)
+
+    op.create_table(
         "arrival",
         sa.Column(
             "id",
