@@ -28,7 +28,8 @@ def card_of(weights: Weights, folder: Path, digests: Mapping[str, str], point: s
         point: Name of the operating point; None for the default of each bundle.
 
     Returns:
-        ``points`` with sensitivity and specificity by region, from the contracts; ``positive`` and
+        ``types``: whether they tell types of fracture. ``points`` with sensitivity and
+        specificity by region, from the contracts; ``positive`` and
         ``unsupported`` with the shares of positive findings and of refused pictures of a supported
         region in the test split, from the ``evaluation.json`` of the folder; None without one of
         these very files. Rates have ``value``, ``low`` and ``high``.
@@ -40,7 +41,7 @@ def card_of(weights: Weights, folder: Path, digests: Mapping[str, str], point: s
             points[region] = {
                 "sensitivity": _rate(stored.sensitivity), "specificity": _rate(stored.specificity),
             }  # fmt: skip
-    return {"points": points, **_shares(folder / EVALUATION, digests)}
+    return {"types": weights.tell_types, "points": points, **_shares(folder / EVALUATION, digests)}
 
 
 def _rate(estimate: Estimate) -> Json:

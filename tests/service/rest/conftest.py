@@ -6,17 +6,22 @@ import pytest
 from tiny_service import Client, tiny_service
 
 
-@pytest.fixture
-def service(tmp_path):
-    """A fresh service."""
-    with tiny_service(tmp_path) as opened:
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    """The application of a service for all tests of a module."""
+    with tiny_service(tmp_path_factory.mktemp("service")) as opened:
         yield opened
 
 
 @pytest.fixture
-def client(service):
-    """Makes logged-in clients by role."""
-    return lambda role="": Client(service, role)
+def service(app):
+    return app.state.service
+
+
+@pytest.fixture
+def client(app):
+    """Makes clients by the role of their user."""
+    return lambda role="": Client(app, role)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import update
-from tiny_service import NEGATIVE, POSITIVE, UNCERTAIN
+from tiny_service import negative, positive, uncertain
 
 from pipeline.service import tables as t
 
@@ -13,15 +13,21 @@ def review(client, result, verdict="fracture", **more):
     return client.post(f"/results/{result}/reviews", json={"verdict": verdict, **more})
 
 
-def result_of(client, content=POSITIVE):
-    picture = client.judged(client.send_file(content))
+def result_of(client, make=positive):
+    picture = client.judged(make())
     return picture["id"], picture["results"][0]["id"]
 
 
-def make_blind(service, name="reader"):
-    service.database.write(
-        lambda c: c.execute(update(t.user).where(t.user.c.name == name).values(blind=True))
-    )
+@pytest.fixture
+def blind(service):
+    """Makes the reader blind, until the end of the test."""
+
+    def set_to(value):
+        own = update(t.user).where(t.user.c.name == "reader")
+        service.database.write(lambda c: c.execute(own.values(blind=value)))
+
+    yield lambda: set_to(True)
+    set_to(False)
 
 
 def test_review_is_stored_and_shown_in_the_worklist(reader):
@@ -40,11 +46,11 @@ def test_review_is_stored_and_shown_in_the_worklist(reader):
 
 
 @pytest.mark.parametrize(
-    ("content", "verdict"),
-    [(POSITIVE, "fracture"), (NEGATIVE, "none"), (UNCERTAIN, "unsure")],
+    ("make", "verdict"),
+    [(positive, "fracture"), (negative, "none"), (uncertain, "unsure")],
 )
-def test_agreement_is_stored_as_the_answer(reader, content, verdict):
-    _, result = result_of(reader, content)
+def test_agreement_is_stored_as_the_answer(reader, make, verdict):
+    _, result = result_of(reader, make)
     assert review(reader, result, "agree").json()["verdict"] == verdict
 
 
@@ -79,11 +85,11 @@ def test_old_review_cannot_be_withdrawn(service, reader):
     assert reader.delete(f"/reviews/{number}").status_code == 409
 
 
-def test_blind_reader_learns_nothing_before_his_review(service, reader, admin):
+def test_blind_reader_learns_nothing_before_his_review(blind, reader, admin):
     picture, result = result_of(reader)
-    other, _ = result_of(reader, NEGATIVE)
+    other, _ = result_of(reader, negative)
     review(admin, result, "none")
-    make_blind(service)
+    blind()
     body = reader.get(f"/pictures/{picture}").json()
     assert body["hidden"]
     assert {body[name] for name in ("answer", "region", "probability", "review")} == {None}
@@ -91,10 +97,12 @@ def test_blind_reader_learns_nothing_before_his_review(service, reader, admin):
     assert {v for k, v in hidden.items() if k not in ("id", "engine", "frame", "hidden")} == {None}
     assert reader.get(f"/pictures/{picture}/frames/0/heatmap").status_code == 404
     assert reader.get(f"/results/{result}/reviews").json() == []
-    assert reader.get("/reviews").json()["reviews"] == []
+    listed = reader.get("/reviews").json()["reviews"]
+    assert result not in [one["result"] for one in listed]
     for query in ("answer=positive", "region=hand"):
-        assert reader.get(f"/pictures?{query}").json()["pictures"] == []
-    listed = reader.get("/pictures?order=urgency").json()["pictures"]
+        listed = reader.get(f"/pictures?{query}").json()["pictures"]
+        assert picture not in [one["id"] for one in listed]
+    listed = reader.get("/pictures?order=urgency&limit=2").json()["pictures"]
     assert [one["id"] for one in listed] == [other, picture]  # newest first
     assert reader.get("/pictures?limit=1").json()["next"] == f"0-{other}"
     assert review(reader, result, "agree").status_code == 409
@@ -102,9 +110,8 @@ def test_blind_reader_learns_nothing_before_his_review(service, reader, admin):
     assert not review(reader, result, "agree").json()["blind"]
     assert reader.get(f"/pictures/{picture}").json()["answer"] == "positive"
     assert reader.get(f"/pictures/{picture}/frames/0/heatmap").status_code == 200
-    assert [p["id"] for p in reader.get("/pictures?answer=positive").json()["pictures"]] == [
-        picture
-    ]
+    listed = reader.get("/pictures?answer=positive").json()["pictures"]
+    assert picture in [one["id"] for one in listed]
 
 
 def test_review_of_a_missing_or_deleted_result_is_refused(reader, admin):
@@ -144,12 +151,12 @@ def test_reviews_are_paged_newest_first(reader):
     page = reader.get("/reviews?mine=true&limit=2").json()
     assert [one["id"] for one in page["reviews"]] == numbers[:0:-1]
     rest = reader.get(f"/reviews?mine=true&limit=2&after={page['next']}").json()
-    assert [one["id"] for one in rest["reviews"]] == numbers[:1]
-    assert rest["next"] is None
+    assert rest["reviews"][0]["id"] == numbers[0]
 
 
 def test_same_file_received_again_has_the_review(reader):
-    _, result = result_of(reader)
+    content = positive()
+    result = reader.judged(content)["results"][0]["id"]
     review(reader, result, "none")
-    again = reader.judged(reader.send_file(POSITIVE, "copy.png"))
+    again = reader.judged(content, "copy.png")
     assert again["review"] == "none"
