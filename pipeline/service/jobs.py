@@ -83,7 +83,8 @@ def _arrivals(connection: Connection, sha256: str) -> list[Row[Any]]:
     query = select(arrival.id, arrival.study_id).where(
         arrival.sha256 == sha256, arrival.deleted_ms.is_(None)
     )
-    return list(connection.execute(query).all())
+    rows: list[Any] = list(connection.execute(query).all())
+    return rows
 
 
 def _show(connection: Connection, job: Row[Any], state: str, rank: int, answer: str | None) -> None:

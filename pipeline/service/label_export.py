@@ -1,7 +1,8 @@
 """Reviews as labels: a ZIP archive with a table for ``fxpipe index --layout table``.
 
 A picture has a label if all its readers agree that there is a fracture or none. Files with several
-pictures, and verdicts without a label, are listed in ``left-out.csv``.
+pictures, and verdicts without a label, are listed in ``left-out.csv``. No network was trained on
+these pictures, so that ``fxpipe calibrate --split train`` may use the largest part of them.
 """
 
 from __future__ import annotations
@@ -31,10 +32,8 @@ from .exports import Selection, arrivals
 from .zip_stream import ZipStream
 
 TABLE, LEFT_OUT = "labels.csv", "left-out.csv"
-COLUMNS = ("path", "label", "label_kind", "group", "study", "regions", "split")
+COLUMNS = ("path", "label", "label_kind", "group", "study", "regions")
 _LABELS = {verdicts.FRACTURE: 1, verdicts.NONE: 0}
-_SPLIT = "val"
-"""Split that ``fxpipe calibrate`` uses by default."""
 
 
 def as_labels(database: Database, selection: Selection, blobs: Blobs) -> Iterator[bytes]:
@@ -50,7 +49,7 @@ def as_labels(database: Database, selection: Selection, blobs: Blobs) -> Iterato
         chunk = [row for row in chunk if row.review is not None and row.sha256 not in done]
         done.update(row.sha256 for row in chunk)
         with database.read() as connection:
-            labelled = _labelled(connection, chunk)
+            labelled = list(_labelled(connection, chunk))
         for arrival, content in labelled:
             reason = content if isinstance(content, str) else ""
             if not reason and isinstance(content, dict):
@@ -98,7 +97,7 @@ def _labelled(
             yield row, {
                 "label": _LABELS[verdict], "label_kind": "fracture",
                 "group": pseudonym(patient) if patient else study or row.sha256[:16],
-                "study": study, "regions": _regions(row, own), "split": _SPLIT,
+                "study": study, "regions": _regions(row, own),
             }  # fmt: skip
 
 

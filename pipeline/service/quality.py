@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Row, case, func, select
+from sqlalchemy import Connection, case, func, select
 
 from ..domain import Status, Verdict
 from . import store, verdicts
@@ -140,7 +140,7 @@ def cases(connection: Connection, principal: Principal) -> list[Case]:
     return found
 
 
-def _case(row: Row[Any], own: Sequence[str]) -> Case:
+def _case(row: Any, own: Sequence[str]) -> Case:
     positive = row.answer == Verdict.POSITIVE
     agreed = verdicts.FRACTURE if positive else verdicts.NONE
     accepted = {agreed} | ({verdicts.UNSURE} if row.answer != Verdict.NEGATIVE else set())

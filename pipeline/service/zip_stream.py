@@ -7,25 +7,24 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import IO, cast
 
 _PART_BYTES = 2**20
 
 
-class _Sink(io.RawIOBase):
+class _Sink:
     """Collects what is written until it is taken; cannot be positioned, as a socket."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._parts: list[bytes] = []
 
-    def writable(self) -> bool:
-        """True."""
-        return True
-
-    def write(self, part: bytes) -> int:  # type: ignore[override]
+    def write(self, part: bytes) -> int:
         """Append."""
         self._parts.append(bytes(part))
         return len(part)
+
+    def flush(self) -> None:
+        """Nothing: all parts are in memory."""
 
     def take(self) -> bytes:
         """Everything since the last call."""
@@ -39,7 +38,7 @@ class ZipStream:
 
     def __init__(self) -> None:
         self._sink = _Sink()
-        self._archive = zipfile.ZipFile(self._sink, "w", zipfile.ZIP_STORED)
+        self._archive = zipfile.ZipFile(cast(IO[bytes], self._sink), "w", zipfile.ZIP_STORED)
 
     def add(self, name: str, content: Path | bytes) -> Iterator[bytes]:
         """Add a file.
