@@ -189,6 +189,8 @@ def test_the_loop_closes(admin, reader, tmp_path):
         "calibrate",
         "--input",
         index,
+        "--split",
+        "train",
         "--points-only",
         "--weights",
         tmp_path / "weights",
