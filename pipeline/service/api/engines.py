@@ -18,6 +18,7 @@ from ..application import Service
 from ..engine_table import EngineStateError
 from ..engines import Engines
 from ..visibility import visible
+from .links import links
 from .models import Body
 from .problems import ProblemError, responses
 from .security import allow, service_of
@@ -99,7 +100,10 @@ class Comparison(BaseModel):
     changed: list[Change]
 
 
-@router.get("", response_model=list[EngineInfo], responses=responses(401, 403))
+@router.get(
+    "", response_model=list[EngineInfo],
+    responses=links(200, "/0/id", "GET /engines/{number}/comparison") | responses(401, 403),
+)  # fmt: skip
 def list_engines(
     request: Request, _: Annotated[Principal, Depends(allow("reader", "auditor"))]
 ) -> list[EngineInfo]:

@@ -14,6 +14,7 @@ from .. import jobs
 from .. import tables as t
 from ..accounts import Principal
 from ..jobs import JobStateError
+from .links import links
 from .problems import ProblemError, responses
 from .security import allow, service_of
 
@@ -61,7 +62,14 @@ class JobPage(BaseModel):
     next: int | None
 
 
-@router.get("", response_model=JobPage, responses=responses(401, 403, 422))
+@router.get(
+    "", response_model=JobPage,
+    responses=links(
+        200, "/jobs/0/id", "GET /jobs/{number}", "POST /jobs/{number}/retry",
+        "POST /jobs/{number}/cancel",
+    )
+    | responses(401, 403, 422),
+)  # fmt: skip
 def list_jobs(
     request: Request, _: Admin, state: JobState | None = None,
     after: Annotated[int | None, Query(ge=1, le=2**53)] = None,

@@ -26,6 +26,7 @@ from ..application import Service
 from ..store import Arrival
 from ..stored_outcome import renamed
 from ..visibility import visible, visible_among
+from .links import links
 from .models import Picture, PicturePage, PictureWithResults, Result
 from .problems import ProblemError, Responses, responses
 from .security import allow, service_of
@@ -35,6 +36,7 @@ router = APIRouter(prefix="/pictures", tags=["pictures"])
 _REPEATED: Responses = {
     200: {"model": PictureWithResults, "description": "Repeated Idempotency-Key"}
 }
+FRAME_PARTS = ("view", "thumb", "heatmap", "pixels")
 _WAIT_S = 10.0
 """Seconds that an upload waits for its turn before it is refused."""
 Number = Annotated[int, Path(ge=1, le=2**53)]
@@ -45,7 +47,9 @@ Answer = Literal["positive", "uncertain", "negative", "unsupported", "failed"]
     "",
     status_code=201,
     response_model=PictureWithResults,
-    responses=_REPEATED | responses(400, 401, 403, 409, 411, 413, 415, 429, 507),
+    responses=_REPEATED
+    | links(201, "/id", "GET /pictures/{number}", "DELETE /pictures/{number}")
+    | responses(400, 401, 403, 409, 411, 413, 415, 422, 429, 507),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -168,7 +172,14 @@ def file_name(disposition: str | None) -> str:
     return name[:MAX_NAME_CHARS] or "picture"
 
 
-@router.get("", response_model=PicturePage, responses=responses(401, 403, 422))
+_ON_PICTURES = links(
+    200, "/pictures/0/id", "GET /pictures/{number}", "GET /pictures/{number}/content",
+    "PUT /pictures/{number}/hold", "DELETE /pictures/{number}/hold",
+    *(f"GET /pictures/{{number}}/frames/{{frame}}/{name}" for name in FRAME_PARTS),
+)  # fmt: skip
+
+
+@router.get("", response_model=PicturePage, responses=_ON_PICTURES | responses(401, 403, 422))
 def list_pictures(
     request: Request,
     principal: Annotated[Principal, Depends(allow("reader"))],
@@ -227,7 +238,13 @@ def _state_condition(state: str | None, principal: Principal) -> list[Any]:
     return [arrival.state == state]
 
 
-@router.get("/{number}", response_model=PictureWithResults, responses=responses(401, 403, 404, 422))
+@router.get(
+    "/{number}", response_model=PictureWithResults,
+    responses=links(
+        200, "/results/0/id", "GET /results/{number}/reviews", "POST /results/{number}/reviews"
+    )
+    | responses(401, 403, 404, 422),
+)  # fmt: skip
 def read_picture(
     request: Request,
     number: Number,

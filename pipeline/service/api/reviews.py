@@ -15,6 +15,7 @@ from .. import tables as t
 from ..accounts import Principal
 from ..reviews import NewReview, ReviewError
 from ..visibility import visible_among
+from .links import links
 from .models import Body
 from .problems import ProblemError, responses
 from .security import allow, service_of
@@ -122,7 +123,7 @@ def list_of_result(request: Request, number: Number, principal: Reader) -> list[
 
 @router.post(
     "/results/{number}/reviews", status_code=201, response_model=Review,
-    responses=responses(401, 403, 404, 409, 422),
+    responses=links(201, "/id", "DELETE /reviews/{number}") | responses(401, 403, 404, 409, 422),
 )  # fmt: skip
 def add(request: Request, number: Number, body: ReviewRequest, principal: Reader) -> Review:
     """Store a verdict; it supersedes an earlier one of the same reader.

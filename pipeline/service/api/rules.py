@@ -15,6 +15,7 @@ from ..accounts import Principal
 from ..database import now_ms
 from ..rules import expired
 from .etags import IfMatch, check_match, etag
+from .links import links
 from .models import Body
 from .problems import ProblemError, responses
 from .security import allow, service_of
@@ -63,7 +64,13 @@ def list_rules(request: Request, _: Admin) -> list[Rule]:
         return [_rule(row) for row in connection.execute(select(t.rule).order_by(t.rule.c.id))]
 
 
-@router.post("", status_code=201, response_model=Rule, responses=responses(401, 403, 422))
+@router.post(
+    "", status_code=201, response_model=Rule,
+    responses=links(
+        201, "/id", "GET /rules/{number}", "PATCH /rules/{number}", "DELETE /rules/{number}"
+    )
+    | responses(401, 403, 422),
+)  # fmt: skip
 def add_rule(request: Request, response: Response, body: RuleRequest, principal: Admin) -> Rule:
     """Create a rule; pictures under a legal hold are never deleted."""
 

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, and_, or_, select
 from ...report.page_row import URGENCY
 from .. import tables as t
 from ..accounts import Principal
+from .links import links
 from .models import Picture
 from .pictures import to_pictures
 from .problems import ProblemError, responses
@@ -85,7 +86,10 @@ class StudyWithPictures(BaseModel):
     identity: dict[str, str] | None
 
 
-@router.get("", response_model=StudyPage, responses=responses(401, 403, 422))
+@router.get(
+    "", response_model=StudyPage,
+    responses=links(200, "/studies/0/id", "GET /studies/{number}") | responses(401, 403, 422),
+)  # fmt: skip
 def list_studies(
     request: Request, principal: Reader,
     order: Literal["urgency", "newest"] = "urgency",

@@ -13,6 +13,7 @@ from .. import accounts, audit_log
 from .. import tables as t
 from ..accounts import Principal
 from .etags import IfMatch, check_match, etag
+from .links import links
 from .models import Body, Name, Password, Role, Who
 from .problems import ProblemError, responses
 from .security import COOKIE, LoginLimit, allow, service_of
@@ -83,7 +84,11 @@ def list_users(request: Request, _: Admin) -> list[User]:
 
 
 @router.post(
-    "/users", status_code=201, response_model=User, responses=responses(401, 403, 409, 422)
+    "/users",
+    status_code=201,
+    response_model=User,
+    responses=links(201, "/id", "GET /users/{number}", "PATCH /users/{number}")
+    | responses(401, 403, 409, 422),
 )
 def add_user(request: Request, response: Response, body: UserRequest, principal: Admin) -> User:
     """Create a user; 409 if the name exists."""
