@@ -83,8 +83,8 @@ def weeks(connection: Connection, principal: Principal) -> list[Week]:
             arrival.received_ms >= first, arrival.deleted_ms.is_(None),
             arrival.state.in_(("answered", "unsupported")), *visible(principal),
         )
-        .group_by(number)
-        .order_by(number)
+        .group_by("number")
+        .order_by("number")
     )  # fmt: skip
     return [
         Week(int(row.number) * WEEK_MS + _MONDAY_MS, row.pictures, row.positive, row.unsupported)
