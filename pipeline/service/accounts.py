@@ -134,6 +134,12 @@ def log_out(connection: Connection, secret: str) -> None:
     connection.execute(delete(t.session).where(t.session.c.hash == digest(secret)))
 
 
+def log_out_everywhere(connection: Connection, user: int, secret: str = "") -> None:
+    """End all sessions of a user, but for the one with this secret."""
+    others = (t.session.c.user_id == user, t.session.c.hash != digest(secret))
+    connection.execute(delete(t.session).where(*others))
+
+
 def by_session(
     connection: Connection, secret: str, idle_ms: int, total_ms: int
 ) -> tuple[Principal, int] | None:

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 1.0
 _HEARTBEAT_S = 10.0
+_YIELD_S = 0.2
 _PAUSE_S = 5.0
 """Pause after an error of the device or the disk."""
 
@@ -54,6 +55,7 @@ class Judging:
         owner: Name of this process, unique among all that use the database.
         level: Share of a heatmap's maximum at which its contour is drawn.
         count: Gets the seconds from the claim of each file to its stored result.
+        yields: Whether it claims no jobs now, because a more important engine is busy.
 
     Attributes:
         fault: Message of the last error of device or disk; None while all is well.
@@ -62,12 +64,13 @@ class Judging:
     def __init__(
         self, database: Database, blobs: Blobs, views: ViewCache, engine: Engine, number: int,
         owner: str, level: float, count: Callable[[float], None] = lambda _: None,
+        yields: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self.fault: str | None = None
         self._database, self._blobs, self._views = database, blobs, views
         self._engine, self._number, self._owner, self._level = engine, number, owner, level
         self._count = count
-        self._limit = max(2, engine.limits.files)
+        self._limit, self._yields = max(2, engine.limits.files), yields
         self._wake = threading.Condition()
         self._woken = self._stopping = False
         self._in_flight = 0
@@ -87,6 +90,11 @@ class Judging:
     def rate(self) -> float:
         """Pictures per second of late; 0 before the first."""
         return self._rate.value
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether jobs are in flight."""
+        return self._in_flight > 0
 
     def wake(self) -> None:
         """Look for jobs now."""
@@ -112,6 +120,9 @@ class Judging:
                     self._wake.wait_for(lambda: self._in_flight == 0)
                     return
                 self._woken, free = False, self._free()
+                if self._yields():
+                    self._wake.wait_for(lambda: self._stopping, _YIELD_S)
+                    continue
             try:
                 claims = self._database.write(
                     lambda c, n=free: store.claim(c, self._number, self._owner, n)  # type: ignore[misc]
@@ -175,7 +186,7 @@ class Judging:
         try:
             outcomes = judged.future.result()
         except OSError as error:
-            is_last = claim.attempt >= store.MOST_ATTEMPTS
+            is_last = claim.blame + store.CRASHED >= store.MOST_BLAME
             if not (is_last and self._blobs.is_available()):
                 blame = store.CRASHED if self._blobs.is_available() else 0
                 self._return(claim, "cannot read the content", error, blame)

@@ -14,8 +14,9 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import pytest
-from bundles import write_bundles, write_png
+from bundles import write_png
 from click.testing import CliRunner
+from tiny_networks import write_bundles
 
 from pipeline.cli import main
 from pipeline.service.blobs import Blobs

@@ -11,11 +11,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from bundles import paint, write_bundles
+from bundles import paint
 from click.testing import CliRunner
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from sqlalchemy import func, select, update
+from tiny_networks import write_bundles
 
 from pipeline.cli import main
 from pipeline.service import schema, store

@@ -11,7 +11,23 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ... import version
 from ..application import Service
-from . import events, health, metrics, pictures, session
+from . import (
+    audit,
+    engines,
+    events,
+    exports,
+    frames,
+    health,
+    jobs,
+    metrics,
+    pictures,
+    quality,
+    reviews,
+    rules,
+    session,
+    studies,
+    users,
+)  # fmt: skip
 from .problems import add_handlers
 from .security import LoginLimit, SecurityHeaders
 
@@ -41,7 +57,10 @@ def create_app(service: Service, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
     app.state.login_limit = LoginLimit()
     add_handlers(app)
     api = APIRouter(prefix="/api/v1")
-    for module in (pictures, session, events):
+    for module in (
+        pictures, frames, studies, reviews, exports, quality, jobs, engines, rules, users, audit,
+        session, events,
+    ):  # fmt: skip
         api.include_router(module.router)
     app.include_router(api)
     app.include_router(health.router)
