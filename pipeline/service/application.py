@@ -10,7 +10,7 @@ import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from . import accounts, schema, store
 from . import tables as t
 from .blobs import Blobs
 from .database import Database, now_ms, sqlite_url
+from .dicom_options import DicomOptions
 from .judging import Judging
 from .settings import ServiceConfig, engine_config
 from .view_cache import ViewCache
@@ -43,6 +44,7 @@ class Service:
         views: Rendered pictures.
         judging: Judges the waiting pictures; None if this process does not judge.
         engine: Number of the engine of ``judging``; None without one.
+        dicom: Own AE title and certificate.
         setup_code: Creates the first administrator; None if there is a user.
     """
 
@@ -53,6 +55,7 @@ class Service:
     views: ViewCache
     judging: Judging | None = None
     engine: int | None = None
+    dicom: DicomOptions = field(default_factory=DicomOptions)
     setup_code: str | None = None
 
     def receive(self, arrival: store.Arrival) -> tuple[int, bool]:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
@@ -18,8 +18,10 @@ from fastapi import FastAPI
 
 from .. import lock
 from ..errors import StartError, UsageError
+from . import dicom
 from .api.app import LOOPBACK, create_app
 from .application import Service, opened
+from .dicom_options import DicomOptions
 from .settings import ServiceConfig
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class Options:
         judge: Whether to judge pictures.
         certificate: PEM file of the TLS certificate; None for plain HTTP.
         key: PEM file of its private key.
+        dicom: DICOM connections.
     """
 
     data: Path
@@ -51,6 +54,7 @@ class Options:
     judge: bool = True
     certificate: Path | None = None
     key: Path | None = None
+    dicom: DicomOptions = field(default_factory=DicomOptions)
 
     @property
     def is_loopback(self) -> bool:
@@ -75,13 +79,14 @@ def serve(options: Options, config: ServiceConfig) -> None:
                 judge=options.judge,
             )
         )  # fmt: skip
+        dicom_port = stack.enter_context(dicom.running(service, options.dicom))
         app = create_app(service, LOOPBACK if options.is_loopback else ("*",))
         settings = uvicorn.Config(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=5,
             ssl_certfile=options.certificate, ssl_keyfile=options.key, server_header=False,
             lifespan="on", timeout_keep_alive=30,
         )  # fmt: skip
-        server = _Server(settings, app, lambda: _announce(options, port, service))
+        server = _Server(settings, app, lambda: _announce(options, port, dicom_port, service))
         _end_with_supervisor(server)
         server.run(sockets=[listener])
 
@@ -135,11 +140,13 @@ def _wait_for_lock(options: Options) -> None:
             time.sleep(0.1)
 
 
-def _announce(options: Options, port: int, service: Service) -> None:
+def _announce(options: Options, port: int, dicom_port: int | None, service: Service) -> None:
     scheme = "https" if options.certificate else "http"
     host = f"[{options.host}]" if ":" in options.host else options.host
     address = f"{scheme}://{host}:{port}/"
     sys.stdout.write(f"fxpipe listens on {address}\n")
+    if dicom_port is not None:
+        sys.stdout.write(f"DICOM node: {options.dicom.title} port {dicom_port}\n")
     if service.setup_code is not None:
         sys.stdout.write(f"set up: {address}#setup={service.setup_code}\n")
     sys.stdout.flush()

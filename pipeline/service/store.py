@@ -17,7 +17,7 @@ from ..domain import Status
 from ..errors import FxpipeError
 from ..report.page_row import URGENCY
 from ..studies import pseudonym
-from . import audit_log
+from . import audit_log, outbox
 from . import tables as t
 from .blobs import Content
 from .database import now_ms
@@ -291,8 +291,10 @@ def finish(connection: Connection, claimed: Claim, results: Sequence[NewResult],
     active = active_engine(connection)
     if active is not None and active.id == engine:
         uid = (identity or {}).get("StudyInstanceUID")
-        if uid and any(one.status != Status.UNSUPPORTED for one in results):
-            _join_study(connection, claimed.sha256, uid, identity or {})
+        if all(one.status == Status.UNSUPPORTED for one in results):
+            _leave_study(connection, claimed.sha256)
+        elif uid:
+            join_study(connection, claimed.sha256, uid, identity or {})
         for arrived in update_arrivals(connection, claimed.sha256, active.id):
             add_event(connection, "judged", arrived, {})
     return numbers
@@ -324,8 +326,15 @@ def _is(claimed: Claim) -> Any:
     )  # fmt: skip
 
 
-def _join_study(connection: Connection, sha256: str, uid: str, identity: Mapping[str, str]) -> None:
-    """Add the arrivals of a file to its study, which is not stable any more."""
+def join_study(connection: Connection, sha256: str, uid: str, identity: Mapping[str, str]) -> None:
+    """Add the arrivals of a file to its study, which is not stable any more.
+
+    Args:
+        connection: Inside a write operation.
+        sha256: The file.
+        uid: Its StudyInstanceUID.
+        identity: Values by DICOM keyword, for a study that is new.
+    """
     key, now = pseudonym(uid), now_ms()
     number = connection.scalar(select(t.study.c.id).where(t.study.c.key == key))
     if number is None:
@@ -339,6 +348,11 @@ def _join_study(connection: Connection, sha256: str, uid: str, identity: Mapping
     connection.execute(
         update(t.arrival).where(t.arrival.c.sha256 == sha256).values(study_id=number)
     )
+
+
+def _leave_study(connection: Connection, sha256: str) -> None:
+    """A document or a CT slice does not belong to the pictures of its study."""
+    connection.execute(update(t.arrival).where(t.arrival.c.sha256 == sha256).values(study_id=None))
 
 
 def update_arrivals(connection: Connection, sha256: str, engine: int) -> list[int]:
@@ -421,8 +435,10 @@ def remove(connection: Connection, number: int, actor: str, unlink: Callable[[st
         .where(t.job.c.sha256 == row.sha256)
         .values(state="cancelled", owner=None, name="")
     )
-    connection.execute(update(t.blob).where(t.blob.c.sha256 == row.sha256).values(deleted_ms=now))
-    unlink(row.sha256)
+    connection.execute(delete(t.instance).where(t.instance.c.sha256 == row.sha256))
+    for gone in (row.sha256, *outbox.forget(connection, t.outbox.c.source == row.sha256)):
+        connection.execute(update(t.blob).where(t.blob.c.sha256 == gone).values(deleted_ms=now))
+        unlink(gone)
 
 
 class HeldError(FxpipeError):
