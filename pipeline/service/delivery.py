@@ -160,6 +160,14 @@ def hasten(connection: Connection, peer: int) -> None:
     )
 
 
+def announce(connection: Connection, study: int) -> None:
+    """Tell open pages that objects of a study have changed.
+
+    Once for all of them: their number would tell blind readers what fxpipe found.
+    """
+    store.add_event(connection, "outbox", study, {})
+
+
 def ask(connection: Connection, numbers: Sequence[int], transaction_uid: str) -> None:
     """Note the transaction in which a peer is asked to confirm objects."""
     row = t.outbox.c
@@ -198,6 +206,8 @@ def confirm(
             _set(connection, one.id, state="waiting")
             error = f"the receiver has not stored it (0x{lost[one.object_uid]:04X})"
             postpone(connection, [one.id], error, config)
+    for study in {one.study_id for one in rows}:
+        announce(connection, study)
     return len(rows), _release(connection, done)
 
 
@@ -209,4 +219,3 @@ def _release(connection: Connection, numbers: Sequence[int]) -> list[str]:
 
 def _set(connection: Connection, number: int, **values: Any) -> None:
     connection.execute(update(t.outbox).where(t.outbox.c.id == number).values(**values))
-    store.add_event(connection, "outbox", number, {})

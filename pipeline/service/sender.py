@@ -109,6 +109,8 @@ class Sender:
             log.error("cannot send to peer %d: %s", batch.peer.id, type(error).__name__)
             self._postpone(_numbers(batch.unsent, batch.unconfirmed), "an internal error")
         finally:
+            study = (*batch.unsent, *batch.unconfirmed)[0].study_id
+            self._service.database.submit(lambda c: delivery.announce(c, study))
             with self._lock:
                 self._busy.discard(batch.peer.id)
             self.wake()

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, exists, select, update
 
 from ..errors import ImageError
 from ..report.dicom.objects import Maker
-from . import outbox, store, study_objects
+from . import delivery, outbox, store, study_objects
 from . import tables as t
 from .application import Service
 from .database import now_ms
@@ -113,8 +113,8 @@ def settle(service: Service, study: int) -> int:
         if current is None or current.last_seen_ms != seen or current.stable_ms is not None:
             return []  # a picture has arrived in the meantime, or another process was faster
         added = outbox.add(connection, study, made, peers)
-        for number in added:
-            store.add_event(connection, "outbox", number, {})
+        if added:
+            delivery.announce(connection, study)
         connection.execute(update(t.study).where(t.study.c.id == study).values(stable_ms=now_ms()))
         store.add_event(connection, "study", study, {})
         return added

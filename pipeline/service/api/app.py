@@ -11,7 +11,17 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ... import version
 from ..application import Service
-from . import events, health, pictures, session
+from . import (
+    dicomweb_query,
+    dicomweb_retrieve,
+    dicomweb_store,
+    events,
+    health,
+    outbox,
+    peers,
+    pictures,
+    session,
+)
 from .problems import add_handlers
 from .security import LoginLimit, SecurityHeaders
 
@@ -41,9 +51,13 @@ def create_app(service: Service, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
     app.state.login_limit = LoginLimit()
     add_handlers(app)
     api = APIRouter(prefix="/api/v1")
-    for module in (pictures, session, events):
+    for module in (pictures, session, events, peers, outbox):
         api.include_router(module.router)
     app.include_router(api)
+    dicomweb = APIRouter(prefix="/dicom-web")
+    for module in (dicomweb_store, dicomweb_query, dicomweb_retrieve):
+        dicomweb.include_router(module.router)
+    app.include_router(dicomweb)
     app.include_router(health.router)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts], www_redirect=False)
     app.add_middleware(SecurityHeaders)
