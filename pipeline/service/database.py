@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from ..errors import StartError
 
@@ -118,7 +118,8 @@ class Database:
             try:
                 with self._engine.begin() as connection:
                     return work(connection)
-            except OperationalError:  # a deadlock, or a lost connection
+            except (OperationalError, IntegrityError):
+                # A deadlock, a lost connection, or another transaction has inserted the same row.
                 if attempt == _RETRIES - 1:
                     raise
                 time.sleep(0.05 * 2**attempt)

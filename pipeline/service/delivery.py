@@ -44,6 +44,13 @@ def recover(connection: Connection) -> None:
     )
 
 
+def is_due(connection: Connection) -> bool:
+    """Whether something is to be sent now."""
+    row = t.outbox.c
+    due = select(row.id).where(row.state.in_(_OPEN), row.next_ms <= now_ms())
+    return connection.scalar(due.limit(1)) is not None
+
+
 def claim(connection: Connection, busy: Collection[int]) -> list[Batch]:
     """Take what is due: for each peer one study, the one that waits longest.
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import StartError
 
 TITLE = "FXPIPE"
+_SILENT_S = 60.0
+"""Seconds without a byte inside a message after which a TLS connection is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class DicomOptions:
         """
         if not self.tls:
             return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._load(context)
         if self.authority is not None:
@@ -72,3 +76,16 @@ class DicomOptions:
                 f"({type(error).__name__})",
                 "give PEM files that belong together",
             ) from error
+
+
+class _ServerContext(ssl.SSLContext):
+    """Leaves the handshake to the thread of the association.
+
+    pynetdicom wraps a socket in the thread that accepts connections, which a silent client would
+    block.
+    """
+
+    def wrap_socket(self, sock: socket.socket, *_: Any, **__: Any) -> ssl.SSLSocket:
+        """See :class:`ssl.SSLContext`."""
+        sock.settimeout(_SILENT_S)
+        return super().wrap_socket(sock, server_side=True, do_handshake_on_connect=False)

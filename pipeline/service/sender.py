@@ -92,7 +92,7 @@ class Sender:
             if self._stopping or len(busy) >= _PEERS:
                 continue
             try:
-                batches = self._service.database.write(lambda c, b=busy: delivery.claim(c, b))  # type: ignore[misc]
+                batches = self._due(busy)
             except Exception as error:  # noqa: BLE001  (the disk may be full; later it is not)
                 log.error("cannot read the outbox: %s", type(error).__name__)
                 self._wake.wait(10 * _POLL_S)
@@ -101,6 +101,12 @@ class Sender:
                 with self._lock:
                     self._busy.add(batch.peer.id)
                 self._pool.submit(self._deliver, batch)
+
+    def _due(self, busy: set[int]) -> list[Batch]:
+        with self._service.database.read() as connection:
+            if not delivery.is_due(connection):
+                return []
+        return self._service.database.write(lambda c: delivery.claim(c, busy))
 
     def _deliver(self, batch: Batch) -> None:
         try:
