@@ -125,7 +125,7 @@ def test_files_come_back_as_they_were_sent(web, sent):
 
 
 def test_metadata(web):
-    (found,) = (web.retrieve_instance_metadata(STUDY, SERIES, "2.25.5001"),)
+    found = web.retrieve_instance_metadata(STUDY, SERIES, "2.25.5001")
     header = Dataset.from_json(found)
     assert header.PatientID == PATIENT_ID
     assert "PixelData" not in header
