@@ -26,7 +26,7 @@ import numpy as np
 from bundles import paint
 from factories import dicom
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 T = TypeVar("T")
 
 

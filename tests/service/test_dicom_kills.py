@@ -12,7 +12,7 @@ from dicom_service import dcmtk, found, fractured, free_port, service
 from factories import dicom_file
 
 pytestmark = pytest.mark.skipif(not found("storescu"), reason="dcmtk is not installed")
-KILLS, PICTURES = 4, 40
+KILLS, PICTURES = 3, 30
 
 
 def test_what_was_acknowledged_has_one_result(tmp_path):
