@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -50,6 +51,16 @@ _ROLES = ("web", "dicom", "send", "work")
 @click.option(
     "--insecure-http", is_flag=True, help="Allow plain HTTP on an address other than loopback."
 )
+@click.option("--dicom-port", type=click.IntRange(0, 65535), help="Receive by DICOM on this port.")
+@click.option("--dicom-host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--ae-title", default="FXPIPE", show_default=True, help="Own AE title.")
+@click.option("--dicom-tls", is_flag=True, help="DICOM over TLS, with --tls-certificate.")
+@click.option(
+    "--dicom-authority", type=_FILE, help="PEM file: DICOM nodes need a certificate from it."
+)
+@click.option(
+    "--insecure-dicom", is_flag=True, help="Allow DICOM without TLS on an address of a network."
+)
 @click.option("--config", "file", type=PathOption(), help="TOML file with settings.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting; repeatable."
@@ -59,7 +70,9 @@ def command(
     ctx: click.Context, data: Path, port: int, host: str, no_browser: bool, weights: Path | None,
     database: str | None, roles: str, watch: tuple[Path, ...],
     tls_certificate: Path | None, tls_key: Path | None,
-    insecure_http: bool, file: Path | None, settings: tuple[str, ...],
+    insecure_http: bool, dicom_port: int | None, dicom_host: str, ae_title: str, dicom_tls: bool,
+    dicom_authority: Path | None, insecure_dicom: bool,
+    file: Path | None, settings: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Run the service until it is stopped: worklist, reviews, REST API.
 
@@ -69,8 +82,7 @@ def command(
     logging_setup.configure()
     if (tls_certificate is None) != (tls_key is None):
         raise UsageError("found one of --tls-certificate and --tls-key, expected both or none")
-    loopback = host in ("localhost", "::1") or host.startswith("127.")
-    if not loopback and tls_certificate is None and not insecure_http:
+    if not _is_loopback(host) and tls_certificate is None and not insecure_http:
         raise UsageError(
             f"--host {host}: other machines can connect, but the connection is not encrypted",
             "give --tls-certificate and --tls-key, or --insecure-http behind a proxy",
@@ -89,6 +101,15 @@ def command(
         for name in ("fastapi", "sqlalchemy", "uvicorn"):  # not imported by the supervisor
             if importlib.util.find_spec(name) is None:
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    if dicom_tls and tls_certificate is None:
+        raise UsageError("found --dicom-tls alone, expected --tls-certificate and --tls-key too")
+    if dicom_port is not None and not (_is_loopback(dicom_host) or dicom_tls or insecure_dicom):
+        raise UsageError(
+            f"--dicom-host {dicom_host}: other machines can connect without encryption",
+            "give --dicom-tls, or --insecure-dicom in a network that you trust",
+        )
+    if not re.fullmatch(r"[!-\[\]-~][ -\[\]-~]{0,15}", ae_title):
+        raise UsageError(f"--ae-title {ae_title!r}: expected 1 to 16 ASCII characters")
     if os.environ.get("FXPIPE_SUPERVISED") != "1":
         from ..service.supervisor import supervise
 
@@ -100,13 +121,22 @@ def command(
         opener = _Opener()
         ctx.exit(supervise(sys.argv[1:], show))
     with needs("serve"):
+        from ..service.dicom_options import DicomOptions
         from ..service.server import Options, serve
         from ..service.settings import ServiceConfig
     options = Options(
         data, weights or default_weights(), host, port, database,
         parts, tuple(watch), certificate=tls_certificate, key=tls_key,
+        dicom=DicomOptions(
+            dicom_port, dicom_host, ae_title.strip(), dicom_tls, tls_certificate, tls_key,
+            dicom_authority,
+        ),
     )  # fmt: skip
     serve(options, load(ServiceConfig, file, settings))
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 class _Opener:

@@ -15,6 +15,7 @@ from ..errors import StartError
 from . import accounts, schema, store
 from .blobs import Blobs
 from .database import Database, network_file_system, sqlite_url
+from .dicom_options import DicomOptions
 from .engines import Engines
 from .judging import Judging
 from .metrics import Metrics
@@ -43,6 +44,7 @@ class Service:
         engines: The engines that judge; None if this process does not judge.
         metrics: Figures for Prometheus.
         watchers: Watched folders.
+        dicom: Own AE title and certificate.
         setup_code: Creates the first administrator; None if there is a user.
     """
 
@@ -54,6 +56,7 @@ class Service:
     engines: Engines | None = None
     metrics: Metrics = field(init=False)
     watchers: list[Watcher] = field(default_factory=list)
+    dicom: DicomOptions = field(default_factory=DicomOptions)
     setup_code: str | None = None
 
     def __post_init__(self) -> None:

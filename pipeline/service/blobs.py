@@ -158,11 +158,11 @@ class Receiving:
 
     Args:
         blobs: Where it is kept.
-        path: Temporary file.
+        path: Temporary file; it has everything that was written.
     """
 
     def __init__(self, blobs: Blobs, path: Path) -> None:
-        self._blobs, self._path = blobs, path
+        self._blobs, self.path = blobs, path
         self._digest = hashlib.sha256()
         self.size = 0
         self._file = path.open("xb", buffering=0)
@@ -197,7 +197,7 @@ class Receiving:
         with _disk():
             sync(self._file.fileno())
             self._file.close()
-            self._blobs.adopt(self._path, sha256)
+            self._blobs.adopt(self.path, sha256)
         return Content(sha256, self.size)
 
     def __enter__(self) -> Self:
@@ -212,7 +212,7 @@ class Receiving:
         with suppress(OSError):
             self._file.close()
         with suppress(OSError):
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
 
 
 def _relative(sha256: str) -> str:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+
+from sqlalchemy import Connection
 
 from ..domain import ImageRef
 from ..engine import Engine
@@ -21,9 +23,10 @@ from ..outcome import Outcome, Status
 from ..outcome_json import to_json
 from ..report.page_row import to_row, view
 from ..source import NamedBytes
-from . import store
+from . import instances, store
 from .blobs import Blobs
 from .database import Database
+from .instances import Header
 from .store import Claim, NewResult
 from .view_cache import ViewCache
 
@@ -203,13 +206,23 @@ class Judging:
             if outcome.rendered is not None:
                 self._views.put(claim.sha256, one.frame, view(outcome.rendered))
         try:
-            self._database.write(lambda c: store.finish(c, claim, results, identity))
+            header = self._header(claim.sha256, identity)
+            self._database.write(lambda c: _finish(c, claim, results, identity, header))
         except Exception as error:  # noqa: BLE001  (the disk may be full)
             self._return(claim, "cannot store the result", error)
             return
         self.fault = None
         self._rate.count(len(results))
         self._count(time.monotonic() - judged.started)
+
+    def _header(self, sha256: str, identity: Mapping[str, str] | None) -> Header | None:
+        """The header of a DICOM file that is not stored yet."""
+        if not identity:
+            return None
+        with self._database.read() as connection:
+            if instances.is_registered(connection, sha256):
+                return None
+        return instances.read_header(self._blobs.path(sha256))
 
     def _result(self, outcome: Outcome) -> NewResult:
         row = to_row(outcome, Path(), self._level)
@@ -254,6 +267,15 @@ class Judging:
 def _failed(claim: Claim, error: str) -> Outcome:
     image = ImageRef.of(NamedBytes(claim.name or "picture", b""), None, claim.sha256)
     return Outcome(image=image, status=Status.FAILED, error=error)
+
+
+def _finish(
+    connection: Connection, claim: Claim, results: list[NewResult],
+    identity: Mapping[str, str] | None, header: Header | None,
+) -> None:  # fmt: skip
+    stored = store.finish(connection, claim, results, identity)
+    if stored and header is not None:
+        instances.register(connection, claim.sha256, header)
 
 
 class _Rate:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
@@ -19,8 +19,10 @@ from fastapi import FastAPI
 
 from .. import lock
 from ..errors import StartError, UsageError
+from . import dicom
 from .api.app import LOOPBACK, create_app
 from .application import Service, opened
+from .dicom_options import DicomOptions
 from .retention import Retention
 from .settings import ServiceConfig
 from .watch import Watcher
@@ -47,6 +49,7 @@ class Options:
         watch: Folders whose pictures are received.
         certificate: PEM file of the TLS certificate; None for plain HTTP.
         key: PEM file of its private key.
+        dicom: DICOM connections.
     """
 
     data: Path
@@ -58,6 +61,7 @@ class Options:
     watch: tuple[Path, ...] = ()
     certificate: Path | None = None
     key: Path | None = None
+    dicom: DicomOptions = field(default_factory=DicomOptions)
 
     @property
     def is_loopback(self) -> bool:
@@ -84,6 +88,8 @@ def serve(options: Options, config: ServiceConfig) -> None:
                 judge="work" in options.roles,
             )
         )  # fmt: skip
+        receives, sends = "dicom" in options.roles, "send" in options.roles
+        dicom_port = stack.enter_context(dicom.running(service, options.dicom, receives, sends))
         if is_web:
             stack.callback(Retention(service).stop)
         for folder in options.watch:
@@ -100,7 +106,7 @@ def serve(options: Options, config: ServiceConfig) -> None:
             ssl_certfile=options.certificate, ssl_keyfile=options.key, server_header=False,
             lifespan="on", timeout_keep_alive=30,
         )  # fmt: skip
-        server = _Server(settings, app, lambda: _announce(options, port, service))
+        server = _Server(settings, app, lambda: _announce(options, port, dicom_port, service))
 
         def stop() -> None:
             server.should_exit = True
@@ -169,11 +175,13 @@ def _wait_for_lock(options: Options) -> None:
             time.sleep(0.1)
 
 
-def _announce(options: Options, port: int, service: Service) -> None:
+def _announce(options: Options, port: int, dicom_port: int | None, service: Service) -> None:
     scheme = "https" if options.certificate else "http"
     host = f"[{options.host}]" if ":" in options.host else options.host
     address = f"{scheme}://{host}:{port}/"
     sys.stdout.write(f"fxpipe listens on {address}\n")
+    if dicom_port is not None:
+        sys.stdout.write(f"DICOM node: {options.dicom.title} port {dicom_port}\n")
     if service.setup_code is not None:
         sys.stdout.write(f"set up: {address}#setup={service.setup_code}\n")
     sys.stdout.flush()

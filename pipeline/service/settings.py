@@ -21,6 +21,11 @@ class ServiceConfig(Settings):
         most_bytes: Largest upload.
         reserve_bytes: Free space of the disk below which nothing is accepted.
         stable_s: Seconds without a new picture after which a study is complete.
+        accept_any: Whether every DICOM node may send pictures, not only the peers.
+        associations: DICOM associations that are accepted at once.
+        first_retry_s: Pause after the first failure to send to a peer; it doubles each time.
+        most_retry_s: Longest pause.
+        retry_h: Hours after which an object that cannot be sent needs attention.
         idle_s: Seconds without a request after which a login ends.
         session_s: Seconds after which a login ends in any case.
     """
@@ -31,6 +36,11 @@ class ServiceConfig(Settings):
     most_bytes: int = Field(default=2**29, ge=2**10)
     reserve_bytes: int = Field(default=2**29, ge=0)
     stable_s: float = Field(default=60.0, ge=0.0)
+    accept_any: bool = False
+    associations: int = Field(default=32, ge=1, le=512)
+    first_retry_s: float = Field(default=10.0, gt=0.0)
+    most_retry_s: float = Field(default=3600.0, gt=0.0)
+    retry_h: float = Field(default=72.0, ge=0.0)
     idle_s: float = Field(default=1800.0, gt=0.0)
     session_s: float = Field(default=43_200.0, gt=0.0)
 

@@ -30,7 +30,7 @@ from ..errors import FxpipeError
 from ..outcome import Status
 from ..report.page_row import URGENCY
 from ..studies import pseudonym
-from . import audit_log, verdicts
+from . import audit_log, outbox, verdicts
 from . import tables as t
 from .blobs import Content
 from .database import now_ms, serialise
@@ -349,8 +349,10 @@ def finish(connection: Connection, claimed: Claim, results: Sequence[NewResult],
         numbers.append(number)
     if engine is not None and is_active(connection, engine):
         uid = (identity or {}).get("StudyInstanceUID")
-        if uid and any(one.status != Status.UNSUPPORTED for one in results):
-            _join_study(connection, claimed.sha256, uid, identity or {})
+        if all(one.status == Status.UNSUPPORTED for one in results):
+            _leave_study(connection, claimed.sha256)
+        elif uid:
+            join_study(connection, claimed.sha256, uid, identity or {})
         for arrived in update_arrivals(connection, claimed.sha256, engine):
             add_event(connection, "judged", arrived, {})
     return numbers
@@ -382,8 +384,15 @@ def _is(claimed: Claim) -> Any:
     )  # fmt: skip
 
 
-def _join_study(connection: Connection, sha256: str, uid: str, identity: Mapping[str, str]) -> None:
-    """Add the arrivals of a file to its study, which is not stable any more."""
+def join_study(connection: Connection, sha256: str, uid: str, identity: Mapping[str, str]) -> None:
+    """Add the arrivals of a file to its study, which is not stable any more.
+
+    Args:
+        connection: Inside a write operation.
+        sha256: The file.
+        uid: Its StudyInstanceUID.
+        identity: Values by DICOM keyword, for a study that is new.
+    """
     key, now = pseudonym(uid), now_ms()
     number = connection.scalar(select(t.study.c.id).where(t.study.c.key == key))
     if number is None:
@@ -399,6 +408,11 @@ def _join_study(connection: Connection, sha256: str, uid: str, identity: Mapping
     connection.execute(
         update(t.arrival).where(t.arrival.c.sha256 == sha256).values(study_id=number)
     )
+
+
+def _leave_study(connection: Connection, sha256: str) -> None:
+    """A document or a CT slice does not belong to the pictures of its study."""
+    connection.execute(update(t.arrival).where(t.arrival.c.sha256 == sha256).values(study_id=None))
 
 
 def update_arrivals(connection: Connection, sha256: str, engine: int) -> list[int]:
@@ -497,6 +511,7 @@ def remove(connection: Connection, number: int, actor: str) -> list[str]:
     others = connection.scalar(
         select(func.count()).where(arrival.sha256 == sha256, arrival.deleted_ms.is_(None))
     )
+    gone: list[str] = []
     if not others:
         results = select(t.result.c.id).where(t.result.c.sha256 == sha256)
         connection.execute(delete(t.detail).where(t.detail.c.result_id.in_(results)))
@@ -508,10 +523,12 @@ def remove(connection: Connection, number: int, actor: str) -> list[str]:
             .where(t.job.c.sha256 == sha256)
             .values(state="cancelled", owner=None, name="")
         )
-        connection.execute(update(t.blob).where(blob).values(deleted_ms=now))
+        connection.execute(delete(t.instance).where(t.instance.c.sha256 == sha256))
+        gone = [sha256, *outbox.forget(connection, t.outbox.c.source == sha256)]
+        connection.execute(update(t.blob).where(t.blob.c.sha256.in_(gone)).values(deleted_ms=now))
     add_event(connection, "deleted", number, {})
     audit_log.append(connection, actor, "delete", f"picture/{number}", {"sha256": sha256})
-    return [] if others else [sha256]
+    return gone
 
 
 def unlink(connection: Connection, sha256: str, remove_file: Callable[[str], None]) -> None:

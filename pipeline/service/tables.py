@@ -206,10 +206,53 @@ peer = Table(
     Column("receive", Boolean, nullable=False),
     Column("send", Boolean, nullable=False),
     Column("tls", Boolean, nullable=False),
+    Column("commitment", Boolean, nullable=False, default=False),
     Column("created_ms", BigInteger, nullable=False),
     UniqueConstraint("title", "host"),
 )
-"""DICOM nodes: ``receive`` admits its associations, ``send`` sends results to it."""
+"""DICOM nodes: ``receive`` takes pictures from it, ``send`` sends results to it.
+
+``commitment`` asks it to confirm that it has stored them."""
+
+caller = Table(
+    "caller",
+    metadata,
+    _id(),
+    Column("title", String(16), nullable=False),
+    Column("host", String(64), nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+    Column("count", Integer, nullable=False),
+    UniqueConstraint("title", "host"),
+)
+"""DICOM nodes whose associations were rejected, because no peer has their title and address."""
+
+instance = Table(
+    "instance",
+    metadata,
+    _id(),
+    Column("sha256", String(64), ForeignKey("blob.sha256"), nullable=False, unique=True),
+    Column("study_uid", String(64), nullable=False),
+    Column("series_uid", String(64), nullable=False),
+    Column("sop_uid", String(64), nullable=False),
+    Column("sop_class", String(64), nullable=False),
+    Column("modality", String(16), nullable=False),
+    Column("patient_id", String(64), nullable=False),
+    Column("patient_name", String(256), nullable=False),
+    Column("accession", String(64), nullable=False),
+    Column("study_date", String(8), nullable=False),
+    Column("study_time", String(16), nullable=False),
+    Column("study_id", String(64), nullable=False),
+    Column("header", JSON, nullable=False),
+    Index(None, "study_uid", "series_uid"),
+    Index(None, "series_uid"),
+    Index(None, "sop_uid"),
+    Index(None, "patient_id"),
+    Index(None, "accession"),
+    Index(None, "study_date"),
+)
+"""Headers of the received DICOM files, for queries; ``header`` is DICOM JSON.
+
+The patient's name is in upper case. A row exists as long as the content of its file."""
 
 outbox = Table(
     "outbox",
@@ -219,17 +262,28 @@ outbox = Table(
     _reference("peer_id", "peer.id"),
     _reference("study_id", "study.id"),
     Column("sha256", String(64), nullable=False),
+    Column("source", String(64), nullable=False),
     Column("kind", String(32), nullable=False),
     Column("state", String(16), nullable=False),
     Column("tries", Integer, nullable=False, default=0),
     Column("next_ms", BigInteger, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
+    Column("transaction_uid", String(64)),
     Column("committed_ms", BigInteger),
     Column("error", Text),
     UniqueConstraint("object_uid", "peer_id"),
     Index(None, "state", "next_ms"),
+    Index(None, "peer_id", "study_id"),
+    Index(None, "sha256"),
+    Index(None, "source"),
+    Index(None, "transaction_uid"),
 )
-"""DICOM objects to send: ``waiting``, ``sent``, ``failed`` or ``attention``."""
+"""DICOM objects for a peer, made from the picture whose SHA-256 is ``source``.
+
+The state is ``waiting``, ``sending``, ``committing`` (received, and not yet confirmed), ``sent``,
+``failed`` (refused for good) or ``attention`` (given up after days). ``next_ms`` is when it is
+tried again, or when another process may take it over. ``transaction_uid`` is of the request for
+storage commitment. The content is kept until all peers have it."""
 
 event = Table(
     "event",

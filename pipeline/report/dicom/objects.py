@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -29,7 +30,114 @@ from .structured_report import structured_report
 
 log = logging.getLogger(__name__)
 
-_Maker = Callable[[int], SOPClass]
+_Make = Callable[[int], SOPClass]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A DICOM object in memory.
+
+    Attributes:
+        kind: Of the object.
+        uid: Its SOPInstanceUID.
+        series: Key of its kind and study, a digest: notes are kept where no identifier may be.
+        name: File name without suffix; it has no name of a file or a patient in it.
+        content: The file.
+    """
+
+    kind: Kind
+    uid: str
+    series: str
+    name: str
+    content: bytes = field(repr=False)
+
+
+class Maker:
+    """Makes the objects of pictures, and numbers them in their series.
+
+    Args:
+        run: Weights and settings that the outcomes come from.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._last: tuple[tuple[Path | None, str | None], Origin] | None = None
+        self.numbers: Counter[str] = Counter()
+
+    def objects(self, outcome: Outcome) -> list[Made]:
+        """Everything about a picture with a verdict, or nothing.
+
+        Args:
+            outcome: With the header of a DICOM file that can be read again.
+
+        Raises:
+            ImageError: There can be none.
+        """
+        name = outcome.image.name
+        made: list[Made] = []
+        numbers = self.numbers.copy()
+        try:
+            with quiet():
+                origin = self._origin(outcome)
+                for kind, word, make in self._makers(outcome, origin):
+                    series = _series_key(kind, origin)
+                    numbers[series] += 1
+                    uid, content = _written(make(numbers[series]))
+                    made.append(Made(kind, uid, series, _file_name(outcome, word), content))
+        except ImageError:
+            raise
+        # Broad, as in decoding: pydicom and highdicom raise nearly anything on a malformed
+        # header. Only the type is told, because the text may quote patient identifiers.
+        except Exception as error:
+            raise OriginError(
+                f"{name}: found a header of which none can be made ({type(error).__name__})"
+            ) from error
+        self.numbers = numbers
+        return made
+
+    def _makers(self, outcome: Outcome, origin: Origin) -> Iterator[tuple[Kind, str, _Make]]:
+        run, rendered = self._run, outcome.rendered
+        yield Kind.REPORT, "report", partial(structured_report, outcome, origin, run)
+        shown = [(f, f.heatmap) for f in outcome.findings if f.heatmap is not None]
+        if rendered is None or not shown:
+            return
+        if origin.burned_in and not run.keeps_identity:
+            log.warning(
+                "%s: no overlay of it: its header says that the patient can be read in the picture",
+                plain(outcome.image.name),
+            )
+        else:
+            for finding, heatmap in shown:
+                make = partial(secondary_capture, finding, heatmap, rendered, outcome, origin, run)
+                yield Kind.OVERLAY, f"{finding.region}-overlay", make
+        if origin.grey:
+            yield Kind.MARKS, "marks", partial(presentation_state, shown, outcome, origin, run)
+        else:
+            log.warning("%s: no marks for it: a picture in colour", plain(outcome.image.name))
+
+    def _origin(self, outcome: Outcome) -> Origin:
+        """Of the picture; that of the last file is kept, for its other frames."""
+        key = (outcome.image.path, outcome.image.sha256)
+        if self._last is None or self._last[0] != key:
+            self._last = (key, read_origin(outcome.image))
+        return self._last[1]
+
+
+def _written(made: SOPClass) -> tuple[str, bytes]:
+    """UID and file, in memory, so that no file is half written if a value cannot be encoded."""
+    file = BytesIO()
+    made.save_as(file, enforce_file_format=True)
+    return str(made.SOPInstanceUID), file.getvalue()
+
+
+def _series_key(kind: Kind, origin: Origin) -> str:
+    return hashlib.sha256(f"{kind.value} {origin.study}".encode()).hexdigest()[:16]
+
+
+def _file_name(outcome: Outcome, word: str) -> str:
+    """By content, as heatmaps are named, so that no name of a file or a patient gets in."""
+    frame = "" if outcome.image.frame is None else f"-{outcome.image.frame}"
+    return f"{str(outcome.image.sha256)[:16]}{frame}-{word}"
 
 
 class DicomWriter(Writer):
@@ -51,14 +159,13 @@ class DicomWriter(Writer):
 
     def __init__(self, folder: Path, config: RunConfig, digests: Mapping[str, str]) -> None:
         self._folder = folder
-        self._run = Run(version(), digests, config)
+        run = Run(version(), digests, config)
+        self._maker = Maker(run)
         self._written: Counter[Kind] = Counter()
         self._without: Counter[str] = Counter()
-        self._numbers: Counter[str] = Counter()
         self._notes: list[tuple[str, str]] = []
-        self._last: tuple[tuple[Path | None, str | None], Origin] | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        if not self._run.keeps_identity:
+        if not run.keeps_identity:
             log.warning(
                 "--dicom-out: the objects do not name the patient; a PACS that files by patient ID "
                 "needs --identifiers keep"
@@ -77,9 +184,10 @@ class DicomWriter(Writer):
             self._skip("no verdict")
         else:
             try:
-                for kind, name, content in self._objects(outcome):
-                    write_whole(self._folder / f"{name}.dcm", content)
-                    self._written[kind] += 1
+                for made in self._maker.objects(outcome):
+                    write_whole(self._folder / f"{made.name}.dcm", made.content)
+                    self._written[made.kind] += 1
+                    self._notes.append((made.kind.value, made.series))
             except ImageError as error:
                 self._skip("not possible (see the warnings)")
                 log.warning("%s; no DICOM objects were written for it", plain(str(error)))
@@ -94,7 +202,7 @@ class DicomWriter(Writer):
         for kind, about in notes:
             if kind:
                 self._written[Kind(kind)] += 1
-                self._numbers[about] += 1
+                self._maker.numbers[about] += 1
             else:
                 self._without[about] += 1
 
@@ -108,73 +216,3 @@ class DicomWriter(Writer):
     def _skip(self, reason: str) -> None:
         self._without[reason] += 1
         self._notes.append(("", reason))
-
-    def _objects(self, outcome: Outcome) -> list[tuple[Kind, str, bytes]]:
-        """Kind, file name and content of all objects of a picture.
-
-        Raises:
-            ImageError: At least one object cannot be made; then none is written.
-        """
-        name = outcome.image.name
-        try:
-            with quiet():
-                origin = self._origin(outcome)
-                return [
-                    (kind, self._name(outcome, word), self._content(make, origin, kind))
-                    for kind, word, make in self._makers(outcome, origin)
-                ]
-        except ImageError:
-            raise
-        # Broad, as in decoding: pydicom and highdicom raise almost any exception on a malformed
-        # header. Only the type is reported, because the text may contain patient identifiers.
-        except Exception as error:
-            raise OriginError(
-                f"{name}: the header is malformed ({type(error).__name__})"
-            ) from error
-
-    def _makers(self, outcome: Outcome, origin: Origin) -> Iterator[tuple[Kind, str, _Maker]]:
-        run, rendered = self._run, outcome.rendered
-        yield Kind.REPORT, "report", partial(structured_report, outcome, origin, run)
-        mapped = [(f, f.heatmap) for f in outcome.findings if f.heatmap is not None]
-        if rendered is None or not mapped:
-            return
-        if origin.burned_in and not run.keeps_identity:
-            log.warning(
-                "%s: no overlay was written: according to its header, patient data are burned into "
-                "the picture",
-                plain(outcome.image.name),
-            )
-        else:
-            for finding, heatmap in mapped:
-                make = partial(secondary_capture, finding, heatmap, rendered, outcome, origin, run)
-                yield Kind.OVERLAY, f"{finding.region}-overlay", make
-        if origin.grey:
-            yield Kind.MARKS, "marks", partial(presentation_state, mapped, outcome, origin, run)
-        else:
-            log.warning(
-                "%s: no presentation state was written, because the picture is in colour",
-                plain(outcome.image.name),
-            )
-
-    def _content(self, make: _Maker, origin: Origin, kind: Kind) -> bytes:
-        """The content of the file, built in memory: if encoding fails, no partial file remains."""
-        # A digest, because the journal must not contain identifiers.
-        key = hashlib.sha256(f"{kind.value} {origin.study}".encode()).hexdigest()[:16]
-        made = make(self._numbers[key] + 1)
-        file = BytesIO()
-        made.save_as(file, enforce_file_format=True)
-        self._numbers[key] += 1
-        self._notes.append((kind.value, key))
-        return file.getvalue()
-
-    def _name(self, outcome: Outcome, word: str) -> str:
-        """File name from digests, like those of heatmaps: no file name and no patient name."""
-        frame = "" if outcome.image.frame is None else f"-{outcome.image.frame}"
-        return f"{str(outcome.image.sha256)[:16]}{frame}-{word}"
-
-    def _origin(self, outcome: Outcome) -> Origin:
-        """The original of the picture; the last one is kept for other frames of the same file."""
-        key = (outcome.image.path, outcome.image.sha256)
-        if self._last is None or self._last[0] != key:
-            self._last = (key, read_origin(outcome.image))
-        return self._last[1]

@@ -13,6 +13,9 @@ from ... import version
 from ..application import Service
 from . import (
     audit,
+    dicomweb_query,
+    dicomweb_retrieve,
+    dicomweb_store,
     engines,
     events,
     exports,
@@ -20,6 +23,8 @@ from . import (
     health,
     jobs,
     metrics,
+    outbox,
+    peers,
     pictures,
     quality,
     reviews,
@@ -59,10 +64,14 @@ def create_app(service: Service, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
     api = APIRouter(prefix="/api/v1")
     for module in (
         pictures, frames, studies, reviews, exports, quality, jobs, engines, rules, users, audit,
-        session, events,
+        session, events, peers, outbox,
     ):  # fmt: skip
         api.include_router(module.router)
     app.include_router(api)
+    dicomweb = APIRouter(prefix="/dicom-web")
+    for module in (dicomweb_store, dicomweb_query, dicomweb_retrieve):
+        dicomweb.include_router(module.router)
+    app.include_router(dicomweb)
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts], www_redirect=False)

@@ -72,9 +72,9 @@ async def upload(
     """
     service = service_of(request)
     size = _declared_size(request, service.config.most_bytes)
-    await _refuse_overload(service, size)
+    await refuse_overload(service, size)
     name = file_name(content_disposition)
-    async with _turn(request), _body(request, service, size) as content:
+    async with turn(request), _body(request, service, size) as content:
         arrival = Arrival(content, name, "http", principal.sender, idempotency_key)
         number, is_new = await asyncio.wrap_future(
             service.database.submit(
@@ -107,7 +107,13 @@ def _declared_size(request: Request, most: int) -> int:
     return int(text)
 
 
-async def _refuse_overload(service: Service, size: int) -> None:
+async def refuse_overload(service: Service, size: int) -> None:
+    """Refuse an upload while the disk is full or too many pictures wait.
+
+    Raises:
+        ProblemError: 429 or 507.
+    """
+
     def count() -> int:
         with service.database.read() as connection:
             active = store.active_engine(connection)
@@ -126,8 +132,12 @@ async def _refuse_overload(service: Service, size: int) -> None:
 
 
 @asynccontextmanager
-async def _turn(request: Request) -> AsyncIterator[None]:
-    """Receive few bodies at once; others wait a while."""
+async def turn(request: Request) -> AsyncIterator[None]:
+    """Receive few bodies at once; others wait a while.
+
+    Raises:
+        ProblemError: 429.
+    """
     semaphore: asyncio.Semaphore = request.app.state.bodies
     try:
         await asyncio.wait_for(semaphore.acquire(), _WAIT_S)

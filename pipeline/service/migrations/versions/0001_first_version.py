@@ -37,6 +37,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("sha256", name=op.f("pk_blob")),
     )
     op.create_table(
+        "caller",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("title", sa.String(length=16), nullable=False),
+        sa.Column("host", sa.String(length=64), nullable=False),
+        sa.Column("last_ms", sa.BigInteger(), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_caller")),
+        sa.UniqueConstraint("title", "host", name=op.f("uq_caller_title_host")),
+    )
+    op.create_table(
         "engine",
         sa.Column(
             "id",
@@ -83,6 +98,7 @@ def upgrade() -> None:
         sa.Column("receive", sa.Boolean(), nullable=False),
         sa.Column("send", sa.Boolean(), nullable=False),
         sa.Column("tls", sa.Boolean(), nullable=False),
+        sa.Column("commitment", sa.Boolean(), nullable=False),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_peer")),
         sa.UniqueConstraint("title", "host", name=op.f("uq_peer_title_host")),
@@ -219,6 +235,43 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_arrival_study_id"), ["study_id"], unique=False)
 
     op.create_table(
+        "instance",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("study_uid", sa.String(length=64), nullable=False),
+        sa.Column("series_uid", sa.String(length=64), nullable=False),
+        sa.Column("sop_uid", sa.String(length=64), nullable=False),
+        sa.Column("sop_class", sa.String(length=64), nullable=False),
+        sa.Column("modality", sa.String(length=16), nullable=False),
+        sa.Column("patient_id", sa.String(length=64), nullable=False),
+        sa.Column("patient_name", sa.String(length=256), nullable=False),
+        sa.Column("accession", sa.String(length=64), nullable=False),
+        sa.Column("study_date", sa.String(length=8), nullable=False),
+        sa.Column("study_time", sa.String(length=16), nullable=False),
+        sa.Column("study_id", sa.String(length=64), nullable=False),
+        sa.Column("header", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(["sha256"], ["blob.sha256"], name=op.f("fk_instance_sha256")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_instance")),
+        sa.UniqueConstraint("sha256", name=op.f("uq_instance_sha256")),
+    )
+    with op.batch_alter_table("instance", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_instance_accession"), ["accession"], unique=False)
+        batch_op.create_index(batch_op.f("ix_instance_patient_id"), ["patient_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_instance_series_uid"), ["series_uid"], unique=False)
+        batch_op.create_index(batch_op.f("ix_instance_sop_uid"), ["sop_uid"], unique=False)
+        batch_op.create_index(batch_op.f("ix_instance_study_date"), ["study_date"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_instance_study_uid_series_uid"),
+            ["study_uid", "series_uid"],
+            unique=False,
+        )
+
+    op.create_table(
         "job",
         sa.Column(
             "id",
@@ -267,11 +320,13 @@ def upgrade() -> None:
         sa.Column("peer_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("study_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("source", sa.String(length=64), nullable=False),
         sa.Column("kind", sa.String(length=32), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("next_ms", sa.BigInteger(), nullable=False),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("transaction_uid", sa.String(length=64), nullable=True),
         sa.Column("committed_ms", sa.BigInteger(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["peer_id"], ["peer.id"], name=op.f("fk_outbox_peer_id")),
@@ -281,7 +336,15 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("outbox", schema=None) as batch_op:
         batch_op.create_index(
+            batch_op.f("ix_outbox_peer_id_study_id"), ["peer_id", "study_id"], unique=False
+        )
+        batch_op.create_index(batch_op.f("ix_outbox_sha256"), ["sha256"], unique=False)
+        batch_op.create_index(batch_op.f("ix_outbox_source"), ["source"], unique=False)
+        batch_op.create_index(
             batch_op.f("ix_outbox_state_next_ms"), ["state", "next_ms"], unique=False
+        )
+        batch_op.create_index(
+            batch_op.f("ix_outbox_transaction_uid"), ["transaction_uid"], unique=False
         )
 
     op.create_table(
