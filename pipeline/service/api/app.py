@@ -11,7 +11,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ... import version
 from ..application import Service
-from . import events, health, pictures, session
+from . import events, health, page, pictures, session
 from .problems import add_handlers
 from .security import LoginLimit, SecurityHeaders
 
@@ -45,6 +45,7 @@ def create_app(service: Service, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
         api.include_router(module.router)
     app.include_router(api)
     app.include_router(health.router)
+    app.include_router(page.router)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts], www_redirect=False)
     app.add_middleware(SecurityHeaders)
     return app
