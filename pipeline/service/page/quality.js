@@ -2,10 +2,10 @@
 
 import { get } from "./api.js";
 import { percent } from "./bars.js";
-import { element } from "./dom.js";
+import { badge, element } from "./dom.js";
 import { weekChart } from "./charts.js";
 import { card } from "./panel.js";
-import { chip, fault, message, table } from "./parts.js";
+import { fault, message, table } from "./parts.js";
 import { count, dayText, percentText, t, word } from "./texts.js";
 
 const two = (number) => number.toFixed(2);
@@ -87,7 +87,9 @@ export class QualityView {
     const rows = weeks.map(({ start, pictures, positive, unsupported }) => [dayText(start),
       String(pictures), share(positive, pictures), share(unsupported, pictures)]);
     const columns = ["week", "pictures", "positive", "unsupported"].map((name) => t(`quality.column.${name}`));
-    const made = card(t("quality.weeks"), weekChart(weeks),
+    const legend = element("p", { className: "legend" }, ...["positive", "unsupported"].map((name) =>
+      badge(name, word("answer", name))));
+    const made = card(t("quality.weeks"), legend, weekChart(weeks),
       element("details", {}, element("summary", {}, t("quality.table")), table(t("quality.weeks"), columns, rows)));
     made.classList.add("broad");
     return made;

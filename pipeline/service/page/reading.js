@@ -40,7 +40,7 @@ export class ReadingView {
       this.panel), this.help);
     root.addEventListener("click", (event) => {
       // A click leaves the focus on the picture, so that Enter saves.
-      if (event.detail > 0 && event.target.closest(".review button, .tools button")) {
+      if (event.detail > 0 && event.target.closest(".review-bar button, .tools button")) {
         this.viewer.stage.focus({ preventScroll: true });
       }
     });

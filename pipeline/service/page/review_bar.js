@@ -42,7 +42,7 @@ export class ReviewBar {
     this.undoButton = button(t("review.undo"), () => this.undo(), { key: "Z" });
     this.saveButton = button(t("review.save"), () => this.save(), { key: "Enter", className: "primary" });
     this.state = element("p", { className: "state", role: "status" });
-    this.root = element("section", { className: "review", "aria-label": t("review.label") },
+    this.root = element("section", { className: "review-bar", "aria-label": t("review.label") },
       element("div", { className: "row verdicts", role: "group", "aria-label": t("review.verdict") },
         ...this.verdicts),
       this.regions,

@@ -274,8 +274,10 @@ export class WorklistView {
 function thumb(picture) {
   const frame = element("span", { className: "thumb" });
   if (["answered", "unsupported"].includes(picture.state)) {
-    frame.append(element("img", { alt: "", decoding: "async", loading: "lazy",
-      src: frameAddress(picture.id, 0, "thumb") }));
+    const image = element("img", { alt: "", decoding: "async", loading: "lazy",
+      src: frameAddress(picture.id, 0, "thumb") });
+    image.addEventListener("error", () => image.remove()); // a file that is no picture
+    frame.append(image);
   }
   return frame;
 }
