@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
-import secrets
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import insert, select, update
-
-from .. import lock, version
-from ..engine import Engine
-from ..errors import UsageError
-from ..studies import pseudonym
+from .. import lock
 from . import accounts, schema, store
-from . import tables as t
 from .blobs import Blobs
-from .database import Database, now_ms, sqlite_url
+from .database import Database, sqlite_url
+from .engines import Engines
 from .judging import Judging
-from .settings import ServiceConfig, engine_config
+from .settings import ServiceConfig
 from .view_cache import ViewCache
 
 log = logging.getLogger(__name__)
@@ -41,8 +30,7 @@ class Service:
         database: Everything but file contents.
         blobs: File contents.
         views: Rendered pictures.
-        judging: Judges the waiting pictures; None if this process does not judge.
-        engine: Number of the engine of ``judging``; None without one.
+        engines: The engines that judge; None if this process does not judge.
         setup_code: Creates the first administrator; None if there is a user.
     """
 
@@ -51,9 +39,14 @@ class Service:
     database: Database
     blobs: Blobs
     views: ViewCache
-    judging: Judging | None = None
-    engine: int | None = None
+    engines: Engines | None = None
     setup_code: str | None = None
+
+    @property
+    def judging(self) -> Judging | None:
+        """Judges with the active engine; None if this process does not."""
+        active = None if self.engines is None else self.engines.active
+        return None if active is None else active.judging
 
     def receive(self, arrival: store.Arrival) -> tuple[int, bool]:
         """Register a stored file; see :func:`.store.receive`. It is judged soon."""
@@ -65,8 +58,8 @@ class Service:
 
     def wake(self) -> None:
         """Judge what has been received now, without waiting for the next check."""
-        if self.judging is not None:
-            self.judging.wake()
+        if self.engines is not None:
+            self.engines.wake()
 
     def remove(self, picture: int, actor: str) -> None:
         """Delete a picture; see :func:`.store.remove`."""
@@ -119,88 +112,9 @@ def opened(
                 log.warning("%d pictures were being read when the service ended", freed)
         service = Service(folder, config, opened_database, blobs, ViewCache(folder))
         if judge:
-            _start_judging(service, weights, stack)
+            service.engines = Engines(opened_database, blobs, service.views, config)
+            stack.callback(service.engines.close)
+            service.engines.start(weights)
         if opened_database.write(accounts.needs_setup):
             service.setup_code = opened_database.write(accounts.new_setup_code)
         yield service
-
-
-def _start_judging(service: Service, weights: Path, stack: ExitStack) -> None:
-    """Open the active engine, or the given weights as the first one."""
-    config = engine_config(service.config.run)
-    with service.database.read() as connection:
-        active = store.active_engine(connection)
-    engine = _open_engine(weights, config)
-    number = service.database.write(lambda c: register_engine(c, weights, engine, service.config))
-    if active is not None and active.id != number:
-        log.warning(
-            "the weights differ from those of the active engine; they are a candidate, and "
-            "verdicts come from %s", active.weights,
-        )  # fmt: skip
-        engine.close()
-        engine, number = _open_engine(Path(active.weights), config), int(active.id)
-        if engine_digest(engine, service.config) != active.digest:
-            engine.close()
-            raise UsageError(
-                f"{active.weights}: the weights of the active engine have changed, expected those "
-                "that its verdicts came from", "restore them, or promote the new ones",
-            )  # fmt: skip
-    stack.callback(engine.close)
-    owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    service.engine = number
-    service.judging = Judging(
-        service.database, service.blobs, service.views, engine, number, owner,
-        service.config.run.contour,
-    )  # fmt: skip
-    stack.callback(service.judging.stop)
-
-
-def _open_engine(weights: Path, config: Any) -> Engine:
-    return Engine.open(
-        weights, config, rendered=True,
-        study_of=lambda _, uid: pseudonym(uid) if uid else None,
-    )  # fmt: skip
-
-
-def engine_digest(engine: Engine, config: ServiceConfig) -> str:
-    """Identity of weights and all settings that may change a verdict."""
-    content = {
-        "bundles": engine.digests,
-        "settings": _judging_settings(config),
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-_NOT_JUDGING = {
-    "batch_size", "workers", "megapixels", "isolate", "timeout_per_file_s", "intra_op_threads",
-    "heatmaps", "report", "fhir", "parquet", "dicom_out", "opacity", "csv_bom", "contour",
-    "identifiers", "studies", "device", "precision",
-}  # fmt: skip
-
-
-def _judging_settings(config: ServiceConfig) -> dict[str, Any]:
-    return config.run.model_dump(mode="json", exclude=_NOT_JUDGING)
-
-
-def register_engine(connection: Any, weights: Path, engine: Engine, config: ServiceConfig) -> int:
-    """Number of an engine, which is added if it is new: active if it is the first one."""
-    digest = engine_digest(engine, config)
-    known = connection.execute(select(t.engine).where(t.engine.c.digest == digest)).first()
-    if known is not None:
-        if known.weights != str(weights.resolve()):
-            connection.execute(
-                update(t.engine)
-                .where(t.engine.c.id == known.id)
-                .values(weights=str(weights.resolve()))
-            )
-        return int(known.id)
-    first = store.active_engine(connection) is None
-    key = connection.execute(
-        insert(t.engine).values(
-            digest=digest, weights=str(weights.resolve()),
-            digests=engine.digests,
-            settings=_judging_settings(config), version=version(),
-            state="active" if first else "candidate", created_ms=now_ms(),
-        )
-    ).inserted_primary_key  # fmt: skip
-    return int(key[0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 1.0
 _HEARTBEAT_S = 10.0
+_YIELD_S = 0.2
 _PAUSE_S = 5.0
 """Pause after an error of the device or the disk."""
 
@@ -50,6 +52,7 @@ class Judging:
         number: Of the engine in the database.
         owner: Name of this process, unique among all that use the database.
         level: Share of a heatmap's maximum at which its contour is drawn.
+        yields: Whether it claims no jobs now, because a more important engine is busy.
 
     Attributes:
         fault: Message of the last error of device or disk; None while all is well.
@@ -57,12 +60,12 @@ class Judging:
 
     def __init__(
         self, database: Database, blobs: Blobs, views: ViewCache, engine: Engine, number: int,
-        owner: str, level: float,
+        owner: str, level: float, yields: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self.fault: str | None = None
         self._database, self._blobs, self._views = database, blobs, views
         self._engine, self._number, self._owner, self._level = engine, number, owner, level
-        self._limit = max(2, engine.limits.files)
+        self._limit, self._yields = max(2, engine.limits.files), yields
         self._wake = threading.Condition()
         self._woken = self._stopping = False
         self._in_flight = 0
@@ -82,6 +85,11 @@ class Judging:
     def rate(self) -> float:
         """Pictures per second of late; 0 before the first."""
         return self._rate.value
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether jobs are in flight."""
+        return self._in_flight > 0
 
     def wake(self) -> None:
         """Look for jobs now."""
@@ -107,6 +115,9 @@ class Judging:
                     self._wake.wait_for(lambda: self._in_flight == 0)
                     return
                 self._woken, free = False, self._free()
+                if self._yields():
+                    self._wake.wait_for(lambda: self._stopping, _YIELD_S)
+                    continue
             try:
                 claims = self._database.write(
                     lambda c, n=free: store.claim(c, self._number, self._owner, n)  # type: ignore[misc]

@@ -17,7 +17,7 @@ from ..domain import Status
 from ..errors import FxpipeError
 from ..report.page_row import URGENCY
 from ..studies import pseudonym
-from . import audit_log
+from . import audit_log, verdicts
 from . import tables as t
 from .blobs import Content
 from .database import now_ms
@@ -144,9 +144,11 @@ def receive(
             sha256=sha256, name=arrival.name, source=arrival.source, sender=arrival.sender,
             key=arrival.key, received_ms=now, state="waiting", rank=WAITING_RANK,
     )  # fmt: skip
-    engine = active_engine(connection)
-    if engine is not None and _queue(connection, arrival, engine.id):
-        update_arrivals(connection, sha256, engine.id)
+    for engine in judging_engines(connection):
+        is_active = engine.state == "active"
+        priority = PRIORITY[arrival.source] if is_active else BACKFILL
+        if _queue(connection, arrival, engine.id, priority) and is_active:
+            update_arrivals(connection, sha256, engine.id)
     add_event(connection, "received", number, {})
     audit_log.append(
         connection, arrival.sender, "receive", f"picture/{number}",
@@ -168,10 +170,9 @@ def _known(connection: Connection, arrival: Arrival) -> int | None:
     return int(row.id)
 
 
-def _queue(connection: Connection, arrival: Arrival, engine: int) -> bool:
+def _queue(connection: Connection, arrival: Arrival, engine: int, priority: int) -> bool:
     """Make sure that a job exists, with at least this priority; return whether it is done."""
     job, sha256 = t.job, arrival.content.sha256
-    priority = PRIORITY[arrival.source]
     row = connection.execute(
         select(job.c.id, job.c.priority, job.c.state).where(
             job.c.sha256 == sha256, job.c.engine_id == engine
@@ -220,7 +221,8 @@ def claim(connection: Connection, engine: int, owner: str, count: int) -> list[C
         .where(job.c.id.in_([row.id for row in rows]))
         .values(state="taken", owner=owner, lease_ms=now + LEASE_MS, attempt=job.c.attempt + 1)
     )
-    _set_state(connection, [row.sha256 for row in rows], "waiting", "reading")
+    if is_active(connection, engine):
+        _set_state(connection, [row.sha256 for row in rows], "waiting", "reading")
     return [Claim(row.id, row.sha256, row.name, row.attempt + 1, owner) for row in rows]
 
 
@@ -246,7 +248,9 @@ def give_back(connection: Connection, claimed: Claim, error: str, counted: bool 
     values: Json = {"state": "waiting", "owner": None, "lease_ms": None, "error": error}
     if not counted:
         values["attempt"] = t.job.c.attempt - 1
-    if connection.execute(update(t.job).where(_is(claimed)).values(**values)).rowcount:
+    engine = select(t.job.c.engine_id).where(t.job.c.id == claimed.job)
+    returned = connection.execute(update(t.job).where(_is(claimed)).values(**values)).rowcount
+    if returned and is_active(connection, connection.scalar(engine)):
         _set_state(connection, [claimed.sha256], "reading", "waiting")
 
 
@@ -288,12 +292,11 @@ def finish(connection: Connection, claimed: Claim, results: Sequence[NewResult],
             insert(t.detail).values(result_id=number, outcome=one.outcome, row=one.row)
         )
         numbers.append(number)
-    active = active_engine(connection)
-    if active is not None and active.id == engine:
+    if engine is not None and is_active(connection, engine):
         uid = (identity or {}).get("StudyInstanceUID")
         if uid and any(one.status != Status.UNSUPPORTED for one in results):
             _join_study(connection, claimed.sha256, uid, identity or {})
-        for arrived in update_arrivals(connection, claimed.sha256, active.id):
+        for arrived in update_arrivals(connection, claimed.sha256, engine):
             add_event(connection, "judged", arrived, {})
     return numbers
 
@@ -334,7 +337,9 @@ def _join_study(connection: Connection, sha256: str, uid: str, identity: Mapping
         )
     else:
         connection.execute(
-            update(t.study).where(t.study.c.id == number).values(last_seen_ms=now, stable_ms=None)
+            update(t.study)
+            .where(t.study.c.id == number)
+            .values(uid=uid, identity=dict(identity), last_seen_ms=now, stable_ms=None)
         )
     connection.execute(
         update(t.arrival).where(t.arrival.c.sha256 == sha256).values(study_id=number)
@@ -361,10 +366,30 @@ def update_arrivals(connection: Connection, sha256: str, engine: int) -> list[in
     connection.execute(
         update(arrival).where(own).values(
             state=state, rank=row.rank, answer=row.answer, region=row.region,
-            probability=row.probability, study_id=study,
+            probability=row.probability, study_id=study, engine_id=engine,
+            review=verdicts.current(connection, sha256),
         )
     )  # fmt: skip
+    if study is not None:
+        refresh_study(connection, study)
     return numbers
+
+
+def refresh_study(connection: Connection, number: int) -> None:
+    """Count the pictures of a study again; one without pictures loses its UID and identity."""
+    arrival = t.arrival.c
+    row = connection.execute(
+        select(func.count().label("pictures"), func.min(arrival.rank).label("rank")).where(
+            arrival.study_id == number, arrival.deleted_ms.is_(None)
+        )
+    ).one()
+    values: Json = {
+        "pictures": row.pictures,
+        "rank": WAITING_RANK if row.rank is None else row.rank,
+    }
+    if not row.pictures:
+        values |= {"uid": None, "identity": None}
+    connection.execute(update(t.study).where(t.study.c.id == number).values(**values))
 
 
 def _set_state(connection: Connection, hashes: Sequence[str], before: str, after: str) -> None:
@@ -392,7 +417,9 @@ def remove(connection: Connection, number: int, actor: str, unlink: Callable[[st
     """
     arrival = t.arrival.c
     row = connection.execute(
-        select(arrival.sha256).where(arrival.id == number, arrival.deleted_ms.is_(None))
+        select(arrival.sha256, arrival.study_id).where(
+            arrival.id == number, arrival.deleted_ms.is_(None)
+        )
     ).first()
     if row is None:
         return
@@ -407,6 +434,8 @@ def remove(connection: Connection, number: int, actor: str, unlink: Callable[[st
         .where(arrival.id == number)
         .values(deleted_ms=now, state="deleted", name="", key=None, study_id=None)
     )
+    if row.study_id is not None:
+        refresh_study(connection, row.study_id)
     add_event(connection, "deleted", number, {})
     audit_log.append(connection, actor, "delete", f"picture/{number}", {"sha256": row.sha256})
     others = connection.scalar(
@@ -416,6 +445,9 @@ def remove(connection: Connection, number: int, actor: str, unlink: Callable[[st
         return
     results = select(t.result.c.id).where(t.result.c.sha256 == row.sha256)
     connection.execute(delete(t.detail).where(t.detail.c.result_id.in_(results)))
+    connection.execute(
+        update(t.review).where(t.review.c.result_id.in_(results)).values(comment="", marks=[])
+    )
     connection.execute(
         update(t.job)
         .where(t.job.c.sha256 == row.sha256)
@@ -439,6 +471,19 @@ def _insert(connection: Connection, table: Table, **values: Any) -> int:
 def active_engine(connection: Connection) -> Row[Any] | None:
     """The engine whose results are shown; None before the first start."""
     return connection.execute(select(t.engine).where(t.engine.c.state == "active")).first()
+
+
+def is_active(connection: Connection, engine: int | None) -> bool:
+    """Whether this is the active engine."""
+    active = active_engine(connection)
+    return active is not None and active.id == engine
+
+
+def judging_engines(connection: Connection) -> Sequence[Row[Any]]:
+    """The active engine and all candidates, which judge every new picture."""
+    return connection.execute(
+        select(t.engine).where(t.engine.c.state.in_(("active", "candidate")))
+    ).all()
 
 
 def add_event(connection: Connection, kind: str, subject: int | None, data: Json) -> None:

@@ -61,9 +61,16 @@ study = Table(
     Column("identity", JSON),
     Column("last_seen_ms", BigInteger, nullable=False),
     Column("stable_ms", BigInteger),
+    Column("pictures", Integer, nullable=False, default=0),
+    Column("rank", Integer, nullable=False, default=0),
     Index(None, "stable_ms", "last_seen_ms"),
+    Index(None, "rank", "id"),
 )
-"""Pictures taken together. ``stable_ms`` is set once no picture has arrived for a while."""
+"""Pictures taken together. ``stable_ms`` is set once no picture has arrived for a while.
+
+``pictures`` is their number and ``rank`` that of the most urgent one; a study whose pictures were
+all deleted keeps neither UID nor identity.
+"""
 
 arrival = Table(
     "arrival",
@@ -76,6 +83,7 @@ arrival = Table(
     Column("key", String(255)),
     Column("received_ms", BigInteger, nullable=False),
     _reference("study_id", "study.id", nullable=True),
+    _reference("engine_id", "engine.id", nullable=True),
     Column("state", String(16), nullable=False),
     Column("rank", Integer, nullable=False),
     Column("answer", String(16)),
@@ -86,6 +94,7 @@ arrival = Table(
     UniqueConstraint("sender", "key"),
     Index(None, "sha256"),
     Index(None, "study_id"),
+    Index(None, "received_ms"),
     Index(None, "deleted_ms", "rank", "id"),
     Index(None, "deleted_ms", "state", "rank", "id"),
 )
@@ -93,8 +102,9 @@ arrival = Table(
 
 ``source`` is ``http``, ``dicom`` or ``watch``. ``key`` is the idempotency key of its sender. The
 state is ``waiting``, ``reading``, ``answered``, ``unsupported``, ``failed`` or ``deleted``. Rank
-(0 is most urgent), answer, region and probability are of its most urgent result by the active
-engine, and ``review`` is the latest verdict of a reader.
+(0 is most urgent), answer, region and probability are of its most urgent result by ``engine_id``:
+the active engine, or an earlier one if the active engine has not judged the picture. ``review`` is
+the latest verdict of the readers, or ``disputed`` if they differ.
 """
 
 engine = Table(
@@ -106,10 +116,12 @@ engine = Table(
     Column("digests", JSON, nullable=False),
     Column("settings", JSON, nullable=False),
     Column("version", String(64), nullable=False),
+    Column("card", JSON, nullable=False),
     Column("state", String(16), nullable=False),
     Column("created_ms", BigInteger, nullable=False),
 )
-"""Weights with settings. The state is ``active`` (one), ``candidate`` or ``retired``."""
+"""Weights with settings. The state is ``active`` (one), ``candidate`` or ``retired``; ``card`` has
+the figures that were published with the weights (:mod:`.engine_card`)."""
 
 job = Table(
     "job",

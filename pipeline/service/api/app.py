@@ -11,7 +11,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ... import version
 from ..application import Service
-from . import events, health, page, pictures, session
+from . import events, frames, health, page, pictures, reviews, session, studies
 from .problems import add_handlers
 from .security import LoginLimit, SecurityHeaders
 
@@ -41,7 +41,7 @@ def create_app(service: Service, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
     app.state.login_limit = LoginLimit()
     add_handlers(app)
     api = APIRouter(prefix="/api/v1")
-    for module in (pictures, session, events):
+    for module in (pictures, frames, reviews, studies, session, events):
         api.include_router(module.router)
     app.include_router(api)
     app.include_router(health.router)

@@ -64,7 +64,7 @@ class Picture(BaseModel):
         region: Region of that answer.
         probability: Probability of that answer.
         study: Number of the study; null without one.
-        review: Latest verdict of a reader.
+        review: Latest verdict of the readers; ``disputed`` if they differ.
         hidden: See :class:`Result`.
     """
 
@@ -83,8 +83,14 @@ class Picture(BaseModel):
 
 
 class PictureWithResults(Picture):
-    """A picture and everything that is known about it."""
+    """A picture and everything that is known about it.
 
+    Attributes:
+        held: Whether it is under a legal hold.
+        results: Of the engine whose answer is shown; empty until it is judged.
+    """
+
+    held: bool
     results: list[Result]
 
 

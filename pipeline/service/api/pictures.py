@@ -1,11 +1,10 @@
-"""``/pictures``: upload, worklist, results, rendered pictures."""
+"""``/pictures``: upload, worklist, results, legal holds."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from email.message import Message
 from http import HTTPStatus
@@ -14,16 +13,19 @@ from urllib.parse import unquote
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
-from sqlalchemy import Connection, Row, and_, or_, select
+from sqlalchemy import Connection, Row, and_, not_, or_, select, update
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from ...report.record import plain
 from ...source import MAX_NAME_CHARS
-from .. import store
+from .. import audit_log, store
 from .. import tables as t
 from ..accounts import Principal
 from ..application import Service
 from ..store import Arrival
+from ..stored_outcome import renamed
+from ..visibility import visible, visible_among
 from .models import Picture, PicturePage, PictureWithResults, Result
 from .problems import ProblemError, Responses, responses
 from .security import allow, service_of
@@ -36,7 +38,6 @@ _REPEATED: Responses = {
 _WAIT_S = 10.0
 """Seconds that an upload waits for its turn before it is refused."""
 Number = Annotated[int, Path(ge=1, le=2**53)]
-Frame = Annotated[int, Path(ge=0, le=2**31 - 1)]
 Answer = Literal["positive", "uncertain", "negative", "unsupported", "failed"]
 
 
@@ -180,32 +181,50 @@ def list_pictures(
     after: Annotated[str | None, Query(pattern=r"^[0-9]{1,3}-[0-9]{1,15}$")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> PicturePage:
-    """The worklist by urgency, newest first among equals; or by time of arrival."""
+    """The worklist by urgency, newest first among equals; or by time of arrival.
+
+    For a blind reader it is by time of arrival, and filters by answer or region find only pictures
+    that he has reviewed: otherwise they would reveal the answers.
+    """
     arrival = t.arrival.c
-    wanted: list[Any] = [arrival.deleted_ms.is_(None)]
+    conditions: list[Any] = [arrival.deleted_ms.is_(None), *_state_condition(state, principal)]
     for column, value in (
-        (arrival.state, state), (arrival.answer, answer), (arrival.region, region),
-        (arrival.study_id, study),
+        (arrival.answer, answer), (arrival.region, region), (arrival.study_id, study),
     ):  # fmt: skip
         if value is not None:
-            wanted.append(column == value)
+            conditions.append(column == value)
+    if answer is not None or region is not None:
+        conditions += visible(principal)
     if reviewed is not None:
-        wanted.append(arrival.review.is_not(None) if reviewed else arrival.review.is_(None))
-    by_rank = order == "urgency"
+        conditions.append(arrival.review.is_not(None) if reviewed else arrival.review.is_(None))
+    by_rank = order == "urgency" and not principal.blind
     if after is not None:
         rank, number = map(int, after.split("-"))
         older = arrival.id < number
-        wanted.append(
+        conditions.append(
             or_(arrival.rank > rank, and_(arrival.rank == rank, older)) if by_rank else older
         )
     sorting = [arrival.rank, arrival.id.desc()] if by_rank else [arrival.id.desc()]
-    query = select(t.arrival).where(*wanted).order_by(*sorting).limit(limit + 1)
+    query = select(t.arrival).where(*conditions).order_by(*sorting).limit(limit + 1)
     with service_of(request).database.read() as connection:
         rows = connection.execute(query).all()
-        reviewed_by = _reviewed_by(connection, principal, rows)
-    shown = [to_picture(row, principal, row.id in reviewed_by) for row in rows[:limit]]
+        pictures = to_pictures(connection, rows[:limit], principal)
     last = rows[limit - 1] if len(rows) > limit else None
-    return PicturePage(pictures=shown, next=f"{last.rank}-{last.id}" if last else None)
+    cursor = f"{last.rank if by_rank else 0}-{last.id}" if last else None
+    return PicturePage(pictures=pictures, next=cursor)
+
+
+def _state_condition(state: str | None, principal: Principal) -> list[Any]:
+    """A hidden picture counts as answered, also if it is unsupported."""
+    arrival = t.arrival.c
+    if state is None:
+        return []
+    if principal.blind and state == "unsupported":
+        return [arrival.state == state, *visible(principal)]
+    if principal.blind and state == "answered":
+        hidden = and_(arrival.state == "unsupported", not_(and_(*visible(principal))))
+        return [or_(arrival.state == state, hidden)]
+    return [arrival.state == state]
 
 
 @router.get("/{number}", response_model=PictureWithResults, responses=responses(401, 403, 404, 422))
@@ -233,49 +252,37 @@ def delete_picture(
     return Response(status_code=204)
 
 
-_JPEG: Responses = {200: {"content": {"image/jpeg": {}}}}
-
-
-@router.get(
-    "/{number}/frames/{frame}/view", response_class=Response,
-    responses=_JPEG | responses(401, 403, 404, 422),
+@router.put(
+    "/{number}/hold", status_code=204, responses=responses(401, 403, 404, 422),
+    response_class=Response,
 )  # fmt: skip
-def view(
-    request: Request, number: Number, frame: Frame,
-    principal: Annotated[Principal, Depends(allow("reader"))],
-) -> Response:  # fmt: skip
-    """The rendered picture, longest side at most 1024 px; frame 0 is the only or first one."""
-    service = service_of(request)
-    with service.database.read() as connection:
-        row = find(connection, number, principal)
-        one = _frame(connection, row, frame)
-    content = service.views.get(row.sha256, one.frame)
-    if content is None:
-        raise ProblemError(HTTPStatus.NOT_FOUND, "the picture has no view")
-    return Response(content, media_type="image/jpeg", headers=_immutable(row.sha256))
+def hold(
+    request: Request, number: Number, principal: Annotated[Principal, Depends(allow())]
+) -> Response:
+    """Put a picture under a legal hold: it cannot be deleted, also not by a retention rule."""
+    return _set_hold(request, number, principal, True)
 
 
-@router.get(
-    "/{number}/frames/{frame}/thumb", response_class=Response,
-    responses=_JPEG | responses(401, 403, 404, 422),
+@router.delete(
+    "/{number}/hold", status_code=204, responses=responses(401, 403, 404, 422),
+    response_class=Response,
 )  # fmt: skip
-def thumb(
-    request: Request, number: Number, frame: Frame,
-    principal: Annotated[Principal, Depends(allow("reader"))],
-) -> Response:  # fmt: skip
-    """The picture of the worklist, longest side at most 160 px."""
-    with service_of(request).database.read() as connection:
+def release(
+    request: Request, number: Number, principal: Annotated[Principal, Depends(allow())]
+) -> Response:
+    """End a legal hold."""
+    return _set_hold(request, number, principal, False)
+
+
+def _set_hold(request: Request, number: int, principal: Principal, held: bool) -> Response:
+    def change(connection: Connection) -> None:
         row = find(connection, number, principal)
-        one = _frame(connection, row, frame)
-    encoded = one.row.get("picture", {}).get("thumb")
-    if encoded is None:
-        raise ProblemError(HTTPStatus.NOT_FOUND, "the picture has no view")
-    content = base64.b64decode(encoded)
-    return Response(content, media_type="image/jpeg", headers=_immutable(row.sha256))
+        connection.execute(update(t.blob).where(t.blob.c.sha256 == row.sha256).values(held=held))
+        action = "hold" if held else "release hold"
+        audit_log.append(connection, principal.name, action, f"picture/{number}")
 
-
-def _immutable(sha256: str) -> dict[str, str]:
-    return {"Cache-Control": "private, max-age=31536000, immutable", "ETag": f'"{sha256[:16]}"'}
+    service_of(request).database.write(change)
+    return Response(status_code=204)
 
 
 def find(connection: Connection, number: int, principal: Principal) -> Row[Any]:
@@ -292,46 +299,27 @@ def find(connection: Connection, number: int, principal: Principal) -> Row[Any]:
     return row
 
 
-def _frame(connection: Connection, arrival: Row[Any], frame: int) -> Row[Any]:
-    """Result and row of a frame of the active engine; frame 0 of a single picture is stored -1."""
-    active = store.active_engine(connection)
-    row: Any = connection.execute(
-        select(t.result.c.frame, t.detail.c.row)
-        .join(t.detail, t.detail.c.result_id == t.result.c.id)
-        .where(
-            t.result.c.sha256 == arrival.sha256,
-            t.result.c.engine_id == (active.id if active else 0),
-            t.result.c.frame.in_((frame, -1) if frame == 0 else (frame,)),
-        )
-    ).first()
-    if row is None:
-        raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no judged frame {frame}")
-    return row
-
-
-def _reviewed_by(connection: Connection, principal: Principal, rows: Any) -> set[int]:
-    """The arrivals that a blind reader has reviewed."""
-    if not principal.blind or not rows:
-        return set()
-    return set(
-        connection.scalars(
-            select(t.arrival.c.id)
-            .join(t.result, t.result.c.sha256 == t.arrival.c.sha256)
-            .join(t.review, t.review.c.result_id == t.result.c.id)
-            .where(
-                t.arrival.c.id.in_([row.id for row in rows]),
-                t.review.c.reader_id == principal.user,
-            )
-        )
-    )
+def to_pictures(
+    connection: Connection, rows: Sequence[Row[Any]], principal: Principal
+) -> list[Picture]:
+    """Rows of the worklist; see :func:`to_picture`."""
+    seen = visible_among(connection, principal, {row.sha256 for row in rows})
+    return [to_picture(row, principal, row.sha256 in seen) for row in rows]
 
 
 def to_picture(row: Row[Any], principal: Principal, reviewed: bool) -> Picture:
-    """A row of the worklist, without fxpipe's answer for a blind reader."""
+    """A row of the worklist, without fxpipe's answer for a blind reader.
+
+    Args:
+        row: Of the table of arrivals.
+        principal: Who gets it.
+        reviewed: Whether a blind reader has reviewed it.
+    """
     hidden = principal.blind and not reviewed and row.state in ("answered", "unsupported")
     return Picture(
         id=row.id, name=row.name, source=row.source, received=row.received_ms, sha256=row.sha256,
-        state=row.state, study=row.study_id, review=row.review, hidden=hidden,
+        state="answered" if hidden else row.state, study=row.study_id,
+        review=None if hidden else row.review, hidden=hidden,
         answer=None if hidden else row.answer, region=None if hidden else row.region,
         probability=None if hidden else row.probability,
     )  # fmt: skip
@@ -340,31 +328,36 @@ def to_picture(row: Row[Any], principal: Principal, reviewed: bool) -> Picture:
 def _read(service: Service, number: int, principal: Principal) -> PictureWithResults:
     with service.database.read() as connection:
         row = find(connection, number, principal)
-        reviewed = row.id in _reviewed_by(connection, principal, [row])
-        picture = to_picture(row, principal, reviewed)
-        active = store.active_engine(connection)
+        (picture,) = to_pictures(connection, [row], principal)
+        held = connection.scalar(select(t.blob.c.held).where(t.blob.c.sha256 == row.sha256))
         rows = connection.execute(
-            select(t.result, t.detail.c.row)
+            select(t.result, t.detail.c.row, t.job.c.name)
             .join(t.detail, t.detail.c.result_id == t.result.c.id)
-            .where(
-                t.result.c.sha256 == row.sha256,
-                t.result.c.engine_id == (active.id if active else 0),
-            )
+            .join(t.job, t.job.c.id == t.result.c.job_id)
+            .where(t.result.c.sha256 == row.sha256, t.result.c.engine_id == row.engine_id)
             .order_by(t.result.c.frame)
         ).all()
     results = [to_result(one, row.name, picture.hidden) for one in rows]
-    return PictureWithResults(**picture.model_dump(), results=results)
+    return PictureWithResults(**picture.model_dump(), held=bool(held), results=results)
 
 
 def to_result(row: Row[Any], name: str, hidden: bool) -> Result:
-    """A result; without heatmaps, which have an address of their own."""
+    """A result; without heatmaps, which have a separate address.
+
+    Args:
+        row: Of the table of results, with ``row`` of its detail and ``name`` of its job.
+        name: Of the picture.
+        hidden: Whether the answer is left out.
+    """
     frame = None if row.frame < 0 else row.frame
     if hidden:
         return Result(
             id=row.id, engine=row.engine_id, frame=frame, status=None, answer=None, region=None,
             probability=None, record=None, findings=None, flags=None, error=None, hidden=True,
         )  # fmt: skip
-    record = {**row.row["record"], "path": name}
+    record = {**row.row["record"], "path": plain(name)}
+    if "error" in record:
+        record["error"] = renamed(record["error"], plain(row.name or "picture"), plain(name))
     findings = [{k: v for k, v in f.items() if k != "layer"} for f in row.row["findings"]]
     return Result(
         id=row.id, engine=row.engine_id, frame=frame, status=row.status, answer=row.answer,

@@ -49,6 +49,7 @@ def upgrade() -> None:
         sa.Column("digests", sa.JSON(), nullable=False),
         sa.Column("settings", sa.JSON(), nullable=False),
         sa.Column("version", sa.String(length=64), nullable=False),
+        sa.Column("card", sa.JSON(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_engine")),
@@ -118,10 +119,13 @@ def upgrade() -> None:
         sa.Column("identity", sa.JSON(), nullable=True),
         sa.Column("last_seen_ms", sa.BigInteger(), nullable=False),
         sa.Column("stable_ms", sa.BigInteger(), nullable=True),
+        sa.Column("pictures", sa.Integer(), nullable=False),
+        sa.Column("rank", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_study")),
         sa.UniqueConstraint("key", name=op.f("uq_study_key")),
     )
     with op.batch_alter_table("study", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_study_rank_id"), ["rank", "id"], unique=False)
         batch_op.create_index(
             batch_op.f("ix_study_stable_ms_last_seen_ms"),
             ["stable_ms", "last_seen_ms"],
@@ -176,6 +180,7 @@ def upgrade() -> None:
         sa.Column("key", sa.String(length=255), nullable=True),
         sa.Column("received_ms", sa.BigInteger(), nullable=False),
         sa.Column("study_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("engine_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("rank", sa.Integer(), nullable=False),
         sa.Column("answer", sa.String(length=16), nullable=True),
@@ -183,6 +188,7 @@ def upgrade() -> None:
         sa.Column("probability", sa.Float(), nullable=True),
         sa.Column("review", sa.String(length=16), nullable=True),
         sa.Column("deleted_ms", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(["engine_id"], ["engine.id"], name=op.f("fk_arrival_engine_id")),
         sa.ForeignKeyConstraint(["sha256"], ["blob.sha256"], name=op.f("fk_arrival_sha256")),
         sa.ForeignKeyConstraint(["study_id"], ["study.id"], name=op.f("fk_arrival_study_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_arrival")),
@@ -197,6 +203,7 @@ def upgrade() -> None:
             ["deleted_ms", "state", "rank", "id"],
             unique=False,
         )
+        batch_op.create_index(batch_op.f("ix_arrival_received_ms"), ["received_ms"], unique=False)
         batch_op.create_index(batch_op.f("ix_arrival_sha256"), ["sha256"], unique=False)
         batch_op.create_index(batch_op.f("ix_arrival_study_id"), ["study_id"], unique=False)
 
