@@ -12,9 +12,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
+
+import httpx
+import numpy as np
+from bundles import paint
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 CHROMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -42,10 +47,11 @@ class Served:
         content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": kind, **headers}
-        request = Request(f"{self.address}api/v1{path}", content, headers, method=method)
-        with urlopen(request, timeout=60) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
+        answer = httpx.request(
+            method, f"{self.address}api/v1{path}", content=content, headers=headers, timeout=60
+        )
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
 
     def upload(self, content: bytes, name: str = "picture.png") -> int:
         """Upload a picture and return its number."""
@@ -74,6 +80,8 @@ def serving(data: Path, weights: Path, *words: str) -> Iterator[Served]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def _announced(process: subprocess.Popen[str]) -> tuple[str, str]:
@@ -92,3 +100,18 @@ def chromium(playwright: Any) -> Path | None:
     own = playwright.chromium.executable_path
     found = Path(next((path for name in CHROMES if (path := shutil.which(name))), own))
     return found if found.exists() else None
+
+
+def painted(number: int, *, positive: bool = True, size_px: int = 64) -> bytes:
+    """A PNG that the tiny weights answer for the hand; each number gives other content."""
+    pixels = paint({"hand": 0.9}, {"hand": 0.8 if positive else 0.05}, size_px)
+    pixels[-1, size_px // 2] = number % 256
+    pixels[-1, size_px // 2 + 1] = number // 256
+    return png(pixels)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """A PNG file of grey values."""
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
