@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -55,7 +56,7 @@ class Served:
 
     def upload(self, content: bytes, name: str = "picture.png") -> int:
         """Upload a picture and return its number."""
-        disposition = f'attachment; filename="{name}"'
+        disposition = f"attachment; filename*=UTF-8''{quote(name)}"
         headers = {"Content-Disposition": disposition}
         return int(self.request("POST", "/pictures", content, **headers)["id"])
 

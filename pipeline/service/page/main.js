@@ -71,7 +71,7 @@ function header() {
   const links = LINKS.filter(isAllowed).map((name) =>
     element("a", { href: `#/${name}` }, t(`view.${name}`)));
   const state = element("span", { id: "connection", className: "connection", role: "status" });
-  return element("header", { className: "top" },
+  const bar = element("div", { className: "top" },
     button(t("page.skip"), () => main.focus(), { className: "skip" }),
     element("span", { className: "brand" }, t("page.name")),
     element("nav", { className: "views", "aria-label": t("page.views") }, ...links),
@@ -79,6 +79,9 @@ function header() {
     element("nav", { className: "user", "aria-label": t("page.account") },
       element("a", { href: "#/profile" }, element("bdi", {}, session.who.name)),
       button(t("action.logout"), logOut)));
+  return element("header", {}, bar,
+    element("p", { id: "banner", className: "banner", role: "status", hidden: true }),
+    element("p", { className: "intended" }, t("page.intended")));
 }
 
 async function logOut() {
@@ -112,9 +115,7 @@ function enter(who) {
   session.who = who;
   session.relogin = askToLogIn;
   main = element("main", { id: "main", tabIndex: -1 });
-  app.replaceChildren(header(),
-    element("p", { id: "banner", className: "banner", role: "status", hidden: true }),
-    element("p", { className: "intended", role: "note" }, t("page.intended")), main);
+  app.replaceChildren(header(), main);
   addEventListener("hashchange", route);
   if (!WITHOUT_EVENTS.includes(who.role)) {
     live = new Live(changed, connection);
