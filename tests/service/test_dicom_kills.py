@@ -7,9 +7,9 @@ import threading
 import time
 
 import pytest
-from tiny_networks import write_bundles
 from dicom_service import dcmtk, found, fractured, free_port, service
 from factories import dicom_file
+from tiny_networks import write_bundles
 
 pytestmark = pytest.mark.skipif(not found("storescu"), reason="dcmtk is not installed")
 KILLS, PICTURES = 3, 30

@@ -8,7 +8,6 @@ import subprocess
 
 import httpx
 import pytest
-from tiny_networks import write_bundles
 from dicom_service import dcmtk, found, fractured, service, storescu, until
 from factories import IDENTIFIERS, compressed, dicom_file
 from pydicom import dcmread
@@ -22,6 +21,7 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
+from tiny_networks import write_bundles
 
 pytestmark = pytest.mark.skipif(not found("storescu"), reason="dcmtk is not installed")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 import pytest
-from tiny_networks import write_bundles
 from dicom_service import (
     ask,
     found,
@@ -19,6 +18,7 @@ from dicom_service import (
 )
 from factories import PATIENT_ID, dicom_file
 from pydicom import dcmread
+from tiny_networks import write_bundles
 
 pytestmark = pytest.mark.skipif(
     not (found("storescu") and found("Orthanc")), reason="Orthanc or dcmtk is not installed"

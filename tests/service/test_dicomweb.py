@@ -8,7 +8,6 @@ import httpx
 import numpy as np
 import pytest
 import requests
-from tiny_networks import write_bundles
 from dicom_service import fractured, service
 from dicomweb_client.api import DICOMwebClient
 from factories import IDENTIFIERS, PATIENT_ID, compressed, dicom_file
@@ -16,6 +15,7 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, JPEGLosslessSV1
+from tiny_networks import write_bundles
 
 STUDY, SERIES = "2.25.1002", "2.25.1003"
 

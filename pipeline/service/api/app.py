@@ -11,6 +11,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ... import version
 from ..application import Service
+<<<<<<< HEAD
 from . import (
     audit,
     dicomweb_query,
@@ -33,6 +34,9 @@ from . import (
     studies,
     users,
 )  # fmt: skip
+=======
+from . import events, frames, health, page, pictures, reviews, session, studies
+>>>>>>> s2
 from .problems import add_handlers
 from .security import LoginLimit, SecurityHeaders
 
@@ -73,7 +77,11 @@ def create_app(service: Service, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
         dicomweb.include_router(module.router)
     app.include_router(dicomweb)
     app.include_router(health.router)
+<<<<<<< HEAD
     app.include_router(metrics.router)
+=======
+    app.include_router(page.router)
+>>>>>>> s2
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts], www_redirect=False)
     app.add_middleware(SecurityHeaders)
     return app
