@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -266,7 +267,7 @@ def test_negative_pictures_have_a_report_only(tmp_path):
     stored, row = to_json(outcome), to_row(outcome, tmp_path, 0.5)
     made = Maker(run).objects(study_objects.restored(path, stored, row, run.config))
     assert [one.kind.value for one in made] == ["report"]
-    engine = SimpleNamespace(settings={"operating_point": "x"}, digests=DIGESTS)
+    engine: Any = SimpleNamespace(settings={"operating_point": "x"}, digests=DIGESTS)
     assert study_objects.engine_run(engine, RunConfig()).config.operating_point == "x"
 
 
