@@ -22,7 +22,7 @@ from pipeline.service.store import Arrival, NewResult
 
 ENGINE = {
     "digest": "0" * 64, "weights": "weights", "digests": {}, "settings": {}, "version": "0",
-    "state": "active", "created_ms": 0,
+    "state": "active", "card": {}, "created_ms": 0,
 }  # fmt: skip
 """Columns of an active engine."""
 FOLDER = Path(__file__).parent / "service/databases"

@@ -113,7 +113,7 @@ def failed(connection: Connection, number: int, error: str) -> None:
 def postpone(
     connection: Connection, numbers: Sequence[int], error: str | None, config: ServiceConfig
 ) -> None:
-    """Try objects again later; after :attr:`.ServiceConfig.retry_h` they need attention.
+    """Try objects again later; after :attr:`.settings.ServiceConfig.retry_h` they need attention.
 
     Args:
         connection: Inside a write operation.

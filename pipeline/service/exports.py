@@ -186,7 +186,8 @@ def as_dicom(
                 if one.outcome.header is None or not one.outcome.findings:
                     continue
                 try:
-                    outcome = with_picture(one.outcome, one.row, blobs.path(one.arrival.sha256))
+                    path = blobs.path(one.arrival.sha256)
+                    outcome = with_picture(one.outcome, one.row, path, config)
                 except (ImageError, OSError) as error:
                     log.warning("picture %d: no objects (%s)", number, type(error).__name__)
                     continue
@@ -194,7 +195,7 @@ def as_dicom(
                 if key not in writers:
                     writers[key] = DicomWriter(folder, config, one.digests)
                 writers[key].write(outcome)
-                for path in sorted(folder.iterdir()):
-                    yield from archive.add(f"{number}/{path.name}", path)
-                    path.unlink()
+                for file in sorted(folder.iterdir()):
+                    yield from archive.add(f"{number}/{file.name}", file)
+                    file.unlink()
     yield archive.close()

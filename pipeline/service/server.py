@@ -101,6 +101,10 @@ def serve(options: Options, config: ServiceConfig) -> None:
             return
         port = listener.getsockname()[1]
         app = create_app(service, LOOPBACK if options.is_loopback else ("*",))
+        # The application logs its errors without their messages, which may quote identifiers.
+        logging.getLogger("uvicorn.error").addFilter(
+            lambda record: not record.getMessage().startswith("Exception in ASGI application")
+        )
         settings = uvicorn.Config(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=5,
             ssl_certfile=options.certificate, ssl_keyfile=options.key, server_header=False,

@@ -103,7 +103,7 @@ class NewResult:
 
     Attributes:
         frame: Frame of the file, or -1.
-        status: See :class:`pipeline.domain.Status`.
+        status: See :class:`pipeline.outcome.Status`.
         answer: Verdict, or status without one.
         region: Of the leading finding; None without one.
         probability: Of the leading finding.

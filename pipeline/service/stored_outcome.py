@@ -6,16 +6,16 @@ import base64
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..domain import Heatmap, Placement
+from ..config import RunConfig
+from ..domain import Heatmap, Placement, XrayImage
 from ..errors import UnreadableImageError
 from ..io import decode
-from ..outcome import Outcome, Verdict
+from ..outcome import FractureCall, Outcome, Verdict
 from ..outcome_json import from_json
 from ..render import render
 from ..source import NamedBytes
@@ -40,48 +40,56 @@ def renamed(message: str, before: str, after: str) -> str:
     return after + message[len(before) :] if message.startswith(f"{before}:") else message
 
 
-def with_picture(outcome: Outcome, row: Mapping[str, Any], path: Path) -> Outcome:
-    """The outcome with its file, its picture, and heatmaps of 256 levels of its findings.
+def with_picture(
+    outcome: Outcome, row: Mapping[str, Any], path: Path, config: RunConfig
+) -> Outcome:
+    """The outcome with its file, and if findings get a heatmap, with those and the picture.
 
-    Negative findings get no heatmap, as in a run with ``--dicom-out``.
+    Heatmaps have 256 levels, as on the page.
 
     Args:
-        outcome: By :func:`restored`.
+        outcome: Of the picture.
         row: By :func:`pipeline.report.page_row.to_row`.
         path: The file.
+        config: Settings; ``heatmaps`` says which findings get one (None: not the negative ones).
 
     Raises:
-        ImageError: The picture cannot be read.
+        ImageError: The picture cannot be decoded.
         OSError: The file cannot be read.
     """
-    frame = outcome.image.frame or 0
-    image = replace(outcome.image, path=path)
-    with closing(decode(path.read_bytes(), path, str(image.sha256))) as pictures:
-        picture = next(islice(pictures, frame, None), None)
-    if picture is None:
-        raise UnreadableImageError(f"{image.name}: found fewer than {frame + 1} frames")
-    shape = picture.pixels.shape
-    layers = {
-        one["region"]: one.get("layer")
-        for one in row["findings"]
-        if one["verdict"] != Verdict.NEGATIVE
-    }
+    outcome = replace(outcome, image=replace(outcome.image, path=path))
+    layers = {(f["region"], f["target"]): f.get("layer") for f in row["findings"]}
+    shown = {f: layers.get((f.region, f.target)) for f in outcome.findings if _shown(f, config)}
+    if not any(shown.values()):
+        return outcome
+    picture = _picture(path, outcome)
     findings = tuple(
-        replace(finding, heatmap=_heatmap(layers.get(finding.region), (shape[0], shape[1])))
-        for finding in outcome.findings
+        replace(f, heatmap=_heatmap(layer, picture.pixels.shape)) if (layer := shown.get(f)) else f
+        for f in outcome.findings
     )
-    return replace(outcome, image=image, findings=findings, rendered=render(picture.pixels))
+    return replace(outcome, findings=findings, rendered=render(picture.pixels))
 
 
-def _heatmap(layer: Mapping[str, Any] | None, shape: tuple[int, int]) -> Heatmap | None:
+def _picture(path: Path, outcome: Outcome) -> XrayImage:
+    with closing(decode(path.read_bytes(), path, str(outcome.image.sha256))) as pictures:
+        for picture in pictures:
+            if picture.source.frame == outcome.image.frame:
+                return picture
+    raise UnreadableImageError(f"{path.name}: found fewer frames than were judged")
+
+
+def _shown(finding: FractureCall, config: RunConfig) -> bool:
+    how = config.heatmaps or "positive"
+    return how == "all" or (how == "positive" and finding.verdict is not Verdict.NEGATIVE)
+
+
+def _heatmap(layer: Mapping[str, Any], source_shape: tuple[int, ...]) -> Heatmap:
     """A heatmap from its layer on the page, on a canvas with one px for each cell."""
-    if layer is None:
-        return None
-    rows, columns = layer["rows"], layer["columns"]
-    cells = np.frombuffer(base64.b64decode(layer["cells"]), np.uint8).reshape(rows, columns)
-    scale_y, scale_x = rows / layer["height"], columns / layer["width"]
+    shape = int(layer["rows"]), int(layer["columns"])
+    cells = np.frombuffer(base64.b64decode(layer["cells"]), np.uint8).reshape(shape)
+    scale_y, scale_x = shape[0] / layer["height"], shape[1] / layer["width"]
     placement = Placement(
-        scale_y, scale_x, -layer["top"] * scale_y, -layer["left"] * scale_x, shape
-    )
-    values = cells.astype(np.float32) / np.float32(255)
-    return Heatmap(values, (rows, columns), placement, layer["hidden"])
+        scale_y, scale_x, -layer["top"] * scale_y, -layer["left"] * scale_x,
+        (source_shape[0], source_shape[1]),
+    )  # fmt: skip
+    return Heatmap(cells.astype(np.float32) / np.float32(255), shape, placement, layer["hidden"])

@@ -128,17 +128,20 @@ def settle(service: Service, study: int) -> int:
 
 
 def _objects(service: Service, study: int, peers: list[int]) -> list[NewObject]:
-    """Objects that a peer lacks, contents stored; a picture that can have none is left out."""
+    """Objects that at least one peer lacks, with stored contents.
+
+    A picture for which no object can be made is left out.
+    """
     with service.database.read() as connection:
-        engine = store.active_engine(connection)
         results = study_objects.judged(connection, study)
+        judges = t.engine.c.id.in_({one.engine for one in results})
+        engines = connection.execute(select(t.engine).where(judges)).all()
         complete = outbox.complete(connection, study, peers)
-    if engine is None:
-        return []
-    run = study_objects.engine_run(engine, service.config.run)
-    maker = Maker(run)
+    runs = {row.id: study_objects.engine_run(row, service.config.run) for row in engines}
+    makers = {number: Maker(run) for number, run in runs.items()}
     made = []
     for result in results:
+        run, maker = runs[result.engine], makers[result.engine]
         try:
             for one in study_objects.objects(result, maker, run, service.blobs):
                 if one.uid not in complete:

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, and_, select
 
 from .. import version
 from ..config import RunConfig
-from ..domain import Heatmap, Placement, XrayImage
-from ..errors import UnreadableImageError
-from ..io import decode
-from ..outcome import FractureCall, Outcome, Status, Verdict
+from ..outcome import Outcome, Status
 from ..outcome_json import from_json
-from ..render import render
 from ..report.dicom.object_provenance import Run
 from ..report.dicom.objects import Made, Maker
-from . import store
 from . import tables as t
 from .blobs import Blobs
+from .stored_outcome import with_picture
 
 Json = dict[str, Any]
 
@@ -46,41 +38,50 @@ class Judged:
 
     Attributes:
         sha256: Digest of the file.
+        engine: Number of the engine that judged it.
         outcome: Column ``outcome`` of table ``detail``.
         row: Column ``row`` of table ``detail``.
     """
 
     sha256: str
+    engine: int
     outcome: Json
     row: Json
 
 
 def judged(connection: Connection, study: int) -> list[Judged]:
-    """The judged pictures of a study by the active engine, in a fixed order."""
-    engine = store.active_engine(connection)
+    """The results that are shown for the pictures of a study, in a fixed order.
+
+    After a promotion they can come from several engines: a picture that the active engine has not
+    judged keeps its earlier result.
+    """
+    shown = (
+        select(t.arrival.c.sha256, t.arrival.c.engine_id)
+        .where(t.arrival.c.study_id == study, t.arrival.c.deleted_ms.is_(None))
+        .distinct()
+        .subquery()
+    )
+    result = t.result.c
     rows = connection.execute(
-        select(t.result.c.sha256, t.detail.c.outcome, t.detail.c.row)
-        .join(t.detail, t.detail.c.result_id == t.result.c.id)
-        .where(
-            t.result.c.engine_id == (engine.id if engine else 0), t.result.c.status == Status.OK,
-            t.result.c.sha256.in_(
-                select(t.arrival.c.sha256).where(
-                    t.arrival.c.study_id == study, t.arrival.c.deleted_ms.is_(None)
-                )
-            ),
+        select(result.sha256, result.engine_id, t.detail.c.outcome, t.detail.c.row)
+        .join(t.detail, t.detail.c.result_id == result.id)
+        .join(
+            shown,
+            and_(shown.c.sha256 == result.sha256, shown.c.engine_id == result.engine_id),
         )
-        .order_by(t.result.c.job_id, t.result.c.frame)
-    ).all()  # fmt: skip
-    return [Judged(row.sha256, row.outcome, row.row) for row in rows]
+        .where(result.status == Status.OK)
+        .order_by(result.job_id, result.frame)
+    ).all()
+    return [Judged(row.sha256, row.engine_id, row.outcome, row.row) for row in rows]
 
 
 def objects(result: Judged, maker: Maker, run: Run, blobs: Blobs) -> list[Made]:
-    """SR, SC and GSPS of a picture from a DICOM file; none of another one.
+    """SR, SC and GSPS of a picture from a DICOM file; nothing for other files.
 
     Args:
         result: The picture.
-        maker: Made of ``run``; it numbers the objects of a study, so use it for all its pictures.
-        run: By :func:`engine_run`.
+        maker: Maker for ``run``. It numbers the objects, so use one for all pictures of a study.
+        run: See :func:`engine_run`; of the engine that judged the picture.
         blobs: Contents.
 
     Raises:
@@ -93,53 +94,17 @@ def objects(result: Judged, maker: Maker, run: Run, blobs: Blobs) -> list[Made]:
     return maker.objects(restored(path, result.outcome, result.row, run.config))
 
 
-def restored(path: Path, stored: Mapping[str, Any], row: Json, config: RunConfig) -> Outcome:
-    """An outcome with its heatmaps and its picture.
-
-    Heatmaps have 256 levels, as on the page.
+def restored(path: Path, stored: Json, row: Json, config: RunConfig) -> Outcome:
+    """An outcome with its heatmaps and its picture, see :func:`with_picture`.
 
     Args:
         path: Content of the picture.
         stored: Column ``outcome`` of table ``detail``.
         row: Column ``row`` of table ``detail``.
-        config: Settings; ``heatmaps`` says which findings get one (None: not the negative ones).
+        config: Settings.
 
     Raises:
         ImageError: The picture cannot be decoded.
+        OSError: Its content is gone.
     """
-    outcome = from_json(stored, path)
-    layers = {(f["region"], f["target"]): f.get("layer") for f in row["findings"]}
-    shown = {f: layers.get((f.region, f.target)) for f in outcome.findings if _shown(f, config)}
-    if not any(shown.values()):
-        return outcome
-    picture = _picture(path, outcome)
-    findings = tuple(
-        replace(f, heatmap=_heatmap(layer, picture.pixels.shape)) if (layer := shown.get(f)) else f
-        for f in outcome.findings
-    )
-    return replace(outcome, findings=findings, rendered=render(picture.pixels))
-
-
-def _picture(path: Path, outcome: Outcome) -> XrayImage:
-    with closing(decode(path.read_bytes(), path, str(outcome.image.sha256))) as pictures:
-        for picture in pictures:
-            if picture.source.frame == outcome.image.frame:
-                return picture
-    raise UnreadableImageError(f"{path.name}: found fewer frames than were judged")
-
-
-def _shown(finding: FractureCall, config: RunConfig) -> bool:
-    how = config.heatmaps or "positive"
-    return how == "all" or (how == "positive" and finding.verdict is not Verdict.NEGATIVE)
-
-
-def _heatmap(layer: Json, source_shape: tuple[int, ...]) -> Heatmap:
-    """The heatmap of a layer of the page, on a canvas of its own with a cell a px."""
-    shape = int(layer["rows"]), int(layer["columns"])
-    cells = np.frombuffer(base64.b64decode(layer["cells"]), np.uint8).reshape(shape)
-    scale_y, scale_x = shape[0] / layer["height"], shape[1] / layer["width"]
-    placement = Placement(
-        scale_y, scale_x, -layer["top"] * scale_y, -layer["left"] * scale_x,
-        (source_shape[0], source_shape[1]),
-    )  # fmt: skip
-    return Heatmap(cells.astype(np.float32) / np.float32(255), shape, placement, layer["hidden"])
+    return with_picture(from_json(stored, path), row, path, config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 from pynetdicom import AE, DEFAULT_TRANSFER_SYNTAXES, evt
+from service_database import ENGINE
 from sqlalchemy import insert, select, update
 
+from pipeline import version
 from pipeline.config import RunConfig
 from pipeline.outcome_json import to_json
 from pipeline.report.dicom.object_provenance import Run
@@ -33,6 +36,7 @@ from pipeline.service.dicom_options import DicomOptions
 from pipeline.service.outbox import NewObject
 from pipeline.service.sender import Sender
 from pipeline.service.settings import ServiceConfig
+from pipeline.service.studies import settle
 from pipeline.service.view_cache import ViewCache
 
 
@@ -263,5 +267,67 @@ def test_negative_pictures_have_a_report_only(tmp_path):
     stored, row = to_json(outcome), to_row(outcome, tmp_path, 0.5)
     made = Maker(run).objects(study_objects.restored(path, stored, row, run.config))
     assert [one.kind.value for one in made] == ["report"]
-    engine = SimpleNamespace(settings={"operating_point": "x"}, digests=DIGESTS)
+    engine: Any = SimpleNamespace(settings={"operating_point": "x"}, digests=DIGESTS)
     assert study_objects.engine_run(engine, RunConfig()).config.operating_point == "x"
+
+
+def test_objects_after_a_promotion_are_those_of_the_results_that_are_shown(opened, tmp_path):
+    """A picture that the promoted engine has not judged keeps the objects of the earlier engine."""
+    names = {"both": "2.25.1004", "old": "2.25.1005", "removed": "2.25.1006"}
+    paths = {n: original(tmp_path, name=f"{n}.dcm", SOPInstanceUID=u) for n, u in names.items()}
+    outcomes = {name: judged(path)[0] for name, path in paths.items()}
+    digests = {1: DIGESTS, 2: DIGESTS | {"trunk": "4" * 64}}
+    contents = {name: opened.blobs.store(path.read_bytes()) for name, path in paths.items()}
+
+    def write(connection):
+        connection.execute(insert(t.study).values(id=1, key="s", last_seen_ms=0))
+        connection.execute(
+            insert(t.peer).values(
+                id=1, title="ARCHIVE", host="127.0.0.1", port=1, tls=False, receive=False,
+                send=True, commitment=False, created_ms=0,
+            )
+        )  # fmt: skip
+        for number, state in ((1, "retired"), (2, "active")):
+            values = {"id": number, "digest": str(number) * 64, "digests": digests[number]}
+            connection.execute(insert(t.engine).values(**{**ENGINE, **values, "state": state}))
+        for name, content in contents.items():
+            connection.execute(
+                insert(t.blob).values(sha256=content.sha256, size=content.size, created_ms=0)
+            )
+            _add_result(connection, outcomes[name], tmp_path, engine=1)
+        _add_result(connection, outcomes["both"], tmp_path, engine=2)
+        for name, engine in (("both", 2), ("both", 2), ("old", 1)):  # one of them twice
+            _add_arrival(connection, contents[name].sha256, engine)
+        _add_arrival(connection, contents["removed"].sha256, 1, deleted_ms=1)
+
+    opened.database.write(write)
+    expected = set()
+    for name, engine in (("both", 2), ("old", 1)):
+        run = Run(version(), digests[engine], RunConfig(identifiers="keep"))
+        expected |= {one.uid for one in Maker(run).objects(outcomes[name])}
+    assert len(expected) == 6
+    assert settle(opened, 1) == 6
+    with opened.database.read() as connection:
+        assert set(connection.scalars(select(t.outbox.c.object_uid))) == expected
+
+
+def _add_result(connection, outcome, folder, engine):
+    sha256 = outcome.image.sha256
+    values = {"sha256": sha256, "engine_id": engine, "created_ms": 0}
+    job = insert(t.job).values(name="x", state="done", priority=0, attempt=1, **values)
+    (number,) = connection.execute(job).inserted_primary_key
+    result = insert(t.result).values(
+        job_id=number, frame=-1, status="ok", answer="positive", rank=0, **values
+    )
+    (number,) = connection.execute(result).inserted_primary_key
+    row = to_row(outcome, folder, 0.5)
+    connection.execute(insert(t.detail).values(result_id=number, outcome=to_json(outcome), row=row))
+
+
+def _add_arrival(connection, sha256, engine, **values):
+    connection.execute(
+        insert(t.arrival).values(
+            sha256=sha256, name="x", source="dicom", sender="dicom:X", received_ms=0, study_id=1,
+            engine_id=engine, state="answered", rank=0, **values,
+        )
+    )  # fmt: skip

@@ -14,7 +14,6 @@ from service_database import ENGINE
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import OperationalError
 
-from pipeline import atomic
 from pipeline.errors import OutputError
 from pipeline.service import audit_log, store
 from pipeline.service import tables as t
@@ -54,6 +53,9 @@ class Store:
 
     def claim(self, owner="p", count=10):
         return self.database.write(lambda c: store.claim(c, self.engine, owner, count))
+
+    def recover(self, blame=store.CRASHED):
+        return self.database.write(lambda c: store.recover(c, blame))
 
     def finish(self, claim, result=RESULT, identity=None):
         return self.database.write(lambda c: store.finish(c, claim, [result], identity))
@@ -178,7 +180,7 @@ def test_a_job_is_claimed_by_one_process_only(opened):
 def test_a_result_of_an_earlier_attempt_is_discarded(opened):
     opened.receive()
     (stale,) = opened.claim("first")
-    opened.database.write(store.recover)
+    opened.recover()
     (claim,) = opened.claim("second")
     assert (stale.attempt, claim.attempt) == (1, 2)
     assert opened.finish(stale) == []
@@ -191,9 +193,9 @@ def test_a_result_of_an_earlier_attempt_is_discarded(opened):
 def test_a_stale_process_cannot_return_the_job_of_another(opened):
     opened.receive()
     (stale,) = opened.claim("first")
-    opened.database.write(store.recover)
+    opened.recover()
     opened.claim("second")
-    opened.database.write(lambda c: store.give_back(c, stale, "disk", False))
+    opened.database.write(lambda c: store.give_back(c, stale, "disk"))
     (job,) = opened.rows(t.job)
     assert (job.state, job.owner, job.attempt) == ("taken", "second", 2)
 
@@ -203,9 +205,9 @@ def test_recovery_frees_what_was_being_read(opened):
         opened.receive(str(n).encode())
     opened.finish(opened.claim(count=1)[0])
     opened.claim()
-    assert opened.database.write(store.recover) == 2
+    assert opened.recover() == 2
     assert [row.state for row in opened.rows(t.arrival)] == ["answered", "waiting", "waiting"]
-    assert opened.database.write(store.recover) == 0
+    assert opened.recover() == 0
 
 
 def test_a_job_of_a_lost_process_is_free_after_its_lease_on_postgresql_only(opened):
@@ -217,7 +219,8 @@ def test_a_job_of_a_lost_process_is_free_after_its_lease_on_postgresql_only(open
     if opened.database.is_sqlite:
         assert claims == []
         return
-    assert [(claim.owner, claim.attempt) for claim in claims] == [("other", 2)]
+    (claim,) = claims
+    assert (claim.owner, claim.attempt, claim.blame) == ("other", 2, store.CRASHED)
 
 
 def test_a_renewed_lease_keeps_the_job(opened):
@@ -230,7 +233,7 @@ def test_a_renewed_lease_keeps_the_job(opened):
     assert job.lease_ms > now_ms() + store.LEASE_MS // 2
 
 
-def test_a_job_that_ends_its_process_does_not_use_up_the_attempts_of_others(opened):
+def test_a_job_that_ends_its_process_does_not_make_others_fail(opened):
     """Job 1 ends the process whenever it is read; the others must be judged all the same."""
     for n in range(6):
         opened.receive(str(n).encode())
@@ -239,12 +242,12 @@ def test_a_job_that_ends_its_process_does_not_use_up_the_attempts_of_others(open
         claims = opened.claim(count=4)
         if not claims:
             break
-        if claims[0].job == 1 and claims[0].attempt > store.MOST_ATTEMPTS:
+        if claims[0].job == 1 and claims[0].blame >= store.MOST_BLAME:
             gave_up = True
         elif any(claim.job == 1 for claim in claims):
-            opened.database.write(store.recover)
+            opened.recover()
             continue
-        assert all(claim.attempt <= store.MOST_ATTEMPTS for claim in claims if claim.job != 1)
+        assert all(claim.blame < store.MOST_BLAME for claim in claims if claim.job != 1)
         for claim in claims:
             finished += [claim.job] if opened.finish(claim) else []
     assert gave_up
@@ -252,22 +255,40 @@ def test_a_job_that_ends_its_process_does_not_use_up_the_attempts_of_others(open
     assert opened.count(t.result) == 6
 
 
-def test_a_job_that_was_tried_before_is_claimed_alone(opened):
+def test_a_job_with_blame_is_claimed_alone(opened):
     for n in range(3):
         opened.receive(str(n).encode())
     assert len(opened.claim()) == 3
-    opened.database.write(store.recover)
+    opened.recover()
     assert [claim.job for claim in opened.claim()] == [1]
     opened.receive(b"new", source="http")
     assert [claim.job for claim in opened.claim()] == [2]
 
 
-def test_an_attempt_that_does_not_count_can_be_repeated_for_ever(opened):
+@pytest.mark.parametrize(("blame", "times"), [(store.CRASHED, 3), (store.KILLED, 12)])
+def test_a_job_is_to_blame_after_three_crashes_or_twelve_kills(opened, blame, times):
     opened.receive()
-    for _ in range(2 * store.MOST_ATTEMPTS):
+    for n in range(times):
         (claim,) = opened.claim()
-        assert claim.attempt == 1
-        opened.database.write(lambda c, one=claim: store.give_back(c, one, "disk", False))
+        assert (claim.attempt, claim.blame) == (n + 1, n * blame)
+        assert claim.blame < store.MOST_BLAME
+        opened.recover(blame)
+    assert opened.claim()[0].blame >= store.MOST_BLAME
+
+
+def test_a_fault_of_its_own_content_blames_a_job(opened):
+    opened.receive()
+    (claim,) = opened.claim()
+    opened.database.write(lambda c: store.give_back(c, claim, "unreadable", store.CRASHED))
+    assert opened.claim()[0].blame == store.CRASHED
+
+
+def test_a_job_that_is_returned_without_blame_can_be_repeated_for_ever(opened):
+    opened.receive()
+    for n in range(2 * store.MOST_BLAME):
+        (claim,) = opened.claim()
+        assert (claim.attempt, claim.blame) == (n + 1, 0)
+        opened.database.write(lambda c, one=claim: store.give_back(c, one, "disk"))
     assert opened.rows(t.job)[0].error == "disk"
 
 
@@ -393,7 +414,7 @@ def test_a_fault_of_the_disk_refuses_the_picture(opened, monkeypatch, code, plac
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((atomic.os, "fsync") if place == "fsync" else (Path, "replace")), fail)
+        patch.setattr(*((os, "fsync") if place == "fsync" else (Path, "replace")), fail)
         with pytest.raises(OSError if code == errno.EIO else DiskFullError):
             opened.receive(b"refused")
     _nothing_but(opened, kept, b"kept")
@@ -489,7 +510,7 @@ def _nothing_but(opened, number, content):
     folder = opened.blobs.path(arrival.sha256).parents[1]
     assert list((folder.parent / "tmp").iterdir()) == []
     assert [claim.sha256 for claim in opened.claim()] == [arrival.sha256]
-    opened.database.write(store.recover)
+    opened.recover()
 
 
 def _on_all_connections(database, line):

@@ -1,4 +1,4 @@
-"""Writes the DICOM objects of every judged DICOM picture, one file each."""
+"""Makes the DICOM objects of judged DICOM pictures, and writes one file for each."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Made:
     """A DICOM object in memory.
 
     Attributes:
-        kind: Of the object.
+        kind: Kind of the object.
         uid: Its SOPInstanceUID.
-        series: Key of its kind and study, a digest: notes are kept where no identifier may be.
-        name: File name without suffix; it has no name of a file or a patient in it.
-        content: The file.
+        series: Digest of its kind and study, because the journal must not contain identifiers.
+        name: File name without suffix, made from digests: no file name and no patient name.
+        content: Content of the file.
     """
 
     kind: Kind
@@ -53,10 +53,13 @@ class Made:
 
 
 class Maker:
-    """Makes the objects of pictures, and numbers them in their series.
+    """Makes the objects of pictures in memory, and numbers them in their series.
 
     Args:
-        run: Weights and settings that the outcomes come from.
+        run: The run that the outcomes come from.
+
+    Attributes:
+        numbers: Number of objects made so far, by :attr:`Made.series`.
     """
 
     def __init__(self, run: Run) -> None:
@@ -65,13 +68,13 @@ class Maker:
         self.numbers: Counter[str] = Counter()
 
     def objects(self, outcome: Outcome) -> list[Made]:
-        """Everything about a picture with a verdict, or nothing.
+        """All objects of a picture.
 
         Args:
-            outcome: With the header of a DICOM file that can be read again.
+            outcome: Outcome with a verdict of a picture from a DICOM file, which is read again.
 
         Raises:
-            ImageError: There can be none.
+            ImageError: At least one object cannot be made; then none is returned or numbered.
         """
         name = outcome.image.name
         made: list[Made] = []
@@ -86,11 +89,11 @@ class Maker:
                     made.append(Made(kind, uid, series, _file_name(outcome, word), content))
         except ImageError:
             raise
-        # Broad, as in decoding: pydicom and highdicom raise nearly anything on a malformed
-        # header. Only the type is told, because the text may quote patient identifiers.
+        # Broad, as in decoding: pydicom and highdicom raise almost any exception on a malformed
+        # header. Only the type is reported, because the text may contain patient identifiers.
         except Exception as error:
             raise OriginError(
-                f"{name}: found a header of which none can be made ({type(error).__name__})"
+                f"{name}: the header is malformed ({type(error).__name__})"
             ) from error
         self.numbers = numbers
         return made
@@ -98,25 +101,29 @@ class Maker:
     def _makers(self, outcome: Outcome, origin: Origin) -> Iterator[tuple[Kind, str, _Make]]:
         run, rendered = self._run, outcome.rendered
         yield Kind.REPORT, "report", partial(structured_report, outcome, origin, run)
-        shown = [(f, f.heatmap) for f in outcome.findings if f.heatmap is not None]
-        if rendered is None or not shown:
+        mapped = [(f, f.heatmap) for f in outcome.findings if f.heatmap is not None]
+        if rendered is None or not mapped:
             return
         if origin.burned_in and not run.keeps_identity:
             log.warning(
-                "%s: no overlay of it: its header says that the patient can be read in the picture",
+                "%s: no overlay was written: according to its header, patient data are burned into "
+                "the picture",
                 plain(outcome.image.name),
             )
         else:
-            for finding, heatmap in shown:
+            for finding, heatmap in mapped:
                 make = partial(secondary_capture, finding, heatmap, rendered, outcome, origin, run)
                 yield Kind.OVERLAY, f"{finding.region}-overlay", make
         if origin.grey:
-            yield Kind.MARKS, "marks", partial(presentation_state, shown, outcome, origin, run)
+            yield Kind.MARKS, "marks", partial(presentation_state, mapped, outcome, origin, run)
         else:
-            log.warning("%s: no marks for it: a picture in colour", plain(outcome.image.name))
+            log.warning(
+                "%s: no presentation state was written, because the picture is in colour",
+                plain(outcome.image.name),
+            )
 
     def _origin(self, outcome: Outcome) -> Origin:
-        """Of the picture; that of the last file is kept, for its other frames."""
+        """The original of the picture; the last one is kept for other frames of the same file."""
         key = (outcome.image.path, outcome.image.sha256)
         if self._last is None or self._last[0] != key:
             self._last = (key, read_origin(outcome.image))
@@ -124,7 +131,7 @@ class Maker:
 
 
 def _written(made: SOPClass) -> tuple[str, bytes]:
-    """UID and file, in memory, so that no file is half written if a value cannot be encoded."""
+    """SOPInstanceUID and file, built in memory: if encoding fails, no partial file remains."""
     file = BytesIO()
     made.save_as(file, enforce_file_format=True)
     return str(made.SOPInstanceUID), file.getvalue()
@@ -135,7 +142,7 @@ def _series_key(kind: Kind, origin: Origin) -> str:
 
 
 def _file_name(outcome: Outcome, word: str) -> str:
-    """By content, as heatmaps are named, so that no name of a file or a patient gets in."""
+    """File name from digests, like those of heatmaps: no file name and no patient name."""
     frame = "" if outcome.image.frame is None else f"-{outcome.image.frame}"
     return f"{str(outcome.image.sha256)[:16]}{frame}-{word}"
 

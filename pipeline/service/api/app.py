@@ -11,7 +11,6 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ... import version
 from ..application import Service
-<<<<<<< HEAD
 from . import (
     audit,
     dicomweb_query,
@@ -25,6 +24,7 @@ from . import (
     jobs,
     metrics,
     outbox,
+    page,
     peers,
     pictures,
     quality,
@@ -34,9 +34,6 @@ from . import (
     studies,
     users,
 )  # fmt: skip
-=======
-from . import events, frames, health, page, pictures, reviews, session, studies
->>>>>>> s2
 from .problems import add_handlers
 from .security import LoginLimit, SecurityHeaders
 
@@ -77,11 +74,8 @@ def create_app(service: Service, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
         dicomweb.include_router(module.router)
     app.include_router(dicomweb)
     app.include_router(health.router)
-<<<<<<< HEAD
     app.include_router(metrics.router)
-=======
     app.include_router(page.router)
->>>>>>> s2
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts], www_redirect=False)
     app.add_middleware(SecurityHeaders)
     return app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -127,6 +128,8 @@ def _of_known(status: HTTPStatus) -> Any:
 
 
 async def _of_anything(request: Request, error: Exception) -> JSONResponse:
-    # Only the type: a message may quote patient identifiers.
-    log.error("%s %s: %s", request.method, request.url.path, type(error).__name__, exc_info=error)
+    # Without the message of the error and the path, which may quote identifiers of patients.
+    route = getattr(request.scope.get("route"), "path", "")
+    lines = "".join(traceback.format_tb(error.__traceback__))
+    log.error("%s %s: %s\n%s", request.method, route, type(error).__name__, lines.rstrip())
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error; see the log")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tiny_networks import write_bundles
 from page_service import PASSWORD, Served, chromium, serving
+from tiny_networks import write_bundles
 
 VIOLATIONS = """
 window.violations = [];
