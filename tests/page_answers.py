@@ -42,9 +42,10 @@ QUALITY = {
         {"verdict": "unsure", "count": 7}, {"verdict": "wrong_region", "count": 3},
     ],
 }  # fmt: skip
+_NO_SHARE = {"now": None, "card": 0.03, "low": 0.02, "high": 0.05, "warn": False}
 NO_QUALITY = {
     "agreement": {"n": 0, "kappa": None, "low": None, "high": None}, "by_region": [], "weeks": [],
-    "drift": {}, "reasons": [],
+    "drift": {"positive": _NO_SHARE, "unsupported": _NO_SHARE}, "reasons": [],
 }  # fmt: skip
 
 
@@ -78,13 +79,14 @@ WORKLIST = [
 OUTBOX = [
     {
         "id": number, "uid": f"1.2.826.0.1.{number}", "kind": kind, "study": study,
-        "peer": "PACS", "state": state, "tries": tries, "next": NOW_MS, "error": error,
+        "peer": 1, "state": state, "tries": tries, "error": error,
+        "next": NOW_MS if state == "waiting" else None,
     }
     for number, (kind, study, state, tries, error) in enumerate(
         [
-            ("SR", 1, "sent", 1, None), ("SC", 1, "sent", 1, None),
-            ("SR", 2, "attention", 14, "association rejected: called AE title not recognized"),
-            ("SR", 3, "waiting", 2, "connection refused"),
+            ("report", 1, "sent", 1, None), ("overlay", 1, "sent", 1, None),
+            ("report", 2, "attention", 14, "association rejected: called AE title not recognized"),
+            ("report", 3, "waiting", 2, "connection refused"),
         ]
     )
 ]  # fmt: skip
@@ -104,6 +106,7 @@ ENGINE = {
 }  # fmt: skip
 USER = {"id": 1, "name": "admin", "role": "admin", "active": True, "blind": False}
 PEER = {"id": 1, "host": "10.0.0.5", "port": 104, "receive": True, "send": True, "tls": False}
+PEER |= {"commitment": False, "created": NOW_MS}
 
 ANSWERS: dict[str, Any] = {
     "/quality": QUALITY,

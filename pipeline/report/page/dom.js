@@ -2,7 +2,7 @@
 
 /* Elements, made without HTML text. Used by the report and by the page of the service. */
 
-/** An element with properties; its children are text or other elements. */
+/** An element with properties; its content is always text or other elements, never HTML. */
 export function element(name, properties = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
@@ -23,7 +23,7 @@ export function drawn(name, attributes = {}, ...children) {
   return made;
 }
 
-/** A verdict as shape, colour and word. */
+/** A verdict as an icon, a colour and a word. */
 export function badge(answer, word = answer) {
   const icon = drawn("svg", { class: "icon", "aria-hidden": "true" },
     drawn("use", { href: `#icon-${answer}` }));

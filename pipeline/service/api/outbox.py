@@ -64,6 +64,7 @@ def list_outbox(
     request: Request,
     principal: Annotated[Principal, Depends(allow("reader"))],
     state: State | None = None,
+    study: Annotated[int | None, Query(ge=1, le=2**53)] = None,
     after: Annotated[int | None, Query(ge=1, le=2**53)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> OutgoingPage:
@@ -75,6 +76,8 @@ def list_outbox(
     wanted: list[Any] = [row.kind == "report"] if principal.blind else []
     if state is not None:
         wanted.append(row.state == state)
+    if study is not None:
+        wanted.append(row.study_id == study)
     if after is not None:
         wanted.append(row.id < after)
     query = select(t.outbox).where(*wanted).order_by(row.id.desc()).limit(limit + 1)

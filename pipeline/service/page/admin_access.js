@@ -11,8 +11,7 @@ const roleOptions = (roles = ROLES) => roles.map((role) => [role, word("role", r
 const columnsOf = (section, names) => names.map((name) => t(`${section}.${name}`));
 
 export async function users(reload) {
-  const found = await get("/users");
-  const list = found.users ?? found;
+  const list = await get("/users");
   const rows = list.map((user) => [element("bdi", {}, user.name), roleOf(user, reload),
     t(user.active ? "users.active" : "users.inactive"), t(user.blind ? "users.blind" : "users.open"),
     element("span", { className: "row" },
@@ -84,8 +83,7 @@ export async function tokens(reload) {
 
 export async function rules(reload) {
   const found = await get("/rules");
-  const list = found.rules ?? found;
-  const rows = list.map((rule) => [t("rules.days", { n: rule.days }),
+  const rows = found.map((rule) => [t("rules.days", { n: rule.days }),
     rule.state ? word("state", rule.state) : t("filter.any"), act(t("action.delete"), async () => {
       await remove(`/rules/${rule.id}`);
       await reload();
@@ -123,8 +121,8 @@ export async function audit() {
     entries.push(...page.entries);
     after = page.next;
     more.hidden = !after;
-    const rows = entries.map((entry) => [dateText(entry.at ?? entry.created), element("bdi", {}, entry.actor),
-      entry.action, entry.subject, element("code", {}, JSON.stringify(entry.detail ?? {}))]);
+    const rows = entries.map((entry) => [dateText(entry.at), element("bdi", {}, entry.actor),
+      entry.action, entry.subject, element("code", {}, JSON.stringify(entry.detail))]);
     body.replaceChildren(rows.length
       ? table(t("admin.audit"), columnsOf("audit", ["time", "actor", "action", "subject", "detail"]), rows)
       : message(t("audit.none")));

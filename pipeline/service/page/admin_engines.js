@@ -9,12 +9,11 @@ import { act, added, field } from "./admin_parts.js";
 const columnsOf = (section, names) => names.map((name) => t(`${section}.${name}`));
 
 export async function engines(reload) {
-  const found = await get("/engines");
-  const list = found.engines ?? found;
+  const list = await get("/engines");
   const compared = element("div", { className: "compared" });
   const rows = list.map((engine) => [t("engines.number", { n: engine.id }), word("engine", engine.state),
-    element("code", {}, engine.weights), engine.version, dateText(engine.created), String(engine.judged ?? 0),
-    String(engine.waiting ?? 0), engine.state === "active" ? null : element("span", { className: "row" },
+    element("code", {}, engine.weights), engine.version, dateText(engine.created), String(engine.judged),
+    String(engine.waiting), engine.state === "active" ? null : element("span", { className: "row" },
       act(t("engines.compare"), async () => compared.replaceChildren(...await comparison(engine))),
       act(t("engines.promote"), async () => {
         await post(`/engines/${engine.id}/promote`);

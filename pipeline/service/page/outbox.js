@@ -2,11 +2,16 @@
 
 import { getIfAllowed } from "./api.js";
 
+const STATES = { sent: "sent", failed: "unsent", attention: "unsent" };
+
+/** Progress of an object as `sent`, `unsent` (it needs attention) or `waiting`. */
+export const sentState = ({ state }) => STATES[state] ?? "waiting";
+
 /** Objects of a study: empty without one, or where this user may not see them. */
 export async function get(study) {
   if (!study) return [];
   const page = await getIfAllowed("/outbox", { study, limit: 200 });
-  return (page?.objects ?? []).filter((object) => object.study === study);
+  return page?.objects ?? [];
 }
 
 /**
@@ -16,9 +21,9 @@ export async function get(study) {
 export async function statesByStudy() {
   const page = await getIfAllowed("/outbox", { limit: 200 });
   const states = new Map();
-  for (const { study, state } of page?.objects ?? []) {
-    const next = { sent: "sent", waiting: "waiting" }[state] ?? "unsent";
-    const last = states.get(study);
+  for (const object of page?.objects ?? []) {
+    const { study } = object;
+    const [next, last] = [sentState(object), states.get(study)];
     if (!last || next === "unsent" || (next === "waiting" && last === "sent")) states.set(study, next);
   }
   return states;

@@ -4,6 +4,7 @@ import { address, session } from "./api.js";
 import { bar, three } from "./bars.js";
 import { badge, drawn, element } from "./dom.js";
 import { facts } from "./facts.js";
+import { sentState } from "./outbox.js";
 import { chip } from "./parts.js";
 import { dateText, t, word } from "./texts.js";
 
@@ -108,14 +109,14 @@ export function fileCard(picture, result, size) {
   return made;
 }
 
-/** Whether DICOM objects of a study were sent, as chips by peer. */
+/** Whether DICOM objects of a study were sent, as chips. */
 export function sentCard(objects) {
   if (!objects.length) return null;
   return card(t("panel.sent"), element("ul", { className: "chips" }, ...objects.map((object) =>
-    element("li", {}, sentChip(object), " ", object.kind))));
+    element("li", {}, sentChip(object), " ", word("kind", object.kind)))));
 }
 
 export function sentChip(object) {
-  const state = { sent: "sent", waiting: "waiting" }[object.state] ?? "unsent";
-  return chip(state, t(`sent.${state}`, { peer: object.peer }), object.error ?? "");
+  const state = sentState(object);
+  return chip(state, t(`state.${state}`), object.error ?? "");
 }

@@ -11,13 +11,11 @@ import { count, dayText, percentText, t, word } from "./texts.js";
 const two = (number) => number.toFixed(2);
 
 /** An estimate with its interval, in percent; null without data. */
-function estimateText(estimate, format = percentText) {
-  if (typeof estimate === "number") return format(estimate);
-  if (!estimate || estimate.value === null || estimate.value === undefined) return null;
-  const { value, low, high } = estimate;
-  const hasInterval = typeof low === "number" && typeof high === "number";
-  return hasInterval ? t("quality.interval", { value: format(value), low: format(low), high: format(high) })
-    : format(value);
+function estimateText(estimate) {
+  if (!estimate || estimate.value === null) return null;
+  const [value, low, high] = [estimate.value, estimate.low, estimate.high].map((share) =>
+    (share === null ? null : percentText(share)));
+  return low === null ? value : t("quality.interval", { value, low, high });
 }
 
 export class QualityView {
@@ -54,25 +52,25 @@ export class QualityView {
   }
 
   #drift(drift) {
-    return Object.entries(drift ?? {}).filter(([, figures]) => figures?.warn).map(([name, figures]) =>
+    return Object.entries(drift).filter(([, figures]) => figures.warn).map(([name, figures]) =>
       element("p", { className: "warning", role: "alert" }, t("quality.drift", {
         answer: word("answer", name), now: percentText(figures.now), card: percentText(figures.card),
         low: percentText(figures.low), high: percentText(figures.high) })));
   }
 
   #agreement(agreement) {
-    if (!agreement?.n || typeof agreement.kappa !== "number") {
+    if (agreement.kappa === null) {
       return card(t("quality.agreement"), message(t("quality.unreviewed")));
     }
     const { n, kappa, low, high } = agreement;
     return card(t("quality.agreement"),
       element("p", { className: "large" }, t("quality.kappa", { kappa: two(kappa) })),
-      typeof low === "number" ? element("p", {}, t("quality.between", { low: two(low), high: two(high) })) : "",
+      low === null ? "" : element("p", {}, t("quality.between", { low: two(low), high: two(high) })),
       element("p", { className: "quiet" }, count("quality.reviews", n), ". ", t("quality.kappa.text")));
   }
 
   #reasons(reasons) {
-    if (!reasons?.length) return card(t("quality.reasons"), message(t("quality.unreviewed")));
+    if (!reasons.length) return card(t("quality.reasons"), message(t("quality.unreviewed")));
     const most = Math.max(...reasons.map((reason) => reason.count), 1);
     return card(t("quality.reasons"), element("ul", { className: "lengths" }, ...reasons.map((reason) => {
       const length = element("span", { className: "length", "aria-hidden": "true" });
@@ -83,7 +81,7 @@ export class QualityView {
   }
 
   #weeks(weeks) {
-    if (!weeks?.length) return card(t("quality.weeks"), message(t("quality.unjudged")));
+    if (!weeks.length) return card(t("quality.weeks"), message(t("quality.unjudged")));
     const rows = weeks.map(({ start, pictures, positive, unsupported }) => [dayText(start),
       String(pictures), share(positive, pictures), share(unsupported, pictures)]);
     const columns = ["week", "pictures", "positive", "unsupported"].map((name) => t(`quality.column.${name}`));
@@ -98,9 +96,9 @@ export class QualityView {
   #regions(regions) {
     const columns = ["region", "n", "positives", "sensitivity", "card", "specificity", "card"]
       .map((name) => t(`quality.column.${name}`));
-    const rows = (regions ?? []).map((one) => [word("region", one.region), String(one.n), String(one.positives),
-      withBar(one.sensitivity), estimateText(one.card?.sensitivity), withBar(one.specificity),
-      estimateText(one.card?.specificity)]);
+    const rows = regions.map((one) => [word("region", one.region), String(one.n), String(one.positives),
+      withBar(one.sensitivity), estimateText(one.card.sensitivity), withBar(one.specificity),
+      estimateText(one.card.specificity)]);
     const made = rows.length ? card(t("quality.regions"), table(t("quality.regions"), columns, rows),
       element("p", { className: "quiet" }, t("quality.regions.text")))
       : card(t("quality.regions"), message(t("quality.unreviewed")));
@@ -116,7 +114,7 @@ function withBar(estimate) {
   const text = estimateText(estimate);
   if (text === null) return null;
   const made = element("div", { className: "estimate" }, element("span", {}, text));
-  if (typeof estimate.low === "number") {
+  if (estimate.low !== null) {
     const range = element("span", { className: "range" });
     range.style.left = percent(estimate.low);
     range.style.width = percent(estimate.high - estimate.low);

@@ -253,8 +253,11 @@ export class WorklistView {
   /** Links that download the pictures of the present filters. */
   #exports() {
     this.exports = element("ul", {});
+    this.keep = element("input", { type: "checkbox" });
     this.exportMenu = element("details", { className: "exports", hidden: this.#isBlind },
-      element("summary", {}, t("export.title")), this.exports);
+      element("summary", {}, t("export.title")),
+      element("div", { className: "menu" }, labelled(t("export.keep"), this.keep, "tick"), this.exports));
+    this.keep.addEventListener("change", (event) => { event.stopPropagation(); this.#showExports(); });
     this.exportMenu.addEventListener("keydown", (event) => {
       if (event.key !== "Escape") return;
       this.exportMenu.open = false;
@@ -264,10 +267,12 @@ export class WorklistView {
   }
 
   #showExports() {
-    const { state, answer } = this.query;
+    const { answer } = this.query;
+    const state = ["answered", "unsupported", "failed"].find((name) => name === this.query.state);
+    const identifiers = this.keep.checked ? "keep" : undefined;
     this.exports.replaceChildren(...["csv", "jsonl", "fhir", "labels", "dicom"].map((format) =>
-      element("li", {}, element("a", { href: address(`/exports/${format}`, { state, answer }), download: "" },
-        t(`export.${format}`)), element("small", {}, t(`export.${format}.text`)))));
+      element("li", {}, element("a", { href: address(`/exports/${format}`, { state, answer, identifiers }),
+        download: "" }, t(`export.${format}`)), element("small", {}, t(`export.${format}.text`)))));
   }
 }
 

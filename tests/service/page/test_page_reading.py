@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -35,16 +34,12 @@ def reviews_of(served, picture: int) -> list[dict]:
 @contextmanager
 def blind(served) -> Iterator[None]:
     """The administrator reads blind."""
-
-    def change(value: int) -> None:
-        with closing(sqlite3.connect(served.data / "fxpipe.sqlite")) as database, database:
-            database.execute("UPDATE user SET blind = ?", (value,))
-
-    change(1)
+    (user,) = served.request("GET", "/users")
+    served.request("PATCH", f"/users/{user['id']}", {"blind": True})
     try:
         yield
     finally:
-        change(0)
+        served.request("PATCH", f"/users/{user['id']}", {"blind": False})
 
 
 def test_set_up_code_leaves_the_address_and_the_session_lasts(opened, served):
