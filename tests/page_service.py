@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from bundles import paint
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-CHROMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
 PASSWORD = "correct horse battery"
 
 
@@ -94,13 +93,6 @@ def _announced(process: subprocess.Popen[str]) -> tuple[str, str]:
         elif address and (found := re.match(r"set up: (\S+)", line)):
             return address, found[1]
     raise AssertionError("the service ended before it listened")
-
-
-def chromium(playwright: Any) -> Path | None:
-    """The Chromium of the system, or Playwright's own; None if there is none."""
-    own = playwright.chromium.executable_path
-    found = Path(next((path for name in CHROMES if (path := shutil.which(name))), own))
-    return found if found.exists() else None
 
 
 def painted(number: int, *, positive: bool = True, size_px: int = 64) -> bytes:

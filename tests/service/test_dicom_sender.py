@@ -149,8 +149,12 @@ def test_storage_commitment(weights, tmp_path):
         )
         storescu(running.dicom_port, file)
         running.sent(3)
-        kept = {p.name for p in (running.data / "blobs").rglob("*") if p.is_file()}
-        assert kept == {one["sha256"] for one in running.pictures()}
+
+        def only_pictures() -> bool:
+            kept = {p.name for p in (running.data / "blobs").rglob("*") if p.is_file()}
+            return kept == {one["sha256"] for one in running.pictures()}
+
+        until(only_pictures)
         response = running.client.delete(f"/api/v1/peers/{peer}")
         assert response.status_code == 204
         assert running.outbox() == []

@@ -72,7 +72,7 @@ def test_a_state_folder_and_homes_are_recognised():
     unit = Unit(["fxpipe"], Path("/var/lib/fxpipe"), "fxpipe")
     assert "StateDirectory=fxpipe" in unit.text()
     assert "ProtectHome=yes" in unit.text()
-    unit = Unit(["fxpipe"], Path("/srv/x"), "fxpipe", (Path("/home/ada/venv"),))
+    unit = Unit(["fxpipe"], Path("/srv/x"), "fxpipe", (Path("/opt/fxpipe/venv"),))
     assert "ReadWritePaths=/srv/x" in unit.text()
     assert "ProtectHome=read-only" in unit.text()
 

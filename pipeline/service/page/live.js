@@ -21,7 +21,10 @@ export class Live {
   constructor(changed, connection) {
     this.changed = changed;
     this.connection = connection;
-    addEventListener("offline", () => this.#running && this.connection("offline"));
+    addEventListener("offline", () => {
+      this.#interrupted = true; // a page that is offline cannot load what a change announces
+      if (this.#running) this.connection("offline");
+    });
     addEventListener("online", () => this.#running && this.#open());
   }
 

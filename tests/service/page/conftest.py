@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from page_service import PASSWORD, Served, chromium, serving
+from page_service import PASSWORD, Served, serving
+from playwright.sync_api import expect, sync_playwright
 from tiny_networks import write_bundles
+from tools import need
 
 VIOLATIONS = """
 window.violations = [];
@@ -16,16 +18,13 @@ addEventListener("securitypolicyviolation", (event) =>
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium: the system's, or Playwright's own."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    playwright.expect.set_options(timeout=20_000)
-    with playwright.sync_playwright() as started:
-        found = chromium(started)
-        if found is None:
-            pytest.skip("no Chromium is installed")
-        opened = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+    """A headless Chromium, closed after each module: its event loop would disturb other tests."""
+    expect.set_options(timeout=20_000)
+    with sync_playwright() as started:
+        program = need("chromium")
+        opened = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield opened
         opened.close()
 
