@@ -217,7 +217,9 @@ def dcmtk(program: str, *words: str, expected: int | None = 0) -> str:
     return output
 
 
-def storescu(port: int, *files: Path | str, title: str = "MODALITY", expected: int = 0) -> str:
+def storescu(
+    port: int, *files: Path | str, title: str = "MODALITY", expected: int | None = 0
+) -> str:
     words = ("-v", "-aet", title, "-aec", "FXPIPE", "127.0.0.1", str(port))
     return dcmtk("storescu", *words, *map(str, files), expected=expected)
 

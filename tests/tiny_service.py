@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -15,6 +16,7 @@ from bundles import paint
 from factories import raster
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy import Connection
 from tiny_networks import write_bundles
 
 from pipeline.config import RunConfig
@@ -44,12 +46,14 @@ def tiny_service(folder: Path, weights: Path | None = None, **settings: Any) -> 
             with service.database.read() as connection:
                 if accounts.check_password(connection, role, PASSWORD) is not None:
                     continue
-            service.database.write(
-                lambda c, role=role: accounts.add_user(c, role, role, PASSWORD, "test")
-            )
+            service.database.write(partial(_add_user, role))
         app = create_app(service)
         with TestClient(app, base_url="http://localhost"):  # runs its start and its end
             yield app
+
+
+def _add_user(role: str, connection: Connection) -> None:
+    accounts.add_user(connection, role, role, PASSWORD, "test")
 
 
 class Client(TestClient):

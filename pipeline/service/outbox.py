@@ -98,18 +98,18 @@ def _keep(connection: Connection, content: Content, now: int) -> None:
 
 
 def forget(connection: Connection, which: ColumnElement[bool]) -> list[str]:
-    """Delete rows.
+    """Delete rows, and mark contents as deleted that nothing needs any more.
 
     Returns:
-        SHA-256 of contents that nothing needs any more; the caller deletes them.
+        SHA-256 of these contents; the caller unlinks them.
     """
     hashes = set(connection.scalars(select(t.outbox.c.sha256).where(which)))
     connection.execute(delete(t.outbox).where(which))
-    return [sha256 for sha256 in sorted(hashes) if not is_needed(connection, sha256)]
+    return release(connection, sorted(hashes))
 
 
 def release(connection: Connection, hashes: Iterable[str]) -> list[str]:
-    """Mark contents as deleted that every peer has; the caller deletes those returned."""
+    """Mark contents as deleted that nothing needs any more; the caller unlinks those returned."""
     free = [sha256 for sha256 in hashes if not is_needed(connection, sha256)]
     if free:
         connection.execute(

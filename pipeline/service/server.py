@@ -21,6 +21,7 @@ from .. import lock
 from ..errors import StartError, UsageError
 from . import dicom
 from .api.app import LOOPBACK, create_app
+from .api.problems import is_not_of_application
 from .application import Service, opened
 from .dicom_options import DicomOptions
 from .retention import Retention
@@ -101,10 +102,7 @@ def serve(options: Options, config: ServiceConfig) -> None:
             return
         port = listener.getsockname()[1]
         app = create_app(service, LOOPBACK if options.is_loopback else ("*",))
-        # The application logs its errors without their messages, which may quote identifiers.
-        logging.getLogger("uvicorn.error").addFilter(
-            lambda record: not record.getMessage().startswith("Exception in ASGI application")
-        )
+        logging.getLogger("uvicorn.error").addFilter(is_not_of_application)
         settings = uvicorn.Config(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=5,
             ssl_certfile=options.certificate, ssl_keyfile=options.key, server_header=False,

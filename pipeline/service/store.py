@@ -524,8 +524,8 @@ def remove(connection: Connection, number: int, actor: str) -> list[str]:
             .values(state="cancelled", owner=None, name="")
         )
         connection.execute(delete(t.instance).where(t.instance.c.sha256 == sha256))
+        connection.execute(update(t.blob).where(blob).values(deleted_ms=now))
         gone = [sha256, *outbox.forget(connection, t.outbox.c.source == sha256)]
-        connection.execute(update(t.blob).where(t.blob.c.sha256.in_(gone)).values(deleted_ms=now))
     add_event(connection, "deleted", number, {})
     audit_log.append(connection, actor, "delete", f"picture/{number}", {"sha256": sha256})
     return gone

@@ -37,7 +37,10 @@ class Data:
 
     def remove(self, number):
         for sha256 in self.database.write(lambda c: store.remove(c, number, "admin")):
-            self.database.write(lambda c, s=sha256: store.unlink(c, s, self.blobs.remove))
+            self.unlink(sha256)
+
+    def unlink(self, sha256):
+        self.database.write(lambda c: store.unlink(c, sha256, self.blobs.remove))
 
     def close(self):
         self.database.close()
@@ -231,9 +234,8 @@ def test_a_backup_of_postgresql_has_the_files_only(tmp_path, postgresql_url):
     with closing(Data(tmp_path / "data", postgresql_url)) as data:
         data.receive(b"a")
         data.remove(data.receive(b"b"))
-        words = ("--data", data.folder, "--to", tmp_path / "b", "--database", postgresql_url)
-        assert fxpipe("backup", *words).exit_code == 0
         words = ("--data", data.folder, "--database", postgresql_url)
+        assert fxpipe("backup", *words, "--to", tmp_path / "b").exit_code == 0
         result = fxpipe("audit-log", "verify", *words)
         assert result.exit_code == 0, result.output
         assert result.output.startswith("3 entries")

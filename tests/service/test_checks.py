@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import Verification
 from service_database import ENGINE
 from sqlalchemy import insert, text
 
@@ -185,9 +184,11 @@ def test_peers_get_an_echo(data):
     """pynetdicom leaves the socket of a refused connection to the garbage collector."""
     statuses = iter((0x0000, 0x0122))
     entity = AE(ae_title="PACS")
-    entity.add_supported_context(Verification)
-    handlers = [(evt.EVT_C_ECHO, lambda _: next(statuses))]
-    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    entity.add_supported_context("1.2.840.10008.1.1")  # Verification
+    server = entity.start_server(
+        ("127.0.0.1", 0), block=False,
+        evt_handlers=[(evt.EVT_C_ECHO, lambda _: next(statuses))],
+    )  # fmt: skip
     try:
         peer(data, server.server_address[1])
         finding = findings(data)["peer PACS"]

@@ -30,7 +30,7 @@ from pipeline.report.page_row import to_row
 from pipeline.service import callers, delivery, outbox, schema, study_objects
 from pipeline.service import tables as t
 from pipeline.service.application import Service
-from pipeline.service.blobs import Blobs
+from pipeline.service.blobs import Blobs, Content
 from pipeline.service.database import Database, now_ms, sqlite_url
 from pipeline.service.dicom_options import DicomOptions
 from pipeline.service.outbox import NewObject
@@ -210,6 +210,31 @@ def test_reports_of_storage_commitment(opened):
     assert _row(opened).state == "sent"
     assert _row(opened).committed_ms is not None
     assert confirm("2.25.9", {"2.25.5001"}, {}) == (0, [])
+
+
+def test_content_is_deleted_with_the_last_peer_that_lacks_it(opened):
+    port = free_port()
+    sha256 = _queue(opened, port)
+    one = NewObject("2.25.5001", "report", "0" * 64, Content(sha256, 1))
+
+    def add_peer(connection):
+        connection.execute(
+            insert(t.peer).values(
+                id=2, title="OTHER", host="127.0.0.1", port=port, tls=False, receive=False,
+                send=True, commitment=False, created_ms=now_ms(),
+            )
+        )  # fmt: skip
+        assert outbox.add(connection, 1, [one], [2]) == [2]
+
+    def forget(peer):
+        for free in opened.database.write(lambda c: outbox.forget(c, t.outbox.c.peer_id == peer)):
+            opened.unlink(free)
+
+    opened.database.write(add_peer)
+    forget(1)
+    assert opened.blobs.path(sha256).exists()
+    forget(2)
+    assert not opened.blobs.path(sha256).exists()
 
 
 def test_pauses_grow_and_end():

@@ -22,7 +22,8 @@ def test_what_was_acknowledged_has_one_result(tmp_path):
         path = tmp_path / f"{number}.dcm"
         path.write_bytes(dicom_file(fractured(number, StudyInstanceUID=f"2.25.6{number}")))
         files.append(path)
-    port, acknowledged, ended = free_port(), set(), threading.Event()
+    acknowledged: set[int] = set()
+    port, ended = free_port(), threading.Event()
 
     def send():
         """As a modality does: each picture again until it is acknowledged."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 
 import pytest
@@ -53,7 +54,7 @@ def rule(service, days, state=None):
 def run(service):
     """Run the rules once."""
     worker = Retention.__new__(Retention)
-    worker._service, worker._stopping = service, retention.threading.Event()
+    worker._service, worker._stopping = service, threading.Event()
     return worker.run()
 
 

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -67,7 +68,7 @@ def test_a_failed_migration_changes_nothing(tmp_path, monkeypatch):
             raise RuntimeError("a fault of the migration")
 
         with monkeypatch.context() as patch:
-            patch.setattr(schema.command, "upgrade", fail)
+            patch.setattr(command, "upgrade", fail)
             with pytest.raises(RuntimeError, match="a fault"):
                 schema.upgrade(database)
         with database.read() as connection:
@@ -109,7 +110,7 @@ def test_an_older_sqlite_database_is_copied_before_its_upgrade(tmp_path, monkeyp
         database.write(lambda c: c.execute(insert(t.setting).values(key="k", value=1)))
         upgraded = []
         monkeypatch.setattr(schema, "newest", lambda: "0002")
-        monkeypatch.setattr(schema.command, "upgrade", lambda *_: upgraded.append(True))
+        monkeypatch.setattr(command, "upgrade", lambda *_: upgraded.append(True))
         assert schema.upgrade(database)
     assert upgraded == [True]
     with closing(sqlite3.connect(tmp_path / "fxpipe.sqlite.0001")) as copy:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from click import Context
 from click.testing import CliRunner
 from external_readers import need
 
@@ -40,7 +41,7 @@ def unit(places, *words):
 
 
 def test_systemd_accepts_the_unit(places, tmp_path):
-    program = need("systemd-analyze", "systemd")
+    program = need("systemd-analyze")
     path = tmp_path / "fxpipe.service"
     path.write_text(unit(places, "--account", ACCOUNT, "--", "--watch", str(tmp_path)))
     done = subprocess.run(
@@ -159,5 +160,6 @@ def test_what_the_image_copies_exists():
     options = re.findall('"(--[a-z-]+)"', words) + re.findall(
         '^CMD \\["(.*)"\\]', text, re.MULTILINE
     )
-    known = {name for option in main.get_command(None, "serve").params for name in option.opts}
+    serve = main.get_command(Context(main), "serve")
+    known = {name for option in serve.params for name in option.opts}
     assert set(options) <= known

@@ -71,6 +71,9 @@ def test_three_workers_share_a_queue_and_one_is_killed(request, postgresql_url, 
     schema.upgrade(database)
     sent: dict[int, str] = {}
 
+    def receive(arrival):
+        return database.write(lambda c: store.receive(c, arrival, lambda _: True))
+
     def send(count):
         for _ in range(count):
             n = len(sent)
@@ -81,7 +84,7 @@ def test_three_workers_share_a_queue_and_one_is_killed(request, postgresql_url, 
             picture = Image.fromarray(paint({"hand": 0.9}, {"hand": fracture}))
             picture.save(path, pnginfo=text)
             arrival = Arrival(blobs.store(path.read_bytes()), path.name, "http", "test")
-            number, _ = database.write(lambda c, a=arrival: store.receive(c, a, lambda _: True))
+            number, _ = receive(arrival)
             sent[number] = "positive" if n % 2 else "negative"
 
     def owners():

@@ -162,14 +162,11 @@ def delete_peer(
         row = _row(connection, number)
         free = outbox.forget(connection, t.outbox.c.peer_id == number)
         connection.execute(delete(t.peer).where(t.peer.c.id == number))
-        connection.execute(
-            update(t.blob).where(t.blob.c.sha256.in_(free)).values(deleted_ms=now_ms())
-        )
         _log(connection, principal, "delete peer", number, {"title": row.title})
         return free
 
     for sha256 in service.database.write(remove):
-        service.blobs.remove(sha256)
+        service.unlink(sha256)
     return Response(status_code=204)
 
 

@@ -133,3 +133,11 @@ async def _of_anything(request: Request, error: Exception) -> JSONResponse:
     lines = "".join(traceback.format_tb(error.__traceback__))
     log.error("%s %s: %s\n%s", request.method, route, type(error).__name__, lines.rstrip())
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error; see the log")
+
+
+def is_not_of_application(record: logging.LogRecord) -> bool:
+    """Whether a record of uvicorn is not about an error of the application.
+
+    Those are logged here already, without their messages.
+    """
+    return not record.getMessage().startswith("Exception in ASGI application")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import pytest
@@ -95,5 +96,5 @@ def test_words_of_the_service_have_texts():
     for answer in URGENCY:
         assert f"answer.{answer}" in TEXTS
     for group, names in (("state", models.State), ("role", models.Role)):
-        for name in names.__args__:
+        for name in get_args(names):
             assert f"{group}.{name}" in TEXTS

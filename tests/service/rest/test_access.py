@@ -106,9 +106,9 @@ def test_rules_and_their_preview(service, admin, reader):
     answer = admin.post("/rules", json=rule)
     number, tag = answer.json()["id"], answer.headers["etag"]
     assert admin.get("/rules").json() == [answer.json()]
-    own = {"If-Match": tag}
-    assert admin.patch(f"/rules/{number}", json=state, headers=own).json()["state"] == "failed"
-    assert admin.patch(f"/rules/{number}", json=state, headers=own).status_code == 412
+    match = {"If-Match": tag}
+    assert admin.patch(f"/rules/{number}", json=state, headers=match).json()["state"] == "failed"
+    assert admin.patch(f"/rules/{number}", json=state, headers=match).status_code == 412
     assert admin.delete(f"/rules/{number}").status_code == 204
     assert admin.delete(f"/rules/{number}").status_code == 404
     assert reader.get(f"/pictures/{old}").status_code == 200  # nothing was deleted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from functools import partial
 
 import pytest
 from bundles import spec, standard_specs
@@ -107,35 +108,42 @@ def test_picture_that_the_new_engine_has_not_judged_keeps_its_result(
     assert (kept["answer"], len(kept["results"])) == ("positive", 1)
 
 
+def picture(reader, number):
+    return reader.get(f"/pictures/{number}").json()
+
+
 def test_waiting_pictures_are_queued_for_the_promoted_engine(app, admin, reader, tmp_path):
     candidate = add(admin, with_threshold(tmp_path / "strict", 0.9))
     numbers = [reader.send_file(hand(0.55)) for _ in range(12)]
     assert admin.post(f"/engines/{candidate}/promote").status_code == 204
     for number in numbers:
         body = until(
-            lambda n=number: reader.get(f"/pictures/{n}").json(),
+            partial(picture, reader, number),
             lambda body: body["answer"] == "uncertain",
         )
         assert len(body["results"]) == 1
     assert engines(reader)[candidate]["waiting"] == 0
 
 
-def test_engines_remain_after_a_restart(admin, reader, tmp_path):
-    old = reader.judged(hand(0.55))
-    candidate = add(admin, with_threshold(tmp_path / "strict", 0.9))
-    judged_by(admin, candidate, 1)
-    admin.post(f"/engines/{candidate}/promote")
-    with tiny_service(tmp_path / "other") as other:  # another folder does not disturb
-        assert len(engines(Client(other, "admin"))) == 1
-    admin.service.engines.close()
-    with admin.service.database.read() as connection:
-        states = dict(
-            connection.execute(
-                t.engine.select().with_only_columns(t.engine.c.id, t.engine.c.state)
-            ).all()
+def test_engines_remain_after_a_restart(tmp_path):
+    """The weights of the command are those of the retired engine, which stays retired."""
+    weights = write_bundles(tmp_path / "weights")
+    with tiny_service(tmp_path, weights) as app:
+        admin = Client(app, "admin")
+        old = admin.judged(hand(0.55))
+        candidate = add(admin, with_threshold(tmp_path / "strict", 0.9))
+        judged_by(admin, candidate, 1)
+        assert admin.post(f"/engines/{candidate}/promote").status_code == 204
+    with tiny_service(tmp_path, weights) as app:
+        admin = Client(app, "admin")
+        states = {number: one["state"] for number, one in engines(admin).items()}
+        assert states == {old["results"][0]["engine"]: "retired", candidate: "active"}
+        (result,) = admin.judged(hand(0.56))["results"]
+        assert (result["engine"], result["answer"]) == (candidate, "uncertain")
+        until(
+            lambda: admin.get(f"/pictures/{old['id']}").json(),
+            lambda body: body["answer"] == "uncertain",
         )
-    assert states[candidate] == "active"
-    assert old["results"][0]["engine"] != candidate
 
 
 def test_refused_engines(admin, tmp_path):

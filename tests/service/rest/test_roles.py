@@ -87,7 +87,7 @@ def test_document_lists_every_operation_with_its_roles(app):
 
 def test_roles_are_those_that_were_decided(app):
     """A route that admits another role must be added here on purpose."""
-    admitted = {role: set() for role in ROLES}
+    admitted: dict[str, set[tuple[str, str]]] = {role: set() for role in ROLES}
     for method, path, one in operations(app):
         for role in roles_of(one) or ():
             admitted[role].add((method, path.removeprefix("/api/v1")))
