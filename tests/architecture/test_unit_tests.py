@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
 BLOCKED = {"torch", "torchvision", "timm", "onnx", "sklearn", "lightning"}

@@ -17,6 +17,8 @@ from pipeline.flags import quality
 from pipeline.io import decode
 from pipeline.not_radiograph import MOST_BEAT, MOST_GREY, beat, constant, signs
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = Path(__file__).parents[3] / "samples"
 NAMES = ("IMG0000049", "IMG0000336", "IMG0000346", "IMG0000511", "IMG0001938", "IMG0002503")
 

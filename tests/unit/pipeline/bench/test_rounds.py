@@ -11,6 +11,8 @@ from pipeline.bench.job import Job
 from pipeline.bench.rounds import ContenderSpec, run_rounds
 from pipeline.progress import Silent
 
+pytestmark = pytest.mark.slow
+
 JOB = Job(Path("in"), tuple(Path(f"in/{i}.png") for i in range(5)), 5, 5, 0)
 
 

@@ -34,6 +34,8 @@ from pipeline.reading.worker_pool import IsolatedReader
 from pipeline.source import NamedBytes, Source
 from pipeline.timing import Clock
 
+pytestmark = pytest.mark.slow
+
 SPECS = (PreprocessSpec(height_px=32, width_px=48), PreprocessSpec(height_px=40, width_px=40))
 OPTIONS = ReadOptions(SPECS, identity=True, rendered=True)
 TIMEOUT_S = 2.0

@@ -18,6 +18,8 @@ from stages.evaluation.predictions import read_predictions, write_predictions
 from stages.evaluation.tables import write_tables
 from stages.evaluation.truth import certain, possible, specialists
 
+pytestmark = pytest.mark.slow
+
 ALONE = Settings(no_region_stage="no region stage in these weights")
 
 

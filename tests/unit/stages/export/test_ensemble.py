@@ -24,6 +24,8 @@ from stages.export.ensemble import Made, Order, Pick, make_ensemble
 from stages.export.recalibrate import Wanted
 from stages.samples import Index
 
+pytestmark = pytest.mark.slow
+
 CPU = RunConfig(device="cpu", intra_op_threads=1, workers=2)
 OTHER = "b" * 64
 

@@ -8,6 +8,8 @@ from pipeline.errors import ConfigError
 from stages.export.exported_head import Head
 from stages.network.model import Network, make_backbone
 
+pytestmark = pytest.mark.slow
+
 CANVAS = (64, 96)
 WITH_MAP = {
     "resnet18": "layer4.1",

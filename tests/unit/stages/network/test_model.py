@@ -19,6 +19,8 @@ from stages.settings import BLOCKS
 from stages.training import initial_weights, pretrained_check
 from stages.training.initial_weights import find_initial
 
+pytestmark = pytest.mark.slow
+
 
 def weights_file(path, drop=("layer4",), **metadata):
     """Write the weights of a random ResNet50 without the blocks ``drop``; return them."""

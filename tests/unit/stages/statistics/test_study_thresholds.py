@@ -20,6 +20,8 @@ from stages.statistics.study_thresholds import NO_STUDIES, fit_study_points, joi
 from stages.training.assessment import view_keys
 from stages.training.finished_run import ValidationTable, recalibrated
 
+pytestmark = pytest.mark.slow
+
 # ------------------------------------------------------------------------------------ joining
 
 pictures = st.lists(

