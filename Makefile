@@ -1,6 +1,6 @@
 # Commands for a fresh machine with Python 3.11 or newer, git and make.
 #   make run    read the sample radiographs with the shipped weights
-#   make check  lint, types and the fast tests: a minute
+#   make check  lint, types and the fast tests: a minute and a half on two cores
 #   make test   lint, types and the whole test suite
 #   make reference   write docs/reference.md from the commands and settings
 #   make vulnerabilities   known ones of what `make run` installs, when their list can be reached
