@@ -44,7 +44,7 @@ MALFORMED = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
 """Exceptions that a message with missing or mistyped parts can cause."""
 
 
-class WireError(Exception):
+class MessageError(Exception):
     """The other side has ended, or sent a malformed message."""
 
 
@@ -57,19 +57,19 @@ def send(stream: BinaryIO, message: Message, arrays: Sequence[NDArray[Any]] = ()
         arrays: float32 or uint8.
 
     Raises:
-        WireError: The other side has ended, or the message is too long.
+        MessageError: The other side has ended, or the message is too long.
     """
     shapes = [[array.dtype.name, *array.shape] for array in arrays]
     header = json.dumps({**message, "arrays": shapes}).encode("ascii")
     if len(header) > _MAX_HEADER_BYTES:
-        raise WireError(f"found a header of {len(header)} bytes")
+        raise MessageError(f"found a header of {len(header)} bytes")
     try:
         stream.write(_LENGTH.pack(len(header)) + header)
         for array in arrays:
             stream.write(np.ascontiguousarray(array).data.cast("B"))
         stream.flush()
     except (OSError, ValueError) as error:  # ValueError: closed on this side
-        raise WireError("found a closed pipe") from error
+        raise MessageError("found a closed pipe") from error
 
 
 def receive(
@@ -83,11 +83,11 @@ def receive(
         hold: Called with the size of all arrays in bytes before memory is allocated for them.
 
     Raises:
-        WireError: The other side has ended, or the message is malformed.
+        MessageError: The other side has ended, or the message is malformed.
     """
     (length,) = _LENGTH.unpack(_exactly(stream, bytearray(_LENGTH.size)))
     if length > _MAX_HEADER_BYTES:
-        raise WireError(f"found a header of {length} bytes")
+        raise MessageError(f"found a header of {length} bytes")
     try:
         message = json.loads(_exactly(stream, bytearray(length)))
         shapes = [(np.dtype(_DTYPES[name]), tuple(shape)) for name, *shape in message["arrays"]]
@@ -95,9 +95,9 @@ def receive(
             raise ValueError
         size = sum(math.prod(shape) * dtype.itemsize for dtype, shape in shapes)
     except (*MALFORMED, RecursionError) as error:
-        raise WireError(f"found a malformed header ({type(error).__name__})") from error
+        raise MessageError(f"found a malformed header ({type(error).__name__})") from error
     if size > max_bytes:
-        raise WireError(f"found arrays of {size} bytes, expected at most {max_bytes}")
+        raise MessageError(f"found arrays of {size} bytes, expected at most {max_bytes}")
     hold(size)
     arrays = [np.empty(shape, dtype) for dtype, shape in shapes]
     for array in arrays:
@@ -112,9 +112,9 @@ def _exactly(stream: BinaryIO, buffer: Any) -> Any:
         try:
             count = stream.readinto(view[filled:])  # type: ignore[attr-defined]
         except (OSError, ValueError) as error:  # ValueError: closed on this side
-            raise WireError("found a closed pipe") from error
+            raise MessageError("found a closed pipe") from error
         if not count:
-            raise WireError("found the end in the middle of a message")
+            raise MessageError("found the end in the middle of a message")
         filled += count
     return buffer
 
@@ -174,7 +174,7 @@ def unpacked(
     """The picture in a message, with a reference to the run's source.
 
     Raises:
-        WireError: The message does not match the request.
+        MessageError: The message does not match the request.
     """
     try:
         if message["kind"] == "unread":
@@ -198,7 +198,7 @@ def unpacked(
             elapsed_ms=_milliseconds(message["elapsed_ms"]),
         )
     except MALFORMED as error:
-        raise WireError(f"found a malformed picture ({error})") from error
+        raise MessageError(f"found a malformed picture ({error})") from error
 
 
 def _frame(value: Any) -> int | None:

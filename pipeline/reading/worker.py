@@ -104,7 +104,7 @@ class _Worker:
                 del item
         # A broken pipe ends the worker. Any other exception is a bug that must affect only this
         # row. Only its type is sent: the text may contain patient identifiers.
-        except messages.WireError:
+        except messages.MessageError:
             raise
         except Exception as error:  # noqa: BLE001
             messages.send(self._answers, {"kind": "fault", "error": type(error).__name__})
@@ -156,6 +156,6 @@ def main() -> int:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         _Worker(*_channel()).work()
-    except messages.WireError:
+    except messages.MessageError:
         return 1
     return 0

@@ -193,8 +193,8 @@ class _Reading:
                         error = f"caused an internal error ({message['error']})"
                         yield self._unread(error, started)
                 else:
-                    raise messages.WireError(f"found a message of kind {kind!r}")
-        except (messages.WireError, *messages.MALFORMED):
+                    raise messages.MessageError(f"found a message of kind {kind!r}")
+        except (messages.MessageError, *messages.MALFORMED):
             ending = self.worker.ending(self.timeout_s)
             log.info(
                 "%a: worker %d %s after %.1f s; it is replaced",

@@ -106,7 +106,7 @@ class Process:
         try:
             message, _ = self.receive(_START_S)
             imported = message.get("package")
-        except messages.WireError as error:
+        except messages.MessageError as error:
             raise _cannot_start(f"a process that {self.ending(_START_S)}") from error
         if imported != package:
             self.kill()
@@ -126,7 +126,7 @@ class Process:
             arrays: See :func:`.messages.send`.
             seconds: Time limit for accepting them, after which the worker is killed.
         """
-        with self._killed_after(seconds), suppress(messages.WireError):
+        with self._killed_after(seconds), suppress(messages.MessageError):
             messages.send(self._requests, message, arrays)
 
     def receive(
@@ -135,7 +135,7 @@ class Process:
         """Receive a message; the worker is killed if none arrives within ``seconds``.
 
         Raises:
-            WireError: The worker has ended, or its message is malformed.
+            MessageError: The worker has ended, or its message is malformed.
         """
         with self._killed_after(seconds):
             return messages.receive(self._answers, most_bytes)

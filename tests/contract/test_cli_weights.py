@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import http.server
 import json
 import shutil
 import subprocess
-import threading
 import zipfile
 from pathlib import Path
 
@@ -17,20 +15,16 @@ from bundles import spec, standard_specs
 from click.testing import CliRunner
 from tiny_networks import write_bundles
 from tools import need
+from weights_commands import pack, run
 
 from pipeline.bundle import Kind, Precision
 from pipeline.cli import main
 from pipeline.config import RunConfig
 from pipeline.runtime.session import load_bundles
-from pipeline.weights import fetch
 from pipeline.weights import pack as packing
 from pipeline.weights.manifest import files_in
 
 HEX = "0" * 64
-
-
-def run(*words):
-    return CliRunner().invoke(main, ["weights", *map(str, words)])
 
 
 def unsupported(*_):
@@ -52,12 +46,6 @@ def place(tmp_path, monkeypatch):
 
 def tree(folder):
     return {name: (Path(folder) / name).read_bytes() for name in files_in(Path(folder))}
-
-
-def pack(name="w.zip", *words):
-    result = run("pack", "--output", name, *words)
-    assert result.exit_code == 0, result.output
-    return result
 
 
 def rewrite_pack(change, compression=zipfile.ZIP_STORED):
@@ -338,66 +326,3 @@ def test_missing_extra_for_signing_is_reported(place, monkeypatch):
     assert result.exit_code == 3, result.output
     assert 'pip install "fxpipe[sign]"' in result.stderr
     assert not Path("w.zip").exists()
-
-
-@pytest.fixture
-def served(place):
-    """Address of a local HTTP server for the working folder."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-        def do_GET(self):
-            if self.path == "/away":
-                self.send_response(302)
-                self.send_header("Location", "/w.zip")
-                self.end_headers()
-            elif self.path == "/cut":
-                self.send_response(200)
-                self.send_header("Content-Length", "999999")
-                self.end_headers()
-                self.wfile.write(b"PK")
-            else:
-                super().do_GET()
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_pack_is_downloaded_from_a_url(served, place):
-    pack()
-    digest = hashlib.sha256(Path("w.zip").read_bytes()).hexdigest()
-    plain = run("install", f"{served}/w.zip", "--to", "new")
-    assert (plain.exit_code, "expected https" in plain.stderr) == (2, True)
-    wrong = run("install", f"{served}/w.zip", "--to", "new", "--sha256", HEX)
-    assert wrong.exit_code == 3, wrong.output
-    for path in ("nothing", "cut"):
-        away = run("install", f"{served}/{path}", "--to", "new", "--sha256", digest)
-        assert (away.exit_code, f"{path}: " in away.stderr) == (3, True), away.output
-    assert not Path("new").exists()
-    for turn, path in enumerate(("w.zip", "away")):
-        right = run("install", f"{served}/{path}", "--to", f"new{turn}", "--sha256", digest)
-        assert right.exit_code == 0, right.output
-
-
-def test_download_stops_at_the_size_limit(served, place, monkeypatch):
-    pack()
-    monkeypatch.setattr(packing, "MOST_BYTES", 1000)
-    result = run("install", f"{served}/w.zip", "--to", "new", "--sha256", HEX)
-    assert result.exit_code == 3
-    assert "expected at most 1000" in result.stderr
-
-
-def test_https_is_not_redirected_to_http():
-    import urllib.error
-    import urllib.request
-
-    request = urllib.request.Request("https://example.invalid/w.zip")
-    with pytest.raises(urllib.error.URLError, match="https only"):
-        fetch.HttpsOnly().redirect_request(request, None, 302, "", {}, "http://example.invalid/x")

@@ -65,7 +65,7 @@ function layerChoice(finding, number, facts) {
     element("input", { type: "checkbox", checked: number === 0, "data-layer": number }),
     " Show where ", sample,
     element("small", {}, (finding.layer.contour
-      ? `Brightest: the strongest place; line: ${Math.round(100 * facts.contour)} % of it.`
+      ? `Brightest: strongest evidence; line: ${Math.round(100 * facts.contour)} % of the maximum.`
       : "No line: there is no evidence for the finding in the limb.") + hidden));
 }
 

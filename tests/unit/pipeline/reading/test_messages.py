@@ -114,7 +114,7 @@ def test_messages_are_received_separately():
     ],
 )
 def test_malformed_message_is_an_error(content, error):
-    with pytest.raises(messages.WireError, match=error):
+    with pytest.raises(messages.MessageError, match=error):
         received(content)
 
 
@@ -133,7 +133,7 @@ def test_malformed_message_is_an_error(content, error):
 def test_any_bytes_are_a_message_or_an_error(header, body):
     try:
         _, arrays = received(framed(json.dumps(header).encode(), body))
-    except messages.WireError:
+    except messages.MessageError:
         return
     assert sum(array.nbytes for array in arrays) <= len(body)
 
@@ -156,13 +156,13 @@ def test_memory_is_requested_before_arrays_are_read():
 
 
 def test_message_that_is_too_long_or_has_no_reader_is_an_error():
-    with pytest.raises(messages.WireError, match="found a header of"):
+    with pytest.raises(messages.MessageError, match="found a header of"):
         sent({"text": "x" * 2**20})
     reader, writer = os.pipe()
     os.close(reader)
     with (
         os.fdopen(writer, "wb", buffering=0) as stream,
-        pytest.raises(messages.WireError, match="closed pipe"),
+        pytest.raises(messages.MessageError, match="closed pipe"),
     ):
         messages.send(stream, {})
 
@@ -230,7 +230,7 @@ def test_outcome_of_an_unreadable_picture_arrives(unsupported):
 def test_picture_with_a_missing_or_invalid_part_is_an_error(change):
     message, arrays = messages.packed(picture())
     changed = {key: value for key, value in (message | change).items() if value is not None}
-    with pytest.raises(messages.WireError, match="found a malformed picture"):
+    with pytest.raises(messages.MessageError, match="found a malformed picture"):
         messages.unpacked(changed, arrays, CONTENT, OPTIONS)
 
 
@@ -247,7 +247,7 @@ def test_picture_with_a_missing_or_invalid_part_is_an_error(change):
 )
 def test_picture_with_unexpected_arrays_is_an_error(alter):
     message, arrays = messages.packed(picture())
-    with pytest.raises(messages.WireError, match="found a malformed picture"):
+    with pytest.raises(messages.MessageError, match="found a malformed picture"):
         messages.unpacked(message, alter(arrays), CONTENT, OPTIONS)
 
 
@@ -274,7 +274,7 @@ def test_picture_with_unexpected_arrays_is_an_error(alter):
 )
 def test_worker_cannot_send_a_verdict_or_an_incomplete_outcome(forged):
     message = {"kind": "unread", "outcome": forged}
-    with pytest.raises(messages.WireError, match="found a malformed picture"):
+    with pytest.raises(messages.MessageError, match="found a malformed picture"):
         messages.unpacked(message, [], CONTENT, OPTIONS)
 
 
