@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.reading.memory_limit import data_bytes
-
 ROOT = Path(__file__).parents[4]
 MB = 10**6
 
@@ -97,7 +95,8 @@ def test_process_that_retains_memory_has_grown():
 
 
 def test_data_bytes_counts_allocations():
-    before = data_bytes()
-    content = bytearray(2 * 10**8)
-    assert data_bytes() - before > 1.9 * 10**8
-    del content
+    output = in_process(
+        "before = data_bytes(); content = bytearray(2 * 10**8)\n"
+        "output['allocated'] = data_bytes() - before"
+    )
+    assert output["allocated"] > 1.9 * 10**8
