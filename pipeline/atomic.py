@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with partial.open("r+b") as file:
             sync(file.fileno())
         partial.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         with suppress(OSError):
             partial.unlink()
@@ -63,8 +63,8 @@ def sync(handle: int) -> None:
             raise
 
 
-def _sync_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk; Windows opens no folders."""
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable; does nothing on Windows, which opens no folders."""
     if sys.platform == "win32":
         return
     handle = os.open(folder, os.O_RDONLY)

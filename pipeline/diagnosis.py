@@ -47,6 +47,29 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """The planned service.
+
+    Attributes:
+        data: Data folder.
+        host: Address to listen on.
+        port: TCP port.
+        database: URL; None for SQLite in the data folder.
+        certificate: PEM file of the TLS certificate; None for plain HTTP.
+        key: PEM file of its private key; None if it is in the same file.
+        title: Own AE title.
+    """
+
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+    database: str | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    title: str = "FXPIPE"
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The planned run.
 
@@ -54,11 +77,13 @@ class Plan:
         weights: Weights folder.
         shown: The weights folder as the user gave it, without the path of a home folder.
         output: Output folder.
+        service: The planned service; None to check the run only.
     """
 
     weights: Path
     shown: str
     output: Path
+    service: ServicePlan | None = None
 
 
 Findings = Iterator[Finding]
@@ -75,6 +100,11 @@ EXTRAS = {
     "dicom": ("highdicom",),
     "parquet": ("pyarrow",),
     "notebooks": ("jupyterlab", "ipywidgets"),
+    "serve": (
+        *("alembic", "argon2", "fastapi", "highdicom", "prometheus_client", "pynetdicom"),
+        *("python_multipart", "sqlalchemy", "uvicorn"),
+    ),
+    "postgresql": ("psycopg",),
     "sign": ("cryptography",),
 }
 """Modules of each optional extra of the package, by extra."""
@@ -294,10 +324,23 @@ def _extras(_: Plan) -> Findings:
         yield Finding(f"extra {extra}", Verdict.OK, summary, advice)
 
 
+def _service(plan: Plan) -> Findings:
+    if plan.service is None:
+        return
+    missing = [name for name in EXTRAS["serve"] if importlib.util.find_spec(name) is None]
+    if missing:
+        advice = f'pip install "{DISTRIBUTION}[serve]"'
+        yield Finding("service", Verdict.FAULT, f"{', '.join(missing)} missing", advice)
+        return
+    from .service.checks import examine as examine_service
+
+    yield from examine_service(plan.service)
+
+
 CHECKS: Mapping[str, Callable[[Plan], Findings]] = {
     "versions": _versions, "onnxruntime": _runtimes, "device": _devices, "weights": _weights,
     "output": _output, "memory": _memory, "cores": _cores, "DICOM": _decoders,
-    "extras": _extras,
+    "extras": _extras, "service": _service,
 }  # fmt: skip
 """The checks of `fxpipe doctor` in their order, by the topic of a check that fails."""
 

@@ -62,6 +62,16 @@ class Judge:
         self._clock = clock or Clock()
 
     @property
+    def weights(self) -> Weights:
+        """The networks."""
+        return self._weights
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 by bundle name of all networks."""
+        return self._weights.digests(self._weights.stages)
+
+    @property
     def limits(self) -> Limits:
         """Limits for a flow that feeds this judge."""
         config = self._config

@@ -56,6 +56,21 @@ def exclusive(folder: Path) -> Iterator[None]:
                 path.unlink()
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process has locked a folder at present; changes nothing."""
+    try:
+        handle = os.open(folder / NAME, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        _lock(handle)
+    except OSError as error:
+        return error.errno in _HELD
+    finally:
+        os.close(handle)  # releases it
+    return False
+
+
 def _open(path: Path) -> int:
     """Open and lock the file at ``path``."""
     while True:

@@ -19,6 +19,7 @@ PACKAGES = {
     "Orthanc": "orthanc",
     "chromium": "chromium",
     "openssl": "openssl",
+    "systemd-analyze": "systemd",
 }
 """Debian package of each program."""
 _OTHER_NAMES = {"chromium": ("chromium-browser", "google-chrome", "google-chrome-stable")}

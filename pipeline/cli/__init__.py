@@ -17,6 +17,12 @@ from ._streams import handle_stream_errors
 
 _COMMANDS = {
     "run": "Judge radiographs with exported bundles.",
+    "serve": "Run a worklist in the browser: REST API, DICOM node, reviews.",
+    "token": "Create a bearer token for `fxpipe serve`.",
+    "backup": "Back up the data of `fxpipe serve` while it runs.",
+    "restore": "Check or restore a backup of `fxpipe serve`.",
+    "audit-log": "Verify the audit log of `fxpipe serve`.",
+    "service": "Install `fxpipe serve` as a systemd service.",
     "index": "Build and check the table of training pictures.",
     "audit": "Find leaks between the splits of a table.",
     "augment": "Draw training pictures with their augmentations.",

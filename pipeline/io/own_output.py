@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,11 +66,23 @@ def without_results(
         folder: Any folder.
         entries: All its entries.
     """
+    if folder.name != OVERLAYS and not any(entry.name == TABLE for entry in entries):
+        return entries
+    is_result = result_names(folder)
+    if is_result is None:
+        return entries
+    return [entry for entry in entries if not is_result(entry.name)]
+
+
+def result_names(folder: Path) -> Callable[[str], bool] | None:
+    """A function that recognises the names of results of fxpipe; None if the folder has none.
+
+    Args:
+        folder: Any folder.
+    """
     if folder.name == OVERLAYS and _is_table(folder.parent / TABLE):
-        return [entry for entry in entries if not _OVERLAY.fullmatch(entry.name)]
-    if any(entry.name == TABLE for entry in entries) and _is_table(folder / TABLE):
-        return [entry for entry in entries if not _is_result(entry.name)]
-    return entries
+        return lambda name: _OVERLAY.fullmatch(name) is not None
+    return _is_result if _is_table(folder / TABLE) else None
 
 
 def _is_result(name: str) -> bool:

@@ -57,12 +57,23 @@ class CsvWriter(StreamWriter):
 
     def write(self, outcome: Outcome) -> None:
         """Append one row."""
-        record = to_record(outcome, self._root)
-        record["bundle_digests"] = digests_text(record["bundle_digests"])
-        if self._types:
-            record[TYPES] = types_text(outcome.leading.types if outcome.leading else {})
-        self._writer.writerow({key: cell(value) for key, value in record.items()})
+        self._writer.writerow(table_row(outcome, self._root, types=self._types))
         self.stream.flush()
+
+
+def table_row(outcome: Outcome, root: Path, *, types: bool) -> dict[str, Any]:
+    """The cells of an outcome by column.
+
+    Args:
+        outcome: What is known about one input.
+        root: See :func:`pipeline.report.record.to_record`.
+        types: See :class:`CsvWriter`.
+    """
+    record = to_record(outcome, root)
+    record["bundle_digests"] = digests_text(record["bundle_digests"])
+    if types:
+        record[TYPES] = types_text(outcome.leading.types if outcome.leading else {})
+    return {key: cell(value) for key, value in record.items()}
 
 
 def cell(value: Any) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
@@ -35,7 +36,19 @@ if TYPE_CHECKING:
 
 _FOLDER = "page"
 _TEMPLATE = "report.html"
-_SCRIPTS = ("rows.js", "bars.js", "worklist.js", "layers.js", "panel.js", "viewer.js", "start.js")
+_SCRIPTS = (
+    "dom.js",
+    "rows.js",
+    "bars.js",
+    "worklist.js",
+    "layers.js",
+    "panel.js",
+    "viewer.js",
+    "start.js",
+)
+
+_MODULE = re.compile(r"^(?:export |import .*\n)", re.MULTILINE)
+"""Words of ES modules: the page of the service imports some of the scripts, this one has all."""
 
 
 class HtmlWriter(StreamWriter):
@@ -105,7 +118,7 @@ def script_text(value: Any) -> str:
 def _head(weights: Weights, config: RunConfig) -> str:
     """The page up to its first row."""
     style = _source("report.css")
-    script = "".join(_source(name) for name in _SCRIPTS)
+    script = "".join(_MODULE.sub("", _source(name)) for name in _SCRIPTS)
     about = about_run(weights, config, datetime.now().astimezone())
     ramp = np.linspace(0.0, 1.0, 256, dtype=np.float32)[None]
     facts = {

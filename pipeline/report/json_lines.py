@@ -35,13 +35,23 @@ class JsonLinesWriter(StreamWriter):
 
     def write(self, outcome: Outcome) -> None:
         """Append one line."""
-        header = outcome.header
-        record = {
-            "schema_version": RECORD_SCHEMA,
-            **to_record(outcome, self._root),
-            "findings": [finding_record(finding) for finding in outcome.findings],
-            "flag_reasons": {flag.name: flag.reason for flag in outcome.flags},
-            "header": None if header is None else {k: plain(str(v)) for k, v in header.items()},
-        }
-        self.stream.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+        self.stream.write(json_line(outcome, self._root))
         self.stream.flush()
+
+
+def json_line(outcome: Outcome, root: Path) -> str:
+    """The line of an outcome.
+
+    Args:
+        outcome: What is known about one input.
+        root: See :func:`pipeline.report.record.to_record`.
+    """
+    header = outcome.header
+    record = {
+        "schema_version": RECORD_SCHEMA,
+        **to_record(outcome, root),
+        "findings": [finding_record(finding) for finding in outcome.findings],
+        "flag_reasons": {flag.name: flag.reason for flag in outcome.flags},
+        "header": None if header is None else {k: plain(str(v)) for k, v in header.items()},
+    }
+    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"

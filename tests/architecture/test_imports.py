@@ -15,7 +15,7 @@ FORBIDDEN_IN_PIPELINE = {"stages", "torch", "torchvision", "timm", "sklearn", "l
 
 PIPELINE = (
     {"cli"},
-    {"bench", "diagnosis"},
+    {"bench", "diagnosis", "service"},
     {"engine", "judge", "report", "studies", "progress", "logging_setup"},
     {"runtime", "decision", "heatmap", "reading", "flags", "render"},
     {"config"},

@@ -78,6 +78,12 @@ COMMAND_LINES = {
     ("weights", "pack", "--output", "w.zip", "--sign", "key.pem"): "sign",
     ("weights", "install", "w.zip", "--to", "other", "--trust", "key.pem"): "sign",
     ("doctor",): "",
+    ("serve", "--data", "data", "--no-browser", "--port", "0"): "serve",
+    ("token", "create", "--data", "data", "--role", "reader"): "serve",
+    ("backup", "--data", "data", "--to", "backup"): "serve",
+    ("restore", "--from", "backup", "--check"): "serve",
+    ("audit-log", "verify", "--data", "data"): "serve",
+    ("service", "print", "--data", "data"): "",
     ("schema",): "",
 }
 """The extra that each command needs; empty if it works without extras."""
@@ -103,8 +109,16 @@ def modules_of(extras: tuple[str, ...]) -> list[str]:
 def results(tmp_path_factory) -> dict[tuple[str, ...], tuple[int, str, str]]:
     """Exit code, output and unexpected exception of every command line."""
     home = tmp_path_factory.mktemp("bare")
-    hidden = modules_of(("train", "evaluate", "dicom", "parquet", "sign"))
-    assert {"torch", "sklearn", "onnx", "highdicom", "pyarrow", "cryptography"} <= set(hidden)
+    hidden = modules_of(("train", "evaluate", "dicom", "parquet", "sign", "serve", "postgresql"))
+    assert {
+        "torch",
+        "sklearn",
+        "onnx",
+        "highdicom",
+        "pyarrow",
+        "cryptography",
+        "sqlalchemy",
+    } <= set(hidden)
     (home / "path").mkdir()
     (home / "path/sitecustomize.py").write_text(HIDE.format(hidden=hidden))
     (home / "run_all.py").write_text(RUN_ALL)

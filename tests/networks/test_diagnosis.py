@@ -224,7 +224,7 @@ def test_doctor_does_not_load_torch(weights, tmp_path):
 def test_order_of_the_checks(plan):
     assert list(CHECKS) == [
         *("versions", "onnxruntime", "device", "weights", "output", "memory", "cores"),
-        *("DICOM", "extras"),
+        *("DICOM", "extras", "service"),
     ]
     names = ("versions", "onnxruntime", "output", "memory", "cores")
     topics = [finding.topic for finding in examine(plan, {name: CHECKS[name] for name in names})]

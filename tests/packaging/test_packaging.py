@@ -71,7 +71,15 @@ def test_files_at_the_top_level():
     tops = {name.split("/")[0] for name in listed if name}
     assert tops == {
         *("pipeline", "stages", "weights", "configs", "tests", "samples", ".ci", ".gitignore"),
-        *("setup.cfg", "pyproject.toml", "README.md", "Makefile", "LICENSE", "CHANGELOG.md"),
+        *(
+            "setup.cfg",
+            "pyproject.toml",
+            "README.md",
+            "Makefile",
+            "Containerfile",
+            "LICENSE",
+            "CHANGELOG.md",
+        ),
         *("notebooks", "docs"),
     }
 

@@ -1,7 +1,9 @@
 /* A probability and its limits as a bar from 0 to 1. */
 
-const percent = (share) => `${(100 * share).toFixed(2)}%`;
-const three = (number) => number.toFixed(3);
+import { element } from "./dom.js";
+
+export const percent = (share) => `${(100 * share).toFixed(2)}%`;
+export const three = (number) => number.toFixed(3);
 
 function part(className, left, width) {
   const made = element("span", { className });
@@ -14,23 +16,10 @@ function part(className, left, width) {
  * The bar: a tick at the threshold, a hatched band from `doubt` to it, and the probability as a
  * filled length with a mark at its end.
  */
-function bar(words, probability, threshold, doubt, className) {
+export function bar(words, probability, threshold, doubt, className) {
   const parts = [part("filled", 0, probability)];
   if (doubt < threshold) parts.unshift(part("doubtful", doubt, threshold - doubt));
   parts.push(part("limit", threshold), part("value", probability));
   return element("span", { className: `meter ${className}`, role: "img", "aria-label": words },
     ...parts);
-}
-
-function findingBar(finding) {
-  const { probability, threshold, doubt_below: doubt } = finding;
-  const band = doubt < threshold ? `, uncertain from ${three(doubt)}` : "";
-  const words = `${finding.subject}: probability ${three(probability)}, ` +
-    `positive from ${three(threshold)}${band}`;
-  return bar(words, probability, threshold, doubt, finding.verdict);
-}
-
-function regionBar({ region, probability, threshold }) {
-  const words = `${region}: probability ${three(probability)}, recognised from ${three(threshold)}`;
-  return bar(words, probability, threshold, threshold, probability >= threshold ? "fired" : "");
 }

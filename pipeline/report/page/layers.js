@@ -1,8 +1,11 @@
 /* Heatmaps: interpolated, coloured cells, drawn over the part of the picture that was examined. */
 
+import { percent } from "./bars.js";
+import { drawn, element } from "./dom.js";
+
 const FINER = 16; // fine enough that steps are not visible on paper
 
-function bytes(base64) {
+export function bytes(base64) {
   return Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
 }
 
@@ -55,7 +58,7 @@ function colouredCells(layer, colours) {
 }
 
 /** Colours and line of one finding over a picture of the given size in source px. */
-function layerOf(finding, number, picture, colours) {
+export function layerOf(finding, number, picture, colours) {
   const layer = finding.layer;
   const canvas = colouredCells(layer, colours);
   canvas.className = "colours";

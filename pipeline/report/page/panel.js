@@ -40,6 +40,19 @@ function findingCard(finding, number, facts) {
   return made;
 }
 
+function findingBar(finding) {
+  const { probability, threshold, doubt_below: doubt } = finding;
+  const band = doubt < threshold ? `, uncertain from ${three(doubt)}` : "";
+  const words = `${finding.subject}: probability ${three(probability)}, ` +
+    `positive from ${three(threshold)}${band}`;
+  return bar(words, probability, threshold, doubt, finding.verdict);
+}
+
+function regionBar({ region, probability, threshold }) {
+  const words = `${region}: probability ${three(probability)}, recognised from ${three(threshold)}`;
+  return bar(words, probability, threshold, threshold, probability >= threshold ? "fired" : "");
+}
+
 function typesText(types) {
   return Object.entries(types).sort(([, a], [, b]) => b - a)
     .map(([name, probability]) => `${name} ${three(probability)}`).join(", ");

@@ -1,5 +1,3 @@
-"use strict";
-
 /* The blocks that the run wrote: read once, the pictures only when they are shown. */
 
 function readBlock(id) {
@@ -42,30 +40,3 @@ const jpeg = (base64) => "data:image/jpeg;base64," + base64;
 
 const viewOf = (row) =>
   row.block && row.block.classList.contains("view") ? jpeg(row.block.textContent) : null;
-
-/** An element with properties; its content is always text or other elements, never HTML. */
-function element(name, properties = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(properties)) {
-    if (key in made) made[key] = value;
-    else made.setAttribute(key, value);
-  }
-  made.append(...children.filter((child) => child !== null));
-  return made;
-}
-
-const SVG = "http://www.w3.org/2000/svg";
-
-function drawn(name, attributes = {}, ...children) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-}
-
-/** A verdict as an icon, a colour and a word. */
-function badge(answer) {
-  const icon = drawn("svg", { class: "icon", "aria-hidden": "true" },
-    drawn("use", { href: `#icon-${answer}` }));
-  return element("span", { className: `badge ${answer}` }, icon, answer);
-}

@@ -1,0 +1,5 @@
+"""``python -m pipeline.cli`` is ``fxpipe``."""
+
+from . import main
+
+main()

@@ -1,0 +1,126 @@
+"""``/outbox``: DICOM objects for peers."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from pydantic import BaseModel
+from sqlalchemy import Connection, Row, select
+
+from .. import audit_log, delivery
+from .. import tables as t
+from ..accounts import Principal
+from .problems import ProblemError, responses
+from .security import allow, service_of
+
+router = APIRouter(prefix="/outbox", tags=["dicom"])
+
+State = Literal["waiting", "sending", "committing", "sent", "failed", "attention"]
+
+
+class Outgoing(BaseModel):
+    """A DICOM object for a peer.
+
+    Attributes:
+        id: Its number.
+        uid: SOPInstanceUID.
+        kind: ``report``, ``overlay`` or ``marks``.
+        study: Number of the study.
+        peer: Number of the receiver.
+        state: ``waiting``; ``sending``; ``committing`` (received, not yet confirmed); ``sent``;
+            ``failed`` (refused for good); ``attention`` (given up after days).
+        tries: Attempts of late.
+        next: When it is tried again; null when it is not.
+        error: Why it was not sent, or what the receiver remarked.
+    """
+
+    id: int
+    uid: str
+    kind: str
+    study: int
+    peer: int
+    state: State
+    tries: int
+    next: int | None
+    error: str | None
+
+
+class OutgoingPage(BaseModel):
+    """A page of the outbox, newest first.
+
+    Attributes:
+        objects: Of this page.
+        next: Cursor of the next page; null on the last one.
+    """
+
+    objects: list[Outgoing]
+    next: int | None
+
+
+@router.get("", response_model=OutgoingPage, responses=responses(401, 403, 422))
+def list_outbox(
+    request: Request,
+    principal: Annotated[Principal, Depends(allow("reader"))],
+    state: State | None = None,
+    study: Annotated[int | None, Query(ge=1, le=2**53)] = None,
+    after: Annotated[int | None, Query(ge=1, le=2**53)] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> OutgoingPage:
+    """Objects to send, and those that were sent.
+
+    A blind reader sees reports only: there are overlays and marks of positive pictures only.
+    """
+    row = t.outbox.c
+    wanted: list[Any] = [row.kind == "report"] if principal.blind else []
+    if state is not None:
+        wanted.append(row.state == state)
+    if study is not None:
+        wanted.append(row.study_id == study)
+    if after is not None:
+        wanted.append(row.id < after)
+    query = select(t.outbox).where(*wanted).order_by(row.id.desc()).limit(limit + 1)
+    with service_of(request).database.read() as connection:
+        rows = connection.execute(query).all()
+    more = len(rows) > limit
+    return OutgoingPage(
+        objects=[_shown(one) for one in rows[:limit]],
+        next=rows[limit - 1].id if more else None,
+    )
+
+
+@router.post(
+    "/{number}/retry", response_model=Outgoing, responses=responses(401, 403, 404, 409, 422)
+)
+def retry(
+    request: Request,
+    number: Annotated[int, Path(ge=1, le=2**53)],
+    principal: Annotated[Principal, Depends(allow())],
+) -> Outgoing:
+    """Try to send an object now, as if it were new."""
+
+    def write(connection: Connection) -> Outgoing:
+        row = _row(connection, number)
+        if row.state == "sent":
+            raise ProblemError(HTTPStatus.CONFLICT, "the receiver has the object already")
+        delivery.retry(connection, t.outbox.c.id == number)
+        audit_log.append(connection, principal.name, "send again", f"outbox/{number}")
+        return _shown(_row(connection, number))
+
+    return service_of(request).database.write(write)
+
+
+def _row(connection: Connection, number: int) -> Row[Any]:
+    row = connection.execute(select(t.outbox).where(t.outbox.c.id == number)).first()
+    if row is None:
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no object {number}")
+    return row
+
+
+def _shown(row: Row[Any]) -> Outgoing:
+    pending = row.state in ("waiting", "committing")
+    return Outgoing(
+        id=row.id, uid=row.object_uid, kind=row.kind, study=row.study_id, peer=row.peer_id,
+        state=row.state, tries=row.tries, next=row.next_ms if pending else None, error=row.error,
+    )  # fmt: skip

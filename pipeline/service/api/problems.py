@@ -1,0 +1,143 @@
+"""Errors as problem details (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from ...errors import BusyError
+from ..blobs import DiskFullError
+from ..store import ContentGoneError, HeldError, KeyConflictError
+
+log = logging.getLogger(__name__)
+
+MEDIA = "application/problem+json"
+
+
+class Problem(BaseModel):
+    """A problem, as RFC 9457 describes it.
+
+    Attributes:
+        type: Always ``about:blank``: the status says all.
+        title: Of the status.
+        status: HTTP status.
+        detail: What was found and what was expected.
+        errors: Faults of single fields.
+    """
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[dict[str, Any]] = []
+
+
+class ProblemError(Exception):
+    """Ends a request with a problem.
+
+    Args:
+        status: HTTP status.
+        detail: What was found and what was expected; no patient identifiers.
+        headers: Further headers.
+    """
+
+    def __init__(
+        self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.headers = status, detail, dict(headers or {})
+
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def responses(*statuses: int) -> Responses:
+    """The declaration of problems for the OpenAPI document."""
+    return {
+        status: {
+            "model": Problem, "description": HTTPStatus(status).phrase,
+            "content": {MEDIA: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }  # fmt: skip
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Turn all errors of an application into problems."""
+    app.add_exception_handler(ProblemError, _of_problem)
+    app.add_exception_handler(HTTPException, _of_http)
+    app.add_exception_handler(RequestValidationError, _of_validation)
+    for kind, status in _STATUS.items():
+        app.add_exception_handler(kind, _of_known(status))
+    app.add_exception_handler(Exception, _of_anything)
+
+
+_STATUS: dict[type[Exception], HTTPStatus] = {
+    KeyConflictError: HTTPStatus.CONFLICT,
+    HeldError: HTTPStatus.LOCKED,
+    ContentGoneError: HTTPStatus.TOO_MANY_REQUESTS,
+    DiskFullError: HTTPStatus.INSUFFICIENT_STORAGE,
+    BusyError: HTTPStatus.TOO_MANY_REQUESTS,
+}
+
+
+def problem(
+    status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None,
+    errors: list[dict[str, Any]] | None = None,
+) -> JSONResponse:  # fmt: skip
+    """A response with a problem; 429 and 507 get a Retry-After."""
+    headers = dict(headers or {})
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.INSUFFICIENT_STORAGE):
+        headers.setdefault("Retry-After", "5")
+    body = Problem(title=status.phrase, status=status, detail=detail, errors=errors or [])
+    return JSONResponse(body.model_dump(), status, headers, MEDIA)
+
+
+async def _of_problem(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ProblemError)  # noqa: S101
+    return problem(error.status, error.detail, error.headers)
+
+
+async def _of_http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    return problem(HTTPStatus(error.status_code), str(error.detail), error.headers)
+
+
+async def _of_validation(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    faults = [
+        {"field": ".".join(map(str, one["loc"])), "message": one["msg"]} for one in error.errors()
+    ]
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "the request has faults", errors=faults)
+
+
+def _of_known(status: HTTPStatus) -> Any:
+    async def handle(_: Request, error: Exception) -> JSONResponse:
+        return problem(status, str(error))
+
+    return handle
+
+
+async def _of_anything(request: Request, error: Exception) -> JSONResponse:
+    # Without the message of the error and the path, which may quote identifiers of patients.
+    route = getattr(request.scope.get("route"), "path", "")
+    lines = "".join(traceback.format_tb(error.__traceback__))
+    log.error("%s %s: %s\n%s", request.method, route, type(error).__name__, lines.rstrip())
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error; see the log")
+
+
+def is_not_of_application(record: logging.LogRecord) -> bool:
+    """Whether a record of uvicorn is not about an error of the application.
+
+    Those are logged here already, without their messages.
+    """
+    return not record.getMessage().startswith("Exception in ASGI application")

@@ -1,0 +1,165 @@
+"""``/studies``: pictures taken together."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from pydantic import BaseModel
+from sqlalchemy import Connection, Row, and_, or_, select
+
+from ...report.page_row import URGENCY
+from .. import tables as t
+from ..accounts import Principal
+from .links import links
+from .models import Picture
+from .pictures import to_pictures
+from .problems import ProblemError, responses
+from .security import allow, service_of
+
+router = APIRouter(prefix="/studies", tags=["studies"])
+
+Number = Annotated[int, Path(ge=1, le=2**53)]
+Reader = Annotated[Principal, Depends(allow("reader"))]
+_MOST_PICTURES = 1000
+"""Of one study."""
+
+
+class Study(BaseModel):
+    """Pictures taken together.
+
+    Attributes:
+        id: Number of the study.
+        key: Its pseudonym, as in the results of ``fxpipe run``.
+        pictures: How many.
+        states: How many are in each state.
+        answer: The most urgent one; null while pictures are hidden or wait.
+        rank: Position of that answer in the worklist, 0 is most urgent.
+        last_seen: When its latest picture arrived, in milliseconds since 1970, UTC.
+        stable: Whether no further picture is expected.
+        hidden: Whether an answer is hidden from a blind reader.
+    """
+
+    id: int
+    key: str
+    pictures: int
+    states: dict[str, int]
+    answer: str | None
+    rank: int | None
+    last_seen: int
+    stable: bool
+    hidden: bool
+
+
+class StudyPage(BaseModel):
+    """A page of studies.
+
+    Attributes:
+        studies: In the requested order.
+        next: Cursor of the next page; null on the last one.
+    """
+
+    studies: list[Study]
+    next: str | None
+
+
+class StudyWithPictures(BaseModel):
+    """A study with its pictures.
+
+    Attributes:
+        pictures: In the order of arrival.
+        identity: Patient and study by DICOM keyword; null if unknown.
+    """
+
+    id: int
+    key: str
+    states: dict[str, int]
+    answer: str | None
+    rank: int | None
+    last_seen: int
+    stable: bool
+    hidden: bool
+    pictures: list[Picture]
+    identity: dict[str, str] | None
+
+
+@router.get(
+    "", response_model=StudyPage,
+    responses=links(200, "/studies/0/id", "GET /studies/{number}") | responses(401, 403, 422),
+)  # fmt: skip
+def list_studies(
+    request: Request, principal: Reader,
+    order: Literal["urgency", "newest"] = "urgency",
+    after: Annotated[str | None, Query(pattern=r"^[0-9]{1,15}-[0-9]{1,15}$")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 50,
+) -> StudyPage:  # fmt: skip
+    """Studies by urgency, newest first among equals; or by their latest picture.
+
+    For a blind reader they are always by their latest picture.
+    """
+    study = t.study.c
+    by_rank = order == "urgency" and not principal.blind
+    query = select(t.study).where(study.pictures > 0)
+    if after is not None:
+        first, number = map(int, after.split("-"))
+        column = study.rank if by_rank else study.last_seen_ms
+        beyond = column > first if by_rank else column < first
+        query = query.where(or_(beyond, and_(column == first, study.id < number)))
+    leading = study.rank if by_rank else study.last_seen_ms.desc()
+    query = query.order_by(leading, study.id.desc()).limit(limit + 1)
+    with service_of(request).database.read() as connection:
+        rows = connection.execute(query).all()
+        pictures = _pictures(connection, [row.id for row in rows[:limit]], principal)
+    studies = [
+        Study(**_summary(row, pictures[row.id]), pictures=row.pictures) for row in rows[:limit]
+    ]
+    last = rows[limit - 1] if len(rows) > limit else None
+    cursor = f"{last.rank if by_rank else last.last_seen_ms}-{last.id}" if last else None
+    return StudyPage(studies=studies, next=cursor)
+
+
+@router.get("/{number}", response_model=StudyWithPictures, responses=responses(401, 403, 404, 422))
+def read_study(request: Request, number: Number, principal: Reader) -> StudyWithPictures:
+    """A study with its pictures, and the patient if the files name one."""
+    with service_of(request).database.read() as connection:
+        row = connection.execute(
+            select(t.study).where(t.study.c.id == number, t.study.c.pictures > 0)
+        ).first()
+        if row is None:
+            raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no study {number}")
+        pictures = _pictures(connection, [number], principal)[number]
+    identity = {key: value for key, value in (row.identity or {}).items() if value}
+    return StudyWithPictures(
+        **_summary(row, pictures), pictures=pictures, identity=identity or None
+    )
+
+
+def _pictures(
+    connection: Connection, studies: Sequence[int], principal: Principal
+) -> dict[int, list[Picture]]:
+    arrival = t.arrival.c
+    rows = connection.execute(
+        select(t.arrival)
+        .where(arrival.study_id.in_(studies), arrival.deleted_ms.is_(None))
+        .order_by(arrival.id)
+        .limit(_MOST_PICTURES * max(1, len(studies)))
+    ).all()
+    by_study: dict[int, list[Picture]] = defaultdict(list)
+    for picture in to_pictures(connection, rows, principal):
+        if picture.study is not None:
+            by_study[picture.study].append(picture)
+    return by_study
+
+
+def _summary(row: Row[Any], pictures: Sequence[Picture]) -> dict[str, Any]:
+    hidden = any(picture.hidden for picture in pictures)
+    answers = [URGENCY.index(picture.answer) for picture in pictures if picture.answer]
+    rank = min(answers) if answers and not hidden else None
+    return {
+        "id": row.id, "key": row.key, "states": Counter(picture.state for picture in pictures),
+        "answer": None if rank is None else URGENCY[rank], "rank": rank,
+        "last_seen": row.last_seen_ms, "stable": row.stable_ms is not None, "hidden": hidden,
+    }  # fmt: skip

@@ -1,0 +1,153 @@
+"""The parts of a running service, opened together and closed in the right order."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import lock
+from ..errors import StartError
+from . import accounts, schema, store
+from .blobs import Blobs
+from .database import Database, network_file_system, sqlite_url
+from .dicom_options import DicomOptions
+from .engines import Engines
+from .judging import Judging
+from .metrics import Metrics
+from .settings import ServiceConfig
+from .view_cache import ViewCache
+
+if TYPE_CHECKING:
+    from .watch import Watcher
+
+log = logging.getLogger(__name__)
+
+CRASHED = "FXPIPE_CRASHED"
+"""Environment variable by which the supervisor reports a crash of the process before."""
+
+
+@dataclass
+class Service:
+    """A running service.
+
+    Attributes:
+        folder: The data folder.
+        config: Settings.
+        database: Everything but file contents.
+        blobs: File contents.
+        views: Rendered pictures.
+        engines: The engines that judge; None if this process does not judge.
+        metrics: Figures for Prometheus.
+        watchers: Watched folders.
+        dicom: Own AE title and certificate.
+        setup_code: Creates the first administrator; None if there is a user.
+    """
+
+    folder: Path
+    config: ServiceConfig
+    database: Database
+    blobs: Blobs
+    views: ViewCache
+    engines: Engines | None = None
+    metrics: Metrics = field(init=False)
+    watchers: list[Watcher] = field(default_factory=list)
+    dicom: DicomOptions = field(default_factory=DicomOptions)
+    setup_code: str | None = None
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.database, self.folder)
+
+    @property
+    def judging(self) -> Judging | None:
+        """Judges with the active engine; None if this process does not."""
+        active = None if self.engines is None else self.engines.active
+        return None if active is None else active.judging
+
+    def receive(self, arrival: store.Arrival) -> tuple[int, bool]:
+        """Register a stored file; see :func:`.store.receive`. It is judged soon."""
+        received = self.database.write(
+            lambda c: store.receive(c, arrival, lambda sha256: self.blobs.path(sha256).exists())
+        )
+        self.wake()
+        return received
+
+    def wake(self) -> None:
+        """Judge what has been received now, without waiting for the next check."""
+        if self.engines is not None:
+            self.engines.wake()
+
+    def remove(self, picture: int, actor: str) -> None:
+        """Delete a picture, and its file if no other picture has it; see :func:`.store.remove`."""
+        for sha256 in self.database.write(lambda c: store.remove(c, picture, actor)):
+            self.unlink(sha256)
+
+    def unlink(self, sha256: str) -> None:
+        """Delete the file and the views of deleted content; see :func:`.store.unlink`."""
+
+        def remove_file(digest: str) -> None:
+            self.blobs.remove(digest)
+            self.views.remove(digest)
+
+        self.database.write(lambda c: store.unlink(c, sha256, remove_file))
+
+    @property
+    def rate(self) -> float:
+        """Pictures per second of late."""
+        return self.judging.rate if self.judging is not None else 0.0
+
+
+@contextmanager
+def opened(
+    folder: Path, weights: Path, config: ServiceConfig, *, database: str | None = None,
+    judge: bool = True,
+) -> Iterator[Service]:  # fmt: skip
+    """Open a service, and close it at the end of the block.
+
+    Args:
+        folder: The data folder, made if missing. With SQLite, only one process may use it.
+        weights: Weights folder. It becomes the active engine if it is the first one; other
+            weights become a candidate, and the active engine stays.
+        config: Settings.
+        database: URL of the database; None for SQLite in the data folder.
+        judge: Whether this process judges pictures.
+
+    Raises:
+        UsageError: Another process uses the data folder.
+        StartError: Database or weights cannot be opened.
+        OSError: The folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    if database is None and (kind := network_file_system(folder)):
+        raise StartError(
+            f"{folder}: SQLite cannot be used on a network share ({kind})",
+            "choose a folder on a local disk, or use PostgreSQL with --database",
+        )
+    with ExitStack() as stack:
+        if database is None:
+            stack.enter_context(lock.exclusive(folder))
+        opened_database = Database(database or sqlite_url(folder))
+        stack.callback(opened_database.close)
+        schema.upgrade(opened_database)
+        blobs = Blobs(folder, config.reserve_bytes)
+        if database is None:
+            blobs.sweep()
+            blame = store.CRASHED if os.environ.get(CRASHED) else store.KILLED
+            freed = opened_database.write(lambda c: store.recover(c, blame))
+            if freed:
+                log.warning("%d pictures were being read when the service ended", freed)
+        service = Service(folder, config, opened_database, blobs, ViewCache(folder))
+        if judge:
+            service.engines = Engines(
+                opened_database, blobs, service.views, config, service.metrics.judged
+            )
+            stack.callback(service.engines.close)
+            service.engines.start(weights)
+        if opened_database.write(accounts.needs_setup):
+            service.setup_code = opened_database.write(accounts.new_setup_code)
+        yield service

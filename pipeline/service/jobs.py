@@ -1,0 +1,106 @@
+"""Transactions on single jobs: judge a failed file again, or do not judge a waiting one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, delete, func, select, update
+
+from ..errors import FxpipeError
+from ..outcome import Status
+from ..report.page_row import URGENCY
+from . import audit_log, store
+from . import tables as t
+
+
+class JobStateError(FxpipeError):
+    """The state of the job does not allow this."""
+
+
+def find(connection: Connection, number: int) -> Row[Any]:
+    """A job.
+
+    Raises:
+        LookupError: There is no such job.
+    """
+    row = connection.execute(select(t.job).where(t.job.c.id == number)).first()
+    if row is None:
+        raise LookupError(number)
+    return row
+
+
+def retry(connection: Connection, number: int, actor: str) -> None:
+    """Queue a cancelled job, or one with a failed result, which is removed.
+
+    Raises:
+        LookupError: There is no such job.
+        JobStateError: It waits, has results that did not fail or were reviewed, its engine is
+            retired, or its picture was deleted.
+    """
+    row = find(connection, number)
+    result = t.result.c
+    own = result.job_id == number
+    if not _arrivals(connection, row.sha256):
+        raise JobStateError("the picture was deleted")
+    state = connection.scalar(select(t.engine.c.state).where(t.engine.c.id == row.engine_id))
+    if state == "retired":
+        raise JobStateError("the engine is retired, expected one that judges")
+    failed = connection.scalar(select(func.count()).where(own, result.status == Status.FAILED))
+    if row.state not in ("done", "cancelled") or (row.state == "done" and not failed):
+        raise JobStateError("expected a job that was cancelled, or has a failed result")
+    numbers = select(result.id).where(own)
+    if connection.scalar(select(func.count()).where(t.review.c.result_id.in_(numbers))):
+        raise JobStateError("its results were reviewed")
+    connection.execute(delete(t.detail).where(t.detail.c.result_id.in_(numbers)))
+    connection.execute(delete(t.result).where(own))
+    connection.execute(
+        update(t.job)
+        .where(t.job.c.id == number)
+        .values(state="waiting", attempt=0, owner=None, lease_ms=None, error=None, finished_ms=None)
+    )
+    _show(connection, row, "waiting", store.WAITING_RANK, None)
+    audit_log.append(connection, actor, "retry job", f"job/{number}")
+
+
+def cancel(connection: Connection, number: int, actor: str) -> None:
+    """Do not judge a waiting file; its pictures are shown as failed until it is received again.
+
+    Raises:
+        LookupError: There is no such job.
+        JobStateError: It does not wait.
+    """
+    row = find(connection, number)
+    if row.state != "waiting":
+        raise JobStateError(f"found a job that is {row.state}, expected one that waits")
+    connection.execute(update(t.job).where(t.job.c.id == number).values(state="cancelled"))
+    failed = Status.FAILED.value
+    _show(connection, row, failed, URGENCY.index(failed), failed)
+    audit_log.append(connection, actor, "cancel job", f"job/{number}")
+
+
+def _arrivals(connection: Connection, sha256: str) -> list[Row[Any]]:
+    arrival = t.arrival.c
+    query = select(arrival.id, arrival.study_id).where(
+        arrival.sha256 == sha256, arrival.deleted_ms.is_(None)
+    )
+    rows: list[Any] = list(connection.execute(query).all())
+    return rows
+
+
+def _show(connection: Connection, job: Row[Any], state: str, rank: int, answer: str | None) -> None:
+    """Show a state without results for the pictures of a job of the active engine."""
+    if not store.is_active(connection, job.engine_id):
+        return
+    arrival = t.arrival.c
+    connection.execute(
+        update(t.arrival)
+        .where(and_(arrival.sha256 == job.sha256, arrival.deleted_ms.is_(None)))
+        .values(
+            state=state, rank=rank, answer=answer, region=None, probability=None, engine_id=None
+        )
+    )
+    rows = _arrivals(connection, job.sha256)
+    for study in {row.study_id for row in rows if row.study_id is not None}:
+        store.refresh_study(connection, study)
+    for row in rows:
+        store.add_event(connection, "judged", row.id, {})

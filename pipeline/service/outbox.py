@@ -1,0 +1,129 @@
+"""Rows of the outbox, and the contents that they need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
+
+from . import tables as t
+from .blobs import Content
+from .database import now_ms
+
+
+@dataclass(frozen=True, slots=True)
+class NewObject:
+    """A DICOM object whose content is stored.
+
+    Attributes:
+        uid: Its SOPInstanceUID.
+        kind: ``report``, ``overlay`` or ``marks``.
+        source: SHA-256 of the picture that it is about.
+        content: Digest and size.
+    """
+
+    uid: str
+    kind: str
+    source: str
+    content: Content
+
+
+def add(
+    connection: Connection, study: int, objects: Sequence[NewObject], peers: Iterable[int]
+) -> list[int]:
+    """Queue objects for peers, but those that a peer has or is going to get.
+
+    Args:
+        connection: Inside a write operation.
+        study: Number of the study.
+        objects: What to send.
+        peers: Numbers of the receivers.
+
+    Returns:
+        Numbers of the new rows.
+    """
+    now, added = now_ms(), []
+    outbox = t.outbox.c
+    for peer in peers:
+        known = set(
+            connection.scalars(
+                select(outbox.object_uid).where(outbox.peer_id == peer, outbox.study_id == study)
+            )
+        )
+        for one in objects:
+            if one.uid in known:
+                continue
+            known.add(one.uid)
+            _keep(connection, one.content, now)
+            key = connection.execute(
+                insert(t.outbox).values(
+                    object_uid=one.uid, peer_id=peer, study_id=study, sha256=one.content.sha256,
+                    source=one.source, kind=one.kind, state="waiting", next_ms=now,
+                    created_ms=now,
+                )
+            ).inserted_primary_key  # fmt: skip
+            assert key is not None  # noqa: S101
+            added.append(int(key[0]))
+    return added
+
+
+def complete(connection: Connection, study: int, peers: Sequence[int]) -> set[str]:
+    """UIDs of the objects of a study that are queued for every one of some peers, or sent."""
+    outbox = t.outbox.c
+    return set(
+        connection.scalars(
+            select(outbox.object_uid)
+            .where(outbox.study_id == study, outbox.peer_id.in_(peers))
+            .group_by(outbox.object_uid)
+            .having(func.count() == len(peers))
+        )
+    )
+
+
+def _keep(connection: Connection, content: Content, now: int) -> None:
+    """Note that a content is used."""
+    row = connection.execute(
+        select(t.blob.c.deleted_ms).where(t.blob.c.sha256 == content.sha256)
+    ).first()
+    if row is None:
+        connection.execute(
+            insert(t.blob).values(sha256=content.sha256, size=content.size, created_ms=now)
+        )
+    elif row.deleted_ms is not None:
+        connection.execute(
+            update(t.blob).where(t.blob.c.sha256 == content.sha256).values(deleted_ms=None)
+        )
+
+
+def forget(connection: Connection, which: ColumnElement[bool]) -> list[str]:
+    """Delete rows, and mark contents as deleted that nothing needs any more.
+
+    Returns:
+        SHA-256 of these contents; the caller unlinks them.
+    """
+    hashes = set(connection.scalars(select(t.outbox.c.sha256).where(which)))
+    connection.execute(delete(t.outbox).where(which))
+    return release(connection, sorted(hashes))
+
+
+def release(connection: Connection, hashes: Iterable[str]) -> list[str]:
+    """Mark contents as deleted that nothing needs any more; the caller unlinks those returned."""
+    free = [sha256 for sha256 in hashes if not is_needed(connection, sha256)]
+    if free:
+        connection.execute(
+            update(t.blob).where(t.blob.c.sha256.in_(free)).values(deleted_ms=now_ms())
+        )
+    return free
+
+
+def is_needed(connection: Connection, sha256: str) -> bool:
+    """Whether a content is a received picture, or an object that a peer has not got yet."""
+    unsent: Any = select(t.outbox.c.id).where(
+        t.outbox.c.sha256 == sha256, t.outbox.c.state != "sent"
+    )
+    received: Any = select(t.arrival.c.id).where(
+        t.arrival.c.sha256 == sha256, t.arrival.c.deleted_ms.is_(None)
+    )
+    return any(connection.scalar(query.limit(1)) is not None for query in (unsent, received))

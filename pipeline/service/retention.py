@@ -1,0 +1,119 @@
+"""Retention: pictures that are older than a rule allows are deleted every hour.
+
+Pictures under a legal hold are kept. A deletion is a transaction that marks the picture and deletes
+its results, then one that deletes its file; an interrupted one is completed by the next pass.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sqlalchemy import ColumnElement, Connection, and_, false, func, or_, select
+
+from . import tables as t
+from .database import now_ms
+from .rules import expired
+from .store import HeldError
+
+if TYPE_CHECKING:
+    from .application import Service
+
+log = logging.getLogger(__name__)
+
+ACTOR = "retention"
+EVERY_S = 3600.0
+_BATCH = 200
+_OLD_S = 86_400.0
+"""Age of a file without a row in the database after which a killed process has left it over."""
+
+
+def _is_due(connection: Connection, now: int) -> ColumnElement[bool]:
+    """Condition of the arrivals that a rule deletes."""
+    rules = connection.execute(select(t.rule.c.days, t.rule.c.state)).all()
+    return or_(false(), *(and_(*expired(rule.days, rule.state, now)) for rule in rules))
+
+
+def due(connection: Connection) -> int:
+    """Number of pictures that the rules would delete now; deletes nothing."""
+    query = select(func.count()).select_from(t.arrival).where(_is_due(connection, now_ms()))
+    return int(connection.scalar(query) or 0)
+
+
+class Retention:
+    """Runs the rules every hour until :meth:`stop`; starts with the instance.
+
+    Args:
+        service: Whose pictures are deleted.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fxpipe-retention", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the picture that is being deleted."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self.run()
+            except Exception as error:  # noqa: BLE001  (tried again in an hour)
+                log.warning("retention: %s", type(error).__name__)
+            if self._stopping.wait(EVERY_S):
+                return
+
+    def run(self) -> int:
+        """Delete what is due, and complete interrupted deletions; return the number of pictures."""
+        count = 0
+        for number in self._numbers():
+            if self._stopping.is_set():
+                break
+            try:
+                self._service.remove(number, ACTOR)
+            except HeldError:
+                continue  # since the query
+            count += 1
+        if count:
+            log.info("retention: %d pictures deleted", count)
+        self._complete()
+        return count
+
+    def _numbers(self) -> Iterator[int]:
+        """Pictures that are due, in parts, so that no query stays open."""
+        now, last = now_ms(), 0
+        while True:
+            with self._service.database.read() as connection:
+                query = (
+                    select(t.arrival.c.id)
+                    .where(_is_due(connection, now), t.arrival.c.id > last)
+                    .order_by(t.arrival.c.id)
+                    .limit(_BATCH)
+                )
+                numbers = list(connection.scalars(query))
+            if not numbers:
+                return
+            yield from numbers
+            last = numbers[-1]
+
+    def _complete(self) -> None:
+        """Delete files of deleted pictures, and those of receptions that were killed."""
+        service, oldest = self._service, time.time() - _OLD_S
+        for sha256 in service.blobs.all():
+            if self._stopping.is_set():
+                return
+            with service.database.read() as connection:
+                row = connection.execute(
+                    select(t.blob.c.deleted_ms).where(t.blob.c.sha256 == sha256)
+                ).first()
+            is_left_over = row is None and service.blobs.is_older(sha256, oldest)
+            if is_left_over or (row is not None and row.deleted_ms is not None):
+                service.unlink(sha256)
+        service.blobs.sweep(oldest)

@@ -1,0 +1,110 @@
+"""DICOM objects about judged pictures, made from the stored results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, select
+
+from .. import version
+from ..config import RunConfig
+from ..outcome import Outcome, Status
+from ..outcome_json import from_json
+from ..report.dicom.object_provenance import Run
+from ..report.dicom.objects import Made, Maker
+from . import tables as t
+from .blobs import Blobs
+from .stored_outcome import with_picture
+
+Json = dict[str, Any]
+
+
+def engine_run(engine: Row[Any], config: RunConfig) -> Run:
+    """What the results of an engine come from.
+
+    Args:
+        engine: Row of table ``engine``.
+        config: Settings of the service, for what does not change a verdict.
+    """
+    values = {**config.model_dump(), **engine.settings, "identifiers": "keep"}
+    return Run(version(), dict(engine.digests), RunConfig.model_validate(values))
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A stored result with a verdict.
+
+    Attributes:
+        sha256: Digest of the file.
+        engine: Number of the engine that judged it.
+        outcome: Column ``outcome`` of table ``detail``.
+        row: Column ``row`` of table ``detail``.
+    """
+
+    sha256: str
+    engine: int
+    outcome: Json
+    row: Json
+
+
+def judged(connection: Connection, study: int) -> list[Judged]:
+    """The results that are shown for the pictures of a study, in a fixed order.
+
+    After a promotion they can come from several engines: a picture that the active engine has not
+    judged keeps its earlier result.
+    """
+    shown = (
+        select(t.arrival.c.sha256, t.arrival.c.engine_id)
+        .where(t.arrival.c.study_id == study, t.arrival.c.deleted_ms.is_(None))
+        .distinct()
+        .subquery()
+    )
+    result = t.result.c
+    rows = connection.execute(
+        select(result.sha256, result.engine_id, t.detail.c.outcome, t.detail.c.row)
+        .join(t.detail, t.detail.c.result_id == result.id)
+        .join(
+            shown,
+            and_(shown.c.sha256 == result.sha256, shown.c.engine_id == result.engine_id),
+        )
+        .where(result.status == Status.OK)
+        .order_by(result.job_id, result.frame)
+    ).all()
+    return [Judged(row.sha256, row.engine_id, row.outcome, row.row) for row in rows]
+
+
+def objects(result: Judged, maker: Maker, run: Run, blobs: Blobs) -> list[Made]:
+    """SR, SC and GSPS of a picture from a DICOM file; nothing for other files.
+
+    Args:
+        result: The picture.
+        maker: Maker for ``run``. It numbers the objects, so use one for all pictures of a study.
+        run: See :func:`engine_run`; of the engine that judged the picture.
+        blobs: Contents.
+
+    Raises:
+        ImageError: The picture cannot be decoded any more, or no object can refer to it.
+        OSError: Its content is gone.
+    """
+    if result.outcome["header"] is None:
+        return []
+    path = blobs.path(result.sha256)
+    return maker.objects(restored(path, result.outcome, result.row, run.config))
+
+
+def restored(path: Path, stored: Json, row: Json, config: RunConfig) -> Outcome:
+    """An outcome with its heatmaps and its picture, see :func:`with_picture`.
+
+    Args:
+        path: Content of the picture.
+        stored: Column ``outcome`` of table ``detail``.
+        row: Column ``row`` of table ``detail``.
+        config: Settings.
+
+    Raises:
+        ImageError: The picture cannot be decoded.
+        OSError: Its content is gone.
+    """
+    return with_picture(from_json(stored, path), row, path, config)

@@ -1,0 +1,38 @@
+"""Databases of the service's tests."""
+
+from __future__ import annotations
+
+import postgresql as pg
+import pytest
+
+from pipeline.service import schema
+from pipeline.service.database import Database, sqlite_url
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A PostgreSQL server."""
+    with pg.cluster() as running:
+        yield running
+
+
+@pytest.fixture
+def postgresql_url(cluster):
+    """URL of an empty PostgreSQL database."""
+    url = cluster.new_database()
+    yield url
+    cluster.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request, tmp_path):
+    """A database with all tables, of each kind."""
+    url = (
+        sqlite_url(tmp_path)
+        if request.param == "sqlite"
+        else request.getfixturevalue("postgresql_url")
+    )
+    opened = Database(url)
+    schema.upgrade(opened)
+    yield opened
+    opened.close()

@@ -1,0 +1,192 @@
+"""Every view and state as it is drawn: dark and light, wide and on a phone, accessible."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from page_answers import ANSWERS, ATTACK, NO_QUALITY, answer_with
+from page_service import painted
+
+expect = pytest.importorskip("playwright.sync_api").expect
+
+VIEWS = {
+    "worklist": "tbody tr", "study/1": ".tile", "uploads": ".zone", "reviews": "tbody tr",
+    "quality": ".chart", "admin/users": "tbody tr", "admin/tokens": "tbody tr",
+    "admin/peers": "tbody tr", "admin/engines": "tbody tr", "admin/rules": "tbody tr",
+    "admin/outbox": "tbody tr", "admin/audit": "tbody tr", "profile": "form",
+}  # fmt: skip
+"""Views, and what is there once they are drawn."""
+WIDTHS = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+
+
+def findings(window) -> list[str]:
+    """What axe-core finds in the page, one line each."""
+    axe_module = pytest.importorskip("axe_playwright_python.sync_playwright")
+    options = {"resultTypes": ["violations"]}
+    response = axe_module.Axe().run(window, options=options).response
+    return [
+        f"{one['id']}: {node['target']} {node['failureSummary']}"
+        for one in response["violations"]
+        for node in one["nodes"]
+    ]
+
+
+def faults(window) -> list[str]:
+    """Faults of accessibility, and whether the page is wider than the window."""
+    # Colours in motion have no contrast yet.
+    window.evaluate("""() => Promise.all(document.getAnimations()
+      .filter((one) => one.effect.getTiming().iterations !== Infinity)
+      .map((one) => one.finished))""")
+    scroll_px, width_px = window.evaluate(WIDTHS)
+    return findings(window) + [f"{scroll_px} px wide"] * (scroll_px > width_px)
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_every_view_is_accessible_and_fits(opened, served, scheme, width):
+    window = opened("profile", width, color_scheme=scheme)
+    answer_with(window, *ANSWERS)
+    found = {}
+    for view, drawn in VIEWS.items():
+        window.goto(f"{served.address}#/{view}")
+        expect(window.locator(f".view.{view.partition('/')[0]} {drawn}").first).to_be_visible()
+        found[view] = faults(window)
+    assert {view: some for view, some in found.items() if some} == {}
+    ground = window.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ground == {"dark": "rgb(14, 18, 22)", "light": "rgb(244, 246, 248)"}[scheme]
+
+
+@pytest.fixture(scope="module")
+def picture(served) -> int:
+    """An answered picture."""
+    number = served.upload(painted(1))
+    for _ in range(300):
+        if served.request("GET", f"/pictures/{number}")["results"]:
+            return number
+    raise AssertionError("the picture was not judged")
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_reading_is_accessible_and_fits(opened, served, picture, scheme, width):
+    window = opened(f"reading/{picture}", width, color_scheme=scheme)
+    expect(window.locator(".film .colours")).to_be_visible()
+    window.get_by_role("button", name="Wrong region").click()
+    window.get_by_role("button", name="Mark", exact=False).first.click()
+    assert faults(window) == []
+    window.keyboard.press("Escape")
+    window.get_by_role("button", name="Keys").click()
+    expect(window.get_by_role("dialog")).to_be_visible()
+    assert faults(window) == []
+    if width == 390:  # the review is reached without scrolling
+        window.get_by_role("button", name="Close").click()
+        save = window.get_by_role("button", name="Save and next").bounding_box()
+        assert save["y"] + save["height"] <= 844
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_login_and_set_up_are_accessible_and_fit(opened, served, scheme):
+    window = opened("", 390, color_scheme=scheme, storage_state=None)
+    expect(window.get_by_role("heading", name="Log in")).to_be_visible()
+    assert faults(window) == []
+    window.goto(f"{served.address}#setup=code")
+    window.reload()
+    expect(window.get_by_role("heading", name="Set up")).to_be_visible()
+    assert faults(window) == []
+
+
+def test_every_state_is_drawn(opened, served):
+    window = opened("profile")
+    answer_with(window, *ANSWERS)
+    window.goto(f"{served.address}#/worklist")
+    rows = window.locator("tbody tr")
+    states = (
+        "reviewed: Fracture", "disputed", "uncertain", "negative", "not yet shown", "unsupported",
+        "failed", "being read", "waiting",
+    )  # fmt: skip
+    for row, state in zip(range(9), states, strict=True):
+        expect(rows.nth(row)).to_contain_text(state)
+        expect(rows.nth(row).locator("svg.icon").first).to_be_visible()
+    expect(rows.nth(0)).to_contain_text("sent")
+    expect(rows.nth(2)).to_contain_text("not sent")
+    expect(rows.nth(2)).to_contain_text(ATTACK)
+
+
+def test_quality_warns_of_drift_and_says_when_there_is_nothing(opened, served):
+    window = opened("profile")
+    answer_with(window, "/quality")
+    window.goto(f"{served.address}#/quality")
+    warnings = window.locator(".warning")
+    expect(warnings).to_have_count(1)
+    expect(warnings).to_contain_text("share of unsupported pictures has drifted: it is 14.0 %")
+    expect(window.locator(".large")).to_have_text("κ = 0.81")
+    hand = window.locator("tr", has=window.get_by_role("rowheader", name="hand"))
+    expect(hand).to_contain_text("88.0 % (82.0 % to 94.0 %)")
+    window.get_by_text("Figures as a table").click()
+    expect(window.get_by_role("table", name="Shares by week").locator("tbody tr")).to_have_count(13)
+    window.unroute_all()
+    answer_with(window, "/quality", quality=NO_QUALITY)
+    window.reload()
+    expect(window.get_by_text("There are no reviews yet.").first).to_be_visible()
+    expect(window.locator(".warning")).to_have_count(0)
+    assert findings(window) == []
+
+
+def test_administration_sends_what_was_entered(opened, served):
+    window = opened("profile")
+    asked = answer_with(window, *ANSWERS)
+    window.goto(f"{served.address}#/admin/peers")
+    window.get_by_role("button", name="Allow").click()
+    window.get_by_role("dialog").get_by_role("button", name="Allow").click()
+    wanted = {"title": "MODALITY1", "host": "10.0.0.77", "receive": True, "send": False}
+    expect(window.get_by_role("dialog")).to_have_count(0)
+    window.get_by_role("button", name="Test").first.click()
+    expect(window.get_by_text("answers", exact=True)).to_be_visible()
+    window.get_by_role("button", name="Test").last.click()
+    expect(window.get_by_text("no answer: connection refused")).to_be_visible()
+    assert ("POST", "/peers", wanted | {"tls": False}) in asked
+
+    window.goto(f"{served.address}#/admin/rules")
+    window.get_by_label("Delete after days").fill("30")
+    window.get_by_role("button", name="How many now?").click()
+    expect(window.get_by_text("This rule would delete 17 pictures now.")).to_be_visible()
+    assert ("POST", "/rules/preview", {"days": 30}) in asked
+    window.get_by_role("button", name="Add rule").click()
+    expect(window.get_by_label("Delete after days")).to_have_value("")
+    assert ("POST", "/rules", {"days": 30}) in asked
+
+    window.goto(f"{served.address}#/admin/engines")
+    window.get_by_role("button", name="Compare").click()
+    expect(window.get_by_text("94.0 % of the answers are the same (200 pictures).")).to_be_visible()
+    assert findings(window) == []
+    window.route(
+        re.compile("/engines/2/promote$"),
+        lambda route: route.fulfill(status=409, json={"detail": "it has not judged all yet"}),
+    )
+    window.get_by_role("button", name="Promote").click()
+    window.get_by_role("dialog").get_by_role("button", name="Promote").click()
+    expect(window.get_by_text("it has not judged all yet")).to_be_visible()
+
+    window.goto(f"{served.address}#/admin/users")
+    form = window.get_by_role("form", name="New user")
+    form.get_by_label("Name").fill("reader")
+    form.get_by_label("Password").fill("a long password")
+    form.get_by_label("Blind first read").check()
+    form.get_by_role("button", name="Add").click()
+    expect(form.get_by_label("Name")).to_have_value("")
+    user = {"name": "reader", "role": "reader", "password": "a long password", "blind": True}
+    assert ("POST", "/users", user) in asked
+
+
+def test_tokens_are_created_and_revoked(opened, served):
+    window = opened("admin/tokens")
+    window.get_by_label("Name").fill("modality")
+    window.get_by_role("button", name="Add").click()
+    secret = window.locator(".secret code")
+    expect(secret).to_have_text(re.compile("^fxp_"))
+    row = window.locator("tr", has_text="modality")
+    expect(row).to_contain_text("valid")
+    row.get_by_role("button", name="Revoke").click()
+    window.get_by_role("dialog").get_by_role("button", name="Revoke").click()
+    expect(row).to_contain_text("revoked")

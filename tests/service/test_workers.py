@@ -1,0 +1,146 @@
+"""Several processes judge the pictures of one PostgreSQL database; one of them is killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from bundles import paint
+from click.testing import CliRunner
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from sqlalchemy import func, select, update
+from tiny_networks import write_bundles
+
+from pipeline.cli import main
+from pipeline.service import schema, store
+from pipeline.service import tables as t
+from pipeline.service.blobs import Blobs
+from pipeline.service.database import Database
+from pipeline.service.store import Arrival
+
+ROOT = Path(__file__).parents[2]
+WAIT_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return write_bundles(tmp_path_factory.mktemp("weights"))
+
+
+@contextmanager
+def worker(data, url, weights):
+    """A process with the role ``work`` that is ready; killed at the end of the block."""
+    words = [
+        "serve", "--data", data, "--database", url, "--roles", "work", "--weights", weights,
+        "--set", "run.workers=1",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", *map(str, words)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "FXPIPE_SUPERVISED": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+def until(condition, what):
+    """Wait for a condition."""
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def test_three_workers_share_a_queue_and_one_is_killed(request, postgresql_url, weights, tmp_path):
+    data = tmp_path / "data"
+    blobs = Blobs(data, 0)
+    database = Database(postgresql_url)
+    request.addfinalizer(database.close)
+    schema.upgrade(database)
+    sent: dict[int, str] = {}
+
+    def receive(arrival):
+        return database.write(lambda c: store.receive(c, arrival, lambda _: True))
+
+    def send(count):
+        for _ in range(count):
+            n = len(sent)
+            path = tmp_path / f"{n}.png"
+            fracture = 0.9 if n % 2 else 0.1
+            text = PngInfo()
+            text.add_text("Number", str(n))  # so that all contents differ
+            picture = Image.fromarray(paint({"hand": 0.9}, {"hand": fracture}))
+            picture.save(path, pnginfo=text)
+            arrival = Arrival(blobs.store(path.read_bytes()), path.name, "http", "test")
+            number, _ = receive(arrival)
+            sent[number] = "positive" if n % 2 else "negative"
+
+    def owners():
+        query = select(t.job.c.owner).where(t.job.c.owner.is_not(None)).distinct()
+        with database.read() as connection:
+            return set(connection.scalars(query))
+
+    def answers():
+        query = select(t.arrival.c.id, t.arrival.c.answer).where(t.arrival.c.answer.is_not(None))
+        with database.read() as connection:
+            return {row.id: row.answer for row in connection.execute(query)}
+
+    with ExitStack() as stack:
+        workers = [stack.enter_context(worker(data, postgresql_url, weights)) for _ in range(3)]
+        for process in workers:
+            assert process.stdout.readline() == "fxpipe runs work\n"
+
+        def all_take_part():
+            if store_waiting(database) < 20:
+                send(20)
+            return len(owners()) == 3
+
+        until(all_take_part, "a worker has no job")
+        send(60)
+        workers[0].kill()
+        workers[0].wait()
+        until(lambda: store_waiting(database) == 0, "the queue is not empty")
+        # The leases of the killed process end in a minute; end them now.
+        database.write(lambda c: c.execute(update(t.job).values(lease_ms=0)))
+        until(lambda: answers() == sent, f"{len(sent)} sent, {len(answers())} answered")
+        for process in workers[1:]:
+            process.terminate()
+            assert process.wait(WAIT_S) == 0
+    with database.read() as connection:
+        per_job = connection.execute(
+            select(t.result.c.job_id, func.count()).group_by(t.result.c.job_id)
+        ).all()
+        engines = connection.scalars(select(t.engine.c.state)).all()
+        states = Counter(connection.scalars(select(t.job.c.state)))
+    assert engines == ["active"]
+    assert states == {"done": len(sent)}
+    assert {count for _, count in per_job} == {1}
+
+
+def store_waiting(database):
+    """Number of jobs that no process has taken."""
+    with database.read() as connection:
+        active = store.active_engine(connection)
+        return 0 if active is None else store.waiting(connection, active.id)
+
+
+def test_roles_need_postgresql(tmp_path):
+    words = ["serve", "--data", str(tmp_path), "--no-browser"]
+    result = CliRunner().invoke(main, [*words, "--roles", "work"])
+    assert result.exit_code == 2
+    assert "SQLite is used by a single process" in result.output
+    result = CliRunner().invoke(main, [*words, "--roles", "work,other"])
+    assert result.exit_code == 2
+    assert "expected one or more of web, dicom, send, work" in result.output
