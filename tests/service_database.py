@@ -14,11 +14,12 @@ from pathlib import Path
 
 from sqlalchemy import insert
 
-from pipeline.service import audit_log, schema, store
+from pipeline.service import arrivals, audit_log, job_queue, results, schema
 from pipeline.service import tables as t
+from pipeline.service.arrivals import Arrival
 from pipeline.service.blobs import Content
 from pipeline.service.database import Database, sqlite_url
-from pipeline.service.store import Arrival, NewResult
+from pipeline.service.results import NewResult
 
 ENGINE = {
     "digest": "0" * 64, "weights": "weights", "digests": {}, "settings": {}, "version": "0",
@@ -38,10 +39,10 @@ def fill(database: Database) -> None:
     arrival = Arrival(Content("a" * 64, 1000), "hand.png", "http", "Ada")
     database.write(lambda c: c.execute(insert(t.engine).values(**ENGINE)))
     database.write(lambda c: c.execute(insert(t.user).values(**user)))
-    database.write(lambda c: store.receive(c, arrival, lambda _: True))
-    (claim,) = database.write(lambda c: store.claim(c, 1, "process", 1))
+    database.write(lambda c: arrivals.receive(c, arrival, lambda _: True))
+    (claim,) = database.write(lambda c: job_queue.claim(c, 1, "process", 1))
     identity = {"StudyInstanceUID": "1.2.3"}
-    database.write(lambda c: store.finish(c, claim, [result], identity))
+    database.write(lambda c: results.finish(c, claim, [result], identity))
     review = {
         "result_id": 1, "reader_id": 1, "blind": False, "verdict": "fracture", "region": "hand",
         "marks": [{"x": 1, "y": 2}], "comment": "", "created_ms": 2,

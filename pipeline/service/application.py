@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .. import lock
 from ..errors import StartError
-from . import accounts, schema, store
+from . import accounts, arrivals, job_queue, schema
 from .blobs import Blobs
 from .database import Database, network_file_system, sqlite_url
 from .dicom_options import DicomOptions
@@ -68,11 +68,9 @@ class Service:
         active = None if self.engines is None else self.engines.active
         return None if active is None else active.judging
 
-    def receive(self, arrival: store.Arrival) -> tuple[int, bool]:
-        """Register a stored file; see :func:`.store.receive`. It is judged soon."""
-        received = self.database.write(
-            lambda c: store.receive(c, arrival, lambda sha256: self.blobs.path(sha256).exists())
-        )
+    def receive(self, arrival: arrivals.Arrival) -> tuple[int, bool]:
+        """Register a stored file; see :func:`.arrivals.receive`. It is judged soon."""
+        received = self.database.write(lambda c: arrivals.receive(c, arrival, self.blobs.exists))
         self.wake()
         return received
 
@@ -82,18 +80,18 @@ class Service:
             self.engines.wake()
 
     def remove(self, picture: int, actor: str) -> None:
-        """Delete a picture, and its file if no other picture has it; see :func:`.store.remove`."""
-        for sha256 in self.database.write(lambda c: store.remove(c, picture, actor)):
+        """Delete a picture and, unless another one has it, its file: :func:`.arrivals.remove`."""
+        for sha256 in self.database.write(lambda c: arrivals.remove(c, picture, actor)):
             self.unlink(sha256)
 
     def unlink(self, sha256: str) -> None:
-        """Delete the file and the views of deleted content; see :func:`.store.unlink`."""
+        """Delete the file and the views of deleted content; see :func:`.arrivals.unlink`."""
 
         def remove_file(digest: str) -> None:
             self.blobs.remove(digest)
             self.views.remove(digest)
 
-        self.database.write(lambda c: store.unlink(c, sha256, remove_file))
+        self.database.write(lambda c: arrivals.unlink(c, sha256, remove_file))
 
     @property
     def rate(self) -> float:
@@ -137,8 +135,8 @@ def opened(
         blobs = Blobs(folder, config.reserve_bytes)
         if database is None:
             blobs.sweep()
-            blame = store.CRASHED if os.environ.get(CRASHED) else store.KILLED
-            freed = opened_database.write(lambda c: store.recover(c, blame))
+            blame = job_queue.CRASHED if os.environ.get(CRASHED) else job_queue.KILLED
+            freed = opened_database.write(lambda c: job_queue.recover(c, blame))
             if freed:
                 log.warning("%d pictures were being read when the service ended", freed)
         service = Service(folder, config, opened_database, blobs, ViewCache(folder))

@@ -100,6 +100,10 @@ class Blobs:
         """Where a file is stored in a data folder that is not open."""
         return folder / "blobs" / _relative(sha256)
 
+    def exists(self, sha256: str) -> bool:
+        """Whether a file is stored."""
+        return self.path(sha256).exists()
+
     def read(self, sha256: str) -> bytes:
         """Content of a file.
 

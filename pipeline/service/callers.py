@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from . import store
 from . import tables as t
+from . import worklist
 from .database import now_ms
 
 _MOST = 200
@@ -31,4 +31,4 @@ def remember(connection: Connection, title: str, host: str) -> None:
     recent = select(caller.id).order_by(caller.last_ms.desc(), caller.id.desc()).limit(_MOST)
     kept = list(connection.scalars(recent))
     connection.execute(delete(t.caller).where(caller.id.not_in(kept)))
-    store.add_event(connection, "peer", None, {})
+    worklist.add_event(connection, "peer", None, {})

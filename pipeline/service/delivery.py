@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, select, update
 
-from . import outbox, store
+from . import outbox, worklist
 from . import tables as t
 from .database import now_ms
 from .settings import ServiceConfig
@@ -172,7 +172,7 @@ def announce(connection: Connection, study: int) -> None:
 
     Once for all of them: their number would tell blind readers what fxpipe found.
     """
-    store.add_event(connection, "outbox", study, {})
+    worklist.add_event(connection, "outbox", study, {})
 
 
 def ask(connection: Connection, numbers: Sequence[int], transaction_uid: str) -> None:

@@ -41,13 +41,21 @@ from sqlalchemy import Connection, select
 
 from ..errors import StartError
 from ..io.frames import COMPRESSIONS, why_unreadable
-from . import callers, commitment, instances, store
+from . import (
+    arrivals,
+    callers,
+    commitment,
+    engine_state,
+    instances,
+    job_queue,
+    results,
+)
 from . import tables as t
 from .application import Service
+from .arrivals import Arrival
 from .blobs import Content, DiskFullError
 from .dicom_options import DicomOptions
 from .instances import Header
-from .store import Arrival
 
 log = logging.getLogger(__name__)
 
@@ -226,8 +234,8 @@ class _Node:
 
     def _is_overloaded(self) -> bool:
         with self._service.database.read() as connection:
-            active = store.active_engine(connection)
-            waiting = 0 if active is None else store.waiting(connection, active.id)
+            active = engine_state.active_engine(connection)
+            waiting = 0 if active is None else job_queue.waiting(connection, active.id)
         return waiting >= self._service.config.most_waiting
 
     def _sweep(self) -> None:
@@ -254,7 +262,7 @@ def receive_instance(
         content: The file, durable.
         header: Its header.
         source: ``dicom`` or ``http``.
-        sender: See :class:`.store.Arrival`.
+        sender: See :class:`.arrivals.Arrival`.
 
     Returns:
         Number of the picture.
@@ -266,14 +274,12 @@ def receive_instance(
     arrival = Arrival(content, name, source, sender, f"content {content.sha256}")
 
     def write(connection: Connection) -> int:
-        number, is_new = store.receive(
-            connection, arrival, lambda sha256: service.blobs.path(sha256).exists()
-        )
+        number, is_new = arrivals.receive(connection, arrival, service.blobs.exists)
         instances.register(connection, content.sha256, header)
         state = connection.scalar(select(t.arrival.c.state).where(t.arrival.c.id == number))
         if is_new and state == "waiting":
             uid = header.columns["study_uid"]
-            store.join_study(connection, content.sha256, uid, header.identity)
+            results.join_study(connection, content.sha256, uid, header.identity)
         return number
 
     number = service.database.write(write)

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )  # fmt: skip
 
 from ..errors import FxpipeError
-from . import audit_log, store
+from . import audit_log, engine_state, job_queue, worklist
 from . import tables as t
 from .database import now_ms, serialise
 
@@ -68,10 +68,10 @@ def register(connection: Connection, new: NewEngine) -> Row[Any]:
     serialise(connection)
     known = _by_digest(connection, new)
     if known is None:
-        state = "candidate" if store.active_engine(connection) else "active"
+        state = "candidate" if engine_state.active_engine(connection) else "active"
         number = _insert(connection, new, state)
         if state == "active":
-            store.queue_all(connection, number)
+            job_queue.queue_all(connection, number)
     elif known.weights != new.weights:
         connection.execute(
             update(t.engine).where(t.engine.c.id == known.id).values(weights=new.weights)
@@ -106,7 +106,7 @@ def add_candidate(connection: Connection, new: NewEngine, actor: str) -> int:
         )
     backfill(connection, number)
     audit_log.append(connection, actor, "add engine", f"engine/{number}", {"digest": new.digest})
-    store.add_event(connection, "engine", number, {})
+    worklist.add_event(connection, "engine", number, {})
     return number
 
 
@@ -117,7 +117,7 @@ def backfill(connection: Connection, number: int) -> None:
         arrival.deleted_ms.is_(None), arrival.state.in_(("answered", "unsupported", "failed"))
     )
     hashes = newest.order_by(arrival.id.desc()).limit(BACKFILL_PICTURES).subquery()
-    _queue(connection, number, arrival.sha256.in_(select(hashes.c.sha256)), store.BACKFILL)
+    _queue(connection, number, arrival.sha256.in_(select(hashes.c.sha256)), job_queue.BACKFILL)
 
 
 def promote(connection: Connection, number: int, actor: str) -> None:
@@ -146,7 +146,7 @@ def promote(connection: Connection, number: int, actor: str) -> None:
         insert(t.setting).values(key=PROMOTION, value={"engine": number, "after": 0})
     )
     audit_log.append(connection, actor, "promote engine", f"engine/{number}", {"before": old})
-    store.add_event(connection, "engine", number, {})
+    worklist.add_event(connection, "engine", number, {})
 
 
 def retire(connection: Connection, number: int, actor: str) -> None:
@@ -164,7 +164,7 @@ def retire(connection: Connection, number: int, actor: str) -> None:
     connection.execute(update(t.engine).where(t.engine.c.id == number).values(state="retired"))
     _cancel_waiting(connection, number)
     audit_log.append(connection, actor, "retire engine", f"engine/{number}")
-    store.add_event(connection, "engine", number, {})
+    worklist.add_event(connection, "engine", number, {})
 
 
 def refresh_some(connection: Connection) -> bool:
@@ -183,14 +183,14 @@ def refresh_some(connection: Connection) -> bool:
         .limit(_CHUNK)
     ).all()  # fmt: skip
     for sha256 in {one.sha256 for one in rows}:
-        store.update_arrivals(connection, sha256, row["engine"])
+        worklist.update_arrivals(connection, sha256, row["engine"])
     own = t.setting.c.key == PROMOTION
     if rows:
         value = {"engine": row["engine"], "after": rows[-1].id}
         connection.execute(update(t.setting).where(own).values(value=value))
     else:
         connection.execute(delete(t.setting).where(own))
-        store.add_event(connection, "engine", row["engine"], {})
+        worklist.add_event(connection, "engine", row["engine"], {})
     return bool(rows)
 
 
@@ -254,7 +254,7 @@ def _queue(
     """
     job, arrival = t.job.c, t.arrival.c
     known = select(job.sha256).where(job.engine_id == engine)
-    by_source = case(store.PRIORITY, value=arrival.source, else_=0)
+    by_source = case(job_queue.PRIORITY, value=arrival.source, else_=0)
     wanted = by_source if priority is None else literal(priority)
     hashes = select(arrival.sha256).where(of)
     again = and_(job.engine_id == engine, job.sha256.in_(hashes))
@@ -266,8 +266,8 @@ def _queue(
     if priority is None:
         connection.execute(
             update(t.job)
-            .where(again, job.state == "waiting", job.priority < store.PRIORITY["dicom"])
-            .values(priority=store.PRIORITY["dicom"])
+            .where(again, job.state == "waiting", job.priority < job_queue.PRIORITY["dicom"])
+            .values(priority=job_queue.PRIORITY["dicom"])
         )
     names = (
         "sha256", "engine_id", "name", "state", "priority", "attempt", "blame", "created_ms",

@@ -26,7 +26,7 @@ from ..config import RunConfig
 from ..engine import Engine
 from ..errors import FxpipeError, UsageError
 from ..studies import pseudonym
-from . import engine_table, store
+from . import engine_state, engine_table
 from .blobs import Blobs
 from .database import Database
 from .engine_card import card_of
@@ -202,7 +202,7 @@ class Engines:
         """Open and close engines as the table says."""
         with self._changing:
             with self._database.read() as connection:
-                rows = {int(row.id): row for row in store.judging_engines(connection)}
+                rows = {int(row.id): row for row in engine_state.judging_engines(connection)}
             for number, row in rows.items():
                 if number not in self._loaded and number not in self._refused:
                     self._try(row)
@@ -284,6 +284,6 @@ def judging_settings(config: RunConfig) -> dict[str, Any]:
 def _registered(connection: Any, new: NewEngine) -> tuple[Row[Any], Row[Any]]:
     """The rows of an engine and of the active one."""
     row = engine_table.register(connection, new)
-    active = store.active_engine(connection)
+    active = engine_state.active_engine(connection)
     assert active is not None  # noqa: S101  (the first one is active)
     return row, active

@@ -22,7 +22,7 @@ from ..report.columns import fields_of
 from ..report.csv_table import table_row
 from ..report.json_lines import json_line
 from ..report.record import digests_text
-from . import store
+from . import engine_state
 from . import tables as t
 from .accounts import Principal
 from .blobs import Blobs
@@ -129,7 +129,7 @@ def _details(connection: Connection, hashes: list[str]) -> dict[tuple[str, int],
 def as_csv(database: Database, selection: Selection) -> Iterator[bytes]:
     """``results.csv``."""
     with database.read() as connection:
-        active = store.active_engine(connection)
+        active = engine_state.active_engine(connection)
     types = bool(active is not None and active.card.get("types"))
     text = io.StringIO()
     writer = csv.DictWriter(text, tuple(fields_of(types)), lineterminator="\n")

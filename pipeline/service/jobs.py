@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, and_, delete, func, select, update
 from ..errors import FxpipeError
 from ..outcome import Status
 from ..report.page_row import URGENCY
-from . import audit_log, store
+from . import audit_log, engine_state, worklist
 from . import tables as t
 
 
@@ -58,7 +58,7 @@ def retry(connection: Connection, number: int, actor: str) -> None:
         .where(t.job.c.id == number)
         .values(state="waiting", attempt=0, owner=None, lease_ms=None, error=None, finished_ms=None)
     )
-    _show(connection, row, "waiting", store.WAITING_RANK, None)
+    _show(connection, row, "waiting", worklist.WAITING_RANK, None)
     audit_log.append(connection, actor, "retry job", f"job/{number}")
 
 
@@ -89,7 +89,7 @@ def _arrivals(connection: Connection, sha256: str) -> list[Row[Any]]:
 
 def _show(connection: Connection, job: Row[Any], state: str, rank: int, answer: str | None) -> None:
     """Show a state without results for the pictures of a job of the active engine."""
-    if not store.is_active(connection, job.engine_id):
+    if not engine_state.is_active(connection, job.engine_id):
         return
     arrival = t.arrival.c
     connection.execute(
@@ -101,6 +101,6 @@ def _show(connection: Connection, job: Row[Any], state: str, rank: int, answer: 
     )
     rows = _arrivals(connection, job.sha256)
     for study in {row.study_id for row in rows if row.study_id is not None}:
-        store.refresh_study(connection, study)
+        worklist.refresh_study(connection, study)
     for row in rows:
-        store.add_event(connection, "judged", row.id, {})
+        worklist.add_event(connection, "judged", row.id, {})

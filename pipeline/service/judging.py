@@ -23,11 +23,12 @@ from ..outcome import Outcome, Status
 from ..outcome_json import to_json
 from ..report.page_row import to_row, view
 from ..source import NamedBytes
-from . import instances, store
+from . import instances, job_queue
 from .blobs import Blobs
 from .database import Database
 from .instances import Header
-from .store import Claim, NewResult
+from .job_queue import Claim
+from .results import NewResult, finish
 from .view_cache import ViewCache
 
 log = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ class Judging:
                     continue
             try:
                 claims = self._database.write(
-                    lambda c, n=free: store.claim(c, self._number, self._owner, n)  # type: ignore[misc]
+                    lambda c, n=free: job_queue.claim(c, self._number, self._owner, n)  # type: ignore[misc]
                 )
             except Exception as error:  # noqa: BLE001  (the disk may be full; later it is not)
                 self._pause("cannot claim jobs", error)
@@ -143,7 +144,7 @@ class Judging:
         return self._limit - self._in_flight
 
     def _submit(self, claim: Claim) -> None:
-        if claim.blame >= store.MOST_BLAME:
+        if claim.blame >= job_queue.MOST_BLAME:
             self._give_up(claim)
             return
         alone, started = claim.blame > 0, time.monotonic()
@@ -189,9 +190,9 @@ class Judging:
         try:
             outcomes = judged.future.result()
         except OSError as error:
-            is_last = claim.blame + store.CRASHED >= store.MOST_BLAME
+            is_last = claim.blame + job_queue.CRASHED >= job_queue.MOST_BLAME
             if not (is_last and self._blobs.is_available()):
-                blame = store.CRASHED if self._blobs.is_available() else 0
+                blame = job_queue.CRASHED if self._blobs.is_available() else 0
                 self._return(claim, "cannot read the content", error, blame)
                 return
             reason = error.strerror or type(error).__name__
@@ -240,7 +241,7 @@ class Judging:
         self._pause(what, error)
         try:
             self._database.write(
-                lambda c: store.give_back(c, claim, f"{what} ({type(error).__name__})", blame)
+                lambda c: job_queue.give_back(c, claim, f"{what} ({type(error).__name__})", blame)
             )
         except Exception:  # noqa: BLE001  (the next start frees the job)
             log.warning("job %d: cannot return it", claim.job)
@@ -259,7 +260,7 @@ class Judging:
                 if self._wake.wait_for(lambda: self._stopping, _HEARTBEAT_S):
                     return
             try:
-                self._database.write(lambda c: store.renew(c, self._owner))
+                self._database.write(lambda c: job_queue.renew(c, self._owner))
             except Exception as error:  # noqa: BLE001  (tried again)
                 log.warning("cannot renew leases (%s)", type(error).__name__)
 
@@ -273,7 +274,7 @@ def _finish(
     connection: Connection, claim: Claim, results: list[NewResult],
     identity: Mapping[str, str] | None, header: Header | None,
 ) -> None:  # fmt: skip
-    stored = store.finish(connection, claim, results, identity)
+    stored = finish(connection, claim, results, identity)
     if stored and header is not None:
         instances.register(connection, claim.sha256, header)
 

@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import Metric
 from sqlalchemy import Connection, func, select
 
 from ..report.page_row import URGENCY
-from . import store
+from . import engine_state, job_queue
 from . import tables as t
 from .database import Database, now_ms
 
@@ -66,7 +66,7 @@ class _DatabaseCollector:
             self._count(connection)
             yield _counter(
                 "fxpipe_pictures_received", "Pictures received, by source.", "source",
-                {source: self._received[source] for source in store.PRIORITY},
+                {source: self._received[source] for source in job_queue.PRIORITY},
             )  # fmt: skip
             yield _counter(
                 "fxpipe_pictures_judged", "Results, by answer; failed is one of them.", "answer",
@@ -102,10 +102,10 @@ class _DatabaseCollector:
 
 
 def _queue(connection: Connection) -> Iterator[Metric]:
-    active = store.active_engine(connection)
+    active = engine_state.active_engine(connection)
     engine = 0 if active is None else int(active.id)
     jobs = GaugeMetricFamily("fxpipe_jobs_waiting", "Files that wait for the active engine.")
-    jobs.add_metric([], store.waiting(connection, engine))
+    jobs.add_metric([], job_queue.waiting(connection, engine))
     yield jobs
     oldest = connection.scalar(
         select(t.job.c.created_ms)

@@ -15,7 +15,7 @@ import numpy as np
 from sqlalchemy import Connection, case, func, select
 
 from ..outcome import Status, Verdict
-from . import store, verdicts
+from . import engine_state, verdicts
 from . import tables as t
 from .accounts import Principal
 from .agreement import Rate, kappa
@@ -200,7 +200,7 @@ def drift(connection: Connection, by_week: Sequence[Week]) -> tuple[Drift, Drift
     Test splits have no more fractures than their source, and clinics differ: a warning means that
     somebody should find out why, not that the answers are wrong.
     """
-    active = store.active_engine(connection)
+    active = engine_state.active_engine(connection)
     card = {} if active is None else active.card
     first = week_of(now_ms()) - (_DRIFT_WEEKS - 1) * WEEK_MS
     recent = [week for week in by_week if week.start >= first]
@@ -221,6 +221,6 @@ def _drift(hits: int, number: int, card: dict[str, Any] | None) -> Drift:
 
 def card_points(connection: Connection) -> dict[str, Any]:
     """Sensitivity and specificity by region from the contracts of the active engine."""
-    active = store.active_engine(connection)
+    active = engine_state.active_engine(connection)
     points: dict[str, Any] = {} if active is None else active.card.get("points", {})
     return points

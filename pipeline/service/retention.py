@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import ColumnElement, Connection, and_, false, func, or_, select
 
 from . import tables as t
+from .arrivals import HeldError
 from .database import now_ms
 from .rules import expired
-from .store import HeldError
 
 if TYPE_CHECKING:
     from .application import Service

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from ..errors import FxpipeError
-from . import audit_log, store, verdicts
+from . import audit_log, verdicts, worklist
 from . import tables as t
 from .accounts import Principal
 from .database import now_ms
@@ -137,7 +137,7 @@ def _append(
         update(t.arrival).where(*own).values(review=verdicts.current(connection, result.sha256))
     )
     for number in list(connection.scalars(select(arrival.id).where(*own))):
-        store.add_event(connection, "reviewed", number, {})
+        worklist.add_event(connection, "reviewed", number, {})
     audit_log.append(
         connection, principal.name, action, f"result/{result.id}", {"verdict": values["verdict"]}
     )

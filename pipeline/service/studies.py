@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, exists, select, update
 
 from ..errors import ImageError
 from ..report.dicom.objects import Maker
-from . import delivery, outbox, store, study_objects
+from . import delivery, outbox, study_objects, worklist
 from . import tables as t
 from .application import Service
 from .database import now_ms
@@ -116,7 +116,7 @@ def settle(service: Service, study: int) -> int:
         if added:
             delivery.announce(connection, study)
         connection.execute(update(t.study).where(t.study.c.id == study).values(stable_ms=now_ms()))
-        store.add_event(connection, "study", study, {})
+        worklist.add_event(connection, "study", study, {})
         return added
 
     added = service.database.write(write)

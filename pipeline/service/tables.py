@@ -146,7 +146,7 @@ job = Table(
 """One file to judge with one engine: ``waiting``, ``taken``, ``done`` or ``cancelled``.
 
 ``attempt`` counts how often it was taken; it is the fencing token of its result. ``blame`` grows
-each time that a process ended while it judged this job; see :data:`.store.MOST_BLAME`.
+each time that a process ended while it judged this job; see :data:`.job_queue.MOST_BLAME`.
 """
 
 result = Table(

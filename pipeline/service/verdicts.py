@@ -15,7 +15,7 @@ from . import tables as t
 
 FRACTURE, NONE, UNSURE, WRONG_REGION = "fracture", "none", "unsure", "wrong_region"
 VERDICTS = (FRACTURE, WRONG_REGION, UNSURE, NONE)
-"""Verdicts that a reader can store, the most_severe first."""
+"""Verdicts that a reader can store, the most severe first."""
 WITHDRAWN, DISPUTED = "withdrawn", "disputed"
 
 

@@ -27,10 +27,10 @@ from sqlalchemy import Connection, insert, select, update
 from ..errors import UsageError
 from ..io.own_output import result_names
 from ..source import MAX_NAME_CHARS
-from . import store
+from . import arrivals, engine_state, job_queue
 from . import tables as t
+from .arrivals import Arrival
 from .blobs import Content, DiskFullError
-from .store import Arrival
 
 if TYPE_CHECKING:
     from .application import Service
@@ -146,8 +146,8 @@ class Watcher:
 
     def _waiting(self) -> int:
         with self._service.database.read() as connection:
-            active = store.active_engine(connection)
-            return 0 if active is None else store.waiting(connection, active.id)
+            active = engine_state.active_engine(connection)
+            return 0 if active is None else job_queue.waiting(connection, active.id)
 
     def _take(self, look: _Look) -> bool:
         """Receive a file unless it has changed since; False if it cannot be read."""
@@ -196,7 +196,7 @@ class Watcher:
 
         def register(connection: Connection) -> None:
             if not _was_taken(connection, content.sha256):
-                store.receive(connection, arrival, lambda s: self._service.blobs.path(s).exists())
+                arrivals.receive(connection, arrival, self._service.blobs.exists)
             _remember(connection, look, content.sha256)
 
         self._service.database.write(register)

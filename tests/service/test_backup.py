@@ -16,11 +16,11 @@ from sqlalchemy import select, update
 
 from pipeline import lock
 from pipeline.cli import main
-from pipeline.service import backup, schema, store
+from pipeline.service import arrivals, backup, schema
 from pipeline.service import tables as t
+from pipeline.service.arrivals import Arrival
 from pipeline.service.blobs import Blobs
 from pipeline.service.database import Database, sqlite_url
-from pipeline.service.store import Arrival
 
 
 class Data:
@@ -33,14 +33,14 @@ class Data:
 
     def receive(self, content):
         arrival = Arrival(self.blobs.store(content), "a.png", "http", "s")
-        return self.database.write(lambda c: store.receive(c, arrival, lambda _: True))[0]
+        return self.database.write(lambda c: arrivals.receive(c, arrival, lambda _: True))[0]
 
     def remove(self, number):
-        for sha256 in self.database.write(lambda c: store.remove(c, number, "admin")):
+        for sha256 in self.database.write(lambda c: arrivals.remove(c, number, "admin")):
             self.unlink(sha256)
 
     def unlink(self, sha256):
-        self.database.write(lambda c: store.unlink(c, sha256, self.blobs.remove))
+        self.database.write(lambda c: arrivals.unlink(c, sha256, self.blobs.remove))
 
     def close(self):
         self.database.close()

@@ -23,12 +23,12 @@ from sqlalchemy import insert, text
 from pipeline import lock
 from pipeline.cli import main
 from pipeline.diagnosis import ServicePlan, Verdict
-from pipeline.service import checks, schema, store
+from pipeline.service import arrivals, checks, schema
 from pipeline.service import tables as t
+from pipeline.service.arrivals import Arrival
 from pipeline.service.blobs import Blobs
 from pipeline.service.checks import certificate_expiry, examine
 from pipeline.service.database import Database, network_file_system, sqlite_url
-from pipeline.service.store import Arrival
 
 Disk = namedtuple("Disk", "total used free")
 
@@ -48,7 +48,7 @@ def data(tmp_path):
         database.write(lambda c: c.execute(insert(t.engine).values(**ENGINE)))
         content = Blobs(folder, 0).store(b"a")
         arrival = Arrival(content, "a.png", "http", "s")
-        database.write(lambda c: store.receive(c, arrival, lambda _: True))
+        database.write(lambda c: arrivals.receive(c, arrival, lambda _: True))
     return folder
 
 

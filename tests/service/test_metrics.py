@@ -10,13 +10,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from service_database import ENGINE
 from sqlalchemy import insert, update
 
-from pipeline.service import accounts, store
+from pipeline.service import accounts, job_queue, results
 from pipeline.service import tables as t
 from pipeline.service.api.app import create_app
 from pipeline.service.application import Service
+from pipeline.service.arrivals import Arrival
 from pipeline.service.blobs import Blobs
+from pipeline.service.results import NewResult
 from pipeline.service.settings import ServiceConfig
-from pipeline.service.store import Arrival, NewResult
 from pipeline.service.view_cache import ViewCache
 
 
@@ -38,9 +39,11 @@ def receive(service, content, source="http"):
 
 
 def judge(service, answer, status="ok"):
-    (claim,) = service.database.write(lambda c: store.claim(c, 1, "p", 1))
+    (claim,) = service.database.write(lambda c: job_queue.claim(c, 1, "p", 1))
     result = NewResult(-1, status, answer, None, None, {}, {"answer": answer})
-    service.database.write(lambda c: store.finish(c, claim, [result], {"StudyInstanceUID": "1.2"}))
+    service.database.write(
+        lambda c: results.finish(c, claim, [result], {"StudyInstanceUID": "1.2"})
+    )
 
 
 def figures(service):

@@ -10,14 +10,15 @@ import pytest
 from service_database import ENGINE
 from sqlalchemy import insert, select, update
 
-from pipeline.service import retention, store
+from pipeline.service import arrivals, job_queue, results, retention
 from pipeline.service import tables as t
 from pipeline.service.application import Service
+from pipeline.service.arrivals import Arrival
 from pipeline.service.blobs import Blobs
 from pipeline.service.database import now_ms
+from pipeline.service.results import NewResult
 from pipeline.service.retention import Retention, due
 from pipeline.service.settings import ServiceConfig
-from pipeline.service.store import Arrival, NewResult
 from pipeline.service.view_cache import ViewCache
 
 DAY_MS = 86_400_000
@@ -35,9 +36,9 @@ def picture(service, content, days, answer="positive", status="ok"):
     arrival = Arrival(service.blobs.store(content), "a.png", "http", "s")
     number, _ = service.receive(arrival)
     if answer is not None:
-        (claim,) = service.database.write(lambda c: store.claim(c, 1, "p", 1))
+        (claim,) = service.database.write(lambda c: job_queue.claim(c, 1, "p", 1))
         result = NewResult(-1, status, answer, None, None, {}, {"answer": answer})
-        service.database.write(lambda c: store.finish(c, claim, [result], None))
+        service.database.write(lambda c: results.finish(c, claim, [result], None))
     own = t.arrival.c.id == number
     received = now_ms() - int(days * DAY_MS)
     service.database.write(
@@ -129,7 +130,7 @@ def test_more_pictures_than_a_batch_are_deleted(service, monkeypatch):
 
 def test_an_interrupted_deletion_is_completed(service):
     number = picture(service, b"a", 0)
-    (sha256,) = service.database.write(lambda c: store.remove(c, number, "admin"))
+    (sha256,) = service.database.write(lambda c: arrivals.remove(c, number, "admin"))
     assert service.blobs.path(sha256).exists()  # the process ended here
     run(service)
     assert not service.blobs.path(sha256).exists()

@@ -19,11 +19,11 @@ from sqlalchemy import func, select, update
 from tiny_networks import write_bundles
 
 from pipeline.cli import main
-from pipeline.service import schema, store
+from pipeline.service import arrivals, engine_state, job_queue, schema
 from pipeline.service import tables as t
+from pipeline.service.arrivals import Arrival
 from pipeline.service.blobs import Blobs
 from pipeline.service.database import Database
-from pipeline.service.store import Arrival
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 120.0
@@ -72,7 +72,7 @@ def test_three_workers_share_a_queue_and_one_is_killed(request, postgresql_url, 
     sent: dict[int, str] = {}
 
     def receive(arrival):
-        return database.write(lambda c: store.receive(c, arrival, lambda _: True))
+        return database.write(lambda c: arrivals.receive(c, arrival, lambda _: True))
 
     def send(count):
         for _ in range(count):
@@ -132,8 +132,8 @@ def test_three_workers_share_a_queue_and_one_is_killed(request, postgresql_url, 
 def store_waiting(database):
     """Number of jobs that no process has taken."""
     with database.read() as connection:
-        active = store.active_engine(connection)
-        return 0 if active is None else store.waiting(connection, active.id)
+        active = engine_state.active_engine(connection)
+        return 0 if active is None else job_queue.waiting(connection, active.id)
 
 
 def test_roles_need_postgresql(tmp_path):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Connection, Integer, Row, cast, func, select
 
 from ...errors import FxpipeError
-from .. import engine_table, store
+from .. import engine_state, engine_table
 from .. import tables as t
 from ..accounts import Principal
 from ..application import Service
@@ -142,7 +142,7 @@ def compare(request: Request, number: Number, principal: Admin) -> Comparison:
     A blind administrator gets only changes of pictures that he has reviewed.
     """
     with service_of(request).database.read() as connection:
-        active = store.active_engine(connection)
+        active = engine_state.active_engine(connection)
         if engine_table.by_number(connection, number) is None or active is None:
             raise _missing(number)
         both = engine_table.differences(number, active.id).subquery()

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from .. import audit_log, delivery, outbox, store
+from .. import audit_log, delivery, outbox, worklist
 from .. import tables as t
 from ..accounts import Principal
 from ..database import now_ms
@@ -213,7 +213,7 @@ def _log(
     connection: Connection, principal: Principal, action: str, number: int, detail: Any
 ) -> None:
     audit_log.append(connection, principal.name, action, f"peer/{number}", detail)
-    store.add_event(connection, "peer", number, {})
+    worklist.add_event(connection, "peer", number, {})
 
 
 def _shown(row: Row[Any]) -> Peer:

@@ -19,11 +19,11 @@ from starlette.requests import ClientDisconnect
 
 from ...report.record import plain
 from ...source import MAX_NAME_CHARS
-from .. import audit_log, store
+from .. import arrivals, audit_log, engine_state, job_queue
 from .. import tables as t
 from ..accounts import Principal
 from ..application import Service
-from ..store import Arrival
+from ..arrivals import Arrival
 from ..stored_outcome import renamed
 from ..visibility import visible, visible_among
 from .links import links
@@ -77,9 +77,7 @@ async def upload(
     async with turn(request), _body(request, service, size) as content:
         arrival = Arrival(content, name, "http", principal.sender, idempotency_key)
         number, is_new = await asyncio.wrap_future(
-            service.database.submit(
-                lambda c: store.receive(c, arrival, lambda s: service.blobs.path(s).exists())
-            )
+            service.database.submit(lambda c: arrivals.receive(c, arrival, service.blobs.exists))
         )
     service.wake()
     found = await run_in_threadpool(_read, service, number, principal)
@@ -116,8 +114,8 @@ async def refuse_overload(service: Service, size: int) -> None:
 
     def count() -> int:
         with service.database.read() as connection:
-            active = store.active_engine(connection)
-            return 0 if active is None else store.waiting(connection, active.id)
+            active = engine_state.active_engine(connection)
+            return 0 if active is None else job_queue.waiting(connection, active.id)
 
     if not await run_in_threadpool(service.blobs.has_room, size):
         raise ProblemError(HTTPStatus.INSUFFICIENT_STORAGE, "the disk is full")

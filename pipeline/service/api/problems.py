@@ -15,8 +15,8 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from ...errors import BusyError
+from ..arrivals import ContentGoneError, HeldError, KeyConflictError
 from ..blobs import DiskFullError
-from ..store import ContentGoneError, HeldError, KeyConflictError
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,10 @@ async def _of_problem(_: Request, error: Exception) -> JSONResponse:
 
 async def _of_http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101
-    return problem(HTTPStatus(error.status_code), str(error.detail), error.headers)
+    status = HTTPStatus(error.status_code)
+    if status == HTTPStatus.BAD_REQUEST:  # FastAPI's answer to a body that cannot be parsed
+        status = HTTPStatus.UNPROCESSABLE_ENTITY
+    return problem(status, str(error.detail), error.headers)
 
 
 async def _of_validation(_: Request, error: Exception) -> JSONResponse:
