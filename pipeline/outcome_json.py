@@ -23,7 +23,7 @@ def to_json(outcome: Outcome) -> Json:
         "sha256": outcome.image.sha256,
         "status": outcome.status.value,
         "region": call and _region(call),
-        "findings": [_finding(finding) for finding in outcome.findings],
+        "findings": [finding_to_json(finding) for finding in outcome.findings],
         "error": outcome.error,
         "elapsed_ms": outcome.elapsed_ms,
         "bundle_digests": dict(outcome.bundle_digests),
@@ -48,17 +48,7 @@ def from_json(values: Mapping[str, Any], source: Source) -> Outcome:
         image=ImageRef.of(source, values["frame"], values["sha256"]),
         status=Status(values["status"]),
         region=values["region"] and _call(values["region"]),
-        findings=tuple(
-            FractureCall(
-                one["region"],
-                one["target"],
-                one["probability"],
-                _point(one["point"]),
-                far=one["far"],
-                types=one.get("types", {}),
-            )
-            for one in values["findings"]
-        ),
+        findings=tuple(finding_from_json(one) for one in values["findings"]),
         error=values["error"],
         elapsed_ms=values["elapsed_ms"],
         bundle_digests=values["bundle_digests"],
@@ -67,6 +57,36 @@ def from_json(values: Mapping[str, Any], source: Source) -> Outcome:
         study=values["study"],
         identity=texts(values["identity"]),
     )
+
+
+def finding_to_json(finding: FractureCall) -> Json:
+    """A finding without its heatmap."""
+    point = finding.operating_point
+    return {
+        "region": finding.region,
+        "target": finding.target,
+        "probability": finding.probability,
+        "point": point_to_json(point),
+        "far": finding.far,
+        **({"types": dict(finding.types)} if finding.types else {}),
+    }
+
+
+def finding_from_json(values: Json) -> FractureCall:
+    """The finding of :func:`finding_to_json`.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is not what :func:`finding_to_json` makes.
+    """
+    return FractureCall(
+        values["region"], values["target"], values["probability"],
+        OperatingPoint(*values["point"]), far=values["far"], types=values.get("types", {}),
+    )  # fmt: skip
+
+
+def point_to_json(point: OperatingPoint) -> list[str | float]:
+    """The arguments of an operating point."""
+    return [point.name, point.threshold, point.doubt_below]
 
 
 def flags_to_json(flags: Iterable[Flag]) -> list[list[str]]:
@@ -106,19 +126,3 @@ def _region(call: RegionCall) -> Json:
 
 def _call(values: Json) -> RegionCall:
     return RegionCall(**{**values, "header_effect": HeaderEffect(values["header_effect"])})
-
-
-def _finding(finding: FractureCall) -> Json:
-    point = finding.operating_point
-    return {
-        "region": finding.region,
-        "target": finding.target,
-        "probability": finding.probability,
-        "point": [point.name, point.threshold, point.doubt_below],
-        "far": finding.far,
-        **({"types": dict(finding.types)} if finding.types else {}),
-    }
-
-
-def _point(values: list[Any]) -> OperatingPoint:
-    return OperatingPoint(*values)

@@ -17,6 +17,8 @@ from ._streams import handle_stream_errors
 
 _COMMANDS = {
     "run": "Judge radiographs with exported bundles.",
+    "plan": "List the files of an archive in chunks, for many processes.",
+    "merge": "Combine the results of all chunks of a plan.",
     "serve": "Run a worklist in the browser: REST API, DICOM node, reviews.",
     "token": "Create a bearer token for `fxpipe serve`.",
     "backup": "Back up the data of `fxpipe serve` while it runs.",

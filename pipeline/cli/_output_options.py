@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -11,7 +10,7 @@ import click
 
 from ..config import RunConfig
 from ..errors import UsageError
-from ..lock import exclusive
+from ..folder_run import write_errors
 from ..report.outputs import OUTPUTS, Output
 from ._extras import needs
 from ._inputs import Inputs
@@ -82,7 +81,7 @@ def make_folders(requested: Sequence[Output], config: RunConfig) -> None:
         UsageError: One of them cannot be made.
     """
     for one, folder in _separate_folders(requested, config):
-        with _write_errors(one.option, folder):
+        with write_errors(one.option, folder):
             folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -93,37 +92,3 @@ def _separate_folders(
         folder = output.separate_folder(config)
         if folder is not None:
             yield output, folder
-
-
-def lock_output(stack: ExitStack, output: Path) -> None:
-    """Make the folder, and lock it against other processes until the stack is closed.
-
-    Raises:
-        UsageError: It cannot be written, or another process has locked it.
-    """
-    with _write_errors("--output", output):
-        output.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(exclusive(output))
-
-
-def check_writable(output: Path, requested: Sequence[Output]) -> None:
-    """Check that the files can be written; a table may be open in a spreadsheet.
-
-    Raises:
-        UsageError: They cannot.
-    """
-    with _write_errors("--output", output):
-        for one in requested:
-            if one.is_file:
-                (output / one.name).touch()
-
-
-@contextmanager
-def _write_errors(option: str, folder: Path) -> Iterator[None]:
-    """Turn an OSError inside the block into a UsageError that names option and folder."""
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(
-            f"{option} {folder}: cannot be written: {error.strerror}", f"name another {option}"
-        ) from error

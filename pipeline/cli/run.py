@@ -3,43 +3,37 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
-from functools import partial
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
 from .. import logging_setup
+from ..archive.plan import Plan, open_plan
 from ..config import Device, RunConfig, load
-from ..engine import run
+from ..errors import UsageError
+from ..folder_run import FolderRun
 from ..io.own_output import TABLE
-from ..outcome import Outcome
-from ..progress import Progress, on_stderr, visible
+from ..progress import on_stderr, visible
 from ..reading.open_reader import open_reader
-from ..report import ReportWriter, Writer
-from ..report.journal import Journal, read
-from ..report.outputs import Resume
-from ..report.resume import Done, keep
+from ..report.resume import Kept
 from ..report.summary import Summary
-from ..report.writer import Job
-from ..runtime.session import load_bundles
-from ..studies import Studies, studies_by
+from ..report.unfinished import about
+from ..runtime.session import Weights, load_bundles
+from ..studies import studies_by
+from ._chunks import check_outputs, chosen_chunks, chunk_ranges, judge_chunks, shard_of
 from ._console import stdout_console
 from ._inputs import inputs_of
 from ._malloc_arenas import limit_malloc_arenas
 from ._output_options import (
     asked_outputs,
     check_apart,
-    check_writable,
-    lock_output,
     make_folders,
     output_options,
 )
 from ._paths import PathOption
-from ._resume import Stopped, about, plan, resume_message, stop_message, stoppable
+from ._resume import resume_message, stoppable, tell_stopped
 from ._weights_folder import default_weights, weights_line
 
 _FOLDER = PathOption()
@@ -51,8 +45,28 @@ _FOLDER = PathOption()
     "sources",
     type=_FOLDER,
     multiple=True,
-    required=True,
     help="A file or a folder; repeatable, read in the given order.",
+)
+@click.option(
+    "--plan", "plan_file", type=_FOLDER, help="Instead of --input: a file of `fxpipe plan`."
+)
+@click.option(
+    "--chunks",
+    callback=chunk_ranges,
+    metavar="A-B",
+    help="Chunks of --plan to judge, such as 17, 17-40 or 3,7-9.  [default: all]",
+)
+@click.option(
+    "--shard",
+    callback=shard_of,
+    metavar="I/N",
+    help="Part I of N of the chunks, I from 1.",
+)
+@click.option(
+    "--root", "planned_root", type=_FOLDER, help="Where the folder of --plan is on this machine."
+)
+@click.option(
+    "--verify", is_flag=True, help="Read all files of finished chunks again, and compare digests."
 )
 @click.option(
     "--output",
@@ -105,6 +119,11 @@ def command(
     ctx: click.Context,
     /,
     sources: tuple[Path, ...],
+    plan_file: Path | None,
+    chunks: list[range] | None,
+    shard: tuple[int, int] | None,
+    planned_root: Path | None,
+    verify: bool,
     output: Path,
     weights: Path | None,
     file: Path | None,
@@ -124,6 +143,39 @@ def command(
     limit_malloc_arenas()
     given = {key: value for key, value in options.items() if value is not None}
     config = load(RunConfig, file, settings, given)
+    if plan_file is None:
+        _check_no_chunks(chunks=chunks, shard=shard, root=planned_root, verify=verify)
+        _run_folder(ctx, sources, output, weights, config, resume, quiet)
+    else:
+        if sources:
+            raise UsageError("found --input and --plan, expected one of them")
+        plan = open_plan(plan_file, planned_root)
+        numbers = chosen_chunks(plan, chunks, shard)
+        _run_chunks(ctx, plan, numbers, output, weights, config, resume, verify, quiet)
+
+
+def _check_no_chunks(**given: object) -> None:
+    for name, value in given.items():
+        if value:
+            raise UsageError(f"--{name} needs --plan", "make a plan with `fxpipe plan`")
+
+
+def _opened(folder: Path, config: RunConfig, quiet: bool) -> Weights:
+    """Open all networks, and print where they come from."""
+    networks = load_bundles(folder, config)
+    if not quiet:
+        click.echo(weights_line(folder, networks))
+    if networks.gate_warning:
+        logging.getLogger(__name__).warning("%s", networks.gate_warning)
+    return networks
+
+
+def _run_folder(
+    ctx: click.Context, sources: tuple[Path, ...], output: Path, weights: Path | None,
+    config: RunConfig, resume: bool, quiet: bool,
+) -> None:  # fmt: skip
+    if not sources:
+        raise click.MissingParameter(ctx=ctx, param_hint="--input", param_type="option")
     inputs = inputs_of(sources)
     check_apart(inputs, output, config)
     root = inputs.root
@@ -132,89 +184,43 @@ def command(
     reader = ctx.with_resource(open_reader(config))  # starts while the networks are opened
     # Raises for an empty folder before anything is opened or written.
     paths = inputs.files(output, left_out)
-    folder = weights or default_weights()
-    networks = load_bundles(folder, config)
-    if not quiet:
-        click.echo(weights_line(folder, networks))
-    if networks.gate_warning:
-        logging.getLogger(__name__).warning("%s", networks.gate_warning)
-
+    networks = _opened(weights or default_weights(), config, quiet)
     summary = Summary(root, left_out)
     total = sum(1 for _ in inputs.files(output)) if visible() and not quiet else None
     outputs = asked_outputs(config)
     make_folders(outputs, config)
-    with ExitStack() as stack:
-        lock_output(stack, output)
-        kept, unfinished = plan(output, about(inputs, networks, config), restart=not resume)
-        check_writable(output, outputs)
-        job = Job(output, root, networks, config, kept)
-        writers = {one.name: one.open(job) for one in outputs if one.resume is Resume.RECOUNT}
-        remaining = paths
-        progress = stack.enter_context(on_stderr(total, quiet))
-        if unfinished:
-            remaining = keep(
-                islice(read(output), 1, None), paths, output, root, config.reader_threads,
-                partial(_recount, studies, summary, dict(writers), progress), kept,
-            )  # fmt: skip
-            if not quiet:
-                click.echo(resume_message(output, kept), err=True)
-        journal = stack.enter_context(Journal(output, root, kept.journal))
-        stack.enter_context(_resumable(journal, ctx))
-        for one in outputs:
-            if one.name not in writers:
-                writers[one.name] = one.open(job)
-            stack.enter_context(writers[one.name])
-        journal.follow(writers, kept.outputs)
-        rendered = any(one.pictures for one in outputs)
-        outcomes = run(
-            remaining, networks, config, rendered=rendered, study_of=studies.key, reader=reader
-        )
-        # Closed before the writers, so that no thread still works when a stopped run ends.
-        stack.enter_context(closing(outcomes))
-        _write_all(outcomes, [*writers.values(), summary, journal], progress)
+    work = FolderRun(networks, config, root, studies, outputs, reader)
+    source = {"input": ", ".join(str(path.resolve()) for path in inputs.paths)}
+
+    def tell_resumed(kept: Kept) -> None:
+        if not quiet:
+            click.echo(resume_message(output, kept), err=True)
+
+    with on_stderr(total, quiet) as progress, stoppable(ctx):
+        lines = work.judge(
+            paths, output, about(source, networks, config), summary, progress,
+            restart=not resume, resumed=tell_resumed, stopped=tell_stopped,
+        )  # fmt: skip
     studies.warn()
     if not quiet:
-        lines = filter(None, (writer.summary for writer in writers.values()))
         summary.print_to(stdout_console(), output / TABLE, lines, networks.gate_warning)
     ctx.exit(1 if summary.failed else 0)
 
 
-def _recount(
-    studies: Studies,
-    summary: Summary,
-    writers: Mapping[str, Writer],
-    progress: Progress,
-    done: Done,
-) -> None:
-    """Count a file with rows that an earlier process wrote."""
-    studies.key(done.path, None)
-    for outcome, notes in zip(done.outcomes, done.notes, strict=True):
-        summary.write(outcome)
-        for name, writer in writers.items():
-            writer.recount(outcome, notes.get(name))
-    progress.advance()
-
-
-@contextmanager
-def _resumable(journal: Journal, ctx: click.Context) -> Iterator[None]:
-    """On Ctrl-C or SIGTERM, print that the run can be resumed."""
-    try:
-        with stoppable():
-            yield
-    except KeyboardInterrupt as stop:
-        click.echo(stop_message(journal.files), err=True)
-        if isinstance(stop, Stopped):
-            ctx.exit(Stopped.exit_code)
-        raise
-
-
-def _write_all(
-    outcomes: Iterator[Outcome], writers: Iterable[ReportWriter], progress: Progress
-) -> None:
-    last = None
-    for outcome in outcomes:
-        for writer in writers:
-            writer.write(outcome)
-        if outcome.image.path != last:  # a file with several frames counts once
-            last = outcome.image.path
-            progress.advance()
+def _run_chunks(
+    ctx: click.Context, plan: Plan, numbers: Sequence[int], output: Path, weights: Path | None,
+    config: RunConfig, resume: bool, verify: bool, quiet: bool,
+) -> None:  # fmt: skip
+    check_outputs(config)
+    studies = studies_by(config.studies, plan.root)
+    reader = ctx.with_resource(open_reader(config))
+    networks = _opened(weights or default_weights(), config, quiet)
+    work = FolderRun(networks, config, plan.root, studies, (), reader)
+    with on_stderr(plan.files_of(numbers), quiet) as progress, stoppable(ctx):
+        done = judge_chunks(
+            plan, numbers, output, work, progress, restart=not resume, verify=verify
+        )
+    if not quiet:
+        for line in done.lines(plan, output):
+            click.echo(line)
+    ctx.exit(1 if done.answers["failed"] else 0)

@@ -50,7 +50,10 @@ TABLE = "results.csv"
 TABLE_BEGINS = b"path,frame,sha256,"
 """The first columns of results.csv, in every version of fxpipe."""
 
-_RESULTS = {"studies.csv", "report.html", "unfinished.journal", "fxpipe.lock"}
+_RESULTS = {
+    "studies.csv", "studies.jsonl", "done.json", "report.html", "unfinished.journal",
+    "fxpipe.lock",
+}  # fmt: skip
 """What a run writes, but for ``results.*``."""
 OVERLAYS = "heatmaps"
 _OVERLAY = re.compile(r"[0-9a-f]{16}(-[0-9]+)?-[a-z]+\.png(\.partial)?")

@@ -48,23 +48,84 @@ to pictures.
 
 
 @dataclass(slots=True)
-class _Study:
-    """The data kept in memory for one study, without pictures and heatmaps."""
+class StudyState:
+    """What is known about one study, without pictures and heatmaps.
+
+    Attributes:
+        ends: Number of pictures by status.
+        fired: Regions that were recognised in any of them.
+        best: See :func:`pipeline.decision.strongest`.
+    """
 
     ends: Counter[Status] = field(default_factory=Counter)
     fired: set[str] = field(default_factory=set)
     best: tuple[Seen, ...] = ()
 
     def add(self, outcome: Outcome) -> None:
+        """Add one picture."""
         self.ends[outcome.status] += 1
         self.fired.update(outcome.region.fired if outcome.region else ())
         new = ((outcome.image, replace(call, heatmap=None)) for call in outcome.findings)
         self.best = strongest([*self.best, *new])
 
+    def merge(self, later: StudyState) -> None:
+        """Add the later pictures of the same study."""
+        self.ends += later.ends
+        self.fired |= later.fired
+        self.best = strongest([*self.best, *later.best])
+
     @property
     def status(self) -> Status:
+        """``ok`` if any picture is ok, else ``failed`` if any failed, else ``unsupported``."""
         order = (Status.OK, Status.FAILED, Status.UNSUPPORTED)
         return next(status for status in order if self.ends[status])
+
+    def calls(self, points: Mapping[str, OperatingPoint]) -> tuple[StudyCall, ...]:
+        """Verdicts on the study.
+
+        Args:
+            points: Operating points for whole studies, by specialist.
+        """
+        return decide_study(self.best, points)
+
+
+def study_record(
+    key: str, study: StudyState, points: Mapping[str, OperatingPoint], root: Path
+) -> Record:
+    """The row of a study: one value for each of :data:`STUDY_COLUMNS`.
+
+    Args:
+        key: Key of the study.
+        study: All its pictures.
+        points: Operating points for whole studies, by specialist.
+        root: See :func:`pipeline.report.record.to_record`.
+    """
+    calls = study.calls(points)
+    record: Record = dict.fromkeys(STUDY_COLUMNS)
+    record |= {
+        "study": key,
+        "status": study.status.value,
+        "pictures": study.ends.total(),
+        **{status.value: study.ends[status] for status in Status},
+        "regions": ";".join(region for region in REGIONS if region in study.fired) or None,
+        "aggregation": AGGREGATION,
+    }
+    for one in calls:
+        if one.call.region != ANY_REGION:
+            values = finding_record(one.call)
+            for name in ("verdict", "probability"):
+                record[f"{name}_{one.call.region}"] = values[name]
+    leading = most_severe(calls)
+    if leading:
+        values = finding_record(leading.call)
+        record |= {name: value for name, value in values.items() if name in record}
+        record |= {
+            "threshold_of": leading.threshold_of,
+            "aggregation": leading.aggregation,
+            "picture": image_text(leading.image, root),
+            "frame": leading.image.frame,
+        }
+    return record
 
 
 class StudiesWriter(Writer):
@@ -84,7 +145,7 @@ class StudiesWriter(Writer):
         self._begins = BOM if bom else ""
         self._root = root
         self._points = points
-        self._studies: dict[str, _Study] = {}
+        self._studies: dict[str, StudyState] = {}
         with naming_file(path):
             path.unlink(missing_ok=True)
 
@@ -96,7 +157,7 @@ class StudiesWriter(Writer):
     def write(self, outcome: Outcome) -> None:
         """Add one picture to its study."""
         if outcome.study is not None:
-            self._studies.setdefault(outcome.study, _Study()).add(outcome)
+            self._studies.setdefault(outcome.study, StudyState()).add(outcome)
 
     def recount(self, outcome: Outcome, notes: Any) -> None:
         """Add one picture to its study."""
@@ -106,7 +167,8 @@ class StudiesWriter(Writer):
     def summary(self) -> str:
         """``3 studies: 1 positive, 2 negative``; empty without a study."""
         calls = (
-            (most_severe(self._calls(study)), study.status) for study in self._studies.values()
+            (most_severe(study.calls(self._points)), study.status)
+            for study in self._studies.values()
         )
         counts = Counter(call.verdict if call else status for call, status in calls)
         listed = ", ".join(f"{n} {answer.value}" for answer in SEVERITY if (n := counts[answer]))
@@ -129,37 +191,6 @@ class StudiesWriter(Writer):
         writer = csv.DictWriter(file, STUDY_COLUMNS, lineterminator="\n")
         writer.writeheader()
         for key, study in self._studies.items():
-            record = self._record(key, study)
+            record = study_record(key, study, self._points, self._root)
             writer.writerow({name: cell(value) for name, value in record.items()})
         write_whole(self._path, file.getvalue().encode("utf-8"))
-
-    def _calls(self, study: _Study) -> tuple[StudyCall, ...]:
-        return decide_study(study.best, self._points)
-
-    def _record(self, key: str, study: _Study) -> Record:
-        calls = self._calls(study)
-        record: Record = dict.fromkeys(STUDY_COLUMNS)
-        record |= {
-            "study": key,
-            "status": study.status.value,
-            "pictures": study.ends.total(),
-            **{status.value: study.ends[status] for status in Status},
-            "regions": ";".join(region for region in REGIONS if region in study.fired) or None,
-            "aggregation": AGGREGATION,
-        }
-        for one in calls:
-            if one.call.region != ANY_REGION:
-                values = finding_record(one.call)
-                for name in ("verdict", "probability"):
-                    record[f"{name}_{one.call.region}"] = values[name]
-        leading = most_severe(calls)
-        if leading:
-            values = finding_record(leading.call)
-            record |= {name: value for name, value in values.items() if name in record}
-            record |= {
-                "threshold_of": leading.threshold_of,
-                "aggregation": leading.aggregation,
-                "picture": image_text(leading.image, self._root),
-                "frame": leading.image.frame,
-            }
-        return record

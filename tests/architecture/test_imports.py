@@ -15,8 +15,8 @@ FORBIDDEN_IN_PIPELINE = {"stages", "torch", "torchvision", "timm", "sklearn", "l
 
 PIPELINE = (
     {"cli"},
-    {"bench", "diagnosis", "service"},
-    {"engine", "judge", "report", "studies", "progress", "logging_setup"},
+    {"archive", "bench", "diagnosis", "service"},
+    {"folder_run", "engine", "judge", "report", "studies", "progress", "logging_setup"},
     {"runtime", "decision", "heatmap", "reading", "flags", "render"},
     {"config"},
     {"weights"},
