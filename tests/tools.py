@@ -20,6 +20,9 @@ PACKAGES = {
     "chromium": "chromium",
     "openssl": "openssl",
     "systemd-analyze": "systemd",
+    "munged": "munge",
+    "slurmctld": "slurm-wlm",
+    "slurmd": "slurm-wlm",
 }
 """Debian package of each program."""
 _OTHER_NAMES = {"chromium": ("chromium-browser", "google-chrome", "google-chrome-stable")}
