@@ -21,7 +21,7 @@ from ..report.stream import naming_file
 
 CHUNK_FILES = 512
 _SCHEMA = 1
-_BATCH = 10_000
+_BATCH = 1000
 _TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE file (
