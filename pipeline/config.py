@@ -57,6 +57,7 @@ class RunConfig(Settings):
         batch_size: Maximum batch of the trunk in each lane. On a CPU, values above 2 use more
             memory without gain; on a GPU, use 32 or more.
         workers: Files to read ahead concurrently; 0 for one per core.
+        cores: Processor cores to use; 0 for all that this process may use.
         megapixels: Millions of pixels to decode and resize concurrently, about 10 MB each; a
             larger picture is processed alone. Use more for a GPU with many CPU cores.
         isolate: Whether to read files in separate processes, so that a decoder that crashes,
@@ -94,6 +95,7 @@ class RunConfig(Settings):
     precision: Literal["auto"] | Precision = "auto"
     batch_size: int = Field(default=2, ge=1, le=1024)
     workers: int = Field(default=0, ge=0, le=256)
+    cores: int = Field(default=0, ge=0, le=1024)
     megapixels: int = Field(default=24, ge=1, le=100_000)
     isolate: bool = True
     timeout_per_file_s: float = Field(default=60.0, gt=0.0, le=86_400.0)
@@ -123,7 +125,7 @@ class RunConfig(Settings):
     @property
     def reader_threads(self) -> int:
         """Worker threads, with 0 resolved."""
-        return self.workers or cores()
+        return self.workers or self._cores
 
     @property
     def lanes(self) -> int:
@@ -132,8 +134,8 @@ class RunConfig(Settings):
         One batch per core avoids synchronization between cores at the end of each layer.
         """
         if self.intra_op_threads:
-            return max(1, cores() // self.intra_op_threads)
-        return min(cores(), _MOST_LANES)
+            return max(1, self._cores // self.intra_op_threads)
+        return min(self._cores, _MOST_LANES)
 
     @property
     def threads(self) -> int:
@@ -141,7 +143,11 @@ class RunConfig(Settings):
 
         All lanes share the threads beyond the first, so that there is one thread per core.
         """
-        return self.intra_op_threads or cores() - self.lanes + 1
+        return self.intra_op_threads or self._cores - self.lanes + 1
+
+    @property
+    def _cores(self) -> int:
+        return self.cores or cores()
 
 
 def cores() -> int:

@@ -44,10 +44,24 @@ FILES = (TABLE, LINES, STUDIES)
 """The files of a finished chunk that are merged."""
 _SCHEMA = 1
 
-CHUNK_OUTPUTS: tuple[Output, ...] = (
+_OUTPUTS: tuple[Output, ...] = (
     *(one for one in OUTPUTS if one.name in (TABLE, LINES, OVERLAYS)),
     Output(STUDIES, Resume.RECOUNT, lambda: StudyPartsWriter),
 )
+
+
+def chunk_outputs(config: RunConfig) -> list[Output]:
+    """The outputs of a chunk.
+
+    Raises:
+        UsageError: The settings ask for an output that cannot be merged.
+    """
+    possible = {one.name for one in _OUTPUTS} | {"studies.csv"}
+    for output in OUTPUTS:
+        if output.requested(config) and output.name not in possible:
+            hint = "give --parquet to `fxpipe merge`" if output.setting == "parquet" else ""
+            raise UsageError(f"{output.option} is not possible with --plan", hint)
+    return [one for one in _OUTPUTS if one.requested(config)]
 
 
 class ChunkTakenError(UsageError):
@@ -130,7 +144,7 @@ def judge_chunk(
         plan: The plan.
         number: The chunk.
         output: Output folder of all chunks.
-        work: Judges files; its outputs are :data:`CHUNK_OUTPUTS` that the settings ask for.
+        work: Judges files; its outputs are those of :func:`chunk_outputs`.
         about: From :func:`chunk_about`.
         progress: Advanced once for each file.
         restart: Whether a finished or unfinished chunk is judged again in any case.

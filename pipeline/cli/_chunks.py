@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ..archive.chunk import CHUNK_OUTPUTS, ChunkTakenError, chunk_about, judge_chunk
+from ..archive.chunk import ChunkTakenError, chunk_about, judge_chunk
 from ..archive.merge import ranges
 from ..archive.plan import Plan
-from ..config import RunConfig
 from ..errors import UsageError
 from ..folder_run import FolderRun
 from ..outcome import SEVERITY
 from ..progress import Progress
-from ..report.outputs import OUTPUTS
+
+if TYPE_CHECKING:
+    from ..archive.ray_engine import RayJob
 
 
 def chunk_ranges(
@@ -85,65 +87,85 @@ def chosen_chunks(
     return numbers
 
 
-def check_outputs(config: RunConfig) -> None:
-    """Check that all outputs can be merged.
-
-    Raises:
-        UsageError: One of them cannot.
-    """
-    possible = {one.name for one in CHUNK_OUTPUTS} | {"studies.csv"}
-    for output in OUTPUTS:
-        if output.requested(config) and output.name not in possible:
-            other = "give --parquet to `fxpipe merge`" if output.setting == "parquet" else ""
-            raise UsageError(f"{output.option} is not possible with --plan", other)
-
-
 @dataclass(slots=True)
 class Chunks:
-    """What a process has done.
+    """What a process or a cluster has done.
 
     Attributes:
         answers: Numbers of new rows by answer.
         judged: Number of chunks that were judged.
         trusted: Number of finished chunks that were trusted.
         taken: Chunks that other processes judge.
+        failed: Why chunks could not be judged, by number.
     """
 
-    answers: Counter[str]
+    answers: Counter[str] = field(default_factory=Counter)
     judged: int = 0
     trusted: int = 0
-    taken: tuple[int, ...] = ()
+    taken: list[int] = field(default_factory=list)
+    failed: dict[int, str] = field(default_factory=dict)
+
+    def add(self, answers: Counter[str] | None) -> None:
+        """Count one chunk; without answers it was trusted."""
+        self.judged += answers is not None
+        self.trusted += answers is None
+        self.answers += answers or Counter()
 
     def lines(self, plan: Plan, output: Path) -> Iterable[str]:
         """Lines for the terminal."""
         yield f"chunks: {self.judged} judged, {self.trusted} finished before"
         if self.taken:
-            yield f"left to other processes: {ranges(self.taken)}"
+            yield f"left to other processes: {ranges(sorted(self.taken))}"
+        for number, error in sorted(self.failed.items()):
+            yield f"chunk {number} failed: {error}"
         counts = [f"{n} {one.value}" for one in SEVERITY if (n := self.answers[one.value])]
         if counts:
             yield f"{self.answers.total()} new rows: {', '.join(counts)}"
         yield f"when all chunks are finished: fxpipe merge --plan {plan.file} --output {output}"
 
 
-def judge_chunks(
+def judge_here(
     plan: Plan, numbers: Iterable[int], output: Path, work: FolderRun, progress: Progress, *,
     restart: bool, verify: bool,
 ) -> Chunks:  # fmt: skip
     """Judge chunks one after the other; those that other processes judge are left to them."""
     about = chunk_about(plan, work.networks, work.config)
-    outputs = [one for one in CHUNK_OUTPUTS if one.requested(work.config)]
-    work, done = replace(work, outputs=outputs), Chunks(Counter())
+    done = Chunks()
     for number in numbers:
         try:
             answers = judge_chunk(
                 plan, number, output, work, about, progress, restart=restart, verify=verify
             )
         except ChunkTakenError:
-            done.taken += (number,)
-            continue
-        if answers is None:
-            done.trusted += 1
+            done.taken.append(number)
         else:
-            done.judged += 1
-            done.answers += answers
+            done.add(answers)
+    return done
+
+
+def judge_on_cluster(
+    engine: str, job: RayJob, plan: Plan, numbers: Sequence[int], progress: Progress
+) -> Chunks:
+    """Judge chunks on a Ray cluster.
+
+    Args:
+        engine: ``ray``, or ``ray://HOST:PORT``.
+        job: What to judge.
+        plan: The plan.
+        numbers: The chunks.
+        progress: Advanced once for each file.
+    """
+    from ..archive.ray_engine import connect, judge_on_ray
+
+    connect(engine.partition("://")[2] or None)
+    done = Chunks()
+    for one in judge_on_ray(job, numbers):
+        if one.error:
+            done.failed[one.number] = one.error
+        elif one.taken:
+            done.taken.append(one.number)
+        else:
+            done.add(one.answers)
+        for _ in range(plan.files_of([one.number])):
+            progress.advance()
     return done

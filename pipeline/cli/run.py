@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
 from .. import logging_setup
+from ..archive.chunk import chunk_outputs
 from ..archive.plan import Plan, open_plan
 from ..config import Device, RunConfig, load
-from ..errors import UsageError
+from ..errors import OutputError, UsageError
 from ..folder_run import FolderRun
 from ..io.own_output import TABLE
 from ..progress import on_stderr, visible
@@ -22,8 +25,9 @@ from ..report.summary import Summary
 from ..report.unfinished import about
 from ..runtime.session import Weights, load_bundles
 from ..studies import studies_by
-from ._chunks import check_outputs, chosen_chunks, chunk_ranges, judge_chunks, shard_of
+from ._chunks import chosen_chunks, chunk_ranges, judge_here, judge_on_cluster, shard_of
 from ._console import stdout_console
+from ._extras import needs
 from ._inputs import inputs_of
 from ._malloc_arenas import limit_malloc_arenas
 from ._output_options import (
@@ -37,6 +41,14 @@ from ._resume import resume_message, stoppable, tell_stopped
 from ._weights_folder import default_weights, weights_line
 
 _FOLDER = PathOption()
+
+
+def _engine(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if value not in ("local", "ray") and not re.fullmatch(r"ray://[^\s/]+:[0-9]{1,5}", value):
+        raise click.BadParameter(
+            f"found {value!r}, expected local, ray or ray://HOST:PORT", ctx, param
+        )
+    return value
 
 
 @click.command(name="run")
@@ -64,6 +76,15 @@ _FOLDER = PathOption()
 )
 @click.option(
     "--root", "planned_root", type=_FOLDER, help="Where the folder of --plan is on this machine."
+)
+@click.option(
+    "--engine",
+    callback=_engine,
+    default="local",
+    show_default=True,
+    metavar="local|ray|ray://HOST:PORT",
+    help="Where the chunks of --plan are judged: by this process, or on all nodes of a Ray "
+    "cluster, which need the same paths.",
 )
 @click.option(
     "--verify", is_flag=True, help="Read all files of finished chunks again, and compare digests."
@@ -124,6 +145,7 @@ def command(
     shard: tuple[int, int] | None,
     planned_root: Path | None,
     verify: bool,
+    engine: str,
     output: Path,
     weights: Path | None,
     file: Path | None,
@@ -144,14 +166,16 @@ def command(
     given = {key: value for key, value in options.items() if value is not None}
     config = load(RunConfig, file, settings, given)
     if plan_file is None:
-        _check_no_chunks(chunks=chunks, shard=shard, root=planned_root, verify=verify)
+        _check_no_chunks(
+            chunks=chunks, shard=shard, root=planned_root, verify=verify, engine=engine != "local"
+        )
         _run_folder(ctx, sources, output, weights, config, resume, quiet)
     else:
         if sources:
             raise UsageError("found --input and --plan, expected one of them")
         plan = open_plan(plan_file, planned_root)
         numbers = chosen_chunks(plan, chunks, shard)
-        _run_chunks(ctx, plan, numbers, output, weights, config, resume, verify, quiet)
+        _run_chunks(ctx, plan, numbers, output, weights, config, engine, resume, verify, quiet)
 
 
 def _check_no_chunks(**given: object) -> None:
@@ -209,18 +233,32 @@ def _run_folder(
 
 def _run_chunks(
     ctx: click.Context, plan: Plan, numbers: Sequence[int], output: Path, weights: Path | None,
-    config: RunConfig, resume: bool, verify: bool, quiet: bool,
+    config: RunConfig, engine: str, resume: bool, verify: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    check_outputs(config)
-    studies = studies_by(config.studies, plan.root)
-    reader = ctx.with_resource(open_reader(config))
-    networks = _opened(weights or default_weights(), config, quiet)
-    work = FolderRun(networks, config, plan.root, studies, (), reader)
+    outputs = chunk_outputs(config)
+    folder = weights or default_weights()
+    if engine == "local":
+        reader = ctx.with_resource(open_reader(config))
+        networks = _opened(folder, config, quiet)
+        studies = studies_by(config.studies, plan.root)
+        work = FolderRun(networks, config, plan.root, studies, outputs, reader)
+        judge = partial(judge_here, plan, numbers, output, work, restart=not resume, verify=verify)
+    else:
+        _opened(folder, config, quiet)  # errors of the weights are reported before the start
+        with needs("cluster"):
+            from ..archive.ray_engine import RayJob
+        job = RayJob(
+            plan.file.resolve(), plan.root.resolve(), output.resolve(), folder.resolve(), config,
+            not resume, verify,
+        )  # fmt: skip
+        judge = partial(judge_on_cluster, engine, job, plan, numbers)
     with on_stderr(plan.files_of(numbers), quiet) as progress, stoppable(ctx):
-        done = judge_chunks(
-            plan, numbers, output, work, progress, restart=not resume, verify=verify
+        done = judge(progress)
+    for line in done.lines(plan, output) if not quiet else ():
+        click.echo(line)
+    if done.failed:
+        raise OutputError(
+            f"{len(done.failed)} of {len(numbers)} chunks failed",
+            "the same command judges them again",
         )
-    if not quiet:
-        for line in done.lines(plan, output):
-            click.echo(line)
     ctx.exit(1 if done.answers["failed"] else 0)

@@ -18,7 +18,7 @@ from .journal import NAME, begin, read
 from .resume import Kept
 
 _JOURNAL_SCHEMA = 2
-_SPEED_ONLY = {"batch_size", "workers", "megapixels", "intra_op_threads"}
+_SPEED_ONLY = {"batch_size", "cores", "workers", "megapixels", "intra_op_threads"}
 """Settings that do not change results. Device and precision do: their resolved values count."""
 
 About = dict[str, Any]

@@ -39,9 +39,9 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 2.0
 _NOT_JUDGING = {
-    "batch_size", "workers", "megapixels", "isolate", "timeout_per_file_s", "intra_op_threads",
-    "heatmaps", "report", "fhir", "parquet", "dicom_out", "opacity", "csv_bom", "contour",
-    "identifiers", "studies", "device", "precision",
+    "batch_size", "cores", "workers", "megapixels", "isolate", "timeout_per_file_s",
+    "intra_op_threads", "heatmaps", "report", "fhir", "parquet", "dicom_out", "opacity",
+    "csv_bom", "contour", "identifiers", "studies", "device", "precision",
 }  # fmt: skip
 
 

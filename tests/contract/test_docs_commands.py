@@ -41,6 +41,7 @@ def runnable(words: tuple[str, ...]) -> bool:
         and words[2:3] not in (("install",), ("pack",))
         and set(inputs) <= {*FOLDERS, "weights"}
         and options.get("--device", "cpu") == "cpu"
+        and "--plan" not in options  # see test_archives_page
     )
 
 
@@ -52,3 +53,15 @@ def test_documented_commands_run(folder, monkeypatch):
         shutil.rmtree("results", ignore_errors=True)
         result = CliRunner().invoke(main, list(words[1:]), catch_exceptions=False)
         assert result.exit_code == 0, f"{' '.join(words)}\n{result.output}"
+
+
+def test_archives_page(folder, monkeypatch):
+    """The commands of the page in their order, but for those of clusters."""
+    monkeypatch.chdir(folder)
+    commands = [words for page, words in shown_commands() if page == "archives.md"]
+    here = [words for words in commands if "--engine" not in words and ">" not in words]
+    assert [words[1] for words in here] == ["plan", "run", "run", "merge", "merge"]
+    for words in here:
+        result = CliRunner().invoke(main, list(words[1:]), catch_exceptions=False)
+        assert result.exit_code == 0, f"{' '.join(words)}\n{result.output}"
+    assert len((folder / "results/results.csv").read_text().splitlines()) == 1 + len(SAMPLES)
