@@ -7,6 +7,7 @@ before its node was lost is trusted, so it is not judged twice.
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ from .plan import open_plan
 
 _TAKEN_S = 60.0
 """Seconds to wait for the lock of a chunk: the process of a lost node may still be ending."""
+_CONNECT_S = 10.0
 _GPU_DEVICES = {"cuda", "tensorrt"}
 
 
@@ -88,8 +90,12 @@ def connect(address: str | None) -> None:
     if ray.is_initialized():
         return
     try:
+        if address is not None:
+            host, _, port = address.rpartition(":")
+            # Without an answer, Ray itself would try for minutes.
+            socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
         ray.init(address, log_to_driver=True, logging_level=logging.WARNING)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (ConnectionError, RuntimeError, ValueError, OverflowError, OSError) as error:
         raise StartError(
             f"ray://{address}: found no Ray cluster ({error})",
             "run this on a node of the cluster, with the address that `ray start --head` printed",
