@@ -13,6 +13,7 @@ from typing import Protocol
 from .config import RunConfig
 from .engine import run
 from .errors import UsageError
+from .io.remote import Fetched
 from .lock import exclusive
 from .outcome import Outcome
 from .progress import Progress
@@ -45,6 +46,8 @@ class FolderRun:
         studies: Gives each picture the key of its study.
         outputs: What is written.
         reader: Reads files; its owner stops it. None to open one for each folder.
+        fetched: Local copies of remote files, which are removed when their rows are written; None
+            for local files.
     """
 
     networks: Weights
@@ -53,6 +56,7 @@ class FolderRun:
     studies: Studies
     outputs: Sequence[Output]
     reader: Reader | None = None
+    fetched: Fetched | None = None
 
     def judge(
         self,
@@ -98,7 +102,7 @@ class FolderRun:
                 files = keep(
                     islice(read(folder), 1, None), files, folder, self.root,
                     self.config.reader_threads,
-                    partial(_recount, self.studies, count, dict(writers), progress), kept,
+                    partial(self._recount, count, dict(writers), progress), kept,
                 )  # fmt: skip
                 resumed(kept)
             journal = stack.enter_context(Journal(folder, self.root, kept.journal))
@@ -115,24 +119,22 @@ class FolderRun:
             )  # fmt: skip
             # Closed before the writers, so that no thread still works when a stopped run ends.
             stack.enter_context(closing(outcomes))
-            _write_all(outcomes, [*writers.values(), count, journal], progress)
+            last = [journal] if self.fetched is None else [journal, self.fetched]
+            _write_all(outcomes, [*writers.values(), count, *last], progress)
         return [line for writer in writers.values() if (line := writer.summary)]
 
-
-def _recount(
-    studies: Studies,
-    count: Counter,
-    writers: Mapping[str, Writer],
-    progress: Progress,
-    done: Done,
-) -> None:
-    """Count a file with rows that an earlier process wrote."""
-    studies.key(done.path, None)
-    for outcome, notes in zip(done.outcomes, done.notes, strict=True):
-        count.write(outcome)
-        for name, writer in writers.items():
-            writer.recount(outcome, notes.get(name))
-    progress.advance()
+    def _recount(
+        self, count: Counter, writers: Mapping[str, Writer], progress: Progress, done: Done
+    ) -> None:
+        """Count a file with rows that an earlier process wrote."""
+        self.studies.key(done.path, None)
+        for outcome, notes in zip(done.outcomes, done.notes, strict=True):
+            count.write(outcome)
+            for name, writer in writers.items():
+                writer.recount(outcome, notes.get(name))
+        if self.fetched is not None:
+            self.fetched.remove(done.path)
+        progress.advance()
 
 
 @contextmanager

@@ -7,9 +7,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import click
+
+from ..config import RunConfig
 from ..errors import UsageError
 from ..io.discover import discover
+from ..io.remote import Fetched, RemoteFolder
+from ._extras import needs
+
+_FETCH_THREADS = 8
+"""An object store answers slowly, but many requests at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +33,11 @@ class Inputs:
 
     paths: tuple[Path, ...]
     root: Path
+
+    @property
+    def text(self) -> str:
+        """The inputs in words, for the journal of a run."""
+        return ", ".join(str(path.resolve()) for path in self.paths)
 
     def files(
         self, exclude: Path | None = None, left_out: dict[Path, None] | None = None
@@ -66,3 +80,34 @@ def inputs_of(paths: Sequence[Path]) -> Inputs:
             "run a separate command for each drive",
         ) from error
     return Inputs(tuple(whole), root)
+
+
+def opened_url(
+    ctx: click.Context, sources: Sequence[Path | str], config: RunConfig
+) -> Fetched | None:
+    """The local copies of a remote input; None without one.
+
+    Args:
+        ctx: Removes the temporary folder at the end of the command.
+        sources: All inputs.
+        config: Number of files to fetch at the same time.
+
+    Raises:
+        UsageError: There is another input besides a remote one.
+        InputMissingError: It cannot be accessed.
+        MissingExtraError: fsspec or a file system is not installed.
+    """
+    urls = [one for one in sources if isinstance(one, str)]
+    if not urls:
+        return None
+    if len(sources) > 1:
+        raise UsageError(
+            f"found {len(sources)} inputs with {urls[0]}, expected a URL alone",
+            "run a separate command for each URL",
+        )
+    with needs("remote"):
+        remote = RemoteFolder(urls[0])
+    temporary = TemporaryDirectory(prefix="fxpipe-", ignore_cleanup_errors=True)
+    folder = Path(ctx.with_resource(temporary))
+    threads = max(_FETCH_THREADS, config.reader_threads)
+    return Fetched(remote, folder, 2 * threads, threads)

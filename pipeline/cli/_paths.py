@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from ..io.remote_url import is_url
+
 
 class PathOption(click.Path):
     """A ``pathlib.Path``.
@@ -35,6 +37,19 @@ class PathOption(click.Path):
         except RuntimeError:
             self.fail(f"there is no home folder for {str(value)!r}", param, ctx)
         return super().convert(str(expanded), param, ctx)
+
+
+class InputOption(PathOption):
+    """A ``pathlib.Path``, or the URL of a remote folder as a text."""
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:  # fmt: skip
+        """Check one input."""
+        if isinstance(value, str) and is_url(value):
+            return value
+        return super().convert(value, param, ctx)
 
 
 def only_one(ctx: click.Context, param: click.Parameter, values: Sequence[Any]) -> Any:

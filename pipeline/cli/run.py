@@ -28,7 +28,7 @@ from ..studies import studies_by
 from ._chunks import chosen_chunks, chunk_ranges, judge_here, judge_on_cluster, shard_of
 from ._console import stdout_console
 from ._extras import needs
-from ._inputs import inputs_of
+from ._inputs import inputs_of, opened_url
 from ._malloc_arenas import limit_malloc_arenas
 from ._output_options import (
     asked_outputs,
@@ -36,7 +36,7 @@ from ._output_options import (
     make_folders,
     output_options,
 )
-from ._paths import PathOption
+from ._paths import InputOption, PathOption
 from ._resume import resume_message, stoppable, tell_stopped
 from ._weights_folder import default_weights, weights_line
 
@@ -55,9 +55,10 @@ def _engine(ctx: click.Context, param: click.Parameter, value: str) -> str:
 @click.option(
     "--input",
     "sources",
-    type=_FOLDER,
+    type=InputOption(),
     multiple=True,
-    help="A file or a folder; repeatable, read in the given order.",
+    help="A file, a folder or a URL such as s3://bucket/export/; files and folders are "
+    "repeatable, read in the given order.",
 )
 @click.option(
     "--plan", "plan_file", type=_FOLDER, help="Instead of --input: a file of `fxpipe plan`."
@@ -139,7 +140,7 @@ def _engine(ctx: click.Context, param: click.Parameter, value: str) -> str:
 def command(
     ctx: click.Context,
     /,
-    sources: tuple[Path, ...],
+    sources: tuple[Path | str, ...],
     plan_file: Path | None,
     chunks: list[range] | None,
     shard: tuple[int, int] | None,
@@ -195,26 +196,30 @@ def _opened(folder: Path, config: RunConfig, quiet: bool) -> Weights:
 
 
 def _run_folder(
-    ctx: click.Context, sources: tuple[Path, ...], output: Path, weights: Path | None,
+    ctx: click.Context, sources: tuple[Path | str, ...], output: Path, weights: Path | None,
     config: RunConfig, resume: bool, quiet: bool,
 ) -> None:  # fmt: skip
     if not sources:
         raise click.MissingParameter(ctx=ctx, param_hint="--input", param_type="option")
-    inputs = inputs_of(sources)
+    fetched = opened_url(ctx, sources, config)
+    local = [fetched.root] if fetched else [one for one in sources if isinstance(one, Path)]
+    inputs = inputs_of(local)
     check_apart(inputs, output, config)
     root = inputs.root
     studies = studies_by(config.studies, root)
     left_out: dict[Path, None] = {}
     reader = ctx.with_resource(open_reader(config))  # starts while the networks are opened
     # Raises for an empty folder before anything is opened or written.
-    paths = inputs.files(output, left_out)
+    paths = fetched.paths() if fetched else inputs.files(output, left_out)
     networks = _opened(weights or default_weights(), config, quiet)
     summary = Summary(root, left_out)
-    total = sum(1 for _ in inputs.files(output)) if visible() and not quiet else None
+    total = None
+    if visible() and not quiet and not fetched:
+        total = sum(1 for _ in inputs.files(output))
     outputs = asked_outputs(config)
     make_folders(outputs, config)
-    work = FolderRun(networks, config, root, studies, outputs, reader)
-    source = {"input": ", ".join(str(path.resolve()) for path in inputs.paths)}
+    work = FolderRun(networks, config, root, studies, outputs, reader, fetched)
+    source = {"input": fetched.url if fetched else inputs.text}
 
     def tell_resumed(kept: Kept) -> None:
         if not quiet:

@@ -84,11 +84,16 @@ def result_names(folder: Path) -> Callable[[str], bool] | None:
         folder: Any folder.
     """
     if folder.name == OVERLAYS and _is_table(folder.parent / TABLE):
-        return lambda name: _OVERLAY.fullmatch(name) is not None
-    return _is_result if _is_table(folder / TABLE) else None
+        return is_overlay
+    return is_result if _is_table(folder / TABLE) else None
 
 
-def _is_result(name: str) -> bool:
+def is_overlay(name: str) -> bool:
+    """Whether a file of that name in a folder of overlays is one."""
+    return _OVERLAY.fullmatch(name) is not None
+
+
+def is_result(name: str) -> bool:
     """Whether a file of that name in a folder of results is one; a picture never is."""
     return name in _RESULTS or (name.startswith("results.") and not claims_picture(name))
 
@@ -99,7 +104,11 @@ def _is_table(path: Path) -> bool:
         if not stat.S_ISREG(path.stat().st_mode):
             return False
         with path.open("rb") as file:
-            begins = file.read(len(_BOM) + len(TABLE_BEGINS)).removeprefix(_BOM)
+            return begins_table(file.read(len(_BOM) + len(TABLE_BEGINS)))
     except OSError:
         return False
-    return begins.startswith(TABLE_BEGINS)
+
+
+def begins_table(content: bytes) -> bool:
+    """Whether a file that begins like this is a result table of fxpipe."""
+    return content.removeprefix(_BOM).startswith(TABLE_BEGINS)
