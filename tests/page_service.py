@@ -96,7 +96,7 @@ def _announced(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 
 def painted(number: int, *, positive: bool = True, size_px: int = 64) -> bytes:
-    """A PNG that the tiny weights answer for the hand; each number gives other content."""
+    """A PNG of a hand for the tiny weights, different for each number."""
     pixels = paint({"hand": 0.9}, {"hand": 0.8 if positive else 0.05}, size_px)
     pixels[-1, size_px // 2] = number % 256
     pixels[-1, size_px // 2 + 1] = number // 256

@@ -1,4 +1,4 @@
-"""A service as an administrator runs it: client, watched folder, metrics, backup, restoration."""
+"""Operation of a service: client, watched folder, metrics, backup, restore."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-/* The chart of the shares by week. */
+/* Chart of the weekly rates. */
 
 import { drawn } from "./dom.js";
 import { dayText, percentText, t } from "./texts.js";
@@ -8,7 +8,7 @@ const [LEFT, BOTTOM, TOP] = [44, 34, 12];
 const MOST_WEEKS = 26;
 const MOST_LABELS = 6;
 
-/** Shares of positive and unsupported pictures as two lines over the weeks. */
+/** Weekly rates of positive and unsupported pictures as two lines. */
 export function weekChart(all) {
   const weeks = all.slice(-MOST_WEEKS);
   const shares = weeks.map(({ pictures, positive, unsupported }) => pictures
@@ -38,7 +38,7 @@ function text(x, y, anchor, words) {
   return drawn("text", { x, y, "text-anchor": anchor }, words);
 }
 
-/** A line with points and its name at the last one; weeks without pictures interrupt it. */
+/** A line with points and a label at the last point; interrupted at weeks without pictures. */
 function line(name, shares, x, y) {
   let d = "";
   let isDown = false;

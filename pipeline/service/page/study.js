@@ -1,4 +1,4 @@
-/* A study: its views side by side. */
+/* A study: its pictures side by side. */
 
 import { frameAddress, get, getIfAllowed } from "./api.js";
 import { element } from "./dom.js";
