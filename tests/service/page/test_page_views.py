@@ -76,7 +76,7 @@ def test_reading_is_accessible_and_fits(opened, served, picture, scheme, width):
     window.get_by_role("button", name="Mark", exact=False).first.click()
     assert faults(window) == []
     window.keyboard.press("Escape")
-    window.get_by_role("button", name="Keys").click()
+    window.get_by_role("button", name="Shortcuts").click()
     expect(window.get_by_role("dialog")).to_be_visible()
     assert faults(window) == []
     if width == 390:  # the review bar is visible without scrolling
