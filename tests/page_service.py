@@ -86,12 +86,12 @@ def serving(data: Path, weights: Path, *words: str) -> Iterator[Served]:
 
 def _announced(process: subprocess.Popen[str]) -> tuple[str, str]:
     assert process.stdout is not None
-    address = None
+    link = ""
     for line in process.stdout:
-        if found := re.match(r"fxpipe listens on (\S+)", line):
-            address = found[1]
-        elif address and (found := re.match(r"set up: (\S+)", line)):
-            return address, found[1]
+        if found := re.match(r"set up: (\S+)", line):
+            link = found[1]
+        elif found := re.match(r"fxpipe listens on (\S+)", line):
+            return found[1], link
     raise AssertionError("the service ended before it listened")
 
 

@@ -144,16 +144,16 @@ def _is_loopback(host: str) -> bool:
 
 
 class _Opener:
-    """Opens the page once, with the set-up link if there is one."""
+    """Opens the first printed address: the set-up link if there is one, otherwise the page."""
 
     def __init__(self) -> None:
         self._opened = False
 
     def open(self, line: str) -> None:
-        """Open the address at the end of a line."""
+        """Open the address at the end of a line, unless one was opened already."""
         if self._opened:
             return
         import webbrowser
 
-        self._opened = line.startswith("set up: ")
+        self._opened = True
         webbrowser.open(line.split()[-1])

@@ -62,7 +62,8 @@ def kappa(counts: NDArray[np.int64]) -> Rate:
         counts: (2, 2) pictures, by the decisions of the first and the second rater.
 
     Returns:
-        Undefined without pictures, or if both raters always make the same decision.
+        Undefined without pictures, or if both raters always make the same decision. Without an
+        interval if all draws are equal, such as for perfect agreement.
     """
     number = int(counts.sum())
     value = _kappa(counts[None].astype(float))[0]
@@ -71,6 +72,8 @@ def kappa(counts: NDArray[np.int64]) -> Rate:
     draws = np.random.default_rng(_SEED).multinomial(number, counts.ravel() / number, _DRAWS)
     values = _kappa(draws.reshape(_DRAWS, 2, 2).astype(float))
     low, high = np.nanpercentile(values, (2.5, 97.5))
+    if low == high:
+        return Rate(float(value))
     return Rate(float(value), float(low), float(high))
 
 

@@ -181,11 +181,11 @@ def _announce(options: Options, port: int, dicom_port: int | None, service: Serv
     scheme = "https" if options.certificate else "http"
     host = f"[{options.host}]" if ":" in options.host else options.host
     address = f"{scheme}://{host}:{port}/"
+    if service.setup_code is not None:
+        sys.stdout.write(f"set up: {address}#setup={service.setup_code}\n")
     sys.stdout.write(f"fxpipe listens on {address}\n")
     if dicom_port is not None:
         sys.stdout.write(f"DICOM node: {options.dicom.title} port {dicom_port}\n")
-    if service.setup_code is not None:
-        sys.stdout.write(f"set up: {address}#setup={service.setup_code}\n")
     sys.stdout.flush()
 
 

@@ -4,6 +4,8 @@ import { badge, drawn, element } from "./dom.js";
 import { problemText } from "./api.js";
 import { t, word } from "./texts.js";
 
+const SHORT_TEXT = 28;
+
 export const icon = (name) => drawn("svg", { class: `icon ${name}`, "aria-hidden": "true" },
   drawn("use", { href: `#icon-${name}` }));
 
@@ -69,12 +71,16 @@ export function table(caption, columns, rows, className = "") {
   const head = element("tr", {}, ...columns.map((text) =>
     text === null ? element("td") : element("th", { scope: "col" }, text)));
   const body = rows.map((cells) => element("tr", {}, ...cells.map((cell, place) =>
-    element(place === 0 ? "th" : "td", place === 0 ? { scope: "row" } : {}, cell ?? "–"))));
+    element(place === 0 ? "th" : "td", { ...(place === 0 ? { scope: "row" } : {}),
+      className: isShort(cell) ? "short" : "" }, cell ?? "–"))));
   return element("div", { className: "wide", tabIndex: 0, role: "region", "aria-label": caption },
     element("table", { className: `plain ${className}` },
       element("caption", { className: "unseen" }, caption),
       element("thead", {}, head), element("tbody", {}, ...body)));
 }
+
+/** Whether a cell is a short text, which is not wrapped. */
+const isShort = (cell) => typeof cell === "string" && cell.length <= SHORT_TEXT;
 
 /**
  * A form that passes its fields as an object to `submit`, and shows errors of the service.

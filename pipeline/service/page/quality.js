@@ -70,7 +70,7 @@ export class QualityView {
   }
 
   #reasons(reasons) {
-    if (!reasons.length) return card(t("quality.reasons"), message(t("quality.unreviewed")));
+    if (!reasons.length) return card(t("quality.reasons"), message(t("quality.agreed")));
     const most = Math.max(...reasons.map((reason) => reason.count), 1);
     return card(t("quality.reasons"), element("ul", { className: "lengths" }, ...reasons.map((reason) => {
       const length = element("span", { className: "length", "aria-hidden": "true" });

@@ -310,6 +310,7 @@ export class ReadingView {
     }
     try {
       const started = await this.viewer.startMarking();
+      if (started === null) return;
       this.bar.setMarking(started);
       this.bar.tell(started ? t("review.marking") : t("review.unmarkable"), !started);
     } catch (error) {

@@ -291,10 +291,23 @@ export class Viewer {
     return this.#marking;
   }
 
-  /** Mark locations by click, touch, or a cross moved with arrow keys; false if the size is unknown. */
+  /**
+   * Mark locations by click, touch, or a cross moved with arrow keys.
+   *
+   * Waits until the picture is loaded. Returns false if the size is unknown, null if another
+   * picture was opened meanwhile.
+   */
   async startMarking() {
+    const address = this.#address;
+    if (address && !this.view.complete) {
+      await new Promise((done) => {
+        for (const end of ["load", "error"]) this.view.addEventListener(end, done, { once: true });
+      });
+      if (address !== this.#address) return null;
+    }
     if (this.film.hidden) return false;
     if (!this.isExact) await this.load();
+    if (address !== this.#address) return null;
     if (!this.isExact) return false;
     this.#marking = true;
     this.#cross = { x: this.size.width / 2 - this.offset.x / this.#scale(),

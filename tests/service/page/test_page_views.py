@@ -57,6 +57,27 @@ def test_every_view_is_accessible_and_fits(opened, served, scheme, width):
     assert ground == {"dark": "rgb(14, 18, 22)", "light": "rgb(244, 246, 248)"}[scheme]
 
 
+def test_phone_shows_all_navigation_links_and_one_line_rows(opened, served):
+    window = opened("profile", 390)
+    answer_with(window, *ANSWERS)
+    for view in ("admin/audit", "reviews"):
+        window.goto(f"{served.address}#/{view}")
+        expect(window.locator(".view tbody tr").first).to_be_visible()
+        for link in window.locator("nav.views a, nav.tabs a").all():
+            box = link.bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= 390
+    for cell in window.locator("tbody tr :is(th, td).short").all():
+        assert cell.bounding_box()["height"] < 60
+
+
+def test_study_displays_the_name_of_the_patient(opened, served):
+    window = opened("profile")
+    answer_with(window, *ANSWERS)
+    window.goto(f"{served.address}#/study/1")
+    expect(window.get_by_text("Doe, Jane")).to_be_visible()
+
+
 @pytest.fixture(scope="module")
 def picture(served) -> int:
     """An answered picture."""
@@ -83,6 +104,18 @@ def test_reading_is_accessible_and_fits(opened, served, picture, scheme, width):
         window.get_by_role("button", name="Close").click()
         save = window.get_by_role("button", name="Save and next").bounding_box()
         assert save["y"] + save["height"] <= 844
+
+
+def test_marking_waits_until_the_picture_is_loaded(opened, served, picture):
+    window = opened("profile")
+    held = []
+    window.route("**/view", lambda route: held.append(route))
+    window.goto(f"{served.address}#/reading/{picture}")
+    expect(window.get_by_role("button", name="Save and next")).to_be_enabled()
+    window.keyboard.press("m")
+    window.wait_for_timeout(300)
+    held[0].continue_()
+    expect(window.locator(".stage.marking")).to_be_visible()
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
