@@ -116,7 +116,8 @@ def test_the_client_of_the_documentation_is_short():
 
 @pytest.mark.parametrize("setup", [["set up: http://x/#setup=1"], []])
 def test_browser_opens_one_address(tmp_path, monkeypatch, setup):
-    opened, lines = [], [*setup, "fxpipe listens on http://x/"]
+    opened: list[str] = []
+    lines = [*setup, "fxpipe listens on http://x/"]
 
     def supervise(words, line):
         for text in [*lines, lines[-1]]:  # the last one again after a restart
