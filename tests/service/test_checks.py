@@ -65,7 +65,7 @@ def change(data, line):
 def test_new_and_used_folders_pass(data, tmp_path):
     found = findings(tmp_path / "new")
     assert {finding.verdict for finding in found.values()} == {Verdict.OK}
-    assert "none yet" in found["database"].found
+    assert "does not exist yet" in found["database"].found
     assert not (tmp_path / "new").exists()
     found = findings(data)
     assert {finding.verdict for finding in found.values()} <= {Verdict.OK, Verdict.WARNING}
