@@ -8,18 +8,19 @@ import pytest
 
 from pipeline.domain import ImageRef
 from pipeline.io.limits import MAX_FILE_BYTES
-from pipeline.io.remote import Fetched, RemoteFile
+from pipeline.io.remote import Fetched, RemoteFile, RemoteFolder
 from pipeline.io.remote_url import is_url
 from pipeline.outcome import Outcome, Status
 
 
-class Folder:
+class Folder(RemoteFolder):
     """A remote folder whose files contain their names."""
 
-    url, parts = "test://x/study1", ("x", "..", "study1")
+    parts = ("x", "..", "study1")
 
     def __init__(self, *names: str, size: int | None = None) -> None:
-        self.names, self.size, self.fetched = names, size, []
+        self.url, self.names, self.size = "test://x/study1", names, size
+        self.fetched: list[str] = []
 
     def files(self):
         return (RemoteFile(name, self.size) for name in self.names)
