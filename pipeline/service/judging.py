@@ -208,10 +208,12 @@ class Judging:
                 self._views.put(claim.sha256, one.frame, view(outcome.rendered))
         try:
             header = self._header(claim.sha256, identity)
-            self._database.write(lambda c: _finish(c, claim, results, identity, header))
+            stored = self._database.write(lambda c: _finish(c, claim, results, identity, header))
         except Exception as error:  # noqa: BLE001  (the disk may be full)
             self._return(claim, "cannot store the result", error)
             return
+        if not stored:  # perhaps deleted meanwhile; if not, views are rendered again on demand
+            self._views.remove(claim.sha256)
         self.fault = None
         self._rate.count(len(results))
         self._count(time.monotonic() - judged.started)
@@ -273,10 +275,12 @@ def _failed(claim: Claim, error: str) -> Outcome:
 def _finish(
     connection: Connection, claim: Claim, results: list[NewResult],
     identity: Mapping[str, str] | None, header: Header | None,
-) -> None:  # fmt: skip
+) -> list[int]:  # fmt: skip
+    """Numbers of the stored results; none if they were discarded."""
     stored = finish(connection, claim, results, identity)
     if stored and header is not None:
         instances.register(connection, claim.sha256, header)
+    return stored
 
 
 class _Rate:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
 from bundles import paint
 from factories import dicom, dicom_file
-from tiny_service import Client, positive, tiny_service
+from tiny_service import WAIT_S, Client, positive, tiny_service, until
 
 from pipeline.service import backup
 from pipeline.service.api import frames
+from pipeline.service.judging import Judging
 
 VIEWS = ("view", "thumb", "heatmap", "pixels")
 
@@ -67,6 +70,23 @@ def test_a_view_is_not_kept_of_a_picture_that_is_deleted_meanwhile(service, read
     monkeypatch.setattr(frames, "_decoded", decode_and_delete)
     assert frame_of(reader, picture, "view").status_code == 200
     assert cached(service) == []
+
+
+def test_a_picture_that_is_deleted_while_it_is_judged_leaves_no_view(service, reader, monkeypatch):
+    result, deleted = Judging._result, threading.Event()
+    number: Future[int] = Future()
+
+    def delete(judging, outcome):
+        service.remove(number.result(), "admin")
+        deleted.set()
+        return result(judging, outcome)
+
+    monkeypatch.setattr(Judging, "_result", delete)
+    before = cached(service)
+    number.set_result(reader.send_file(positive()))
+    assert deleted.wait(WAIT_S)
+    until(lambda: service.judging.is_busy, lambda busy: not busy)
+    assert cached(service) == before
 
 
 @pytest.mark.parametrize("name", ["view", "pixels"])
