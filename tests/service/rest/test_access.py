@@ -76,6 +76,22 @@ def test_own_password_ends_other_logins(app, admin):
     assert elsewhere.post("/session", json={"name": "emil", "password": NEW}).is_success
 
 
+def test_only_an_administrator_switches_blind_reading_off(app, admin):
+    number = add_user(admin, "kate")
+    kate = Client(app, "kate")
+    assert not kate.patch("/session", json={"blind": False}).json()["blind"]
+    assert kate.patch("/session", json={"blind": True}).json()["blind"]
+    for change in ({"blind": False}, {"blind": False, "password": {"old": PASSWORD, "new": NEW}}):
+        answer = kate.patch("/session", json=change)
+        assert (answer.status_code, "administrator" in answer.json()["detail"]) == (403, True)
+    assert kate.get("/session").json()["blind"]
+    assert kate.post("/session", json={"name": "kate", "password": PASSWORD}).is_success
+    admin.patch(f"/users/{number}", json={"blind": False})
+    assert not kate.get("/session").json()["blind"]
+    assert admin.patch("/session", json={"blind": True}).json()["blind"]
+    assert not admin.patch("/session", json={"blind": False}).json()["blind"]
+
+
 def test_wrong_old_passwords_are_limited(app, admin):
     add_user(admin, "fred")
     fred = Client(app, "fred")
