@@ -74,6 +74,8 @@ def test_a_state_folder_and_homes_are_recognised():
     assert "ProtectHome=yes" in unit.text()
     unit = Unit(["fxpipe"], Path("/srv/x"), "fxpipe", (Path("/opt/fxpipe/venv"),))
     assert "ReadWritePaths=/srv/x" in unit.text()
+    assert "ProtectHome=yes" in unit.text()
+    unit = Unit(["fxpipe"], Path("/srv/x"), "fxpipe", (Path("/", "home", "anna", "venv"),))
     assert "ProtectHome=read-only" in unit.text()
 
 
