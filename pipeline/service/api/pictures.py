@@ -6,10 +6,8 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from email.message import Message
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
-from urllib.parse import unquote
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -18,7 +16,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from ...report.record import plain
-from ...source import MAX_NAME_CHARS
 from .. import arrivals, audit_log, engine_state, job_queue
 from .. import tables as t
 from ..accounts import Principal
@@ -26,6 +23,7 @@ from ..application import Service
 from ..arrivals import Arrival
 from ..stored_outcome import renamed
 from ..visibility import visible, visible_among
+from .files import file_name
 from .links import links
 from .models import Picture, PicturePage, PictureWithResults, Result
 from .problems import ProblemError, Responses, responses
@@ -163,21 +161,6 @@ async def _body(request: Request, service: Service, size: int) -> AsyncIterator[
                 HTTPStatus.BAD_REQUEST, f"found {receiving.size} bytes, expected {size}"
             )
         yield await run_in_threadpool(receiving.keep)
-
-
-def file_name(disposition: str | None) -> str:
-    """The file name of a Content-Disposition header (RFC 6266), without folders."""
-    if not disposition:
-        return "picture"
-    message = Message()
-    try:
-        message["content-disposition"] = disposition.encode("latin-1", "replace").decode("latin-1")
-        name = message.get_filename() or ""
-    except (ValueError, LookupError, UnicodeError):
-        name = ""
-    name = re.split(r"[\\/]", unquote(name) if "%" in name else name)[-1]
-    name = "".join(char for char in name if char.isprintable()).strip()
-    return name[:MAX_NAME_CHARS] or "picture"
 
 
 _ON_PICTURES = links(
