@@ -111,6 +111,8 @@ def test_every_state_is_drawn(opened, served):
     expect(rows.nth(0)).to_contain_text("sent")
     expect(rows.nth(2)).to_contain_text("not sent")
     expect(rows.nth(2)).to_contain_text(ATTACK)
+    window.goto(f"{served.address}#/study/1")
+    expect(window.locator(".chips li").first).to_have_text("sent Report · PACS")
 
 
 def test_quality_warns_of_drift_and_says_when_there_is_nothing(opened, served):
