@@ -101,6 +101,7 @@ def settle(service: Service, study: int) -> int:
     """
     with service.database.read() as connection:
         seen = connection.scalar(select(t.study.c.last_seen_ms).where(t.study.c.id == study))
+        shown = study_objects.shown(connection, study)
         peers = list(connection.scalars(select(t.peer.c.id).where(t.peer.c.send)))
     made = _objects(service, study, peers) if peers else []
 
@@ -112,6 +113,8 @@ def settle(service: Service, study: int) -> int:
         ).first()
         if current is None or current.last_seen_ms != seen or current.stable_ms is not None:
             return []  # a picture has arrived in the meantime, or another process was faster
+        if study_objects.shown(connection, study) != shown:
+            return []  # results of a promoted engine are shown by now
         added = outbox.add(connection, study, made, peers)
         if added:
             delivery.announce(connection, study)

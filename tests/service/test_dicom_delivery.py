@@ -9,15 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from dicom_results import DIGESTS, judged, original
-from dicom_service import fractured, free_port, until
+from dicom_service import fractured, free_port, receiver, until
 from factories import dicom_file
 from pydicom import dcmread
-from pydicom.uid import (
-    DigitalXRayImageStorageForPresentation,
-    ImplicitVRLittleEndian,
-    SecondaryCaptureImageStorage,
-)
-from pynetdicom import AE, DEFAULT_TRANSFER_SYNTAXES, evt
+from pydicom.uid import ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 from service_database import ENGINE
 from sqlalchemy import insert, select, update
 
@@ -77,20 +72,6 @@ def _row(service):
 
 
 @contextmanager
-def _receiver(handle, port=0, classes=(DigitalXRayImageStorageForPresentation,), syntaxes=None):
-    entity = AE(ae_title="ARCHIVE")
-    for one in classes:
-        entity.add_supported_context(one, syntaxes or DEFAULT_TRANSFER_SYNTAXES)
-    server = entity.start_server(
-        ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, handle)]
-    )
-    try:
-        yield server.socket.getsockname()[1]
-    finally:
-        entity.shutdown()
-
-
-@contextmanager
 def _sending(service):
     sender = Sender(service, DicomOptions())
     try:
@@ -113,7 +94,7 @@ def _sending(service):
     ],
 )
 def test_statuses(opened, status, state, error):
-    with _receiver(lambda _: status) as port:
+    with receiver(lambda _: status) as port:
         sha256 = _queue(opened, port)
         with _sending(opened):
             until(lambda: (_row(opened).state, _row(opened).error) == (state, error), 20)
@@ -123,7 +104,7 @@ def test_statuses(opened, status, state, error):
 
 
 def test_a_receiver_of_other_classes(opened):
-    with _receiver(lambda _: 0, classes=(SecondaryCaptureImageStorage,)) as port:
+    with receiver(lambda _: 0, classes=[SecondaryCaptureImageStorage]) as port:
         _queue(opened, port)
         with _sending(opened):
             until(lambda: _row(opened).state == "failed" or _row(opened).error, 20)
@@ -139,7 +120,7 @@ def test_a_receiver_of_another_transfer_syntax(opened):
         received.append(event.context.transfer_syntax)
         return 0
 
-    with _receiver(handle, syntaxes=[ImplicitVRLittleEndian]) as port:
+    with receiver(handle, syntaxes=[ImplicitVRLittleEndian]) as port:
         _queue(opened, port)
         with _sending(opened):
             until(lambda: _row(opened).state == "sent", 20)
@@ -160,7 +141,7 @@ def test_an_end_between_the_answer_and_the_transaction(opened, monkeypatch):
         raise OSError("the disk is full")
 
     monkeypatch.setattr(Sender, "_sent", ends_once)
-    with _receiver(handle) as port:
+    with receiver(handle) as port:
         _queue(opened, port)
         with _sending(opened):
             until(lambda: _row(opened).state == "sent", 20)
