@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
+from . import contents
 from . import tables as t
 from .blobs import Content
 from .database import now_ms
@@ -31,8 +32,9 @@ class NewObject:
 
 
 def add(
-    connection: Connection, study: int, objects: Sequence[NewObject], peers: Iterable[int]
-) -> list[int]:
+    connection: Connection, study: int, objects: Sequence[NewObject], peers: Iterable[int],
+    is_stored: Callable[[str], bool],
+) -> list[int]:  # fmt: skip
     """Queue objects for peers, but those that a peer has or is going to get.
 
     Args:
@@ -40,9 +42,13 @@ def add(
         study: Number of the study.
         objects: What to send.
         peers: Numbers of the receivers.
+        is_stored: Whether the content of a digest exists.
 
     Returns:
         Numbers of the new rows.
+
+    Raises:
+        ContentGoneError: A content was deleted in the meantime.
     """
     now, added = now_ms(), []
     outbox = t.outbox.c
@@ -56,7 +62,7 @@ def add(
             if one.uid in known:
                 continue
             known.add(one.uid)
-            _keep(connection, one.content, now)
+            contents.keep(connection, one.content, is_stored)
             key = connection.execute(
                 insert(t.outbox).values(
                     object_uid=one.uid, peer_id=peer, study_id=study, sha256=one.content.sha256,
@@ -80,21 +86,6 @@ def complete(connection: Connection, study: int, peers: Sequence[int]) -> set[st
             .having(func.count() == len(peers))
         )
     )
-
-
-def _keep(connection: Connection, content: Content, now: int) -> None:
-    """Note that a content is used."""
-    row = connection.execute(
-        select(t.blob.c.deleted_ms).where(t.blob.c.sha256 == content.sha256)
-    ).first()
-    if row is None:
-        connection.execute(
-            insert(t.blob).values(sha256=content.sha256, size=content.size, created_ms=now)
-        )
-    elif row.deleted_ms is not None:
-        connection.execute(
-            update(t.blob).where(t.blob.c.sha256 == content.sha256).values(deleted_ms=None)
-        )
 
 
 def forget(connection: Connection, which: ColumnElement[bool]) -> list[str]:

@@ -13,6 +13,7 @@ from ..report.dicom.objects import Maker
 from . import delivery, outbox, study_objects, worklist
 from . import tables as t
 from .application import Service
+from .contents import ContentGoneError
 from .database import now_ms
 from .outbox import NewObject
 
@@ -115,14 +116,17 @@ def settle(service: Service, study: int) -> int:
             return []  # a picture has arrived in the meantime, or another process was faster
         if study_objects.shown(connection, study) != shown:
             return []  # results of a promoted engine are shown by now
-        added = outbox.add(connection, study, made, peers)
+        added = outbox.add(connection, study, made, peers, service.blobs.exists)
         if added:
             delivery.announce(connection, study)
         connection.execute(update(t.study).where(t.study.c.id == study).values(stable_ms=now_ms()))
         worklist.add_event(connection, "study", study, {})
         return added
 
-    added = service.database.write(write)
+    try:
+        added = service.database.write(write)
+    except ContentGoneError:
+        added = []  # the study remains due
     with service.database.read() as connection:
         unused = [o for o in made if not outbox.is_needed(connection, o.content.sha256)]
     for one in unused:

@@ -59,8 +59,8 @@ def _queue(service, port, **peer):
             )
         )  # fmt: skip
         one = NewObject(str(ds.SOPInstanceUID), "report", "0" * 64, content)
-        assert outbox.add(connection, 1, [one, one], [1]) == [1]
-        assert outbox.add(connection, 1, [one], [1]) == []
+        assert outbox.add(connection, 1, [one, one], [1], service.blobs.exists) == [1]
+        assert outbox.add(connection, 1, [one], [1], service.blobs.exists) == []
 
     service.database.write(write)
     return content.sha256
@@ -205,7 +205,7 @@ def test_content_is_deleted_with_the_last_peer_that_lacks_it(opened):
                 send=True, commitment=False, created_ms=now_ms(),
             )
         )  # fmt: skip
-        assert outbox.add(connection, 1, [one], [2]) == [2]
+        assert outbox.add(connection, 1, [one], [2], opened.blobs.exists) == [2]
 
     def forget(peer):
         for free in opened.database.write(lambda c: outbox.forget(c, t.outbox.c.peer_id == peer)):

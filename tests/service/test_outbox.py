@@ -1,0 +1,88 @@
+"""Contents of the outbox on both databases: what is queued can be sent."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import insert, select
+
+from pipeline.service import arrivals, outbox, studies
+from pipeline.service import tables as t
+from pipeline.service.application import Service
+from pipeline.service.contents import ContentGoneError
+from pipeline.service.database import insert_row
+from pipeline.service.outbox import NewObject
+from pipeline.service.settings import ServiceConfig
+from pipeline.service.view_cache import ViewCache
+
+
+@pytest.fixture
+def study(database):
+    """Number of a study, with two peers that results are sent to."""
+
+    def write(connection):
+        for title in "AB":
+            peer = {"title": title, "host": "h", "receive": False, "send": True, "tls": False}
+            connection.execute(insert(t.peer).values(**peer, created_ms=0))
+        return insert_row(connection, t.study, key="s", last_seen_ms=1)
+
+    return database.write(write)
+
+
+@pytest.fixture
+def queue(database, blobs, study):
+    """Queues an object of the study for a peer."""
+
+    def add(content, peer=1, uid="2.25.1"):
+        one = NewObject(uid, "report", "0" * 64, content)
+        return database.write(lambda c: outbox.add(c, study, [one], [peer], blobs.exists))
+
+    return add
+
+
+def queued(database):
+    with database.read() as connection:
+        return list(connection.scalars(select(t.outbox.c.sha256)))
+
+
+def test_an_object_whose_content_was_deleted_after_it_was_stored_is_not_queued(
+    database, blobs, queue
+):
+    content = blobs.store(b"report")
+    database.write(lambda c: arrivals.unlink(c, content.sha256, blobs.remove))
+    with pytest.raises(ContentGoneError):
+        queue(content)
+    assert queued(database) == []
+    assert queue(blobs.store(b"report")) == [1]
+
+
+def test_content_that_was_released_is_kept_once_it_is_queued_again(database, blobs, queue):
+    content = blobs.store(b"report")
+    queue(content)
+    free = database.write(lambda c: outbox.forget(c, t.outbox.c.peer_id == 1))
+    assert free == [content.sha256]
+    queue(content, peer=2)  # between the transaction of the release and that of the file
+    database.write(lambda c: arrivals.unlink(c, content.sha256, blobs.remove))
+    assert blobs.read(content.sha256) == b"report"
+
+
+def test_a_study_whose_contents_were_deleted_meanwhile_remains_due(
+    database, blobs, study, tmp_path, monkeypatch
+):
+    service = Service(
+        tmp_path, ServiceConfig(reserve_bytes=0), database, blobs, ViewCache(tmp_path)
+    )
+
+    def objects(*_):
+        content = blobs.store(b"report")
+        if not deleted:
+            deleted.append(content)
+            database.write(lambda c: arrivals.unlink(c, content.sha256, blobs.remove))
+        return [NewObject("2.25.1", "report", "0" * 64, content)]
+
+    deleted: list[object] = []
+    monkeypatch.setattr(studies, "_objects", objects)
+    assert studies.settle(service, study) == 0
+    with database.read() as connection:
+        assert studies.stable(connection, 1.0) == [study]
+    assert studies.settle(service, study) == 2
+    assert len(queued(database)) == 2
