@@ -13,6 +13,9 @@ from . import tables as t
 from .blobs import Content
 from .database import now_ms
 
+_CHUNK = 500
+"""Contents of one query: databases limit its values."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewObject:
@@ -96,16 +99,25 @@ def forget(connection: Connection, which: ColumnElement[bool]) -> list[str]:
     """
     hashes = set(connection.scalars(select(t.outbox.c.sha256).where(which)))
     connection.execute(delete(t.outbox).where(which))
-    return release(connection, sorted(hashes))
+    return release(connection, hashes)
 
 
 def release(connection: Connection, hashes: Iterable[str]) -> list[str]:
     """Mark contents as deleted that nothing needs any more; the caller unlinks those returned."""
-    free = [sha256 for sha256 in hashes if not is_needed(connection, sha256)]
-    if free:
+    wanted, blob, free = sorted(set(hashes)), t.blob.c, []
+    for start in range(0, len(wanted), _CHUNK):
+        # Locked in one order, before it is known whether they are needed: see `contents.keep`.
+        rows = connection.scalars(
+            select(blob.sha256)
+            .where(blob.sha256.in_(wanted[start : start + _CHUNK]), blob.deleted_ms.is_(None))
+            .order_by(blob.sha256)
+            .with_for_update()
+        ).all()
+        unneeded = [sha256 for sha256 in rows if not is_needed(connection, sha256)]
         connection.execute(
-            update(t.blob).where(t.blob.c.sha256.in_(free)).values(deleted_ms=now_ms())
+            update(t.blob).where(blob.sha256.in_(unneeded)).values(deleted_ms=now_ms())
         )
+        free += unneeded
     return free
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from threading import Event
+
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from pipeline.service import arrivals, outbox, studies
 from pipeline.service import tables as t
@@ -63,6 +66,51 @@ def test_content_that_was_released_is_kept_once_it_is_queued_again(database, blo
     queue(content, peer=2)  # between the transaction of the release and that of the file
     database.write(lambda c: arrivals.unlink(c, content.sha256, blobs.remove))
     assert blobs.read(content.sha256) == b"report"
+
+
+def test_content_that_is_queued_during_its_release_is_kept(database, blobs, study, queue):
+    content = blobs.store(b"report")
+    queue(content)
+    database.write(lambda c: c.execute(update(t.outbox).values(state="sent")))
+    added, done = Event(), Event()
+
+    def add(connection):
+        one = NewObject("2.25.1", "report", "0" * 64, content)
+        outbox.add(connection, study, [one], [2], blobs.exists)
+        added.set()
+        assert done.wait(30)
+
+    adding = database.submit(add)
+    assert added.wait(30)
+    releasing = database.submit(lambda c: outbox.release(c, [content.sha256]))
+    time.sleep(0.5)  # the release has come as far as it can
+    done.set()
+    adding.result()
+    assert releasing.result() == []
+
+
+def test_a_peer_that_has_got_many_objects_can_be_deleted(database, study):
+    """More than a query may have values with PostgreSQL, which are 65,535."""
+    count = 66_000
+
+    def write(connection):
+        blobs = [{"sha256": f"{n:064x}", "size": 1, "created_ms": 0} for n in range(count)]
+        objects = [
+            {
+                "object_uid": f"2.25.{n}", "peer_id": 1, "study_id": study, "kind": "report",
+                "sha256": f"{n:064x}", "source": "0" * 64, "state": "sent", "next_ms": 0,
+                "created_ms": 0,
+            }
+            for n in range(count)
+        ]  # fmt: skip
+        connection.execute(insert(t.blob).values(deleted_ms=1), blobs[1:])
+        connection.execute(insert(t.blob), blobs[:1])
+        connection.execute(insert(t.outbox), objects)
+
+    database.write(write)
+    free = database.write(lambda c: outbox.forget(c, t.outbox.c.peer_id == 1))
+    assert (len(free), free[0]) == (1, f"{0:064x}")  # the others were deleted before
+    assert len(queued(database)) == 0
 
 
 def test_a_study_whose_contents_were_deleted_meanwhile_remains_due(
