@@ -6,7 +6,7 @@ Every function takes a connection inside a write operation (:meth:`.database.Dat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     Connection,
@@ -21,10 +21,12 @@ from sqlalchemy import (
 )
 
 from . import tables as t
-from .arrivals import Arrival
 from .database import now_ms
 from .engine_state import is_active
 from .worklist import set_state
+
+if TYPE_CHECKING:
+    from .arrivals import Arrival
 
 Json = dict[str, Any]
 
