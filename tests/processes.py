@@ -22,9 +22,9 @@ def run_measured(command: Sequence[object], **options: object) -> tuple[int, int
     process = subprocess.Popen([str(word) for word in command], **options)  # type: ignore[call-overload]
     peak, seen = 0, {process.pid}
     while process.poll() is None:
-        family = family(process.pid)
-        seen.update(family)
-        peak = max(peak, sum(map(pss_bytes, family)))
+        members = family(process.pid)
+        seen.update(members)
+        peak = max(peak, sum(map(pss_bytes, members)))
         time.sleep(0.02)
     return process.returncode, peak, sorted(seen)
 

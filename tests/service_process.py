@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import httpx
+from processes import family
 
 ROOT = Path(__file__).parents[1]
 
@@ -64,6 +66,11 @@ class ServiceProcess:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def is_running(self) -> bool:
+        """Whether the supervisor runs."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def pid(self) -> int:
         """Process id of the supervisor."""
         assert self._process is not None
@@ -99,6 +106,26 @@ class ServiceProcess:
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+    def kill_service(self) -> bool:
+        """Kill the service alone, so that its supervisor restarts it; Linux only.
+
+        Returns:
+            Whether it ran; it does not while the supervisor starts or waits.
+
+        Raises:
+            AssertionError: The supervisor does not notice it.
+        """
+        service = next(iter(family(self.pid)[1:]), None)
+        if service is None:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(service, signal.SIGKILL)
+        deadline = time.monotonic() + 60.0
+        while Path(f"/proc/{service}").exists():
+            assert time.monotonic() < deadline, "the supervisor does not notice the end"
+            time.sleep(0.01)
+        return True
 
     def stop(self) -> int:
         """Stop it as systemd does; return its exit status."""

@@ -1,0 +1,140 @@
+"""Counts what a service has done with acknowledged pictures."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from dicom_service import ask, until
+from sqlalchemy import Connection, func, select, update
+
+from pipeline.service import tables as t
+from pipeline.service.blobs import Blobs
+from pipeline.service.database import Database
+
+_OBJECTS = {"positive": 3, "uncertain": 3, "negative": 1}
+"""Objects of a picture by its answer: a report, and for a finding an overlay and its marks."""
+
+
+@contextmanager
+def _reading(url: str) -> Iterator[Connection]:
+    database = Database(url)
+    try:
+        with database.read() as connection:
+            yield connection
+    finally:
+        database.close()
+
+
+def _none(url: str, patience_s: float, count: Callable[[Connection], int]) -> None:
+    """Wait until a count is 0."""
+
+    def is_none() -> bool:
+        with _reading(url) as connection:
+            return count(connection) == 0
+
+    until(is_none, patience_s)
+
+
+def wait_until_judged(url: str, patience_s: float) -> None:
+    """Wait until no job waits or is taken."""
+    open_jobs = select(func.count()).where(t.job.c.state.in_(("waiting", "taken")))
+    _none(url, patience_s, lambda c: c.scalar(open_jobs) or 0)
+
+
+def wait_until_sent(url: str, patience_s: float) -> None:
+    """Wait until all studies are stable and nothing is to be sent."""
+    unstable = select(func.count()).where(t.study.c.stable_ms.is_(None))
+    states = ("waiting", "sending", "committing")
+    unsent = select(func.count()).where(t.outbox.c.state.in_(states))
+    _none(url, patience_s, lambda c: (c.scalar(unstable) or 0) + (c.scalar(unsent) or 0))
+
+
+def end_leases(url: str) -> None:
+    """End the leases of all jobs; a living process renews its own, or its results are discarded."""
+    database = Database(url)
+    database.write(lambda c: c.execute(update(t.job).values(lease_ms=0)))
+    database.close()
+
+
+def received(url: str, data: Path, acknowledged: Mapping[str, int | None]) -> Counter[str]:
+    """Acknowledged pictures, and those without a file, a result, or with several.
+
+    ``failed`` are pictures whose result is a failure, ``most blame`` is of one job (see
+    :data:`pipeline.service.job_queue.MOST_BLAME`), and ``unknown`` are pictures in the worklist
+    that nobody sent.
+
+    Args:
+        url: Of the database.
+        data: The data folder.
+        acknowledged: Numbers by name, see :attr:`kill_senders.Senders.acknowledged`.
+    """
+    arrivals: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    results: dict[str, list[str]] = defaultdict(list)
+    with _reading(url) as connection:
+        for row in connection.execute(select(t.arrival.c.name, t.arrival.c.id, t.arrival.c.sha256)):
+            arrivals[row.name].append((row.id, row.sha256))
+        for row in connection.execute(select(t.result.c.sha256, t.result.c.status)):
+            results[row.sha256].append(row.status)
+        attempts = connection.scalar(select(func.sum(t.job.c.attempt))) or 0
+        blame = connection.scalar(select(func.max(t.job.c.blame))) or 0
+        answers = Counter(connection.scalars(select(t.result.c.answer)))
+    counts = Counter(acknowledged=len(acknowledged), lost=0, doubled=0, without_file=0, failed=0)
+    blobs = Blobs(data)
+    for name, number in acknowledged.items():
+        found = arrivals[name]
+        if not found:
+            counts["lost"] += 1
+            continue
+        counts["doubled"] += len(found) > 1 or number not in (None, found[0][0])
+        sha256 = found[0][1]
+        counts["without_file"] += not blobs.exists(sha256)
+        counts["lost"] += not results[sha256]
+        counts["doubled"] += len(results[sha256]) > 1
+        counts["failed"] += "failed" in results[sha256]
+    counts["unknown"] = len(arrivals.keys() - acknowledged.keys())
+    counts["attempts"] = int(attempts)
+    counts["most blame"] = int(blame)
+    counts.update({f"{answer} results": number for answer, number in sorted(answers.items())})
+    return counts
+
+
+def sent(url: str, archive: int) -> Counter[str]:
+    """Objects about the pictures of all studies, and those that an archive lacks or has too many.
+
+    Args:
+        url: Of the database.
+        archive: HTTP port of Orthanc, which has nothing but these objects.
+    """
+    expected: Counter[str] = Counter()
+    queued: dict[str, list[str]] = defaultdict(list)
+    with _reading(url) as connection:
+        study_of = t.study.c.id == t.arrival.c.study_id
+        for uid, answer in connection.execute(
+            select(t.study.c.uid, t.arrival.c.answer).join_from(t.arrival, t.study, study_of)
+        ):
+            expected[uid] += _OBJECTS[answer]
+        study_of = t.study.c.id == t.outbox.c.study_id
+        for uid, sop_uid in connection.execute(
+            select(t.study.c.uid, t.outbox.c.object_uid).join_from(t.outbox, t.study, study_of)
+        ):
+            queued[uid].append(sop_uid)
+        states = Counter(connection.scalars(select(t.outbox.c.state)))
+    kept: dict[str, list[str]] = {}
+    for study in ask(archive, "studies?expand"):
+        instances = ask(archive, f"studies/{study['ID']}/instances")
+        kept[study["MainDicomTags"]["StudyInstanceUID"]] = [
+            one["MainDicomTags"]["SOPInstanceUID"] for one in instances
+        ]
+    counts = Counter(
+        studies=len(expected), objects=expected.total(), not_sent=states.total() - states["sent"],
+        missing=0, too_many=0, in_other_study=0,
+    )  # fmt: skip
+    for uid in expected.keys() | queued.keys() | kept.keys():
+        here = kept.get(uid, [])
+        counts["missing"] += max(0, expected[uid] - len(here))
+        counts["too_many"] += max(0, len(here) - expected[uid])
+        counts["in_other_study"] += len(set(queued[uid]) ^ set(here))
+    return counts

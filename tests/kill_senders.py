@@ -1,0 +1,172 @@
+"""Senders that repeat each picture until it is acknowledged, for services that are killed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import numpy as np
+from dicom_service import dcmtk
+from factories import dicom, dicom_file
+from numpy.typing import NDArray
+from PIL import Image
+from service_process import ServiceProcess
+
+IN_STUDY = 3
+"""DICOM pictures of a study."""
+_PAUSE_S = 0.1
+
+Deliver = Callable[[Mapping[str, bytes]], Mapping[str, int | None]]
+
+
+@dataclass
+class Senders:
+    """Clients that send different pictures, and each one again until it is acknowledged.
+
+    Args:
+        make: Name and content of a picture, by its number.
+        deliver: Sends contents by name; returns the names that were acknowledged, with the number
+            that the service gave to the picture, if it tells.
+        together: Pictures that are delivered together.
+        pause_s: Pause of a client after each delivery.
+
+    Attributes:
+        acknowledged: Number of each acknowledged picture by its name; None if it is not known.
+    """
+
+    make: Callable[[int], tuple[str, bytes]]
+    deliver: Deliver
+    together: int = 1
+    pause_s: float = _PAUSE_S
+    acknowledged: dict[str, int | None] = field(default_factory=dict)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+    _errors: list[BaseException] = field(default_factory=list)
+    _count: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def start(self, clients: int) -> None:
+        """Begin to send."""
+        for _ in range(clients):
+            thread = threading.Thread(target=self._run, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        """Send no more new pictures; those that are not acknowledged are repeated until then.
+
+        Raises:
+            AssertionError: The service gave an answer that it must not give.
+        """
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        if self._errors:
+            raise self._errors[0]
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self._send(self._new())
+        except BaseException as error:  # noqa: BLE001  (raised by `stop`)
+            self._errors.append(error)
+
+    def _new(self) -> dict[str, bytes]:
+        with self._lock:
+            numbers = range(self._count, self._count + self.together)
+            self._count += self.together
+        return dict(map(self.make, numbers))
+
+    def _send(self, pictures: dict[str, bytes]) -> None:
+        while pictures:
+            done = self.deliver(pictures)
+            with self._lock:
+                assert not done.keys() & self.acknowledged.keys()
+                self.acknowledged |= done
+            pictures = {name: pictures[name] for name in pictures if name not in done}
+            time.sleep(self.pause_s)
+
+
+def by_http(service: ServiceProcess, token: str) -> Deliver:
+    """Upload one by one; the idempotency key is the name."""
+
+    def send(name: str, content: bytes) -> int | None:
+        headers = {
+            "Authorization": f"Bearer {token}", "Idempotency-Key": name,
+            "Content-Disposition": f'attachment; filename="{name}"',
+        }  # fmt: skip
+        try:
+            answer = httpx.post(
+                f"{service.url}/api/v1/pictures", content=content, headers=headers, timeout=30.0
+            )
+        except httpx.TransportError:
+            return None
+        if answer.status_code in (200, 201):
+            return int(answer.json()["id"])
+        assert answer.status_code == 429, answer.text
+        return None
+
+    def deliver(pictures: Mapping[str, bytes]) -> Mapping[str, int | None]:
+        sent = {name: send(name, content) for name, content in pictures.items()}
+        return {name: number for name, number in sent.items() if number is not None}
+
+    return deliver
+
+
+def by_dicom(port: int, folder: Path) -> Deliver:
+    """Send in one association by storescu of dcmtk, as a modality does.
+
+    Args:
+        port: Of the node.
+        folder: A new folder for the files.
+    """
+    folder.mkdir()
+
+    def deliver(pictures: Mapping[str, bytes]) -> Mapping[str, int | None]:
+        for name, content in pictures.items():
+            (folder / name).write_bytes(content)
+        words = ("-v", "-aec", "FXPIPE", "127.0.0.1", str(port))
+        output = dcmtk("storescu", *words, *(str(folder / n) for n in pictures), expected=None)
+        done: dict[str, int | None] = {}
+        name = ""
+        for line in output.splitlines():
+            if "Sending file: " in line:
+                name = Path(line.rpartition("Sending file: ")[2]).name
+            elif "Received Store Response (Success)" in line:
+                done[name] = None
+        return done
+
+    return deliver
+
+
+def noise(number: int) -> tuple[str, bytes]:
+    """A small picture that differs for each number."""
+    pixels = np.random.default_rng(number).integers(0, 256, (64, 64), np.uint8)
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return f"picture-{number}.png", file.getvalue()
+
+
+def radiographs(pixels: NDArray[np.uint16]) -> Callable[[int], tuple[str, bytes]]:
+    """DICOM files of the same pixels, :data:`IN_STUDY` to a study; the UIDs differ.
+
+    Args:
+        pixels: (H, W) of 12 bits.
+    """
+
+    def make(number: int) -> tuple[str, bytes]:
+        uid, study = f"2.25.{10**9 + number}", f"2.25.{2 * 10**9 + number // IN_STUDY}"
+        ds = dicom(
+            pixels, bits=12, SOPInstanceUID=uid, StudyInstanceUID=study,
+            SeriesInstanceUID=f"{study}.1", InstanceNumber=number % IN_STUDY + 1,
+            StudyDate="20240102", StudyTime="101112", AccessionNumber="A1",
+        )  # fmt: skip
+        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+        return f"{uid}.dcm", dicom_file(ds)
+
+    return make
