@@ -100,7 +100,7 @@ def receive(
     for engine in judging_engines(connection):
         is_active = engine.state == "active"
         priority = PRIORITY[arrival.source] if is_active else BACKFILL
-        if queue(connection, arrival, engine.id, priority) and is_active:
+        if queue(connection, sha256, arrival.name, engine.id, priority) and is_active:
             update_arrivals(connection, sha256, engine.id)
     add_event(connection, "received", number, {})
     audit_log.append(

@@ -62,9 +62,9 @@ class Claim:
     blame: int = 0
 
 
-def queue(connection: Connection, arrival: Arrival, engine: int, priority: int) -> bool:
+def queue(connection: Connection, sha256: str, name: str, engine: int, priority: int) -> bool:
     """Make sure that a job exists, with at least this priority; return whether it is done."""
-    job, sha256 = t.job, arrival.content.sha256
+    job = t.job
     row = connection.execute(
         select(job.c.id, job.c.priority, job.c.state).where(
             job.c.sha256 == sha256, job.c.engine_id == engine
@@ -73,7 +73,7 @@ def queue(connection: Connection, arrival: Arrival, engine: int, priority: int) 
     if row is None:
         connection.execute(
             insert(job).values(
-                sha256=sha256, engine_id=engine, name=arrival.name, state="waiting",
+                sha256=sha256, engine_id=engine, name=name, state="waiting",
                 priority=priority, created_ms=now_ms(),
             )
         )  # fmt: skip
@@ -81,7 +81,7 @@ def queue(connection: Connection, arrival: Arrival, engine: int, priority: int) 
         connection.execute(
             update(job)
             .where(job.c.id == row.id)
-            .values(state="waiting", blame=0, error=None, name=arrival.name, priority=priority)
+            .values(state="waiting", blame=0, error=None, name=name, priority=priority)
         )
     elif row.priority < priority:
         connection.execute(update(job).where(job.c.id == row.id).values(priority=priority))
