@@ -74,10 +74,11 @@ def received(url: str, data: Path, acknowledged: Mapping[str, int | None]) -> Co
     arrivals: dict[str, list[tuple[int, str]]] = defaultdict(list)
     results: dict[str, list[str]] = defaultdict(list)
     with _reading(url) as connection:
-        for row in connection.execute(select(t.arrival.c.name, t.arrival.c.id, t.arrival.c.sha256)):
-            arrivals[row.name].append((row.id, row.sha256))
-        for row in connection.execute(select(t.result.c.sha256, t.result.c.status)):
-            results[row.sha256].append(row.status)
+        columns = t.arrival.c.name, t.arrival.c.id, t.arrival.c.sha256
+        for name, picture, sha256 in connection.execute(select(*columns)):
+            arrivals[name].append((picture, sha256))
+        for sha256, status in connection.execute(select(t.result.c.sha256, t.result.c.status)):
+            results[sha256].append(status)
         attempts = connection.scalar(select(func.sum(t.job.c.attempt))) or 0
         blame = connection.scalar(select(func.max(t.job.c.blame))) or 0
         answers = Counter(connection.scalars(select(t.result.c.answer)))

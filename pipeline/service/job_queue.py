@@ -6,7 +6,7 @@ Every function takes a connection inside a write operation (:meth:`.database.Dat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import (
     Connection,
@@ -25,14 +25,11 @@ from .database import now_ms
 from .engine_state import is_active
 from .worklist import set_state
 
-if TYPE_CHECKING:
-    from .arrivals import Arrival
-
 Json = dict[str, Any]
 
 
 KILLED, CRASHED = 1, 4
-"""Blame of the jobs of a process that was killed from outside, and of one that crashed."""
+"""Blame of the jobs of a process that was killed from outside or lost, and of one that crashed."""
 MOST_BLAME = 12
 """Three crashes; a job with more fails. One with any blame is judged alone."""
 LEASE_MS = 60_000
@@ -132,7 +129,7 @@ def claim(connection: Connection, engine: int, owner: str, count: int) -> list[C
         .where(job.c.id.in_([row.id for row in rows]))
         .values(
             state="taken", owner=owner, lease_ms=now + LEASE_MS, attempt=job.c.attempt + 1,
-            blame=case((job.c.state == "taken", job.c.blame + CRASHED), else_=job.c.blame),
+            blame=case((job.c.state == "taken", job.c.blame + KILLED), else_=job.c.blame),
         )
     )  # fmt: skip
     if is_active(connection, engine):
@@ -144,7 +141,7 @@ def claim(connection: Connection, engine: int, owner: str, count: int) -> list[C
 
 def _blame(row: Any) -> int:
     """Blame of a job; the lease of a taken one has expired."""
-    return int(row.blame) + (CRASHED if row.state == "taken" else 0)
+    return int(row.blame) + (KILLED if row.state == "taken" else 0)
 
 
 def renew(connection: Connection, owner: str) -> None:
@@ -174,14 +171,17 @@ def give_back(connection: Connection, claimed: Claim, error: str, blame: int = 0
         set_state(connection, [claimed.sha256], "reading", "waiting")
 
 
-def recover(connection: Connection, blame: int) -> int:
-    """Free all taken jobs at the start of the only process; return their number.
+def recover(connection: Connection, blame: int, owner: str | None = None) -> int:
+    """Free the jobs of the process before, at the start of its successor; return their number.
 
     Args:
         connection: Inside a write operation.
-        blame: :data:`CRASHED` if its predecessor crashed, else :data:`KILLED`.
+        blame: :data:`CRASHED` if the process crashed, else :data:`KILLED`.
+        owner: Name that both have; None for the only process, which frees all jobs.
     """
     taken = t.job.c.state == "taken"
+    if owner is not None:
+        taken = and_(taken, t.job.c.owner == owner)
     hashes = list(connection.scalars(select(t.job.c.sha256).where(taken)))
     connection.execute(
         update(t.job)

@@ -56,7 +56,7 @@ class Judging:
         views: Gets the rendered pictures.
         engine: Judges; its owner closes it after :meth:`stop`.
         number: Of the engine in the database.
-        owner: Name of this process, unique among all that use the database.
+        owner: Name of this process, unique among all that use the database at the same time.
         level: Share of a heatmap's maximum at which its contour is drawn.
         count: Gets the seconds from the claim of each file to its stored result.
         yields: Whether it claims no jobs now, because a more important engine is busy.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import update
+from stored_pictures import RESULT
 
-from pipeline.service import job_queue
+from pipeline.service import job_queue, jobs
 from pipeline.service import tables as t
 from pipeline.service.database import now_ms
 
@@ -90,7 +92,19 @@ def test_a_job_of_a_lost_process_is_free_after_its_lease_on_postgresql_only(open
         assert claims == []
         return
     (claim,) = claims
-    assert (claim.owner, claim.attempt, claim.blame) == ("other", 2, job_queue.CRASHED)
+    assert (claim.owner, claim.attempt, claim.blame) == ("other", 2, job_queue.KILLED)
+
+
+def test_a_restarted_process_frees_its_own_jobs_only(opened):
+    for n in range(4):
+        opened.receive(str(n).encode())
+    opened.claim("restarted", 2)
+    opened.claim("other", 2)
+    assert opened.recover(job_queue.CRASHED, "restarted") == 2
+    assert [(job.state, job.owner, job.blame) for job in opened.rows(t.job)] == [
+        ("waiting", None, job_queue.CRASHED), ("waiting", None, job_queue.CRASHED),
+        ("taken", "other", 0), ("taken", "other", 0),
+    ]  # fmt: skip
 
 
 def test_a_renewed_lease_keeps_the_job(opened):
@@ -151,6 +165,17 @@ def test_a_fault_of_its_own_content_blames_a_job(opened):
     (claim,) = opened.claim()
     opened.database.write(lambda c: job_queue.give_back(c, claim, "unreadable", job_queue.CRASHED))
     assert opened.claim()[0].blame == job_queue.CRASHED
+
+
+def test_a_repeated_job_has_no_blame(opened):
+    opened.receive()
+    for _ in range(job_queue.MOST_BLAME):
+        opened.claim()
+        opened.recover(job_queue.KILLED)
+    (claim,) = opened.claim()
+    opened.finish(claim, replace(RESULT, status="failed", answer="failed"))
+    opened.database.write(lambda c: jobs.retry(c, claim.job, "admin"))
+    assert opened.claim()[0].blame == 0
 
 
 def test_a_job_that_is_returned_without_blame_can_be_repeated_for_ever(opened):
