@@ -182,14 +182,15 @@ def recover(connection: Connection, blame: int, owner: str | None = None) -> int
     taken = t.job.c.state == "taken"
     if owner is not None:
         taken = and_(taken, t.job.c.owner == owner)
-    hashes = list(connection.scalars(select(t.job.c.sha256).where(taken)))
-    connection.execute(
+    is_shown = t.job.c.engine_id.in_(select(t.engine.c.id).where(t.engine.c.state == "active"))
+    hashes = list(connection.scalars(select(t.job.c.sha256).where(taken, is_shown)))
+    freed = connection.execute(
         update(t.job)
         .where(taken)
         .values(state="waiting", owner=None, lease_ms=None, blame=t.job.c.blame + blame)
-    )
+    ).rowcount
     set_state(connection, hashes, "reading", "waiting")
-    return len(hashes)
+    return freed
 
 
 def is_owned(claimed: Claim) -> Any:

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import update
+from service_database import ENGINE
+from sqlalchemy import insert, update
 from stored_pictures import RESULT
 
 from pipeline.service import job_queue, jobs
@@ -105,6 +106,16 @@ def test_a_restarted_process_frees_its_own_jobs_only(opened):
         ("waiting", None, job_queue.CRASHED), ("waiting", None, job_queue.CRASHED),
         ("taken", "other", 0), ("taken", "other", 0),
     ]  # fmt: skip
+
+
+def test_a_freed_job_of_a_candidate_does_not_change_what_is_shown(opened):
+    candidate = {**ENGINE, "digest": "1" * 64, "state": "candidate"}
+    opened.database.write(lambda c: c.execute(insert(t.engine).values(**candidate)))
+    opened.receive()
+    opened.claim("other")
+    assert opened.database.write(lambda c: job_queue.claim(c, 2, "restarted", 1))
+    assert opened.recover(job_queue.KILLED, "restarted") == 1
+    assert [row.state for row in opened.rows(t.arrival)] == ["reading"]
 
 
 def test_a_renewed_lease_keeps_the_job(opened):
