@@ -52,6 +52,16 @@ def wait_until_sent(url: str, patience_s: float) -> None:
     _none(url, patience_s, lambda c: (c.scalar(unstable) or 0) + (c.scalar(unsent) or 0))
 
 
+def interrupted(url: str) -> Counter[str]:
+    """What was being done when the only process was killed: judging, sending."""
+    with _reading(url) as connection:
+        judging = connection.scalar(select(t.job.c.id).where(t.job.c.state == "taken").limit(1))
+        sending = t.outbox.c.state == "sending"
+        being_sent = connection.scalar(select(t.outbox.c.id).where(sending).limit(1))
+    found = {"while judging": judging, "while sending": being_sent}
+    return Counter(name for name, one in found.items() if one is not None)
+
+
 def end_leases(url: str) -> None:
     """End the leases of all jobs; a living process renews its own, or its results are discarded."""
     database = Database(url)
