@@ -1,4 +1,4 @@
-"""Counts what a service has done with acknowledged pictures."""
+"""Counts results and sent objects of acknowledged pictures, and errors among them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.service.blobs import Blobs
 from pipeline.service.database import Database
 
 _OBJECTS = {"positive": 3, "uncertain": 3, "negative": 1}
-"""Objects of a picture by its answer: a report, and for a finding an overlay and its marks."""
+"""Objects per picture by answer: a report; with a finding, also an overlay and its marks."""
 
 
 @contextmanager
@@ -39,13 +39,13 @@ def _none(url: str, patience_s: float, count: Callable[[Connection], int]) -> No
 
 
 def wait_until_judged(url: str, patience_s: float) -> None:
-    """Wait until no job waits or is taken."""
+    """Wait until no job is waiting or taken."""
     open_jobs = select(func.count()).where(t.job.c.state.in_(("waiting", "taken")))
     _none(url, patience_s, lambda c: c.scalar(open_jobs) or 0)
 
 
 def wait_until_sent(url: str, patience_s: float) -> None:
-    """Wait until all studies are stable and nothing is to be sent."""
+    """Wait until all studies are stable and the outbox has no unsent objects."""
     unstable = select(func.count()).where(t.study.c.stable_ms.is_(None))
     states = ("waiting", "sending", "committing")
     unsent = select(func.count()).where(t.outbox.c.state.in_(states))
@@ -53,7 +53,7 @@ def wait_until_sent(url: str, patience_s: float) -> None:
 
 
 def interrupted(url: str) -> Counter[str]:
-    """What was being done when the only process was killed: judging, sending."""
+    """Work in progress when the only process was killed: ``while judging``, ``while sending``."""
     with _reading(url) as connection:
         judging = connection.scalar(select(t.job.c.id).where(t.job.c.state == "taken").limit(1))
         sending = t.outbox.c.state == "sending"
@@ -63,23 +63,23 @@ def interrupted(url: str) -> Counter[str]:
 
 
 def end_leases(url: str) -> None:
-    """End the leases of all jobs; a living process renews its own, or its results are discarded."""
+    """End the leases of all jobs, including those of running processes."""
     database = Database(url)
     database.write(lambda c: c.execute(update(t.job).values(lease_ms=0)))
     database.close()
 
 
 def received(url: str, data: Path, acknowledged: Mapping[str, int | None]) -> Counter[str]:
-    """Acknowledged pictures, and those without a file, a result, or with several.
+    """Count acknowledged pictures, and those without a file or with another number of results.
 
-    ``failed`` are pictures whose result is a failure, ``most blame`` is of one job (see
-    :data:`pipeline.service.job_queue.MOST_BLAME`), and ``unknown`` are pictures in the worklist
-    that nobody sent.
+    ``lost`` pictures have no result, ``duplicates`` several; ``unknown`` pictures are in the
+    worklist but were not acknowledged. ``most blame`` is the largest value of a job, see
+    :data:`pipeline.service.job_queue.MOST_BLAME`.
 
     Args:
-        url: Of the database.
+        url: URL of the database.
         data: The data folder.
-        acknowledged: Numbers by name, see :attr:`kill_senders.Senders.acknowledged`.
+        acknowledged: See :attr:`kill_senders.Senders.acknowledged`.
     """
     arrivals: dict[str, list[tuple[int, str]]] = defaultdict(list)
     results: dict[str, list[str]] = defaultdict(list)
@@ -92,18 +92,18 @@ def received(url: str, data: Path, acknowledged: Mapping[str, int | None]) -> Co
         attempts = connection.scalar(select(func.sum(t.job.c.attempt))) or 0
         blame = connection.scalar(select(func.max(t.job.c.blame))) or 0
         answers = Counter(connection.scalars(select(t.result.c.answer)))
-    counts = Counter(acknowledged=len(acknowledged), lost=0, doubled=0, without_file=0, failed=0)
+    counts = Counter(acknowledged=len(acknowledged), lost=0, duplicates=0, without_file=0, failed=0)
     blobs = Blobs(data)
     for name, number in acknowledged.items():
         found = arrivals[name]
         if not found:
             counts["lost"] += 1
             continue
-        counts["doubled"] += len(found) > 1 or number not in (None, found[0][0])
+        counts["duplicates"] += len(found) > 1 or number not in (None, found[0][0])
         sha256 = found[0][1]
         counts["without_file"] += not blobs.exists(sha256)
         counts["lost"] += not results[sha256]
-        counts["doubled"] += len(results[sha256]) > 1
+        counts["duplicates"] += len(results[sha256]) > 1
         counts["failed"] += "failed" in results[sha256]
     counts["unknown"] = len(arrivals.keys() - acknowledged.keys())
     counts["attempts"] = int(attempts)
@@ -113,11 +113,11 @@ def received(url: str, data: Path, acknowledged: Mapping[str, int | None]) -> Co
 
 
 def sent(url: str, archive: int) -> Counter[str]:
-    """Objects about the pictures of all studies, and those that an archive lacks or has too many.
+    """Count objects of all studies, and those that are unsent, missing or surplus in an archive.
 
     Args:
-        url: Of the database.
-        archive: HTTP port of Orthanc, which has nothing but these objects.
+        url: URL of the database.
+        archive: HTTP port of Orthanc, which contains only objects from this service.
     """
     expected: Counter[str] = Counter()
     queued: dict[str, list[str]] = defaultdict(list)
@@ -140,12 +140,13 @@ def sent(url: str, archive: int) -> Counter[str]:
             one["MainDicomTags"]["SOPInstanceUID"] for one in instances
         ]
     counts = Counter(
-        studies=len(expected), objects=expected.total(), not_sent=states.total() - states["sent"],
-        missing=0, too_many=0, in_other_study=0,
+        studies=len(expected), objects=expected.total(), unsent=states.total() - states["sent"],
+        missing=0, surplus=0,
     )  # fmt: skip
+    counts["in another study"] = 0
     for uid in expected.keys() | queued.keys() | kept.keys():
         here = kept.get(uid, [])
         counts["missing"] += max(0, expected[uid] - len(here))
-        counts["too_many"] += max(0, len(here) - expected[uid])
-        counts["in_other_study"] += len(set(queued[uid]) ^ set(here))
+        counts["surplus"] += max(0, len(here) - expected[uid])
+        counts["in another study"] += len(set(queued[uid]) ^ set(here))
     return counts

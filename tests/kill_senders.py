@@ -1,4 +1,4 @@
-"""Senders that repeat each picture until it is acknowledged, for services that are killed."""
+"""Senders for tests that kill a service; they repeat each picture until it is acknowledged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 from service_process import ServiceProcess
 
 IN_STUDY = 3
-"""DICOM pictures of a study."""
+"""Number of DICOM pictures per study."""
 _PAUSE_S = 0.1
 
 Deliver = Callable[[Mapping[str, bytes]], Mapping[str, int | None]]
@@ -26,17 +26,17 @@ Deliver = Callable[[Mapping[str, bytes]], Mapping[str, int | None]]
 
 @dataclass
 class Senders:
-    """Clients that send different pictures, and each one again until it is acknowledged.
+    """Clients that send different pictures and repeat each one until it is acknowledged.
 
     Args:
-        make: Name and content of a picture, by its number.
-        deliver: Sends contents by name; returns the names that were acknowledged, with the number
-            that the service gave to the picture, if it tells.
-        together: Pictures that are delivered together.
-        pause_s: Pause of a client after each delivery.
+        make: Returns name and content of the picture with a given number.
+        deliver: Sends contents by name; returns the acknowledged names with the number of the
+            picture in the service, or None if the answer does not contain it.
+        together: Pictures per delivery.
+        pause_s: Pause of a client after each delivery, in seconds.
 
     Attributes:
-        acknowledged: Number of each acknowledged picture by its name; None if it is not known.
+        acknowledged: What ``deliver`` returned so far.
     """
 
     make: Callable[[int], tuple[str, bytes]]
@@ -51,17 +51,17 @@ class Senders:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self, clients: int) -> None:
-        """Begin to send."""
+        """Start sending."""
         for _ in range(clients):
             thread = threading.Thread(target=self._run, daemon=True)
             thread.start()
             self._threads.append(thread)
 
     def stop(self) -> None:
-        """Send no more new pictures; those that are not acknowledged are repeated until then.
+        """Stop sending new pictures, after all pending ones are acknowledged.
 
         Raises:
-            AssertionError: The service gave an answer that it must not give.
+            AssertionError: An answer was neither success nor *try again later*.
         """
         self._stop.set()
         for thread in self._threads:
@@ -93,7 +93,7 @@ class Senders:
 
 
 def by_http(service: ServiceProcess, token: str) -> Deliver:
-    """Upload one by one; the idempotency key is the name."""
+    """Upload one picture per request; the name is the idempotency key."""
 
     def send(name: str, content: bytes) -> int | None:
         headers = {
@@ -119,10 +119,10 @@ def by_http(service: ServiceProcess, token: str) -> Deliver:
 
 
 def by_dicom(port: int, folder: Path) -> Deliver:
-    """Send in one association by storescu of dcmtk, as a modality does.
+    """Send in one association with storescu of dcmtk, like a modality.
 
     Args:
-        port: Of the node.
+        port: Port of the DICOM node.
         folder: A new folder for the files.
     """
     folder.mkdir()
@@ -145,7 +145,7 @@ def by_dicom(port: int, folder: Path) -> Deliver:
 
 
 def noise(number: int) -> tuple[str, bytes]:
-    """A small picture that differs for each number."""
+    """A small random picture, different for each number."""
     pixels = np.random.default_rng(number).integers(0, 256, (64, 64), np.uint8)
     file = BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
@@ -153,7 +153,7 @@ def noise(number: int) -> tuple[str, bytes]:
 
 
 def radiographs(pixels: NDArray[np.uint16]) -> Callable[[int], tuple[str, bytes]]:
-    """DICOM files of the same pixels, :data:`IN_STUDY` to a study; the UIDs differ.
+    """DICOM files with the same pixels and different UIDs, :data:`IN_STUDY` per study.
 
     Args:
         pixels: (H, W) of 12 bits.

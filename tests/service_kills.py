@@ -1,7 +1,7 @@
-"""Kills a service at random moments while it works, and counts what is lost or doubled.
+"""Kills a service at random during its work, and counts lost and duplicate pictures and objects.
 
 ``python tests/service_kills.py --under http --kills 200 --weights weights`` prints the counts. Some
-kills are of the service alone, which its supervisor restarts; some are during the start.
+kills leave the supervisor alive, which restarts the service; some happen during the start.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ from service_process import ROOT, ServiceProcess, free_port, new_token
 from pipeline.service.database import sqlite_url
 
 _ALONE = 0.4
-"""Share of kills of the service without its supervisor."""
+"""Share of kills that leave the supervisor alive."""
 _DURING_START = 0.3
 """Share of kills before the service is ready."""
 _WORKERS = 3
 WRONG = (
-    "lost", "doubled", "without_file", "failed", "unknown", "not_sent", "missing", "too_many",
-    "in_other_study",
+    "lost", "duplicates", "without_file", "failed", "unknown", "unsent", "missing", "surplus",
+    "in another study",
 )  # fmt: skip
 """Counts that must be 0."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What to do.
+    """A series of kills.
 
     Attributes:
         data: A new data folder.
         weights: Weights folder.
-        kills: How often to kill.
-        rng: Of the random moments.
+        kills: Number of kills.
+        rng: Source of the random times.
         pixels: (H, W) of 12 bits, a radiograph with a fracture.
-        patience_s: How long to wait for the end of all work after the last kill.
-        ends_leases: Whether leases of killed processes end at once, in place of after a minute.
+        patience_s: Longest time in seconds from the last kill to the end of all work.
+        ends_leases: Whether to end all leases after the last kill, instead of waiting 60 s.
     """
 
     data: Path
@@ -116,12 +116,12 @@ def under_sending(task: Task) -> Counter[str]:
 
 
 def _kill(service: ServiceProcess, task: Task, most_s: float) -> Counter[str]:
-    """Start and kill a service again and again; at the end it is ready.
+    """Start and kill a service repeatedly; at the end it is ready.
 
     Args:
-        service: It may run already.
-        task: Number of kills, and random moments.
-        most_s: Longest time from ready to killed.
+        service: The service; it may be running.
+        task: Number of kills and random times.
+        most_s: Longest time in seconds from readiness to a kill.
     """
     rng, counts, start_s = task.rng, Counter[str](), 2.0
     for _ in range(task.kills):
@@ -144,10 +144,10 @@ def _kill(service: ServiceProcess, task: Task, most_s: float) -> Counter[str]:
 
 
 def _kill_once(service: ServiceProcess, rng: random.Random, counts: Counter[str]) -> None:
-    """Kill a service, with or without its supervisor."""
+    """Kill a service with or without its supervisor, and count the kill."""
     assert service.is_running, service.output.read_text()
     if rng.random() < _ALONE and service.kill_service():
-        counts["of the service alone"] += 1
+        counts["of the service only"] += 1
     else:
         service.kill()
     counts["kills"] += 1
@@ -193,7 +193,7 @@ def under_workers(task: Task) -> Counter[str]:
 
 @contextmanager
 def _ended(service: ServiceProcess) -> Iterator[None]:
-    """Leave no process behind, also after an error."""
+    """Kill a service that still runs at the end of the block."""
     try:
         yield
     finally:
@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--weights", type=Path, default=Path("weights"))
-    parser.add_argument("--folder", type=Path, help="kept, with data and logs; it must be new")
+    parser.add_argument("--folder", type=Path, help="new folder for data and logs; it is kept")
     given = parser.parse_args()
     with ExitStack() as stack:
         if given.folder is None:

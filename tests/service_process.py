@@ -1,4 +1,4 @@
-"""A service as a process of its own, for tests that talk to it and kill it."""
+"""A service in a separate process, for tests that kill it."""
 
 from __future__ import annotations
 
@@ -108,13 +108,13 @@ class ServiceProcess:
         self._process.wait()
 
     def kill_service(self) -> bool:
-        """Kill the service alone, so that its supervisor restarts it; Linux only.
+        """Kill the service but not its supervisor, which restarts it; Linux only.
 
         Returns:
-            Whether it ran; it does not while the supervisor starts or waits.
+            Whether the service was running; it is not while the supervisor starts or pauses.
 
         Raises:
-            AssertionError: The supervisor does not notice it.
+            AssertionError: The supervisor does not collect the killed process.
         """
         service = next(iter(family(self.pid)[1:]), None)
         if service is None:
@@ -123,7 +123,7 @@ class ServiceProcess:
             os.kill(service, signal.SIGKILL)
         deadline = time.monotonic() + 60.0
         while Path(f"/proc/{service}").exists():
-            assert time.monotonic() < deadline, "the supervisor does not notice the end"
+            assert time.monotonic() < deadline, "the supervisor does not collect the killed process"
             time.sleep(0.01)
         return True
 

@@ -1,4 +1,4 @@
-"""A service that is killed loses and doubles no picture, and fails none."""
+"""A killed service loses and duplicates no picture, and a kill fails no picture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NEEDS = {"dicom": "storescu", "sending": "Orthanc"}
         for name in service_kills.SCENARIOS
     ],
 )
-def test_every_acknowledged_picture_has_one_result(under, tmp_path):
+def test_acknowledged_pictures_have_exactly_one_result(under, tmp_path):
     weights = write_bundles(tmp_path / "weights")
     pixels = paint({"hand": 0.9}, {"hand": 0.9}, 64).astype(np.uint16) * 16
     task = service_kills.Task(

@@ -137,7 +137,7 @@ def test_three_workers_share_a_queue_and_one_is_killed(request, postgresql_url, 
 
 
 @pytest.mark.parametrize(("crashed", "blame"), [("", KILLED), ("1", CRASHED)])
-def test_a_restarted_worker_judges_first_what_it_was_judging(
+def test_restarted_worker_judges_its_previous_jobs_at_once(
     crashed, blame, postgresql_url, weights, tmp_path, monkeypatch
 ):
     monkeypatch.setenv(application.OWNER, "worker")
@@ -158,12 +158,12 @@ def test_a_restarted_worker_judges_first_what_it_was_judging(
         return [(row.state, row.owner, row.blame) for row in rows]
 
     with application.opened(data, weights, config, database=postgresql_url):
-        until(lambda: jobs()[0][0] == "done", "it has not judged")
+        until(lambda: jobs()[0][0] == "done", "the job is not judged")
     assert jobs() == [("done", own, blame), ("taken", "another", 0)]
     database.close()
 
 
-def test_a_supervisor_gives_all_its_processes_one_name(weights, tmp_path):
+def test_restarted_process_has_the_name_of_the_previous_one(weights, tmp_path):
     def name():
         (pid,) = family(service.pid)[1:2]
         variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
@@ -178,7 +178,7 @@ def test_a_supervisor_gives_all_its_processes_one_name(weights, tmp_path):
 
 
 def store_waiting(database):
-    """Number of jobs that no process has taken."""
+    """Number of jobs not taken by any process."""
     with database.read() as connection:
         active = engine_state.active_engine(connection)
         return 0 if active is None else job_queue.waiting(connection, active.id)
