@@ -63,6 +63,12 @@ class ServiceProcess:
         """Base of all addresses."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Process id of the supervisor."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> Self:
         """Start it without waiting."""
         with self.output.open("ab") as output:
