@@ -72,9 +72,8 @@ async def upload(
     """
     service = service_of(request)
     size = _declared_size(request, service.config.most_bytes)
-    await refuse_overload(service, size)
     name = file_name(content_disposition)
-    async with turn(request), _body(request, service, size) as content:
+    async with turn(request, size), _body(request, service, size) as content:
         arrival = Arrival(content, name, "http", principal.sender, idempotency_key)
         number, is_new = await asyncio.wrap_future(
             service.database.submit(lambda c: arrivals.receive(c, arrival, service.blobs.exists))
@@ -105,7 +104,7 @@ def _declared_size(request: Request, most: int) -> int:
     return int(text)
 
 
-async def refuse_overload(service: Service, size: int) -> None:
+async def _refuse_overload(service: Service, size: int) -> None:
     """Refuse an upload while the disk is full or too many pictures wait.
 
     Raises:
@@ -130,11 +129,15 @@ async def refuse_overload(service: Service, size: int) -> None:
 
 
 @asynccontextmanager
-async def turn(request: Request) -> AsyncIterator[None]:
-    """Receive few bodies at once; others wait a while.
+async def turn(request: Request, size: int) -> AsyncIterator[None]:
+    """Receive few bodies at once; others wait a while. Whoever has waited is counted.
+
+    Args:
+        request: An upload.
+        size: Bytes of its body, 0 if unknown.
 
     Raises:
-        ProblemError: 429.
+        ProblemError: 429 or 507.
     """
     semaphore: asyncio.Semaphore = request.app.state.bodies
     try:
@@ -144,6 +147,7 @@ async def turn(request: Request) -> AsyncIterator[None]:
             HTTPStatus.TOO_MANY_REQUESTS, "too many uploads at once", {"Retry-After": "2"}
         ) from error
     try:
+        await _refuse_overload(service_of(request), size)
         yield
     finally:
         semaphore.release()
