@@ -56,7 +56,7 @@ def _newest(
 ) -> Select[Any]:
     row = table.c
     older = [] if last is None else [row.id < last]
-    part = select(table).where(*conditions, row.rank == rank, *older)
+    part = select(row.rank, row.id).where(*conditions, row.rank == rank, *older)
     return part.order_by(row.id.desc()).limit(count)
 
 
@@ -65,6 +65,8 @@ def _merged(
 ) -> Select[Any]:
     if not parts:
         return select(table).where(false())
-    rows = union_all(*(select(part.subquery()) for part in parts)).subquery()
-    order = [rows.c.rank, rows.c.id.desc()] if by_rank else [rows.c.id.desc()]
-    return select(rows).order_by(*order).limit(count)
+    page = union_all(*(select(part.subquery()) for part in parts)).subquery()
+    order = [page.c.rank, page.c.id.desc()] if by_rank else [page.c.id.desc()]
+    first = select(page).order_by(*order).limit(count).subquery()
+    order = [table.c.rank, table.c.id.desc()] if by_rank else [table.c.id.desc()]
+    return select(table).join(first, first.c.id == table.c.id).order_by(*order)
