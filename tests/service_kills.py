@@ -1,4 +1,4 @@
-"""Kills a service at random moments while pictures are uploaded, and counts what is left.
+"""Kills a service at random during uploads, and counts lost and duplicate pictures.
 
 ``python tests/service_kills.py --kills 200 --weights weights`` prints the counts.
 """
@@ -27,8 +27,8 @@ class Uploads:
     """Clients that send different pictures and repeat each one until it is acknowledged.
 
     Attributes:
-        service: Where to.
-        token: Of a sender.
+        service: The service.
+        token: Token of a sender.
         acknowledged: Number of the picture by idempotency key.
     """
 
@@ -41,14 +41,14 @@ class Uploads:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self, clients: int) -> None:
-        """Begin to send."""
+        """Start sending."""
         for _ in range(clients):
             thread = threading.Thread(target=self._send_all, daemon=True)
             thread.start()
             self._threads.append(thread)
 
     def stop(self) -> None:
-        """Send no more new pictures; those that are not acknowledged are repeated until then."""
+        """Stop sending new pictures, after all pending ones are acknowledged."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -94,7 +94,7 @@ def picture(number: int) -> bytes:
 
 
 def run(data: Path, weights: Path, kills: int, seed: int = 0) -> Counter[str]:
-    """Upload, kill and restart; return counts of what is wrong, and of pictures and kills.
+    """Upload, kill and restart; return counts of errors, pictures and kills.
 
     Args:
         data: A new data folder.
@@ -109,7 +109,7 @@ def run(data: Path, weights: Path, kills: int, seed: int = 0) -> Counter[str]:
     uploads.start(4)
     for _ in range(kills):
         service.start()
-        if rng.random() < 0.8:  # some are killed while they start
+        if rng.random() < 0.8:  # some kills happen during the start
             service.wait_ready()
         time.sleep(rng.random() * 2.0)
         service.kill()

@@ -284,7 +284,7 @@ def _get_ms(client: httpx.Client, numbers: list[int], requests: int) -> dict[str
     return times
 
 
-PAGES = {
+PAGES: dict[str, dict[str, str]] = {
     "first page": {},
     "newest": {"order": "newest"},
     "positive": {"answer": "positive"},

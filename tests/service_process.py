@@ -1,4 +1,4 @@
-"""A service as a process of its own, for tests that talk to it and kill it."""
+"""A service in a separate process, for tests that kill it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Restarts the process of a service when it ends unexpectedly. Imports nothing that is large."""
+"""Restarts the process of a service when it ends unexpectedly. Imports no large modules."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from types import FrameType
 
 _FIRST_S, _MOST_S = 0.2, 30.0
 _HEALTHY_S = 60.0
-"""A process that ran this long is restarted without delay."""
+"""Seconds of running after which a process is restarted without delay."""
 
 
 def supervise(words: Sequence[str], line: Callable[[str], None]) -> int:
-    """Run ``fxpipe WORDS`` as a child, again and again, until it ends on purpose.
+    """Run ``fxpipe WORDS`` as a child process, and restart it until it exits normally.
 
-    SIGTERM and SIGINT are passed on; the child ends too if this process is killed.
+    SIGTERM and SIGINT are passed on; the child also ends if this process is killed.
 
     Args:
         words: Arguments of the program.
-        line: Gets each line that the child prints.
+        line: Called with each line that the child prints.
 
     Returns:
         Exit status of the child.

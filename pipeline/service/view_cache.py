@@ -1,4 +1,4 @@
-"""Rendered pictures for the page: ``cache/ab/abcd…-FRAME.jpg``. They can be made again."""
+"""Rendered pictures for the page: ``cache/ab/abcd…-FRAME.jpg``. They can be rendered again."""
 
 from __future__ import annotations
 

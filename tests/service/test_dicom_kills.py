@@ -1,4 +1,4 @@
-"""A service that is killed while a modality sends to it."""
+"""A service that is killed while a modality sends pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not found("storescu"), reason="dcmtk is not inst
 KILLS, PICTURES = 3, 30
 
 
-def test_what_was_acknowledged_has_one_result(tmp_path):
+def test_acknowledged_pictures_have_exactly_one_result(tmp_path):
     weights = write_bundles(tmp_path / "weights")
     files = []
     for number in range(PICTURES):
@@ -26,7 +26,7 @@ def test_what_was_acknowledged_has_one_result(tmp_path):
     port, ended = free_port(), threading.Event()
 
     def send():
-        """As a modality does: each picture again until it is acknowledged."""
+        """Send each picture until it is acknowledged, like a modality."""
         while not ended.is_set() and len(acknowledged) < PICTURES:
             for number, path in enumerate(files):
                 if number in acknowledged or ended.is_set():

@@ -18,15 +18,15 @@ from pipeline.service.application import opened
 from pipeline.service.settings import ServiceConfig
 
 FEW, MANY = 600, 12_000
-PAGES = {
+PAGES: dict[str, dict[str, str]] = {
     name: query for name, query in service_load.PAGES.items() if name != "hand, reviewed (rare)"
 } | {
     "rare, not reviewed": {"region": "elbow", "reviewed": "false"},
     "answered, not reviewed": {"state": "answered", "reviewed": "false"},
     "waiting": {"state": "waiting"},
-    "study": {"study": 7},
-    "study, not reviewed": {"study": 7, "reviewed": "false"},
-    "study, region": {"study": 7, "region": "hand"},
+    "study": {"study": "7"},
+    "study, not reviewed": {"study": "7", "reviewed": "false"},
+    "study, region": {"study": "7", "region": "hand"},
     "later page": {"after": f"2-{FEW // 2}"},
     "later page, newest": {"after": f"0-{FEW // 2}", "order": "newest"},
     "later studies": {"after": f"2-{FEW // 8}"},

@@ -130,7 +130,7 @@ def test_three_workers_share_a_queue_and_one_is_killed(request, postgresql_url, 
 
 
 def store_waiting(database):
-    """Number of jobs that no process has taken."""
+    """Number of jobs not taken by any process."""
     with database.read() as connection:
         active = engine_state.active_engine(connection)
         return 0 if active is None else job_queue.waiting(connection, active.id)

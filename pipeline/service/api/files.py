@@ -1,4 +1,4 @@
-"""Headers of files to be saved."""
+"""Response headers of downloads."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from urllib.parse import quote
 
 
 def attachment(name: str) -> dict[str, str]:
-    """The Content-Disposition header for a file name (RFC 6266), which may have any character."""
+    """Content-Disposition header for a file name with any characters (RFC 6266)."""
     return {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"}
