@@ -1,4 +1,4 @@
-"""A real service with a DICOM node, and real DICOM programs as its peers."""
+"""A service process with a DICOM node, and DICOM programs as peers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 def found(name: str) -> str | None:
-    """A program, also in the folder for daemons, which a user's path may lack."""
+    """Path of a program, also searched in the folder of daemons."""
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
 
 
@@ -53,7 +53,7 @@ def free_port() -> int:
 
 
 def until(check: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
-    """What a check returns as soon as that is true."""
+    """Wait until a check returns a true value, and return it."""
     end = time.monotonic() + patience_s
     while True:
         value = check()
@@ -90,7 +90,7 @@ class Running:
         dicom_port: Of the node.
         data: Its folder.
         token: Of an administrator.
-        log: What it wrote to standard error.
+        log: File with its standard error.
     """
 
     process: subprocess.Popen[bytes]
@@ -284,7 +284,7 @@ def receiver(
 
 @contextmanager
 def orthanc(folder: Path, modalities: dict[str, Any] | None = None) -> Iterator[tuple[int, int]]:
-    """An empty archive for nobody else; its HTTP and DICOM ports."""
+    """A new, empty archive; yields its HTTP and DICOM ports."""
     folder.mkdir(exist_ok=True)
     http, dimse = free_port(), free_port()
     config = {

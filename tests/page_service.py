@@ -86,17 +86,17 @@ def serving(data: Path, weights: Path, *words: str) -> Iterator[Served]:
 
 def _announced(process: subprocess.Popen[str]) -> tuple[str, str]:
     assert process.stdout is not None
-    address = None
+    link = ""
     for line in process.stdout:
-        if found := re.match(r"fxpipe listens on (\S+)", line):
-            address = found[1]
-        elif address and (found := re.match(r"set up: (\S+)", line)):
-            return address, found[1]
+        if found := re.match(r"set up: (\S+)", line):
+            link = found[1]
+        elif found := re.match(r"fxpipe listens on (\S+)", line):
+            return found[1], link
     raise AssertionError("the service ended before it listened")
 
 
 def painted(number: int, *, positive: bool = True, size_px: int = 64) -> bytes:
-    """A PNG that the tiny weights answer for the hand; each number gives other content."""
+    """A PNG of a hand for the tiny weights, different for each number."""
     pixels = paint({"hand": 0.9}, {"hand": 0.8 if positive else 0.05}, size_px)
     pixels[-1, size_px // 2] = number % 256
     pixels[-1, size_px // 2 + 1] = number // 256

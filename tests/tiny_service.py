@@ -1,4 +1,4 @@
-"""A service on tiny weights inside the test's process, and clients of every role."""
+"""A service with tiny weights in the test process, and clients for every role."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CODES = itertools.count(1)
 
 @contextmanager
 def tiny_service(folder: Path, weights: Path | None = None, **settings: Any) -> Iterator[FastAPI]:
-    """The application of an open service; it has a user for each role, whose name is the role."""
+    """The application of an open service, with a user for each role, named like the role."""
     weights = weights or write_bundles(folder / "weights")
     config = ServiceConfig(run=RUN, reserve_bytes=0, **settings)
     quick = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -48,7 +48,7 @@ def tiny_service(folder: Path, weights: Path | None = None, **settings: Any) -> 
                     continue
             service.database.write(partial(_add_user, role))
         app = create_app(service)
-        with TestClient(app, base_url="http://localhost"):  # runs its start and its end
+        with TestClient(app, base_url="http://localhost"):  # runs startup and shutdown
             yield app
 
 
@@ -57,7 +57,7 @@ def _add_user(role: str, connection: Connection) -> None:
 
 
 class Client(TestClient):
-    """A client whose requests come from the service's own page.
+    """A client that sends requests like the page of the service.
 
     Args:
         app: The application.

@@ -1,4 +1,4 @@
-"""``fxpipe audit-log``: the log of what users did."""
+"""``fxpipe audit-log``: the log of user actions."""
 
 from __future__ import annotations
 
@@ -27,19 +27,25 @@ def command() -> None:
 def verify(data: Path, database: str | None) -> None:
     """Check the hash chain of all entries; the service may run.
 
-    Prints the number of entries and the last hash: note both elsewhere, because entries that were
-    removed from the end leave a valid chain. Exit code 1: an entry was changed, inserted or
-    removed; the first one is named.
+    Prints the number of entries and the last hash: store both elsewhere, because the chain stays
+    valid if entries are removed from its end. Exit code 1: an entry was changed, inserted or
+    removed; the first one is printed.
     """
     with needs("serve"):
         from ..service import audit_log
         from ..service.database import DATABASE, Database, read_only
     if database is None:
         with read_only(data / DATABASE) as connection:
-            fault, (count, last) = audit_log.first_fault(connection), audit_log.end(connection)
+            fault, (count, last) = (
+                audit_log.first_fault(connection),
+                audit_log.last_entry(connection),
+            )
     else:
         with closing(Database(database)) as opened, opened.read() as connection:
-            fault, (count, last) = audit_log.first_fault(connection), audit_log.end(connection)
+            fault, (count, last) = (
+                audit_log.first_fault(connection),
+                audit_log.last_entry(connection),
+            )
     if fault is not None:
         raise ChainError(f"audit log: {fault}", "compare it with a backup")
     click.echo(f"{count} entries, the last one is {last}")

@@ -14,6 +14,7 @@ from .. import logging_setup
 from ..config import load
 from ..errors import UsageError
 from ._extras import needs
+from ._malloc_arenas import limit_malloc_arenas
 from ._paths import PathOption
 from ._weights_folder import default_weights
 
@@ -23,7 +24,7 @@ _ROLES = ("web", "dicom", "send", "work")
 
 
 @click.command
-@click.option("--data", type=_FOLDER, required=True, help="Folder for everything; made if missing.")
+@click.option("--data", type=_FOLDER, required=True, help="Data folder; created if missing.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--no-browser", is_flag=True, help="Do not open the page.")
@@ -38,28 +39,32 @@ _ROLES = ("web", "dicom", "send", "work")
     "--roles",
     default="web,dicom,send,work",
     show_default=True,
-    help="Parts that run here; further machines with --database run `work`.",
+    help="Parts to run; further machines with --database run `work`.",
 )
 @click.option(
     "--watch",
     type=PathOption(file_okay=False, exists=True),
     multiple=True,
-    help="Folder whose pictures are received as they arrive; repeatable.",
+    help="Watched folder: receive its pictures; repeatable.",
 )
-@click.option("--tls-certificate", type=_FILE, help="PEM file; HTTPS in place of HTTP.")
+@click.option("--tls-certificate", type=_FILE, help="PEM file; HTTPS instead of HTTP.")
 @click.option("--tls-key", type=_FILE, help="PEM file of its private key.")
 @click.option(
     "--insecure-http", is_flag=True, help="Allow plain HTTP on an address other than loopback."
 )
-@click.option("--dicom-port", type=click.IntRange(0, 65535), help="Receive by DICOM on this port.")
+@click.option("--dicom-port", type=click.IntRange(0, 65535), help="TCP port of the DICOM node.")
 @click.option("--dicom-host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--ae-title", default="FXPIPE", show_default=True, help="Own AE title.")
+@click.option("--ae-title", default="FXPIPE", show_default=True, help="AE title of the service.")
 @click.option("--dicom-tls", is_flag=True, help="DICOM over TLS, with --tls-certificate.")
 @click.option(
-    "--dicom-authority", type=_FILE, help="PEM file: DICOM nodes need a certificate from it."
+    "--dicom-authority",
+    type=_FILE,
+    help="PEM file of the authorities for certificates of DICOM nodes.",
 )
 @click.option(
-    "--insecure-dicom", is_flag=True, help="Allow DICOM without TLS on an address of a network."
+    "--insecure-dicom",
+    is_flag=True,
+    help="Allow DICOM without TLS on an address other than loopback.",
 )
 @click.option("--config", "file", type=PathOption(), help="TOML file with settings.")
 @click.option(
@@ -76,8 +81,8 @@ def command(
 ) -> None:  # fmt: skip
     """Run the service until it is stopped: worklist, reviews, REST API.
 
-    The first start prints a link with which the first administrator is created. Every picture
-    that was acknowledged gets exactly one result, also if the service is killed.
+    The first start prints a link for the creation of the first administrator. Every acknowledged
+    picture gets exactly one result, even if the service is killed.
     """
     logging_setup.configure()
     if (tls_certificate is None) != (tls_key is None):
@@ -95,10 +100,10 @@ def command(
     if database is None and parts != set(_ROLES):
         raise UsageError(
             f"--roles {roles}: SQLite is used by a single process, which runs all parts",
-            "give --database postgresql+psycopg://…, or leave out --roles",
+            "give --database postgresql+psycopg://…, or omit --roles",
         )
     with needs("serve"):
-        for name in ("fastapi", "sqlalchemy", "uvicorn"):  # not imported by the supervisor
+        for name in ("fastapi", "sqlalchemy", "uvicorn"):  # not imported in the supervisor
             if importlib.util.find_spec(name) is None:
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     if dicom_tls and tls_certificate is None:
@@ -106,7 +111,7 @@ def command(
     if dicom_port is not None and not (_is_loopback(dicom_host) or dicom_tls or insecure_dicom):
         raise UsageError(
             f"--dicom-host {dicom_host}: other machines can connect without encryption",
-            "give --dicom-tls, or --insecure-dicom in a network that you trust",
+            "give --dicom-tls, or --insecure-dicom in a trusted network",
         )
     if not re.fullmatch(r"[!-\[\]-~][ -\[\]-~]{0,15}", ae_title):
         raise UsageError(f"--ae-title {ae_title!r}: expected 1 to 16 ASCII characters")
@@ -120,6 +125,7 @@ def command(
 
         opener = _Opener()
         ctx.exit(supervise(sys.argv[1:], show))
+    limit_malloc_arenas()
     with needs("serve"):
         from ..service.dicom_options import DicomOptions
         from ..service.server import Options, serve
@@ -140,16 +146,16 @@ def _is_loopback(host: str) -> bool:
 
 
 class _Opener:
-    """Opens the page once: the set-up link if there is one."""
+    """Opens the first printed address: the set-up link if there is one, otherwise the page."""
 
     def __init__(self) -> None:
         self._opened = False
 
     def open(self, line: str) -> None:
-        """Open the address at the end of a line."""
+        """Open the address at the end of a line, unless one was opened already."""
         if self._opened:
             return
         import webbrowser
 
-        self._opened = line.startswith("set up: ")
+        self._opened = True
         webbrowser.open(line.split()[-1])

@@ -38,12 +38,12 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "--weights", type=_FOLDER, envvar="FXPIPE_WEIGHTS",
                 help="Weights folder.  [env: FXPIPE_WEIGHTS; default: ./weights]",
             ),
-            click.option("--user", "of_user", is_flag=True, help="A service of the present user."),
+            click.option("--user", "of_user", is_flag=True, help="A service of the current user."),
             click.option(
                 "--account", default="fxpipe", show_default=True,
                 help="User that a system service runs as.",
             ),
-            click.option("--gpu", is_flag=True, help="Leave the devices of a GPU visible."),
+            click.option("--gpu", is_flag=True, help="Keep GPU devices visible."),
             click.argument("serve_options", nargs=-1, type=click.UNPROCESSED),
         )
     ):  # fmt: skip
@@ -64,8 +64,8 @@ def print_(**options: Any) -> None:
 def install(force: bool, **options: Any) -> None:
     """Write the unit and make the data folder; options of `fxpipe serve` follow after `--`.
 
-    The unit goes to /etc/systemd/system, or with --user to ~/.config/systemd/user. It is not
-    started: the command that does so is printed.
+    The unit goes to /etc/systemd/system, or with --user to ~/.config/systemd/user. The
+    service is not started; the command to start it is printed.
     """
     if sys.platform != "linux":
         raise UsageError(
@@ -140,6 +140,6 @@ def _check_account(account: str) -> None:
         pwd.getpwnam(account)
     except KeyError as error:
         raise UsageError(
-            f"there is no user {account!r}",
+            f"found no user {account!r}",
             f"useradd --system --no-create-home --shell /usr/sbin/nologin {account}",
         ) from error

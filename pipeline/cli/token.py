@@ -30,9 +30,11 @@ def command() -> None:
     "--role",
     type=click.Choice(("sender", "reader", "auditor", "admin")),
     required=True,
-    help="What its bearer may do.",
+    help="Role of the token.",
 )
-@click.option("--name", default="command line", show_default=True, help="For the audit log.")
+@click.option(
+    "--name", default="command line", show_default=True, help="Name of the token in the audit log."
+)
 @click.option("--database", metavar="URL", help="Database of the service, if not SQLite.")
 def create(data: Path, role: str, name: str, database: str | None) -> None:
     """Print a new token on the last line; it is not stored and cannot be shown again."""

@@ -20,17 +20,17 @@ SETUP = "setup"
 MIN_PASSWORD = 12
 _HASHER = PasswordHasher()
 _NOBODY = _HASHER.hash(secrets.token_urlsafe())
-"""Hash that is checked for unknown names, so that the time does not reveal them."""
+"""Hash checked for unknown names, so that the response time does not reveal which names exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who makes a request.
+    """The user or program that makes a request.
 
     Attributes:
-        name: Of the user, or of the token.
+        name: Name of the user or token.
         role: See :data:`.settings.ROLES`.
-        user: Number of the user; None for a token.
+        user: User number; None for a token.
         blind: Whether verdicts are hidden until the reader has stored one.
     """
 
@@ -41,7 +41,7 @@ class Principal:
 
     @property
     def sender(self) -> str:
-        """Name as a sender of pictures; a token and a user of one name differ."""
+        """Name as a sender of pictures; it distinguishes a token from a user of the same name."""
         return self.name if self.user is not None else f"token:{self.name}"
 
 
@@ -51,12 +51,12 @@ def digest(secret: str) -> str:
 
 
 def needs_setup(connection: Connection) -> bool:
-    """Whether there is no user yet."""
+    """Whether the service has no users yet."""
     return not connection.scalar(select(func.count()).select_from(t.user))
 
 
 def new_setup_code(connection: Connection) -> str:
-    """A code with which the first administrator is created; it replaces an earlier one."""
+    """A code for the creation of the first administrator; it replaces an earlier code."""
     code = secrets.token_urlsafe(32)
     connection.execute(delete(t.setting).where(t.setting.c.key == SETUP))
     connection.execute(insert(t.setting).values(key=SETUP, value=digest(code)))
@@ -78,10 +78,10 @@ def add_user(
     """Add a user; return its number.
 
     Raises:
-        UsageError: The name exists, or the password is too short.
+        UsageError: The name is already in use, or the password is too short.
     """
     if connection.scalar(select(t.user.c.id).where(t.user.c.name == name)) is not None:
-        raise UsageError(f"found a user {name!r} already, expected another name")
+        raise UsageError(f"found an existing user {name!r}, expected another name")
     values = {
         "name": name, "role": role, "password": hashed(password), "blind": blind, "active": True,
         "created_ms": now_ms(),
@@ -106,7 +106,7 @@ def hashed(password: str) -> str:
 
 
 def check_password(connection: Connection, name: str, password: str) -> int | None:
-    """Number of the active user with this name and password; None without one."""
+    """Number of the active user with this name and password; None if the login is wrong."""
     user = t.user.c
     row = connection.execute(
         select(user.id, user.password, user.active).where(user.name == name)
@@ -135,7 +135,7 @@ def log_out(connection: Connection, secret: str) -> None:
 
 
 def log_out_everywhere(connection: Connection, user: int, secret: str = "") -> None:
-    """End all sessions of a user, but for the one with this secret."""
+    """End all sessions of a user except the one with this secret."""
     others = (t.session.c.user_id == user, t.session.c.hash != digest(secret))
     connection.execute(delete(t.session).where(*others))
 
@@ -143,7 +143,7 @@ def log_out_everywhere(connection: Connection, user: int, secret: str = "") -> N
 def by_session(
     connection: Connection, secret: str, idle_ms: int, total_ms: int
 ) -> tuple[Principal, int] | None:
-    """The user of a session that has not expired, and when it was used last."""
+    """The user of an unexpired session, and the time of its last use."""
     session, user, now = t.session.c, t.user.c, now_ms()
     row = connection.execute(
         select(user.id, user.name, user.role, user.blind, session.seen_ms)
@@ -159,7 +159,7 @@ def by_session(
 
 
 def touch(connection: Connection, secret: str) -> None:
-    """Note that a session was used now."""
+    """Record the current time as the last use of a session."""
     own = t.session.c.hash == digest(secret)
     connection.execute(update(t.session).where(own).values(seen_ms=now_ms()))
 

@@ -44,14 +44,14 @@ class Rate:
         half = _Z * math.sqrt(max(spread, 0.0)) / (1 + square / number)
         return cls(share, max(0.0, centre - half), min(1.0, centre + half))
 
-    def apart(self, low: float | None, high: float | None) -> bool:
-        """Whether its interval and another one have nothing in common."""
+    def is_disjoint(self, low: float | None, high: float | None) -> bool:
+        """Whether the two intervals do not overlap."""
         if self.low is None or self.high is None or low is None or high is None:
             return False
         return self.low > high or self.high < low
 
     def to_json(self) -> dict[str, Any]:
-        """The three numbers by name."""
+        """Value and interval limits by name."""
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
@@ -59,10 +59,11 @@ def kappa(counts: NDArray[np.int64]) -> Rate:
     """Cohen's kappa (Cohen 1960), with the percentile interval of a bootstrap over pictures.
 
     Args:
-        counts: (2, 2) pictures, by the decision of the one and of the other.
+        counts: (2, 2) pictures, by the decisions of the first and the second rater.
 
     Returns:
-        Undefined if there is no picture, or both always decide for the same.
+        Undefined without pictures, or if both raters always make the same decision. Without an
+        interval if all draws are equal, such as for perfect agreement.
     """
     number = int(counts.sum())
     value = _kappa(counts[None].astype(float))[0]
@@ -71,6 +72,8 @@ def kappa(counts: NDArray[np.int64]) -> Rate:
     draws = np.random.default_rng(_SEED).multinomial(number, counts.ravel() / number, _DRAWS)
     values = _kappa(draws.reshape(_DRAWS, 2, 2).astype(float))
     low, high = np.nanpercentile(values, (2.5, 97.5))
+    if low == high:
+        return Rate(float(value))
     return Rate(float(value), float(low), float(high))
 
 

@@ -1,9 +1,11 @@
-"""The parts of a running service, opened together and closed in the right order."""
+"""The parts of a running service, with their start and shutdown order."""
 
 from __future__ import annotations
 
 import logging
 import os
+import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CRASHED = "FXPIPE_CRASHED"
-"""Environment variable by which the supervisor reports a crash of the process before."""
+"""Environment variable in which the supervisor reports that the previous process crashed."""
+OWNER = "FXPIPE_OWNER"
+"""Environment variable with the name that the supervisor gives to all its child processes."""
 
 
 @dataclass
@@ -38,14 +42,14 @@ class Service:
     Attributes:
         folder: The data folder.
         config: Settings.
-        database: Everything but file contents.
+        database: Everything except file contents.
         blobs: File contents.
         views: Rendered pictures.
-        engines: The engines that judge; None if this process does not judge.
+        engines: Open engines; None if this process does not judge.
         metrics: Figures for Prometheus.
         watchers: Watched folders.
         dicom: Own AE title and certificate.
-        setup_code: Creates the first administrator; None if there is a user.
+        setup_code: Code for the creation of the first administrator; None if a user exists.
     """
 
     folder: Path
@@ -64,28 +68,28 @@ class Service:
 
     @property
     def judging(self) -> Judging | None:
-        """Judges with the active engine; None if this process does not."""
+        """Job processing of the active engine; None if this process does not judge."""
         active = None if self.engines is None else self.engines.active
         return None if active is None else active.judging
 
     def receive(self, arrival: arrivals.Arrival) -> tuple[int, bool]:
-        """Register a stored file; see :func:`.arrivals.receive`. It is judged soon."""
+        """Register a stored file; see :func:`.arrivals.receive`. Wakes the engines."""
         received = self.database.write(lambda c: arrivals.receive(c, arrival, self.blobs.exists))
         self.wake()
         return received
 
     def wake(self) -> None:
-        """Judge what has been received now, without waiting for the next check."""
+        """Check for new jobs immediately."""
         if self.engines is not None:
             self.engines.wake()
 
     def remove(self, picture: int, actor: str) -> None:
-        """Delete a picture and, unless another one has it, its file: :func:`.arrivals.remove`."""
+        """Delete a picture, and its file if unused: :func:`.arrivals.remove`."""
         for sha256 in self.database.write(lambda c: arrivals.remove(c, picture, actor)):
             self.unlink(sha256)
 
     def unlink(self, sha256: str) -> None:
-        """Delete the file and the views of deleted content; see :func:`.arrivals.unlink`."""
+        """Delete file and rendered pictures of deleted content: :func:`.arrivals.unlink`."""
 
         def remove_file(digest: str) -> None:
             self.blobs.remove(digest)
@@ -95,7 +99,7 @@ class Service:
 
     @property
     def rate(self) -> float:
-        """Pictures per second of late."""
+        """Recent pictures per second."""
         return self.judging.rate if self.judging is not None else 0.0
 
 
@@ -104,7 +108,7 @@ def opened(
     folder: Path, weights: Path, config: ServiceConfig, *, database: str | None = None,
     judge: bool = True,
 ) -> Iterator[Service]:  # fmt: skip
-    """Open a service, and close it at the end of the block.
+    """Open a service for the duration of the block.
 
     Args:
         folder: The data folder, made if missing. With SQLite, only one process may use it.
@@ -135,14 +139,17 @@ def opened(
         blobs = Blobs(folder, config.reserve_bytes)
         if database is None:
             blobs.sweep()
+        owner = f"{socket.gethostname()[:32]}-{os.environ.get(OWNER) or secrets.token_hex(8)}"
+        if judge:
             blame = job_queue.CRASHED if os.environ.get(CRASHED) else job_queue.KILLED
-            freed = opened_database.write(lambda c: job_queue.recover(c, blame))
+            lost = None if database is None else owner
+            freed = opened_database.write(lambda c: job_queue.recover(c, blame, lost))
             if freed:
-                log.warning("%d pictures were being read when the service ended", freed)
+                log.warning("%d pictures were in progress when the service ended", freed)
         service = Service(folder, config, opened_database, blobs, ViewCache(folder))
         if judge:
             service.engines = Engines(
-                opened_database, blobs, service.views, config, service.metrics.judged
+                opened_database, blobs, service.views, config, owner, service.metrics.judged
             )
             stack.callback(service.engines.close)
             service.engines.start(weights)

@@ -1,4 +1,4 @@
-"""Transactions on received files: a received file has a job for each engine that judges.
+"""Transactions on received files. Each received file gets a job for every engine that judges.
 
 Every function takes a connection inside a write operation (:meth:`.database.Database.submit`).
 """
@@ -40,7 +40,7 @@ class Arrival:
 
     Attributes:
         content: Digest and size.
-        name: File name of the sender, for people.
+        name: File name given by the sender, for display.
         source: ``http``, ``dicom`` or ``watch``.
         sender: User, token, AE title or folder that sent it.
         key: Idempotency key of the sender; None without one.
@@ -56,15 +56,15 @@ class Arrival:
 def receive(
     connection: Connection, arrival: Arrival, is_stored: Callable[[str], bool]
 ) -> tuple[int, bool]:
-    """Register a file whose content is durable, and queue it for the active engine.
+    """Register a durably stored file, and queue it for the engines that judge.
 
     Args:
         connection: Inside a write operation.
         arrival: The file.
-        is_stored: Whether the content of a digest exists.
+        is_stored: Returns whether the content of a digest exists.
 
     Returns:
-        Number of the arrival, and whether it is new: False if its sender repeats a key.
+        Number of the arrival, and whether it is new: False if the sender repeated a key.
 
     Raises:
         KeyConflictError: The key was used for other content.
@@ -74,7 +74,7 @@ def receive(
     if known is not None:
         return known, False
     sha256, now = arrival.content.sha256, now_ms()
-    contents.keep(connection, arrival.content, is_stored)
+    contents.mark_used(connection, arrival.content, is_stored)
     number = insert_row(
         connection, t.arrival,
             sha256=sha256, name=arrival.name, source=arrival.source, sender=arrival.sender,
@@ -107,17 +107,17 @@ def _known(connection: Connection, arrival: Arrival) -> int | None:
 
 
 def remove(connection: Connection, number: int, actor: str) -> list[str]:
-    """Delete an arrival and, unless another one has it, the results of its content.
+    """Delete an arrival, and the results of its content unless another arrival uses it.
 
-    The content itself is deleted afterwards by :func:`unlink`, when this is durable.
+    Once the transaction is durable, :func:`unlink` deletes the content itself.
 
     Args:
         connection: Inside a write operation.
         number: The arrival.
-        actor: Who deletes it.
+        actor: Name of the user, token or rule that deletes it.
 
     Returns:
-        SHA-256 of the content that is not needed any more.
+        SHA-256 of the content that is no longer needed.
 
     Raises:
         HeldError: The content is under a legal hold.
@@ -159,7 +159,7 @@ def remove(connection: Connection, number: int, actor: str) -> list[str]:
         )
         connection.execute(delete(t.instance).where(t.instance.c.sha256 == sha256))
         connection.execute(update(t.blob).where(blob).values(deleted_ms=now))
-        gone = [sha256, *outbox.forget(connection, t.outbox.c.source == sha256)]
+        gone = [sha256, *outbox.delete_rows(connection, t.outbox.c.source == sha256)]
     add_event(connection, "deleted", number, {})
     audit_log.append(connection, actor, "delete", f"picture/{number}", {"sha256": sha256})
     return gone
@@ -176,7 +176,7 @@ def unlink(connection: Connection, sha256: str, remove_file: Callable[[str], Non
     query = select(t.blob.c.deleted_ms).where(t.blob.c.sha256 == sha256).with_for_update()
     row = connection.execute(query).first()
     if row is None:
-        serialise(connection)  # there is no row to lock: see `contents.keep`
+        serialise(connection)  # there is no row to lock: see `contents.mark_used`
         row = connection.execute(query).first()
     if row is None or row.deleted_ms is not None:
         remove_file(sha256)

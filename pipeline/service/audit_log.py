@@ -1,4 +1,4 @@
-"""The audit log: who did what and when, with a hash chain that reveals changes."""
+"""The audit log: actions with actor and time, in a hash chain that makes changes detectable."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def append(
         connection: Inside a write operation.
         actor: Name of the user or token.
         action: Such as ``review``.
-        subject: What it concerned, such as ``result/17``; no patient identifiers.
+        subject: Object of the action, such as ``result/17``; no patient identifiers.
         detail: Further JSON values.
     """
     serialise(connection)
@@ -48,15 +48,15 @@ def first_fault(connection: Connection) -> str | None:
     for row in connection.execute(entries, execution_options={"yield_per": 1000}).mappings():
         values = {name: row[name] for name in _HASHED}
         if row["previous"] != previous:
-            return f"entry {row['id']} does not follow the entry before it"
+            return f"entry {row['id']} does not follow the previous entry"
         if row["hash"] != _digest(values):
             return f"entry {row['id']} was changed"
         previous = row["hash"]
     return None
 
 
-def end(connection: Connection) -> tuple[int, str]:
-    """Number of entries, and the hash of the last one."""
+def last_entry(connection: Connection) -> tuple[int, str]:
+    """Number of entries, and the hash of the last entry."""
     count = connection.scalar(select(func.count()).select_from(tables.audit))
     newest = select(tables.audit.c.hash).order_by(tables.audit.c.id.desc()).limit(1)
     return int(count or 0), str(connection.scalar(newest) or _FIRST)

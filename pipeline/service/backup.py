@@ -1,8 +1,8 @@
 """Backups of a data folder, made while the service runs, and their restoration.
 
 A backup is a folder with the database (SQLite), ``blobs/`` and ``backup.json``, which is written
-last. Rendered pictures are left out, because they can be made again. A PostgreSQL database is
-backed up by its own programs.
+last. Rendered pictures are not included, because they can be rendered again. PostgreSQL databases
+are backed up with ``pg_dump``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Report:
         files: Number of stored files.
         size: Their bytes.
         is_postgresql: Whether the database is not included.
-        faults: What is missing or damaged.
+        faults: Missing and damaged parts.
     """
 
     files: int = 0
@@ -59,7 +59,7 @@ class Report:
 
 
 def back_up(data: Path, target: Path, database: str | None = None) -> Report:
-    """Back up a data folder, which may be in use.
+    """Back up a data folder; the service may be running.
 
     Stored files become hard links where the target is on the same file system, otherwise copies.
 
@@ -83,7 +83,7 @@ def back_up(data: Path, target: Path, database: str | None = None) -> Report:
     with lock.exclusive(partial):
         source, copies = Blobs(data, 0), partial / "blobs"
         copies.mkdir(exist_ok=True)
-        # Most files first: few can then be deleted between the snapshot and their copy.
+        # Copy most files first, to shorten the time between the snapshot and the last copy.
         for sha256 in source.all():
             _copy(source.path(sha256), _place(copies, sha256))
         for attempt in range(1, _TRIES + 1):
@@ -97,7 +97,7 @@ def back_up(data: Path, target: Path, database: str | None = None) -> Report:
                 )
         for path in list(copies.glob("*/*")):
             if path.name not in live:
-                path.unlink()  # deleted meanwhile, or unfinished
+                path.unlink()  # deleted in the meantime, or unfinished
         content = {
             "format": _FORMAT, "created_ms": now_ms(), "version": version(),
             "database": "sqlite" if database is None else "postgresql",
@@ -140,7 +140,7 @@ def _reading(folder: Path, database: str | None) -> Iterator[Connection]:
 
 
 def restore(source: Path, data: Path) -> Report:
-    """Restore a backup to a new data folder. The database gets its name last.
+    """Restore a backup to a new data folder. The database is renamed last.
 
     Args:
         source: The backup.
@@ -148,7 +148,7 @@ def restore(source: Path, data: Path) -> Report:
 
     Raises:
         InputMissingError: The source is not a complete backup.
-        StartError: A newer version of fxpipe has made the backup.
+        StartError: The backup is from a newer version of fxpipe.
         UsageError: The folder is in use or has content.
         BackupError: The backup is incomplete.
         OSError: The folder cannot be written.
@@ -157,7 +157,7 @@ def restore(source: Path, data: Path) -> Report:
     _refuse_newer(source, manifest)
     data.mkdir(parents=True, exist_ok=True)
     with lock.exclusive(data):
-        # An interrupted restoration leaves files only, and can be repeated.
+        # An interrupted restore leaves only files, and can be repeated.
         if any(path.name not in (lock.NAME, "blobs", "tmp") for path in data.iterdir()):
             raise UsageError(f"{data}: has content, expected an empty or new folder")
         data.chmod(0o700)
@@ -183,8 +183,8 @@ def check(source: Path) -> Report:
     """Hash all files of a backup, and check its database and its audit log.
 
     Raises:
-        InputMissingError: It is not a complete backup.
-        StartError: A newer version of fxpipe has made it.
+        InputMissingError: The folder is not a complete backup.
+        StartError: The backup is from a newer version of fxpipe.
     """
     manifest = read_manifest(source)
     _refuse_newer(source, manifest)
@@ -253,7 +253,7 @@ def _live(connection: Connection) -> Iterator[tuple[str, int]]:
 
 
 def _files(blobs: Path) -> Iterator[Path]:
-    """Complete stored files of a folder; others are not named like a digest."""
+    """Complete stored files of a folder, which are named by their digests."""
     for folder in sorted(blobs.iterdir()):
         if folder.is_dir():
             yield from (path for path in sorted(folder.iterdir()) if _DIGEST.fullmatch(path.name))
@@ -274,7 +274,7 @@ def _place(blobs: Path, sha256: str) -> Path:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Link a stored file, which never changes, or copy it to another file system."""
+    """Hard-link a stored file, or copy it if the target is on another file system."""
     if target.exists():
         return
     try:

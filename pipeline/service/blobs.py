@@ -1,6 +1,6 @@
 """Received files on the disk, named by their SHA-256: ``blobs/ab/abcd…``.
 
-A file is complete and durable once it has its final name. Names of senders are never used.
+A file with its final name is complete and durable. File names of senders are never used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class DiskFullError(OutputError):
-    """The disk has no room for another file."""
+    """The disk does not have enough free space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,11 @@ class Content:
 
 
 class Blobs:
-    """Files of a data folder.
+    """Stored files of a data folder.
 
     Args:
         folder: The data folder; ``blobs/`` and ``tmp/`` are made in it.
-        reserve_bytes: Free space of the disk below which nothing is accepted.
+        reserve_bytes: Free disk space in bytes below which no file is accepted.
 
     Raises:
         OSError: The folders cannot be made.
@@ -57,10 +57,10 @@ class Blobs:
             made.mkdir(parents=True, exist_ok=True)
 
     def sweep(self, before: float = float("inf")) -> int:
-        """Remove unfinished files of an earlier process; return their number.
+        """Remove unfinished files of earlier processes; return their number.
 
         Args:
-            before: Only files changed before this time, in seconds since 1970.
+            before: Remove only files changed before this time, in seconds since 1970.
         """
         count = 0
         for path in self._temporary.iterdir():
@@ -71,11 +71,11 @@ class Blobs:
         return count
 
     def has_room(self, size: int = 0) -> bool:
-        """Whether the disk has room for ``size`` more bytes, apart from the reserve."""
+        """Whether ``size`` bytes fit on the disk without using the reserve."""
         return shutil.disk_usage(self._blobs).free - size >= self._reserve
 
     def receive(self) -> Receiving:
-        """Begin to store a file; use it as a context manager.
+        """Start to receive a file; use the result as a context manager.
 
         Raises:
             DiskFullError: The disk is full.
@@ -86,18 +86,18 @@ class Blobs:
         return Receiving(self, self._temporary / secrets.token_hex(16))
 
     def store(self, content: bytes) -> Content:
-        """Store content that is in memory; see :meth:`receive`."""
+        """Store content from memory; see :meth:`receive`."""
         with self.receive() as receiving:
             receiving.write(content)
             return receiving.keep()
 
     def path(self, sha256: str) -> Path:
-        """Where a file is stored."""
+        """Path of a stored file."""
         return self._blobs / _relative(sha256)
 
     @staticmethod
     def place(folder: Path, sha256: str) -> Path:
-        """Where a file is stored in a data folder that is not open."""
+        """Path of a stored file in a data folder that is not open."""
         return folder / "blobs" / _relative(sha256)
 
     def exists(self, sha256: str) -> bool:
@@ -113,7 +113,7 @@ class Blobs:
         return self.path(sha256).read_bytes()
 
     def is_available(self) -> bool:
-        """Whether the folder of the files can be read, such as a share that is connected."""
+        """Whether the folder of the files is accessible; a share may be disconnected."""
         try:
             return any(self._blobs.iterdir())
         except OSError:
@@ -127,7 +127,7 @@ class Blobs:
             return False
 
     def remove(self, sha256: str) -> None:
-        """Delete a file, if it exists."""
+        """Delete a file if it exists."""
         self.path(sha256).unlink(missing_ok=True)
 
     def all(self) -> Iterator[str]:
@@ -136,7 +136,7 @@ class Blobs:
             yield from sorted(path.name for path in folder.iterdir() if len(path.name) == 64)
 
     def damaged(self, digests: Iterable[str]) -> Iterator[str]:
-        """Those of the files that are missing or whose content has changed."""
+        """The files that are missing or have changed content."""
         for sha256 in digests:
             try:
                 with self.path(sha256).open("rb") as file:
@@ -147,7 +147,7 @@ class Blobs:
             yield sha256
 
     def adopt(self, temporary: Path, sha256: str) -> None:
-        """Give a complete temporary file its final name, durably."""
+        """Rename a complete temporary file to its digest, durably."""
         final = self.path(sha256)
         if not final.exists():
             if not final.parent.exists():
@@ -161,8 +161,8 @@ class Receiving:
     """A file that is being received; it is removed unless :meth:`keep` was called.
 
     Args:
-        blobs: Where it is kept.
-        path: Temporary file; it has everything that was written.
+        blobs: Store that receives the file.
+        path: Temporary file with the bytes written so far.
     """
 
     def __init__(self, blobs: Blobs, path: Path) -> None:
@@ -172,7 +172,7 @@ class Receiving:
         self._file = path.open("xb", buffering=0)
 
     def write(self, part: bytes) -> None:
-        """Append a part.
+        """Append bytes.
 
         Raises:
             DiskFullError: The disk is full.
@@ -187,11 +187,11 @@ class Receiving:
 
     @property
     def sha256(self) -> str:
-        """Hex digest of what was written so far."""
+        """Hex digest of the bytes written so far."""
         return self._digest.hexdigest()
 
     def keep(self) -> Content:
-        """Make the file durable under its digest.
+        """Store the file durably under its digest.
 
         Raises:
             DiskFullError: The disk is full.

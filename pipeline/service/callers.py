@@ -1,4 +1,4 @@
-"""DICOM nodes that were rejected, so that an administrator can allow them."""
+"""DICOM nodes that were rejected, shown to administrators, who can allow them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .database import now_ms
 _MOST = 200
 
 
-def remember(connection: Connection, title: str, host: str) -> None:
-    """Count a rejected association; the oldest nodes are forgotten if there are many.
+def record_rejected(connection: Connection, title: str, host: str) -> None:
+    """Count a rejected association; beyond a maximum number, the oldest nodes are deleted.
 
     Args:
         connection: Inside a write operation.

@@ -33,7 +33,7 @@ _DAY_S = 86_400.0
 
 
 def examine(plan: ServicePlan) -> Iterator[Finding]:
-    """All checks of a service. Nothing is written; peers get a C-ECHO."""
+    """Run all checks of a service. They write nothing, and send a C-ECHO to each peer."""
     yield _port(plan)
     yield from _data(plan)
     if plan.certificate is not None:
@@ -43,7 +43,9 @@ def examine(plan: ServicePlan) -> Iterator[Finding]:
 
 def _port(plan: ServicePlan) -> Finding:
     if lock.is_held(plan.data):
-        return Finding("port", Verdict.OK, "a service uses the data folder, its ports are its own")
+        return Finding(
+            "port", Verdict.OK, "a service uses the data folder; its ports are not checked"
+        )
     family = socket.AF_INET6 if ":" in plan.host else socket.AF_INET
     with socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -52,7 +54,7 @@ def _port(plan: ServicePlan) -> Finding:
         except OSError as error:
             return Finding(
                 "port", Verdict.FAULT, f"{plan.host} port {plan.port}: {error.strerror}",
-                "choose another --port, or end the program that uses it",
+                "choose another --port, or stop the program that uses it",
             )  # fmt: skip
     return Finding("port", Verdict.OK, f"{plan.host} port {plan.port} is free")
 
@@ -69,7 +71,8 @@ def _data(plan: ServicePlan) -> Iterator[Finding]:
         return
     if plan.database is None and (kind := network_file_system(place)):
         yield Finding(
-            "data", Verdict.FAULT, f"{plan.data}: a network share ({kind}), where SQLite fails",
+            "data", Verdict.FAULT,
+            f"{plan.data}: a network share ({kind}), which SQLite does not support",
             "choose a folder on a local disk, or use PostgreSQL with --database",
         )  # fmt: skip
         return
@@ -103,13 +106,13 @@ def _certificate(certificate: Path, key: Path | None) -> Finding:
 
 
 def certificate_expiry(certificate: Path, key: Path | None) -> float:
-    """When a certificate expires, in seconds since 1970.
+    """Expiry time of a certificate, in seconds since 1970.
 
-    A handshake in memory shows that the key belongs to it.
+    A TLS handshake in memory verifies that the key matches.
 
     Raises:
         OSError: A file cannot be read.
-        ssl.SSLError: The files are no certificate and its key, or it has expired.
+        ssl.SSLError: The files are not a certificate and its key, or it has expired.
     """
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate, key)
@@ -127,7 +130,7 @@ def certificate_expiry(certificate: Path, key: Path | None) -> float:
 
 
 def _advance(handshake: Callable[[], None]) -> bool:
-    """Continue a handshake; whether it is complete."""
+    """Continue a handshake; return whether it is complete."""
     try:
         handshake()
     except ssl.SSLWantReadError:
@@ -144,7 +147,7 @@ def _database(plan: ServicePlan) -> Iterator[Finding]:
             with read_only(plan.data / DATABASE) as connection:
                 yield from _content(connection, plan)
         else:
-            yield Finding("database", Verdict.OK, "none yet; the first start makes it")
+            yield Finding("database", Verdict.OK, "does not exist yet; the first start creates it")
     except StartError as error:
         yield Finding("database", Verdict.FAULT, str(error), error.hint)
     except (SQLAlchemyError, FxpipeError, ImportError) as error:
@@ -176,7 +179,7 @@ def _content(connection: Connection, plan: ServicePlan) -> Iterator[Finding]:
 
 
 def _files(connection: Connection, plan: ServicePlan) -> Iterator[Finding]:
-    """Whether the newest stored file is there: data folder and database belong together."""
+    """Whether the newest stored file exists, to detect a data folder of another database."""
     query = select(t.blob.c.sha256).where(t.blob.c.deleted_ms.is_(None))
     newest = connection.scalar(query.order_by(t.blob.c.created_ms.desc()).limit(1))
     if newest is not None and not Blobs.place(plan.data, newest).exists():
@@ -199,7 +202,7 @@ def _peer(peer: Row[Any], plan: ServicePlan) -> Finding:
         reason = "rejects the association" if association.is_rejected else "does not answer"
         return Finding(
             topic, Verdict.WARNING, f"{peer.host} port {peer.port} {reason}",
-            f"check address, TLS, and whether it knows the AE title {plan.title}",
+            f"check address, TLS, and whether its configuration has the AE title {plan.title}",
         )  # fmt: skip
     try:
         status = association.send_c_echo()
@@ -208,5 +211,5 @@ def _peer(peer: Row[Any], plan: ServicePlan) -> Finding:
     finally:
         association.release()
     if status is None or status.get("Status") != 0:
-        return Finding(topic, Verdict.WARNING, "does not answer C-ECHO", "see its log")
+        return Finding(topic, Verdict.WARNING, "does not answer C-ECHO", "check its log")
     return Finding(topic, Verdict.OK, f"{peer.host} port {peer.port} answers C-ECHO")

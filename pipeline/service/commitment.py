@@ -1,4 +1,4 @@
-"""Storage commitment as a user of the service: a receiver confirms what it has stored."""
+"""Storage commitment as SCU: a receiver confirms that it has stored objects."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def request(
 
     Args:
         service: An open service.
-        association: With a context for the service.
-        objects: Row of the outbox, SOP class and SOP instance of each.
+        association: With an accepted context for storage commitment.
+        objects: Row number in the outbox, SOP class and SOP instance of each.
 
     Returns:
-        Why it does not take the request; None if it does.
+        Reason of a refusal; None if the request was accepted.
     """
     transaction_uid = str(generate_uid(prefix=None))
     information = Dataset()
     information.TransactionUID = transaction_uid
     information.ReferencedSOPSequence = [_reference(*one[1:]) for one in objects]
-    # Stored first: the report may be here before the response.
+    # Stored first, because the report may arrive before the response.
     numbers = [one[0] for one in objects]
-    service.database.write(lambda c: delivery.ask(c, numbers, transaction_uid))
+    service.database.write(lambda c: delivery.record_request(c, numbers, transaction_uid))
     try:
         status, _ = association.send_n_action(
             information, _REQUEST, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
@@ -57,8 +57,8 @@ def request(
     return None
 
 
-def take(service: Service, event: Event) -> tuple[int, Dataset | None]:
-    """Take a report (N-EVENT-REPORT).
+def receive_report(service: Service, event: Event) -> tuple[int, Dataset | None]:
+    """Process a report (N-EVENT-REPORT).
 
     Returns:
         Status of the response, and no attributes.
@@ -71,16 +71,16 @@ def take(service: Service, event: Event) -> tuple[int, Dataset | None]:
             for one in _items(information, "Failed")
         }
         transaction_uid = str(information.TransactionUID)
-    except Exception:  # noqa: BLE001  (pydicom raises nearly anything on malformed content)
+    except Exception:  # noqa: BLE001  (pydicom raises many exception types on malformed content)
         return _FAILURE, None
     try:
         known, free = service.database.write(
-            lambda c: delivery.confirm(c, transaction_uid, stored, lost, service.config)
+            lambda c: delivery.record_report(c, transaction_uid, stored, lost, service.config)
         )
         for sha256 in free:
             service.unlink(sha256)
-    except Exception as error:  # noqa: BLE001  (the receiver may repeat it; else it is asked again)
-        log.error("cannot take a report of storage commitment: %s", type(error).__name__)
+    except Exception as error:  # noqa: BLE001  (the receiver repeats the report, or is asked again)
+        log.error("cannot process a storage commitment report: %s", type(error).__name__)
         return _FAILURE, None
     return (0 if known else _UNKNOWN), None
 

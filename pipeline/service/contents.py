@@ -13,11 +13,11 @@ from .database import now_ms, serialise
 
 
 class ContentGoneError(FxpipeError):
-    """The content was deleted after it was stored and before it was registered; store it again."""
+    """Content was deleted after it was stored and before it was registered; store it again."""
 
 
-def keep(connection: Connection, content: Content, is_stored: Callable[[str], bool]) -> None:
-    """Note that a content is used, so that its file is not deleted.
+def mark_used(connection: Connection, content: Content, is_stored: Callable[[str], bool]) -> None:
+    """Mark content as used, so that its file is not deleted.
 
     Args:
         connection: Inside a write operation.

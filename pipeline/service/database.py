@@ -25,7 +25,7 @@ DATABASE = "fxpipe.sqlite"
 """Name of the SQLite database in a data folder."""
 
 _MOST_TOGETHER = 64
-"""Most write operations in one transaction of SQLite."""
+"""Maximum number of write operations per SQLite transaction."""
 _BUSY_S = 30.0
 _WRITERS = 8
 _RETRIES = 5
@@ -38,7 +38,7 @@ def now_ms() -> int:
 
 
 class Database:
-    """A database whose writes are durable when they return.
+    """A database with durable writes: a write that has returned is on the disk.
 
     Args:
         url: ``sqlite:///FILE`` or ``postgresql+psycopg://…``.
@@ -63,7 +63,7 @@ class Database:
         try:
             self._engine.connect().close()
         except OperationalError as error:
-            raise StartError(f"{_shown(self.url)}: cannot open the database") from error
+            raise StartError(f"{_without_password(self.url)}: cannot open the database") from error
         self._queue: SimpleQueue[_Write[Any] | None] = SimpleQueue()
         self._closed = False
         self._lock = threading.Lock()
@@ -82,16 +82,16 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection for reading a consistent state."""
+        """A connection that reads a consistent state."""
         with self._engine.connect() as connection:
             yield connection
 
     def submit(self, work: Callable[[Connection], T]) -> Future[T]:
-        """Queue a write operation; its transaction is on the disk when the future has a result.
+        """Queue a write operation; the future completes when its transaction is on the disk.
 
         Args:
-            work: Gets a connection inside a transaction. If it raises, only its own changes are
-                rolled back.
+            work: Called with a connection inside a transaction. If it raises, only its changes
+                are rolled back.
 
         Raises:
             RuntimeError: The database is closed.
@@ -136,7 +136,7 @@ class Database:
         raise AssertionError  # pragma: no cover
 
     def _write_all(self) -> None:
-        """The writer thread of SQLite: all waiting operations share one transaction."""
+        """Writer thread of SQLite; all waiting operations share one transaction."""
         ended = False
         while not ended:
             group = [self._queue.get()]
@@ -157,10 +157,12 @@ class Database:
                         write.run(connection)
                     connection.exec_driver_sql("COMMIT")
                 except BaseException:
-                    with suppress(OperationalError):  # a full disk ends the transaction already
+                    with suppress(
+                        OperationalError
+                    ):  # a full disk has already ended the transaction
                         connection.exec_driver_sql("ROLLBACK")
                     raise
-        except Exception as error:  # noqa: BLE001  (raised by the future of each)
+        except Exception as error:  # noqa: BLE001  (raised by each future)
             for write in group:
                 write.fail(error)
         for write in group:
@@ -177,20 +179,20 @@ class _Write(Generic[T]):
         self._error: Exception | None = None
 
     def run(self, connection: Connection) -> None:
-        """Run it inside a savepoint; an error is kept for its future."""
+        """Run the operation inside a savepoint; an error is stored for its future."""
         connection.exec_driver_sql("SAVEPOINT operation")
         try:
             self._value = self._work(connection)
             connection.exec_driver_sql("RELEASE operation")
         except OperationalError:
-            raise  # of the disk or the database: the whole transaction fails
+            raise  # error of the disk or the database: the whole transaction fails
         except Exception as error:  # noqa: BLE001  (raised by the future)
             connection.exec_driver_sql("ROLLBACK TO operation")
             connection.exec_driver_sql("RELEASE operation")
             self._error = error
 
     def fail(self, error: Exception) -> None:
-        """Give it the error of the transaction."""
+        """Set the error of the transaction on the future."""
         self._error = error
 
     def finish(self) -> None:
@@ -202,16 +204,16 @@ class _Write(Generic[T]):
 
 
 def _configure(connection: sqlite3.Connection, _: object) -> None:
-    """Settings of an SQLite connection; transactions are begun by this module."""
+    """Configure an SQLite connection; this module begins transactions itself."""
     connection.isolation_level = None
     for line in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {line}")
 
 
 def serialise(connection: Connection) -> None:
-    """Let the transactions that call this run one after the other, up to their end.
+    """Serialise the transactions that call this function, until they end.
 
-    Their rows then become visible in the order of their numbers. SQLite has a single writer anyway.
+    Their rows then become visible in order of their numbers. SQLite always has a single writer.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
@@ -224,13 +226,13 @@ def insert_row(connection: Connection, table: Table, **values: Any) -> int:
     return int(key[0])
 
 
-def _shown(url: URL) -> str:
+def _without_password(url: URL) -> str:
     """The URL without a password."""
     return url.render_as_string(hide_password=True)
 
 
 def copy_database(source: Path, target: Path) -> None:
-    """Copy an SQLite database that may be in use, as one consistent state.
+    """Copy a consistent state of an SQLite database, which may be in use.
 
     The copy is a single file without a write-ahead log.
 
@@ -251,7 +253,7 @@ def copy_database(source: Path, target: Path) -> None:
 
 @contextmanager
 def read_only(path: Path) -> Iterator[Connection]:
-    """A connection to an SQLite file that changes nothing, also while a service uses it.
+    """A read-only connection to an SQLite file, which a service may be using.
 
     Raises:
         InputMissingError: There is no such file.
@@ -273,8 +275,8 @@ _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "gluste
 def network_file_system(path: Path) -> str | None:
     """Type of the network file system that contains a path, on Linux; None for local disks.
 
-    SQLite's write-ahead log needs memory that all processes share, and its locks are not reliable
-    there.
+    SQLite's write-ahead log needs shared memory, and its locks are not reliable on network file
+    systems.
     """
     try:
         lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()

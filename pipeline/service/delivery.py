@@ -1,4 +1,4 @@
-"""Transactions on the outbox: what is tried now, and what became of it."""
+"""Transactions on the outbox: claim objects to send, and record the outcome of each attempt."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .database import now_ms
 from .settings import ServiceConfig
 
 LEASE_MS = 900_000
-"""Time after which objects of a process that ended are taken over."""
+"""Time after which another process takes over the objects of an ended process."""
 _REPORTS = 10
-"""Shortest wait for a report of storage commitment, in first pauses."""
+"""Shortest wait for a storage commitment report, as a multiple of the first pause."""
 _OPEN = ("waiting", "sending", "committing")
 
 
@@ -28,7 +28,7 @@ class Batch:
     Attributes:
         peer: Row of table ``peer``.
         unsent: Rows of table ``outbox`` to send.
-        unconfirmed: Rows that the peer has, but has not confirmed.
+        unconfirmed: Rows that the peer has received but not confirmed.
     """
 
     peer: Row[Any]
@@ -37,7 +37,7 @@ class Batch:
 
 
 def recover(connection: Connection) -> None:
-    """Send again what was being sent when the only process ended."""
+    """Queue the objects again that were being sent when the only process ended."""
     row = t.outbox.c
     connection.execute(
         update(t.outbox).where(row.state == "sending").values(state="waiting", next_ms=now_ms())
@@ -45,18 +45,18 @@ def recover(connection: Connection) -> None:
 
 
 def is_due(connection: Connection) -> bool:
-    """Whether something is to be sent now."""
+    """Whether an object is due."""
     row = t.outbox.c
     due = select(row.id).where(row.state.in_(_OPEN), row.next_ms <= now_ms())
     return connection.scalar(due.limit(1)) is not None
 
 
 def claim(connection: Connection, busy: Collection[int]) -> list[Batch]:
-    """Take what is due: for each peer one study, the one that waits longest.
+    """Claim due objects: for each peer, the study that has waited longest.
 
     Args:
         connection: Inside a write operation.
-        busy: Peers to leave alone.
+        busy: Peers to skip.
     """
     row, now = t.outbox.c, now_ms()
     due = and_(row.state.in_(_OPEN), row.next_ms <= now)
@@ -89,13 +89,13 @@ def claim(connection: Connection, busy: Collection[int]) -> list[Batch]:
 
 
 def sent(connection: Connection, number: int, note: str | None, unconfirmed: bool) -> list[str]:
-    """Note that a peer has an object.
+    """Record that a peer has received an object.
 
     Args:
         connection: Inside a write operation.
         number: Row of the outbox.
-        note: What the peer remarked; None for nothing.
-        unconfirmed: Whether it is going to be asked to confirm it.
+        note: Remark of the peer; None without one.
+        unconfirmed: Whether storage commitment will be requested.
 
     Returns:
         SHA-256 of contents to delete.
@@ -106,7 +106,7 @@ def sent(connection: Connection, number: int, note: str | None, unconfirmed: boo
 
 
 def failed(connection: Connection, number: int, error: str) -> None:
-    """Note that a peer refuses an object for good."""
+    """Record that a peer permanently refuses an object."""
     _set(connection, number, state="failed", error=error)
 
 
@@ -117,8 +117,8 @@ def postpone(
 
     Args:
         connection: Inside a write operation.
-        numbers: Rows of the outbox; those that are done are left alone.
-        error: Why.
+        numbers: Rows of the outbox; completed rows are not changed.
+        error: Reason of the failure.
         config: Pauses.
     """
     now, row = now_ms(), t.outbox.c
@@ -130,7 +130,7 @@ def postpone(
     for one in rows:
         pause = pause_s(one.tries, config)
         state = "waiting"
-        if one.state == "committing":  # a report may take long
+        if one.state == "committing":  # a report may take hours
             state, pause = "committing", max(pause, _REPORTS * config.first_retry_s)
         if now - one.created_ms >= config.retry_h * 3_600_000:
             state = "attention"
@@ -141,7 +141,7 @@ def pause_s(tries: int, config: ServiceConfig) -> float:
     """Seconds until the next attempt: doubled each time, with jitter.
 
     Args:
-        tries: Number of failures before.
+        tries: Number of earlier failures.
         config: First and longest pause.
     """
     longest = min(config.most_retry_s, config.first_retry_s * 2.0 ** min(tries, 30))
@@ -149,7 +149,7 @@ def pause_s(tries: int, config: ServiceConfig) -> float:
 
 
 def retry(connection: Connection, which: Any) -> int:
-    """Try objects again now, as if they were new; return their number."""
+    """Reset the attempts of objects and send them now; return their number."""
     row, now = t.outbox.c, now_ms()
     numbers = list(connection.scalars(select(row.id).where(which, row.state != "sent")))
     for number in numbers:
@@ -157,8 +157,8 @@ def retry(connection: Connection, which: Any) -> int:
     return len(numbers)
 
 
-def hasten(connection: Connection, peer: int) -> None:
-    """Try everything that waits for a peer now: it can be reached again."""
+def retry_peer(connection: Connection, peer: int) -> None:
+    """Send all waiting objects of a peer now, because it responds again."""
     row = t.outbox.c
     connection.execute(
         update(t.outbox)
@@ -167,37 +167,37 @@ def hasten(connection: Connection, peer: int) -> None:
     )
 
 
-def announce(connection: Connection, study: int) -> None:
-    """Tell open pages that objects of a study have changed.
+def add_study_event(connection: Connection, study: int) -> None:
+    """Add an event for the changed objects of a study.
 
-    Once for all of them: their number would tell blind readers what fxpipe found.
+    One event for all objects: their number would reveal the answer to blind readers.
     """
     worklist.add_event(connection, "outbox", study, {})
 
 
-def ask(connection: Connection, numbers: Sequence[int], transaction_uid: str) -> None:
-    """Note the transaction in which a peer is asked to confirm objects."""
+def record_request(connection: Connection, numbers: Sequence[int], transaction_uid: str) -> None:
+    """Record the transaction UID of a storage commitment request."""
     row = t.outbox.c
     connection.execute(
         update(t.outbox).where(row.id.in_(numbers)).values(transaction_uid=transaction_uid)
     )
 
 
-def confirm(
+def record_report(
     connection: Connection, transaction_uid: str, stored: Collection[str],
     lost: dict[str, int], config: ServiceConfig,
 ) -> tuple[int, list[str]]:  # fmt: skip
-    """Note what a peer reports about its storage.
+    """Record a storage commitment report.
 
     Args:
         connection: Inside a write operation.
-        transaction_uid: Of the request.
-        stored: UIDs of the objects that it has stored.
+        transaction_uid: Transaction UID of the request.
+        stored: UIDs of the objects that the peer has stored.
         lost: Failure reason by UID of the others; they are sent again.
         config: Pauses.
 
     Returns:
-        Number of objects that it was asked about, and SHA-256 of contents to delete.
+        Number of objects in the request, and SHA-256 of contents to delete.
     """
     row = t.outbox.c
     rows = connection.execute(
@@ -214,14 +214,14 @@ def confirm(
             error = f"the receiver has not stored it (0x{lost[one.object_uid]:04X})"
             postpone(connection, [one.id], error, config)
     for study in {one.study_id for one in rows}:
-        announce(connection, study)
+        add_study_event(connection, study)
     return len(rows), _release(connection, done)
 
 
 def _release(connection: Connection, numbers: Sequence[int]) -> list[str]:
     row = t.outbox.c
     hashes = connection.scalars(select(row.sha256).where(row.id.in_(numbers)).distinct())
-    return outbox.release(connection, list(hashes))
+    return outbox.delete_unused(connection, list(hashes))
 
 
 def _set(connection: Connection, number: int, **values: Any) -> None:

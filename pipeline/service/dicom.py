@@ -16,12 +16,12 @@ from .studies import Studies
 def running(
     service: Service, options: DicomOptions, receives: bool = True, sends: bool = True
 ) -> Iterator[int | None]:
-    """Send results, and receive pictures if there is a port, during the block.
+    """Send results, and receive pictures if a port is given, during the block.
 
     Args:
         service: An open service.
-        options: See there.
-        receives: Whether this process is the node.
+        options: DICOM settings.
+        receives: Whether this process runs the DICOM node.
         sends: Whether this process sends results.
 
     Yields:

@@ -1,7 +1,7 @@
 """DICOM node: C-ECHO, C-STORE and reports of storage commitment, for known peers.
 
-An AE title is no authentication: anybody who can connect can use the title of a peer. TLS with
-client certificates is.
+An AE title does not authenticate a peer: every node that can connect can use it. TLS with client
+certificates authenticates peers.
 """
 
 from __future__ import annotations
@@ -82,17 +82,17 @@ _IMPLEMENTATION = UID("2.25.126698273012907340823176823093512904671")
 _PART = 2**20
 _TIMEOUT_S = 60.0
 _ABANDONED_S = 600.0
-"""Age of an unfinished file whose association must have ended."""
+"""Age in seconds above which an unfinished file belongs to an ended association."""
 _SWEEP_S = 60.0
 
 
 def syntaxes() -> list[UID]:
-    """All transfer syntaxes that can be decoded here, the preferred ones first."""
+    """All transfer syntaxes that can be decoded, in order of preference."""
     return [*_PLAIN, *(UID(one) for one in COMPRESSIONS if not why_unreadable(UID(one)))]
 
 
-def silence() -> None:
-    """Let pynetdicom log nothing: its messages quote identifiers."""
+def disable_library_log() -> None:
+    """Disable the log of pynetdicom, because its messages contain identifiers."""
     logger = logging.getLogger("pynetdicom")
     logger.handlers = [logging.NullHandler()]
     logger.propagate = False
@@ -105,7 +105,7 @@ def listening(service: Service, options: DicomOptions, temporary: Path) -> Itera
 
     Args:
         service: An open service.
-        options: With a port; 0 for a free one.
+        options: DICOM settings with a port; 0 for a free port.
         temporary: Folder for files that are being received.
 
     Yields:
@@ -114,7 +114,7 @@ def listening(service: Service, options: DicomOptions, temporary: Path) -> Itera
     Raises:
         StartError: The address is in use, or a TLS file cannot be used.
     """
-    silence()
+    disable_library_log()
     node = _Node(service, options, temporary)
     entity = AE(ae_title=options.title)
     entity.maximum_associations = service.config.associations
@@ -133,7 +133,7 @@ def listening(service: Service, options: DicomOptions, temporary: Path) -> Itera
         (evt.EVT_N_EVENT_REPORT, node.on_report),
     ]
     pynetdicom._config.STORE_RECV_CHUNKED_DATASET = True
-    tempfile.tempdir = str(temporary)  # pynetdicom offers no other way to choose the folder
+    tempfile.tempdir = str(temporary)  # pynetdicom has no other setting for the folder
     try:
         server = entity.start_server(
             (options.host, options.port or 0), block=False, evt_handlers=handlers,
@@ -152,14 +152,14 @@ def listening(service: Service, options: DicomOptions, temporary: Path) -> Itera
 
 
 class _Node:
-    """The event handlers. None of them raises, or aborts an association."""
+    """Event handlers, which never raise or abort an association."""
 
     def __init__(self, service: Service, options: DicomOptions, temporary: Path) -> None:
         self._service, self._title, self._temporary = service, options.title, temporary
         self._swept = time.monotonic()
 
     def on_request(self, event: Event) -> None:
-        """Reject an association of a node that is no peer, and remember it."""
+        """Reject and record associations of nodes that are not peers."""
         self._sweep()
         title, host = _caller(event)
         try:
@@ -172,8 +172,8 @@ class _Node:
         if known:
             return
         log.warning("rejected the DICOM node %s at %s: not a peer", title, host)
-        with suppress(RuntimeError):  # the service ends
-            self._service.database.submit(lambda c: callers.remember(c, title, host))
+        with suppress(RuntimeError):  # the service is shutting down
+            self._service.database.submit(lambda c: callers.record_rejected(c, title, host))
         event.assoc.acse.send_reject(*_REJECTED)
         event.assoc.kill()
 
@@ -188,13 +188,13 @@ class _Node:
             return self._store(event, title, host)
         except DiskFullError:
             return _status(NO_RESOURCES, "the disk is full")
-        except Exception as error:  # noqa: BLE001  (the sender keeps the picture, and tries again)
-            log.error("cannot receive a picture by DICOM: %s", type(error).__name__)
-            return _status(NO_RESOURCES, "cannot store; try again")
+        except Exception as error:  # noqa: BLE001  (the sender keeps the picture and retries)
+            log.error("cannot receive a picture over DICOM: %s", type(error).__name__)
+            return _status(NO_RESOURCES, "cannot store, retry later")
 
     def on_report(self, event: Event) -> tuple[int, Dataset | None]:
-        """Take a report of storage commitment."""
-        return commitment.take(self._service, event)
+        """Process a storage commitment report."""
+        return commitment.receive_report(self._service, event)
 
     def _store(self, event: Event, title: str, host: str) -> int | Dataset:
         service = self._service
@@ -222,7 +222,7 @@ class _Node:
                 return _status(NOT_UNDERSTOOD, "found no UIDs of study, series and instance")
             found = header.columns["sop_class"], header.columns["sop_uid"]
             if found != (sop_class, sop_uid):
-                return _status(MISMATCH, "the data set is another one than announced")
+                return _status(MISMATCH, "the data set does not match the request")
             content = receiving.keep()
         receive_instance(service, content, header, "dicom", f"dicom:{title}")
         return SUCCESS
@@ -239,7 +239,7 @@ class _Node:
         return waiting >= self._service.config.most_waiting
 
     def _sweep(self) -> None:
-        """Remove files of associations that ended while they sent a picture."""
+        """Remove unfinished files of ended associations."""
         now = time.monotonic()
         if now - self._swept < _SWEEP_S:
             return
@@ -255,7 +255,7 @@ def receive_instance(
 ) -> int:
     """Register a stored DICOM file as a picture of its study.
 
-    A file that the same sender sends again is the picture that it was.
+    A file that the same sender repeats is not a new picture.
 
     Args:
         service: An open service.
@@ -288,7 +288,7 @@ def receive_instance(
 
 
 def file_meta(sop_class: str, sop_uid: str, syntax: str) -> bytes:
-    """Preamble and File Meta Information; the same bytes whenever an object is received."""
+    """Preamble and File Meta Information; identical for repeated transfers of an object."""
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = UID(sop_class)
@@ -311,7 +311,7 @@ def _caller(event: Event) -> tuple[str, str]:
 
 
 def _canonical(address: str) -> str:
-    """An address in one form; an IPv4 address in IPv6 as IPv4."""
+    """Canonical form of an address; IPv4-mapped IPv6 addresses become IPv4."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -320,7 +320,7 @@ def _canonical(address: str) -> str:
 
 
 def _addresses(host: str) -> set[str]:
-    """All addresses of a host; none for an unknown name."""
+    """All addresses of a host; empty for an unknown name."""
     with suppress(ValueError):
         return {str(ipaddress.ip_address(host))}
     with suppress(OSError):

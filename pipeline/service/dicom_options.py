@@ -22,12 +22,12 @@ class DicomOptions:
     Attributes:
         port: TCP port; None to receive nothing.
         host: Address to listen on.
-        title: Own AE title.
-        tls: Whether to receive over TLS only; it needs ``certificate`` and ``key``.
-        certificate: PEM file of the own certificate, also shown to receivers that ask for it.
+        title: AE title of this node.
+        tls: Whether to receive over TLS only; requires ``certificate`` and ``key``.
+        certificate: PEM file of the certificate of this node, also for receivers that request one.
         key: PEM file of its private key.
-        authority: PEM file of authorities: callers need a certificate by one of them, and so do
-            receivers. None: callers need none, and receivers one that this machine trusts.
+        authority: PEM file of the certificate authorities for callers and receivers. None: callers
+            need no certificate, and receivers need one that this machine trusts.
     """
 
     port: int | None = None
@@ -74,15 +74,15 @@ class DicomOptions:
             raise StartError(
                 f"cannot use the certificate, key or authorities for DICOM over TLS "
                 f"({type(error).__name__})",
-                "give PEM files that belong together",
+                "give a certificate and its private key as PEM files",
             ) from error
 
 
 class _ServerContext(ssl.SSLContext):
-    """Leaves the handshake to the thread of the association.
+    """Performs the TLS handshake in the thread of the association.
 
-    pynetdicom wraps a socket in the thread that accepts connections, which a silent client would
-    block.
+    pynetdicom wraps a socket in the thread that accepts connections; a client that sends nothing
+    would block it.
     """
 
     def wrap_socket(self, sock: socket.socket, *_: Any, **__: Any) -> ssl.SSLSocket:

@@ -1,4 +1,4 @@
-"""Figures that were published with weights, against which the service compares its own."""
+"""Figures that were published with weights, for comparison with those of the service."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def card_of(weights: Weights, folder: Path, digests: Mapping[str, str], point: s
         point: Name of the operating point; None for the default of each bundle.
 
     Returns:
-        ``types``: whether they tell types of fracture. ``points`` with sensitivity and
+        ``types``: whether the weights classify types of fracture. ``points`` with sensitivity and
         specificity by region, from the contracts; ``positive`` and
         ``unsupported`` with the shares of positive findings and of refused pictures of a supported
-        region in the test split, from the ``evaluation.json`` of the folder; None without one of
-        these very files. Rates have ``value``, ``low`` and ``high``.
+        region in the test split, from the ``evaluation.json`` of the folder; None if that file is
+        missing or was measured with other weights. Rates have ``value``, ``low`` and ``high``.
     """
     points = {}
     for region, stage in weights.fracture.items():
@@ -54,7 +54,7 @@ def _shares(path: Path, digests: Mapping[str, str]) -> Json:
         content = json.loads(path.read_bytes())
         measured = content["facts"]["bundles"]
         if any(measured[name]["sha256"] != digest for name, digest in digests.items()):
-            log.info("%s: measured with other files; not used", path)
+            log.info("%s: measured with other weights; not used", path)
             return none
         routed = content["fracture"]["pooled"]["routed"]
         rates = routed["network"]

@@ -1,4 +1,4 @@
-"""Which engines judge, and whose results are shown.
+"""State of the engines: active engine and candidates.
 
 Every function takes a connection inside a write operation or inside a read.
 """

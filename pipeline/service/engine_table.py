@@ -31,10 +31,10 @@ from . import tables as t
 from .database import now_ms, serialise
 
 BACKFILL_PICTURES = 200
-"""Number of earlier pictures that a new candidate judges, for the comparison."""
+"""Number of earlier pictures that a new candidate judges for the comparison."""
 MOST_CANDIDATES = 2
 PROMOTION = "promotion"
-"""Key of the setting that has the progress of the arrivals after a promotion."""
+"""Key of the setting that stores the progress of the update after a promotion."""
 _CHUNK = 100
 
 
@@ -51,8 +51,8 @@ class NewEngine:
         weights: Absolute path of their folder.
         digests: SHA-256 by bundle name.
         settings: All settings that may change a verdict.
-        version: Of fxpipe.
-        card: By :func:`.engine_card.card_of`.
+        version: Version of fxpipe.
+        card: Published figures, from :func:`.engine_card.card_of`.
     """
 
     digest: str
@@ -64,7 +64,7 @@ class NewEngine:
 
 
 def register(connection: Connection, new: NewEngine) -> Row[Any]:
-    """The row of an engine, which is added if it is new: active if it is the first one."""
+    """Row of an engine, added if it is new; the first engine becomes active."""
     serialise(connection)
     known = _by_digest(connection, new)
     if known is None:
@@ -85,11 +85,11 @@ def add_candidate(connection: Connection, new: NewEngine, actor: str) -> int:
     """Register a candidate and queue the latest pictures for it; return its number.
 
     Raises:
-        EngineStateError: It is the active engine or a candidate already, or there are too many.
+        EngineStateError: It is already the active engine or a candidate, or there are too many.
     """
     known = _by_digest(connection, new)
     if known is not None and known.state != "retired":
-        raise EngineStateError(f"these weights are the {known.state} engine {known.id} already")
+        raise EngineStateError(f"these weights are already the {known.state} engine {known.id}")
     candidates = select(func.count()).where(t.engine.c.state == "candidate")
     if (connection.scalar(candidates) or 0) >= MOST_CANDIDATES:
         raise EngineStateError(
@@ -111,7 +111,7 @@ def add_candidate(connection: Connection, new: NewEngine, actor: str) -> int:
 
 
 def backfill(connection: Connection, number: int) -> None:
-    """Queue the latest pictures that were judged for a candidate."""
+    """Queue the latest judged pictures for a candidate."""
     arrival = t.arrival.c
     newest = select(arrival.sha256).where(
         arrival.deleted_ms.is_(None), arrival.state.in_(("answered", "unsupported", "failed"))
@@ -123,11 +123,11 @@ def backfill(connection: Connection, number: int) -> None:
 def promote(connection: Connection, number: int, actor: str) -> None:
     """Make an engine the active one.
 
-    Pictures that wait are queued for it. Those that it has judged show its results after
-    :func:`refresh_some` has come to them; the others keep those of the engine before it.
+    Waiting pictures are queued for it. :func:`refresh_some` then updates the pictures that it has
+    judged; the others keep the results of the previous engine.
 
     Raises:
-        LookupError: There is no such engine.
+        LookupError: The engine does not exist.
     """
     row = by_number(connection, number)
     if row is None:
@@ -153,7 +153,7 @@ def retire(connection: Connection, number: int, actor: str) -> None:
     """Stop a candidate; its results remain.
 
     Raises:
-        LookupError: There is no such engine.
+        LookupError: The engine does not exist.
         EngineStateError: It is the active engine.
     """
     state = connection.scalar(select(t.engine.c.state).where(t.engine.c.id == number))
@@ -168,9 +168,9 @@ def retire(connection: Connection, number: int, actor: str) -> None:
 
 
 def refresh_some(connection: Connection) -> bool:
-    """Show the results of a promoted engine for some more pictures; False if all are done.
+    """Update a batch of pictures to the results of a promoted engine; False if none is left.
 
-    Studies that were sent and get other verdicts are sent again.
+    Studies that were sent and whose verdict changes are sent again.
     """
     row = connection.scalar(select(t.setting.c.value).where(t.setting.c.key == PROMOTION))
     if row is None:
@@ -200,9 +200,9 @@ def refresh_some(connection: Connection) -> bool:
 
 
 def differences(number: int, active: int) -> Select[Any]:
-    """Pictures that two engines judged: answers, regions and probabilities of both.
+    """Pictures that two engines judged: with the answers, regions and probabilities of both.
 
-    The frames of a file are compared one by one.
+    Each frame of a file is compared separately.
     """
     before, after = t.result.alias("before"), t.result.alias("after")
     values = (
@@ -249,13 +249,13 @@ def _cancel_waiting(connection: Connection, engine: int | None) -> None:
 def _queue(
     connection: Connection, engine: int, of: ColumnElement[bool], priority: int | None
 ) -> None:
-    """Make sure that an engine has a job for the content of each of these arrivals.
+    """Add missing jobs of an engine for the contents of arrivals.
 
     Args:
         connection: Inside a write operation.
-        engine: Its number.
+        engine: Number of the engine.
         of: Condition on arrivals.
-        priority: Of the jobs; None for that of the source of each arrival.
+        priority: Priority of the jobs; None for the priority of the source of each arrival.
     """
     job, arrival = t.job.c, t.arrival.c
     known = select(job.sha256).where(job.engine_id == engine)
@@ -289,5 +289,5 @@ def _queue(
 
 
 def by_number(connection: Connection, number: int) -> Row[Any] | None:
-    """The row of an engine; None if there is none."""
+    """Row of an engine; None if it does not exist."""
     return connection.execute(select(t.engine).where(t.engine.c.id == number)).first()

@@ -1,7 +1,7 @@
-"""The engines of a process: the active one, and candidates that judge next to it.
+"""The engines of a process: the active engine, and candidates that judge in parallel.
 
-The table of engines says which ones should judge; a thread opens and closes them accordingly, so
-that all processes follow a promotion, and a promotion that was interrupted is completed.
+A thread opens and closes engines according to the table of engines. All processes thus follow a
+promotion, and an interrupted promotion is completed.
 """
 
 from __future__ import annotations
@@ -9,9 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import secrets
-import socket
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -50,9 +47,9 @@ class Loaded:
     """An open engine.
 
     Attributes:
-        number: In the table of engines.
-        engine: Judges.
-        judging: Feeds it with jobs.
+        number: Number in the table of engines.
+        engine: The networks.
+        judging: Processes the jobs of the engine.
     """
 
     number: int
@@ -66,23 +63,26 @@ class Loaded:
 
 
 class Engines:
-    """Opens engines and lets them judge until :meth:`close`; see :meth:`start`.
+    """Runs the engines from :meth:`start` until :meth:`close`.
 
     Args:
         database: Jobs, results and the table of engines.
-        blobs: Content.
-        views: Gets the rendered pictures.
+        blobs: Stored files.
+        views: Cache for rendered pictures.
         config: Settings.
+        owner: See :class:`.judging.Judging`.
         count: See :class:`.judging.Judging`.
+
+    Attributes:
+        owner: As given.
     """
 
     def __init__(
         self, database: Database, blobs: Blobs, views: ViewCache, config: ServiceConfig,
-        count: Callable[[float], None] = lambda _: None,
+        owner: str, count: Callable[[float], None] = lambda _: None,
     ) -> None:  # fmt: skip
-        self._count = count
+        self.owner, self._count = owner, count
         self._database, self._blobs, self._views, self._config = database, blobs, views, config
-        self._owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._changing = threading.Lock()
         self._loaded: dict[int, Loaded] = {}
         self._refused: set[int] = set()
@@ -93,7 +93,7 @@ class Engines:
 
     @property
     def active(self) -> Loaded | None:
-        """The engine whose results are shown; None if it is not open here."""
+        """The engine whose results are shown; None if it is not open in this process."""
         return None if self._active is None else self._loaded.get(self._active)
 
     @property
@@ -105,7 +105,7 @@ class Engines:
         """Open the active engine, or the given weights as the first one.
 
         Args:
-            weights: Weights folder. Weights that are not known become a candidate.
+            weights: Weights folder. Unknown weights become a candidate.
 
         Raises:
             UsageError: The weights of the active engine have changed.
@@ -130,10 +130,10 @@ class Engines:
         self._thread.start()
 
     def add_candidate(self, weights: Path, actor: str) -> int:
-        """Open weights and let them judge new pictures, and the latest ones, in the background.
+        """Open weights as a candidate, which judges new and recent pictures in the background.
 
         Returns:
-            Its number.
+            Number of the engine.
 
         Raises:
             EngineStateError: See :func:`.engine_table.add_candidate`.
@@ -173,7 +173,7 @@ class Engines:
         self._wake.set()
 
     def wake(self) -> None:
-        """Look for jobs now."""
+        """Check for jobs immediately."""
         for one in list(self._loaded.values()):
             one.judging.wake()
 
@@ -193,13 +193,13 @@ class Engines:
                 while not self._stopping and self._database.write(engine_table.refresh_some):
                     pass
                 self._synchronise()
-            except Exception as error:  # noqa: BLE001  (of the database; tried again)
+            except Exception as error:  # noqa: BLE001  (database error; retried)
                 log.warning("cannot follow the table of engines (%s)", type(error).__name__)
             self._wake.wait(_POLL_S)
             self._wake.clear()
 
     def _synchronise(self) -> None:
-        """Open and close engines as the table says."""
+        """Open and close engines according to the table."""
         with self._changing:
             with self._database.read() as connection:
                 rows = {int(row.id): row for row in engine_state.judging_engines(connection)}
@@ -233,7 +233,7 @@ class Engines:
         )  # fmt: skip
 
     def _open_known(self, row: Row[Any]) -> Engine:
-        """Open an engine of the table, and make sure that it is the same.
+        """Open an engine of the table, and check that its weights and settings are unchanged.
 
         Raises:
             UsageError: Its weights have changed.
@@ -243,7 +243,7 @@ class Engines:
             engine.close()
             raise UsageError(
                 f"{row.weights}: the weights or settings of engine {row.id} have changed, expected "
-                "those that its verdicts came from", "restore them, or promote others",
+                "those that its verdicts came from", "restore them, or promote another engine",
             )  # fmt: skip
         return engine
 
@@ -251,13 +251,13 @@ class Engines:
         self._loaded[number] = Loaded(
             number, engine,
             Judging(
-                self._database, self._blobs, self._views, engine, number, self._owner,
+                self._database, self._blobs, self._views, engine, number, self.owner,
                 self._config.run.contour, self._count, lambda: self._yields(number),
             ),
         )  # fmt: skip
 
     def _yields(self, number: int) -> bool:
-        """Whether an engine lets the active one go first."""
+        """Whether an engine must wait for the active engine."""
         active = self.active
         return active is not None and active.number != number and active.judging.is_busy
 
@@ -271,13 +271,13 @@ class Engines:
 
 
 def engine_digest(digests: dict[str, str], config: RunConfig) -> str:
-    """Identity of weights and all settings that may change a verdict."""
+    """Digest of the weights and of all settings that can change a verdict."""
     content = {"bundles": digests, "settings": judging_settings(config)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def judging_settings(config: RunConfig) -> dict[str, Any]:
-    """All settings that may change a verdict, in JSON values."""
+    """All settings that can change a verdict, as JSON values."""
     return config.model_dump(mode="json", exclude=_NOT_JUDGING)
 
 
@@ -285,5 +285,5 @@ def _registered(connection: Any, new: NewEngine) -> tuple[Row[Any], Row[Any]]:
     """The rows of an engine and of the active one."""
     row = engine_table.register(connection, new)
     active = engine_state.active_engine(connection)
-    assert active is not None  # noqa: S101  (the first one is active)
+    assert active is not None  # noqa: S101  (the first engine is active)
     return row, active

@@ -1,4 +1,4 @@
-"""Exports of results, as streams: the rows of ``fxpipe run`` on the same files, but for times."""
+"""Streamed exports of results: the rows of ``fxpipe run`` on the same files, except for times."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _CHUNK = 100
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What is exported.
+    """Selection of the exported results.
 
     Attributes:
-        principal: Who exports; a blind reader gets only pictures that he has reviewed.
-        state, answer: Of the pictures; None for all.
+        principal: The user; blind readers export only pictures that they have reviewed.
+        state, answer: Required state and answer; None for all.
         since, until: Time of arrival, milliseconds since 1970; None without a limit.
         identifiers: Whether to include patient and study.
     """
@@ -59,9 +59,9 @@ class Exported:
     """A result to export.
 
     Attributes:
-        arrival: Row of its arrival.
-        outcome: As a run would give it.
-        row: Its row on the page, with heatmaps.
+        arrival: Row of table ``arrival``.
+        outcome: Same outcome as from a run.
+        row: Row of the page, with heatmaps.
         digests: SHA-256 by bundle name of the engine that judged it.
     """
 
@@ -72,7 +72,7 @@ class Exported:
 
 
 def arrivals(database: Database, selection: Selection) -> Iterator[list[Row[Any]]]:
-    """The selected arrivals, oldest first, in short lists."""
+    """The selected arrivals, oldest first, in batches."""
     arrival, last = t.arrival.c, 0
     conditions = [arrival.deleted_ms.is_(None), *visible(selection.principal)]
     for column, value in ((arrival.state, selection.state), (arrival.answer, selection.answer)):
@@ -153,7 +153,7 @@ def as_json_lines(database: Database, selection: Selection) -> Iterator[bytes]:
 
 def as_fhir(database: Database, selection: Selection) -> Iterator[bytes]:
     """``results.fhir.json``."""
-    from ..report.fhir import FhirWriter  # its codes take a while to load
+    from ..report.fhir import FhirWriter  # loading its codes is slow
 
     with TemporaryDirectory(prefix="fxpipe-") as folder:
         path = Path(folder) / "results.fhir.json"

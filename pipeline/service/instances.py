@@ -18,7 +18,7 @@ from ..io.warning_filter import quiet
 from . import tables as t
 
 UID = re.compile(r"[0-9.]{1,64}")
-"""Loose on purpose: some devices write UIDs with leading zeros."""
+"""Accepts leading zeros, because some devices write them."""
 STUDY = (
     "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyDescription",
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyID",
@@ -32,7 +32,7 @@ INSTANCE = (
     "SOPClassUID", "SOPInstanceUID", "InstanceNumber", "NumberOfFrames", "Rows", "Columns",
     "BitsAllocated",
 )  # fmt: skip
-"""What a query returns, by level (PS3.18, 10.6.3)."""
+"""Attributes returned by a query, by level (PS3.18, 10.6.3)."""
 _IDENTITY = (
     "PatientID", "PatientName", "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID",
     "SOPInstanceUID",
@@ -47,7 +47,7 @@ class Header:
     Attributes:
         columns: Values of the columns of table ``instance``.
         json: Values of :data:`STUDY`, :data:`SERIES` and :data:`INSTANCE` as DICOM JSON.
-        identity: Patient and study by DICOM keyword.
+        identity: Patient and study attributes by DICOM keyword.
     """
 
     columns: dict[str, str]
@@ -56,11 +56,11 @@ class Header:
 
 
 def read_header(path: Path) -> Header | None:
-    """The header of a file; None if it is not DICOM, or belongs to no study and series."""
+    """The header of a file; None if it is not DICOM, or lacks a study or series UID."""
     try:
         with quiet():
             return _header(_dataset(path))
-    # pydicom raises nearly any exception on hostile input.
+    # pydicom raises many exception types on malicious input.
     except Exception:  # noqa: BLE001
         return None
 
@@ -113,7 +113,7 @@ def is_registered(connection: Connection, sha256: str) -> bool:
 
 
 def register(connection: Connection, sha256: str, header: Header) -> None:
-    """Store the header of a file that is in table ``blob``, unless it is there already."""
+    """Store the header of a file from table ``blob``, unless it is already stored."""
     if not is_registered(connection, sha256):
         connection.execute(
             insert(t.instance).values(sha256=sha256, header=header.json, **header.columns)

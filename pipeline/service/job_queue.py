@@ -1,4 +1,4 @@
-"""Transactions on jobs: a job is the judgement of one content by one engine.
+"""Transactions on jobs: a job is one content to be judged by one engine.
 
 Every function takes a connection inside a write operation (:meth:`.database.Database.submit`).
 """
@@ -29,25 +29,26 @@ Json = dict[str, Any]
 
 
 KILLED, CRASHED = 1, 4
-"""Blame of the jobs of a process that was killed from outside, and of one that crashed."""
+"""Value added to ``blame`` of the jobs in progress when their process was killed (or lost) or
+crashed."""
 MOST_BLAME = 12
-"""Three crashes; a job with more fails. One with any blame is judged alone."""
+"""Limit of ``blame``, three crashes: a job above it fails. Jobs above 0 are judged alone."""
 LEASE_MS = 60_000
 PRIORITY = {"http": 2, "dicom": 1, "watch": 0}
 BACKFILL = -1
-"""Priority of pictures that another engine judges again."""
+"""Priority of pictures that are judged again by another engine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job that this process judges.
+    """A job claimed by this process.
 
     Attributes:
-        job: Its number.
-        sha256: Content.
-        name: Name of its first arrival.
+        job: Number of the job.
+        sha256: Digest of the content.
+        name: File name of the first arrival.
         attempt: Number of this attempt, from 1; the fencing token of its result.
-        owner: This process.
+        owner: Name of this process.
         blame: See :data:`MOST_BLAME`.
     """
 
@@ -60,7 +61,7 @@ class Claim:
 
 
 def queue(connection: Connection, sha256: str, name: str, engine: int, priority: int) -> bool:
-    """Make sure that a job exists, with at least this priority; return whether it is done."""
+    """Add a job, or raise the priority of an existing one; return whether it is done."""
     job = t.job
     row = connection.execute(
         select(job.c.id, job.c.priority, job.c.state).where(
@@ -86,7 +87,7 @@ def queue(connection: Connection, sha256: str, name: str, engine: int, priority:
 
 
 def queue_all(connection: Connection, engine: int) -> None:
-    """Queue all pictures for the first engine: those that were received before any was opened."""
+    """Queue all pictures that were received before the first engine was opened."""
     arrival, source = t.arrival.c, t.arrival.c.source
     priority = case(*((source == name, value) for name, value in PRIORITY.items()), else_=0)
     pictures = (
@@ -102,11 +103,11 @@ def queue_all(connection: Connection, engine: int) -> None:
 
 
 def claim(connection: Connection, engine: int, owner: str, count: int) -> list[Claim]:
-    """Take up to ``count`` jobs of an engine: the most urgent ones, and always the oldest.
+    """Claim up to ``count`` jobs of an engine: the oldest job, and those of the highest priority.
 
-    The oldest is taken in any case, so that no job waits for ever. A job with blame is taken
-    alone, when it is the oldest or no other job waits. On PostgreSQL, jobs of a process that has
-    not renewed its lease are taken too.
+    The oldest job is always included, to prevent starvation. A job with ``blame`` above 0 is
+    claimed alone, when it is the oldest or no other job is waiting. On PostgreSQL, jobs with an
+    expired lease are claimed too.
     """
     job, now = t.job, now_ms()
     free = and_(job.c.engine_id == engine, job.c.state == "waiting")
@@ -129,7 +130,7 @@ def claim(connection: Connection, engine: int, owner: str, count: int) -> list[C
         .where(job.c.id.in_([row.id for row in rows]))
         .values(
             state="taken", owner=owner, lease_ms=now + LEASE_MS, attempt=job.c.attempt + 1,
-            blame=case((job.c.state == "taken", job.c.blame + CRASHED), else_=job.c.blame),
+            blame=case((job.c.state == "taken", job.c.blame + KILLED), else_=job.c.blame),
         )
     )  # fmt: skip
     if is_active(connection, engine):
@@ -140,8 +141,8 @@ def claim(connection: Connection, engine: int, owner: str, count: int) -> list[C
 
 
 def _blame(row: Any) -> int:
-    """Blame of a job; the lease of a taken one has expired."""
-    return int(row.blame) + (CRASHED if row.state == "taken" else 0)
+    """The value of ``blame`` after a claim; a taken job has an expired lease."""
+    return int(row.blame) + (KILLED if row.state == "taken" else 0)
 
 
 def renew(connection: Connection, owner: str) -> None:
@@ -155,13 +156,13 @@ def renew(connection: Connection, owner: str) -> None:
 
 
 def give_back(connection: Connection, claimed: Claim, error: str, blame: int = 0) -> None:
-    """Return a job that could not be judged.
+    """Return a job to the queue that could not be judged.
 
     Args:
         connection: Inside a write operation.
         claimed: The job.
-        error: Why.
-        blame: Of its own content; 0 for a fault of disk, database or device.
+        error: Reason.
+        blame: Value to add if the content is the cause; 0 for errors of disk, database or device.
     """
     values: Json = {"state": "waiting", "owner": None, "lease_ms": None, "error": error}
     values["blame"] = t.job.c.blame + blame
@@ -171,22 +172,26 @@ def give_back(connection: Connection, claimed: Claim, error: str, blame: int = 0
         set_state(connection, [claimed.sha256], "reading", "waiting")
 
 
-def recover(connection: Connection, blame: int) -> int:
-    """Free all taken jobs at the start of the only process; return their number.
+def recover(connection: Connection, blame: int, owner: str | None = None) -> int:
+    """Return the jobs of the previous process to the queue at a restart; return their number.
 
     Args:
         connection: Inside a write operation.
-        blame: :data:`CRASHED` if its predecessor crashed, else :data:`KILLED`.
+        blame: :data:`CRASHED` if the previous process crashed, else :data:`KILLED`.
+        owner: Name of the previous process; None for the jobs of all processes.
     """
     taken = t.job.c.state == "taken"
-    hashes = list(connection.scalars(select(t.job.c.sha256).where(taken)))
-    connection.execute(
+    if owner is not None:
+        taken = and_(taken, t.job.c.owner == owner)
+    is_shown = t.job.c.engine_id.in_(select(t.engine.c.id).where(t.engine.c.state == "active"))
+    hashes = list(connection.scalars(select(t.job.c.sha256).where(taken, is_shown)))
+    freed = connection.execute(
         update(t.job)
         .where(taken)
         .values(state="waiting", owner=None, lease_ms=None, blame=t.job.c.blame + blame)
-    )
+    ).rowcount
     set_state(connection, hashes, "reading", "waiting")
-    return len(hashes)
+    return freed
 
 
 def is_owned(claimed: Claim) -> Any:
@@ -199,7 +204,7 @@ def is_owned(claimed: Claim) -> Any:
 
 
 def waiting(connection: Connection, engine: int) -> int:
-    """Number of jobs of an engine that wait."""
+    """Number of waiting jobs of an engine."""
     return int(
         connection.scalar(
             select(func.count()).where(t.job.c.engine_id == engine, t.job.c.state == "waiting")

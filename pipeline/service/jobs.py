@@ -1,4 +1,4 @@
-"""Transactions on single jobs: judge a failed file again, or do not judge a waiting one."""
+"""Transactions on single jobs: retry failed jobs and cancel waiting ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def find(connection: Connection, number: int) -> Row[Any]:
     """A job.
 
     Raises:
-        LookupError: There is no such job.
+        LookupError: The job does not exist.
     """
     row = connection.execute(select(t.job).where(t.job.c.id == number)).first()
     if row is None:
@@ -33,9 +33,9 @@ def retry(connection: Connection, number: int, actor: str) -> None:
     """Queue a cancelled job, or one with a failed result, which is removed.
 
     Raises:
-        LookupError: There is no such job.
-        JobStateError: It waits, has results that did not fail or were reviewed, its engine is
-            retired, or its picture was deleted.
+        LookupError: The job does not exist.
+        JobStateError: The job is waiting, has results that are reviewed or did not fail, its engine
+            is retired, or its picture was deleted.
     """
     row = find(connection, number)
     result = t.result.c
@@ -44,10 +44,10 @@ def retry(connection: Connection, number: int, actor: str) -> None:
         raise JobStateError("the picture was deleted")
     state = connection.scalar(select(t.engine.c.state).where(t.engine.c.id == row.engine_id))
     if state == "retired":
-        raise JobStateError("the engine is retired, expected one that judges")
+        raise JobStateError("the engine is retired, expected an active engine or a candidate")
     failed = connection.scalar(select(func.count()).where(own, result.status == Status.FAILED))
     if row.state not in ("done", "cancelled") or (row.state == "done" and not failed):
-        raise JobStateError("expected a job that was cancelled, or has a failed result")
+        raise JobStateError("expected a cancelled job or a failed result")
     numbers = select(result.id).where(own)
     if connection.scalar(select(func.count()).where(t.review.c.result_id.in_(numbers))):
         raise JobStateError("its results were reviewed")
@@ -56,25 +56,33 @@ def retry(connection: Connection, number: int, actor: str) -> None:
     connection.execute(
         update(t.job)
         .where(t.job.c.id == number)
-        .values(state="waiting", attempt=0, owner=None, lease_ms=None, error=None, finished_ms=None)
+        .values(
+            state="waiting",
+            attempt=0,
+            blame=0,
+            owner=None,
+            lease_ms=None,
+            error=None,
+            finished_ms=None,
+        )
     )
-    _show(connection, row, "waiting", worklist.WAITING_RANK, None)
+    _set_state(connection, row, "waiting", worklist.WAITING_RANK, None)
     audit_log.append(connection, actor, "retry job", f"job/{number}")
 
 
 def cancel(connection: Connection, number: int, actor: str) -> None:
-    """Do not judge a waiting file; its pictures are shown as failed until it is received again.
+    """Cancel a waiting job; its pictures are ``failed`` until the file is received again.
 
     Raises:
-        LookupError: There is no such job.
-        JobStateError: It does not wait.
+        LookupError: The job does not exist.
+        JobStateError: The job is not waiting.
     """
     row = find(connection, number)
     if row.state != "waiting":
-        raise JobStateError(f"found a job that is {row.state}, expected one that waits")
+        raise JobStateError(f"found a job that is {row.state}, expected a waiting job")
     connection.execute(update(t.job).where(t.job.c.id == number).values(state="cancelled"))
     failed = Status.FAILED.value
-    _show(connection, row, failed, URGENCY.index(failed), failed)
+    _set_state(connection, row, failed, URGENCY.index(failed), failed)
     audit_log.append(connection, actor, "cancel job", f"job/{number}")
 
 
@@ -87,8 +95,10 @@ def _arrivals(connection: Connection, sha256: str) -> list[Row[Any]]:
     return rows
 
 
-def _show(connection: Connection, job: Row[Any], state: str, rank: int, answer: str | None) -> None:
-    """Show a state without results for the pictures of a job of the active engine."""
+def _set_state(
+    connection: Connection, job: Row[Any], state: str, rank: int, answer: str | None
+) -> None:
+    """Set a state without results for the pictures of a job of the active engine."""
     if not engine_state.is_active(connection, job.engine_id):
         return
     arrival = t.arrival.c

@@ -1,7 +1,7 @@
-"""Judging of the waiting jobs of one engine.
+"""Processing of the waiting jobs of one engine.
 
-A thread claims jobs and submits their content to the engine; others store the results. A job whose
-process ended during an earlier attempt runs alone, and fails after several attempts.
+One thread claims jobs and submits their contents to the engine; other threads store the results.
+A job runs alone if its process ended during an earlier attempt, and fails after several attempts.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ class _Judged:
 
 
 class Judging:
-    """Judges until :meth:`stop`; starts with the instance.
+    """Processes jobs from its creation until :meth:`stop`.
 
     Args:
         database: Jobs and results.
-        blobs: Content.
-        views: Gets the rendered pictures.
-        engine: Judges; its owner closes it after :meth:`stop`.
-        number: Of the engine in the database.
-        owner: Name of this process, unique among all that use the database.
+        blobs: Stored files.
+        views: Cache for rendered pictures.
+        engine: The networks; the caller closes them after :meth:`stop`.
+        number: Number of the engine in the database.
+        owner: Name of this process, unique among the processes that use the database.
         level: Share of a heatmap's maximum at which its contour is drawn.
-        count: Gets the seconds from the claim of each file to its stored result.
-        yields: Whether it claims no jobs now, because a more important engine is busy.
+        count: Called with the seconds from the claim of each file to its stored result.
+        yields: Returns whether to claim no jobs at present, because the active engine is busy.
 
     Attributes:
-        fault: Message of the last error of device or disk; None while all is well.
+        fault: Message of the last error of device or disk; None without a current error.
     """
 
     def __init__(
@@ -92,22 +92,22 @@ class Judging:
 
     @property
     def rate(self) -> float:
-        """Pictures per second of late; 0 before the first."""
+        """Recent pictures per second; 0 before the first picture."""
         return self._rate.value
 
     @property
     def is_busy(self) -> bool:
-        """Whether jobs are in flight."""
+        """Whether jobs are running."""
         return self._in_flight > 0
 
     def wake(self) -> None:
-        """Look for jobs now."""
+        """Check for jobs immediately."""
         with self._wake:
             self._woken = True
             self._wake.notify_all()
 
     def stop(self) -> None:
-        """Finish the jobs in flight, and claim no more."""
+        """Finish the running jobs, and claim no more."""
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
@@ -131,7 +131,7 @@ class Judging:
                 claims = self._database.write(
                     lambda c, n=free: job_queue.claim(c, self._number, self._owner, n)  # type: ignore[misc]
                 )
-            except Exception as error:  # noqa: BLE001  (the disk may be full; later it is not)
+            except Exception as error:  # noqa: BLE001  (such as a full disk; retried)
                 self._pause("cannot claim jobs", error)
                 continue
             for claim in claims:
@@ -198,7 +198,7 @@ class Judging:
             reason = error.strerror or type(error).__name__
             text = f"{claim.name or 'picture'}: cannot read the stored content ({reason})"
             outcomes = [_failed(claim, text)]
-        except BaseException as error:  # noqa: BLE001  (of the device, or the engine is closed)
+        except BaseException as error:  # noqa: BLE001  (device error, or the engine is closed)
             self._return(claim, "cannot judge", error)
             return
         identity = next((o.identity for o in outcomes if o.identity), None)
@@ -209,7 +209,7 @@ class Judging:
         try:
             header = self._header(claim.sha256, identity)
             stored = self._database.write(lambda c: _finish(c, claim, results, identity, header))
-        except Exception as error:  # noqa: BLE001  (the disk may be full)
+        except Exception as error:  # noqa: BLE001  (such as a full disk)
             self._return(claim, "cannot store the result", error)
             return
         if not stored:  # perhaps deleted meanwhile; if not, views are rendered again on demand
@@ -219,7 +219,7 @@ class Judging:
         self._count(time.monotonic() - judged.started)
 
     def _header(self, sha256: str, identity: Mapping[str, str] | None) -> Header | None:
-        """The header of a DICOM file that is not stored yet."""
+        """Header of a DICOM file, unless it is already stored."""
         if not identity:
             return None
         with self._database.read() as connection:
@@ -239,13 +239,13 @@ class Judging:
         )  # fmt: skip
 
     def _return(self, claim: Claim, what: str, error: BaseException, blame: int = 0) -> None:
-        """Return a job; blame is for one whose own file is the cause."""
+        """Return a job to the queue; ``blame`` is above 0 if its file is the cause."""
         self._pause(what, error)
         try:
             self._database.write(
                 lambda c: job_queue.give_back(c, claim, f"{what} ({type(error).__name__})", blame)
             )
-        except Exception:  # noqa: BLE001  (the next start frees the job)
+        except Exception:  # noqa: BLE001  (the next start returns the job)
             log.warning("job %d: cannot return it", claim.job)
 
     def _pause(self, what: str, error: BaseException) -> None:
@@ -263,7 +263,7 @@ class Judging:
                     return
             try:
                 self._database.write(lambda c: job_queue.renew(c, self._owner))
-            except Exception as error:  # noqa: BLE001  (tried again)
+            except Exception as error:  # noqa: BLE001  (retried)
                 log.warning("cannot renew leases (%s)", type(error).__name__)
 
 
@@ -291,7 +291,7 @@ class _Rate:
         self._last = time.monotonic()
 
     def count(self, pictures: int) -> None:
-        """Take into account pictures that are ready now."""
+        """Count pictures that were completed now."""
         now = time.monotonic()
         seconds, self._last = max(now - self._last, 1e-3), now
         if seconds > _PAUSE_S:  # after a pause

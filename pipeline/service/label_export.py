@@ -2,7 +2,7 @@
 
 A picture has a label if all its readers agree that there is a fracture or none. Files with several
 pictures, and verdicts without a label, are listed in ``left-out.csv``. No network was trained on
-these pictures, so that ``fxpipe calibrate --split train`` may use the largest part of them.
+these pictures, so ``fxpipe calibrate --split train`` may use the largest part of them.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def as_labels(database: Database, selection: Selection, blobs: Blobs) -> Iterato
 def _labelled(
     connection: Connection, chunk: Sequence[Row[Any]]
 ) -> Iterator[tuple[Row[Any], dict[str, Any] | str]]:
-    """Each reviewed arrival with its cells, or the reason why it has none."""
+    """Each reviewed arrival with its table cells, or the reason of its exclusion."""
     hashes = [row.sha256 for row in chunk]
     reviews: dict[str, list[Row[Any]]] = {}
     for review in verdicts.latest(connection, hashes):
@@ -102,25 +102,25 @@ def _labelled(
 
 
 def _regions(arrival: Row[Any], reviews: Sequence[Row[Any]]) -> str:
-    """The region that the readers named, else the one that fxpipe found."""
+    """The region given by the readers, otherwise the region detected by fxpipe."""
     named = {review.region for review in reviews if review.region}
     region = named.pop() if len(named) == 1 else arrival.region
     return "none" if region == "other" else str(region or "unknown")
 
 
 def _file(arrival: Row[Any], blobs: Blobs, identifiers: bool) -> tuple[str, Path | bytes]:
-    """Name in the archive, and content."""
+    """File name in the archive, and content."""
     path = blobs.path(arrival.sha256)
     stem = f"pictures/{arrival.sha256[:16]}"
     with path.open("rb") as file:
         is_dicom = sniff(file.read(2**12)) is Kind.DICOM
     if is_dicom and not identifiers:
-        return f"{stem}.png", _deep_png(path, arrival.sha256)
+        return f"{stem}.png", _png16(path, arrival.sha256)
     suffix = re.search(r"\.[A-Za-z0-9]{1,5}$", arrival.name)
     return f"{stem}{suffix[0].lower() if suffix else ''}", path
 
 
-def _deep_png(path: Path, sha256: str) -> bytes:
+def _png16(path: Path, sha256: str) -> bytes:
     with closing(decode(path.read_bytes(), path, sha256)) as pictures:
         pixels = next(pictures).pixels
     file = io.BytesIO()

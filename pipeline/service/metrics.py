@@ -1,4 +1,4 @@
-"""Figures for Prometheus. Labels have fixed sets of values; none identifies a patient or a user."""
+"""Prometheus metrics. Labels have fixed sets of values; none identifies a patient or a user."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OUTBOX = ("waiting", "sent", "failed", "attention")
 
 
 class Metrics:
-    """The figures of one service.
+    """Metrics of a service.
 
     Args:
         database: Pictures, results, jobs and outbox.
@@ -43,14 +43,14 @@ class Metrics:
         self._judging.observe(seconds)
 
     def text(self) -> bytes:
-        """All figures in the text format of Prometheus."""
+        """All metrics in the Prometheus text format."""
         return generate_latest(self._registry)
 
 
 class _DatabaseCollector:
-    """Reads figures from the database, so that they continue after a restart.
+    """Reads metrics from the database, so that counters continue after a restart.
 
-    Pictures and results are only counted from the last one on: rows are never deleted.
+    Only rows added since the last call are counted, because rows are never deleted.
     """
 
     def __init__(self, database: Database, folder: Path) -> None:
@@ -84,7 +84,7 @@ class _DatabaseCollector:
         yield free
 
     def describe(self) -> list[Metric]:
-        """Keep the registry from reading the database at the start."""
+        """Return no descriptions, so that registration does not read the database."""
         return []
 
     def _count(self, connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Messages of type multipart/related (RFC 2387, RFC 2046), part by part."""
+"""Incremental parser for multipart/related messages (RFC 2387, RFC 2046)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _NEWLINE = b"\r\n"
 
 
 class MultipartError(FxpipeError):
-    """The message does not have the announced form."""
+    """The message is malformed."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartBegins:
-    """A part begins.
+    """Start of a part.
 
     Attributes:
         headers: By name in lower case.
@@ -29,37 +29,37 @@ class PartBegins:
 
 @dataclass(frozen=True, slots=True)
 class PartData:
-    """A piece of the content of a part."""
+    """Bytes of the content of a part."""
 
     content: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class PartEnds:
-    """A part is complete."""
+    """End of a part."""
 
 
 Event = PartBegins | PartData | PartEnds
 
 
 class MultipartParser:
-    """Splits a message that arrives in pieces, in constant memory.
+    """Parses a message incrementally, in constant memory.
 
-    Text before the first and after the last part is skipped, and white space after a boundary.
+    Text before the first and after the last part, and white space after a boundary, is skipped.
 
     Args:
-        boundary: Of the Content-Type.
+        boundary: Parameter of the Content-Type.
     """
 
     def __init__(self, boundary: str) -> None:
         self._delimiter = b"\r\n--" + boundary.encode("latin-1", "replace")
-        # The first boundary may have no line before it.
+        # The first boundary may be at the start of the message.
         self._buffer = bytearray(_NEWLINE)
         self._state = self._preamble
         self._ended = False
 
     def feed(self, piece: bytes) -> Iterator[Event]:
-        """What a piece completes.
+        """Parse more bytes; yield the resulting events.
 
         Raises:
             MultipartError: The message is malformed.
@@ -75,7 +75,7 @@ class MultipartParser:
         """Check that the message is complete.
 
         Raises:
-            MultipartError: It is not.
+            MultipartError: The message is incomplete.
         """
         if not self._ended:
             raise MultipartError("the message ended early")
@@ -87,7 +87,7 @@ class MultipartParser:
         return None
 
     def _skip(self) -> bytes | None:
-        """What is before the next boundary; None without one, but for its beginning."""
+        """Data before the next boundary; None if the buffer contains no complete boundary."""
         at = self._buffer.find(self._delimiter)
         if at < 0:
             return None
@@ -108,7 +108,7 @@ class MultipartParser:
             return None
         if self._buffer[:end].strip():
             raise MultipartError("found text after a boundary, expected a new line")
-        # The new line stays: it begins the empty line of a part without headers.
+        # The new line is kept: it is the empty line of a part without headers.
         del self._buffer[:end]
         self._state = self._headers
         return []
@@ -123,7 +123,7 @@ class MultipartParser:
             name, colon, value = line.partition(":")
             if colon:
                 headers[name.strip().lower()] = value.strip()
-        # The last new line stays, because it may belong to the boundary of an empty part.
+        # The last new line is kept, because it may belong to the boundary of an empty part.
         del self._buffer[: end + 2]
         self._state = self._first_data
         return [PartBegins(headers)]
@@ -164,11 +164,11 @@ def content_type(header: str) -> tuple[str, dict[str, str]]:
 async def encoded(
     parts: Iterable[tuple[str, AsyncIterator[bytes]]], boundary: str
 ) -> AsyncIterator[bytes]:
-    """A message of parts.
+    """Encode a message.
 
     Args:
         parts: Content type and content of each.
-        boundary: Occurs in no content.
+        boundary: Must not occur in any content.
     """
     for kind, content in parts:
         yield f"\r\n--{boundary}\r\nContent-Type: {kind}\r\n\r\n".encode()

@@ -1,4 +1,4 @@
-"""Rows of the outbox, and the contents that they need."""
+"""Rows of the outbox, and the contents that they reference."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class NewObject:
     """A DICOM object whose content is stored.
 
     Attributes:
-        uid: Its SOPInstanceUID.
+        uid: SOPInstanceUID.
         kind: ``report``, ``overlay`` or ``marks``.
-        source: SHA-256 of the picture that it is about.
+        source: SHA-256 of the picture.
         content: Digest and size.
     """
 
@@ -38,12 +38,12 @@ def add(
     connection: Connection, study: int, objects: Sequence[NewObject], peers: Iterable[int],
     is_stored: Callable[[str], bool],
 ) -> list[int]:  # fmt: skip
-    """Queue objects for peers, but those that a peer has or is going to get.
+    """Queue objects for peers, except objects already queued for or sent to a peer.
 
     Args:
         connection: Inside a write operation.
         study: Number of the study.
-        objects: What to send.
+        objects: Objects to send.
         peers: Numbers of the receivers.
         is_stored: Whether the content of a digest exists.
 
@@ -65,7 +65,7 @@ def add(
             if one.uid in known:
                 continue
             known.add(one.uid)
-            contents.keep(connection, one.content, is_stored)
+            contents.mark_used(connection, one.content, is_stored)
             key = connection.execute(
                 insert(t.outbox).values(
                     object_uid=one.uid, peer_id=peer, study_id=study, sha256=one.content.sha256,
@@ -79,7 +79,7 @@ def add(
 
 
 def complete(connection: Connection, study: int, peers: Sequence[int]) -> set[str]:
-    """UIDs of the objects of a study that are queued for every one of some peers, or sent."""
+    """UIDs of the objects of a study that are queued or sent for each of the given peers."""
     outbox = t.outbox.c
     return set(
         connection.scalars(
@@ -91,22 +91,22 @@ def complete(connection: Connection, study: int, peers: Sequence[int]) -> set[st
     )
 
 
-def forget(connection: Connection, which: ColumnElement[bool]) -> list[str]:
-    """Delete rows, and mark contents as deleted that nothing needs any more.
+def delete_rows(connection: Connection, which: ColumnElement[bool]) -> list[str]:
+    """Delete rows, and mark unreferenced contents as deleted.
 
     Returns:
         SHA-256 of these contents; the caller unlinks them.
     """
     hashes = set(connection.scalars(select(t.outbox.c.sha256).where(which)))
     connection.execute(delete(t.outbox).where(which))
-    return release(connection, hashes)
+    return delete_unused(connection, hashes)
 
 
-def release(connection: Connection, hashes: Iterable[str]) -> list[str]:
-    """Mark contents as deleted that nothing needs any more; the caller unlinks those returned."""
+def delete_unused(connection: Connection, hashes: Iterable[str]) -> list[str]:
+    """Mark unreferenced contents as deleted; the caller unlinks the returned ones."""
     wanted, blob, free = sorted(set(hashes)), t.blob.c, []
     for start in range(0, len(wanted), _CHUNK):
-        # Locked in one order, before it is known whether they are needed: see `contents.keep`.
+        # Locked in one order, and before references are looked up: see `contents.mark_used`.
         rows = connection.scalars(
             select(blob.sha256)
             .where(blob.sha256.in_(wanted[start : start + _CHUNK]), blob.deleted_ms.is_(None))
@@ -122,7 +122,7 @@ def release(connection: Connection, hashes: Iterable[str]) -> list[str]:
 
 
 def is_needed(connection: Connection, sha256: str) -> bool:
-    """Whether a content is a received picture, or an object that a peer has not got yet."""
+    """Whether content is a received picture, or an object not yet sent to a peer."""
     unsent: Any = select(t.outbox.c.id).where(
         t.outbox.c.sha256 == sha256, t.outbox.c.state != "sent"
     )

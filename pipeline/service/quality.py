@@ -1,7 +1,7 @@
-"""Figures of quality: agreement with readers, rates by region, shares by week, drift.
+"""Quality statistics: agreement with readers, rates by region and week, drift.
 
-The truth about a picture is the verdict of its readers, if all agree on *fracture* or *none*. A
-picture counts as positive only if fxpipe's answer is *positive*, as in the figures of the card.
+The reference for a picture is the verdict of its readers, if all agree on *fracture* or *none*.
+Only the answer *positive* counts as positive, as in the figures of the card.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MONDAY_MS = 4 * 86_400_000
 _WEEKS = 26
 _DRIFT_WEEKS = 4
 _DRIFT_PICTURES = 30
-"""Number of pictures below which there is no warning."""
+"""Minimum number of pictures for a warning."""
 _REVIEW_MS = 366 * 86_400_000
 _CHUNK = 500
 _TRUTH = {verdicts.FRACTURE: True, verdicts.NONE: False}
@@ -41,8 +41,8 @@ class Week:
     Attributes:
         start: Monday, milliseconds since 1970, UTC.
         pictures: Judged pictures.
-        positive: Those with a positive answer.
-        unsupported: Those without a supported region.
+        positive: Pictures with the answer *positive*.
+        unsupported: Pictures without a supported region.
     """
 
     start: int
@@ -57,8 +57,8 @@ class Case:
 
     Attributes:
         region: Region of fxpipe's answer; None without one.
-        positive: Whether fxpipe's answer is positive.
-        truth: Whether it shows a fracture by its readers; None if they differ or do not know.
+        positive: Whether fxpipe's answer is *positive*.
+        truth: Whether the readers see a fracture; None if they disagree or are unsure.
         overrides: Verdicts of readers that contradict the answer.
     """
 
@@ -69,7 +69,7 @@ class Case:
 
 
 def weeks(connection: Connection, principal: Principal) -> list[Week]:
-    """The judged pictures of the last half year by week, oldest first."""
+    """Weekly counts of judged pictures in the last half year, oldest first."""
     arrival = t.arrival.c
     first = week_of(now_ms()) - (_WEEKS - 1) * WEEK_MS
     number = (arrival.received_ms - _MONDAY_MS) // WEEK_MS
@@ -102,7 +102,7 @@ def _count(condition: Any) -> Any:
 
 
 def cases(connection: Connection, principal: Principal) -> list[Case]:
-    """The pictures that were reviewed in the last year, with the answers that are shown now."""
+    """The pictures reviewed in the last year, with their current answers."""
     arrival, result, review = t.arrival.c, t.result.c, t.review.c
     hashes = list(
         connection.scalars(
@@ -152,7 +152,7 @@ def _case(row: Any, own: Sequence[str]) -> Case:
 
 
 def agreement(reviewed: Sequence[Case]) -> tuple[int, Rate]:
-    """Number of judged pictures with a truth, and kappa between fxpipe and the readers."""
+    """Number of judged pictures with a reference, and kappa between fxpipe and the readers."""
     counts = np.zeros((2, 2), np.int64)
     for one in reviewed:
         if one.truth is not None and one.region is not None:
@@ -175,18 +175,18 @@ def by_region(reviewed: Sequence[Case]) -> dict[str, tuple[int, int, Rate, Rate]
 
 
 def reasons(reviewed: Sequence[Case]) -> list[tuple[str, int]]:
-    """How often readers contradicted, by their verdict, the most frequent first."""
+    """Number of overriding reviews by verdict, most frequent first."""
     return Counter(verdict for one in reviewed for verdict in one.overrides).most_common()
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """A share of the last weeks, and that of the test split of the weights.
+    """A rate in the last weeks, compared with the test split of the weights.
 
     Attributes:
-        now: Share of the last four weeks; None without pictures.
-        card: That of the weights, with its interval; undefined if it was not published.
-        warn: Whether the intervals of both have nothing in common.
+        now: Rate in the last four weeks; None without pictures.
+        card: Rate in the test split with its interval; undefined if not published.
+        warn: Whether the two intervals do not overlap.
     """
 
     now: float | None
@@ -195,10 +195,10 @@ class Drift:
 
 
 def drift(connection: Connection, by_week: Sequence[Week]) -> tuple[Drift, Drift]:
-    """Share of positive pictures among the judged ones, and of unsupported among all.
+    """Rate of positive pictures among judged ones, and of unsupported ones among all.
 
-    Test splits have no more fractures than their source, and clinics differ: a warning means that
-    somebody should find out why, not that the answers are wrong.
+    The prevalence of fractures differs between the test split and clinics: a warning requires an
+    investigation, and does not mean that the answers are wrong.
     """
     active = engine_state.active_engine(connection)
     card = {} if active is None else active.card
@@ -215,7 +215,7 @@ def drift(connection: Connection, by_week: Sequence[Week]) -> tuple[Drift, Drift
 
 def _drift(hits: int, number: int, card: dict[str, Any] | None) -> Drift:
     now, published = Rate.of(hits, number), Rate(**card) if card else Rate()
-    differs = now.apart(published.low, published.high)
+    differs = now.is_disjoint(published.low, published.high)
     return Drift(now.value, published, number >= _DRIFT_PICTURES and differs)
 
 

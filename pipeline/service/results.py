@@ -1,4 +1,4 @@
-"""Transactions on results: a job is finished by exactly one of the attempts to judge it.
+"""Transactions on results: exactly one attempt finishes a job.
 
 Every function takes a connection inside a write operation (:meth:`.database.Database.submit`).
 """
@@ -36,9 +36,9 @@ class NewResult:
     Attributes:
         frame: Frame of the file, or -1.
         status: See :class:`pipeline.outcome.Status`.
-        answer: Verdict, or status without one.
-        region: Of the leading finding; None without one.
-        probability: Of the leading finding.
+        answer: Verdict; the status if there is no verdict.
+        region: Region of the leading finding; None without one.
+        probability: Probability of the leading finding.
         outcome: By :func:`pipeline.outcome_json.to_json`.
         row: By :func:`pipeline.report.page_row.to_row`.
     """
@@ -59,12 +59,12 @@ class NewResult:
 
 def finish(connection: Connection, claimed: Claim, results: Sequence[NewResult],
            identity: Mapping[str, str] | None) -> list[int]:  # fmt: skip
-    """Store the results of a job, unless another attempt owns it by now.
+    """Store the results of a job, unless another attempt owns it.
 
     Args:
         connection: Inside a write operation.
         claimed: The job.
-        results: One for each picture of the file.
+        results: One result for each picture of the file.
         identity: Patient and study of the file, from its DICOM header.
 
     Returns:
@@ -114,13 +114,13 @@ def _store_result(
 
 
 def join_study(connection: Connection, sha256: str, uid: str, identity: Mapping[str, str]) -> None:
-    """Add the arrivals of a file to its study, which is not stable any more.
+    """Add the arrivals of a file to its study, and mark the study as not stable.
 
     Args:
         connection: Inside a write operation.
         sha256: The file.
         uid: Its StudyInstanceUID.
-        identity: Values by DICOM keyword, for a study that is new.
+        identity: Values by DICOM keyword, for a new study.
     """
     key, now = pseudonym(uid), now_ms()
     number = connection.scalar(select(t.study.c.id).where(t.study.c.key == key))
@@ -140,5 +140,5 @@ def join_study(connection: Connection, sha256: str, uid: str, identity: Mapping[
 
 
 def _leave_study(connection: Connection, sha256: str) -> None:
-    """A document or a CT slice does not belong to the pictures of its study."""
+    """Remove a file that is not a radiograph, such as a document or CT slice, from its study."""
     connection.execute(update(t.arrival).where(t.arrival.c.sha256 == sha256).values(study_id=None))

@@ -1,7 +1,7 @@
-"""Retention: pictures that are older than a rule allows are deleted every hour.
+"""Retention: an hourly task deletes pictures that exceed the maximum age of a rule.
 
-Pictures under a legal hold are kept. A deletion is a transaction that marks the picture and deletes
-its results, then one that deletes its file; an interrupted one is completed by the next pass.
+Pictures under a legal hold are kept. One transaction marks the picture as deleted and deletes its
+results, a second one deletes its file; the next pass completes an interrupted deletion.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ACTOR = "retention"
 EVERY_S = 3600.0
 _BATCH = 200
 _OLD_S = 86_400.0
-"""Age of a file without a row in the database after which a killed process has left it over."""
+"""Age of a file without a database row above which it is deleted as unfinished."""
 
 
 def _is_due(connection: Connection, now: int) -> ColumnElement[bool]:
@@ -44,10 +44,10 @@ def due(connection: Connection) -> int:
 
 
 class Retention:
-    """Runs the rules every hour until :meth:`stop`; starts with the instance.
+    """Applies the rules every hour, from its creation until :meth:`stop`.
 
     Args:
-        service: Whose pictures are deleted.
+        service: An open service.
     """
 
     def __init__(self, service: Service) -> None:
@@ -57,7 +57,7 @@ class Retention:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the picture that is being deleted."""
+        """Stop after the current picture."""
         self._stopping.set()
         self._thread.join()
 
@@ -65,13 +65,13 @@ class Retention:
         while True:
             try:
                 self.run()
-            except Exception as error:  # noqa: BLE001  (tried again in an hour)
+            except Exception as error:  # noqa: BLE001  (retried in an hour)
                 log.warning("retention: %s", type(error).__name__)
             if self._stopping.wait(EVERY_S):
                 return
 
     def run(self) -> int:
-        """Delete what is due, and complete interrupted deletions; return the number of pictures."""
+        """Delete due pictures, complete interrupted deletions; return the number of pictures."""
         count = 0
         for number in self._numbers():
             if self._stopping.is_set():
@@ -87,7 +87,7 @@ class Retention:
         return count
 
     def _numbers(self) -> Iterator[int]:
-        """Pictures that are due, in parts, so that no query stays open."""
+        """Pictures that are due, in batches, so that no query stays open."""
         now, last = now_ms(), 0
         while True:
             with self._service.database.read() as connection:
@@ -104,7 +104,7 @@ class Retention:
             last = numbers[-1]
 
     def _complete(self) -> None:
-        """Delete files of deleted pictures, and those of receptions that were killed."""
+        """Delete files of deleted pictures and of interrupted uploads."""
         service, oldest = self._service, time.time() - _OLD_S
         for sha256 in service.blobs.all():
             if self._stopping.is_set():

@@ -1,7 +1,7 @@
-"""Transactions on reviews: verdicts of readers on the results.
+"""Transactions on reviews: verdicts of readers on results.
 
-Rows are only appended: a later review of a reader supersedes the one before it, and a withdrawal
-is a review too.
+Rows are only appended: a later review of a reader supersedes the earlier one, and a withdrawal is
+also a review.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class NewReview:
 
     Attributes:
         verdict: One of :data:`.verdicts.VERDICTS`, or ``agree``.
-        region: Region that the reader recognises; None if he does not say.
+        region: Region according to the reader; None if not given.
         marks: Places of fractures, ``x`` and ``y`` in source px.
         comment: Text.
     """
@@ -56,8 +56,8 @@ def add(connection: Connection, result: int, new: NewReview, principal: Principa
         principal: The reader, a user.
 
     Raises:
-        LookupError: There is no such result.
-        ReviewError: A blind reader agrees with an answer that he cannot know.
+        LookupError: The result does not exist.
+        ReviewError: A blind reader agrees with a hidden answer.
     """
     row = find_result(connection, result)
     if row is None:
@@ -66,7 +66,7 @@ def add(connection: Connection, result: int, new: NewReview, principal: Principa
     verdict = new.verdict
     if verdict == AGREE:
         if blind:
-            raise ReviewError("the answer is hidden, expected a verdict before agreement with it")
+            raise ReviewError("the answer is hidden, expected a verdict other than agree")
         verdict = _AGREED.get(row.answer, verdicts.UNSURE)
     values = {
         "blind": blind, "verdict": verdict, "region": new.region, "marks": list(new.marks),
@@ -76,11 +76,11 @@ def add(connection: Connection, result: int, new: NewReview, principal: Principa
 
 
 def withdraw(connection: Connection, number: int, principal: Principal) -> None:
-    """Withdraw the latest review that a reader stored on a picture.
+    """Withdraw the latest review of a reader on a picture.
 
     Raises:
-        LookupError: He stored no such review, or its picture was deleted.
-        ReviewError: It is not his latest one, was withdrawn, or is too old.
+        LookupError: The reader has no such review, or its picture was deleted.
+        ReviewError: It is not the latest review, was withdrawn, or is too old.
     """
     review = t.review.c
     own = connection.execute(
@@ -101,7 +101,7 @@ def withdraw(connection: Connection, number: int, principal: Principal) -> None:
 
 
 def find_result(connection: Connection, number: int) -> Row[Any] | None:
-    """A result whose picture was not deleted; None if there is none."""
+    """A result of an existing picture; None if it does not exist."""
     result, arrival = t.result.c, t.arrival.c
     there = select(arrival.id).where(arrival.sha256 == result.sha256, arrival.deleted_ms.is_(None))
     query = select(t.result).where(result.id == number, there.exists())

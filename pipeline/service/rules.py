@@ -1,4 +1,4 @@
-"""Retention rules: which pictures they concern."""
+"""Retention rules: selection of the pictures."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ DAY_MS = 86_400_000
 
 
 def expired(days: int, state: str | None, now: int | None = None) -> list[ColumnElement[Any]]:
-    """Conditions on arrivals: judged ones older than a number of days, without a legal hold.
+    """Conditions on arrivals: judged, older than a number of days, and not under a legal hold.
 
     Args:
-        days: Age from which a picture is deleted.
-        state: Of the pictures; None for all.
-        now: Milliseconds since 1970; None for the present.
+        days: Age above which pictures are deleted.
+        state: Required state; None for all.
+        now: Milliseconds since 1970; None for the current time.
     """
     arrival = t.arrival.c
     held = select(t.blob.c.sha256).where(t.blob.c.held)

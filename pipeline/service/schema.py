@@ -1,4 +1,4 @@
-"""The version of the database schema: created, upgraded, or refused if it is newer."""
+"""Creation and upgrade of the database schema; newer versions are refused."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def version_of(connection: Connection) -> str | None:
 
 
 def newest() -> str:
-    """Version that this program writes."""
+    """Schema version of this program."""
     return str(ScriptDirectory(str(_FOLDER)).get_current_head())
 
 
 def refuse_newer(connection: Connection) -> str | None:
-    """Version of the schema, if this program knows it.
+    """Return the version of the schema, if it is not newer than this program.
 
     Raises:
-        StartError: A newer program has written the database.
+        StartError: The database is from a newer program.
     """
     version = version_of(connection)
     known = {script.revision for script in ScriptDirectory(str(_FOLDER)).walk_revisions()}
     if version is not None and version not in known:
         raise StartError(
             f"the database has version {version}, expected at most {newest()}",
-            "use the program that has written it, or restore a backup",
+            "use the newer program, or restore a backup",
         )
     return version
 
@@ -52,7 +52,7 @@ def upgrade(database: Database) -> bool:
         Whether it was changed.
 
     Raises:
-        StartError: A newer program has written the database.
+        StartError: The database is from a newer program.
         OSError: The copy cannot be written.
     """
     with database.read() as connection:
@@ -65,7 +65,7 @@ def upgrade(database: Database) -> bool:
             copy_database(database.path, partial)
 
     def run(connection: Connection) -> None:
-        serialise(connection)  # several machines may start at once
+        serialise(connection)  # several processes may start at the same time
         config = Config()
         config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
         config.attributes["connection"] = connection

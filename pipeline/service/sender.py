@@ -1,7 +1,7 @@
 """Sends the outbox: one association carries the objects of a study to a peer.
 
-A receiver may get an object twice, after an interruption; it has the same UID and the same
-content then, so that the receiver keeps one.
+After an interruption, a receiver may get an object twice. UID and content are then identical, so
+the receiver keeps one copy.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ from . import commitment, delivery
 from . import tables as t
 from .application import Service
 from .delivery import Batch
-from .dicom_node import silence
+from .dicom_node import disable_library_log
 from .dicom_options import DicomOptions
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 1.0
 _PEERS = 4
-"""Peers that are served at once."""
+"""Maximum number of peers served concurrently."""
 _CONNECT_S = 10.0
 _ANSWER_S = 60.0
 _REPORT_S = 3.0
-"""Time for a report of storage commitment on the association of its request."""
+"""Time to wait for a storage commitment report on the association of the request."""
 _DUPLICATE = 0x0111
 _REFUSED = {0x0117, 0x0118, 0x0119, 0x0122}
-"""SOP class or instance that the receiver does not take, apart from 0xA9xx and 0xCxxx."""
+"""Statuses of permanent refusal, in addition to 0xA9xx and 0xCxxx."""
 
 
 class Sender:
-    """Sends what is due until :meth:`stop`.
+    """Sends due objects until :meth:`stop`.
 
     Args:
         service: An open service.
-        options: Own AE title and certificate.
+        options: AE title and certificate of this node.
 
     Raises:
         StartError: A TLS file cannot be used.
     """
 
     def __init__(self, service: Service, options: DicomOptions) -> None:
-        silence()
+        disable_library_log()
         pynetdicom._config.STORE_SEND_CHUNKED_DATASET = True
         self._service, self._options = service, options
         self._context = options.client_context()
@@ -73,11 +73,11 @@ class Sender:
         self._thread.start()
 
     def wake(self) -> None:
-        """Look into the outbox now."""
+        """Check the outbox immediately."""
         self._wake.set()
 
     def stop(self) -> None:
-        """Finish the objects that are being sent, and end."""
+        """Finish the objects being sent, then stop."""
         self._stopping = True
         self._wake.set()
         self._thread.join()
@@ -93,7 +93,7 @@ class Sender:
                 continue
             try:
                 batches = self._due(busy)
-            except Exception as error:  # noqa: BLE001  (the disk may be full; later it is not)
+            except Exception as error:  # noqa: BLE001  (such as a full disk; retried)
                 log.error("cannot read the outbox: %s", type(error).__name__)
                 self._wake.wait(10 * _POLL_S)
                 continue
@@ -111,12 +111,12 @@ class Sender:
     def _deliver(self, batch: Batch) -> None:
         try:
             self._send(batch)
-        except Exception as error:  # noqa: BLE001  (of the database or the disk)
+        except Exception as error:  # noqa: BLE001  (error of the database or the disk)
             log.error("cannot send to peer %d: %s", batch.peer.id, type(error).__name__)
             self._postpone(_numbers(batch.unsent, batch.unconfirmed), "an internal error")
         finally:
             study = (*batch.unsent, *batch.unconfirmed)[0].study_id
-            self._service.database.submit(lambda c: delivery.announce(c, study))
+            self._service.database.submit(lambda c: delivery.add_study_event(c, study))
             with self._lock:
                 self._busy.discard(batch.peer.id)
             self.wake()
@@ -142,7 +142,7 @@ class Sender:
                 return
             if batch.peer.id in self._unreachable:
                 self._unreachable.discard(batch.peer.id)
-                self._service.database.write(lambda c: delivery.hasten(c, batch.peer.id))
+                self._service.database.write(lambda c: delivery.retry_peer(c, batch.peer.id))
             taken = self._send_all(association, batch.peer, unsent, metas)
             self._confirm(association, batch, taken)
         finally:
@@ -150,20 +150,20 @@ class Sender:
                 association.release()
 
     def _metas(self, rows: Sequence[Row[Any]]) -> dict[int, FileMetaDataset]:
-        """File Meta Information by row; a row whose content is gone fails."""
+        """File Meta Information by row; a row with missing content fails."""
         metas = {}
         for row in rows:
             try:
                 metas[row.id] = read_file_meta_info(self._service.blobs.path(row.sha256))
             except Exception:  # noqa: BLE001  (deleted, or damaged)
-                self._fail(row.id, "its content is gone")
+                self._fail(row.id, "its content is missing")
         return metas
 
     def _send_all(
         self, association: Association, peer: Row[Any], rows: Sequence[Row[Any]],
         metas: dict[int, FileMetaDataset],
     ) -> list[Row[Any]]:  # fmt: skip
-        """Send objects, and store the state of each; return those to be confirmed."""
+        """Send objects, and store the state of each; return those that need confirmation."""
         taken = []
         for position, row in enumerate(rows):
             if self._stopping or not association.is_established:
@@ -182,7 +182,7 @@ class Sender:
                 error = f"the receiver refused it ({text})"
                 self._fail(row.id, error)
             else:
-                self._postpone([row.id], f"the receiver cannot take it now ({text})")
+                self._postpone([row.id], f"the receiver cannot accept it now ({text})")
         return taken if peer.commitment else []
 
     def _store(self, association: Association, row: Row[Any], meta: FileMetaDataset) -> int | None:
@@ -195,7 +195,7 @@ class Sender:
         }
         if not accepted:
             return 0x0122
-        # A file is sent in parts; a data set is converted, which takes its size in memory.
+        # A file is sent in chunks; a data set is converted in memory.
         as_it_is = meta.TransferSyntaxUID in accepted
         try:
             status = association.send_c_store(path if as_it_is else dcmread(path))
@@ -206,7 +206,7 @@ class Sender:
         return int(status.Status) if "Status" in status else None
 
     def _confirm(self, association: Association, batch: Batch, taken: list[Row[Any]]) -> None:
-        """Ask for storage commitment."""
+        """Request storage commitment."""
         rows = [*taken, *batch.unconfirmed]
         if not rows:
             return
@@ -221,7 +221,7 @@ class Sender:
         error = (
             commitment.request(self._service, association, objects)
             if possible
-            else "the receiver offers no storage commitment"
+            else "the receiver does not support storage commitment"
         )
         numbers = [int(row.id) for row in rows]
         self._postpone(numbers, error)
@@ -229,7 +229,7 @@ class Sender:
             self._await_report(numbers)
 
     def _await_report(self, numbers: list[int]) -> None:
-        """Keep the association a little: some receivers report on it."""
+        """Keep the association open briefly, because some receivers send the report on it."""
         pending = select(t.outbox.c.id).where(
             t.outbox.c.id.in_(numbers), t.outbox.c.state == "committing"
         )
@@ -269,29 +269,34 @@ def associate(entity: AE, peer: Row[Any], service: Service, context: ssl.SSLCont
     """Connect to a peer; the association is not established if that fails."""
     return entity.associate(
         peer.host, peer.port, ae_title=peer.title,
-        evt_handlers=[(evt.EVT_N_EVENT_REPORT, lambda event: commitment.take(service, event))],
+        evt_handlers=[
+            (evt.EVT_N_EVENT_REPORT, lambda event: commitment.receive_report(service, event))
+        ],
         tls_args=(context, peer.host) if peer.tls else None,
     )  # fmt: skip
 
 
 def echo(service: Service, options: DicomOptions, peer: Row[Any]) -> tuple[bool, str]:
-    """Verify a connection with C-ECHO; objects that wait for the peer are sent then.
+    """Verify a connection with C-ECHO; then send the waiting objects of the peer.
 
     Args:
         service: An open service.
-        options: Own AE title and certificate.
+        options: AE title and certificate of this node.
         peer: Row of table ``peer`` with a port.
 
     Returns:
-        Whether it answers, and what happened.
+        Whether the peer responds, and a message.
     """
-    silence()
+    disable_library_log()
     entity = new_entity(options)
     entity.add_requested_context(Verification)
     association = associate(entity, peer, service, options.client_context())
     if not association.is_established:
         if association.is_rejected:
-            return False, "the node rejects the association: does it know this AE title?"
+            return (
+                False,
+                "the node rejects the association: add this AE title to its configuration",
+            )
         return False, "the node does not answer: check host, port and TLS"
     try:
         status = association.send_c_echo()
@@ -301,5 +306,5 @@ def echo(service: Service, options: DicomOptions, peer: Row[Any]) -> tuple[bool,
         association.release()
     if "Status" not in status or status.Status != 0:
         return False, "the node does not answer C-ECHO"
-    service.database.write(lambda c: delivery.hasten(c, peer.id))
+    service.database.write(lambda c: delivery.retry_peer(c, peer.id))
     return True, "the node answers"

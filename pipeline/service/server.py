@@ -1,4 +1,4 @@
-"""The process of a service: opens it, listens, and ends on a signal, or with its supervisor."""
+"""The process of a service: opens and serves it until a signal or the end of its supervisor."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .. import lock
 from ..errors import StartError, UsageError
 from . import dicom
 from .api.app import LOOPBACK, create_app
-from .api.problems import is_not_of_application
+from .api.problems import is_not_application_error
 from .application import Service, opened
 from .dicom_options import DicomOptions
 from .retention import Retention
@@ -33,12 +33,12 @@ log = logging.getLogger(__name__)
 ROLES = ("web", "dicom", "send", "work")
 """Parts of a service: page and REST API, DICOM node, sender of results, judging."""
 _LOCK_S = 5.0
-"""Seconds to wait for a killed predecessor to release the data folder."""
+"""Seconds to wait until a killed earlier process releases the data folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a service runs.
+    """Options of the process.
 
     Attributes:
         data: The data folder.
@@ -66,14 +66,14 @@ class Options:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can connect."""
+        """Whether an address accepts connections from this machine only."""
         return self.host in ("localhost", "::1") or self.host.startswith("127.")
 
 
 def serve(options: Options, config: ServiceConfig) -> None:
-    """Run until SIGTERM or SIGINT; prints the address when it accepts connections.
+    """Run until SIGTERM or SIGINT; print the address once connections are accepted.
 
-    Without the role ``web``, it listens on no port for HTTP.
+    Without the role ``web``, there is no HTTP port.
 
     Raises:
         UsageError: Another process uses the data folder.
@@ -102,7 +102,7 @@ def serve(options: Options, config: ServiceConfig) -> None:
             return
         port = listener.getsockname()[1]
         app = create_app(service, LOOPBACK if options.is_loopback else ("*",))
-        logging.getLogger("uvicorn.error").addFilter(is_not_of_application)
+        logging.getLogger("uvicorn.error").addFilter(is_not_application_error)
         settings = uvicorn.Config(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=5,
             ssl_certfile=options.certificate, ssl_keyfile=options.key, server_header=False,
@@ -118,7 +118,7 @@ def serve(options: Options, config: ServiceConfig) -> None:
 
 
 def _work(options: Options) -> None:
-    """Wait for a signal while the other parts work."""
+    """Wait for a signal while the other parts run."""
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -129,7 +129,7 @@ def _work(options: Options) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Calls a function as soon as connections are accepted; ends event streams on shutdown."""
+    """Calls a function once connections are accepted; ends event streams on shutdown."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, started: Callable[[], None]) -> None:
         super().__init__(config)
@@ -181,22 +181,24 @@ def _announce(options: Options, port: int, dicom_port: int | None, service: Serv
     scheme = "https" if options.certificate else "http"
     host = f"[{options.host}]" if ":" in options.host else options.host
     address = f"{scheme}://{host}:{port}/"
+    if service.setup_code is not None:
+        sys.stdout.write(f"set up: {address}#setup={service.setup_code}\n")
     sys.stdout.write(f"fxpipe listens on {address}\n")
     if dicom_port is not None:
         sys.stdout.write(f"DICOM node: {options.dicom.title} port {dicom_port}\n")
-    if service.setup_code is not None:
-        sys.stdout.write(f"set up: {address}#setup={service.setup_code}\n")
     sys.stdout.flush()
 
 
 def _end_with_supervisor(stop: Callable[[], None]) -> None:
-    """End this process when its supervisor does: its standard input is a pipe from there."""
+    """Stop this process when its supervisor ends and closes the pipe to standard input."""
     if os.environ.get("FXPIPE_SUPERVISED") != "1":
         return
 
     def watch() -> None:
         handle = sys.stdin.fileno()
-        while os.read(handle, 4096):  # a buffered reader would abort the end of the interpreter
+        while os.read(
+            handle, 4096
+        ):  # a buffered reader would abort the shutdown of the interpreter
             pass
         stop()
         time.sleep(10.0)

@@ -7,7 +7,7 @@ from pydantic import Field
 from ..config import RunConfig, Settings
 
 ROLES = ("sender", "reader", "auditor", "admin")
-"""Senders deliver pictures; readers also read and review; auditors see logs and figures; admins
+"""Senders deliver pictures; readers also read and review; auditors see logs and statistics; admins
 may do everything."""
 
 
@@ -16,18 +16,18 @@ class ServiceConfig(Settings):
 
     Attributes:
         run: Settings of the engine.
-        most_waiting: Pictures that may wait; more are refused with 429 or 0xA700.
-        most_bodies: Uploads that are received at once.
-        most_bytes: Largest upload.
-        reserve_bytes: Free space of the disk below which nothing is accepted.
+        most_waiting: Maximum number of waiting pictures; more are refused with 429 or 0xA700.
+        most_bodies: Maximum number of concurrent uploads.
+        most_bytes: Largest upload in bytes.
+        reserve_bytes: Free disk space in bytes below which no picture is accepted.
         stable_s: Seconds without a new picture after which a study is complete.
         accept_any: Whether every DICOM node may send pictures, not only the peers.
-        associations: DICOM associations that are accepted at once.
-        first_retry_s: Pause after the first failure to send to a peer; it doubles each time.
-        most_retry_s: Longest pause.
+        associations: Maximum number of concurrent DICOM associations.
+        first_retry_s: Seconds of pause after the first failure to send; doubled after each failure.
+        most_retry_s: Seconds of the longest pause.
         retry_h: Hours after which an object that cannot be sent needs attention.
         idle_s: Seconds without a request after which a login ends.
-        session_s: Seconds after which a login ends in any case.
+        session_s: Maximum duration of a login in seconds.
     """
 
     run: RunConfig = RunConfig()
@@ -46,5 +46,5 @@ class ServiceConfig(Settings):
 
 
 def engine_config(config: RunConfig) -> RunConfig:
-    """The settings of a run, with what the page and the DICOM objects need in addition."""
+    """The settings of a run, extended by the outputs that page and DICOM objects need."""
     return config.model_copy(update={"identifiers": "keep", "heatmaps": "all"})

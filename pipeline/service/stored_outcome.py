@@ -1,4 +1,4 @@
-"""Outcomes from the database, as a run on the same file would give them."""
+"""Outcomes restored from the database, equal to those of a run on the same file."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def restored(values: Mapping[str, Any], judged_as: str, name: str, *, identity: 
 
     Args:
         values: By :func:`pipeline.outcome_json.to_json`.
-        judged_as: Name of the job: messages begin with it.
-        name: Of the arrival.
+        judged_as: Name of the job, with which messages begin.
+        name: Name of the arrival.
         identity: Whether to keep identifiers.
     """
     outcome = from_json(values, NamedBytes(name, b""))
@@ -36,22 +36,22 @@ def restored(values: Mapping[str, Any], judged_as: str, name: str, *, identity: 
 
 
 def renamed(message: str, before: str, after: str) -> str:
-    """A message about a file under another name, if it begins with the name."""
+    """Replace the file name at the start of a message."""
     return after + message[len(before) :] if message.startswith(f"{before}:") else message
 
 
 def with_picture(
     outcome: Outcome, row: Mapping[str, Any], path: Path, config: RunConfig
 ) -> Outcome:
-    """The outcome with its file, and if findings get a heatmap, with those and the picture.
+    """The outcome with its file; with picture and heatmaps if findings have one.
 
     Heatmaps have 256 levels, as on the page.
 
     Args:
-        outcome: Of the picture.
+        outcome: Outcome of the picture.
         row: By :func:`pipeline.report.page_row.to_row`.
         path: The file.
-        config: Settings; ``heatmaps`` says which findings get one (None: not the negative ones).
+        config: Settings; ``heatmaps`` selects the findings with a heatmap (None: all but negative).
 
     Raises:
         ImageError: The picture cannot be decoded.
@@ -75,7 +75,7 @@ def _picture(path: Path, outcome: Outcome) -> XrayImage:
         for picture in pictures:
             if picture.source.frame == outcome.image.frame:
                 return picture
-    raise UnreadableImageError(f"{path.name}: found fewer frames than were judged")
+    raise UnreadableImageError(f"{path.name}: found fewer frames than judged")
 
 
 def _shown(finding: FractureCall, config: RunConfig) -> bool:
@@ -84,7 +84,7 @@ def _shown(finding: FractureCall, config: RunConfig) -> bool:
 
 
 def _heatmap(layer: Mapping[str, Any], source_shape: tuple[int, ...]) -> Heatmap:
-    """A heatmap from its layer on the page, on a canvas with one px for each cell."""
+    """A heatmap from its layer on the page, with one px per cell."""
     shape = int(layer["rows"]), int(layer["columns"])
     cells = np.frombuffer(base64.b64decode(layer["cells"]), np.uint8).reshape(shape)
     scale_y, scale_x = shape[0] / layer["height"], shape[1] / layer["width"]

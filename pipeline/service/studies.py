@@ -1,4 +1,4 @@
-"""Stable studies: their DICOM objects go into the outbox."""
+"""Queues the DICOM objects of stable studies in the outbox."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .outbox import NewObject
 log = logging.getLogger(__name__)
 
 _MOST = 20
-"""Studies that are looked at in one round."""
+"""Maximum number of studies per pass."""
 _RETRY_S = 30.0
 
 
 class Studies:
-    """Watches for studies that have become stable, until :meth:`stop`.
+    """Processes studies that have become stable, until :meth:`stop`.
 
     Args:
         service: An open service.
@@ -35,15 +35,15 @@ class Studies:
     def __init__(self, service: Service, queued: Callable[[], None]) -> None:
         self._service, self._queued = service, queued
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="fxpipe-studies", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="fxpipe-studies", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish the study in hand, and end."""
+        """Finish the current study, then stop."""
         self._stopped.set()
         self._thread.join()
 
-    def _watch(self) -> None:
+    def _run(self) -> None:
         pause_s = max(0.1, min(1.0, self._service.config.stable_s / 4))
         while not self._stopped.wait(pause_s):
             try:
@@ -52,10 +52,10 @@ class Studies:
                 for study in due:
                     if self._stopped.is_set():
                         return
-                    if settle(self._service, study):
+                    if queue_objects(self._service, study):
                         self._queued()
-            except Exception as error:  # noqa: BLE001  (the disk may be full; later it is not)
-                log.error("cannot prepare a study to be sent: %s", type(error).__name__)
+            except Exception as error:  # noqa: BLE001  (such as a full disk; retried)
+                log.error("cannot prepare the objects of a study: %s", type(error).__name__)
                 self._stopped.wait(_RETRY_S)
 
 
@@ -64,7 +64,7 @@ def stable(connection: Connection, quiet_s: float) -> list[int]:
 
     Args:
         connection: For reading.
-        quiet_s: Seconds without a new picture.
+        quiet_s: Required seconds without a new picture.
     """
     study, arrival = t.study.c, t.arrival.c
     unfinished = exists().where(
@@ -86,15 +86,15 @@ def stable(connection: Connection, quiet_s: float) -> list[int]:
     )  # fmt: skip
 
 
-def settle(service: Service, study: int) -> int:
-    """Mark a study as stable, and queue its objects for every peer that results are sent to.
+def queue_objects(service: Service, study: int) -> int:
+    """Mark a study as stable, and queue its objects for all peers that receive results.
 
     Args:
         service: An open service.
-        study: Its number.
+        study: Number of the study.
 
     Returns:
-        Number of objects that were queued.
+        Number of queued objects.
 
     Raises:
         OSError: Objects cannot be stored.
@@ -118,7 +118,7 @@ def settle(service: Service, study: int) -> int:
             return []  # results of a promoted engine are shown by now
         added = outbox.add(connection, study, made, peers, service.blobs.exists)
         if added:
-            delivery.announce(connection, study)
+            delivery.add_study_event(connection, study)
         connection.execute(update(t.study).where(t.study.c.id == study).values(stable_ms=now_ms()))
         worklist.add_event(connection, "study", study, {})
         return added
@@ -135,9 +135,9 @@ def settle(service: Service, study: int) -> int:
 
 
 def _objects(service: Service, study: int, peers: list[int]) -> list[NewObject]:
-    """Objects that at least one peer lacks, with stored contents.
+    """Objects that at least one peer does not have yet, with their contents stored.
 
-    A picture for which no object can be made is left out.
+    Pictures for which no object can be created are skipped.
     """
     with service.database.read() as connection:
         results = study_objects.judged(connection, study)
@@ -155,5 +155,7 @@ def _objects(service: Service, study: int, peers: list[int]) -> list[NewObject]:
                     content = service.blobs.store(one.content)
                     made.append(NewObject(one.uid, one.kind.value, result.sha256, content))
         except (ImageError, FileNotFoundError) as error:
-            log.warning("%s: no DICOM object of it (%s)", result.sha256[:16], type(error).__name__)
+            log.warning(
+                "%s: cannot create DICOM objects (%s)", result.sha256[:16], type(error).__name__
+            )
     return made

@@ -1,4 +1,4 @@
-"""DICOM objects about judged pictures, made from the stored results."""
+"""DICOM objects for judged pictures, created from the stored results."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Json = dict[str, Any]
 
 
 def engine_run(engine: Row[Any], config: RunConfig) -> Run:
-    """What the results of an engine come from.
+    """The run description of an engine, for its DICOM objects.
 
     Args:
         engine: Row of table ``engine``.
-        config: Settings of the service, for what does not change a verdict.
+        config: Settings of the service that do not change verdicts.
     """
     values = {**config.model_dump(), **engine.settings, "identifiers": "keep"}
     return Run(version(), dict(engine.digests), RunConfig.model_validate(values))
@@ -64,10 +64,10 @@ def _shown(study: int) -> Select[Any]:
 
 
 def judged(connection: Connection, study: int) -> list[Judged]:
-    """The results that are shown for the pictures of a study, in a fixed order.
+    """The current results of the pictures of a study, in a fixed order.
 
-    After a promotion they can come from several engines: a picture that the active engine has not
-    judged keeps its earlier result.
+    After a promotion, they may be from several engines: pictures that the active engine has not
+    judged keep their earlier results.
     """
     pictures = _shown(study).subquery()
     result = t.result.c
@@ -85,17 +85,17 @@ def judged(connection: Connection, study: int) -> list[Judged]:
 
 
 def objects(result: Judged, maker: Maker, run: Run, blobs: Blobs) -> list[Made]:
-    """SR, SC and GSPS of a picture from a DICOM file; nothing for other files.
+    """SR, SC and GSPS objects of a DICOM picture; empty for other files.
 
     Args:
         result: The picture.
-        maker: Maker for ``run``. It numbers the objects, so use one for all pictures of a study.
-        run: See :func:`engine_run`; of the engine that judged the picture.
-        blobs: Contents.
+        maker: Maker for ``run``. It numbers the objects: use the same one for a whole study.
+        run: :func:`engine_run` of the engine that judged the picture.
+        blobs: Stored files.
 
     Raises:
-        ImageError: The picture cannot be decoded any more, or no object can refer to it.
-        OSError: Its content is gone.
+        ImageError: The picture cannot be decoded, or lacks the UIDs for a reference.
+        OSError: Its content is missing.
     """
     if result.outcome["header"] is None:
         return []
@@ -114,6 +114,6 @@ def restored(path: Path, stored: Json, row: Json, config: RunConfig) -> Outcome:
 
     Raises:
         ImageError: The picture cannot be decoded.
-        OSError: Its content is gone.
+        OSError: Its content is missing.
     """
     return with_picture(from_json(stored, path), row, path, config)

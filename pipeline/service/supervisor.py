@@ -1,4 +1,4 @@
-"""Restarts the process of a service when it ends unexpectedly. Imports nothing that is large."""
+"""Restarts the process of a service when it ends unexpectedly. Imports no large modules."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from types import FrameType
 
 _FIRST_S, _MOST_S = 0.2, 30.0
 _HEALTHY_S = 60.0
-"""A process that ran this long is restarted without delay."""
+"""Seconds of running after which a process is restarted without delay."""
 
 
 def supervise(words: Sequence[str], line: Callable[[str], None]) -> int:
-    """Run ``fxpipe WORDS`` as a child, again and again, until it ends on purpose.
+    """Run ``fxpipe WORDS`` as a child process, and restart it until it exits normally.
 
-    SIGTERM and SIGINT are passed on; the child ends too if this process is killed.
+    SIGTERM and SIGINT are passed on; the child also ends if this process is killed. All children
+    have the same name (``FXPIPE_OWNER``), by which each one finds the jobs of its predecessor.
 
     Args:
         words: Arguments of the program.
-        line: Gets each line that the child prints.
+        line: Called with each line that the child prints.
 
     Returns:
         Exit status of the child.
@@ -39,12 +40,16 @@ def supervise(words: Sequence[str], line: Callable[[str], None]) -> int:
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, stop)
     delay_s, crashed = _FIRST_S, False
+    owner = os.urandom(8).hex()
     while True:
         started = time.monotonic()
         child = subprocess.Popen(
             [sys.executable, "-m", "pipeline.cli", *words],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env={**os.environ, "FXPIPE_SUPERVISED": "1", "FXPIPE_CRASHED": "1" if crashed else ""},
+            env={
+                **os.environ, "FXPIPE_SUPERVISED": "1", "FXPIPE_OWNER": owner,
+                "FXPIPE_CRASHED": "1" if crashed else "",
+            },
         )  # fmt: skip
         if stopping:
             child.terminate()

@@ -1,4 +1,4 @@
-"""The systemd unit of a service, with as few rights as it needs."""
+"""The systemd unit of a service, with minimal rights."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _LOW_PORTS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What a unit starts.
+    """Contents of a unit.
 
     Attributes:
         words: The program and its arguments.
-        data: The data folder, the only one that is writable.
-        account: User that it runs as; None for a unit of the present user.
-        paths: Folders and files that it reads, such as the weights and the Python environment.
-        gpu: Whether it needs the devices of a GPU.
+        data: The data folder, the only writable one.
+        account: User that runs the service; None for a unit of the current user.
+        paths: Folders and files that the service reads, such as weights and environment.
+        gpu: Whether it needs GPU devices.
         low_port: Whether it listens on a port below 1024.
     """
 
@@ -48,7 +48,7 @@ class Unit:
             "Environment=PYTHONSAFEPATH=1",
             "Restart=on-failure",
             "RestartSec=5",
-            # The supervisor ends its child; what remains after the time limit is killed.
+            # The supervisor stops its child; processes that remain after the time limit are killed.
             "KillMode=mixed",
             "TimeoutStopSec=60",
             "UMask=0077",
@@ -94,7 +94,7 @@ class Unit:
         ]  # fmt: skip
 
     def _rights_of_user(self) -> list[str]:
-        """What a user's service manager can restrict; it needs user namespaces."""
+        """Restrictions available to a user's service manager; they need user namespaces."""
         return [
             "NoNewPrivileges=yes",
             "PrivateUsers=yes",
@@ -108,16 +108,16 @@ class Unit:
 
 
 def has_low_port(words: Sequence[str]) -> bool:
-    """Whether arguments of ``fxpipe serve`` name a port below 1024."""
+    """Whether arguments of ``fxpipe serve`` contain a port below 1024."""
     text = " ".join(words)
     ports = re.findall(r"--[a-z-]*port[= ](\d+)", text)
     return any(0 < int(port) < _LOW_PORTS for port in ports)
 
 
 def quoted(word: str) -> str:
-    """A word of a list in a unit file, as systemd.syntax(7) describes.
+    """Quote a word for a unit file, see systemd.syntax(7).
 
-    Commands need ``$$`` for each ``$`` in addition.
+    In commands, ``$`` must also be doubled.
 
     Raises:
         ValueError: It contains a control character.

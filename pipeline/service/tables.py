@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -41,6 +42,16 @@ def _reference(name: str, target: str, nullable: bool = False) -> Column[int]:
     return Column(name, _ID, ForeignKey(target), nullable=nullable)
 
 
+def _index(name: str, condition: str, *columns: str) -> Index:
+    """An index of the rows that meet a condition, for :mod:`.pages`.
+
+    Without statistics, SQLite takes the index that has the most columns with a given value: that
+    of the study, then of the region, then of the review.
+    """
+    where = text(condition)
+    return Index(f"ix_{name}", *columns, sqlite_where=where, postgresql_where=where)
+
+
 blob = Table(
     "blob",
     metadata,
@@ -50,7 +61,7 @@ blob = Table(
     Column("held", Boolean, nullable=False, default=False),
     Column("deleted_ms", BigInteger),
 )
-"""Content of a received file. ``held`` is a legal hold: it cannot be deleted."""
+"""Content of a received file. ``held`` is a legal hold, which prevents deletion."""
 
 study = Table(
     "study",
@@ -64,12 +75,13 @@ study = Table(
     Column("pictures", Integer, nullable=False, default=0),
     Column("rank", Integer, nullable=False, default=0),
     Index(None, "stable_ms", "last_seen_ms"),
-    Index(None, "rank", "id"),
+    _index("study_urgency", "pictures > 0", "rank", "id"),
+    _index("study_newest", "pictures > 0", "last_seen_ms", "id"),
 )
-"""Pictures taken together. ``stable_ms`` is set once no picture has arrived for a while.
+"""DICOM studies. ``stable_ms`` is set when no picture has arrived for some time.
 
-``pictures`` is their number and ``rank`` that of the most urgent one; a study whose pictures were
-all deleted keeps neither UID nor identity.
+``pictures`` is the number of pictures, ``rank`` the rank of the most urgent one. If all pictures
+are deleted, UID and identity are deleted too.
 """
 
 arrival = Table(
@@ -93,18 +105,20 @@ arrival = Table(
     Column("deleted_ms", BigInteger),
     UniqueConstraint("sender", "key"),
     Index(None, "sha256"),
-    Index(None, "study_id"),
+    Index(None, "study_id", "deleted_ms", "rank", "id"),
     Index(None, "received_ms"),
-    Index(None, "deleted_ms", "rank", "id"),
-    Index(None, "deleted_ms", "state", "rank", "id"),
+    Index(None, "region", "deleted_ms", "rank", "id", "review"),
+    _index("arrival_urgency", "deleted_ms IS NULL", "rank", "id"),
+    _index("arrival_reviewed", "review IS NOT NULL", "deleted_ms", "rank", "id"),
+    _index("arrival_unreviewed", "review IS NULL", "deleted_ms", "rank", "id"),
 )
 """A received picture, a row of the worklist.
 
 ``source`` is ``http``, ``dicom`` or ``watch``. ``key`` is the idempotency key of its sender. The
 state is ``waiting``, ``reading``, ``answered``, ``unsupported``, ``failed`` or ``deleted``. Rank
-(0 is most urgent), answer, region and probability are of its most urgent result by ``engine_id``:
-the active engine, or an earlier one if the active engine has not judged the picture. ``review`` is
-the latest verdict of the readers, or ``disputed`` if they differ.
+(0 is most urgent), answer, region and probability are those of its most urgent result by
+``engine_id``: the active engine, or an earlier one if the active engine has not judged the picture.
+``review`` is the latest verdict of the readers, or ``disputed`` if they disagree.
 """
 
 engine = Table(
@@ -120,8 +134,8 @@ engine = Table(
     Column("state", String(16), nullable=False),
     Column("created_ms", BigInteger, nullable=False),
 )
-"""Weights with settings. The state is ``active`` (one), ``candidate`` or ``retired``; ``card`` has
-the figures that were published with the weights (:mod:`.engine_card`)."""
+"""Weights with settings. The state is ``active`` (one), ``candidate`` or ``retired``; ``card`` is
+the published figures of the weights (:mod:`.engine_card`)."""
 
 job = Table(
     "job",
@@ -145,8 +159,8 @@ job = Table(
 )
 """One file to judge with one engine: ``waiting``, ``taken``, ``done`` or ``cancelled``.
 
-``attempt`` counts how often it was taken; it is the fencing token of its result. ``blame`` grows
-each time that a process ended while it judged this job; see :data:`.job_queue.MOST_BLAME`.
+``attempt`` counts the claims and is the fencing token of the result. ``blame`` increases each
+time that a process ends while judging this job; see :data:`.job_queue.MOST_BLAME`.
 """
 
 result = Table(
@@ -167,7 +181,7 @@ result = Table(
     Index(None, "sha256", "engine_id"),
     Index(None, "engine_id", "created_ms"),
 )
-"""The outcome of one picture; ``frame`` is -1 for a file with a single one."""
+"""The outcome of one picture; ``frame`` is -1 for a single-frame file."""
 
 detail = Table(
     "detail",
@@ -176,7 +190,7 @@ detail = Table(
     Column("outcome", JSON, nullable=False),
     Column("row", JSON, nullable=False),
 )
-"""A result in full: the outcome (:mod:`pipeline.outcome_json`) and its row on the page."""
+"""Details of a result: the outcome (:mod:`pipeline.outcome_json`) and its row on the page."""
 
 review = Table(
     "review",
@@ -210,9 +224,9 @@ peer = Table(
     Column("created_ms", BigInteger, nullable=False),
     UniqueConstraint("title", "host"),
 )
-"""DICOM nodes: ``receive`` takes pictures from it, ``send`` sends results to it.
+"""DICOM nodes. ``receive``: may send pictures; ``send``: receives results.
 
-``commitment`` asks it to confirm that it has stored them."""
+``commitment``: storage commitment is requested."""
 
 caller = Table(
     "caller",
@@ -224,7 +238,7 @@ caller = Table(
     Column("count", Integer, nullable=False),
     UniqueConstraint("title", "host"),
 )
-"""DICOM nodes whose associations were rejected, because no peer has their title and address."""
+"""DICOM nodes with rejected associations, because no peer has their title and address."""
 
 instance = Table(
     "instance",
@@ -278,12 +292,12 @@ outbox = Table(
     Index(None, "source"),
     Index(None, "transaction_uid"),
 )
-"""DICOM objects for a peer, made from the picture whose SHA-256 is ``source``.
+"""DICOM objects for a peer. ``source`` is the SHA-256 of the picture.
 
 The state is ``waiting``, ``sending``, ``committing`` (received, and not yet confirmed), ``sent``,
-``failed`` (refused for good) or ``attention`` (given up after days). ``next_ms`` is when it is
-tried again, or when another process may take it over. ``transaction_uid`` is of the request for
-storage commitment. The content is kept until all peers have it."""
+``failed`` (permanently refused) or ``attention`` (attempts ended after days). ``next_ms`` is the
+time of the next attempt, or from which another process may take it over. ``transaction_uid``
+belongs to the storage commitment request. The content is kept until all peers have it."""
 
 event = Table(
     "event",
@@ -294,7 +308,7 @@ event = Table(
     Column("data", JSON, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
 )
-"""Changes, in order, for pages that are open."""
+"""Changes, in order, for open pages."""
 
 audit = Table(
     "audit",
@@ -308,7 +322,7 @@ audit = Table(
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
 )
-"""Log of what users did; each row contains the hash of the row before it."""
+"""Log of user actions; each row contains the hash of the previous row."""
 
 user = Table(
     "user",
@@ -321,7 +335,7 @@ user = Table(
     Column("blind", Boolean, nullable=False, default=False),
     Column("created_ms", BigInteger, nullable=False),
 )
-"""People. ``blind``: fxpipe's verdict is hidden until the reader has stored one."""
+"""People. ``blind``: fxpipe's answer is hidden until the reader has stored a verdict."""
 
 session = Table(
     "session",
@@ -353,7 +367,7 @@ rule = Table(
     Column("state", String(16)),
     Column("created_ms", BigInteger, nullable=False),
 )
-"""Retention: pictures older than ``days`` are deleted, of one state or of all."""
+"""Retention: pictures older than ``days`` are deleted, optionally of one state only."""
 
 watched = Table(
     "watched",
@@ -364,9 +378,9 @@ watched = Table(
     Column("sha256", String(64)),
     Index(None, "sha256"),
 )
-"""Files that were taken from watched folders, by the SHA-256 of their path.
+"""Files received from watched folders, by the SHA-256 of their path.
 
-``changed_ns`` is their time of modification. ``sha256`` is that of the content; null for a file
+``changed_ns`` is the modification time. ``sha256`` is the digest of the content; null for a file
 that is too large.
 """
 

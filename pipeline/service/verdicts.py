@@ -1,6 +1,6 @@
-"""The present verdict of the readers on the pictures of a file.
+"""The current verdict of the readers on the pictures of a file.
 
-Verdicts belong to a picture, whichever engine judged it: after a promotion they remain.
+Verdicts belong to a picture, not to an engine: they remain after a promotion.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WITHDRAWN, DISPUTED = "withdrawn", "disputed"
 
 
 def latest(connection: Connection, hashes: Collection[str]) -> list[Row[Any]]:
-    """The latest review of each reader on each picture, also a withdrawn one.
+    """The latest review of each reader on each picture, including withdrawals.
 
     Args:
         connection: Inside a read or a write operation.
@@ -39,10 +39,10 @@ def latest(connection: Connection, hashes: Collection[str]) -> list[Row[Any]]:
 
 
 def current(connection: Connection, sha256: str) -> str | None:
-    """The most_severe verdict on the pictures of a file; ``disputed`` if readers differ on one.
+    """The most severe verdict on the pictures of a file; ``disputed`` if readers disagree on one.
 
     Returns:
-        None if there is no verdict, or all were withdrawn.
+        None without verdicts, or if all were withdrawn.
     """
     by_frame: dict[int, set[str]] = defaultdict(set)
     for row in latest(connection, [sha256]):
@@ -52,6 +52,6 @@ def current(connection: Connection, sha256: str) -> str | None:
 
 
 def combine(verdicts: Iterable[str]) -> str | None:
-    """The verdict of all readers on one picture; ``disputed`` if they differ, None without any."""
+    """Combined verdict on one picture; ``disputed`` if readers disagree, None without verdicts."""
     different = set(verdicts) - {WITHDRAWN}
     return next(iter(different)) if len(different) == 1 else DISPUTED if different else None

@@ -1,4 +1,4 @@
-"""Rendered pictures for the page: ``cache/ab/abcd…-FRAME.jpg``. They are made again on demand."""
+"""Rendered pictures for the page: ``cache/ab/abcd…-FRAME.jpg``. Rendered again on demand."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a blind reader may see: nothing of fxpipe's answer before he has stored a review.
+"""Visibility for blind readers: fxpipe's answer is hidden until they have stored a review.
 
-A picture is visible to a blind reader once he has reviewed it, also if he withdrew the review.
+The answer stays visible if the reader withdraws the review.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from .accounts import Principal
 
 
 def visible(principal: Principal) -> list[ColumnElement[bool]]:
-    """Conditions on the table of arrivals: those whose answers a principal may see."""
+    """Condition on table ``arrival``: pictures with answers that a principal may see."""
     return [t.arrival.c.sha256.in_(_reviewed(principal))] if principal.blind else []
 
 
 def visible_among(
     connection: Connection, principal: Principal, hashes: Collection[str]
 ) -> set[str]:
-    """Those of the files whose answers a principal may see."""
+    """The subset of files with answers that a principal may see."""
     if not principal.blind:
         return set(hashes)
     own = _reviewed(principal).where(t.result.c.sha256.in_(hashes))

@@ -1,8 +1,8 @@
-"""Watched folders: files that have stopped growing are received, each content once.
+"""Watched folders: files are received when they no longer change, each content once.
 
-Folders are polled, because network shares send no events. Nothing in them is changed. Files are
-recognised by their content, so a file that was renamed or copied is not received again; a file that
-was replaced is. Contents of deleted pictures are not received again either.
+Folders are polled, because network shares send no events, and are never changed. Files are
+identified by content: renamed and copied files are not received again, replaced files are. Contents
+of deleted pictures are not received again.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ log = logging.getLogger(__name__)
 
 SENDER = "watch"
 LOOK_S = 2.0
-"""Seconds between two looks at a file, and at least between two passes over a folder."""
+"""Seconds between two checks of a file, and minimum between two passes over a folder."""
 _BUSY_S = 5.0
 _BATCH = 500
 _PART = 1 << 20
 _DEPTH = 64
-"""Deepest folder below the watched one; each level needs an open handle."""
+"""Maximum depth of subfolders; each level needs an open handle."""
 _UNFINISHED = re.compile(r".*\.(part|partial|filepart|crdownload|tmp)", re.IGNORECASE | re.DOTALL)
-"""Names of files that programs write to and rename at the end."""
+"""Names of files that programs rename after writing."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """A file at one moment."""
+class _FileState:
+    """State of a file at one time."""
 
     path: Path
     key: str
@@ -60,20 +60,20 @@ class _Look:
     changed_ns: int
 
     def is_same(self, status: os.stat_result) -> bool:
-        """Whether a file is still as it was."""
+        """Whether a file is unchanged."""
         state = (status.st_ino, status.st_size, status.st_mtime_ns)
         return stat.S_ISREG(status.st_mode) and state == (self.inode, self.size, self.changed_ns)
 
 
 class Watcher:
-    """Receives the files of a folder until :meth:`stop`; starts with the instance.
+    """Receives the files of a folder, from its creation until :meth:`stop`.
 
     Args:
         service: Receives the files.
-        folder: Watched with all its subfolders.
+        folder: Watched folder, including its subfolders.
 
     Attributes:
-        fault: Why files are not received at present; None while all is well. Names no file.
+        fault: Reason why files cannot be received at present, without file names; else None.
 
     Raises:
         UsageError: The folder is the data folder.
@@ -90,7 +90,7 @@ class Watcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the file that is being received."""
+        """Stop after the current file."""
         self._stopping.set()
         self._thread.join()
 
@@ -99,7 +99,7 @@ class Watcher:
             started = time.monotonic()
             try:
                 fault = self._pass()
-            except Exception as error:  # noqa: BLE001  (tried again; the message may name a file)
+            except Exception as error:  # noqa: BLE001  (retried; the message may contain a file name)
                 fault = f"a watched folder cannot be read ({type(error).__name__})"
             self._report(fault)
             self._stopping.wait(max(LOOK_S, time.monotonic() - started))
@@ -110,9 +110,9 @@ class Watcher:
         self.fault = fault
 
     def _pass(self) -> str | None:
-        """Look at all files and receive the new ones; return a fault."""
+        """Receive the new files of the folder; return a fault."""
         with os.scandir(self._root):
-            pass  # raises if the share is not connected
+            pass  # raises if the share is disconnected
         unreadable = 0
         walk = _Walk(self._root, self._data)
         for looks in _batches(walk.files(), _BATCH):
@@ -128,8 +128,8 @@ class Watcher:
             return f"{unreadable + walk.unreadable} entries of a watched folder cannot be read"
         return None
 
-    def _new(self, looks: Sequence[_Look]) -> list[_Look]:
-        """Those that were not taken in their present state."""
+    def _new(self, looks: Sequence[_FileState]) -> list[_FileState]:
+        """The files that were not received in their current state."""
         row, keys = t.watched.c, [look.key for look in looks]
         query = select(row.path, row.size, row.changed_ns).where(row.path.in_(keys))
         with self._service.database.read() as connection:
@@ -139,7 +139,7 @@ class Watcher:
     def _wait_for_room(self, size: int) -> None:
         while not self._stopping.is_set():
             if not self._service.blobs.has_room(size):
-                self._report("the disk is full: files of a watched folder wait")
+                self._report("the disk is full: files of a watched folder are waiting")
             elif self._waiting() < self._service.config.most_waiting:
                 return
             self._stopping.wait(_BUSY_S)
@@ -149,8 +149,8 @@ class Watcher:
             active = engine_state.active_engine(connection)
             return 0 if active is None else job_queue.waiting(connection, active.id)
 
-    def _take(self, look: _Look) -> bool:
-        """Receive a file unless it has changed since; False if it cannot be read."""
+    def _take(self, look: _FileState) -> bool:
+        """Receive a file unless it has changed; False if it cannot be read."""
         if look.size > self._service.config.most_bytes:
             log.warning("a file of %d bytes in a watched folder is too large", look.size)
             self._service.database.write(lambda c: _remember(c, look, None))
@@ -164,15 +164,15 @@ class Watcher:
         try:
             self._receive(handle, look)
         except DiskFullError:
-            return True  # taken later, see _wait_for_room
+            return True  # received later, see _wait_for_room
         except OSError:
             return False
         finally:
             os.close(handle)
         return True
 
-    def _receive(self, handle: int, look: _Look) -> None:
-        """Store and register the content, unless the file changes or its content was taken."""
+    def _receive(self, handle: int, look: _FileState) -> None:
+        """Store and register the content, unless the file changes or was already received."""
         if not look.is_same(os.fstat(handle)) or _is_written(handle):
             return
         with self._service.blobs.receive() as receiving:
@@ -190,7 +190,7 @@ class Watcher:
             else:
                 self._service.database.write(lambda c: _remember(c, look, sha256))
 
-    def _register(self, look: _Look, content: Content) -> None:
+    def _register(self, look: _FileState, content: Content) -> None:
         name = _name(look.path.relative_to(self._root))
         arrival = Arrival(content, name, "watch", SENDER, content.sha256)
 
@@ -204,7 +204,7 @@ class Watcher:
 
 
 class _Walk:
-    """Files of a folder, in constant memory.
+    """Iteration over the files of a folder, in constant memory.
 
     Args:
         root: The folder.
@@ -218,10 +218,10 @@ class _Walk:
         self.unreadable = 0
         self._root, self._exclude = root, exclude
 
-    def files(self) -> Iterator[_Look]:
-        """All regular files but results of fxpipe, unfinished and empty ones.
+    def files(self) -> Iterator[_FileState]:
+        """All regular files, except results of fxpipe, unfinished files and empty files.
 
-        Links to folders are not followed, nor are links that leave the watched folder.
+        Links to folders, and links to files outside the watched folder, are skipped.
         """
         stack = [self._entries(self._root)]
         try:
@@ -251,7 +251,7 @@ class _Walk:
         except OSError:
             self.unreadable += 1
 
-    def _look(self, entry: os.DirEntry[str]) -> _Look | None:
+    def _look(self, entry: os.DirEntry[str]) -> _FileState | None:
         if _UNFINISHED.fullmatch(entry.name):
             return None
         path = Path(entry.path)
@@ -267,10 +267,10 @@ class _Walk:
         if not stat.S_ISREG(status.st_mode) or not status.st_size:
             return None
         key = hashlib.sha256(os.fsencode(path)).hexdigest()
-        return _Look(path, key, status.st_ino, status.st_size, status.st_mtime_ns)
+        return _FileState(path, key, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _batches(looks: Iterator[_Look], size: int) -> Iterator[list[_Look]]:
+def _batches(looks: Iterator[_FileState], size: int) -> Iterator[list[_FileState]]:
     while batch := list(itertools.islice(looks, size)):
         yield batch
 
@@ -287,7 +287,7 @@ def _was_taken(connection: Connection, sha256: str) -> bool:
     return connection.scalar(query) is not None
 
 
-def _remember(connection: Connection, look: _Look, sha256: str | None) -> None:
+def _remember(connection: Connection, look: _FileState, sha256: str | None) -> None:
     values = {"size": look.size, "changed_ns": look.changed_ns, "sha256": sha256}
     own = t.watched.c.path == look.key
     if not connection.execute(update(t.watched).where(own).values(**values)).rowcount:
@@ -295,20 +295,20 @@ def _remember(connection: Connection, look: _Look, sha256: str | None) -> None:
 
 
 def _name(relative: Path) -> str:
-    """The path below the watched folder as a name of a picture."""
+    """Name of a picture: the path relative to the watched folder."""
     text = os.fsencode(relative.as_posix()).decode("utf-8", "replace")
     return "".join(char for char in text if char.isprintable())[-MAX_NAME_CHARS:] or "picture"
 
 
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-"""A pipe that replaced a file does not block."""
+"""Open a file for reading; a pipe that has replaced it does not block."""
 
 
 def _is_written(handle: int) -> bool:
-    """Whether a process of this machine has a file open for writing, as far as Linux tells.
+    """Whether a local process has a file open for writing, if Linux can determine it.
 
-    A read lease is refused while it is. Only the owner of the file and root may ask, and network
-    shares do not know; otherwise the answer is no.
+    A read lease is then refused. Only the owner of the file and root can request a lease, and
+    network shares do not support it: the result is False in these cases.
     """
     if sys.platform != "linux":
         return False
@@ -317,7 +317,7 @@ def _is_written(handle: int) -> bool:
     import signal
 
     try:
-        # A process that opens the file for writing meanwhile causes a signal, which is ignored.
+        # If a process opens the file for writing, Linux sends a signal, which is ignored.
         fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:

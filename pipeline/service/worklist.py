@@ -1,4 +1,4 @@
-"""Transactions on what the worklist shows: state, answer and study of the arrivals.
+"""Transactions on the columns of the worklist: state, answer and study of the arrivals.
 
 Every function takes a connection inside a write operation (:meth:`.database.Database.submit`).
 """
@@ -28,6 +28,23 @@ Json = dict[str, Any]
 
 WAITING_RANK = len(URGENCY)
 """Rank of a picture without a result: below all answers."""
+
+
+def ranks(state: str | None, answer: str | None, *, blind: bool) -> Sequence[int]:
+    """All ranks that pictures with a state and an answer can have.
+
+    Args:
+        state: None for any.
+        answer: None for any.
+        blind: Whether unsupported pictures can be shown as *answered*.
+    """
+    if answer is not None:
+        return [URGENCY.index(answer)]
+    if state in ("waiting", "reading"):
+        return [WAITING_RANK]
+    if state == "answered":
+        return range(URGENCY.index(Status.UNSUPPORTED) + blind)
+    return range(WAITING_RANK + 1) if state is None else [URGENCY.index(state)]
 
 
 def update_arrivals(connection: Connection, sha256: str, engine: int) -> list[int]:
@@ -60,7 +77,7 @@ def update_arrivals(connection: Connection, sha256: str, engine: int) -> list[in
 
 
 def set_state(connection: Connection, hashes: Sequence[str], before: str, after: str) -> None:
-    """Give another state to the arrivals of some contents that are in the state ``before``."""
+    """Set the state of arrivals that are in the state ``before``, by content."""
     arrival = t.arrival.c
     for start in range(0, len(hashes), 500):
         part = hashes[start : start + 500]
@@ -72,7 +89,7 @@ def set_state(connection: Connection, hashes: Sequence[str], before: str, after:
 
 
 def refresh_study(connection: Connection, number: int) -> None:
-    """Count the pictures of a study again; one without pictures loses its UID and identity."""
+    """Update the picture count of a study; delete UID and identity if it is empty."""
     arrival = t.arrival.c
     row = connection.execute(
         select(func.count().label("pictures"), func.min(arrival.rank).label("rank")).where(
@@ -89,7 +106,7 @@ def refresh_study(connection: Connection, number: int) -> None:
 
 
 def add_event(connection: Connection, kind: str, subject: int | None, data: Json) -> None:
-    """Add a change that open pages should learn of; numbers become visible in their order."""
+    """Add an event for open pages; events become visible in order of their numbers."""
     serialise(connection)
     connection.execute(
         insert(t.event).values(kind=kind, subject=subject, data=data, at_ms=now_ms())

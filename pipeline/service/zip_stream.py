@@ -1,4 +1,4 @@
-"""A ZIP archive that is sent while it is made."""
+"""A ZIP archive as a stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PART_BYTES = 2**20
 
 
 class _Sink:
-    """Collects what is written until it is taken; cannot be positioned, as a socket."""
+    """Write buffer that cannot seek, like a socket."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -24,17 +24,17 @@ class _Sink:
         return len(part)
 
     def flush(self) -> None:
-        """Nothing: all parts are in memory."""
+        """Do nothing: all bytes are in memory."""
 
     def take(self) -> bytes:
-        """Everything since the last call."""
+        """All bytes written since the last call."""
         content = b"".join(self._parts)
         self._parts.clear()
         return content
 
 
 class ZipStream:
-    """Makes an archive without compression, part by part; pictures hardly shrink."""
+    """Creates an archive incrementally, without compression, because pictures hardly compress."""
 
     def __init__(self) -> None:
         self._sink = _Sink()
@@ -64,6 +64,6 @@ class ZipStream:
         yield self._sink.take()
 
     def close(self) -> bytes:
-        """The end of the archive."""
+        """The final bytes of the archive."""
         self._archive.close()
         return self._sink.take()

@@ -1,4 +1,4 @@
-"""Received pictures on both databases: nothing acknowledged is lost or doubled."""
+"""Receiving and removing pictures, on both databases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.service.arrivals import HeldError, KeyConflictError
 from pipeline.service.contents import ContentGoneError
 
 
-def test_a_received_picture_has_a_job_an_event_and_an_audit_entry(opened):
+def test_received_picture_has_job_event_and_audit_entry(opened):
     number, is_new = opened.receive(b"abc")
     assert is_new
     (arrival,) = opened.rows(t.arrival)
@@ -27,7 +27,7 @@ def test_a_received_picture_has_a_job_an_event_and_an_audit_entry(opened):
     assert opened.blobs.read(arrival.sha256) == b"abc"
 
 
-def test_the_same_content_is_judged_once(opened):
+def test_identical_content_is_judged_once(opened):
     first, second = opened.receive(b"a")[0], opened.receive(b"a", source="dicom")[0]
     assert first != second
     (claim,) = opened.claim()
@@ -38,7 +38,7 @@ def test_the_same_content_is_judged_once(opened):
     assert (opened.count(t.blob), opened.count(t.job), opened.count(t.result)) == (1, 1, 1)
 
 
-def test_a_repeated_key_has_no_effect(opened):
+def test_repeated_key_has_no_effect(opened):
     first = opened.receive(b"a", key="k")
     assert opened.receive(b"a", key="k") == (first[0], False)
     with pytest.raises(KeyConflictError):
@@ -47,7 +47,7 @@ def test_a_repeated_key_has_no_effect(opened):
     assert opened.count(t.arrival) == 2
 
 
-def test_simultaneous_receipts_of_one_picture(opened):
+def test_concurrent_receipts_of_one_picture(opened):
     content = opened.blobs.store(b"same")
     with ThreadPoolExecutor(8) as pool:
         repeated = list(pool.map(lambda _: opened.register(content, "k"), range(24)))
@@ -73,7 +73,7 @@ def test_pictures_that_arrived_before_the_first_engine_are_queued(database, blob
     assert {claim.name for claim in early.claim()} == {"a", "b"}
 
 
-def test_removal_keeps_content_that_another_picture_has(opened):
+def test_removal_keeps_content_used_by_another_picture(opened):
     first, second = opened.receive(name="Doe.png")[0], opened.receive(name="Roe.png")[0]
     opened.finish(opened.claim()[0])
     assert opened.remove(first) == []
@@ -86,7 +86,7 @@ def test_removal_keeps_content_that_another_picture_has(opened):
     assert opened.remove(second) == []
 
 
-def test_a_removed_picture_can_be_received_again(opened):
+def test_removed_picture_can_be_received_again(opened):
     first, _ = opened.receive(key="k")
     opened.finish(opened.claim()[0])
     opened.remove(first)
@@ -102,7 +102,7 @@ def test_a_removed_picture_can_be_received_again(opened):
     assert opened.blobs.read(claim.sha256) == b"a"
 
 
-def test_a_picture_that_is_removed_while_it_is_read_has_no_result(opened):
+def test_picture_removed_during_judging_has_no_result(opened):
     number, _ = opened.receive()
     (claim,) = opened.claim()
     opened.remove(number)
@@ -110,16 +110,16 @@ def test_a_picture_that_is_removed_while_it_is_read_has_no_result(opened):
     assert opened.count(t.result) == 0
 
 
-def test_content_that_arrives_again_during_a_removal_is_kept(opened):
+def test_content_received_again_during_removal_is_kept(opened):
     number, _ = opened.receive()
     (sha256,) = opened.database.write(lambda c: arrivals.remove(c, number, "admin"))
-    opened.receive()  # between the transaction of the removal and that of its file
+    opened.receive()  # between the transactions that remove the picture and its file
     opened.unlink(sha256)
     assert opened.blobs.read(sha256) == b"a"
     assert len(opened.claim()) == 1
 
 
-def test_content_that_was_unlinked_before_its_registration_is_refused(opened):
+def test_content_unlinked_before_registration_is_refused(opened):
     number, _ = opened.receive()
     content = opened.blobs.store(b"a")
     opened.remove(number)
@@ -128,7 +128,7 @@ def test_content_that_was_unlinked_before_its_registration_is_refused(opened):
     assert opened.receive()[1]
 
 
-def test_a_legal_hold_refuses_removal(opened):
+def test_legal_hold_prevents_removal(opened):
     number, _ = opened.receive()
     opened.database.write(lambda c: c.execute(update(t.blob).values(held=True)))
     with pytest.raises(HeldError):

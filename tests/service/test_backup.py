@@ -1,4 +1,4 @@
-"""Backups while the service writes, and what is restored from them."""
+"""Backups of a running service, and restoring them."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def fxpipe(*words):
 
 
 def contents(folder):
-    """Contents of the live pictures, in the order of their arrival."""
+    """Contents of the existing pictures, in order of arrival."""
     with closing(Database(sqlite_url(folder))) as database, database.read() as connection:
         query = select(t.arrival.c.sha256).where(t.arrival.c.deleted_ms.is_(None))
         digests = list(connection.scalars(query.order_by(t.arrival.c.id)))
     return [Blobs(folder, 0).read(sha256) for sha256 in digests]
 
 
-def test_a_backup_is_restored_as_it_was(data, tmp_path):
+def test_restored_backup_equals_the_original(data, tmp_path):
     result = fxpipe("backup", "--data", data.folder, "--to", tmp_path / "b")
     assert result.exit_code == 0, result.output
     assert "5 files" in result.output
@@ -80,7 +80,7 @@ def test_a_backup_is_restored_as_it_was(data, tmp_path):
     assert fxpipe("audit-log", "verify", "--data", tmp_path / "new").exit_code == 0
 
 
-def test_a_backup_on_the_same_disk_takes_no_space_and_survives_deletions(data, tmp_path):
+def test_backup_on_the_same_disk_uses_hard_links_and_survives_deletions(data, tmp_path):
     fxpipe("backup", "--data", data.folder, "--to", tmp_path / "b")
     sha256 = next(data.blobs.all())
     linked = tmp_path / "b/blobs" / sha256[:2] / sha256
@@ -112,7 +112,7 @@ def test_deleted_pictures_are_not_in_a_backup(data, tmp_path):
     assert len([path for path in (tmp_path / "b/blobs").glob("*/*") if path.is_file()]) == 4
 
 
-def test_backups_while_pictures_are_received_and_removed_are_complete(data, tmp_path):
+def test_backups_during_uploads_and_removals_are_complete(data, tmp_path):
     stopping = threading.Event()
 
     def work(name):
@@ -139,7 +139,7 @@ def test_backups_while_pictures_are_received_and_removed_are_complete(data, tmp_
         assert len(contents(tmp_path / f"new{n}")) >= 5
 
 
-def test_an_interrupted_backup_is_continued_and_never_taken_for_one(data, tmp_path, monkeypatch):
+def test_interrupted_backup_is_continued_and_never_restored(data, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
@@ -157,7 +157,7 @@ def test_an_interrupted_backup_is_continued_and_never_taken_for_one(data, tmp_pa
     assert fxpipe("backup", "--data", data.folder, "--to", tmp_path / "b").exit_code == 2
 
 
-def test_a_missing_file_is_an_error_and_leaves_no_backup(data, tmp_path):
+def test_missing_file_fails_the_backup(data, tmp_path):
     data.blobs.remove(next(data.blobs.all()))
     result = fxpipe("backup", "--data", data.folder, "--to", tmp_path / "b")
     assert result.exit_code == 1
@@ -166,7 +166,7 @@ def test_a_missing_file_is_an_error_and_leaves_no_backup(data, tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["changed", "missing", "audit", "database", "manifest"])
-def test_check_finds_every_damage(data, tmp_path, fault):
+def test_check_reports_all_damage(data, tmp_path, fault):
     target = tmp_path / "b"
     backup.back_up(data.folder, target)
     path = sorted((target / "blobs").glob("*/*"))[0]
@@ -188,7 +188,7 @@ def test_check_finds_every_damage(data, tmp_path, fault):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_folder_that_is_in_use_or_has_content_is_refused(data, tmp_path):
+def test_folder_in_use_or_with_content_is_refused(data, tmp_path):
     backup.back_up(data.folder, tmp_path / "b")
     result = fxpipe("restore", "--from", tmp_path / "b", "--data", data.folder)
     assert result.exit_code == 2
@@ -202,7 +202,7 @@ def test_a_folder_that_is_in_use_or_has_content_is_refused(data, tmp_path):
     assert fxpipe("backup", "--data", tmp_path / "none", "--to", tmp_path / "c").exit_code == 2
 
 
-def test_a_backup_of_a_newer_program_is_refused(data, tmp_path):
+def test_backup_of_a_newer_version_is_refused(data, tmp_path):
     backup.back_up(data.folder, tmp_path / "b")
     with closing(sqlite3.connect(tmp_path / "b/fxpipe.sqlite")) as database, database:
         database.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -214,7 +214,7 @@ def test_a_backup_of_a_newer_program_is_refused(data, tmp_path):
     assert fxpipe("restore", "--from", tmp_path / "b", "--check").exit_code == 3
 
 
-def test_an_interrupted_restoration_can_be_repeated(data, tmp_path, monkeypatch):
+def test_interrupted_restore_can_be_repeated(data, tmp_path, monkeypatch):
     backup.back_up(data.folder, tmp_path / "b")
 
     def fail(*_):
@@ -230,7 +230,7 @@ def test_an_interrupted_restoration_can_be_repeated(data, tmp_path, monkeypatch)
     assert len(contents(tmp_path / "new")) == 5
 
 
-def test_a_backup_of_postgresql_has_the_files_only(tmp_path, postgresql_url):
+def test_backup_with_postgresql_contains_only_files(tmp_path, postgresql_url):
     with closing(Data(tmp_path / "data", postgresql_url)) as data:
         data.receive(b"a")
         data.remove(data.receive(b"b"))
@@ -246,7 +246,7 @@ def test_a_backup_of_postgresql_has_the_files_only(tmp_path, postgresql_url):
     assert len(list(Blobs(tmp_path / "new", 0).all())) == 1
 
 
-def test_the_audit_log_names_its_first_fault(data):
+def test_audit_log_reports_its_first_fault(data):
     words = ("audit-log", "verify", "--data", data.folder)
     result = fxpipe(*words)
     assert result.exit_code == 0, result.output

@@ -1,4 +1,4 @@
-"""What ``fxpipe doctor --data`` finds out about a service."""
+"""Service checks of ``fxpipe doctor --data``."""
 
 from __future__ import annotations
 
@@ -62,17 +62,17 @@ def change(data, line):
         database.write(lambda c: c.execute(text(line)))
 
 
-def test_a_new_and_a_used_folder_are_well(data, tmp_path):
+def test_new_and_used_folders_pass(data, tmp_path):
     found = findings(tmp_path / "new")
     assert {finding.verdict for finding in found.values()} == {Verdict.OK}
-    assert "none yet" in found["database"].found
+    assert "does not exist yet" in found["database"].found
     assert not (tmp_path / "new").exists()
     found = findings(data)
     assert {finding.verdict for finding in found.values()} <= {Verdict.OK, Verdict.WARNING}
     assert found["database"].found == f"SQLite, version {schema.newest()}, writable"
 
 
-def test_a_port_in_use_is_a_fault_unless_the_service_has_it(data):
+def test_port_in_use_by_another_program_is_a_fault(data):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -103,7 +103,7 @@ def test_sqlite_on_a_network_share_is_a_fault(data, monkeypatch, tmp_path):
     assert "nfs4" in finding.found
 
 
-def test_a_newer_and_a_damaged_database_are_faults(data):
+def test_newer_and_damaged_databases_are_faults(data):
     change(data, "UPDATE alembic_version SET version_num = '9999'")
     finding = findings(data)["database"]
     assert finding.verdict is Verdict.FAULT
@@ -113,7 +113,7 @@ def test_a_newer_and_a_damaged_database_are_faults(data):
     assert findings(data)["database"].verdict is Verdict.FAULT
 
 
-def test_files_that_do_not_belong_to_the_database_are_a_fault(data):
+def test_missing_files_of_the_database_are_a_fault(data):
     shutil.rmtree(data / "blobs")
     assert findings(data)["files"].verdict is Verdict.FAULT
 
@@ -161,7 +161,7 @@ def test_the_certificate(data, tmp_path, days, verdict):
         assert "expired" in finding.found
 
 
-def test_a_key_of_another_certificate_is_a_fault(data, tmp_path):
+def test_key_of_another_certificate_is_a_fault(data, tmp_path):
     file, _ = certificate(tmp_path / "a", 100)
     _, key = certificate(tmp_path / "b", 100)
     for words in ((file, key), (tmp_path / "none", key), (key, key)):
@@ -206,6 +206,6 @@ def test_peers_get_an_echo(data):
 def test_the_command_shows_the_checks(data, tmp_path):
     words = ["doctor", "--weights", str(tmp_path / "none"), "--data", str(data)]
     result = CliRunner().invoke(main, [*words, "--port", str(free_port())])
-    assert result.exit_code == 3  # there are no weights
+    assert result.exit_code == 3  # the weights are missing
     assert "`fxpipe serve` cannot start here" in result.stdout
     assert "SQLite, version" in result.stdout

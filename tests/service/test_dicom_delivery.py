@@ -1,4 +1,4 @@
-"""What becomes of objects by the answers of a receiver, and objects from stored results."""
+"""Outbox states by response of the receiver, and objects from stored results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pipeline.service.dicom_options import DicomOptions
 from pipeline.service.outbox import NewObject
 from pipeline.service.sender import Sender
 from pipeline.service.settings import ServiceConfig
-from pipeline.service.studies import settle
+from pipeline.service.studies import queue_objects
 from pipeline.service.view_cache import ViewCache
 
 
@@ -87,13 +87,13 @@ def _sending(service):
         (0xB000, "sent", "the receiver remarked 0xB000"),
         (0xB007, "sent", "the receiver remarked 0xB007"),
         (0x0111, "sent", "the receiver remarked 0x0111"),
-        (0xA700, "waiting", "the receiver cannot take it now (0xA700)"),
-        (0x0110, "waiting", "the receiver cannot take it now (0x0110)"),
+        (0xA700, "waiting", "the receiver cannot accept it now (0xA700)"),
+        (0x0110, "waiting", "the receiver cannot accept it now (0x0110)"),
         (0xA900, "failed", "the receiver refused it (0xA900)"),
         (0xC123, "failed", "the receiver refused it (0xC123)"),
     ],
 )
-def test_statuses(opened, status, state, error):
+def test_outbox_state_follows_from_the_status(opened, status, state, error):
     with receiver(lambda _: status) as port:
         sha256 = _queue(opened, port)
         with _sending(opened):
@@ -103,7 +103,7 @@ def test_statuses(opened, status, state, error):
     assert opened.blobs.path(sha256).exists() == (state != "sent")
 
 
-def test_a_receiver_of_other_classes(opened):
+def test_receiver_without_the_class(opened):
     with receiver(lambda _: 0, classes=[SecondaryCaptureImageStorage]) as port:
         _queue(opened, port)
         with _sending(opened):
@@ -113,7 +113,7 @@ def test_a_receiver_of_other_classes(opened):
     assert _row(opened).error
 
 
-def test_a_receiver_of_another_transfer_syntax(opened):
+def test_receiver_of_another_transfer_syntax(opened):
     received = []
 
     def handle(event):
@@ -127,7 +127,7 @@ def test_a_receiver_of_another_transfer_syntax(opened):
     assert received == [ImplicitVRLittleEndian]
 
 
-def test_an_end_between_the_answer_and_the_transaction(opened, monkeypatch):
+def test_error_between_response_and_transaction(opened, monkeypatch):
     received = []
 
     def handle(event):
@@ -149,14 +149,14 @@ def test_an_end_between_the_answer_and_the_transaction(opened, monkeypatch):
     assert received[0] == received[1]
 
 
-def test_content_that_is_gone(opened):
+def test_missing_content_fails(opened):
     opened.blobs.remove(_queue(opened, free_port()))
     with _sending(opened):
         until(lambda: _row(opened).state == "failed", 20)
-    assert _row(opened).error == "its content is gone"
+    assert _row(opened).error == "its content is missing"
 
 
-def test_what_was_being_sent_is_sent_again_after_a_start(opened):
+def test_interrupted_objects_are_sent_again_after_a_restart(opened):
     _queue(opened, free_port())
     (batch,) = opened.database.write(lambda c: delivery.claim(c, ()))
     assert [one.object_uid for one in batch.unsent] == ["2.25.5001"]
@@ -172,11 +172,11 @@ def test_reports_of_storage_commitment(opened):
     def ask(connection):
         delivery.claim(connection, ())
         assert delivery.sent(connection, 1, None, unconfirmed=True) == []
-        delivery.ask(connection, [1], "2.25.9")
+        delivery.record_request(connection, [1], "2.25.9")
 
     def confirm(transaction, stored, lost):
         return opened.database.write(
-            lambda c: delivery.confirm(c, transaction, stored, lost, opened.config)
+            lambda c: delivery.record_report(c, transaction, stored, lost, opened.config)
         )
 
     opened.database.write(ask)
@@ -193,7 +193,7 @@ def test_reports_of_storage_commitment(opened):
     assert confirm("2.25.9", {"2.25.5001"}, {}) == (0, [])
 
 
-def test_content_is_deleted_with_the_last_peer_that_lacks_it(opened):
+def test_content_is_deleted_when_no_peer_needs_it(opened):
     port = free_port()
     sha256 = _queue(opened, port)
     one = NewObject("2.25.5001", "report", "0" * 64, Content(sha256, 1))
@@ -208,7 +208,9 @@ def test_content_is_deleted_with_the_last_peer_that_lacks_it(opened):
         assert outbox.add(connection, 1, [one], [2], opened.blobs.exists) == [2]
 
     def forget(peer):
-        for free in opened.database.write(lambda c: outbox.forget(c, t.outbox.c.peer_id == peer)):
+        for free in opened.database.write(
+            lambda c: outbox.delete_rows(c, t.outbox.c.peer_id == peer)
+        ):
             opened.unlink(free)
 
     opened.database.write(add_peer)
@@ -218,7 +220,7 @@ def test_content_is_deleted_with_the_last_peer_that_lacks_it(opened):
     assert not opened.blobs.path(sha256).exists()
 
 
-def test_pauses_grow_and_end():
+def test_pauses_double_up_to_a_limit():
     config = ServiceConfig(first_retry_s=10, most_retry_s=100)
     pauses = [delivery.pause_s(tries, config) for tries in (0, 1, 2, 3, 50)]
     for pause, longest in zip(pauses, (10, 20, 40, 80, 100), strict=True):
@@ -228,8 +230,8 @@ def test_pauses_grow_and_end():
 def test_rejected_nodes_are_counted_and_limited(opened):
     def write(connection):
         for number in range(250):
-            callers.remember(connection, f"T{number}", "10.0.0.1")
-        callers.remember(connection, "T249", "10.0.0.1")
+            callers.record_rejected(connection, f"T{number}", "10.0.0.1")
+        callers.record_rejected(connection, "T249", "10.0.0.1")
 
     opened.database.write(write)
     with opened.database.read() as connection:
@@ -238,8 +240,8 @@ def test_rejected_nodes_are_counted_and_limited(opened):
     assert rows[-1].count == 2
 
 
-def test_objects_from_stored_results_are_those_of_a_run(tmp_path):
-    """Same UIDs, so that a resend is harmless; contours to the pixel."""
+def test_objects_from_stored_results_equal_those_of_a_run(tmp_path):
+    """Identical UIDs and contours."""
     path = original(tmp_path)
     run = Run("1", DIGESTS, RunConfig(identifiers="keep"))
     (outcome,) = judged(path)
@@ -266,7 +268,7 @@ def _contour(content, folder):
     return lines
 
 
-def test_negative_pictures_have_a_report_only(tmp_path):
+def test_negative_pictures_have_only_a_report(tmp_path):
     path = original(tmp_path)
     run = Run("1", DIGESTS, RunConfig(identifiers="keep"))
     (outcome,) = judged(path, {"hand": 0.01})
@@ -277,7 +279,7 @@ def test_negative_pictures_have_a_report_only(tmp_path):
     assert study_objects.engine_run(engine, RunConfig()).config.operating_point == "x"
 
 
-def test_objects_after_a_promotion_are_those_of_the_results_that_are_shown(opened, tmp_path):
+def test_objects_after_a_promotion_match_the_displayed_results(opened, tmp_path):
     """A picture that the promoted engine has not judged keeps the objects of the earlier engine."""
     names = {"both": "2.25.1004", "old": "2.25.1005", "removed": "2.25.1006"}
     paths = {n: original(tmp_path, name=f"{n}.dcm", SOPInstanceUID=u) for n, u in names.items()}
@@ -312,7 +314,7 @@ def test_objects_after_a_promotion_are_those_of_the_results_that_are_shown(opene
         run = Run(version(), digests[engine], RunConfig(identifiers="keep"))
         expected |= {one.uid for one in Maker(run).objects(outcomes[name])}
     assert len(expected) == 6
-    assert settle(opened, 1) == 6
+    assert queue_objects(opened, 1) == 6
     with opened.database.read() as connection:
         assert set(connection.scalars(select(t.outbox.c.object_uid))) == expected
 

@@ -1,4 +1,4 @@
-"""Pictures that arrive by C-STORE, from dcmtk."""
+"""Pictures received by C-STORE from dcmtk."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def running(weights, tmp_path_factory):
         yield started
 
 
-def test_a_stored_picture_is_judged_and_kept_as_it_was_sent(running, tmp_path):
+def test_stored_picture_is_judged_and_unchanged(running, tmp_path):
     dcmtk("echoscu", "-aet", "MODALITY", "-aec", "FXPIPE", "127.0.0.1", str(running.dicom_port))
     path = tmp_path / "one.dcm"
     path.write_bytes(dicom_file(fractured(1, StudyInstanceUID="2.25.801")))
@@ -53,7 +53,7 @@ def test_a_stored_picture_is_judged_and_kept_as_it_was_sent(running, tmp_path):
     assert dcmread(stored).pixel_array.tolist() == dcmread(path).pixel_array.tolist()
 
 
-def test_a_picture_that_is_sent_again_is_the_same_one(running, tmp_path):
+def test_repeated_picture_is_not_added_again(running, tmp_path):
     path = tmp_path / "twice.dcm"
     path.write_bytes(dicom_file(fractured(2, StudyInstanceUID="2.25.802")))
     for _ in range(2):
@@ -61,21 +61,21 @@ def test_a_picture_that_is_sent_again_is_the_same_one(running, tmp_path):
     assert [p["name"] for p in running.judged(1)].count("2.25.5002.dcm") == 1
 
 
-def test_an_unknown_node_is_rejected_and_remembered(running, tmp_path):
+def test_unknown_node_is_rejected_and_listed(running, tmp_path):
     path = tmp_path / "unknown.dcm"
     path.write_bytes(dicom_file(fractured(3)))
-    output = storescu(running.dicom_port, path, title="STRANGER", expected=1)
+    output = storescu(running.dicom_port, path, title="UNKNOWN", expected=1)
     assert "Calling AE Title Not Recognized" in output
     (caller,) = until(lambda: running.get("/callers"))
-    assert (caller["title"], caller["host"]) == ("STRANGER", "127.0.0.1")
+    assert (caller["title"], caller["host"]) == ("UNKNOWN", "127.0.0.1")
     assert "2.25.5003.dcm" not in [p["name"] for p in running.pictures()]
-    running.add_peer(title="STRANGER", receive=True)
+    running.add_peer(title="UNKNOWN", receive=True)
     assert running.get("/callers") == []
-    storescu(running.dicom_port, path, title="STRANGER")
+    storescu(running.dicom_port, path, title="UNKNOWN")
     assert "2.25.5003.dcm" in [p["name"] for p in running.judged(1)]
 
 
-def test_a_node_that_only_receives_may_not_send(running, tmp_path):
+def test_node_that_only_receives_may_not_send(running, tmp_path):
     running.add_peer(title="ARCHIVE", receive=False, send=False)
     path = tmp_path / "archive.dcm"
     path.write_bytes(dicom_file(fractured(4)))
@@ -95,7 +95,7 @@ SYNTAXES = {
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda uid: uid.keyword)
-def test_every_transfer_syntax_arrives(running, tmp_path, syntax):
+def test_every_transfer_syntax_is_accepted(running, tmp_path, syntax):
     number = 100 + list(SYNTAXES).index(syntax)
     ds = fractured(number, StudyInstanceUID=f"2.25.9{number}")
     if syntax == JPEGBaseline8Bit:
@@ -117,7 +117,7 @@ def test_every_transfer_syntax_arrives(running, tmp_path, syntax):
     assert dcmread(stored).file_meta.TransferSyntaxUID == syntax
 
 
-def test_the_log_has_no_identifiers(running, tmp_path):
+def test_log_has_no_identifiers(running, tmp_path):
     path = tmp_path / "named.dcm"
     path.write_bytes(dicom_file(fractured(7)))
     storescu(running.dicom_port, path)
@@ -126,7 +126,7 @@ def test_the_log_has_no_identifiers(running, tmp_path):
     assert not [word for word in (*IDENTIFIERS, "2.25.500") if word in text]
 
 
-def test_a_full_queue_and_a_full_disk_are_told(weights, tmp_path):
+def test_full_queue_and_full_disk_are_reported(weights, tmp_path):
     path = tmp_path / "one.dcm"
     path.write_bytes(dicom_file(fractured(1)))
     with service(tmp_path / "data", weights, accept_any="true", reserve_bytes=2**60) as full:
@@ -159,9 +159,9 @@ def test_tls_with_client_certificates(weights, tmp_path):
         address = ("-aec", "FXPIPE", "localhost", str(running.dicom_port), str(path))
         dcmtk("storescu", *address, expected=1)  # without TLS
         own = ("+tls", str(key), str(certificate), "+cf", str(certificate))
-        nobody = ("+tla", "-ic", "+cf", str(certificate))
-        dcmtk("storescu", *nobody, *address, expected=1)  # without a certificate
+        anonymous = ("+tla", "-ic", "+cf", str(certificate))
+        dcmtk("storescu", *anonymous, *address, expected=1)  # without a certificate
         assert running.pictures() == []
-        with socket.create_connection(("127.0.0.1", running.dicom_port)):  # says nothing
+        with socket.create_connection(("127.0.0.1", running.dicom_port)):  # sends nothing
             dcmtk("storescu", *own, *address)
         assert len(running.judged(1)) == 1

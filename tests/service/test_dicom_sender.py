@@ -1,4 +1,4 @@
-"""Results that go back to an archive: Orthanc and dcmtk."""
+"""Results sent to archives: Orthanc and dcmtk."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _files(folder, count, study="2.25.1002"):
     return paths
 
 
-def test_results_lie_beside_the_pictures_in_the_archive(weights, tmp_path):
+def test_results_belong_to_the_studies_of_the_archive(weights, tmp_path):
     files = _files(tmp_path, 2)
     with orthanc(tmp_path / "orthanc") as (http, dimse):
         storescu(dimse, *files)
@@ -57,7 +57,7 @@ def test_results_lie_beside_the_pictures_in_the_archive(weights, tmp_path):
             assert (counts["CountStudies"], counts["CountInstances"]) == (1, 2 + 6)
             # Nothing is sent again when the study becomes stable again.
             storescu(running.dicom_port, files[0])
-            # A further picture of the study adds its own objects, numbered after the others.
+            # A further picture of the study adds objects, numbered after the others.
             third = tmp_path / "3.dcm"
             third.write_bytes(dicom_file(fractured(3, InstanceNumber=3)))
             storescu(running.dicom_port, third)
@@ -69,12 +69,12 @@ def test_results_lie_beside_the_pictures_in_the_archive(weights, tmp_path):
                 if ask(http, f"instances/{one['ID']}/simplified-tags")["Modality"] == "SR"
             }
             assert numbers == {"1", "2", "3"}
-            # The contents of objects that were sent are gone from the disk.
+            # The contents of sent objects are deleted from the disk.
             kept = {p.name for p in (running.data / "blobs").rglob("*") if p.is_file()}
             assert kept == {one["sha256"] for one in running.pictures()}
 
 
-def test_a_receiver_that_was_down_gets_everything_later(weights, tmp_path):
+def test_objects_are_sent_when_the_receiver_is_available_again(weights, tmp_path):
     (file,) = _files(tmp_path, 1)
     port = free_port()
     with service(tmp_path / "data", weights, accept_any="true") as running:
@@ -92,7 +92,7 @@ def test_a_receiver_that_was_down_gets_everything_later(weights, tmp_path):
         assert {ds.PatientID for ds in received} == {PATIENT_ID}
 
 
-def test_after_days_it_needs_attention_and_can_be_sent_again(weights, tmp_path):
+def test_unsent_object_needs_attention_after_days_and_can_be_retried(weights, tmp_path):
     (file,) = _files(tmp_path, 1)
     port = free_port()
     with service(tmp_path / "data", weights, accept_any="true", retry_h=0) as running:
@@ -111,7 +111,7 @@ def test_after_days_it_needs_attention_and_can_be_sent_again(weights, tmp_path):
         assert response.status_code == 409
 
 
-def test_killed_while_it_sends_no_object_is_lost_or_doubled(weights, tmp_path):
+def test_killed_sender_loses_and_duplicates_no_object(weights, tmp_path):
     files = _files(tmp_path, 6)
     data = tmp_path / "data"
     with orthanc(tmp_path / "orthanc") as (http, dimse):
@@ -160,7 +160,7 @@ def test_storage_commitment(weights, tmp_path):
         assert running.outbox() == []
 
 
-def test_an_archive_without_storage_commitment(weights, tmp_path):
+def test_archive_without_storage_commitment(weights, tmp_path):
     (file,) = _files(tmp_path, 1)
     port = free_port()
     with (
@@ -172,11 +172,13 @@ def test_an_archive_without_storage_commitment(weights, tmp_path):
         objects = until(
             lambda: [one for one in running.outbox() if one["state"] == "attention"] or None
         )
-        assert {one["error"] for one in objects} == {"the receiver offers no storage commitment"}
+        assert {one["error"] for one in objects} == {
+            "the receiver does not support storage commitment"
+        }
         assert len(list((tmp_path / "received").iterdir())) == 3
 
 
-def test_a_deleted_picture_takes_its_objects_with_it(weights, tmp_path):
+def test_objects_of_a_deleted_picture_are_deleted(weights, tmp_path):
     (file,) = _files(tmp_path, 1)
     with service(tmp_path / "data", weights, accept_any="true") as running:
         running.add_peer(title="ARCHIVE", port=free_port(), send=True)

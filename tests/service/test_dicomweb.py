@@ -99,7 +99,7 @@ def test_studies_are_found(web, filters, studies):
     assert set(text(found, "StudyInstanceUID")) == studies
 
 
-def test_what_a_query_returns(web):
+def test_query_attributes(web):
     (found,) = web.search_for_studies(search_filters={"PatientID": "OTHER"})
     study = Dataset.from_json(found)
     assert str(study.PatientName) == "Müller^Jérôme"
@@ -115,7 +115,7 @@ def test_what_a_query_returns(web):
     assert web.search_for_instances(limit=1, offset=3) == []
 
 
-def test_files_come_back_as_they_were_sent(web, sent):
+def test_retrieved_files_equal_stored_ones(web, sent):
     found = web.retrieve_instance(STUDY, SERIES, "2.25.5001")
     assert dicom_file(found) == dicom_file(sent[0])
     assert len(web.retrieve_study(STUDY)) == 2
@@ -166,7 +166,7 @@ def test_rendered(web, running):
         f"studies/{STUDY}/series/{SERIES}/instances/2.25.5001/frames/1",
     ],
 )  # fmt: skip
-def test_who_may_read(running, sent, path):
+def test_roles_that_may_read(running, sent, path):
     url = f"{running.url}dicom-web/{path}"
     assert httpx.get(url).status_code == 401
     for role, status in (("sender", 403), ("auditor", 403), ("reader", 200)):
@@ -187,7 +187,7 @@ def _part(content, head=b"Content-Type: application/dicom\r\n"):
     return b"--X\r\n" + head + b"\r\n" + content + b"\r\n"
 
 
-def test_parts_fail_on_their_own(running, sent):
+def test_invalid_part_does_not_affect_others(running, sent):
     ct = dicom_file(fractured(8, SOPClassUID=CTImageStorage, StudyInstanceUID="2.25.3002"))
     good = dicom_file(fractured(9, StudyInstanceUID="2.25.3002"))
     body = b"a preamble\r\n" + _part(ct) + _part(b"no file") + _part(good) + _part(b"") + b"--X--"
@@ -236,7 +236,7 @@ def test_other_queries(running, sent, path, status):
     assert ("warning" in response.headers) == ("InstitutionName" in path)
 
 
-def test_what_is_not_accepted(running, sent):
+def test_unacceptable_media_types(running, sent):
     url = "/dicom-web/studies/2.25.2002/series/2.25.2003/instances/2.25.5003"
     for path, accept in (
         ("", 'multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.1'),
@@ -247,8 +247,8 @@ def test_what_is_not_accepted(running, sent):
         assert running.client.get(url + path, headers={"Accept": accept}).status_code == 406
 
 
-def test_uploads_by_http_and_a_deleted_picture(running, sent):
-    """A file that came by another way is found too, until it is deleted."""
+def test_http_uploads_are_found_until_deleted(running, sent):
+    """Files from other sources are found too."""
     content = dicom_file(fractured(11, StudyInstanceUID="2.25.4002"))
     response = running.client.post("/api/v1/pictures", content=content)
     running.judged(1)

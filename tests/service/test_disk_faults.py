@@ -1,4 +1,4 @@
-"""Full disks and I/O errors: the picture is refused, and nothing is lost."""
+"""Full disks and I/O errors: the picture is refused, and no data is lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.service.arrivals import Arrival
 from pipeline.service.blobs import Blobs, Content, DiskFullError
 
 
-def test_an_operation_that_fails_does_not_affect_those_of_its_group(opened):
+def test_failed_operation_does_not_affect_its_group(opened):
     content = opened.blobs.store(b"a")
 
     def fail(connection):
@@ -29,7 +29,9 @@ def test_an_operation_that_fails_does_not_affect_those_of_its_group(opened):
     def keep(number):
         return lambda c: c.execute(insert(t.setting).values(key=f"kept {number}", value=number))
 
-    started = opened.database.submit(lambda c: os.times())  # the next ones wait for it together
+    started = opened.database.submit(
+        lambda c: os.times()
+    )  # the following operations form one group
     futures = [opened.database.submit(fail if n % 3 == 1 else keep(n)) for n in range(30)]
     receipt = opened.database.submit(
         lambda c: arrivals.receive(c, Arrival(content, "a", "http", "s"), lambda _: True)
@@ -46,18 +48,18 @@ def test_an_operation_that_fails_does_not_affect_those_of_its_group(opened):
     assert {row.key for row in opened.rows(t.setting)} == kept
 
 
-def test_a_closed_database_refuses_writes(opened):
+def test_closed_database_refuses_writes(opened):
     opened.database.close()
     with pytest.raises(RuntimeError, match="closed"):
         opened.database.submit(lambda c: None)
 
 
-# Faults of the disk. Each is a refusal; what was acknowledged before stays.
+# Disk faults. Each refuses the picture and keeps the acknowledged ones.
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
 @pytest.mark.parametrize("place", ["fsync", "rename"])
-def test_a_fault_of_the_disk_refuses_the_picture(opened, monkeypatch, code, place):
+def test_disk_fault_refuses_the_picture(opened, monkeypatch, code, place):
     kept, _ = opened.receive(b"kept")
 
     def fail(*_):
@@ -71,7 +73,7 @@ def test_a_fault_of_the_disk_refuses_the_picture(opened, monkeypatch, code, plac
     assert opened.receive(b"refused")[1]
 
 
-def test_a_file_that_cannot_grow_is_refused(opened):
+def test_file_above_the_size_limit_is_refused(opened):
     kept, _ = opened.receive(b"kept")
     receiving = opened.blobs.receive()
     with receiving:
@@ -81,7 +83,7 @@ def test_a_file_that_cannot_grow_is_refused(opened):
     _nothing_but(opened, kept, b"kept")
 
 
-def test_a_disk_below_the_reserve_refuses_before_the_body_is_read(tmp_path):
+def test_disk_below_the_reserve_refuses_before_the_body_is_read(tmp_path):
     blobs = Blobs(tmp_path, 2**62)
     assert not blobs.has_room()
     with pytest.raises(DiskFullError) as caught:
@@ -91,10 +93,10 @@ def test_a_disk_below_the_reserve_refuses_before_the_body_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_a_full_disk_of_the_database_refuses_and_loses_nothing(opened):
+def test_full_disk_of_the_database_loses_no_data(opened):
     kept, _ = opened.receive(b"kept")
     pages = opened.database.write(lambda c: c.exec_driver_sql("PRAGMA page_count").scalar())
-    # The limit is of a connection, and the pool gives the writer the same one again.
+    # The limit applies to a connection; the pool returns the same connection to the writer.
     _on_all_connections(opened.database, f"PRAGMA max_page_count={pages}")
     content = opened.blobs.store(b"refused")
 
@@ -116,7 +118,7 @@ def test_a_full_disk_of_the_database_refuses_and_loses_nothing(opened):
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_an_error_of_the_disk_below_the_database_refuses_and_loses_nothing(opened, tmp_path):
+def test_io_error_of_the_database_loses_no_data(opened, tmp_path):
     kept, _ = opened.receive(b"kept")
     content = opened.blobs.store(b"refused")
     size = (tmp_path / "fxpipe.sqlite-wal").stat().st_size
@@ -127,7 +129,7 @@ def test_an_error_of_the_disk_below_the_database_refuses_and_loses_nothing(opene
     assert opened.count(t.arrival) == opened.count(t.job) == 2
 
 
-def test_unfinished_files_are_swept_at_the_next_start(opened, tmp_path):
+def test_unfinished_files_are_removed_at_the_next_start(opened, tmp_path):
     receiving = opened.blobs.receive()
     receiving.write(b"half")
     assert Blobs(tmp_path / "data").sweep() == 1
@@ -136,7 +138,7 @@ def test_unfinished_files_are_swept_at_the_next_start(opened, tmp_path):
     assert opened.count(t.arrival) == 0
 
 
-def test_damaged_and_missing_files_are_found(opened):
+def test_damaged_and_missing_files_are_reported(opened):
     content = [opened.blobs.store(bytes([n])) for n in range(4)]
     digests = [one.sha256 for one in content]
     opened.blobs.path(digests[1]).write_bytes(b"changed")
@@ -145,7 +147,7 @@ def test_damaged_and_missing_files_are_found(opened):
     assert set(opened.blobs.all()) == {digests[0], digests[1], digests[3]}
 
 
-def test_a_digest_is_checked_before_it_becomes_a_path(opened):
+def test_invalid_digest_is_refused_as_path(opened):
     for text in ("", "../" * 20 + "abcd", "A" * 64, "a" * 63):
         with pytest.raises(ValueError, match="SHA-256"):
             opened.blobs.path(text)
@@ -153,7 +155,7 @@ def test_a_digest_is_checked_before_it_becomes_a_path(opened):
 
 
 def _nothing_but(opened, number, content):
-    """The first picture is as it was, and nothing is there of a second one."""
+    """The first picture is unchanged, and the second one has left no data."""
     (arrival,) = opened.rows(t.arrival)
     assert arrival.id == number
     assert opened.blobs.read(arrival.sha256) == content
@@ -170,7 +172,7 @@ def _on_all_connections(database, line):
 
 @contextmanager
 def _largest_file(size_bytes):
-    """Let files of this process grow up to a size only."""
+    """Limit the file size of this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
     try:

@@ -1,18 +1,21 @@
-"""Jobs on both databases: each is judged at least once and finished once."""
+"""The job queue on both databases: each job is finished exactly once."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
-from sqlalchemy import update
+from service_database import ENGINE
+from sqlalchemy import insert, update
+from stored_pictures import RESULT
 
-from pipeline.service import job_queue
+from pipeline.service import job_queue, jobs
 from pipeline.service import tables as t
 from pipeline.service.database import now_ms
 
 
-def test_claims_are_by_priority_and_always_include_the_oldest(opened):
+def test_claims_follow_priority_and_include_the_oldest(opened):
     for n in range(3):
         opened.receive(f"watch {n}".encode(), source="watch")
     for n in range(3):
@@ -28,7 +31,7 @@ def test_claims_are_by_priority_and_always_include_the_oldest(opened):
     assert states.count("reading") == 6
 
 
-def test_a_second_receipt_raises_the_priority(opened):
+def test_second_receipt_raises_the_priority(opened):
     for n in range(2):
         opened.receive(f"first {n}".encode(), source="watch", name=f"first {n}")
     opened.receive(b"later", source="watch", name="later")
@@ -36,7 +39,7 @@ def test_a_second_receipt_raises_the_priority(opened):
     assert [claim.name for claim in opened.claim(count=2)] == ["first 0", "later"]
 
 
-def test_a_job_is_claimed_by_one_process_only(opened):
+def test_job_is_claimed_by_one_process(opened):
     for n in range(40):
         opened.receive(str(n).encode())
     with ThreadPoolExecutor(4) as pool:
@@ -47,7 +50,7 @@ def test_a_job_is_claimed_by_one_process_only(opened):
     assert sorted(jobs + rest) == list(range(1, 41))
 
 
-def test_a_result_of_an_earlier_attempt_is_discarded(opened):
+def test_result_of_an_earlier_attempt_is_discarded(opened):
     opened.receive()
     (stale,) = opened.claim("first")
     opened.recover()
@@ -60,7 +63,7 @@ def test_a_result_of_an_earlier_attempt_is_discarded(opened):
     assert (opened.count(t.result), opened.count(t.detail)) == (1, 1)
 
 
-def test_a_stale_process_cannot_return_the_job_of_another(opened):
+def test_stale_process_cannot_return_the_job_of_another(opened):
     opened.receive()
     (stale,) = opened.claim("first")
     opened.recover()
@@ -70,7 +73,7 @@ def test_a_stale_process_cannot_return_the_job_of_another(opened):
     assert (job.state, job.owner, job.attempt) == ("taken", "second", 2)
 
 
-def test_recovery_frees_what_was_being_read(opened):
+def test_recovery_returns_taken_jobs(opened):
     for n in range(3):
         opened.receive(str(n).encode())
     opened.finish(opened.claim(count=1)[0])
@@ -80,7 +83,7 @@ def test_recovery_frees_what_was_being_read(opened):
     assert opened.recover() == 0
 
 
-def test_a_job_of_a_lost_process_is_free_after_its_lease_on_postgresql_only(opened):
+def test_job_with_expired_lease_is_claimed_on_postgresql_only(opened):
     opened.receive()
     opened.claim("lost")
     assert opened.claim("other") == []
@@ -90,10 +93,32 @@ def test_a_job_of_a_lost_process_is_free_after_its_lease_on_postgresql_only(open
         assert claims == []
         return
     (claim,) = claims
-    assert (claim.owner, claim.attempt, claim.blame) == ("other", 2, job_queue.CRASHED)
+    assert (claim.owner, claim.attempt, claim.blame) == ("other", 2, job_queue.KILLED)
 
 
-def test_a_renewed_lease_keeps_the_job(opened):
+def test_restarted_process_recovers_only_its_own_jobs(opened):
+    for n in range(4):
+        opened.receive(str(n).encode())
+    opened.claim("restarted", 2)
+    opened.claim("other", 2)
+    assert opened.recover(job_queue.CRASHED, "restarted") == 2
+    assert [(job.state, job.owner, job.blame) for job in opened.rows(t.job)] == [
+        ("waiting", None, job_queue.CRASHED), ("waiting", None, job_queue.CRASHED),
+        ("taken", "other", 0), ("taken", "other", 0),
+    ]  # fmt: skip
+
+
+def test_recovered_job_of_a_candidate_keeps_the_state_of_the_picture(opened):
+    candidate = {**ENGINE, "digest": "1" * 64, "state": "candidate"}
+    opened.database.write(lambda c: c.execute(insert(t.engine).values(**candidate)))
+    opened.receive()
+    opened.claim("other")
+    assert opened.database.write(lambda c: job_queue.claim(c, 2, "restarted", 1))
+    assert opened.recover(job_queue.KILLED, "restarted") == 1
+    assert [row.state for row in opened.rows(t.arrival)] == ["reading"]
+
+
+def test_renewed_lease_keeps_the_job(opened):
     opened.receive()
     opened.claim("slow")
     opened.database.write(lambda c: c.execute(update(t.job).values(lease_ms=now_ms() - 1)))
@@ -103,8 +128,8 @@ def test_a_renewed_lease_keeps_the_job(opened):
     assert job.lease_ms > now_ms() + job_queue.LEASE_MS // 2
 
 
-def test_a_job_that_ends_its_process_does_not_make_others_fail(opened):
-    """Job 1 ends the process whenever it is read; the others must be judged all the same."""
+def test_job_that_kills_its_process_does_not_fail_others(opened):
+    """Job 1 kills its process each time; the other jobs must be judged nevertheless."""
     for n in range(6):
         opened.receive(str(n).encode())
     finished, gave_up = [], False
@@ -125,7 +150,7 @@ def test_a_job_that_ends_its_process_does_not_make_others_fail(opened):
     assert opened.count(t.result) == 6
 
 
-def test_a_job_with_blame_is_claimed_alone(opened):
+def test_job_with_blame_is_claimed_alone(opened):
     for n in range(3):
         opened.receive(str(n).encode())
     assert len(opened.claim()) == 3
@@ -136,7 +161,7 @@ def test_a_job_with_blame_is_claimed_alone(opened):
 
 
 @pytest.mark.parametrize(("blame", "times"), [(job_queue.CRASHED, 3), (job_queue.KILLED, 12)])
-def test_a_job_is_to_blame_after_three_crashes_or_twelve_kills(opened, blame, times):
+def test_job_fails_after_three_crashes_or_twelve_kills(opened, blame, times):
     opened.receive()
     for n in range(times):
         (claim,) = opened.claim()
@@ -146,14 +171,25 @@ def test_a_job_is_to_blame_after_three_crashes_or_twelve_kills(opened, blame, ti
     assert opened.claim()[0].blame >= job_queue.MOST_BLAME
 
 
-def test_a_fault_of_its_own_content_blames_a_job(opened):
+def test_fault_of_the_content_adds_blame(opened):
     opened.receive()
     (claim,) = opened.claim()
     opened.database.write(lambda c: job_queue.give_back(c, claim, "unreadable", job_queue.CRASHED))
     assert opened.claim()[0].blame == job_queue.CRASHED
 
 
-def test_a_job_that_is_returned_without_blame_can_be_repeated_for_ever(opened):
+def test_retried_job_has_no_blame(opened):
+    opened.receive()
+    for _ in range(job_queue.MOST_BLAME):
+        opened.claim()
+        opened.recover(job_queue.KILLED)
+    (claim,) = opened.claim()
+    opened.finish(claim, replace(RESULT, status="failed", answer="failed"))
+    opened.database.write(lambda c: jobs.retry(c, claim.job, "admin"))
+    assert opened.claim()[0].blame == 0
+
+
+def test_job_returned_without_blame_is_repeated_without_limit(opened):
     opened.receive()
     for n in range(2 * job_queue.MOST_BLAME):
         (claim,) = opened.claim()

@@ -1,4 +1,4 @@
-"""Figures for Prometheus, and who may read them."""
+"""Prometheus metrics, and access to them."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_judging_seconds_disk_and_outbox(service):
         assert values["fxpipe_outbox_objects", state] == 0
 
 
-def test_two_services_have_separate_figures(service):
+def test_two_services_have_separate_metrics(service):
     other = Service(service.folder, service.config, service.database, service.blobs, service.views)
     service.metrics.judged(1.0)
     assert figures(other)[("fxpipe_judging_seconds_count",)] == 0
@@ -131,14 +131,14 @@ def token(service, role):
 @pytest.mark.parametrize(
     ("role", "status"), [("auditor", 200), ("admin", 200), ("reader", 403), ("sender", 403)]
 )
-def test_other_machines_need_the_token_of_an_auditor(service, role, status):
+def test_other_machines_need_an_auditor_token(service, role, status):
     headers = {"Authorization": f"Bearer {token(service, role)}"}
     for host in ("192.0.2.7", "127.0.0.1"):
         with client(service, host) as http:
             assert http.get("/metrics", headers=headers).status_code == status
 
 
-def test_without_a_token_only_programs_of_this_machine_are_admitted(service):
+def test_anonymous_requests_are_admitted_from_this_machine_only(service):
     for host, headers, status in (
         ("127.0.0.1", {}, 200), ("::1", {}, 200), ("192.0.2.7", {}, 401), ("unix", {}, 401),
         ("127.0.0.1", {"X-Forwarded-For": "192.0.2.7"}, 401),

@@ -1,4 +1,4 @@
-"""Messages of several parts, in pieces of every size."""
+"""Parsing of multipart messages in chunks of every size."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def message(contents):
     st.lists(st.binary(max_size=40) | st.sampled_from([b"\r\n", b"\r\n--", b"--", b"\r\n-"])),
     st.integers(1, 60),
 )
-def test_what_is_encoded_is_read_back(contents, size):
+def test_encoded_message_is_parsed(contents, size):
     contents = [content for content in contents if b"\r\n--B" not in content]
     read = parts(message(contents), size)
     assert read == [({"content-type": "a/b"}, content) for content in contents]

@@ -1,4 +1,4 @@
-"""A service as an administrator runs it: client, watched folder, metrics, backup, restoration."""
+"""Operation of a service: client, watched folder, metrics, backup, restore."""
 
 from __future__ import annotations
 
@@ -40,8 +40,7 @@ def served(data, weights, *words):
         stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     try:
-        line = process.stdout.readline()
-        assert line.startswith("fxpipe listens on "), line
+        line = next(line for line in process.stdout if line.startswith("fxpipe listens on "))
         yield line.split()[-1].rstrip("/")
         process.send_signal(signal.SIGTERM)
         assert process.wait(WAIT_S) == 0
@@ -113,3 +112,20 @@ def test_the_client_of_the_documentation_is_short():
         line for line in example().splitlines() if line and not line.startswith(("import", "from"))
     ]
     assert len(lines) <= 10
+
+
+@pytest.mark.parametrize("setup", [["set up: http://x/#setup=1"], []])
+def test_browser_opens_one_address(tmp_path, monkeypatch, setup):
+    opened: list[str] = []
+    lines = [*setup, "fxpipe listens on http://x/"]
+
+    def supervise(words, line):
+        for text in [*lines, lines[-1]]:  # the last one again after a restart
+            line(text)
+        return 0
+
+    monkeypatch.setattr("pipeline.service.supervisor.supervise", supervise)
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.delenv("FXPIPE_SUPERVISED", raising=False)
+    fxpipe("serve", "--data", tmp_path)
+    assert opened == [lines[0].split()[-1]]

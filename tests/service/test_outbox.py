@@ -61,7 +61,7 @@ def test_an_object_whose_content_was_deleted_after_it_was_stored_is_not_queued(
 def test_content_that_was_released_is_kept_once_it_is_queued_again(database, blobs, queue):
     content = blobs.store(b"report")
     queue(content)
-    free = database.write(lambda c: outbox.forget(c, t.outbox.c.peer_id == 1))
+    free = database.write(lambda c: outbox.delete_rows(c, t.outbox.c.peer_id == 1))
     assert free == [content.sha256]
     queue(content, peer=2)  # between the transaction of the release and that of the file
     database.write(lambda c: arrivals.unlink(c, content.sha256, blobs.remove))
@@ -82,7 +82,7 @@ def test_content_that_is_queued_during_its_release_is_kept(database, blobs, stud
 
     adding = database.submit(add)
     assert added.wait(30)
-    releasing = database.submit(lambda c: outbox.release(c, [content.sha256]))
+    releasing = database.submit(lambda c: outbox.delete_unused(c, [content.sha256]))
     time.sleep(0.5)  # the release has come as far as it can
     done.set()
     adding.result()
@@ -108,7 +108,7 @@ def test_a_peer_that_has_got_many_objects_can_be_deleted(database, study):
         connection.execute(insert(t.outbox), objects)
 
     database.write(write)
-    free = database.write(lambda c: outbox.forget(c, t.outbox.c.peer_id == 1))
+    free = database.write(lambda c: outbox.delete_rows(c, t.outbox.c.peer_id == 1))
     assert (len(free), free[0]) == (1, f"{0:064x}")  # the others were deleted before
     assert len(queued(database)) == 0
 
@@ -129,8 +129,8 @@ def test_a_study_whose_contents_were_deleted_meanwhile_remains_due(
 
     deleted: list[object] = []
     monkeypatch.setattr(studies, "_objects", objects)
-    assert studies.settle(service, study) == 0
+    assert studies.queue_objects(service, study) == 0
     with database.read() as connection:
         assert studies.stable(connection, 1.0) == [study]
-    assert studies.settle(service, study) == 2
+    assert studies.queue_objects(service, study) == 2
     assert len(queued(database)) == 2

@@ -1,4 +1,4 @@
-"""Retention rules: what they delete, and what they keep."""
+"""Retention rules: deleted and kept pictures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def service(database, tmp_path):
 
 
 def picture(service, content, days, answer="positive", status="ok"):
-    """Receive a picture some days ago and judge it; without an answer it waits."""
+    """Add a picture received some days ago, judged if an answer is given."""
     arrival = Arrival(service.blobs.store(content), "a.png", "http", "s")
     number, _ = service.receive(arrival)
     if answer is not None:
@@ -128,7 +128,7 @@ def test_more_pictures_than_a_batch_are_deleted(service, monkeypatch):
     assert list(service.blobs.all()) == []
 
 
-def test_an_interrupted_deletion_is_completed(service):
+def test_interrupted_deletion_is_completed(service):
     number = picture(service, b"a", 0)
     (sha256,) = service.database.write(lambda c: arrivals.remove(c, number, "admin"))
     assert service.blobs.path(sha256).exists()  # the process ended here
@@ -136,7 +136,7 @@ def test_an_interrupted_deletion_is_completed(service):
     assert not service.blobs.path(sha256).exists()
 
 
-def test_files_that_a_killed_process_left_over_are_deleted_after_a_day(service, tmp_path):
+def test_unfinished_files_of_a_killed_process_are_deleted_after_a_day(service, tmp_path):
     kept = picture(service, b"kept", 0)
     old, new = service.blobs.store(b"old"), service.blobs.store(b"new")
     unfinished = tmp_path / "data/tmp/unfinished"
@@ -157,7 +157,7 @@ def test_files_that_a_killed_process_left_over_are_deleted_after_a_day(service, 
     assert kept == 1
 
 
-def test_the_rules_run_at_the_start_and_end_with_the_service(service):
+def test_rules_run_at_the_start_and_stop_with_the_service(service):
     picture(service, b"a", 2)
     rule(service, 1)
     worker = Retention(service)

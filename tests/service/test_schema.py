@@ -22,25 +22,25 @@ from pipeline.service.database import Database, sqlite_url
 FIXTURES = Path(__file__).parent / "databases"
 
 
-def test_the_migrations_make_the_tables_of_the_code(database):
+def test_migrations_create_the_tables_of_the_code(database):
     with database.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, t.metadata) == []
 
 
-def test_a_missing_column_would_be_noticed(database):
+def test_missing_column_is_detected(database):
     database.write(lambda c: c.execute(text("ALTER TABLE rule ADD COLUMN other INTEGER")))
     with database.read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), t.metadata) != []
 
 
-def test_an_upgrade_of_the_newest_version_does_nothing(database):
+def test_upgrade_of_the_newest_version_does_nothing(database):
     assert schema.upgrade(database) is False
     with database.read() as connection:
         assert schema.version_of(connection) == schema.newest()
 
 
-def test_a_newer_database_is_refused_and_not_changed(database):
+def test_newer_database_is_refused_and_not_changed(database):
     database.write(lambda c: c.execute(text("UPDATE alembic_version SET version_num = '9999'")))
     with pytest.raises(StartError, match="version 9999, expected at most"):
         schema.upgrade(database)
@@ -48,7 +48,7 @@ def test_a_newer_database_is_refused_and_not_changed(database):
         assert schema.version_of(connection) == "9999"
 
 
-def test_processes_that_start_together_make_the_tables_once(postgresql_url):
+def test_concurrent_starts_create_the_tables_once(postgresql_url):
     databases = [Database(postgresql_url) for _ in range(3)]
     try:
         with ThreadPoolExecutor(3) as pool:
@@ -59,7 +59,7 @@ def test_processes_that_start_together_make_the_tables_once(postgresql_url):
             database.close()
 
 
-def test_a_failed_migration_changes_nothing(tmp_path, monkeypatch):
+def test_failed_migration_changes_nothing(tmp_path, monkeypatch):
     with closing(Database(sqlite_url(tmp_path))) as database:
 
         def fail(config, _):
@@ -77,7 +77,7 @@ def test_a_failed_migration_changes_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("version", [path.stem for path in sorted(FIXTURES.glob("*.sql"))])
-def test_a_database_of_every_version_is_upgraded_with_its_content(version, tmp_path):
+def test_database_of_every_version_is_upgraded_with_its_content(version, tmp_path):
     path = tmp_path / "fxpipe.sqlite"
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript((FIXTURES / f"{version}.sql").read_text(encoding="utf-8"))
@@ -103,8 +103,8 @@ def test_every_version_has_a_fixture():
     assert {path.stem for path in FIXTURES.glob("*.sql")} == versions
 
 
-def test_an_older_sqlite_database_is_copied_before_its_upgrade(tmp_path, monkeypatch):
-    """There is only one version yet, so an earlier one is invented."""
+def test_older_sqlite_database_is_copied_before_its_upgrade(tmp_path, monkeypatch):
+    """There is only one version so far, so the test defines an earlier one."""
     with closing(Database(sqlite_url(tmp_path))) as database:
         schema.upgrade(database)
         database.write(lambda c: c.execute(insert(t.setting).values(key="k", value=1)))

@@ -1,4 +1,4 @@
-"""The systemd unit: what systemd itself says about it, quoting, and where it is written."""
+"""The systemd unit: validation by systemd, quoting, installation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def fxpipe(*words):
 
 @pytest.fixture
 def places(tmp_path):
-    """A data folder and weights whose names need quoting."""
+    """A data folder and weights with names that need quoting."""
     for name in ("data $HOME 100%", 'w "x"'):
         (tmp_path / name).mkdir()
     return tmp_path / "data $HOME 100%", tmp_path / 'w "x"'
@@ -56,7 +56,7 @@ def test_systemd_accepts_the_unit(places, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr  # an exposure of at most 2.5 of 10
 
 
-def test_the_unit_has_few_rights(places):
+def test_unit_has_minimal_rights(places):
     text = unit(places, "--", "--port", "8443")
     for line in ("NoNewPrivileges=yes", "ProtectSystem=strict", "PrivateDevices=yes",
                  "CapabilityBoundingSet=", "User=fxpipe", "UMask=0077"):  # fmt: skip
@@ -68,7 +68,7 @@ def test_the_unit_has_few_rights(places):
     assert "WantedBy=default.target" in of_user
 
 
-def test_a_state_folder_and_homes_are_recognised():
+def test_state_folder_and_homes_are_recognised():
     unit = Unit(["fxpipe"], Path("/var/lib/fxpipe"), "fxpipe")
     assert "StateDirectory=fxpipe" in unit.text()
     assert "ProtectHome=yes" in unit.text()
@@ -90,7 +90,7 @@ def test_words_are_quoted(word, expected):
     assert quoted(word) == expected
 
 
-def test_a_line_cannot_be_added(places):
+def test_argument_cannot_add_a_line(places):
     result = fxpipe(
         "service", "print", "--data", "x\nExecStartPost=/bin/sh", "--weights", places[1]
     )
@@ -106,7 +106,7 @@ def test_options_of_serve_are_checked(places):
     assert "--no-such-option" in result.output
 
 
-def test_the_command_of_the_unit_is_understood(places):
+def test_command_of_the_unit_is_parsed(places):
     (line,) = re.findall("^ExecStart=(.*)$", unit(places), re.MULTILINE)
     assert line.startswith(f"{sys.executable} -m pipeline.cli serve ")
     assert f'--data "{places[0]}"'.replace("%", "%%").replace("$", "$$") in line
@@ -121,7 +121,7 @@ def test_install_writes_the_unit_and_the_data_folder(tmp_path, monkeypatch):
     path = tmp_path / "units/fxpipe.service"
     assert f"User={ACCOUNT}" in path.read_text()
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
-    assert fxpipe(*words, "--account", ACCOUNT).exit_code == 0  # the same again
+    assert fxpipe(*words, "--account", ACCOUNT).exit_code == 0  # repeated
     result = fxpipe(*words, "--account", ACCOUNT, "--gpu")
     assert result.exit_code == 2
     assert "other content" in result.output
@@ -139,7 +139,7 @@ def test_install_needs_an_account(tmp_path, monkeypatch):
     assert not (tmp_path / "units").exists()
 
 
-def test_install_for_the_present_user(tmp_path, monkeypatch):
+def test_install_for_the_current_user(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     result = fxpipe("service", "install", "--data", tmp_path / "data", "--user")
     assert result.exit_code == 0, result.output
@@ -147,7 +147,7 @@ def test_install_for_the_present_user(tmp_path, monkeypatch):
     assert (tmp_path / "config/systemd/user/fxpipe.service").is_file()
 
 
-def test_what_the_image_copies_exists():
+def test_files_copied_into_the_image_exist():
     root = Path(__file__).parents[2]
     text = (root / "Containerfile").read_text(encoding="utf-8")
     sources = [

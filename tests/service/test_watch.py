@@ -1,4 +1,4 @@
-"""Watched folders: each content once, when it has stopped growing, whatever happens to its name."""
+"""Watched folders: each content is received once, when the file no longer changes."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ WAIT_S = 30.0
 
 
 @pytest.fixture(autouse=True)
-def _short_looks(monkeypatch):
-    """Look more often than in use."""
+def _short_interval(monkeypatch):
+    """Shorten the interval between checks."""
     monkeypatch.setattr(watch, "LOOK_S", 0.3)
     monkeypatch.setattr(watch, "_BUSY_S", 0.1)
 
@@ -43,7 +43,7 @@ def inbox(tmp_path):
 
 @pytest.fixture
 def service(tmp_path):
-    """Parts that receive; nothing judges."""
+    """The receiving parts of a service, without engines."""
     with opened(tmp_path / "data") as service:
         yield service
 
@@ -70,7 +70,7 @@ def watching(service, folder):
 
 
 def received(service):
-    """Names and contents of the pictures, in the order of their arrival."""
+    """Names and contents of the pictures, in order of arrival."""
     with service.database.read() as connection:
         rows = connection.execute(select(t.arrival).order_by(t.arrival.c.id)).all()
     return [(row.name, service.blobs.read(row.sha256)) for row in rows]
@@ -89,7 +89,7 @@ def passes(service, count=3):
     return received(service)
 
 
-def test_files_of_all_folders_are_received_once_and_left_alone(service, inbox):
+def test_files_of_all_folders_are_received_once_and_not_changed(service, inbox):
     (inbox / "a/b/c").mkdir(parents=True)
     for name in ("one.png", "a/two.png", "a/b/c/three.png"):
         (inbox / name).write_bytes(name.encode())
@@ -106,7 +106,7 @@ def test_files_of_all_folders_are_received_once_and_left_alone(service, inbox):
         assert set(connection.scalars(select(t.arrival.c.source))) == {"watch"}
 
 
-def test_a_file_that_grows_is_received_when_it_is_complete(service, inbox):
+def test_growing_file_is_received_when_complete(service, inbox):
     path = inbox / "slow.png"
     with watching(service, inbox):
         for n in range(20):
@@ -118,8 +118,8 @@ def test_a_file_that_grows_is_received_when_it_is_complete(service, inbox):
         assert [len(content) for _, content in received(service)] == [2000]
 
 
-@pytest.mark.skipif(not Path("/proc").exists(), reason="Linux tells who writes to a file")
-def test_a_file_that_is_open_for_writing_waits(service, inbox):
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs read leases of Linux")
+def test_file_open_for_writing_is_not_received(service, inbox):
     with watching(service, inbox):
         with (inbox / "open.png").open("wb") as file:
             file.write(b"half")
@@ -143,7 +143,7 @@ def test_renamed_and_copied_files_are_not_received_again(service, inbox):
         assert passes(service) == [("a.png", b"a")]
 
 
-def test_a_replaced_file_is_received_and_the_earlier_content_is_not_taken_twice(service, inbox):
+def test_replaced_file_is_received_and_earlier_content_is_not_repeated(service, inbox):
     path = inbox / "a.png"
     path.write_bytes(b"first")
     with watching(service, inbox):
@@ -157,7 +157,7 @@ def test_a_replaced_file_is_received_and_the_earlier_content_is_not_taken_twice(
         assert passes(service) == [("a.png", b"first"), ("a.png", b"other")]
 
 
-def test_nothing_is_received_again_after_a_restart_or_a_deletion(tmp_path, inbox):
+def test_restart_and_deletion_do_not_repeat_files(tmp_path, inbox):
     (inbox / "a.png").write_bytes(b"a")
     with opened(tmp_path / "data") as service, watching(service, inbox):
         until(lambda: received(service))
@@ -172,7 +172,7 @@ def test_nothing_is_received_again_after_a_restart_or_a_deletion(tmp_path, inbox
     assert not service.blobs.path(_digest(b"a")).exists()
 
 
-def test_results_unfinished_files_links_and_special_files_are_left_out(service, inbox, tmp_path):
+def test_results_unfinished_files_links_and_special_files_are_skipped(service, inbox, tmp_path):
     (inbox / "results").mkdir()
     (inbox / "results/results.csv").write_bytes(TABLE_BEGINS + b"x\n")
     (inbox / "results/results.jsonl").write_bytes(b"{}")
@@ -195,7 +195,7 @@ def test_results_unfinished_files_links_and_special_files_are_left_out(service, 
         assert watcher.fault is None
 
 
-def test_the_data_folder_is_left_out(tmp_path):
+def test_data_folder_is_skipped(tmp_path):
     with opened(tmp_path / "data") as service:
         (tmp_path / "a.png").write_bytes(b"a")
         with watching(service, tmp_path):
@@ -205,7 +205,7 @@ def test_the_data_folder_is_left_out(tmp_path):
             Watcher(service, service.folder)
 
 
-def test_a_file_that_is_too_large_is_looked_at_once(tmp_path, inbox, caplog):
+def test_too_large_file_is_checked_once(tmp_path, inbox, caplog):
     (inbox / "large.png").write_bytes(b"x" * 2000)
     (inbox / "small.png").write_bytes(b"x" * 1000)
     with opened(tmp_path / "data", most_bytes=1024) as service, watching(service, inbox):
@@ -215,7 +215,7 @@ def test_a_file_that_is_too_large_is_looked_at_once(tmp_path, inbox, caplog):
     assert "large.png" not in caplog.text
 
 
-def test_a_full_disk_delays_and_loses_nothing(service, inbox, monkeypatch):
+def test_full_disk_delays_files_without_loss(service, inbox, monkeypatch):
     monkeypatch.setattr(Blobs, "has_room", lambda *_: False)
     (inbox / "a.png").write_bytes(b"a")
     with watching(service, inbox) as watcher:
@@ -227,7 +227,7 @@ def test_a_full_disk_delays_and_loses_nothing(service, inbox, monkeypatch):
         until(lambda: watcher.fault is None)
 
 
-def test_a_folder_that_disappears_is_a_fault_until_it_is_back(service, inbox):
+def test_missing_folder_is_a_fault_until_it_returns(service, inbox):
     with watching(service, inbox) as watcher:
         inbox.rename(inbox.with_name("away"))
         until(lambda: watcher.fault)
@@ -238,7 +238,7 @@ def test_a_folder_that_disappears_is_a_fault_until_it_is_back(service, inbox):
         until(lambda: watcher.fault is None)
 
 
-def test_two_processes_that_watch_one_folder_receive_once(tmp_path, inbox, postgresql_url):
+def test_two_watchers_of_one_folder_receive_each_file_once(tmp_path, inbox, postgresql_url):
     database = Database(postgresql_url)
     schema.upgrade(database)
     folder = tmp_path / "data"
@@ -253,7 +253,7 @@ def test_two_processes_that_watch_one_folder_receive_once(tmp_path, inbox, postg
     database.close()
 
 
-def test_the_memory_of_a_walk_does_not_grow_with_the_folder(tmp_path):
+def test_memory_does_not_grow_with_the_folder(tmp_path):
     def peak(files):
         root = tmp_path / str(files)
         for n in range(files):
@@ -271,7 +271,7 @@ def test_the_memory_of_a_walk_does_not_grow_with_the_folder(tmp_path):
     assert peak(3000) < peak(100) + 20_000
 
 
-def test_stop_ends_a_watcher_that_waits(service, inbox, monkeypatch):
+def test_stop_ends_a_waiting_watcher(service, inbox, monkeypatch):
     monkeypatch.setattr(watch, "LOOK_S", 1000.0)
     (inbox / "a.png").write_bytes(b"a")
     watcher = Watcher(service, inbox)

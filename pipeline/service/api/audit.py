@@ -1,4 +1,4 @@
-"""``/audit``: what users did."""
+"""``/audit``: actions of users and programs."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Entry(BaseModel):
     Attributes:
         id: Number of the entry.
         at: Milliseconds since 1970, UTC.
-        actor: User, token or sender.
-        action: What was done.
-        subject: To what, such as ``result/17``.
-        detail: More about it.
-        hash: SHA-256 of the entry and of the one before it.
+        actor: User, token or sender of the action.
+        action: Kind of action.
+        subject: Object of the action, such as ``result/17``.
+        detail: Further values.
+        hash: SHA-256 of the entry and of the previous hash.
     """
 
     id: int
@@ -42,7 +42,7 @@ class AuditPage(BaseModel):
     """Entries, newest first.
 
     Attributes:
-        entries: Of this page.
+        entries: Entries of this page.
         next: Cursor of the next page; null on the last one.
     """
 

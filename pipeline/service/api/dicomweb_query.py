@@ -46,11 +46,11 @@ _COLUMNS: dict[str, Any] = {
     "StudyTime": _row.study_time,
     "StudyID": _row.study_id,
 }
-"""Attributes that can be matched; ModalitiesInStudy too."""
+"""Attributes that can be matched, in addition to ModalitiesInStudy."""
 _RANGES = {"StudyDate", "StudyTime"}
 _LISTS = {"StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality"}
 _OPTIONS = {"limit", "offset", "includefield", "fuzzymatching"}
-_UNMATCHED = '299 fxpipe "some attributes cannot be matched, and were ignored"'
+_UNMATCHED = '299 fxpipe "some attributes cannot be matched and were ignored"'
 
 
 @router.get("/studies", **_DECLARED)
@@ -125,22 +125,22 @@ def _keyword(name: str) -> str:
     """The keyword of a parameter, which may be a tag.
 
     Raises:
-        ProblemError: 400 if it is neither.
+        ProblemError: 400 for an unknown keyword or tag.
     """
     keyword = name
     if re.fullmatch("[0-9A-Fa-f]{8}", name):
         keyword = keyword_for_tag(int(name, 16))
-    # A path into a sequence is known, but cannot be matched.
+    # A path into a sequence is valid, but cannot be matched.
     if tag_for_keyword(keyword.partition(".")[0]) is None:
         raise ProblemError(
             HTTPStatus.BAD_REQUEST,
-            "found a parameter that is no option and no DICOM attribute",
+            "found a parameter that is neither an option nor a DICOM attribute",
         )
     return keyword
 
 
 def _matches(keyword: str, value: str) -> ColumnElement[bool]:
-    """A condition by the rules of matching (PS3.4, C.2.2.2)."""
+    """Condition for an attribute, by the matching rules of PS3.4, C.2.2.2."""
     column: ColumnElement[str] = _COLUMNS[keyword]
     if "\0" in value:
         raise ProblemError(HTTPStatus.BAD_REQUEST, f"{keyword}: found a zero byte")

@@ -65,7 +65,7 @@ def _declared(media: str, *statuses: int) -> dict[str, Any]:
     if media == JSON:
         schema = {"type": "array", "items": {"type": "object"}}  # type: ignore[dict-item]
     content = {media: {"schema": schema}}
-    shown: Responses = {200: {"description": "What was asked for", "content": content}}
+    shown: Responses = {200: {"description": "The requested objects", "content": content}}
     return {
         "response_class": Response,
         "responses": responses(401, 403, 404, 422, *statuses) | shown,
@@ -89,7 +89,7 @@ def series_files(request: Request, study: Uid, series: Uid, _: Reader) -> Respon
 
 @router.get("/{study}/series/{series}/instances/{instance}", **_FILES)
 def instance_file(request: Request, study: Uid, series: Uid, instance: Uid, _: Reader) -> Response:
-    """One file, as it was received."""
+    """One file, as received."""
     return _files(request, study, series, instance)
 
 
@@ -120,7 +120,7 @@ def instance_metadata(
 async def frames(
     request: Request, study: Uid, series: Uid, instance: Uid, frames: Frames, _: Reader
 ) -> StreamingResponse:
-    """Frames, numbered from 1: as they are stored if that is accepted, else uncompressed."""
+    """Frames, numbered from 1: as stored if the client accepts that, otherwise uncompressed."""
     service = service_of(request)
     path = (await run_in_threadpool(_found, service, study, series, instance))[0]
     numbers = [int(number) for number in frames.split(",")]
@@ -136,7 +136,7 @@ Viewport = Annotated[str | None, Query(pattern=r"^[1-9][0-9]{0,4},[1-9][0-9]{0,4
 def rendered(
     request: Request, study: Uid, series: Uid, instance: Uid, _: Reader, viewport: Viewport = None
 ) -> Response:
-    """The picture as JPEG, or as PNG if only that is accepted; the first frame of several."""
+    """The picture as JPEG, or as PNG if only PNG is accepted; of a file, the first frame."""
     return _rendered(request, (study, series, instance), 1, viewport)
 
 
@@ -145,14 +145,14 @@ def rendered_frame(
     request: Request, study: Uid, series: Uid, instance: Uid, frame: Frame, _: Reader,
     viewport: Viewport = None,
 ) -> Response:  # fmt: skip
-    """A frame as JPEG, or as PNG if only that is accepted."""
+    """A frame as JPEG, or as PNG if only PNG is accepted."""
     return _rendered(request, (study, series, instance), frame, viewport)
 
 
 def _found(
     service: Service, study: str, series: str | None = None, instance: str | None = None
 ) -> list[FilePath]:
-    """Files, the latest one if several have the same UID.
+    """Files by UID; the latest if several have the same UID.
 
     Raises:
         ProblemError: 404.
@@ -169,7 +169,7 @@ def _found(
             connection.execute(select(row.sha256).where(row.id.in_(newest)).order_by(row.id)).all()
         )
     if not rows:
-        raise ProblemError(HTTPStatus.NOT_FOUND, "there is no such study, series or instance")
+        raise ProblemError(HTTPStatus.NOT_FOUND, "found no such study, series or instance")
     return [service.blobs.path(one.sha256) for one in rows]
 
 
@@ -206,7 +206,7 @@ def _files(request: Request, *uids: str) -> Response:
 
 
 def _syntax(path: FilePath) -> str:
-    """Transfer syntax of a file; that of a file without meta information is found out."""
+    """Transfer syntax of a file; detected if the file has no meta information."""
     try:
         meta = read_file_meta_info(path)
         return str(meta.TransferSyntaxUID)
@@ -249,7 +249,7 @@ def _parsed(path: FilePath) -> Dataset:
     """The file; its pixel data stays encoded.
 
     Raises:
-        ProblemError: 404 if the file is gone, 406 if it cannot be read.
+        ProblemError: 404 if the file is gone, 406 if the file cannot be read.
     """
     try:
         with quiet():
@@ -272,7 +272,7 @@ def _frames(
     ds = _parsed(path)
     count = int(ds.get("NumberOfFrames") or 1)
     if max(numbers) > count:
-        raise ProblemError(HTTPStatus.NOT_FOUND, f"there are {count} frames")
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"the file has {count} frames")
     stored = str(ds.file_meta.TransferSyntaxUID)
     accepted = _accepted(request)
     try:
@@ -298,7 +298,7 @@ def _frames(
 
 
 def _stored_kind(accepted: list[tuple[str, str | None]], stored: str) -> str | None:
-    """The media type in which a compressed frame is accepted as it is; None if it is not."""
+    """Accepted media type of a compressed frame as stored; None if not accepted."""
     image = _IMAGES.get(stored)
     for name, syntax in accepted:
         if name == image and syntax in (None, "*", stored):
@@ -315,7 +315,7 @@ def _accepts_plain(accepted: list[tuple[str, str | None]]) -> bool:
 
 
 def _plain(values: Any, ds: Dataset) -> bytes:
-    """Values as they are in an uncompressed file, little endian."""
+    """Pixel values as in an uncompressed file, little endian."""
     allocated = int(ds.BitsAllocated)
     if allocated == 1:
         return np.packbits(values.astype(np.uint8).ravel(), bitorder="little").tobytes()
@@ -350,7 +350,7 @@ def _rendered(
     except ImageError as error:
         raise _unreadable(error) from error
     if picture is None:
-        raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no frame {frame}")
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"the file has no frame {frame}")
     image = Image.fromarray(render(picture.pixels).pixels)
     if viewport is not None:
         width, height = viewport.split(",")[:2]

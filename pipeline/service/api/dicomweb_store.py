@@ -1,4 +1,4 @@
-"""DICOMweb STOW-RS: pictures by HTTP as DICOM files."""
+"""DICOMweb STOW-RS: DICOM files over HTTP."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..multipart_related import (
     PartData,
     content_type,
 )
-from .pictures import refuse_overload, turn
+from .pictures import upload_slot
 from .problems import ProblemError, Responses, responses
 from .security import allow, service_of
 
@@ -35,9 +35,9 @@ _MOST_PARTS = 1000
 _NOT_SUPPORTED = 0x0122
 _OUTCOME: dict[str, Any] = {"content": {JSON: {"schema": {"type": "object"}}}}
 _RESPONSES: Responses = {
-    200: {"description": "All were stored", **_OUTCOME},
-    202: {"description": "Some were stored", **_OUTCOME},
-    409: {"description": "None was stored", **_OUTCOME},
+    200: {"description": "All files were stored", **_OUTCOME},
+    202: {"description": "Some files were stored", **_OUTCOME},
+    409: {"description": "No file was stored", **_OUTCOME},
 }
 _BODY = {
     "requestBody": {
@@ -60,7 +60,7 @@ _DECLARED: dict[str, Any] = {
 async def store(
     request: Request, principal: Annotated[Principal, Depends(allow("sender"))]
 ) -> JSONResponse:
-    """Receive DICOM files; those in ReferencedSOPSequence are stored and will be judged."""
+    """Receive DICOM files; files in ReferencedSOPSequence are stored and will be judged."""
     return await _store(request, principal, None)
 
 
@@ -75,9 +75,8 @@ async def store_in_study(
 async def _store(request: Request, principal: Principal, study: str | None) -> JSONResponse:
     service = service_of(request)
     parser = MultipartParser(_boundary(request))
-    await refuse_overload(service, 0)
     parts = _Parts(service, principal, study)
-    async with turn(request):
+    async with upload_slot(request, 0):
         try:
             async for piece in request.stream():
                 for event in parser.feed(piece):
@@ -120,7 +119,7 @@ class _Parts:
         self._failed: list[tuple[dict[str, str], int]] = []
 
     def take(self, event: Any) -> None:
-        """Take a piece of the message."""
+        """Process bytes of the message."""
         if isinstance(event, PartBegins):
             self._begin(event)
         elif isinstance(event, PartData):
@@ -129,7 +128,7 @@ class _Parts:
             self._end()
 
     def close(self) -> None:
-        """Remove the content of a part that is not complete."""
+        """Remove the content of an incomplete part."""
         if self._receiving is not None:
             self._receiving.__exit__(None, None, None)
             self._receiving = None
@@ -193,9 +192,9 @@ class _Parts:
         dicom_node.receive_instance(self._service, content, header, "http", self._principal.sender)
 
     def response(self, base: str) -> JSONResponse:
-        """The outcome of each part."""
+        """The response, with the outcome of each part."""
         if not self._stored and not self._failed:
-            raise ProblemError(HTTPStatus.BAD_REQUEST, "found no part, expected DICOM files")
+            raise ProblemError(HTTPStatus.BAD_REQUEST, "found no parts, expected DICOM files")
         body: dict[str, Any] = {}
         if self._stored:
             body["00081199"] = {"vr": "SQ", "Value": [_stored(one, base) for one in self._stored]}
@@ -222,7 +221,7 @@ def _failed(uids: dict[str, str], reason: int) -> dict[str, Any]:
 
 
 def _reference(uids: dict[str, str]) -> dict[str, Any]:
-    """SOP class and instance, as far as they are known."""
+    """SOP class and instance, if known."""
     return {
         tag: {"vr": "UI", "Value": [uids[name]]}
         for tag, name in (("00081150", "sop_class"), ("00081155", "sop_uid"))

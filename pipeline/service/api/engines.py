@@ -1,4 +1,4 @@
-"""``/engines``: weights that judge, candidates next to the active one, and promotion."""
+"""``/engines``: active engine, candidates and promotion."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class EngineInfo(BaseModel):
         id: Number of the engine.
         digest: Identity of weights and settings.
         weights: Path of the weights folder on the server.
-        version: fxpipe that registered it.
+        version: Version of fxpipe that registered the engine.
         state: Progress.
         created: Milliseconds since 1970, UTC.
-        judged, waiting: Files.
-        loaded: Whether it is open in this process.
+        judged, waiting: Numbers of files.
+        loaded: Whether the engine is open in this process.
     """
 
     id: int
@@ -66,14 +66,14 @@ class EngineInfo(BaseModel):
 
 
 class Change(BaseModel):
-    """A picture on which two engines differ.
+    """A picture with different answers of two engines.
 
     Attributes:
-        picture: Its number.
+        picture: Number of the picture.
         frame: Frame of a multi-frame file; null for a single picture.
-        before, after: Answer of the active engine, and of the other one.
-        region_before, region_after: Region of that answer.
-        probability_before, probability_after: Probability of that answer.
+        before, after: Answers of the active and of the other engine.
+        region_before, region_after: Regions of these answers.
+        probability_before, probability_after: Probabilities of these answers.
     """
 
     picture: int
@@ -90,9 +90,9 @@ class Comparison(BaseModel):
     """An engine compared with the active one.
 
     Attributes:
-        pictures: Pictures that both judged.
-        agree: Those with the same answer.
-        changed: The first 200 others.
+        pictures: Number of pictures judged by both.
+        agree: Number of identical answers.
+        changed: The first 200 pictures with different answers.
     """
 
     pictures: int
@@ -107,7 +107,7 @@ class Comparison(BaseModel):
 def list_engines(
     request: Request, _: Annotated[Principal, Depends(allow("reader", "auditor"))]
 ) -> list[EngineInfo]:
-    """All engines, the oldest first."""
+    """All engines, oldest first."""
     service = service_of(request)
     with service.database.read() as connection:
         return _infos(connection, service)
@@ -117,9 +117,9 @@ def list_engines(
     "", status_code=201, response_model=EngineInfo, responses=responses(401, 403, 409, 422)
 )
 def add_engine(request: Request, body: EngineRequest, principal: Admin) -> EngineInfo:
-    """Open weights as a candidate, which judges new pictures and the last 200 in the background.
+    """Open weights as a candidate, which judges new and the last 200 pictures in the background.
 
-    409: these weights judge already, there are too many candidates, or this process does not judge.
+    409: the weights are in use, there are too many candidates, or this process does not judge.
     422: the weights cannot be opened.
     """
     service = service_of(request)
@@ -137,9 +137,9 @@ def add_engine(request: Request, body: EngineRequest, principal: Admin) -> Engin
     "/{number}/comparison", response_model=Comparison, responses=responses(401, 403, 404, 422)
 )
 def compare(request: Request, number: Number, principal: Admin) -> Comparison:
-    """Answers of an engine and of the active one on the pictures that both judged.
+    """Compare the answers of an engine with those of the active engine.
 
-    A blind administrator gets only changes of pictures that he has reviewed.
+    Blind administrators get only changes of pictures that they have reviewed.
     """
     with service_of(request).database.read() as connection:
         active = engine_state.active_engine(connection)
@@ -172,10 +172,10 @@ def compare(request: Request, number: Number, principal: Admin) -> Comparison:
     response_class=Response,
 )  # fmt: skip
 def promote(request: Request, number: Number, principal: Admin) -> Response:
-    """Make an engine the active one: new and waiting pictures are judged by it from now on.
+    """Make an engine the active one, which judges new and waiting pictures.
 
-    Pictures that it has judged show its results; others keep those of the engine before it. The
-    engine before it is retired, and can be promoted again.
+    Pictures that it has judged show its results; others keep those of the previous engine, which
+    is retired and can be promoted again.
     """
     try:
         _engines(service_of(request)).promote(number, principal.name)
@@ -204,13 +204,14 @@ def retire(request: Request, number: Number, principal: Admin) -> Response:
 def _engines(service: Service) -> Engines:
     if service.engines is None:
         raise ProblemError(
-            HTTPStatus.CONFLICT, "this process does not judge, expected one with the role work"
+            HTTPStatus.CONFLICT,
+            "this process does not judge, expected a process with the role work",
         )
     return service.engines
 
 
 def _missing(number: int) -> ProblemError:
-    return ProblemError(HTTPStatus.NOT_FOUND, f"there is no engine {number}")
+    return ProblemError(HTTPStatus.NOT_FOUND, f"found no engine {number}")
 
 
 def _infos(connection: Connection, service: Service) -> list[EngineInfo]:

@@ -16,13 +16,13 @@ IfMatch = Annotated[str | None, Header(max_length=1024)]
 
 
 def etag(resource: BaseModel) -> str:
-    """A strong ETag of the present state of a resource."""
+    """A strong ETag of the current state of a resource."""
     text = json.dumps(resource.model_dump(mode="json"), sort_keys=True)
     return f'"{hashlib.sha256(text.encode()).hexdigest()[:16]}"'
 
 
 def check_match(if_match: str | None, resource: BaseModel) -> None:
-    """Refuse a change of a resource that is not as the client read it; without If-Match, accept.
+    """Refuse to change a resource that has changed since the client read it; requires If-Match.
 
     Raises:
         ProblemError: 412.

@@ -24,7 +24,7 @@ _STREAM: Responses = {200: {"content": {"text/event-stream": {}}}}
 _POLL_S = 0.25
 _HEARTBEAT_S = 15.0
 _MOST = 500
-"""A page that missed more changes is told to load its content again."""
+"""A client that missed more changes gets ``resync``."""
 
 
 @router.get(
@@ -36,9 +36,10 @@ async def events(
     _: Annotated[Principal, Depends(allow("reader", "auditor"))],
     last_event_id: Annotated[str | None, Header(pattern=r"^[0-9]{1,15}$")] = None,
 ) -> StreamingResponse:
-    """All changes from now on, or after ``Last-Event-ID``.
+    """New changes, or all changes after ``Last-Event-ID``.
 
-    Each event has the number of its picture as data. ``resync`` means that changes were missed.
+    The data of an event is the number of its picture. ``resync``: changes were missed; load the
+    content again.
     """
     service = service_of(request)
     start = int(last_event_id) if last_event_id else await run_in_threadpool(_newest, service)

@@ -48,7 +48,7 @@ def export(
 ) -> StreamingResponse:  # fmt: skip
     """Results in the format of ``fxpipe run``, or reviews as labels with the pictures.
 
-    A blind reader gets only pictures that he has reviewed. Auditors get no pictures and no
+    Blind readers get only pictures that they have reviewed. Auditors get no pictures and no
     identifiers. If an export cannot be completed, the connection ends before the response does.
     """
     service = service_of(request)

@@ -13,7 +13,7 @@ _EXTENDED = re.compile(r"(utf-8|iso-8859-1)'[^']*'(.*)", re.IGNORECASE)
 
 
 def attachment(name: str) -> dict[str, str]:
-    """The header for a file name, which may have any character."""
+    """Header for a file name with any characters."""
     return {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"}
 
 

@@ -1,4 +1,4 @@
-"""``/pictures/{id}/frames`` and ``/content``: rendered pictures, heatmaps, full depth, the file."""
+"""``/pictures/{id}/frames`` and ``/content``: pictures, heatmaps, pixels, the file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _JPEG: Responses = {200: {"content": {"image/jpeg": {}}}}
 _PNG: Responses = {200: {"content": {"image/png": {}}}}
 _FILE: Responses = {200: {"content": {"application/octet-stream": {}}}}
 _DECODING = threading.BoundedSemaphore(2)
-"""Limits the memory of pictures at full depth."""
+"""Limits the memory for pictures at full bit depth."""
 _PART_BYTES = 2**20
 
 
@@ -57,10 +57,10 @@ class Heatmaps(BaseModel):
     """Findings of one picture with their heatmaps.
 
     Attributes:
-        findings: As in a result; ``layer`` has the cells (base64 of rows x columns bytes, 255 at
-            the peak), where they are in source px, the contour as SVG path data in source px, and
-            the share of evidence that is not shown.
-        picture: Its size; null if it was not rendered.
+        findings: As in a result; ``layer`` contains the cells (base64 of rows x columns bytes, 255
+            at the peak), their position in source px, the contour as SVG path data in source px,
+            and the share of evidence that is not shown.
+        picture: Size of the picture; null if it was not rendered.
     """
 
     findings: list[dict[str, Any]]
@@ -71,7 +71,7 @@ class Heatmaps(BaseModel):
     "/frames/{frame}/view", response_class=Response, responses=_JPEG | responses(401, 403, 404, 422)
 )
 def view(request: Request, number: Number, frame: Frame, principal: Reader) -> Response:
-    """The rendered picture, longest side at most 1024 px; frame 0 is the only or first one."""
+    """The rendered picture, longest side at most 1024 px; frame 0 is the first or only frame."""
     service = service_of(request)
     with service.database.read() as connection:
         row = find(connection, number, principal)
@@ -89,13 +89,13 @@ def view(request: Request, number: Number, frame: Frame, principal: Reader) -> R
     responses=_JPEG | responses(401, 403, 404, 422),
 )  # fmt: skip
 def thumb(request: Request, number: Number, frame: Frame, principal: Reader) -> Response:
-    """The picture of the worklist, longest side at most 160 px."""
+    """The thumbnail, longest side at most 160 px."""
     with service_of(request).database.read() as connection:
         row = find(connection, number, principal)
         one = _judged(connection, row, frame)
     encoded = one.row.get("picture", {}).get("thumb")
     if encoded is None:
-        raise ProblemError(HTTPStatus.NOT_FOUND, "the picture has no view")
+        raise ProblemError(HTTPStatus.NOT_FOUND, "the picture was not rendered")
     content = base64.b64decode(encoded)
     return Response(content, media_type="image/jpeg", headers=_immutable(row.sha256))
 
@@ -122,7 +122,7 @@ def heatmap(request: Request, number: Number, frame: Frame, principal: Reader) -
     responses=_PNG | responses(401, 403, 404, 422),
 )  # fmt: skip
 def pixels(request: Request, number: Number, frame: Frame, principal: Reader) -> Response:
-    """The picture at full resolution as 16-bit grey PNG, bone bright, of a file that was read."""
+    """The picture at full resolution as 16-bit grey PNG, bone bright."""
     service = service_of(request)
     with service.database.read() as connection:
         row = find(connection, number, principal)
@@ -140,7 +140,7 @@ def pixels(request: Request, number: Number, frame: Frame, principal: Reader) ->
 
 @router.get("/content", response_class=Response, responses=_FILE | responses(401, 403, 404, 422))
 def content(request: Request, number: Number, principal: Reader) -> Response:
-    """The file as it was received."""
+    """The file as received."""
     service = service_of(request)
 
     def permit(connection: Connection) -> Row[Any]:
@@ -170,7 +170,7 @@ def _immutable(sha256: str) -> dict[str, str]:
 
 
 def _judged(connection: Connection, arrival: Row[Any], frame: int) -> Row[Any]:
-    """Status and row of a frame that is shown; frame 0 of a single picture is stored as -1.
+    """Status and row of a frame; frame 0 of a single-frame file is stored as -1.
 
     Raises:
         ProblemError: 404.
@@ -184,7 +184,7 @@ def _judged(connection: Connection, arrival: Row[Any], frame: int) -> Row[Any]:
         )
     ).first()  # fmt: skip
     if row is None:
-        raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no judged frame {frame}")
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"found no judged frame {frame}")
     judged: Row[Any] = row
     return judged
 
@@ -222,4 +222,4 @@ def _decoded(service: Service, arrival: Row[Any], frame: int) -> XrayImage:
                     return image
     except (ImageError, OSError) as error:
         raise ProblemError(HTTPStatus.NOT_FOUND, "the picture cannot be read") from error
-    raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no frame {frame}")
+    raise ProblemError(HTTPStatus.NOT_FOUND, f"found no frame {frame}")

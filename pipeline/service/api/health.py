@@ -1,4 +1,4 @@
-"""``/livez`` and ``/readyz``, outside of the versioned API."""
+"""``/livez`` and ``/readyz``, outside the versioned API."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Health(BaseModel):
     """State of the service.
 
     Attributes:
-        ok: Whether all is well.
-        faults: What is not.
+        ok: Whether there are no faults.
+        faults: Descriptions of the faults.
     """
 
     ok: bool
@@ -29,7 +29,7 @@ class Health(BaseModel):
 
 @router.get("/livez", response_model=Health)
 async def live() -> Health:
-    """The process answers."""
+    """The process is running."""
     return Health(ok=True, faults=[])
 
 
@@ -45,7 +45,7 @@ def ready(request: Request) -> JSONResponse:
         with service.database.read() as connection:
             connection.execute(select(1))
     except SQLAlchemyError:
-        faults.append("the database does not answer")
+        faults.append("the database does not respond")
     if not service.blobs.has_room():
         faults.append("the disk is full")
     if service.judging is not None and service.judging.fault:

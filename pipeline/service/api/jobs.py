@@ -1,4 +1,4 @@
-"""``/jobs``: what is judged, and what waits."""
+"""``/jobs``: waiting, running and completed jobs."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Job(BaseModel):
         engine: Number of the engine.
         sha256: Digest of the file.
         state: Progress.
-        priority: Higher ones first.
-        attempt: How often it was taken.
-        error: Why the last attempt did not end with a result.
+        priority: Higher priorities first.
+        attempt: Number of attempts.
+        error: Reason why the last attempt had no result.
         created, finished: Milliseconds since 1970, UTC.
     """
 
@@ -54,7 +54,7 @@ class JobPage(BaseModel):
     """Jobs, newest first.
 
     Attributes:
-        jobs: Of this page.
+        jobs: Jobs of this page.
         next: Cursor of the next page; null on the last one.
     """
 
@@ -99,13 +99,13 @@ def read_job(request: Request, number: Number, _: Admin) -> Job:
 
 @router.post("/{number}/retry", response_model=Job, responses=responses(401, 403, 404, 409, 422))
 def retry(request: Request, number: Number, principal: Admin) -> Job:
-    """Judge a cancelled file, or one that failed and was not reviewed, again."""
+    """Retry a cancelled job, or one with failed results that were not reviewed."""
     return _changed(request, number, lambda c: jobs.retry(c, number, principal.name))
 
 
 @router.post("/{number}/cancel", response_model=Job, responses=responses(401, 403, 404, 409, 422))
 def cancel(request: Request, number: Number, principal: Admin) -> Job:
-    """Do not judge a waiting file; it is shown as failed."""
+    """Cancel a waiting job; its pictures get the state ``failed``."""
     return _changed(request, number, lambda c: jobs.cancel(c, number, principal.name))
 
 
@@ -126,7 +126,7 @@ def _changed(request: Request, number: int, change: Callable[[Connection], None]
 
 
 def _missing(number: int) -> ProblemError:
-    return ProblemError(HTTPStatus.NOT_FOUND, f"there is no job {number}")
+    return ProblemError(HTTPStatus.NOT_FOUND, f"found no job {number}")
 
 
 def _job(row: Row[Any]) -> Job:

@@ -1,4 +1,4 @@
-"""Links of the OpenAPI document: which operation accepts the number in an answer."""
+"""Links of the OpenAPI document: operations that accept a number from a response."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from .problems import Responses
 
 
 def links(status: int, number: str, *operations: str) -> Responses:
-    """The declaration of links for the answer of an operation.
+    """Declare the links for the response of an operation.
 
     Args:
-        status: Of the answer.
-        number: JSON pointer into its body, such as ``/id``: the parameter ``number``.
-        operations: Such as ``DELETE /pictures/{number}``; of a frame, the first one.
+        status: Status of the response.
+        number: JSON pointer into the body, such as ``/id``: the parameter ``number``.
+        operations: Such as ``DELETE /pictures/{number}``; links to frames use the first frame.
     """
     declared = {}
     for operation in operations:
@@ -27,4 +27,4 @@ def links(status: int, number: str, *operations: str) -> Responses:
 
 
 _NAME = str.maketrans({"{": "", "}": ""})
-"""Link names have letters, digits, full stops and hyphens only."""
+"""Link names may contain only letters, digits, full stops and hyphens."""

@@ -1,4 +1,4 @@
-"""``/metrics``: figures for Prometheus."""
+"""``/metrics``: Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _auditor = allow("auditor")
 async def _local_or_auditor(request: Request) -> Principal | None:
     """Admit auditors, and anonymous requests of programs on this machine.
 
-    A proxy on this machine passes on requests of others, so what it forwards is not local.
+    Requests forwarded by a proxy on this machine are not local.
     """
     if request.headers.get("authorization") or request.cookies.get(COOKIE):
         return await _auditor(request)
@@ -44,5 +44,5 @@ def _is_loopback(host: str) -> bool:
 def metrics(
     request: Request, _: Annotated[Principal | None, Depends(_local_or_auditor)]
 ) -> Response:
-    """Figures in the text format of Prometheus, for auditors and for programs on this machine."""
+    """Metrics in the Prometheus text format, for auditors and for programs on this machine."""
     return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -1,4 +1,4 @@
-"""Bodies of the API."""
+"""Request and response bodies of the API."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Password = Annotated[str, Field(min_length=12, max_length=256)]
 
 
 class Body(BaseModel):
-    """Base of request bodies: unknown fields are refused."""
+    """Base class of request bodies; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -26,14 +26,14 @@ class Result(BaseModel):
         engine: Number of the engine that judged it.
         frame: Frame of a multi-frame file; null for a single picture.
         status: ``ok``, ``unsupported`` or ``failed``.
-        answer: Verdict of the most urgent finding, or the status.
+        answer: Verdict of the most urgent finding; the status if there is none.
         region: Region of that finding.
         probability: Probability of that finding.
         record: The row of ``results.jsonl``: see ``fxpipe schema``.
         findings: All findings, most urgent first.
-        flags: Doubts about the picture.
-        error: Why there is no verdict.
-        hidden: True while a blind reader has not stored a verdict; all others are null then.
+        flags: Quality warnings.
+        error: Reason for the missing verdict.
+        hidden: True until a blind reader has stored a verdict; the other fields are then null.
     """
 
     id: int
@@ -55,7 +55,7 @@ class Picture(BaseModel):
 
     Attributes:
         id: Number of the picture.
-        name: File name of the sender.
+        name: File name given by the sender.
         source: ``http``, ``dicom`` or ``watch``.
         received: Milliseconds since 1970, UTC.
         sha256: Digest of the content.
@@ -64,7 +64,7 @@ class Picture(BaseModel):
         region: Region of that answer.
         probability: Probability of that answer.
         study: Number of the study; null without one.
-        review: Latest verdict of the readers; ``disputed`` if they differ.
+        review: Latest verdict of the readers; ``disputed`` if they disagree.
         hidden: See :class:`Result`.
     """
 
@@ -83,11 +83,11 @@ class Picture(BaseModel):
 
 
 class PictureWithResults(Picture):
-    """A picture and everything that is known about it.
+    """A picture with its results.
 
     Attributes:
-        held: Whether it is under a legal hold.
-        results: Of the engine whose answer is shown; empty until it is judged.
+        held: Whether the picture is under a legal hold.
+        results: Results of the engine with the displayed answer; empty until the picture is judged.
     """
 
     held: bool
@@ -98,7 +98,7 @@ class PicturePage(BaseModel):
     """A page of the worklist.
 
     Attributes:
-        pictures: In the order asked for.
+        pictures: Pictures in the requested order.
         next: Cursor of the next page; null on the last one.
     """
 
@@ -122,7 +122,7 @@ class Setup(Body):
 
 
 class Who(BaseModel):
-    """Who is logged in."""
+    """The logged-in user."""
 
     name: str
     role: Role
@@ -137,7 +137,7 @@ class TokenRequest(Body):
 
 
 class Token(BaseModel):
-    """A token; its secret is shown only when it is created."""
+    """A token; the secret is included only in the response to its creation."""
 
     id: int
     name: str

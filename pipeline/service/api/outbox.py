@@ -25,17 +25,17 @@ class Outgoing(BaseModel):
     """A DICOM object for a peer.
 
     Attributes:
-        id: Its number.
+        id: Number of the object.
         uid: SOPInstanceUID.
         kind: ``report``, ``overlay`` or ``marks``.
         study: Number of the study.
         peer: Number of the receiver.
         receiver: Its AE title.
         state: ``waiting``; ``sending``; ``committing`` (received, not yet confirmed); ``sent``;
-            ``failed`` (refused for good); ``attention`` (given up after days).
-        tries: Attempts of late.
-        next: When it is tried again; null when it is not.
-        error: Why it was not sent, or what the receiver remarked.
+            ``failed`` (permanently refused); ``attention`` (attempts ended after days).
+        tries: Attempts since the last reset.
+        next: Time of the next attempt; null if none is planned.
+        error: Reason of the last failure, or remark of the receiver.
     """
 
     id: int
@@ -54,7 +54,7 @@ class OutgoingPage(BaseModel):
     """A page of the outbox, newest first.
 
     Attributes:
-        objects: Of this page.
+        objects: Objects of this page.
         next: Cursor of the next page; null on the last one.
     """
 
@@ -71,9 +71,9 @@ def list_outbox(
     after: Annotated[int | None, Query(ge=1, le=2**53)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> OutgoingPage:
-    """Objects to send, and those that were sent.
+    """Objects to send, and sent objects.
 
-    A blind reader sees reports only: there are overlays and marks of positive pictures only.
+    Blind readers get reports only, because only positive pictures have overlays and marks.
     """
     row = t.outbox.c
     wanted: list[Any] = [row.kind == "report"] if principal.blind else []
@@ -88,7 +88,7 @@ def list_outbox(
         rows = connection.execute(query).all()
     more = len(rows) > limit
     return OutgoingPage(
-        objects=[_shown(one) for one in rows[:limit]],
+        objects=[_to_outgoing(one) for one in rows[:limit]],
         next=rows[limit - 1].id if more else None,
     )
 
@@ -101,15 +101,15 @@ def retry(
     number: Annotated[int, Path(ge=1, le=2**53)],
     principal: Annotated[Principal, Depends(allow())],
 ) -> Outgoing:
-    """Try to send an object now, as if it were new."""
+    """Reset the attempts of an object and send it now."""
 
     def write(connection: Connection) -> Outgoing:
         row = _row(connection, number)
         if row.state == "sent":
-            raise ProblemError(HTTPStatus.CONFLICT, "the receiver has the object already")
+            raise ProblemError(HTTPStatus.CONFLICT, "the receiver already has the object")
         delivery.retry(connection, t.outbox.c.id == number)
         audit_log.append(connection, principal.name, "send again", f"outbox/{number}")
-        return _shown(_row(connection, number))
+        return _to_outgoing(_row(connection, number))
 
     return service_of(request).database.write(write)
 
@@ -117,11 +117,11 @@ def retry(
 def _row(connection: Connection, number: int) -> Row[Any]:
     row = connection.execute(_QUERY.where(t.outbox.c.id == number)).first()
     if row is None:
-        raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no object {number}")
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"found no object {number}")
     return row
 
 
-def _shown(row: Row[Any]) -> Outgoing:
+def _to_outgoing(row: Row[Any]) -> Outgoing:
     pending = row.state in ("waiting", "committing")
     return Outgoing(
         id=row.id, uid=row.object_uid, kind=row.kind, study=row.study_id, peer=row.peer_id,

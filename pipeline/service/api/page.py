@@ -1,4 +1,4 @@
-"""The reader's page: ``/`` and the files below ``/static``, public and without patient data."""
+"""Files of the page: ``/`` and ``/static``, which are public and contain no patient data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MEDIA = {
     ".svg": "image/svg+xml",
 }
 _OF_REPORT = ("dom.js", "bars.js", "layers.js")
-"""Modules that the report uses too."""
+"""Modules shared with the report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def index(request: Request) -> Response:
 
 @router.get("/static/facts.json")
 def facts(request: Request) -> Response:
-    """Values of the software that the page needs: answers, regions, colours of heatmaps."""
+    """Constants for the page: answers, regions, heatmap colours."""
     run = service_of(request).config.run
     ramp = np.linspace(0.0, 1.0, 256, dtype=np.float32)[None]
     content = {
@@ -81,12 +81,12 @@ def static(request: Request, name: str) -> Response:
     """A file of the page."""
     found = _files().get(name)
     if found is None or name == "index.html":
-        raise ProblemError(HTTPStatus.NOT_FOUND, "there is no such file")
+        raise ProblemError(HTTPStatus.NOT_FOUND, "found no such file")
     return _answer(request, found)
 
 
 def _answer(request: Request, file: _File) -> Response:
-    """The file, or 304 if the browser has it; browsers ask each time, so that updates are seen."""
+    """The file, or 304 if unchanged; browsers revalidate on each load, to detect updates."""
     headers = {"Cache-Control": "no-cache", "ETag": file.etag}
     if file.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)

@@ -1,4 +1,4 @@
-"""``/peers`` and ``/callers``: DICOM nodes that may send pictures, and that results are sent to."""
+"""``/peers`` and ``/callers``: DICOM nodes that may send pictures or receive results."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class NewPeer(Body):
     """A DICOM node.
 
     Attributes:
-        title: AE title, up to 16 ASCII characters. It is no authentication.
+        title: AE title, up to 16 ASCII characters. It does not authenticate the node.
         host: Address, or a name that resolves to it.
-        port: TCP port; needed to send to it.
-        receive: Whether it may send pictures.
-        send: Whether results are sent to it.
+        port: TCP port; required for sending results.
+        receive: Whether the node may send pictures.
+        send: Whether the node receives results.
         tls: Whether results are sent over TLS.
-        commitment: Whether it is asked to confirm what it has stored.
+        commitment: Whether storage commitment is requested.
     """
 
     title: Title
@@ -49,7 +49,7 @@ class NewPeer(Body):
 
 
 class PeerChange(Body):
-    """What to change of a peer; null for nothing."""
+    """Changes of a peer; null fields stay unchanged."""
 
     title: Title | None = None
     host: Host | None = None
@@ -61,7 +61,7 @@ class PeerChange(Body):
 
 
 class Peer(BaseModel):
-    """See :class:`NewPeer`; with its number and the time when it was added."""
+    """A stored peer; see :class:`NewPeer`."""
 
     id: int
     title: str
@@ -75,20 +75,20 @@ class Peer(BaseModel):
 
 
 class Echo(BaseModel):
-    """What C-ECHO found out."""
+    """Result of a C-ECHO."""
 
     ok: bool
     detail: str
 
 
 class Caller(BaseModel):
-    """A node whose associations were rejected.
+    """A node with rejected associations.
 
     Attributes:
         title: Calling AE title.
         host: Address.
-        last: When it called last.
-        count: How often.
+        last: Time of the last association, milliseconds since 1970, UTC.
+        count: Number of associations.
     """
 
     title: str
@@ -102,7 +102,7 @@ def list_peers(request: Request, _: Annotated[Principal, Depends(allow())]) -> l
     """All peers."""
     with service_of(request).database.read() as connection:
         rows = connection.execute(select(t.peer).order_by(t.peer.c.id)).all()
-    return [_shown(row) for row in rows]
+    return [_to_peer(row) for row in rows]
 
 
 @router.post(
@@ -111,7 +111,7 @@ def list_peers(request: Request, _: Annotated[Principal, Depends(allow())]) -> l
 def add_peer(
     request: Request, body: NewPeer, principal: Annotated[Principal, Depends(allow())]
 ) -> Peer:
-    """Add a peer; a node that was rejected is forgotten."""
+    """Add a peer, and remove it from the rejected nodes."""
     values = body.model_dump()
 
     def add(connection: Connection) -> Peer:
@@ -123,7 +123,7 @@ def add_peer(
         own = (t.caller.c.title == body.title, t.caller.c.host == body.host)
         connection.execute(delete(t.caller).where(*own))
         _log(connection, principal, "add peer", int(key[0]), values)
-        return _shown(_row(connection, int(key[0])))
+        return _to_peer(_row(connection, int(key[0])))
 
     return service_of(request).database.write(add)
 
@@ -133,7 +133,7 @@ def change_peer(
     request: Request, number: Number, body: PeerChange,
     principal: Annotated[Principal, Depends(allow())],
 ) -> Peer:  # fmt: skip
-    """Change a peer; what waits for it is sent now."""
+    """Change a peer, and send its waiting objects now."""
 
     def change(connection: Connection) -> Peer:
         row = _row(connection, number)
@@ -141,9 +141,9 @@ def change_peer(
         _check(connection, {**row._mapping, **changed}, number)
         if changed:
             connection.execute(update(t.peer).where(t.peer.c.id == number).values(**changed))
-            delivery.hasten(connection, number)
+            delivery.retry_peer(connection, number)
             _log(connection, principal, "change peer", number, changed)
-        return _shown(_row(connection, number))
+        return _to_peer(_row(connection, number))
 
     return service_of(request).database.write(change)
 
@@ -155,12 +155,12 @@ def change_peer(
 def delete_peer(
     request: Request, number: Number, principal: Annotated[Principal, Depends(allow())]
 ) -> Response:
-    """Delete a peer, and what waits for it."""
+    """Delete a peer and its waiting objects."""
     service = service_of(request)
 
     def remove(connection: Connection) -> list[str]:
         row = _row(connection, number)
-        free = outbox.forget(connection, t.outbox.c.peer_id == number)
+        free = outbox.delete_rows(connection, t.outbox.c.peer_id == number)
         connection.execute(delete(t.peer).where(t.peer.c.id == number))
         _log(connection, principal, "delete peer", number, {"title": row.title})
         return free
@@ -174,7 +174,7 @@ def delete_peer(
     "/peers/{number}/echo", response_model=Echo, responses=responses(401, 403, 404, 409, 422)
 )
 def echo_peer(request: Request, number: Number, _: Annotated[Principal, Depends(allow())]) -> Echo:
-    """Verify the connection with C-ECHO; what waits for the peer is sent if it answers."""
+    """Verify the connection with C-ECHO; send the waiting objects if the peer responds."""
     service = service_of(request)
     with service.database.read() as connection:
         row = _row(connection, number)
@@ -186,26 +186,26 @@ def echo_peer(request: Request, number: Number, _: Annotated[Principal, Depends(
 
 @router.get("/callers", response_model=list[Caller], responses=responses(401, 403))
 def list_callers(request: Request, _: Annotated[Principal, Depends(allow())]) -> list[Caller]:
-    """Nodes that were rejected because no peer has their title and address, latest first."""
+    """Nodes rejected because no peer has their title and address, latest first."""
     with service_of(request).database.read() as connection:
         rows = connection.execute(select(t.caller).order_by(t.caller.c.last_ms.desc())).all()
     return [Caller(title=r.title, host=r.host, last=r.last_ms, count=r.count) for r in rows]
 
 
 def _check(connection: Connection, values: Any, number: int | None) -> None:
-    """Refuse a peer that is there already, or that cannot be sent to."""
+    """Refuse a duplicate peer, or one with ``send`` and without a port."""
     own = (t.peer.c.title == values["title"], t.peer.c.host == values["host"])
     known = connection.scalar(select(t.peer.c.id).where(*own))
     if known is not None and known != number:
-        raise ProblemError(HTTPStatus.CONFLICT, f"peer {known} has this title and host already")
+        raise ProblemError(HTTPStatus.CONFLICT, f"peer {known} already has this title and host")
     if values["send"] and values["port"] is None:
-        raise ProblemError(HTTPStatus.CONFLICT, "found send without a port, expected one")
+        raise ProblemError(HTTPStatus.CONFLICT, "found send without a port, expected a port")
 
 
 def _row(connection: Connection, number: int) -> Row[Any]:
     row = connection.execute(select(t.peer).where(t.peer.c.id == number)).first()
     if row is None:
-        raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no peer {number}")
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"found no peer {number}")
     return row
 
 
@@ -216,7 +216,7 @@ def _log(
     worklist.add_event(connection, "peer", number, {})
 
 
-def _shown(row: Row[Any]) -> Peer:
+def _to_peer(row: Row[Any]) -> Peer:
     return Peer(
         id=row.id, title=row.title, host=row.host, port=row.port, receive=row.receive,
         send=row.send, tls=row.tls, commitment=row.commitment, created=row.created_ms,

@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
-from sqlalchemy import Connection, Row, and_, not_, or_, select, update
+from sqlalchemy import Connection, Row, and_, func, not_, or_, select, update
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from ...report.record import plain
-from .. import arrivals, audit_log, engine_state, job_queue
+from .. import arrivals, audit_log, engine_state, job_queue, pages, worklist
 from .. import tables as t
 from ..accounts import Principal
 from ..application import Service
@@ -36,7 +36,7 @@ _REPEATED: Responses = {
 }
 FRAME_PARTS = ("view", "thumb", "heatmap", "pixels")
 _WAIT_S = 10.0
-"""Seconds that an upload waits for its turn before it is refused."""
+"""Seconds that an upload waits for a free slot before it is refused."""
 Number = Annotated[int, Path(ge=1, le=2**53)]
 Answer = Literal["positive", "uncertain", "negative", "unsupported", "failed"]
 
@@ -65,14 +65,13 @@ async def upload(
 ) -> Response:
     """Receive one file as the raw body; 201 means that it is stored and will be judged.
 
-    Its name is that of a ``Content-Disposition`` header. The same bytes may be sent again: they
-    are judged once. With an ``Idempotency-Key``, a repeated request has no effect.
+    The file name is taken from the ``Content-Disposition`` header. Identical contents are judged
+    once. With an ``Idempotency-Key``, a repeated request has no effect.
     """
     service = service_of(request)
     size = _declared_size(request, service.config.most_bytes)
-    await refuse_overload(service, size)
     name = file_name(content_disposition)
-    async with turn(request), _body(request, service, size) as content:
+    async with upload_slot(request, size), _body(request, service, size) as content:
         arrival = Arrival(content, name, "http", principal.sender, idempotency_key)
         number, is_new = await asyncio.wrap_future(
             service.database.submit(lambda c: arrivals.receive(c, arrival, service.blobs.exists))
@@ -89,7 +88,7 @@ def _declared_size(request: Request, most: int) -> int:
     if media.startswith("multipart/"):
         raise ProblemError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            f"found a body of type {media}, expected the file itself as the body",
+            f"found a body of type {media}, expected the file as the raw body",
         )
     text = request.headers.get("content-length", "")
     if not re.fullmatch("[0-9]{1,18}", text):
@@ -103,8 +102,8 @@ def _declared_size(request: Request, most: int) -> int:
     return int(text)
 
 
-async def refuse_overload(service: Service, size: int) -> None:
-    """Refuse an upload while the disk is full or too many pictures wait.
+async def _refuse_overload(service: Service, size: int) -> None:
+    """Refuse an upload while the disk is full or too many pictures are waiting.
 
     Raises:
         ProblemError: 429 or 507.
@@ -128,20 +127,27 @@ async def refuse_overload(service: Service, size: int) -> None:
 
 
 @asynccontextmanager
-async def turn(request: Request) -> AsyncIterator[None]:
-    """Receive few bodies at once; others wait a while.
+async def upload_slot(request: Request, size: int) -> AsyncIterator[None]:
+    """Limit the number of concurrent uploads; further uploads wait for a slot.
+
+    The limits of queue and disk are checked after the wait, so that few uploads can exceed them.
+
+    Args:
+        request: An upload.
+        size: Bytes of its body, 0 if unknown.
 
     Raises:
-        ProblemError: 429.
+        ProblemError: 429 or 507.
     """
     semaphore: asyncio.Semaphore = request.app.state.bodies
     try:
         await asyncio.wait_for(semaphore.acquire(), _WAIT_S)
     except TimeoutError as error:
         raise ProblemError(
-            HTTPStatus.TOO_MANY_REQUESTS, "too many uploads at once", {"Retry-After": "2"}
+            HTTPStatus.TOO_MANY_REQUESTS, "too many concurrent uploads", {"Retry-After": "2"}
         ) from error
     try:
+        await _refuse_overload(service_of(request), size)
         yield
     finally:
         semaphore.release()
@@ -149,7 +155,7 @@ async def turn(request: Request) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _body(request: Request, service: Service, size: int) -> AsyncIterator[Any]:
-    """Store the body durably; the content of an incomplete one is removed."""
+    """Store the body; incomplete content is removed."""
     with await run_in_threadpool(service.blobs.receive) as receiving:
         try:
             async for part in request.stream():
@@ -183,15 +189,17 @@ def list_pictures(
     after: Annotated[str | None, Query(pattern=r"^[0-9]{1,3}-[0-9]{1,15}$")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> PicturePage:
-    """The worklist by urgency, newest first among equals; or by time of arrival.
+    """The worklist by urgency, then newest first; or by time of arrival.
 
-    For a blind reader it is by time of arrival, and filters by answer or region find only pictures
-    that he has reviewed: otherwise they would reveal the answers.
+    For blind readers it is always by time of arrival, and filters by answer or region match only
+    pictures that they have reviewed: anything else would reveal the answers.
     """
     arrival = t.arrival.c
     conditions: list[Any] = [arrival.deleted_ms.is_(None), *_state_condition(state, principal)]
+    # The index of a study is better than that of a region, which this expression does not use.
+    in_region = arrival.region if study is None else func.coalesce(arrival.region, "")
     for column, value in (
-        (arrival.answer, answer), (arrival.region, region), (arrival.study_id, study),
+        (arrival.answer, answer), (in_region, region), (arrival.study_id, study),
     ):  # fmt: skip
         if value is not None:
             conditions.append(column == value)
@@ -199,15 +207,14 @@ def list_pictures(
         conditions += visible(principal)
     if reviewed is not None:
         conditions.append(arrival.review.is_not(None) if reviewed else arrival.review.is_(None))
+    ranks = worklist.ranks(state, answer, blind=principal.blind)
     by_rank = order == "urgency" and not principal.blind
-    if after is not None:
-        rank, number = map(int, after.split("-"))
-        older = arrival.id < number
-        conditions.append(
-            or_(arrival.rank > rank, and_(arrival.rank == rank, older)) if by_rank else older
-        )
-    sorting = [arrival.rank, arrival.id.desc()] if by_rank else [arrival.id.desc()]
-    query = select(t.arrival).where(*conditions).order_by(*sorting).limit(limit + 1)
+    rank, number = map(int, after.split("-")) if after else (None, None)
+    query = (
+        pages.by_urgency(t.arrival, conditions, ranks, limit + 1, rank, number)
+        if by_rank
+        else pages.by_number(t.arrival, conditions, ranks, limit + 1, number)
+    )
     with service_of(request).database.read() as connection:
         rows = connection.execute(query).all()
         pictures = to_pictures(connection, rows[:limit], principal)
@@ -217,7 +224,7 @@ def list_pictures(
 
 
 def _state_condition(state: str | None, principal: Principal) -> list[Any]:
-    """A hidden picture counts as answered, also if it is unsupported."""
+    """Condition by state; hidden pictures count as answered, even if they are unsupported."""
     arrival = t.arrival.c
     if state is None:
         return []
@@ -241,7 +248,7 @@ def read_picture(
     number: Number,
     principal: Annotated[Principal, Depends(allow("sender", "reader"))],
 ) -> PictureWithResults:
-    """A picture with its results, a list that is empty until it is judged."""
+    """A picture with its results; the list is empty until the picture is judged."""
     return _read(service_of(request), number, principal)
 
 
@@ -252,7 +259,7 @@ def read_picture(
 def delete_picture(
     request: Request, number: Number, principal: Annotated[Principal, Depends(allow())]
 ) -> Response:
-    """Delete a picture, its results and, unless another picture has it, its content."""
+    """Delete a picture and its results, and its content unless another picture uses it."""
     service = service_of(request)
     with service.database.read() as connection:
         find(connection, number, principal)
@@ -267,7 +274,7 @@ def delete_picture(
 def hold(
     request: Request, number: Number, principal: Annotated[Principal, Depends(allow())]
 ) -> Response:
-    """Put a picture under a legal hold: it cannot be deleted, also not by a retention rule."""
+    """Put a picture under a legal hold, which prevents deletion, also by retention rules."""
     return _set_hold(request, number, principal, True)
 
 
@@ -278,7 +285,7 @@ def hold(
 def release(
     request: Request, number: Number, principal: Annotated[Principal, Depends(allow())]
 ) -> Response:
-    """End a legal hold."""
+    """Release a legal hold."""
     return _set_hold(request, number, principal, False)
 
 
@@ -294,7 +301,7 @@ def _set_hold(request: Request, number: int, principal: Principal, held: bool) -
 
 
 def find(connection: Connection, number: int, principal: Principal) -> Row[Any]:
-    """An arrival that a principal may see; a sender sees its own.
+    """An arrival that a principal may see; senders see only their own.
 
     Raises:
         ProblemError: 404.
@@ -303,7 +310,7 @@ def find(connection: Connection, number: int, principal: Principal) -> Row[Any]:
         select(t.arrival).where(t.arrival.c.id == number, t.arrival.c.deleted_ms.is_(None))
     ).first()
     if row is None or (principal.role == "sender" and row.sender != principal.sender):
-        raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no picture {number}")
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"found no picture {number}")
     return row
 
 
@@ -316,11 +323,11 @@ def to_pictures(
 
 
 def to_picture(row: Row[Any], principal: Principal, reviewed: bool) -> Picture:
-    """A row of the worklist, without fxpipe's answer for a blind reader.
+    """A row of the worklist; the answer is omitted for blind readers.
 
     Args:
-        row: Of the table of arrivals.
-        principal: Who gets it.
+        row: Row of table ``arrival``.
+        principal: The user or program.
         reviewed: Whether a blind reader has reviewed it.
     """
     hidden = principal.blind and not reviewed and row.state in ("answered", "unsupported")
@@ -350,12 +357,12 @@ def _read(service: Service, number: int, principal: Principal) -> PictureWithRes
 
 
 def to_result(row: Row[Any], name: str, hidden: bool) -> Result:
-    """A result; without heatmaps, which have a separate address.
+    """A result without heatmaps, which have a separate address.
 
     Args:
-        row: Of the table of results, with ``row`` of its detail and ``name`` of its job.
-        name: Of the picture.
-        hidden: Whether the answer is left out.
+        row: Row of table ``result``, with ``row`` of its detail and ``name`` of its job.
+        name: Name of the picture.
+        hidden: Whether to omit the answer.
     """
     frame = None if row.frame < 0 else row.frame
     if hidden:

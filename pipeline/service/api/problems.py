@@ -28,11 +28,11 @@ class Problem(BaseModel):
     """A problem, as RFC 9457 describes it.
 
     Attributes:
-        type: Always ``about:blank``: the status says all.
-        title: Of the status.
+        type: Always ``about:blank``.
+        title: Title of the status.
         status: HTTP status.
-        detail: What was found and what was expected.
-        errors: Faults of single fields.
+        detail: Actual and expected state.
+        errors: Errors by field.
     """
 
     type: str = "about:blank"
@@ -43,12 +43,12 @@ class Problem(BaseModel):
 
 
 class ProblemError(Exception):
-    """Ends a request with a problem.
+    """Responds to a request with a problem.
 
     Args:
         status: HTTP status.
-        detail: What was found and what was expected; no patient identifiers.
-        headers: Further headers.
+        detail: Actual and expected state; no patient identifiers.
+        headers: Additional headers.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 def responses(*statuses: int) -> Responses:
-    """The declaration of problems for the OpenAPI document."""
+    """Declare problems for the OpenAPI document."""
     return {
         status: {
             "model": Problem, "description": HTTPStatus(status).phrase,
@@ -73,13 +73,13 @@ def responses(*statuses: int) -> Responses:
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Turn all errors of an application into problems."""
-    app.add_exception_handler(ProblemError, _of_problem)
-    app.add_exception_handler(HTTPException, _of_http)
-    app.add_exception_handler(RequestValidationError, _of_validation)
+    """Add handlers that convert all errors of an application to problems."""
+    app.add_exception_handler(ProblemError, _handle_problem)
+    app.add_exception_handler(HTTPException, _handle_http)
+    app.add_exception_handler(RequestValidationError, _handle_validation)
     for kind, status in _STATUS.items():
-        app.add_exception_handler(kind, _of_known(status))
-    app.add_exception_handler(Exception, _of_anything)
+        app.add_exception_handler(kind, _handler_of(status))
+    app.add_exception_handler(Exception, _handle_unexpected)
 
 
 _STATUS: dict[type[Exception], HTTPStatus] = {
@@ -103,45 +103,45 @@ def problem(
     return JSONResponse(body.model_dump(), status, headers, MEDIA)
 
 
-async def _of_problem(_: Request, error: Exception) -> JSONResponse:
+async def _handle_problem(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ProblemError)  # noqa: S101
     return problem(error.status, error.detail, error.headers)
 
 
-async def _of_http(_: Request, error: Exception) -> JSONResponse:
+async def _handle_http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101
     status = HTTPStatus(error.status_code)
-    if status == HTTPStatus.BAD_REQUEST:  # FastAPI's answer to a body that cannot be parsed
+    if status == HTTPStatus.BAD_REQUEST:  # status of FastAPI for a body that cannot be parsed
         status = HTTPStatus.UNPROCESSABLE_ENTITY
     return problem(status, str(error.detail), error.headers)
 
 
-async def _of_validation(_: Request, error: Exception) -> JSONResponse:
+async def _handle_validation(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     faults = [
         {"field": ".".join(map(str, one["loc"])), "message": one["msg"]} for one in error.errors()
     ]
-    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "the request has faults", errors=faults)
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "the request has invalid values", errors=faults)
 
 
-def _of_known(status: HTTPStatus) -> Any:
+def _handler_of(status: HTTPStatus) -> Any:
     async def handle(_: Request, error: Exception) -> JSONResponse:
         return problem(status, str(error))
 
     return handle
 
 
-async def _of_anything(request: Request, error: Exception) -> JSONResponse:
-    # Without the message of the error and the path, which may quote identifiers of patients.
+async def _handle_unexpected(request: Request, error: Exception) -> JSONResponse:
+    # Error message and path are not logged, because they may contain patient identifiers.
     route = getattr(request.scope.get("route"), "path", "")
     lines = "".join(traceback.format_tb(error.__traceback__))
     log.error("%s %s: %s\n%s", request.method, route, type(error).__name__, lines.rstrip())
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an internal error; see the log")
 
 
-def is_not_of_application(record: logging.LogRecord) -> bool:
-    """Whether a record of uvicorn is not about an error of the application.
+def is_not_application_error(record: logging.LogRecord) -> bool:
+    """Whether a log record of uvicorn does not concern an application error.
 
-    Those are logged here already, without their messages.
+    Application errors are already logged here, without their messages.
     """
     return not record.getMessage().startswith("Exception in ASGI application")

@@ -1,4 +1,4 @@
-"""``/quality``: agreement with readers, rates by region, shares by week, drift."""
+"""``/quality``: agreement with readers, rates by region and week, drift."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Interval(BaseModel):
 
 
 class Agreement(BaseModel):
-    """Agreement of fxpipe with its readers.
+    """Agreement of fxpipe with the readers.
 
     Attributes:
-        n: Pictures on which all readers said *fracture* or *none*.
-        kappa, low, high: Cohen's kappa of *positive* and *fracture*, with its 95 % interval.
+        n: Number of pictures with the same verdict of all readers, *fracture* or *none*.
+        kappa, low, high: Cohen's kappa of *positive* and *fracture*, with 95 % interval.
     """
 
     n: int
@@ -51,10 +51,10 @@ class RegionFigures(BaseModel):
 
     Attributes:
         region: Region of the answer.
-        n: Pictures.
-        positives: Those with a fracture.
-        sensitivity, specificity: Of the answer *positive*.
-        card: Published with the weights.
+        n: Number of pictures.
+        positives: Number of pictures with a fracture.
+        sensitivity, specificity: Rates of the answer *positive*.
+        card: Published rates of the weights.
     """
 
     region: str
@@ -75,12 +75,12 @@ class WeekFigures(BaseModel):
 
 
 class DriftFigures(BaseModel):
-    """A share of the last four weeks, and that of the test split of the weights.
+    """A rate in the last four weeks, compared with the test split of the weights.
 
     Attributes:
-        now: Share of the last four weeks.
-        card, low, high: Share of the test split with its interval; null if not published.
-        warn: Whether the intervals of both have nothing in common.
+        now: Rate in the last four weeks.
+        card, low, high: Rate in the test split with its interval; null if not published.
+        warn: Whether the two intervals do not overlap.
     """
 
     now: float | None
@@ -91,21 +91,21 @@ class DriftFigures(BaseModel):
 
 
 class Drifts(BaseModel):
-    """Drift of the share of *positive* among judged, and of *unsupported* among all pictures."""
+    """Drift of the rate of *positive* among judged, and of *unsupported* among all pictures."""
 
     positive: DriftFigures
     unsupported: DriftFigures
 
 
 class Reason(BaseModel):
-    """How often readers contradicted the answer with a verdict."""
+    """Number of overriding reviews with a verdict."""
 
     verdict: str
     count: int
 
 
 class Quality(BaseModel):
-    """Figures of quality, of the answers that are shown now."""
+    """Quality statistics of the current answers."""
 
     agreement: Agreement
     by_region: list[RegionFigures]
@@ -118,7 +118,7 @@ class Quality(BaseModel):
 def read_quality(
     request: Request, principal: Annotated[Principal, Depends(allow("reader", "auditor"))]
 ) -> Quality:
-    """Figures of quality; for a blind reader of the pictures that he has reviewed."""
+    """Quality statistics; for blind readers only of pictures that they have reviewed."""
     with service_of(request).database.read() as connection:
         reviewed = quality.cases(connection, principal)
         by_week = quality.weeks(connection, principal)

@@ -29,7 +29,7 @@ Coordinate = Annotated[float, Field(ge=0.0, le=100_000.0, allow_inf_nan=False)]
 
 
 class Mark(Body):
-    """A place in source px, from the top left corner."""
+    """A location in source px, from the top left corner."""
 
     x: Coordinate
     y: Coordinate
@@ -39,9 +39,9 @@ class ReviewRequest(Body):
     """A review to store.
 
     Attributes:
-        verdict: ``agree`` stores what fxpipe answered.
-        region: Region that is in view; ``other`` for one that fxpipe does not know.
-        marks: Places of fractures.
+        verdict: ``agree`` stores fxpipe's answer.
+        region: Region shown in the picture; ``other`` for an unsupported region.
+        marks: Locations of fractures.
         comment: Text without identifiers.
     """
 
@@ -58,10 +58,10 @@ class Review(BaseModel):
         id: Number of the review.
         result: Number of the result.
         reader: Name of the reader.
-        blind: Whether it was stored before the reader knew fxpipe's answer.
-        verdict: ``withdrawn`` if he withdrew the review before it.
+        blind: Whether fxpipe's answer was hidden when the review was stored.
+        verdict: ``withdrawn`` for the withdrawal of the previous review.
         region, marks, comment: See :class:`ReviewRequest`.
-        supersedes: Number of the review of the same reader before it.
+        supersedes: Number of the previous review of the same reader.
         created: Milliseconds since 1970, UTC.
     """
 
@@ -83,7 +83,7 @@ class ListedReview(Review):
     Attributes:
         picture: Number of the picture; null if it was deleted.
         answer: fxpipe's answer.
-        found_region: Region that fxpipe found.
+        found_region: Region detected by fxpipe.
     """
 
     picture: int | None
@@ -95,7 +95,7 @@ class ReviewPage(BaseModel):
     """Reviews, newest first.
 
     Attributes:
-        reviews: Of this page.
+        reviews: Reviews of this page.
         next: Cursor of the next page; null on the last one.
     """
 
@@ -108,11 +108,11 @@ class ReviewPage(BaseModel):
     responses=responses(401, 403, 404, 422),
 )  # fmt: skip
 def list_of_result(request: Request, number: Number, principal: Reader) -> list[Review]:
-    """All reviews of a result, oldest first; none while its answer is hidden."""
+    """All reviews of a result, oldest first; empty while the answer is hidden."""
     with service_of(request).database.read() as connection:
         result = reviews.find_result(connection, number)
         if result is None:
-            raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no result {number}")
+            raise ProblemError(HTTPStatus.NOT_FOUND, f"found no result {number}")
         if result.sha256 not in visible_among(connection, principal, [result.sha256]):
             return []
         rows = connection.execute(
@@ -126,9 +126,9 @@ def list_of_result(request: Request, number: Number, principal: Reader) -> list[
     responses=links(201, "/id", "DELETE /reviews/{number}") | responses(401, 403, 404, 409, 422),
 )  # fmt: skip
 def add(request: Request, number: Number, body: ReviewRequest, principal: Reader) -> Review:
-    """Store a verdict; it supersedes an earlier one of the same reader.
+    """Store a verdict, which supersedes an earlier one of the same reader.
 
-    409: the answer is hidden, so that the reader cannot agree with it.
+    409: ``agree`` while the answer is hidden.
     """
     _refuse_token(principal)
     new = NewReview(
@@ -142,7 +142,7 @@ def add(request: Request, number: Number, body: ReviewRequest, principal: Reader
     try:
         return Review(**_values(service_of(request).database.write(store)))
     except LookupError as error:
-        raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no result {number}") from error
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"found no result {number}") from error
     except ReviewError as error:
         raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error
 
@@ -152,12 +152,12 @@ def add(request: Request, number: Number, body: ReviewRequest, principal: Reader
     response_class=Response,
 )  # fmt: skip
 def withdraw(request: Request, number: Number, principal: Reader) -> Response:
-    """Withdraw one's latest review of a picture, within ten minutes."""
+    """Withdraw your latest review of a picture, within ten minutes."""
     _refuse_token(principal)
     try:
         service_of(request).database.write(lambda c: reviews.withdraw(c, number, principal))
     except LookupError as error:
-        raise ProblemError(HTTPStatus.NOT_FOUND, f"you have no review {number}") from error
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"found no review {number} of yours") from error
     except ReviewError as error:
         raise ProblemError(HTTPStatus.CONFLICT, str(error)) from error
     return Response(status_code=204)
@@ -169,7 +169,7 @@ def list_reviews(
     after: Annotated[int | None, Query(ge=1, le=2**53)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> ReviewPage:  # fmt: skip
-    """Reviews of all readers, or one's own; a blind reader gets those of pictures he reviewed."""
+    """Reviews of all readers, or your own; for blind readers, of pictures they reviewed."""
     review, arrival = t.review.c, t.arrival.c
     picture = (
         select(func.max(arrival.id))

@@ -29,7 +29,7 @@ RuleState = Literal["answered", "unsupported", "failed"]
 
 
 class RuleRequest(Body):
-    """A rule: pictures older than ``days`` are deleted, of one state or of all."""
+    """A rule that deletes pictures older than ``days``, optionally of one state only."""
 
     days: Days
     state: RuleState | None = None
@@ -91,7 +91,7 @@ def add_rule(request: Request, response: Response, body: RuleRequest, principal:
 
 @router.post("/preview", response_model=Preview, responses=responses(401, 403, 422))
 def preview(request: Request, body: RuleRequest, _: Admin) -> Preview:
-    """How many pictures a rule would delete now; nothing is changed."""
+    """Number of pictures that a rule would delete now; deletes nothing."""
     query = select(func.count()).select_from(t.arrival).where(*expired(body.days, body.state))
     with service_of(request).database.read() as connection:
         return Preview(pictures=int(connection.scalar(query) or 0))
@@ -111,7 +111,7 @@ def change_rule(
     request: Request, response: Response, number: Number, body: RuleRequest, principal: Admin,
     if_match: IfMatch = None,
 ) -> Rule:  # fmt: skip
-    """Change a rule; with If-Match only if it is as read."""
+    """Change a rule; with If-Match only if it is unchanged since it was read."""
 
     def change(connection: Connection) -> Rule:
         check_match(if_match, _find(connection, number))
@@ -130,7 +130,7 @@ def change_rule(
     "/{number}", status_code=204, responses=responses(401, 403, 404, 422), response_class=Response
 )
 def delete_rule(request: Request, number: Number, principal: Admin) -> Response:
-    """Delete a rule; pictures stay."""
+    """Delete a rule, but no pictures."""
 
     def remove(connection: Connection) -> None:
         _find(connection, number)
@@ -144,7 +144,7 @@ def delete_rule(request: Request, number: Number, principal: Admin) -> Response:
 def _find(connection: Connection, number: int) -> Rule:
     row = connection.execute(select(t.rule).where(t.rule.c.id == number)).first()
     if row is None:
-        raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no rule {number}")
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"found no rule {number}")
     return _rule(row)
 
 

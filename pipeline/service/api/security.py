@@ -43,10 +43,10 @@ def service_of(request: Request) -> Service:
 
 
 async def principal_of(request: Request) -> Principal:
-    """Who makes a request: by bearer token, or by the cookie of a login.
+    """The user or program that makes a request, by bearer token or session cookie.
 
     Raises:
-        ProblemError: 401 without a valid one, 403 for a request from another site.
+        ProblemError: 401 without a valid login, 403 for a request from another site.
     """
     service = service_of(request)
     header = request.headers.get("authorization", "")
@@ -74,7 +74,7 @@ async def principal_of(request: Request) -> Principal:
 
 
 _ROLES: dict[Any, tuple[str, ...]] = {}
-"""Roles by dependency, from which the role matrix of the tests is made."""
+"""Roles by dependency, used for the role matrix of the tests."""
 
 
 def allow(*roles: str) -> Callable[[Request], Awaitable[Principal]]:
@@ -93,7 +93,7 @@ def allow(*roles: str) -> Callable[[Request], Awaitable[Principal]]:
 
 
 def with_roles(*roles: str) -> Callable[[T], T]:
-    """Note the roles of another dependency, which checks them itself."""
+    """Declare the roles of a dependency that checks them itself."""
 
     def note(dependency: T) -> T:
         _ROLES[dependency] = (*roles, "admin")
@@ -103,7 +103,7 @@ def with_roles(*roles: str) -> Callable[[T], T]:
 
 
 def refuse_other_sites(request: Request) -> None:
-    """Refuse a request that changes something and was caused by a page of another site.
+    """Refuse changing requests from pages of other sites.
 
     Raises:
         ProblemError: 403.
@@ -137,7 +137,7 @@ def _by_session(service: Service, secret: str) -> Principal | None:
 
 
 class LoginLimit:
-    """Limits failed logins by account and by address."""
+    """Limits failed logins by account and by client address."""
 
     def __init__(self) -> None:
         self._failures: dict[str, deque[float]] = defaultdict(deque)
@@ -168,13 +168,13 @@ class LoginLimit:
             self._failures[key].append(time.monotonic())
 
     def succeeded(self, *keys: str) -> None:
-        """Forget the failures of an account."""
+        """Reset the failures of an account."""
         for key in keys:
             self._failures.pop(key, None)
 
 
 class SecurityHeaders:
-    """ASGI middleware that adds security headers, and forbids caches to store patient data."""
+    """ASGI middleware that adds security headers, and prevents caching of patient data."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

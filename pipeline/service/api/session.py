@@ -1,4 +1,4 @@
-"""``/session``, ``/setup`` and ``/tokens``: who may use the service."""
+"""``/session``, ``/setup`` and ``/tokens``: logins and tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ router = APIRouter(tags=["access"])
 
 @router.post("/setup", status_code=201, response_model=Who, responses=responses(403, 422, 429))
 async def set_up(request: Request, response: Response, body: Setup) -> Who:
-    """Create the first administrator with the one-time code that the service prints."""
+    """Create the first administrator with the printed one-time code."""
     refuse_other_sites(request)
     service = service_of(request)
     limit: LoginLimit = request.app.state.login_limit
@@ -33,14 +33,14 @@ async def set_up(request: Request, response: Response, body: Setup) -> Who:
     )
     if user is None:
         limit.failed("setup")
-        raise ProblemError(HTTPStatus.FORBIDDEN, "the set-up code is wrong, or was used")
+        raise ProblemError(HTTPStatus.FORBIDDEN, "the set-up code is wrong or was already used")
     service.setup_code = None
     return await _logged_in(request, response, user)
 
 
 @router.post("/session", response_model=Who, responses=responses(401, 403, 422, 429))
 async def log_in(request: Request, response: Response, body: Login) -> Who:
-    """Log in; the cookie is valid until log-out or idleness."""
+    """Log in; the cookie is valid until logout or idle timeout."""
     refuse_other_sites(request)
     service = service_of(request)
     limit: LoginLimit = request.app.state.login_limit
@@ -64,7 +64,7 @@ async def log_in(request: Request, response: Response, body: Login) -> Who:
 
 @router.get("/session", response_model=Who, responses=responses(401))
 def who(principal: Annotated[Principal, Depends(allow("sender", "reader", "auditor"))]) -> Who:
-    """Who is logged in."""
+    """The logged-in user."""
     return Who(name=principal.name, role=principal.role, blind=principal.blind)
 
 
@@ -95,7 +95,7 @@ def list_tokens(request: Request, _: Annotated[Principal, Depends(allow())]) -> 
 def create_token(
     request: Request, body: TokenRequest, principal: Annotated[Principal, Depends(allow())]
 ) -> Token:
-    """Create a token for a program; its secret is shown only here."""
+    """Create a token for a program; only this response contains the secret."""
     number, secret = service_of(request).database.write(
         lambda c: accounts.new_token(c, body.name, body.role, principal.name)
     )
@@ -113,7 +113,7 @@ def revoke_token(
     number: Annotated[int, Path(ge=1, le=2**53)],
     principal: Annotated[Principal, Depends(allow())],
 ) -> Response:
-    """Revoke a token; it is refused from now on."""
+    """Revoke a token."""
 
     def revoke(connection: object) -> bool:
         found = connection.execute(  # type: ignore[attr-defined]
@@ -126,7 +126,7 @@ def revoke_token(
         return bool(found)
 
     if not service_of(request).database.write(revoke):
-        raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no valid token {number}")
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"found no valid token {number}")
     return Response(status_code=204)
 
 

@@ -1,4 +1,4 @@
-"""``/studies``: pictures taken together."""
+"""``/studies``: DICOM studies."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel
-from sqlalchemy import Connection, Row, and_, or_, select
+from sqlalchemy import Connection, Row, literal_column, select, tuple_
 
 from ...report.page_row import URGENCY
+from .. import pages
 from .. import tables as t
 from ..accounts import Principal
+from ..worklist import WAITING_RANK
 from .links import links
 from .models import Picture
 from .pictures import to_pictures
@@ -24,23 +26,24 @@ router = APIRouter(prefix="/studies", tags=["studies"])
 
 Number = Annotated[int, Path(ge=1, le=2**53)]
 Reader = Annotated[Principal, Depends(allow("reader"))]
+_HAS_PICTURES = t.study.c.pictures > literal_column("0")  # no parameter: as in the index
 _MOST_PICTURES = 1000
-"""Of one study."""
+"""Numbers of pictures of a study by state."""
 
 
 class Study(BaseModel):
-    """Pictures taken together.
+    """A study.
 
     Attributes:
         id: Number of the study.
-        key: Its pseudonym, as in the results of ``fxpipe run``.
-        pictures: How many.
-        states: How many are in each state.
-        answer: The most urgent one; null while pictures are hidden or wait.
-        rank: Position of that answer in the worklist, 0 is most urgent.
-        last_seen: When its latest picture arrived, in milliseconds since 1970, UTC.
+        key: Pseudonym, as in the results of ``fxpipe run``.
+        pictures: Number of pictures.
+        states: Number of pictures in each state.
+        answer: Most urgent answer; null while pictures are hidden or waiting.
+        rank: Urgency rank of that answer, 0 is most urgent.
+        last_seen: Arrival of the latest picture, milliseconds since 1970, UTC.
         stable: Whether no further picture is expected.
-        hidden: Whether an answer is hidden from a blind reader.
+        hidden: Whether an answer is hidden from the blind reader.
     """
 
     id: int
@@ -58,7 +61,7 @@ class StudyPage(BaseModel):
     """A page of studies.
 
     Attributes:
-        studies: In the requested order.
+        studies: Studies in the requested order.
         next: Cursor of the next page; null on the last one.
     """
 
@@ -70,7 +73,7 @@ class StudyWithPictures(BaseModel):
     """A study with its pictures.
 
     Attributes:
-        pictures: In the order of arrival.
+        pictures: Pictures in order of arrival.
         identity: Patient and study by DICOM keyword; null if unknown.
     """
 
@@ -96,20 +99,21 @@ def list_studies(
     after: Annotated[str | None, Query(pattern=r"^[0-9]{1,15}-[0-9]{1,15}$")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
 ) -> StudyPage:  # fmt: skip
-    """Studies by urgency, newest first among equals; or by their latest picture.
+    """Studies by urgency, then newest first; or by their latest picture.
 
-    For a blind reader they are always by their latest picture.
+    For blind readers, always by their latest picture.
     """
     study = t.study.c
     by_rank = order == "urgency" and not principal.blind
-    query = select(t.study).where(study.pictures > 0)
-    if after is not None:
-        first, number = map(int, after.split("-"))
-        column = study.rank if by_rank else study.last_seen_ms
-        beyond = column > first if by_rank else column < first
-        query = query.where(or_(beyond, and_(column == first, study.id < number)))
-    leading = study.rank if by_rank else study.last_seen_ms.desc()
-    query = query.order_by(leading, study.id.desc()).limit(limit + 1)
+    first, number = map(int, after.split("-")) if after else (None, None)
+    if by_rank:
+        ranks = range(WAITING_RANK + 1)
+        query = pages.by_urgency(t.study, [_HAS_PICTURES], ranks, limit + 1, first, number)
+    else:
+        query = select(t.study).where(_HAS_PICTURES)
+        if after is not None:
+            query = query.where(tuple_(study.last_seen_ms, study.id) < tuple_(first, number))
+        query = query.order_by(study.last_seen_ms.desc(), study.id.desc()).limit(limit + 1)
     with service_of(request).database.read() as connection:
         rows = connection.execute(query).all()
         pictures = _pictures(connection, [row.id for row in rows[:limit]], principal)
@@ -123,13 +127,13 @@ def list_studies(
 
 @router.get("/{number}", response_model=StudyWithPictures, responses=responses(401, 403, 404, 422))
 def read_study(request: Request, number: Number, principal: Reader) -> StudyWithPictures:
-    """A study with its pictures, and the patient if the files name one."""
+    """A study with its pictures, and the patient if known."""
     with service_of(request).database.read() as connection:
         row = connection.execute(
-            select(t.study).where(t.study.c.id == number, t.study.c.pictures > 0)
+            select(t.study).where(t.study.c.id == number, _HAS_PICTURES)
         ).first()
         if row is None:
-            raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no study {number}")
+            raise ProblemError(HTTPStatus.NOT_FOUND, f"found no study {number}")
         pictures = _pictures(connection, [number], principal)[number]
     identity = {key: value for key, value in (row.identity or {}).items() if value}
     return StudyWithPictures(

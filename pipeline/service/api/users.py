@@ -1,4 +1,4 @@
-"""``/users``: people who may log in; and the own login."""
+"""``/users``: user accounts, and the account of the logged-in user."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class UserRequest(Body):
 
 
 class UserChange(Body):
-    """What changes of a user; absent fields stay."""
+    """Changes of a user; absent fields stay unchanged."""
 
     role: Role | None = None
     active: bool | None = None
@@ -47,8 +47,8 @@ class User(BaseModel):
 
     Attributes:
         id: Number of the user.
-        name: Of the login.
-        role: What the user may do.
+        name: Login name.
+        role: Role of the user.
         active: Whether the user may log in.
         blind: Whether fxpipe's answer is hidden until the user has stored a review.
         created: Milliseconds since 1970, UTC.
@@ -63,14 +63,14 @@ class User(BaseModel):
 
 
 class PasswordChange(Body):
-    """The old and the new password."""
+    """The current and the new password."""
 
     old: Annotated[str, Field(max_length=256)]
     new: Password
 
 
 class OwnChange(Body):
-    """What changes of the own login; absent fields stay."""
+    """Changes of the user's own account; absent fields stay unchanged."""
 
     password: PasswordChange | None = None
     blind: bool | None = None
@@ -78,7 +78,7 @@ class OwnChange(Body):
 
 @router.get("/users", response_model=list[User], responses=responses(401, 403))
 def list_users(request: Request, _: Admin) -> list[User]:
-    """All users, the oldest first."""
+    """All users, oldest first."""
     with service_of(request).database.read() as connection:
         return [_user(row) for row in connection.execute(select(t.user).order_by(t.user.c.id))]
 
@@ -91,11 +91,11 @@ def list_users(request: Request, _: Admin) -> list[User]:
     | responses(401, 403, 409, 422),
 )
 def add_user(request: Request, response: Response, body: UserRequest, principal: Admin) -> User:
-    """Create a user; 409 if the name exists."""
+    """Create a user; 409 if the name is in use."""
 
     def add(connection: Connection) -> User:
         if connection.scalar(select(t.user.c.id).where(t.user.c.name == body.name)) is not None:
-            raise ProblemError(HTTPStatus.CONFLICT, f"there is a user {body.name!r} already")
+            raise ProblemError(HTTPStatus.CONFLICT, f"found an existing user {body.name!r}")
         number = accounts.add_user(
             connection, body.name, body.role, body.password, principal.name, body.blind
         )
@@ -123,10 +123,10 @@ def change_user(
     request: Request, response: Response, number: Number, body: UserChange, principal: Admin,
     if_match: IfMatch = None,
 ) -> User:  # fmt: skip
-    """Change a user; with If-Match only if the user is as read.
+    """Change a user; with If-Match only if the user is unchanged since it was read.
 
-    A new role or password, or an inactive user, ends the user's logins. 409: the last active
-    administrator must stay one.
+    A change of role or password, and deactivation, end the user's sessions. 409: the change would
+    leave no active administrator.
     """
     values = body.model_dump(exclude_none=True)
     password = values.pop("password", None)
@@ -140,7 +140,7 @@ def change_user(
             return before
         loses = values.get("role", "admin") != "admin" or values.get("active") is False
         if loses and before.role == "admin" and before.active and _admins(connection) == 1:
-            raise ProblemError(HTTPStatus.CONFLICT, "expected one active administrator at least")
+            raise ProblemError(HTTPStatus.CONFLICT, "expected at least one active administrator")
         connection.execute(update(t.user).where(t.user.c.id == number).values(**values))
         if values.keys() & {"password", "role"} or values.get("active") is False:
             accounts.log_out_everywhere(connection, number)
@@ -161,10 +161,10 @@ def change_own(
     request: Request, body: OwnChange,
     principal: Annotated[Principal, Depends(allow("sender", "reader", "auditor"))],
 ) -> Who:  # fmt: skip
-    """Change the own password, which ends all other logins of the user; or the blind first read.
+    """Change your own password, which ends all other sessions of the user, or the blind first read.
 
-    Everyone may switch blind reading on, only an administrator may switch it off. 403: not allowed,
-    the old password is wrong, or a token was used.
+    Everyone may switch blind reading on; only an administrator may switch it off. 403: not allowed,
+    the current password is wrong, or a token was used.
     """
     if principal.user is None:
         raise ProblemError(HTTPStatus.FORBIDDEN, "found a token, expected the login of a user")
@@ -183,7 +183,7 @@ def change_own(
             known = accounts.check_password(connection, principal.name, body.password.old)
         if known is None:
             limit.failed(key)
-            raise ProblemError(HTTPStatus.FORBIDDEN, "the old password is wrong")
+            raise ProblemError(HTTPStatus.FORBIDDEN, "the current password is wrong")
         values["password"] = accounts.hashed(body.password.new)
     secret = request.cookies.get(COOKIE, "")
 
@@ -204,7 +204,7 @@ def change_own(
 def _find(connection: Connection, number: int) -> User:
     row = connection.execute(select(t.user).where(t.user.c.id == number)).first()
     if row is None:
-        raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no user {number}")
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"found no user {number}")
     return _user(row)
 
 

@@ -1,7 +1,7 @@
 """Run by Alembic: applies the versions on the connection of :mod:`pipeline.service.schema`.
 
-Alembic loads this file outside of its package. Whoever lets it write a new version passes the
-tables as the attribute ``metadata``.
+Alembic loads this file outside its package. To generate a new version, pass the tables as the
+attribute ``metadata``.
 """
 
 from alembic import context

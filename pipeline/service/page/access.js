@@ -1,4 +1,4 @@
-/* Who uses the page: first administrator, login, and login after the end of a session. */
+/* Set-up of the first administrator, login, and login after a session has expired. */
 
 import { ApiError, call, session } from "./api.js";
 import { element } from "./dom.js";
@@ -32,7 +32,7 @@ function card(app, title, text, made) {
   made.elements[0].focus();
 }
 
-/** Create the first administrator with a one-time code; resolves to who is logged in. */
+/** Create the first administrator with a one-time code; resolves to the logged-in user. */
 export function showSetup(app, code) {
   const { promise, resolve } = deferred();
   card(app, t("access.setup"), t("access.setup.text"),
@@ -48,7 +48,7 @@ const loginForm = (name, done) => form(t("access.login"),
   [nameField(name), passwordField(t("access.password"), "password", "current-password")],
   t("access.login"), async (body) => done(await call("POST", "/session", { body, anonymous: true })));
 
-/** Ask for name and password; resolves to who is logged in. */
+/** Ask for name and password; resolves to the logged-in user. */
 export function showLogin(app) {
   const { promise, resolve } = deferred();
   card(app, t("access.login"), t("access.login.text"), loginForm("", resolve));
@@ -57,7 +57,7 @@ export function showLogin(app) {
 
 let asking = null;
 
-/** The session is over: ask again over the present view, whose unsaved content stays. */
+/** The session has expired: show a login dialog over the current view, which keeps its unsaved input. */
 export function askToLogIn() {
   asking ??= ask().finally(() => { asking = null; });
   return asking;
@@ -75,7 +75,7 @@ async function ask() {
   const who = await promise;
   dialog.close();
   dialog.remove();
-  // Another person has other rights and other views.
+  // Another user may have other rights and views.
   if (session.who && (who.name !== session.who.name || who.role !== session.who.role)) {
     location.reload();
   }

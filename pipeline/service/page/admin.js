@@ -52,7 +52,7 @@ export class AdminView {
     const [section] = SECTIONS[this.name];
     try {
       const parts = await section(() => this.load());
-      // What is being entered in a form stays.
+      // Keep the input of a form.
       if (load === this.#load && !this.content.querySelector("form :focus")) {
         this.content.replaceChildren(...parts);
       }

@@ -24,7 +24,7 @@ export async function users(reload) {
       choice(t("users.role"), "role", roleOptions(["reader", "auditor", "admin", "sender"]), "reader"),
       field(t("access.password"), "password", { type: "password", minLength: 12, autocomplete: "new-password" }),
       tick(t("users.blindly"), "blind")],
-    t("action.add"), async (values, made) => { await post("/users", values); made.reset(); await leave(reload); }),
+    t("action.add"), async (values, made) => { await post("/users", values); made.reset(); await showChanges(reload); }),
     added(t("users.reset"), [choice(t("users.name"), "id", list.map((user) => [user.id, user.name]), list[0]?.id),
       field(t("access.new"), "password", { type: "password", minLength: 12, autocomplete: "new-password" })],
     t("users.reset.action"), async ({ id, password }, made) => {
@@ -33,8 +33,8 @@ export async function users(reload) {
     })];
 }
 
-/** A form that was sent must not keep its section from being shown again. */
-function leave(reload) {
+/** Clear a submitted form, so that its section can be updated. */
+function showChanges(reload) {
   document.activeElement?.blur();
   return reload();
 }
@@ -73,7 +73,7 @@ export async function tokens(reload) {
     choice(t("tokens.role"), "role", roleOptions(), "sender")], t("action.add"), async (values, made) => {
     const token = await post("/tokens", values);
     made.reset();
-    await leave(reload);
+    await showChanges(reload);
     document.querySelector(".secret")?.replaceChildren(element("p", {}, t("tokens.secret")),
       element("code", {}, token.secret));
   });
@@ -96,7 +96,7 @@ export async function rules(reload) {
     choice(t("filter.state"), "state", states, "")], t("rules.add"), async (values, sent) => {
     await post("/rules", values);
     sent.reset();
-    await leave(reload);
+    await showChanges(reload);
   });
   const sent = made.querySelector("form");
   const look = act(t("rules.preview"), async () => {

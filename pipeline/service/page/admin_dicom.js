@@ -1,4 +1,4 @@
-/* DICOM nodes, callers that were rejected, and objects to send. */
+/* DICOM nodes, rejected nodes, and objects to send. */
 
 import { get, patch, post, remove } from "./api.js";
 import { element } from "./dom.js";

@@ -1,4 +1,4 @@
-/* Engines: weights that judge, candidates, their comparison and promotion. */
+/* Engines: active engine, candidates, comparison and promotion. */
 
 import { get, post } from "./api.js";
 import { badge, element } from "./dom.js";

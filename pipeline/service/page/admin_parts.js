@@ -12,7 +12,7 @@ export const choice = (text, name, options, value) => labelled(text, select(name
 export const tick = (text, name, checked = false) =>
   labelled(text, element("input", { type: "checkbox", name, checked }), "tick");
 
-/** A button of a row: it asks first if `question` is given, and reports what is refused. */
+/** A button of a row, with a confirmation if `question` is given; shows errors. */
 export function act(text, run, { question, className = "" } = {}) {
   const state = element("small", { className: "refused", role: "alert" });
   const made = button(text, async () => {

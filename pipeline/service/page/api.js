@@ -4,7 +4,7 @@ import { t } from "./texts.js";
 
 const BASE = "api/v1";
 
-/** An answer that is not a success; status 0 if there was no answer. */
+/** An unsuccessful response; status 0 without a response. */
 export class ApiError extends Error {
   constructor(status, detail, errors = []) {
     super(detail);
@@ -12,13 +12,13 @@ export class ApiError extends Error {
     this.errors = errors;
   }
 
-  /** Something else changed in the meantime. */
+  /** The resource has changed in the meantime. */
   get isConflict() {
     return this.status === 409 || this.status === 412;
   }
 }
 
-/** The session over which requests are made; `relogin` asks for a new one and waits for it. */
+/** The session of all requests; `relogin` waits for a new login. */
 export const session = { who: null, relogin: null };
 
 export function address(path, query = {}) {
@@ -36,7 +36,7 @@ export const frameAddress = (picture, frame, what) =>
 /**
  * Make a request and return its JSON, or null without a body.
  *
- * After the end of the session, the user logs in again and the request is repeated.
+ * If the session has expired, the user logs in again and the request is repeated.
  */
 export async function call(method, path, { query, body, anonymous = false } = {}) {
   const options = { method, headers: { Accept: "application/json" } };
@@ -99,11 +99,11 @@ async function problemOf(response) {
   }
 }
 
-/** The problem as text for the user. */
+/** Error text for the user. */
 export const problemText = (error) =>
   error instanceof ApiError ? error.message : t("problem.page", { detail: String(error) });
 
-/** Like `get`, but null where the service lacks the resource or this user may not see it. */
+/** Like `get`, but null if the resource does not exist or the user may not see it. */
 export async function getIfAllowed(path, query) {
   try {
     return await get(path, query);

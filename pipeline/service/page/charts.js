@@ -1,27 +1,28 @@
-/* The chart of the shares by week. */
+/* Chart of the weekly rates. */
 
 import { drawn } from "./dom.js";
 import { dayText, percentText, t } from "./texts.js";
 
-const [WIDTH, HEIGHT] = [720, 220];
+const [WIDTH, NARROW, HEIGHT] = [720, 340, 220];
 const [LEFT, BOTTOM, TOP] = [44, 34, 12];
 const MOST_WEEKS = 26;
 const MOST_LABELS = 6;
 
-/** Shares of positive and unsupported pictures as two lines over the weeks. */
+/** Weekly rates of positive and unsupported pictures as two lines; narrower on a phone. */
 export function weekChart(all) {
+  const width = innerWidth < WIDTH ? NARROW : WIDTH;
   const weeks = all.slice(-MOST_WEEKS);
   const shares = weeks.map(({ pictures, positive, unsupported }) => pictures
     ? { positive: positive / pictures, unsupported: unsupported / pictures } : null);
   const highest = Math.max(0.1, ...shares.filter(Boolean).flatMap((one) => [one.positive, one.unsupported]));
   const top = Math.min(1, Math.ceil(highest * 10) / 10);
-  const x = (place) => LEFT + (weeks.length > 1 ? place / (weeks.length - 1) : 0.5) * (WIDTH - LEFT - 20);
+  const x = (place) => LEFT + (weeks.length > 1 ? place / (weeks.length - 1) : 0.5) * (width - LEFT - 20);
   const y = (share) => HEIGHT - BOTTOM - share / top * (HEIGHT - BOTTOM - TOP);
-  const chart = drawn("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img",
+  const chart = drawn("svg", { class: "chart", viewBox: `0 0 ${width} ${HEIGHT}`, role: "img",
     "aria-label": t("quality.chart", { n: weeks.length, first: dayText(weeks[0].start),
       last: dayText(weeks.at(-1).start) }) });
   for (const share of [0, top / 2, top]) {
-    chart.append(drawn("path", { class: "grid", d: `M${LEFT} ${y(share)}H${WIDTH - 20}` }),
+    chart.append(drawn("path", { class: "grid", d: `M${LEFT} ${y(share)}H${width - 20}` }),
       text(LEFT - 6, y(share) + 4, "end", percentText(share).replace(".0", "")));
   }
   const step = Math.ceil(weeks.length / MOST_LABELS);
@@ -38,7 +39,7 @@ function text(x, y, anchor, words) {
   return drawn("text", { x, y, "text-anchor": anchor }, words);
 }
 
-/** A line with points and its name at the last one; weeks without pictures interrupt it. */
+/** A line with points and a label at the last point; interrupted at weeks without pictures. */
 function line(name, shares, x, y) {
   let d = "";
   let isDown = false;

@@ -1,18 +1,18 @@
 /* Grey values: brightness, contrast and inversion as a window of 16 bits. */
 
-const MOST_CANVAS_PX = 16_000_000; // that phones accept too
+const MOST_CANVAS_PX = 16_000_000; // supported by phones
 
-/** Slope and intercept of the grey values in [0, 1]; 1 and 0 leave them as they are. */
+/** Slope and intercept of the grey values in [0, 1]; 1 and 0 change nothing. */
 export function greyTable({ brightness, contrast, invert }) {
   const width = 2 ** (-contrast / 50);
   const centre = 0.5 - brightness / 100;
   const slope = 1 / width;
   const intercept = 0.5 - centre / width;
-  // Not to full white: the background of an inverted picture fills the screen.
+  // Limit the maximum, because the background of an inverted picture would be full white.
   return invert ? { slope: -0.85 * slope, intercept: 0.85 * (1 - intercept) } : { slope, intercept };
 }
 
-/** Paint 16-bit grey values into a canvas of their size, or of a part of it if that is too large. */
+/** Draw 16-bit grey values on a canvas of their size, downscaled if that is too large. */
 export function paint(canvas, { width, height, values }, look) {
   const { slope, intercept } = greyTable(look);
   const table = new Uint32Array(65536);

@@ -22,7 +22,7 @@ export class Live {
     this.changed = changed;
     this.connection = connection;
     addEventListener("offline", () => {
-      this.#interrupted = true; // a page that is offline cannot load what a change announces
+      this.#interrupted = true; // an offline page cannot load the changed resource
       if (this.#running) this.connection("offline");
     });
     addEventListener("online", () => this.#running && this.#open());
@@ -56,7 +56,7 @@ export class Live {
     }
   }
 
-  /** The browser tries again by itself unless the service has refused the stream. */
+  /** The browser reconnects automatically, unless the service has refused the stream. */
   #failed(source) {
     if (source !== this.#source) return;
     this.#interrupted = true;
@@ -71,7 +71,7 @@ export class Live {
       const response = await fetch("api/v1/session");
       if (response.status === 401) await session.relogin();
     } catch {
-      // Unreachable: the stream reports it again.
+      // Unreachable: the stream reports it.
     }
     if (this.#running) this.#open();
   }

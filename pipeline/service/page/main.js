@@ -17,7 +17,7 @@ import { UploadsView } from "./uploads.js";
 import { WorklistView } from "./worklist.js";
 import { updateUploads } from "./upload_queue.js";
 
-/** Views by the first part of the hash, with the roles that they are for. */
+/** Views by the first part of the hash, with the permitted roles. */
 const VIEWS = {
   worklist: [WorklistView, ["reader", "admin"]],
   reading: [ReadingView, ["reader", "admin"]],
@@ -36,7 +36,7 @@ let view = null;
 let main = null;
 let live = null;
 
-/** Parts of the hash: `#/reading/12?answer=positive` is view, its arguments and a query. */
+/** Parts of the hash: `#/reading/12?answer=positive` is the view, its arguments and a query. */
 function place() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, ...args] = path.split("/");

@@ -1,13 +1,13 @@
-/* What was sent to other DICOM nodes, by study. */
+/* State of the objects for other DICOM nodes, by study. */
 
 import { getIfAllowed } from "./api.js";
 
 const STATES = { sent: "sent", failed: "unsent", attention: "unsent" };
 
-/** Progress of an object as `sent`, `unsent` (it needs attention) or `waiting`. */
+/** State of an object: `sent`, `unsent` (needs attention) or `waiting`. */
 export const sentState = ({ state }) => STATES[state] ?? "waiting";
 
-/** Objects of a study: empty without one, or where this user may not see them. */
+/** Objects of a study; empty without a study, or if the user may not see them. */
 export async function get(study) {
   if (!study) return [];
   const page = await getIfAllowed("/outbox", { study, limit: 200 });

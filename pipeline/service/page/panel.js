@@ -1,4 +1,4 @@
-/* What is known about a picture, in words and bars. */
+/* Side panel with the details of a picture. */
 
 import { address, session } from "./api.js";
 import { bar, three } from "./bars.js";
@@ -8,7 +8,7 @@ import { sentState } from "./outbox.js";
 import { chip } from "./parts.js";
 import { dateText, t, word } from "./texts.js";
 
-/** Share of a map's evidence off the limb from which on the reader is warned. */
+/** Share of a heatmap's evidence outside the limb above which the reader is warned. */
 const MUCH_HIDDEN = 0.25;
 
 export function card(title, ...children) {
@@ -23,7 +23,7 @@ export function factList(rows) {
       element("dd", {}, value instanceof Node ? value : element("bdi", {}, String(value)))]));
 }
 
-/** fxpipe's answer: findings, or why there are none; nothing of it while it is hidden. */
+/** fxpipe's answer: findings, or the reason for their absence; empty while hidden. */
 export function answerCards(result, findings, choose) {
   if (result.hidden) return [card(t("panel.hidden"), t("panel.hidden.text"))];
   const cards = findings.map((finding, number) => findingCard(finding, number, choose));
@@ -73,7 +73,7 @@ function flagCard(flags) {
     ...flags.map(({ name, reason }) => element("li", { title: name }, reason))));
 }
 
-/** What readers have stored about a result, the newest first. */
+/** Reviews of a result, newest first. */
 export function reviewCard(reviews) {
   if (!reviews.length) return null;
   const lines = [...reviews].sort((a, b) => b.created - a.created).map((review) =>
@@ -109,7 +109,7 @@ export function fileCard(picture, result, size) {
   return made;
 }
 
-/** Whether DICOM objects of a study were sent, as chips. */
+/** Chips with the state of the DICOM objects of a study. */
 export function sentCard(objects) {
   if (!objects.length) return null;
   return card(t("panel.sent"), element("ul", { className: "chips" }, ...objects.map((object) =>

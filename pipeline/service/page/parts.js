@@ -1,8 +1,10 @@
-/* Parts of which several views are made. */
+/* Components shared by several views. */
 
 import { badge, drawn, element } from "./dom.js";
 import { problemText } from "./api.js";
 import { t, word } from "./texts.js";
+
+const SHORT_TEXT = 28;
 
 export const icon = (name) => drawn("svg", { class: `icon ${name}`, "aria-hidden": "true" },
   drawn("use", { href: `#icon-${name}` }));
@@ -26,14 +28,14 @@ export function select(name, options, value, properties = {}) {
 export const labelled = (text, control, className = "field") =>
   element("label", { className }, element("span", {}, text), control);
 
-/** What a picture has come to: its answer, or its state while there is none. */
+/** The answer of a picture, or its state if it has no answer. */
 export function outcomeBadge(picture) {
   if (picture.hidden) return badge("blinded", t("state.hidden"));
   if (picture.state === "answered") return badge(picture.answer, word("answer", picture.answer));
   return badge(picture.state, word("state", picture.state));
 }
 
-/** Whether readers have reviewed a picture; null if not. */
+/** Review state of a picture; null without a review. */
 export function reviewChip(review) {
   if (!review || review === "withdrawn") return null;
   const state = review === "disputed" ? "disputed" : "reviewed";
@@ -48,11 +50,11 @@ export const chip = (state, text, detail) => {
   return made;
 };
 
-/** A message in place of content. */
+/** A message shown instead of content. */
 export const message = (text, ...more) =>
   element("div", { className: "message" }, element("p", {}, text), ...more);
 
-/** A line that says what went wrong, with a button for the next step. */
+/** An error message, with a button for the next step. */
 export function fault(error, again) {
   const line = element("div", { className: "fault", role: "alert" },
     element("p", {}, problemText(error)));
@@ -61,7 +63,7 @@ export function fault(error, again) {
 }
 
 /**
- * A table that scrolls sideways by itself where it is too wide.
+ * A table that scrolls horizontally if it is too wide.
  *
  * `columns` are texts, or null for a column of actions; `rows` are lists of cells.
  */
@@ -69,17 +71,21 @@ export function table(caption, columns, rows, className = "") {
   const head = element("tr", {}, ...columns.map((text) =>
     text === null ? element("td") : element("th", { scope: "col" }, text)));
   const body = rows.map((cells) => element("tr", {}, ...cells.map((cell, place) =>
-    element(place === 0 ? "th" : "td", place === 0 ? { scope: "row" } : {}, cell ?? "–"))));
+    element(place === 0 ? "th" : "td", { ...(place === 0 ? { scope: "row" } : {}),
+      className: isShort(cell) ? "short" : "" }, cell ?? "–"))));
   return element("div", { className: "wide", tabIndex: 0, role: "region", "aria-label": caption },
     element("table", { className: `plain ${className}` },
       element("caption", { className: "unseen" }, caption),
       element("thead", {}, head), element("tbody", {}, ...body)));
 }
 
+/** Whether a cell is a short text, which is not wrapped. */
+const isShort = (cell) => typeof cell === "string" && cell.length <= SHORT_TEXT;
+
 /**
- * A form whose fields become an object for `submit`; it shows what the service refuses.
+ * A form that passes its fields as an object to `submit`, and shows errors of the service.
  *
- * `fields` are controls with a name, each in a label.
+ * `fields` are named controls, each in a label.
  */
 export function form(title, fields, action, submit) {
   const faults = element("p", { className: "refused", role: "alert" });
@@ -113,7 +119,7 @@ function valuesOf(made) {
   return values;
 }
 
-/** Ask before something that cannot be undone. */
+/** Ask for confirmation of an action. */
 export function confirmed(text, action) {
   const dialog = element("dialog", { className: "ask", "aria-label": action },
     element("p", {}, text));
@@ -134,7 +140,7 @@ export function deferred() {
   return { promise, resolve };
 }
 
-/** Whether a key was pressed for a control that takes text, so that it is no command. */
+/** Whether a key press is text input and not a keyboard shortcut. */
 export function isTyping(event) {
   const { target } = event;
   if (target.isContentEditable || target.tagName === "TEXTAREA" || target.tagName === "SELECT") {

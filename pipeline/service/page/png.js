@@ -1,4 +1,4 @@
-/* Grey PNG files with all their 16 bits, which browsers reduce to 8. */
+/* Decoder for 16-bit grey PNG files, which browsers reduce to 8 bits. */
 
 const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
 

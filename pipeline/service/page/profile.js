@@ -1,4 +1,4 @@
-/* The account of who is logged in: password and manner of reading. */
+/* Account of the logged-in user: password and blind reading. */
 
 import { patch, session } from "./api.js";
 import { newPassword, newPasswordFields } from "./access.js";

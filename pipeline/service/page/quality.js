@@ -1,4 +1,4 @@
-/* Quality: agreement with readers, figures by region, shares by week, and drift. */
+/* Quality: agreement with readers, rates by region and week, and drift. */
 
 import { get } from "./api.js";
 import { percent } from "./bars.js";
@@ -33,7 +33,7 @@ export class QualityView {
     clearTimeout(this.#timer);
   }
 
-  /** Figures are sums over all pictures: they are loaded again after a while only. */
+  /** The statistics are expensive to compute, so they are reloaded with a delay. */
   changed(kind) {
     if (["judged", "reviewed", "engine", "resync"].includes(kind)) {
       this.#timer ||= setTimeout(() => { this.#timer = 0; this.load(); }, 5000);
@@ -70,7 +70,7 @@ export class QualityView {
   }
 
   #reasons(reasons) {
-    if (!reasons.length) return card(t("quality.reasons"), message(t("quality.unreviewed")));
+    if (!reasons.length) return card(t("quality.reasons"), message(t("quality.agreed")));
     const most = Math.max(...reasons.map((reason) => reason.count), 1);
     return card(t("quality.reasons"), element("ul", { className: "lengths" }, ...reasons.map((reason) => {
       const length = element("span", { className: "length", "aria-hidden": "true" });
@@ -109,7 +109,7 @@ export class QualityView {
 
 const share = (part, whole) => (whole ? `${part} (${percentText(part / whole)})` : String(part));
 
-/** An estimate in words, above its interval on a line from 0 to 1. */
+/** An estimate as text, above its interval on a line from 0 to 1. */
 function withBar(estimate) {
   const text = estimateText(estimate);
   if (text === null) return null;

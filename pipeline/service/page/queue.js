@@ -1,4 +1,4 @@
-/* The pictures that a reader goes through: those of the worklist, in its order. */
+/* The pictures that a reader steps through, in the order of the worklist. */
 
 import { get } from "./api.js";
 
@@ -11,7 +11,7 @@ class Queue {
   pictures = [];
   query = {};
 
-  /** The rows that the worklist shows, with its filters. */
+  /** The rows of the worklist, with its filters. */
   set(pictures, query) {
     this.pictures = pictures;
     this.query = query;
@@ -36,7 +36,7 @@ class Queue {
     if (picture) picture.review = verdict;
   }
 
-  /** The number of the next picture to review, also of those that arrived since; null at the end. */
+  /** The number of the next picture to review, including new ones; null at the end. */
   async nextToReview(id, query) {
     const after = this.pictures.slice(this.#find(id) + 1)
       .find((picture) => isReadable(picture) && (!picture.review || query.reviewed === "true"));
@@ -51,7 +51,7 @@ class Queue {
 
 export const queue = new Queue();
 
-/** The filters among the words of a hash. */
+/** The filters in a hash. */
 export const filtersOf = (query) =>
   Object.fromEntries(FILTERS.filter((name) => query[name]).map((name) => [name, query[name]]));
 

@@ -11,7 +11,7 @@ import { t } from "./texts.js";
 import { newLook, Tools } from "./tools.js";
 import { Viewer } from "./viewer.js";
 
-/** The last stored review, which can be taken back: { review, picture, frame }. */
+/** The last stored review, which can be undone: { review, picture, frame }. */
 let lastStored = null;
 
 export class ReadingView {
@@ -39,7 +39,7 @@ export class ReadingView {
       element("div", { className: "left" }, this.viewer.stage, this.tools.root, this.bar.root),
       this.panel), this.help);
     root.addEventListener("click", (event) => {
-      // A click leaves the focus on the picture, so that Enter saves.
+      // A click keeps the focus on the picture, so that Enter saves.
       if (event.detail > 0 && event.target.closest(".review-bar button, .tools button")) {
         this.viewer.stage.focus({ preventScroll: true });
       }
@@ -49,7 +49,7 @@ export class ReadingView {
     this.moved([id, frame], query);
   }
 
-  /** Another picture in the same view. */
+  /** Show another picture in the same view. */
   moved([id, frame = null], query) {
     this.id = Number(id);
     this.frame = frame === null ? null : Number(frame);
@@ -71,7 +71,7 @@ export class ReadingView {
     else if (kind === "reviewed" && !this.saving) this.#changedElsewhere();
   }
 
-  /** Another reader or engine changed this picture: load it, but keep what is being entered. */
+  /** Another reader or engine changed this picture: reload it, but keep the input. */
   #changedElsewhere() {
     if (this.picture && this.picture.state !== "deleted") this.#refresh();
   }
@@ -253,7 +253,7 @@ export class ReadingView {
     else this.bar.tell(t("review.unsaved", { detail: problemText(error) }), true);
   }
 
-  /** Load the picture again; its view, zoom and what is being entered stay. */
+  /** Load the picture again; view, zoom and input are kept. */
   async #refresh(isNew = false) {
     const load = this.#load += 1;
     try {
@@ -282,7 +282,7 @@ export class ReadingView {
     }
   }
 
-  /** Take back the review that was stored last, and show its picture. */
+  /** Undo the last stored review, and show its picture. */
   async #undoStored() {
     if (!lastStored) {
       this.bar.tell(t("review.nothing"));
@@ -310,6 +310,7 @@ export class ReadingView {
     }
     try {
       const started = await this.viewer.startMarking();
+      if (started === null) return;
       this.bar.setMarking(started);
       this.bar.tell(started ? t("review.marking") : t("review.unmarkable"), !started);
     } catch (error) {
@@ -323,7 +324,7 @@ export class ReadingView {
       if (event.key === "Escape") this.viewer.stage.focus();
       return;
     }
-    // A focused button or link obeys Enter itself.
+    // A focused button or link handles Enter.
     if (event.key === "Enter" && event.target.closest("button, a, summary")) return;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if (this.#markingKey(key, event.shiftKey) || this.bar.key(key) ||

@@ -7,13 +7,13 @@ import { t, word } from "./texts.js";
 
 const VERDICTS = { a: "agree", f: "fracture", n: "none", u: "unsure", r: "wrong_region" };
 
-/** Reviews that are not saved, by number of the result, so that a detour does not lose them. */
+/** Unsaved reviews by number of the result, kept when the reader leaves the picture. */
 const drafts = new Map();
 
 const emptyDraft = () => ({ verdict: null, region: null, marks: [], comment: "", steps: [] });
 
 /**
- * `save(review)` stores, `mark()` starts or ends marking, `undo()` takes back the last stored
+ * `save(review)` stores, `mark()` starts or ends marking, `undo()` undoes the last stored
  * review, `marks(list)` shows marks.
  */
 export class ReviewBar {
@@ -70,7 +70,7 @@ export class ReviewBar {
     return { verdict, region, marks: [...marks], comment };
   }
 
-  /** Forget what is not saved. */
+  /** Discard unsaved input. */
   reset() {
     if (this.result) drafts.delete(this.result.id);
   }
@@ -88,7 +88,7 @@ export class ReviewBar {
     this.#show();
   }
 
-  /** Nobody agrees with an answer that is hidden or missing. */
+  /** Whether there is a visible answer to agree with. */
   #mayAgree() {
     return Boolean(this.result && !this.result.hidden && this.result.status === "ok");
   }
@@ -110,7 +110,7 @@ export class ReviewBar {
     this.draft.steps.push({ verdict, region, marks });
   }
 
-  /** Take back the last step, or else the last stored review. */
+  /** Undo the last step, or else the last stored review. */
   undo() {
     const step = this.draft.steps.pop();
     if (!step) {
@@ -131,7 +131,7 @@ export class ReviewBar {
     }
   }
 
-  /** A line below the buttons. */
+  /** Show a message below the buttons. */
   tell(text, isFault = false) {
     this.state.textContent = text;
     this.state.classList.toggle("refused", isFault);
@@ -159,7 +159,7 @@ export class ReviewBar {
     this.acts.marks(marks);
   }
 
-  /** Obey a key; false if it is none of these. */
+  /** Handle a key; false if it is not a shortcut of this bar. */
   key(key) {
     const place = Number(key) - 1;
     const regions = this.regions.querySelectorAll("button");

@@ -1,4 +1,4 @@
-/* My reviews: what this reader has stored. */
+/* My reviews: the reviews of this reader. */
 
 import { get, problemText, remove } from "./api.js";
 import { badge, element } from "./dom.js";

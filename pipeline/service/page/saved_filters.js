@@ -1,4 +1,4 @@
-/* Filters of the worklist that a reader has named; kept in this browser. */
+/* Named filters of the worklist, stored in this browser. */
 
 import { element } from "./dom.js";
 import { button } from "./parts.js";
@@ -8,7 +8,7 @@ import { t } from "./texts.js";
 const KEY = "fxpipe.filters";
 const MOST = 20;
 
-/** `present()` gives the present filters; `use(filters)` applies saved ones. */
+/** `present()` returns the current filters; `use(filters)` applies saved ones. */
 export class SavedFilters {
   constructor(present, use) {
     this.present = present;
@@ -37,7 +37,7 @@ export class SavedFilters {
       return element("li", { className: "saved-filter" }, use,
         button("×", () => this.#forget(name), { label: t("filter.forget", { name }) }));
     }));
-    // Nothing to save without a filter.
+    // Without filters, there is nothing to save.
     this.form.hidden = Object.keys(this.present()).length === 0;
   }
 
@@ -51,7 +51,7 @@ export class SavedFilters {
     try {
       localStorage.setItem(KEY, JSON.stringify(Object.fromEntries(Object.entries(saved).slice(-MOST))));
     } catch {
-      // The browser keeps nothing: the filters of the address still work.
+      // Browser storage is not available; the filters in the address still work.
     }
     this.show();
   }

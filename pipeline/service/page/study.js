@@ -1,4 +1,4 @@
-/* A study: its views side by side. */
+/* A study: its pictures side by side. */
 
 import { frameAddress, get, getIfAllowed } from "./api.js";
 import { element } from "./dom.js";
@@ -71,7 +71,7 @@ export class StudyView {
     this.#closeViewers();
     this.views.replaceChildren(...study.pictures.map((picture) => this.#tile(picture)));
     const identity = Object.entries(study.identity ?? {})
-      .map(([name, value]) => [word("identity", name), value]);
+      .map(([name, value]) => [word("identity", name), identityText(name, value)]);
     this.facts.replaceChildren(...[
       card(t("study.identity"), identity.length ? factList(identity) : t("study.anonymous")),
       sentCard(objects)].filter(Boolean));
@@ -109,4 +109,15 @@ export class StudyView {
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if (this.tools.key(key, event.target)) event.preventDefault();
   }
+}
+
+/** A DICOM value for display: names without carets, dates and times with separators. */
+function identityText(name, value) {
+  if (name.endsWith("Name")) {
+    const [family, ...others] = value.split("=")[0].split("^");
+    return [family, others.filter(Boolean).join(" ")].filter(Boolean).join(", ");
+  }
+  if (name.endsWith("Date")) return value.replace(/^(\d{4})(\d{2})(\d{2})$/, "$1-$2-$3");
+  if (name.endsWith("Time")) return value.replace(/^(\d{2})(\d{2}).*$/, "$1:$2");
+  return value;
 }

@@ -2,7 +2,7 @@
 
 let texts = {};
 
-/** Load the texts; call it once, before any other function of this module. */
+/** Load the texts; call once, before any other function of this module. */
 export async function loadTexts() {
   texts = await (await fetch("static/texts.json")).json();
 }
@@ -19,7 +19,7 @@ export function count(key, n) {
   return t(`${key}.${n === 1 ? "one" : "other"}`, { n: n.toLocaleString(document.documentElement.lang) });
 }
 
-/** A word of the service, such as a state, or the word itself if there is no text for it. */
+/** Text for a value of the service, such as a state; the value itself without a text. */
 export function word(group, name) {
   return texts[`${group}.${name}`] ?? String(name);
 }

@@ -10,7 +10,7 @@ const LOOK = { brightness: 0, contrast: 0, invert: false, colours: true, contour
 const BOXES = ["colours", "contour", "invert", "windowing"];
 const KEYS = { h: "colours", c: "contour", i: "invert", l: "windowing" };
 
-/** A look for viewers, with the opacity of this service. */
+/** Default display settings, with the opacity of this service. */
 export const newLook = () => ({ ...LOOK, opacity: facts.opacity });
 
 export class Tools {
@@ -72,14 +72,14 @@ export class Tools {
     this.#each((viewer) => viewer.apply());
   }
 
-  /** Size and grey values as they were. */
+  /** Reset zoom and grey values. */
   reset() {
     Object.assign(this.look, { brightness: 0, contrast: 0, invert: false });
     this.#write();
     this.#each((viewer) => viewer.reset());
   }
 
-  /** Change contrast and brightness by a drag. */
+  /** Change contrast and brightness by dragging. */
   turn(contrast, brightness) {
     const within = (value, low, high) => Math.min(Math.max(value, low), high);
     this.look.contrast = within(this.look.contrast + contrast, -50, 150);
@@ -91,7 +91,7 @@ export class Tools {
     this.zoom.textContent = t("tools.percent", { n: Math.round(100 * viewer.zoom) });
   }
 
-  /** Obey a key; false if it is none of these. */
+  /** Handle a key; false if it is not a shortcut of the tools. */
   key(key, target) {
     const arrows = {
       ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] };

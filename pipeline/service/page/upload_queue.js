@@ -4,7 +4,7 @@ import { address, get, session } from "./api.js";
 import { t } from "./texts.js";
 
 const AT_ONCE = 4;
-/** A digest needs the whole file in memory. */
+/** Computing a digest requires the whole file in memory. */
 const MOST_DIGEST_BYTES = 2 ** 28;
 const FIRST_WAIT_S = 2;
 const MOST_WAIT_S = 60;
@@ -18,7 +18,7 @@ let active = 0;
 let next = 0;
 const listeners = new Set();
 
-/** Call `listener` after each change; returns what ends that. */
+/** Call `listener` after each change; returns a function that removes it. */
 export function watch(listener) {
   listeners.add(listener);
   return () => listeners.delete(listener);
@@ -38,7 +38,7 @@ export function add(files) {
   fill();
 }
 
-/** Send a file again that was refused. */
+/** Retry a refused file. */
 export function retry(upload) {
   update(upload, { state: "queued", detail: "", waitS: FIRST_WAIT_S });
   next = Math.min(next, uploads.indexOf(upload));
@@ -99,7 +99,7 @@ function waitOf({ status, retryAfter }, upload) {
 
 /** The digest of the content, so that a repeated upload has no effect. */
 async function keyOf(file) {
-  // Digests exist only over encrypted connections and on this computer.
+  // Browsers compute digests only over HTTPS and on localhost.
   if (crypto.subtle && file.size <= MOST_DIGEST_BYTES) {
     const digest = await crypto.subtle.digest("SHA-256", await file.arrayBuffer());
     return hex(new Uint8Array(digest));
@@ -128,11 +128,11 @@ function transfer(upload) {
   });
 }
 
-/** A file name in a header (RFC 6266), which holds ASCII only. */
+/** A file name for a header (RFC 6266), which is limited to ASCII. */
 const disposition = (name) => `attachment; filename*=UTF-8''${encodeURIComponent(name.toWellFormed?.() ?? name)
   .replace(/['()*]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`)}`;
 
-/** An event of the service: the state of its picture is loaded. */
+/** Handle an event: load the state of its picture. */
 export function updateUploads(kind, { subject }) {
   const open = uploads.filter(({ picture }) => picture && !FINAL.includes(picture.state));
   const concerned = kind === "resync" ? open : open.filter(({ picture }) => picture.id === subject);
@@ -149,11 +149,11 @@ async function follow(upload, isDeleted) {
     update(upload, { picture: await get(`/pictures/${upload.picture.id}`) });
   } catch (error) {
     if (error.status === 404) follow(upload, true);
-    // Anything else: the next event or the next look repeats it.
+    // Other errors: repeated with the next event or poll.
   }
 }
 
-/** Senders get no events; their pictures are looked at now and then. */
+/** Senders get no events; their pictures are polled. */
 async function followWithoutEvents(upload) {
   while (session.who.role === "sender" && !FINAL.includes(upload.picture.state)) {
     await new Promise((done) => { setTimeout(done, POLL_MS); });

@@ -1,4 +1,4 @@
-/* Uploads: files and folders are dropped or chosen, and their way is shown. */
+/* Uploads: files and folders are dropped or selected; their progress is shown. */
 
 import { session } from "./api.js";
 import { element } from "./dom.js";
@@ -113,7 +113,7 @@ async function walk(entry) {
   }
   const reader = entry.createReader();
   const found = [];
-  for (;;) { // A reader gives its entries in parts.
+  for (;;) { // A reader returns its entries in batches.
     const part = await new Promise((resolve) => { reader.readEntries(resolve, () => resolve([])); });
     if (!part.length) return found;
     for (const inner of part) found.push(...await walk(inner));

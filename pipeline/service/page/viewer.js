@@ -1,4 +1,4 @@
-/* A picture with its layers: size, position, grey values, heatmaps, marks. */
+/* A picture with its layers: zoom, position, grey values, heatmaps, marks. */
 
 import { bytesOf } from "./api.js";
 import { element, drawn } from "./dom.js";
@@ -80,7 +80,7 @@ export class Viewer {
     this.empty.hidden = false;
   }
 
-  /** Show a picture: addresses of the reduced view and of all its pixels. */
+  /** Show a picture, given the addresses of the reduced view and of the full-resolution pixels. */
   open({ view, pixels, alt }) {
     this.#clear();
     this.#address = pixels;
@@ -92,7 +92,7 @@ export class Viewer {
   }
 
   #viewLoaded() {
-    // Without a better one, the size of the reduced view gives the proportions.
+    // If the size is unknown, use the aspect ratio of the reduced view.
     this.size ??= { width: this.view.naturalWidth, height: this.view.naturalHeight };
     this.empty.hidden = true;
     this.film.hidden = false;
@@ -132,7 +132,7 @@ export class Viewer {
     this.#drawMarks();
   }
 
-  /** Bring layers and grey values to what the look says. */
+  /** Apply the display settings to layers and grey values. */
   apply() {
     const { colours, opacity, contour } = this.look;
     for (const { chosen, canvas, line } of this.#layers) {
@@ -157,7 +157,7 @@ export class Viewer {
     });
   }
 
-  /** Lay the film where zoom and offset say. */
+  /** Position the picture according to zoom and offset. */
   place() {
     const { clientWidth, clientHeight } = this.stage;
     if (this.film.hidden || !this.size || !clientWidth) return;
@@ -188,14 +188,14 @@ export class Viewer {
     this.place();
   }
 
-  /** One px of the source on one of the screen. */
+  /** Zoom to one source px per screen px. */
   async oneToOne() {
     if (this.film.hidden) return;
     await this.#loadQuietly();
     this.magnify(1 / devicePixelRatio / this.#scale());
   }
 
-  /** Zoom by a factor around a point that is given from the middle of the stage, in px. */
+  /** Zoom by a factor around a point, in px from the centre of the stage. */
   magnify(factor, x = 0, y = 0) {
     const zoom = Math.min(Math.max(this.zoom * factor, 1), MOST_ZOOM);
     const ratio = zoom / this.zoom;
@@ -218,7 +218,7 @@ export class Viewer {
     }
   }
 
-  /** Load all pixels; true if there are any. */
+  /** Load the full-resolution pixels; returns whether they are available. */
   load() {
     this.#loading ??= this.#load();
     return this.#loading;
@@ -235,7 +235,7 @@ export class Viewer {
     if (address !== this.#address) return false;
     this.note.textContent = "";
     this.pixels = pixels;
-    // The extent of a picture may be some px larger than its pixels, if it was reduced.
+    // The size of a reduced picture may differ from that of its pixels by a few px.
     if (!this.isExact) this.#setSize(pixels);
     this.canvas = element("canvas", { className: "pixels", "aria-hidden": "true" });
     this.canvas.style.width = `${100 * pixels.width / this.size.width}%`;
@@ -269,7 +269,7 @@ export class Viewer {
       windowing: event.shiftKey || event.button === 2 || this.look.windowing });
   }
 
-  /** Drag with one pointer: move, or change the window; with two: zoom. */
+  /** One pointer pans or changes the window; two pointers zoom. */
   #drag(event) {
     const last = this.#pointers.get(event.pointerId);
     if (!last) return;
@@ -291,10 +291,23 @@ export class Viewer {
     return this.#marking;
   }
 
-  /** Mark places by click, touch, or a cross that arrows move; false if the size is unknown. */
+  /**
+   * Mark locations by click, touch, or a cross moved with arrow keys.
+   *
+   * Waits until the picture is loaded. Returns false if the size is unknown, null if another
+   * picture was opened meanwhile.
+   */
   async startMarking() {
+    const address = this.#address;
+    if (address && !this.view.complete) {
+      await new Promise((done) => {
+        for (const end of ["load", "error"]) this.view.addEventListener(end, done, { once: true });
+      });
+      if (address !== this.#address) return null;
+    }
     if (this.film.hidden) return false;
     if (!this.isExact) await this.load();
+    if (address !== this.#address) return null;
     if (!this.isExact) return false;
     this.#marking = true;
     this.#cross = { x: this.size.width / 2 - this.offset.x / this.#scale(),

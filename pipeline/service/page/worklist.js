@@ -1,4 +1,4 @@
-/* The worklist: live, in the order of urgency, with filters that the address keeps. */
+/* The worklist: live updates, ordered by urgency, with filters in the address. */
 
 import { address, frameAddress, get, session } from "./api.js";
 import { percent, three } from "./bars.js";
@@ -13,7 +13,7 @@ import { count, dateText, t, word } from "./texts.js";
 const PAGE = 50;
 const MOST_PAGE = 200;
 const CALM_MS = 300;
-/** How long a deleted picture remains in the list, so that the reader sees what happened. */
+/** How long a deleted picture remains visible in the list. */
 const DELETED_MS = 8000;
 
 export class WorklistView {
@@ -48,7 +48,7 @@ export class WorklistView {
     this.moved(args, query);
   }
 
-  /** Other filters in the same view. */
+  /** Apply other filters in the same view. */
   moved(args, query) {
     this.query = filtersOf(query);
     this.#wanted = PAGE;
@@ -77,12 +77,12 @@ export class WorklistView {
     }
   }
 
-  /** Changes come in bursts; one request answers all of them. */
+  /** Changes arrive in bursts; one request covers a burst. */
   #soon() {
     this.#timer ||= setTimeout(() => { this.#timer = 0; this.load(); }, CALM_MS);
   }
 
-  /** A blind reader must not see the order of urgency, which is fxpipe's answer. */
+  /** The order of urgency would reveal fxpipe's answer to a blind reader. */
   get #isBlind() {
     return session.who.blind;
   }
@@ -149,7 +149,7 @@ export class WorklistView {
     this.#summarize(pictures.length, next);
   }
 
-  /** Put lines in order, moving as few as possible, so that the focus stays. */
+  /** Reorder the rows with as few moves as possible, so that the focus is kept. */
   #arrange(lines) {
     const wanted = new Set(lines);
     for (const old of [...this.body.children]) if (!wanted.has(old)) old.remove();
@@ -212,7 +212,7 @@ export class WorklistView {
     lines[Math.min(Math.max(to, 0), last)].querySelector("a").focus();
   }
 
-  /** Tab stops at one row only: the one that had the focus last. */
+  /** Only the row that last had the focus is a tab stop. */
   #rove(line) {
     if (!line?.picture) return;
     for (const link of this.stop?.querySelectorAll("a") ?? []) link.tabIndex = -1;
@@ -250,7 +250,7 @@ export class WorklistView {
     location.hash = hashOf("worklist", query);
   }
 
-  /** Links that download the pictures of the present filters. */
+  /** Download links for the pictures of the current filters. */
   #exports() {
     this.exports = element("ul", {});
     this.keep = element("input", { type: "checkbox" });
@@ -281,7 +281,7 @@ function thumb(picture) {
   if (["answered", "unsupported"].includes(picture.state)) {
     const image = element("img", { alt: "", decoding: "async", loading: "lazy",
       src: frameAddress(picture.id, 0, "thumb") });
-    image.addEventListener("error", () => image.remove()); // a file that is no picture
+    image.addEventListener("error", () => image.remove()); // not a readable picture
     frame.append(image);
   }
   return frame;

@@ -55,7 +55,7 @@ def login(browser: Any, served: Served) -> Any:
 
 @pytest.fixture
 def opened(browser: Any, served: Served, login: Any) -> Iterator[Callable[..., Any]]:
-    """Opens views in windows; at the end, no script failed and the CSP was not violated."""
+    """Opens views; asserts at the end that no script failed and no CSP violation occurred."""
     contexts, windows, faults = [], [], []
 
     def open_view(view: str, width: int = 1400, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The files of the page: how they are served, and what they must not contain."""
+"""The files of the page: caching, imports, texts, forbidden content."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEXTS = json.loads((PAGE / "texts.json").read_text(encoding="utf-8"))
         ("static/facts.json", "application/json"), ("static/icon.svg", "image/svg+xml"),
     ],
 )  # fmt: skip
-def test_files_are_public_and_fetched_again_only_after_a_change(served, path, media):
+def test_files_are_public_and_cached_until_changed(served, path, media):
     answer = httpx.get(served.address + path)
     assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, media)
     assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
@@ -42,7 +42,7 @@ def test_files_are_public_and_fetched_again_only_after_a_change(served, path, me
     "path",
     ["static/index.html", "static/none.js", "static/..%2fschema.py", "static/%2e%2e/app.py"],
 )
-def test_nothing_else_is_served(served, path):
+def test_no_other_files_are_served(served, path):
     assert httpx.get(served.address + path).status_code == 404
 
 
@@ -53,7 +53,7 @@ def test_every_file_that_a_module_imports_is_served():
 
 
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
-def test_scripts_make_no_markup_from_text(name):
+def test_scripts_create_no_markup_from_text(name):
     forbidden = (
         r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|srcdoc"
     )
@@ -91,7 +91,7 @@ def test_texts_are_complete_and_all_used():
     assert unused == set()
 
 
-def test_words_of_the_service_have_texts():
+def test_values_of_the_service_have_texts():
     assert TEXTS["page.intended"] == INTENDED_USE
     for answer in URGENCY:
         assert f"answer.{answer}" in TEXTS

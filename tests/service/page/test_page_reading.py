@@ -1,4 +1,4 @@
-"""The page as its readers use it: login, worklist, reading, reviews, uploads."""
+"""Workflows of readers on the page: login, worklist, reading, reviews, uploads."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def reviews_of(served, picture: int) -> list[dict]:
 
 @contextmanager
 def blind(served) -> Iterator[None]:
-    """The administrator reads blind."""
+    """Enables blind reading for the administrator."""
     (user,) = served.request("GET", "/users")
     served.request("PATCH", f"/users/{user['id']}", {"blind": True})
     try:
@@ -42,35 +42,37 @@ def blind(served) -> Iterator[None]:
         served.request("PATCH", f"/users/{user['id']}", {"blind": False})
 
 
-def test_set_up_code_leaves_the_address_and_the_session_lasts(opened, served):
+def test_set_up_code_is_removed_from_the_address_and_session_persists(opened, served):
     window = opened("worklist")
     expect(window.get_by_role("heading", name="Worklist")).to_be_visible()
     window.reload()
     expect(window.get_by_role("heading", name="Worklist")).to_be_visible()
-    stranger = opened("worklist", storage_state=None)
-    expect(stranger.get_by_role("heading", name="Log in")).to_be_visible()
-    stranger.goto(served.setup)
-    stranger.reload()
-    expect(stranger.get_by_role("heading", name="Set up")).to_be_visible()
-    assert "setup" not in stranger.url
-    stranger.get_by_label("Name").fill("intruder")
-    stranger.get_by_label("New password (").fill(PASSWORD)
-    stranger.get_by_label("Repeat").fill(PASSWORD)
-    stranger.keyboard.press("Enter")
-    expect(stranger.get_by_role("alert")).to_contain_text("the set-up code is wrong, or was used")
-    stranger.reload()
-    stranger.get_by_label("Name").fill("admin")
-    stranger.get_by_label("Password").fill("wrong password")
-    stranger.get_by_role("button", name="Log in").click()
-    expect(stranger.get_by_role("alert")).to_have_text("name or password is wrong")
-    stranger.get_by_label("Password").fill(PASSWORD)
-    stranger.keyboard.press("Enter")
-    expect(stranger.get_by_role("link", name="admin", exact=True)).to_be_visible()
-    stranger.get_by_role("button", name="Log out").click()
-    expect(stranger.get_by_role("heading", name="Log in")).to_be_visible()
+    other = opened("worklist", storage_state=None)
+    expect(other.get_by_role("heading", name="Log in")).to_be_visible()
+    other.goto(served.setup)
+    other.reload()
+    expect(other.get_by_role("heading", name="Set up")).to_be_visible()
+    assert "setup" not in other.url
+    other.get_by_label("Name").fill("intruder")
+    other.get_by_label("New password (").fill(PASSWORD)
+    other.get_by_label("Repeat").fill(PASSWORD)
+    other.keyboard.press("Enter")
+    expect(other.get_by_role("alert")).to_contain_text(
+        "the set-up code is wrong or was already used"
+    )
+    other.reload()
+    other.get_by_label("Name").fill("admin")
+    other.get_by_label("Password").fill("wrong password")
+    other.get_by_role("button", name="Log in").click()
+    expect(other.get_by_role("alert")).to_have_text("name or password is wrong")
+    other.get_by_label("Password").fill(PASSWORD)
+    other.keyboard.press("Enter")
+    expect(other.get_by_role("link", name="admin", exact=True)).to_be_visible()
+    other.get_by_role("button", name="Log out").click()
+    expect(other.get_by_role("heading", name="Log in")).to_be_visible()
 
 
-def test_worklist_shows_uploads_and_deletions_at_once(opened, served):
+def test_worklist_shows_uploads_and_deletions_live(opened, served):
     window = opened("worklist")
     expect(window.locator("#connection")).to_have_text("live")
     picture = served.upload(painted(1), "arrives.png")
@@ -82,7 +84,7 @@ def test_worklist_shows_uploads_and_deletions_at_once(opened, served):
     expect(row).to_have_count(0, timeout=15_000)
 
 
-def test_fifty_reviews_by_keyboard_alone(opened, served):
+def test_fifty_reviews_by_keyboard_only(opened, served):
     pictures = [uploaded(served, 100 + number, positive=number % 2 == 0) for number in range(50)]
     window = opened("worklist?reviewed=false&order=newest")
     first = window.locator("tbody a").first
@@ -109,9 +111,7 @@ def test_fifty_reviews_by_keyboard_alone(opened, served):
             window.keyboard.type("a comment, not a command")
             window.keyboard.press("Escape")
         window.keyboard.press("Enter")
-    expect(window.locator(".review-bar .state")).to_have_text(
-        "Saved. There is no further picture to review."
-    )
+    expect(window.locator(".review-bar .state")).to_have_text("Saved. No more pictures to review.")
     verdicts = [reviews_of(served, picture)[0] for picture in reversed(pictures)]
     agreed = ["none" if (49 - n) % 2 else "fracture" for n in range(50)]
     expected = [(agreed[n], "fracture", "none", "unsure")[n % 4] for n in range(50)]
@@ -121,7 +121,7 @@ def test_fifty_reviews_by_keyboard_alone(opened, served):
     assert 32 < mark["x"] < 40
     assert mark["y"] == pytest.approx(32, abs=1)
 
-    window.keyboard.press("z")  # takes the last review back, and shows its picture
+    window.keyboard.press("z")  # undoes the last review, and shows its picture
     expect(window.locator("[data-verdict][aria-pressed=true]")).to_have_count(0)
     assert reviews_of(served, pictures[0])[-1]["verdict"] == "withdrawn"
 
@@ -133,11 +133,11 @@ def test_steps_are_undone_and_wrong_region_needs_a_region(opened, served):
     state, pressed = window.locator(".review-bar .state"), "[data-verdict][aria-pressed=true]"
     window.locator(".stage").focus()
     window.keyboard.press("Enter")
-    expect(state).to_have_text("Choose a verdict first.")
+    expect(state).to_have_text("Select a verdict first.")
     window.keyboard.press("f")
     window.keyboard.press("r")
     window.keyboard.press("Enter")
-    expect(state).to_have_text("Choose the region that the picture shows.")
+    expect(state).to_have_text("Select the region that the picture shows.")
     window.keyboard.press("3")
     expect(window.locator("[data-region=shoulder]")).to_have_attribute("aria-pressed", "true")
     window.keyboard.press("z")
@@ -151,7 +151,7 @@ def test_steps_are_undone_and_wrong_region_needs_a_region(opened, served):
     assert (review["verdict"], review["region"]) == ("wrong_region", "elbow")
 
 
-def test_attack_strings_as_names_stay_text(opened, served):
+def test_attack_strings_in_names_are_displayed_as_text(opened, served):
     script = "\"><script>alert(1)</script><svg onload=alert(2)>'{{7*7}}"
     picture = served.upload(painted(201), ATTACK)
     other = uploaded(served, 202)
@@ -185,7 +185,7 @@ def test_blind_reading_never_receives_the_answer(opened, served):
                 received.append(f"{answer.status} {answer.url} {answer.text()}")
 
         window.on("response", keep)
-        expect(window.locator("tr", has_text="blind.png")).to_contain_text("not yet shown")
+        expect(window.locator("tr", has_text="blind.png")).to_contain_text("hidden")
         expect(window.locator(".filters select")).to_have_count(2)  # review and state
         window.get_by_text("blind.png").click()
         expect(window.get_by_role("heading", name="Blind reading")).to_be_visible()
@@ -204,13 +204,13 @@ def test_blind_reading_never_receives_the_answer(opened, served):
         expect(window.locator(".review-bar .state")).to_contain_text("Saved. fxpipe’s answer")
         expect(window.locator(".panel .badge.positive")).to_be_visible()
         expect(window.locator(".film .colours")).to_be_visible()
-        expect(window.locator(".bar .chip")).to_contain_text("reviewed: None")
+        expect(window.locator(".bar .chip")).to_contain_text("reviewed: No fracture")
     (review,) = reviews_of(served, picture)
     assert (review["blind"], review["verdict"]) == (True, "none")
     assert len(review["marks"]) == 1
 
 
-def test_session_over_keeps_what_was_entered(opened, served):
+def test_expired_session_keeps_input(opened, served):
     picture = uploaded(served, 220)
     window = opened(f"reading/{picture}")
     expect(window.locator(".figure")).to_be_visible()
@@ -219,7 +219,7 @@ def test_session_over_keeps_what_was_entered(opened, served):
     window.context.clear_cookies()
     window.get_by_role("button", name="Save and next").click()
     dialog = window.get_by_role("dialog")
-    expect(dialog).to_contain_text("The session is over")
+    expect(dialog).to_contain_text("Session expired")
     dialog.get_by_label("Password").fill(PASSWORD)
     window.keyboard.press("Enter")
     expect(dialog).to_have_count(0)
@@ -228,7 +228,7 @@ def test_session_over_keeps_what_was_entered(opened, served):
     assert (review["verdict"], review["comment"]) == ("unsure", "before the end of the session")
 
 
-def test_changes_during_an_interruption_are_shown_after_it(opened, served):
+def test_changes_during_an_interruption_are_shown_afterwards(opened, served):
     window = opened("worklist?order=newest")
     expect(window.locator("#connection")).to_have_text("live")
     window.context.set_offline(True)
@@ -241,7 +241,7 @@ def test_changes_during_an_interruption_are_shown_after_it(opened, served):
     expect(window.get_by_text("meanwhile.png")).to_be_visible()
 
 
-def test_refused_stream_is_opened_again(opened, served):
+def test_refused_stream_is_reopened(opened, served):
     window = opened("worklist")
     expect(window.locator("#connection")).to_have_text("live")
     window.route("**/api/v1/events", lambda route: route.fulfill(status=503))
@@ -251,7 +251,7 @@ def test_refused_stream_is_opened_again(opened, served):
     expect(window.locator("#connection")).to_have_text("live", timeout=15_000)
 
 
-def test_conflict_keeps_the_review_and_loads_on_demand(opened, served):
+def test_conflict_keeps_the_input_and_reloads_on_demand(opened, served):
     picture = uploaded(served, 240)
     window = opened(f"reading/{picture}")
     expect(window.locator(".figure")).to_be_visible()
@@ -268,14 +268,14 @@ def test_conflict_keeps_the_review_and_loads_on_demand(opened, served):
     window.keyboard.press("Enter")
     expect(window.get_by_role("alert")).to_contain_text("the engine has changed")
     window.unroute_all()
-    window.get_by_role("button", name="Load again").click()
+    window.get_by_role("button", name="Reload").click()
     expect(window.locator("[data-verdict=fracture]")).to_have_attribute("aria-pressed", "true")
     served.request("DELETE", f"/pictures/{picture}")
     expect(window.locator(".stage")).to_contain_text("This picture was deleted.")
     expect(window.get_by_role("button", name="Save and next")).to_be_disabled()
 
 
-def test_zoom_loads_all_pixels_with_sixteen_bits(opened, served):
+def test_zoom_loads_full_resolution_with_sixteen_bits(opened, served):
     grey = np.tile(np.linspace(30_000, 30_250, 64).astype(np.uint16), (64, 1))
     grey[0, 0], grey[-1, -1] = 0, 65_535
     picture = served.upload(png(grey), "deep.png")
@@ -326,7 +326,7 @@ def test_zoom_pan_and_window_by_mouse_and_touch(opened, served):
     assert film.bounding_box()["width"] == pytest.approx(3 * whole["width"], rel=0.05)
 
 
-def test_uploads_obey_the_service_and_are_sent_once(opened, served):
+def test_uploads_are_retried_and_stored_once(opened, served):
     window = opened("uploads")
     most = served.request("GET", "/pictures?order=newest&limit=1")["pictures"][0]["id"]
     refusals = iter([429, 507])
@@ -359,12 +359,12 @@ def test_uploads_obey_the_service_and_are_sent_once(opened, served):
     chooser.value.set_files([*files, files[0], empty])
     lines = window.locator(".uploads li")
     expect(lines).to_have_count(12)
-    expect(lines.filter(has_text="next attempt in 1 s").first).to_be_visible()
+    expect(lines.filter(has_text="retrying in 1 s").first).to_be_visible()
     expect(window.get_by_role("status").filter(has_text="11 of 12 files")).to_be_visible(
         timeout=20_000
     )
     expect(lines.filter(has_text="positive")).to_have_count(11, timeout=20_000)
-    expect(lines.filter(has_text="received before")).to_have_count(1)
+    expect(lines.filter(has_text="already received")).to_have_count(1)
     expect(lines.filter(has_text="empty.png")).to_contain_text("found an empty body")
     assert peak[0] <= 4
     assert len(keys) >= 14
@@ -374,7 +374,7 @@ def test_uploads_obey_the_service_and_are_sent_once(opened, served):
     assert sorted(names) == sorted(str(file["name"]) for file in files)
 
 
-def test_filters_are_kept_in_the_address_and_by_name(opened, served):
+def test_filters_are_stored_in_the_address_and_by_name(opened, served):
     uploaded(served, 400, "negative.png", positive=False)
     uploaded(served, 401, "positive.png")
     window = opened("worklist")
@@ -391,11 +391,11 @@ def test_filters_are_kept_in_the_address_and_by_name(opened, served):
     expect(window.get_by_role("combobox", name="Answer")).to_have_value("negative")
     window.go_back()
     expect(window.get_by_text("positive.png")).to_be_visible()
-    window.get_by_role("button", name="Remove the saved filters no fractures").click()
+    window.get_by_role("button", name="Delete the saved filters no fractures").click()
     expect(window.get_by_role("button", name="no fractures")).to_have_count(0)
 
 
-def test_arrows_walk_the_worklist(opened, served):
+def test_arrow_keys_move_in_the_worklist(opened, served):
     window = opened("worklist?order=newest")
     links = window.locator("tbody th a:first-child")
     expect(links.first).to_be_visible()

@@ -1,4 +1,4 @@
-"""Every view and state as it is drawn: dark and light, wide and on a phone, accessible."""
+"""Rendering of all views and states: dark and light, desktop and phone, accessibility."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ VIEWS = {
     "admin/peers": "tbody tr", "admin/engines": "tbody tr", "admin/rules": "tbody tr",
     "admin/outbox": "tbody tr", "admin/audit": "tbody tr", "profile": "form",
 }  # fmt: skip
-"""Views, and what is there once they are drawn."""
+"""Views, each with an element that is visible once the view is complete."""
 WIDTHS = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
 
 
 def findings(window) -> list[str]:
-    """What axe-core finds in the page, one line each."""
+    """Violations found by axe-core, one line each."""
     axe_module = pytest.importorskip("axe_playwright_python.sync_playwright")
     options = {"resultTypes": ["violations"]}
     response = axe_module.Axe().run(window, options=options).response
@@ -33,8 +33,8 @@ def findings(window) -> list[str]:
 
 
 def faults(window) -> list[str]:
-    """Faults of accessibility, and whether the page is wider than the window."""
-    # Colours in motion have no contrast yet.
+    """Accessibility violations, and whether the page is wider than the window."""
+    # Contrast is undefined while colours are animated.
     window.evaluate("""() => Promise.all(document.getAnimations()
       .filter((one) => one.effect.getTiming().iterations !== Infinity)
       .map((one) => one.finished))""")
@@ -57,6 +57,27 @@ def test_every_view_is_accessible_and_fits(opened, served, scheme, width):
     assert ground == {"dark": "rgb(14, 18, 22)", "light": "rgb(244, 246, 248)"}[scheme]
 
 
+def test_phone_shows_all_navigation_links_and_one_line_rows(opened, served):
+    window = opened("profile", 390)
+    answer_with(window, *ANSWERS)
+    for view in ("admin/audit", "reviews"):
+        window.goto(f"{served.address}#/{view}")
+        expect(window.locator(".view tbody tr").first).to_be_visible()
+        for link in window.locator("nav.views a, nav.tabs a").all():
+            box = link.bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= 390
+    for cell in window.locator("tbody tr :is(th, td).short").all():
+        assert cell.bounding_box()["height"] < 60
+
+
+def test_study_displays_the_name_of_the_patient(opened, served):
+    window = opened("profile")
+    answer_with(window, *ANSWERS)
+    window.goto(f"{served.address}#/study/1")
+    expect(window.get_by_text("Doe, Jane")).to_be_visible()
+
+
 @pytest.fixture(scope="module")
 def picture(served) -> int:
     """An answered picture."""
@@ -76,13 +97,25 @@ def test_reading_is_accessible_and_fits(opened, served, picture, scheme, width):
     window.get_by_role("button", name="Mark", exact=False).first.click()
     assert faults(window) == []
     window.keyboard.press("Escape")
-    window.get_by_role("button", name="Keys").click()
+    window.get_by_role("button", name="Shortcuts").click()
     expect(window.get_by_role("dialog")).to_be_visible()
     assert faults(window) == []
-    if width == 390:  # the review is reached without scrolling
+    if width == 390:  # the review bar is visible without scrolling
         window.get_by_role("button", name="Close").click()
         save = window.get_by_role("button", name="Save and next").bounding_box()
         assert save["y"] + save["height"] <= 844
+
+
+def test_marking_waits_until_the_picture_is_loaded(opened, served, picture):
+    window = opened("profile")
+    held = []
+    window.route("**/view", lambda route: held.append(route))
+    window.goto(f"{served.address}#/reading/{picture}")
+    expect(window.get_by_role("button", name="Save and next")).to_be_enabled()
+    window.keyboard.press("m")
+    window.wait_for_timeout(300)
+    held[0].continue_()
+    expect(window.locator(".stage.marking")).to_be_visible()
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
@@ -96,14 +129,14 @@ def test_login_and_set_up_are_accessible_and_fit(opened, served, scheme):
     assert faults(window) == []
 
 
-def test_every_state_is_drawn(opened, served):
+def test_every_state_is_displayed(opened, served):
     window = opened("profile")
     answer_with(window, *ANSWERS)
     window.goto(f"{served.address}#/worklist")
     rows = window.locator("tbody tr")
     states = (
-        "reviewed: Fracture", "disputed", "uncertain", "negative", "not yet shown", "unsupported",
-        "failed", "being read", "waiting",
+        "reviewed: Fracture", "disputed", "uncertain", "negative", "hidden", "unsupported",
+        "failed", "in progress", "waiting",
     )  # fmt: skip
     for row, state in zip(range(9), states, strict=True):
         expect(rows.nth(row)).to_contain_text(state)
@@ -115,27 +148,27 @@ def test_every_state_is_drawn(opened, served):
     expect(window.locator(".chips li").first).to_have_text("sent Report · PACS")
 
 
-def test_quality_warns_of_drift_and_says_when_there_is_nothing(opened, served):
+def test_quality_warns_of_drift_and_handles_missing_data(opened, served):
     window = opened("profile")
     answer_with(window, "/quality")
     window.goto(f"{served.address}#/quality")
     warnings = window.locator(".warning")
     expect(warnings).to_have_count(1)
-    expect(warnings).to_contain_text("share of unsupported pictures has drifted: it is 14.0 %")
+    expect(warnings).to_contain_text("rate of unsupported pictures has drifted: 14.0 %")
     expect(window.locator(".large")).to_have_text("κ = 0.81")
     hand = window.locator("tr", has=window.get_by_role("rowheader", name="hand"))
     expect(hand).to_contain_text("88.0 % (82.0 % to 94.0 %)")
     window.get_by_text("Figures as a table").click()
-    expect(window.get_by_role("table", name="Shares by week").locator("tbody tr")).to_have_count(13)
+    expect(window.get_by_role("table", name="Weekly rates").locator("tbody tr")).to_have_count(13)
     window.unroute_all()
     answer_with(window, "/quality", quality=NO_QUALITY)
     window.reload()
-    expect(window.get_by_text("There are no reviews yet.").first).to_be_visible()
+    expect(window.get_by_text("No reviews yet.").first).to_be_visible()
     expect(window.locator(".warning")).to_have_count(0)
     assert findings(window) == []
 
 
-def test_administration_sends_what_was_entered(opened, served):
+def test_administration_submits_its_forms(opened, served):
     window = opened("profile")
     asked = answer_with(window, *ANSWERS)
     window.goto(f"{served.address}#/admin/peers")
@@ -144,23 +177,25 @@ def test_administration_sends_what_was_entered(opened, served):
     wanted = {"title": "MODALITY1", "host": "10.0.0.77", "receive": True, "send": False}
     expect(window.get_by_role("dialog")).to_have_count(0)
     window.get_by_role("button", name="Test").first.click()
-    expect(window.get_by_text("answers", exact=True)).to_be_visible()
+    expect(window.get_by_text("responds", exact=True)).to_be_visible()
     window.get_by_role("button", name="Test").last.click()
-    expect(window.get_by_text("no answer: connection refused")).to_be_visible()
+    expect(window.get_by_text("no response: connection refused")).to_be_visible()
     assert ("POST", "/peers", wanted | {"tls": False}) in asked
 
     window.goto(f"{served.address}#/admin/rules")
-    window.get_by_label("Delete after days").fill("30")
-    window.get_by_role("button", name="How many now?").click()
+    window.get_by_label("Delete after (days)").fill("30")
+    window.get_by_role("button", name="Preview").click()
     expect(window.get_by_text("This rule would delete 17 pictures now.")).to_be_visible()
     assert ("POST", "/rules/preview", {"days": 30}) in asked
     window.get_by_role("button", name="Add rule").click()
-    expect(window.get_by_label("Delete after days")).to_have_value("")
+    expect(window.get_by_label("Delete after (days)")).to_have_value("")
     assert ("POST", "/rules", {"days": 30}) in asked
 
     window.goto(f"{served.address}#/admin/engines")
     window.get_by_role("button", name="Compare").click()
-    expect(window.get_by_text("94.0 % of the answers are the same (200 pictures).")).to_be_visible()
+    expect(
+        window.get_by_text("94.0 % of the answers are identical (200 pictures).")
+    ).to_be_visible()
     assert findings(window) == []
     window.route(
         re.compile("/engines/2/promote$"),

@@ -1,4 +1,4 @@
-"""A service on tiny weights with clients of every role."""
+"""A service with tiny weights, and clients for every role."""
 
 from __future__ import annotations
 

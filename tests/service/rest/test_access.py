@@ -57,7 +57,7 @@ def test_inactive_user_cannot_log_in(app, admin):
     assert answer.status_code == 401
 
 
-def test_one_administrator_must_remain(admin):
+def test_last_administrator_cannot_be_removed(admin):
     number = next(one["id"] for one in admin.get("/users").json() if one["name"] == "admin")
     for change in ({"role": "reader"}, {"active": False}):
         assert admin.patch(f"/users/{number}", json=change).status_code == 409
@@ -65,7 +65,7 @@ def test_one_administrator_must_remain(admin):
     assert admin.patch(f"/users/{other}", json={"role": "reader"}).is_success
 
 
-def test_own_password_ends_other_logins(app, admin):
+def test_password_change_ends_other_sessions(app, admin):
     add_user(admin, "emil")
     here, elsewhere = Client(app, "emil"), Client(app, "emil")
     wrong = {"password": {"old": "not the password", "new": NEW}}
@@ -101,7 +101,7 @@ def test_wrong_old_passwords_are_limited(app, admin):
     assert statuses == [403] * 10 + [429] * 2
 
 
-def test_token_has_no_own_login(client, admin):
+def test_token_cannot_change_a_password(client, admin):
     secret = admin.post("/tokens", json={"name": "robot", "role": "reader"}).json()["secret"]
     answer = client().patch(
         "/session", json={"blind": True}, headers={"Authorization": f"Bearer {secret}"}
@@ -157,7 +157,7 @@ def test_failed_job_is_judged_again(admin, reader):
 
 
 def test_waiting_job_is_cancelled_and_queued_again(service, admin, reader, monkeypatch):
-    monkeypatch.setattr(service.judging, "_yields", lambda: True)  # it claims nothing now
+    monkeypatch.setattr(service.judging, "_yields", lambda: True)  # it claims no jobs now
     number = reader.send_file(positive())
     job = job_of(admin, number)["id"]
     assert admin.post(f"/jobs/{job}/cancel").json()["state"] == "cancelled"
@@ -192,7 +192,7 @@ def test_changes_are_in_the_audit_log(service, admin, client):
         assert audit_log.first_fault(connection) is None
 
 
-def test_figures_without_reviews(reader):
+def test_quality_without_reviews(reader):
     reader.judged(positive())
     reader.judged(unsupported())
     figures = reader.get("/quality").json()

@@ -1,4 +1,4 @@
-"""``/engines`` and the closed loop: reviews, labels, new thresholds, comparison, promotion."""
+"""``/engines``, and recalibration from reviews: labels, new thresholds, comparison, promotion."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_candidate_judges_old_and_new_pictures_and_is_promoted(app, admin, reade
         kept = connection.execute(t.result.select().where(t.result.c.engine_id == first)).all()
     assert len(kept) == 3
 
-    assert admin.post(f"/engines/{first}/promote").status_code == 204  # and back again
+    assert admin.post(f"/engines/{first}/promote").status_code == 204  # and back
     until(
         lambda: reader.get(f"/pictures/{old['id']}").json(),
         lambda body: body["answer"] == "positive",
@@ -108,7 +108,7 @@ def test_waiting_pictures_are_queued_for_the_promoted_engine(app, admin, reader,
     assert engines(reader)[candidate]["waiting"] == 0
 
 
-def test_engines_remain_after_a_restart(tmp_path):
+def test_engines_persist_after_a_restart(tmp_path):
     """The weights of the command are those of the retired engine, which stays retired."""
     weights = write_bundles(tmp_path / "weights")
     with tiny_service(tmp_path, weights) as app:
@@ -129,7 +129,7 @@ def test_engines_remain_after_a_restart(tmp_path):
         )
 
 
-def test_refused_engines(admin, tmp_path):
+def test_invalid_engine_requests_are_refused(admin, tmp_path):
     (active,) = engines(admin)
     assert admin.post("/engines", json={"weights": str(tmp_path / "none")}).status_code == 422
     weights = engines(admin)[active]["weights"]
@@ -155,8 +155,8 @@ def fxpipe(*words):
     return result.output
 
 
-def test_the_loop_closes(admin, reader, tmp_path):
-    """Readers disagree with the threshold: the exported labels move it."""
+def test_thresholds_are_recalibrated_from_reviews(admin, reader, tmp_path):
+    """Thresholds refitted on exported labels agree with the readers."""
     for n in range(44):
         cell = 0.51 + 0.006 * n  # all are positive; only the upper half is fractured
         picture = reader.judged(hand(round(cell * 255) / 255))

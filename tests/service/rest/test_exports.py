@@ -86,7 +86,7 @@ def lines_of(text):
 
 
 @pytest.mark.parametrize("identifiers", ["omit", "keep"])
-def test_tables_equal_those_of_a_run_but_for_times(reader, run, identifiers):
+def test_tables_equal_those_of_a_run_except_times(reader, run, identifiers):
     table = reader.get(f"/exports/csv?identifiers={identifiers}").text
     expected = (run / identifiers / "results.csv").read_text()
     assert table.splitlines()[0] == expected.splitlines()[0]
@@ -95,8 +95,8 @@ def test_tables_equal_those_of_a_run_but_for_times(reader, run, identifiers):
     assert lines_of(lines) == lines_of((run / identifiers / "results.jsonl").read_text())
 
 
-def test_text_of_the_table_equals_that_of_a_run(reader, run):
-    """Byte for byte, but for one number a row."""
+def test_csv_text_equals_that_of_a_run(reader, run):
+    """Byte for byte, except one number per row."""
     times = [row["elapsed_ms"] for row in lines_of(reader.get("/exports/jsonl").text)]
     assert set(times) == {0.0}
     for line, expected in zip(
@@ -121,7 +121,7 @@ def test_bundle_equals_that_of_a_run(reader, run, identifiers):
     assert bundle == expected
 
 
-def test_identifiers_are_exported_on_request_only(reader, client):
+def test_identifiers_are_exported_only_on_request(reader, client):
     assert PATIENT_ID in reader.get("/exports/csv?identifiers=keep").text
     for kind in ("csv", "jsonl", "fhir", "labels", "dicom"):
         content = reader.get(f"/exports/{kind}").content
@@ -189,7 +189,7 @@ def test_labels_have_the_pictures_and_the_verdicts(reader, admin):
         }
 
 
-def test_blind_reader_exports_only_what_he_reviewed(service, reader, admin):
+def test_blind_reader_exports_only_reviewed_pictures(service, reader, admin):
     number = next(one["id"] for one in admin.get("/users").json() if one["name"] == "reader")
     admin.patch(f"/users/{number}", json={"blind": True})
     fresh = negative(), uncertain()

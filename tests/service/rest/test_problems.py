@@ -1,4 +1,4 @@
-"""What the log says about internal errors."""
+"""Logging of internal errors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import uvicorn
 from fastapi import APIRouter, FastAPI
 from tiny_service import until
 
-from pipeline.service.api.problems import MEDIA, add_handlers, is_not_of_application
+from pipeline.service.api.problems import MEDIA, add_handlers, is_not_application_error
 
 
 @pytest.fixture
 def url():
-    """Address of an application, run by uvicorn, whose route quotes a name in an error."""
+    """Address of an application under uvicorn with a route that raises an error with a name."""
     app, router = FastAPI(), APIRouter(prefix="/api")
     add_handlers(app)
 
@@ -36,11 +36,11 @@ def url():
 
 def test_log_has_no_identifiers(url, caplog):
     log = logging.getLogger("uvicorn.error")
-    log.addFilter(is_not_of_application)
+    log.addFilter(is_not_application_error)
     try:
         answer = httpx.get(url)
     finally:
-        log.removeFilter(is_not_of_application)
+        log.removeFilter(is_not_application_error)
     assert (answer.status_code, answer.headers["content-type"]) == (500, MEDIA)
     assert "DOE" not in caplog.text + answer.text
     assert "GET /api/patients/{name}: ValueError" in caplog.text

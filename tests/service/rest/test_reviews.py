@@ -20,7 +20,7 @@ def result_of(client, make=positive):
 
 @pytest.fixture
 def blind(service):
-    """Makes the reader blind, until the end of the test."""
+    """Enables blind reading for the reader during a test."""
 
     def set_to(value):
         own = update(t.user).where(t.user.c.name == "reader")
@@ -54,7 +54,7 @@ def test_agreement_is_stored_as_the_answer(reader, make, verdict):
     assert review(reader, result, "agree").json()["verdict"] == verdict
 
 
-def test_later_review_supersedes_and_different_readers_dispute(reader, admin):
+def test_later_review_supersedes_and_readers_can_disagree(reader, admin):
     picture, result = result_of(reader)
     first = review(reader, result, "none").json()
     second = review(reader, result, "fracture").json()
@@ -66,7 +66,7 @@ def test_later_review_supersedes_and_different_readers_dispute(reader, admin):
     assert reader.get(f"/pictures/{picture}").json()["review"] == "fracture"
 
 
-def test_withdrawal_ends_the_verdict_once(reader, admin):
+def test_review_can_be_withdrawn_once(reader, admin):
     picture, result = result_of(reader)
     number = review(reader, result).json()["id"]
     assert admin.delete(f"/reviews/{number}").status_code == 404
@@ -85,7 +85,7 @@ def test_old_review_cannot_be_withdrawn(service, reader):
     assert reader.delete(f"/reviews/{number}").status_code == 409
 
 
-def test_blind_reader_learns_nothing_before_his_review(blind, reader, admin):
+def test_answer_is_hidden_from_blind_reader_before_review(blind, reader, admin):
     picture, result = result_of(reader)
     other, _ = result_of(reader, negative)
     review(admin, result, "none")

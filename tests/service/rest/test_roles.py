@@ -15,7 +15,7 @@ PUBLIC = {
     ("POST", "/api/v1/session"), ("POST", "/api/v1/setup"), ("GET", "/livez"), ("GET", "/readyz"),
     *PAGE,
 }  # fmt: skip
-"""Operations without a login; the first two need a password or a code."""
+"""Operations without a login; the first two require a password or a code."""
 OWN = {("GET", "/session"), ("DELETE", "/session"), ("PATCH", "/session")}
 STUDY = "/dicom-web/studies/{study}"
 SERIES = STUDY + "/series/{series}"
@@ -48,7 +48,7 @@ EXPECTED = {
         ("GET", "/events"), ("GET", "/metrics"), *OWN,
     },
 }  # fmt: skip
-"""What each role may do, apart from administrators, who may do everything."""
+"""Permitted operations of each role; administrators may do everything."""
 VALUES = {
     "{number}": "999999", "{kind}": "csv", "{study}": "1.2", "{series}": "1.3",
     "{instance}": "1.4", "{frames}": "1", "{frame}": "0",
@@ -69,7 +69,7 @@ def operations(app):
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
     with tiny_service(tmp_path_factory.mktemp("service")) as opened:
-        opened.state.stopping = True  # streams of events end at once
+        opened.state.stopping = True  # event streams end immediately
         yield opened
 
 
@@ -85,8 +85,8 @@ def test_document_lists_every_operation_with_its_roles(app):
     assert {key for key in routes if roles_of(routes[key]) is None} == PUBLIC
 
 
-def test_roles_are_those_that_were_decided(app):
-    """A route that admits another role must be added here on purpose."""
+def test_roles_match_the_permission_table(app):
+    """A new route or role must be added to the table."""
     admitted: dict[str, set[tuple[str, str]]] = {role: set() for role in ROLES}
     for method, path, one in operations(app):
         for role in roles_of(one) or ():
@@ -97,9 +97,9 @@ def test_roles_are_those_that_were_decided(app):
 
 @pytest.mark.parametrize("role", ["", *ROLES])
 def test_role_is_admitted_or_refused(app, role):
-    """The answer to a request with an unknown number or an empty body.
+    """Status of a request with an unknown number or an empty body.
 
-    The requests come from no address of this machine, from where ``/metrics`` needs no login
+    The client address is remote, because local requests of ``/metrics`` need no login
     (test_metrics.py).
     """
     faults = []

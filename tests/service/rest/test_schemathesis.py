@@ -1,4 +1,4 @@
-"""Generated requests of every role: no answer is an internal error, and all are as declared."""
+"""Generated requests of every role: no internal errors, and responses match the schema."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def served(tmp_path_factory):
 
 @pytest.fixture
 def log_in(served):
-    """Gives the headers of a new login, whatever happened to the user."""
+    """Returns the headers of a new login, also if the user was changed."""
     service = served.state.service
 
     def headers(role):
@@ -73,7 +73,7 @@ def schema(served):
 
 
 def fault_of(operation, headers):
-    """What is wrong with the answers of an operation; empty if nothing is."""
+    """Fault of the responses of an operation; empty without a fault."""
 
     @given(case=operation.as_strategy())
     @FEW

@@ -49,7 +49,7 @@ def test_studies_are_ordered_and_paged(reader):
         assert pages == every
 
 
-def test_empty_study_disappears_with_its_identity(service, reader, admin):
+def test_empty_study_is_deleted_with_its_identity(service, reader, admin):
     picture = reader.judged(film(0.9, "2.25.66", 20), "a.dcm")
     admin.delete(f"/pictures/{picture['id']}")
     assert reader.get(f"/studies/{picture['study']}").status_code == 404
@@ -72,7 +72,7 @@ def test_heatmap_of_a_judged_picture(reader):
     assert reader.get(f"/pictures/{picture['id']}/frames/1/heatmap").status_code == 404
 
 
-def test_pixels_have_the_full_depth(reader):
+def test_pixels_have_full_bit_depth(reader):
     picture = reader.judged(film(0.9, "2.25.55", 30), "deep.dcm")
     answer = reader.get(f"/pictures/{picture['id']}/frames/0/pixels")
     assert answer.headers["content-type"] == "image/png"
@@ -97,7 +97,7 @@ def test_views_and_content(reader):
     assert answer.headers["content-disposition"].startswith("attachment; filename*=UTF-8''")
 
 
-def test_messages_have_the_name_of_each_arrival(reader):
+def test_messages_contain_the_name_of_the_arrival(reader):
     content = positive()[:61]
     reader.judged(content, "first.png")
     again = reader.judged(content, "second.png")
