@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,18 @@ import httpx
 import numpy as np
 from bundles import paint
 from factories import dicom
+from pydicom.uid import (
+    ComprehensiveSRStorage,
+    DigitalXRayImageStorageForPresentation,
+    GrayscaleSoftcopyPresentationStateStorage,
+    SecondaryCaptureImageStorage,
+)
+from pynetdicom import AE, DEFAULT_TRANSFER_SYNTAXES, evt
 
+_CLASSES = (
+    DigitalXRayImageStorageForPresentation, ComprehensiveSRStorage,
+    GrayscaleSoftcopyPresentationStateStorage, SecondaryCaptureImageStorage,
+)  # fmt: skip
 PATIENCE_S = 180.0
 T = TypeVar("T")
 
@@ -243,6 +254,32 @@ def storescp(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def receiver(
+    handle: Callable[[Any], int], port: int = 0, classes: Sequence[str] = (),
+    syntaxes: Sequence[str] = (),
+) -> Iterator[int]:  # fmt: skip
+    """An archive of pynetdicom; its port.
+
+    Args:
+        handle: Gets each C-STORE and returns its status.
+        port: 0 for a free one.
+        classes: SOP classes that it takes; those of projection radiographs and of results when
+            empty.
+        syntaxes: Transfer syntaxes that it takes; the uncompressed ones when empty.
+    """
+    entity = AE(ae_title="ARCHIVE")
+    for one in classes or _CLASSES:
+        entity.add_supported_context(one, list(syntaxes) or DEFAULT_TRANSFER_SYNTAXES)
+    server = entity.start_server(
+        ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, handle)]
+    )
+    try:
+        yield server.socket.getsockname()[1]
+    finally:
+        entity.shutdown()
 
 
 @contextmanager

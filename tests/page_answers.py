@@ -79,7 +79,7 @@ WORKLIST = [
 OUTBOX = [
     {
         "id": number, "uid": f"1.2.826.0.1.{number}", "kind": kind, "study": study,
-        "peer": 1, "state": state, "tries": tries, "error": error,
+        "peer": 1, "receiver": "PACS", "state": state, "tries": tries, "error": error,
         "next": NOW_MS if state == "waiting" else None,
     }
     for number, (kind, study, state, tries, error) in enumerate(

@@ -22,14 +22,15 @@ def run_measured(command: Sequence[object], **options: object) -> tuple[int, int
     process = subprocess.Popen([str(word) for word in command], **options)  # type: ignore[call-overload]
     peak, seen = 0, {process.pid}
     while process.poll() is None:
-        family = _family(process.pid)
-        seen.update(family)
-        peak = max(peak, sum(map(_bytes, family)))
+        members = family(process.pid)
+        seen.update(members)
+        peak = max(peak, sum(map(pss_bytes, members)))
         time.sleep(0.02)
     return process.returncode, peak, sorted(seen)
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
+    """A process and all its descendants; Linux only."""
     pids = [pid]
     for parent in pids:
         for task in Path(f"/proc/{parent}/task").glob("*/children"):
@@ -40,7 +41,8 @@ def _family(pid: int) -> list[int]:
     return pids
 
 
-def _bytes(pid: int) -> int:
+def pss_bytes(pid: int) -> int:
+    """Memory of a process, with its share of shared pages; 0 if it has ended. Linux only."""
     try:
         words = Path(f"/proc/{pid}/smaps_rollup").read_text().split()
     except OSError:

@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import httpx
+from processes import family
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,6 +65,17 @@ class ServiceProcess:
         """Base of all addresses."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the supervisor runs."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Process id of the supervisor."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> Self:
         """Start it without waiting."""
         with self.output.open("ab") as output:
@@ -93,6 +106,26 @@ class ServiceProcess:
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+    def kill_service(self) -> bool:
+        """Kill the service but not its supervisor, which restarts it; Linux only.
+
+        Returns:
+            Whether the service was running; it is not while the supervisor starts or pauses.
+
+        Raises:
+            AssertionError: The supervisor does not collect the killed process.
+        """
+        service = next(iter(family(self.pid)[1:]), None)
+        if service is None:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(service, signal.SIGKILL)
+        deadline = time.monotonic() + 60.0
+        while Path(f"/proc/{service}").exists():
+            assert time.monotonic() < deadline, "the supervisor does not collect the killed process"
+            time.sleep(0.01)
+        return True
 
     def stop(self) -> int:
         """Stop it as systemd does; return its exit status."""

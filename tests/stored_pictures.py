@@ -27,8 +27,8 @@ class StoredPictures:
     def claim(self, owner="p", count=10):
         return self.database.write(lambda c: job_queue.claim(c, self.engine, owner, count))
 
-    def recover(self, blame=job_queue.CRASHED):
-        return self.database.write(lambda c: job_queue.recover(c, blame))
+    def recover(self, blame=job_queue.CRASHED, owner=None):
+        return self.database.write(lambda c: job_queue.recover(c, blame, owner))
 
     def finish(self, claim, result=RESULT, identity=None):
         return self.database.write(lambda c: results.finish(c, claim, [result], identity))

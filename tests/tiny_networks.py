@@ -20,10 +20,12 @@ from pipeline.bundle import (
     TYPE_PORTS,
     BundleSpec,
     EnsembleSpec,
+    Estimate,
     FractureSpec,
     FractureTypes,
     Kind,
     RegionSpec,
+    StoredPoint,
     TrunkSpec,
 )
 from pipeline.weights.manifest import ManifestEntry, write_manifest
@@ -184,3 +186,18 @@ def write_bundles(folder: Path, specs: Sequence[BundleSpec] | None = None) -> Pa
         )
     write_manifest(folder, entries)
     return folder
+
+
+def with_threshold(folder: Path, threshold: float) -> Path:
+    """Tiny weights whose specialists are positive from another probability."""
+    unknown = Estimate(value=None, note="painted")
+    point = StoredPoint(
+        threshold=threshold, doubt_below=threshold / 2, rule="test", sensitivity=unknown,
+        specificity=unknown,
+    )  # fmt: skip
+    points = {"operating_points": {"balanced": point}}
+    specs = [
+        spec(one.name, Kind.FRACTURE, **points) if one.kind is Kind.FRACTURE else one
+        for one in standard_specs()
+    ]
+    return write_bundles(folder, specs)

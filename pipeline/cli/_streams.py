@@ -88,7 +88,8 @@ def _guarded(stream: TextIO, name: str) -> TextIO:
         io.BufferedWriter(_GuardedFile(stream.fileno(), name)),
         encoding=stream.encoding,
         errors=stream.errors,
-        line_buffering=stream.line_buffering,
+        # With PYTHONUNBUFFERED, the text layer has no buffer; the one below would keep the lines.
+        line_buffering=stream.line_buffering or stream.write_through,
         write_through=stream.write_through,
     )
 

@@ -14,6 +14,7 @@ from .. import logging_setup
 from ..config import load
 from ..errors import UsageError
 from ._extras import needs
+from ._malloc_arenas import limit_malloc_arenas
 from ._paths import PathOption
 from ._weights_folder import default_weights
 
@@ -124,6 +125,7 @@ def command(
 
         opener = _Opener()
         ctx.exit(supervise(sys.argv[1:], show))
+    limit_malloc_arenas()
     with needs("serve"):
         from ..service.dicom_options import DicomOptions
         from ..service.server import Options, serve

@@ -47,8 +47,11 @@ _SCRIPTS = (
     "start.js",
 )
 
-_MODULE = re.compile(r"^(?:export |import .*\n)", re.MULTILINE)
-"""Words of ES modules: the page of the service imports some of the scripts, this one has all."""
+_MODULE = re.compile(r"^(?:export |import\b(?![(.])[^;]*;.*\n)", re.MULTILINE)
+"""Words of ES modules: the page of the service imports some of the scripts, this one has all.
+
+An import ends with a semicolon, and may have several lines.
+"""
 
 
 class HtmlWriter(StreamWriter):
@@ -115,10 +118,15 @@ def script_text(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
+def without_modules(source: str) -> str:
+    """A script without its imports and the word ``export``, to be joined with what it imports."""
+    return _MODULE.sub("", source)
+
+
 def _head(weights: Weights, config: RunConfig) -> str:
     """The page up to its first row."""
     style = _source("report.css")
-    script = "".join(_MODULE.sub("", _source(name)) for name in _SCRIPTS)
+    script = "".join(without_modules(_source(name)) for name in _SCRIPTS)
     about = about_run(weights, config, datetime.now().astimezone())
     ramp = np.linspace(0.0, 1.0, 256, dtype=np.float32)[None]
     facts = {

@@ -171,10 +171,10 @@ def path_text(path: Path, root: Path) -> str:
 
 def plain(text: str) -> str:
     """The text on one line; characters that cannot be printed or encoded become escapes."""
-    return "".join(_escape(char) if _is_harmful(char) else char for char in text)
+    return "".join(_escape(char) if is_harmful(char) else char for char in text)
 
 
-def _is_harmful(char: str) -> bool:
+def is_harmful(char: str) -> bool:
     """Whether it is a control, surrogate, line separator, or mark that changes text direction."""
     return (
         unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 
 CRASHED = "FXPIPE_CRASHED"
 """Environment variable in which the supervisor reports that the previous process crashed."""
+OWNER = "FXPIPE_OWNER"
+"""Environment variable with the name that the supervisor gives to all its child processes."""
 
 
 @dataclass
@@ -135,14 +139,17 @@ def opened(
         blobs = Blobs(folder, config.reserve_bytes)
         if database is None:
             blobs.sweep()
+        owner = f"{socket.gethostname()[:32]}-{os.environ.get(OWNER) or secrets.token_hex(8)}"
+        if judge:
             blame = job_queue.CRASHED if os.environ.get(CRASHED) else job_queue.KILLED
-            freed = opened_database.write(lambda c: job_queue.recover(c, blame))
+            lost = None if database is None else owner
+            freed = opened_database.write(lambda c: job_queue.recover(c, blame, lost))
             if freed:
                 log.warning("%d pictures were in progress when the service ended", freed)
         service = Service(folder, config, opened_database, blobs, ViewCache(folder))
         if judge:
             service.engines = Engines(
-                opened_database, blobs, service.views, config, service.metrics.judged
+                opened_database, blobs, service.views, config, owner, service.metrics.judged
             )
             stack.callback(service.engines.close)
             service.engines.start(weights)

@@ -12,13 +12,12 @@ from sqlalchemy import (
     Connection,
     delete,
     func,
-    insert,
     select,
     update,
 )
 
 from ..errors import FxpipeError
-from . import audit_log, outbox
+from . import audit_log, contents, outbox
 from . import tables as t
 from .blobs import Content
 from .database import insert_row, now_ms, serialise
@@ -29,10 +28,6 @@ from .worklist import WAITING_RANK, add_event, refresh_study, update_arrivals
 
 class KeyConflictError(FxpipeError):
     """An idempotency key was used for other content."""
-
-
-class ContentGoneError(FxpipeError):
-    """The content was deleted while it was received again; the sender must repeat it."""
 
 
 class HeldError(FxpipeError):
@@ -79,19 +74,7 @@ def receive(
     if known is not None:
         return known, False
     sha256, now = arrival.content.sha256, now_ms()
-    row = connection.execute(
-        select(t.blob.c.deleted_ms).where(t.blob.c.sha256 == sha256).with_for_update()
-    ).first()
-    if row is None:
-        serialise(connection)
-    if not is_stored(sha256):
-        raise ContentGoneError("the file was deleted while it was received", "send it again")
-    if row is None:
-        connection.execute(
-            insert(t.blob).values(sha256=sha256, size=arrival.content.size, created_ms=now)
-        )
-    elif row.deleted_ms is not None:
-        connection.execute(update(t.blob).where(t.blob.c.sha256 == sha256).values(deleted_ms=None))
+    contents.mark_used(connection, arrival.content, is_stored)
     number = insert_row(
         connection, t.arrival,
             sha256=sha256, name=arrival.name, source=arrival.source, sender=arrival.sender,
@@ -193,7 +176,7 @@ def unlink(connection: Connection, sha256: str, remove_file: Callable[[str], Non
     query = select(t.blob.c.deleted_ms).where(t.blob.c.sha256 == sha256).with_for_update()
     row = connection.execute(query).first()
     if row is None:
-        serialise(connection)  # there is no row to lock: see `receive`
+        serialise(connection)  # there is no row to lock: see `contents.mark_used`
         row = connection.execute(query).first()
     if row is None or row.deleted_ms is not None:
         remove_file(sha256)

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )  # fmt: skip
 
 from ..errors import FxpipeError
-from . import audit_log, engine_state, job_queue, worklist
+from . import audit_log, engine_state, job_queue, resending, worklist
 from . import tables as t
 from .database import now_ms, serialise
 
@@ -168,13 +168,16 @@ def retire(connection: Connection, number: int, actor: str) -> None:
 
 
 def refresh_some(connection: Connection) -> bool:
-    """Update a batch of pictures to the results of a promoted engine; False if none is left."""
+    """Update a batch of pictures to the results of a promoted engine; False if none is left.
+
+    Studies that were sent and whose verdict changes are sent again.
+    """
     row = connection.scalar(select(t.setting.c.value).where(t.setting.c.key == PROMOTION))
     if row is None:
         return False
     arrival, result = t.arrival.c, t.result.c
     rows = connection.execute(
-        select(arrival.id, arrival.sha256)
+        select(arrival.id, arrival.sha256, arrival.study_id, arrival.engine_id)
         .where(arrival.id > row["after"], arrival.deleted_ms.is_(None))
         .where(
             exists().where(result.sha256 == arrival.sha256, result.engine_id == row["engine"])
@@ -182,8 +185,10 @@ def refresh_some(connection: Connection) -> bool:
         .order_by(arrival.id)
         .limit(_CHUNK)
     ).all()  # fmt: skip
+    again = resending.changed(connection, rows, row["engine"])
     for sha256 in {one.sha256 for one in rows}:
         worklist.update_arrivals(connection, sha256, row["engine"])
+    resending.make_due(connection, again)
     own = t.setting.c.key == PROMOTION
     if rows:
         value = {"engine": row["engine"], "after": rows[-1].id}

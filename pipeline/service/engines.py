@@ -9,9 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import secrets
-import socket
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -73,16 +70,19 @@ class Engines:
         blobs: Stored files.
         views: Cache for rendered pictures.
         config: Settings.
+        owner: See :class:`.judging.Judging`.
         count: See :class:`.judging.Judging`.
+
+    Attributes:
+        owner: As given.
     """
 
     def __init__(
         self, database: Database, blobs: Blobs, views: ViewCache, config: ServiceConfig,
-        count: Callable[[float], None] = lambda _: None,
+        owner: str, count: Callable[[float], None] = lambda _: None,
     ) -> None:  # fmt: skip
-        self._count = count
+        self.owner, self._count = owner, count
         self._database, self._blobs, self._views, self._config = database, blobs, views, config
-        self._owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._changing = threading.Lock()
         self._loaded: dict[int, Loaded] = {}
         self._refused: set[int] = set()
@@ -251,7 +251,7 @@ class Engines:
         self._loaded[number] = Loaded(
             number, engine,
             Judging(
-                self._database, self._blobs, self._views, engine, number, self._owner,
+                self._database, self._blobs, self._views, engine, number, self.owner,
                 self._config.run.contour, self._count, lambda: self._yields(number),
             ),
         )  # fmt: skip

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -32,8 +31,7 @@ from .stored_outcome import restored, with_picture
 from .visibility import visible
 from .zip_stream import ZipStream
 
-log = logging.getLogger(__name__)
-
+LEFT_OUT, LEFT_OUT_COLUMNS = "left-out.csv", ("picture", "reason")
 _CHUNK = 100
 
 
@@ -170,7 +168,10 @@ def as_fhir(database: Database, selection: Selection) -> Iterator[bytes]:
 def as_dicom(
     database: Database, selection: Selection, blobs: Blobs, run: RunConfig
 ) -> Iterator[bytes]:
-    """A ZIP archive of reports, overlays and contours of the DICOM pictures."""
+    """A ZIP archive of reports, overlays and contours of the DICOM pictures.
+
+    Pictures without objects are in ``left-out.csv``, if there are any.
+    """
     from ..report.dicom.objects import DicomWriter
 
     config = engine_config(run).model_copy(
@@ -178,6 +179,7 @@ def as_dicom(
     )
     archive = ZipStream()
     writers: dict[str, DicomWriter] = {}
+    left_out: list[dict[str, Any]] = []
     with TemporaryDirectory(prefix="fxpipe-") as name:
         folder = Path(name)
         grouped = groupby(results(database, selection), lambda one: one.arrival.id)
@@ -189,13 +191,29 @@ def as_dicom(
                     path = blobs.path(one.arrival.sha256)
                     outcome = with_picture(one.outcome, one.row, path, config)
                 except (ImageError, OSError) as error:
-                    log.warning("picture %d: no objects (%s)", number, type(error).__name__)
+                    reason = f"cannot be read ({type(error).__name__})"
+                    left_out.append({"picture": number, "reason": reason})
                     continue
                 key = digests_text(one.digests)
                 if key not in writers:
                     writers[key] = DicomWriter(folder, config, one.digests)
                 writers[key].write(outcome)
-                for file in sorted(folder.iterdir()):
+                files = sorted(folder.iterdir())
+                if not files:
+                    reason = "no object can refer to it"
+                    left_out.append({"picture": number, "reason": reason})
+                for file in files:
                     yield from archive.add(f"{number}/{file.name}", file)
                     file.unlink()
+    if left_out:
+        yield from archive.add(LEFT_OUT, table(LEFT_OUT_COLUMNS, left_out))
     yield archive.close()
+
+
+def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """A CSV file with a header."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

@@ -29,7 +29,8 @@ Json = dict[str, Any]
 
 
 KILLED, CRASHED = 1, 4
-"""Value added to ``blame`` of the jobs in progress when their process was killed or crashed."""
+"""Value added to ``blame`` of the jobs in progress when their process was killed (or lost) or
+crashed."""
 MOST_BLAME = 12
 """Limit of ``blame``, three crashes: a job above it fails. Jobs above 0 are judged alone."""
 LEASE_MS = 60_000
@@ -129,7 +130,7 @@ def claim(connection: Connection, engine: int, owner: str, count: int) -> list[C
         .where(job.c.id.in_([row.id for row in rows]))
         .values(
             state="taken", owner=owner, lease_ms=now + LEASE_MS, attempt=job.c.attempt + 1,
-            blame=case((job.c.state == "taken", job.c.blame + CRASHED), else_=job.c.blame),
+            blame=case((job.c.state == "taken", job.c.blame + KILLED), else_=job.c.blame),
         )
     )  # fmt: skip
     if is_active(connection, engine):
@@ -141,7 +142,7 @@ def claim(connection: Connection, engine: int, owner: str, count: int) -> list[C
 
 def _blame(row: Any) -> int:
     """The value of ``blame`` after a claim; a taken job has an expired lease."""
-    return int(row.blame) + (CRASHED if row.state == "taken" else 0)
+    return int(row.blame) + (KILLED if row.state == "taken" else 0)
 
 
 def renew(connection: Connection, owner: str) -> None:
@@ -171,22 +172,26 @@ def give_back(connection: Connection, claimed: Claim, error: str, blame: int = 0
         set_state(connection, [claimed.sha256], "reading", "waiting")
 
 
-def recover(connection: Connection, blame: int) -> int:
-    """Return all taken jobs to the queue at the start of the only process; return their number.
+def recover(connection: Connection, blame: int, owner: str | None = None) -> int:
+    """Return the jobs of the previous process to the queue at a restart; return their number.
 
     Args:
         connection: Inside a write operation.
         blame: :data:`CRASHED` if the previous process crashed, else :data:`KILLED`.
+        owner: Name of the previous process; None for the jobs of all processes.
     """
     taken = t.job.c.state == "taken"
-    hashes = list(connection.scalars(select(t.job.c.sha256).where(taken)))
-    connection.execute(
+    if owner is not None:
+        taken = and_(taken, t.job.c.owner == owner)
+    is_shown = t.job.c.engine_id.in_(select(t.engine.c.id).where(t.engine.c.state == "active"))
+    hashes = list(connection.scalars(select(t.job.c.sha256).where(taken, is_shown)))
+    freed = connection.execute(
         update(t.job)
         .where(taken)
         .values(state="waiting", owner=None, lease_ms=None, blame=t.job.c.blame + blame)
-    )
+    ).rowcount
     set_state(connection, hashes, "reading", "waiting")
-    return len(hashes)
+    return freed
 
 
 def is_owned(claimed: Claim) -> Any:

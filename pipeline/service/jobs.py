@@ -56,7 +56,15 @@ def retry(connection: Connection, number: int, actor: str) -> None:
     connection.execute(
         update(t.job)
         .where(t.job.c.id == number)
-        .values(state="waiting", attempt=0, owner=None, lease_ms=None, error=None, finished_ms=None)
+        .values(
+            state="waiting",
+            attempt=0,
+            blame=0,
+            owner=None,
+            lease_ms=None,
+            error=None,
+            finished_ms=None,
+        )
     )
     _set_state(connection, row, "waiting", worklist.WAITING_RANK, None)
     audit_log.append(connection, actor, "retry job", f"job/{number}")

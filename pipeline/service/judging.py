@@ -56,7 +56,7 @@ class Judging:
         views: Cache for rendered pictures.
         engine: The networks; the caller closes them after :meth:`stop`.
         number: Number of the engine in the database.
-        owner: Name of this process, unique among all users of the database.
+        owner: Name of this process, unique among the processes that use the database.
         level: Share of a heatmap's maximum at which its contour is drawn.
         count: Called with the seconds from the claim of each file to its stored result.
         yields: Returns whether to claim no jobs at present, because the active engine is busy.
@@ -208,10 +208,12 @@ class Judging:
                 self._views.put(claim.sha256, one.frame, view(outcome.rendered))
         try:
             header = self._header(claim.sha256, identity)
-            self._database.write(lambda c: _finish(c, claim, results, identity, header))
+            stored = self._database.write(lambda c: _finish(c, claim, results, identity, header))
         except Exception as error:  # noqa: BLE001  (such as a full disk)
             self._return(claim, "cannot store the result", error)
             return
+        if not stored:  # perhaps deleted meanwhile; if not, views are rendered again on demand
+            self._views.remove(claim.sha256)
         self.fault = None
         self._rate.count(len(results))
         self._count(time.monotonic() - judged.started)
@@ -273,10 +275,12 @@ def _failed(claim: Claim, error: str) -> Outcome:
 def _finish(
     connection: Connection, claim: Claim, results: list[NewResult],
     identity: Mapping[str, str] | None, header: Header | None,
-) -> None:  # fmt: skip
+) -> list[int]:  # fmt: skip
+    """Numbers of the stored results; none if they were discarded."""
     stored = finish(connection, claim, results, identity)
     if stored and header is not None:
         instances.register(connection, claim.sha256, header)
+    return stored
 
 
 class _Rate:

@@ -7,7 +7,6 @@ these pictures, so ``fxpipe calibrate --split train`` may use the largest part o
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
@@ -28,10 +27,10 @@ from . import tables as t
 from . import verdicts
 from .blobs import Blobs
 from .database import Database
-from .exports import Selection, arrivals
+from .exports import LEFT_OUT, LEFT_OUT_COLUMNS, Selection, arrivals, table
 from .zip_stream import ZipStream
 
-TABLE, LEFT_OUT = "labels.csv", "left-out.csv"
+TABLE = "labels.csv"
 COLUMNS = ("path", "label", "label_kind", "group", "study", "regions")
 _LABELS = {verdicts.FRACTURE: 1, verdicts.NONE: 0}
 
@@ -55,14 +54,15 @@ def as_labels(database: Database, selection: Selection, blobs: Blobs) -> Iterato
             if not reason and isinstance(content, dict):
                 try:
                     name, file = _file(arrival, blobs, selection.identifiers)
-                    yield from archive.add(name, file)
-                    rows.append({"path": name, **content})
                 except (ImageError, OSError) as error:
                     reason = f"cannot be read ({type(error).__name__})"
+                else:
+                    yield from archive.add(name, file)
+                    rows.append({"path": name, **content})
             if reason:
                 left_out.append({"picture": arrival.id, "reason": reason})
-    yield from archive.add(TABLE, _table(COLUMNS, rows))
-    yield from archive.add(LEFT_OUT, _table(("picture", "reason"), left_out))
+    yield from archive.add(TABLE, table(COLUMNS, rows))
+    yield from archive.add(LEFT_OUT, table(LEFT_OUT_COLUMNS, left_out))
     yield archive.close()
 
 
@@ -127,11 +127,3 @@ def _png16(path: Path, sha256: str) -> bytes:
     deep = np.rint(pixels * np.float32(65535)).astype(np.uint16)
     Image.fromarray(deep).save(file, "PNG", compress_level=1)
     return file.getvalue()
-
-
-def _table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()

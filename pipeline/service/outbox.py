@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
+from . import contents
 from . import tables as t
 from .blobs import Content
 from .database import now_ms
+
+_CHUNK = 500
+"""Contents of one query: databases limit its values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +35,9 @@ class NewObject:
 
 
 def add(
-    connection: Connection, study: int, objects: Sequence[NewObject], peers: Iterable[int]
-) -> list[int]:
+    connection: Connection, study: int, objects: Sequence[NewObject], peers: Iterable[int],
+    is_stored: Callable[[str], bool],
+) -> list[int]:  # fmt: skip
     """Queue objects for peers, except objects already queued for or sent to a peer.
 
     Args:
@@ -40,9 +45,13 @@ def add(
         study: Number of the study.
         objects: Objects to send.
         peers: Numbers of the receivers.
+        is_stored: Whether the content of a digest exists.
 
     Returns:
         Numbers of the new rows.
+
+    Raises:
+        ContentGoneError: A content was deleted in the meantime.
     """
     now, added = now_ms(), []
     outbox = t.outbox.c
@@ -56,7 +65,7 @@ def add(
             if one.uid in known:
                 continue
             known.add(one.uid)
-            _mark_used(connection, one.content, now)
+            contents.mark_used(connection, one.content, is_stored)
             key = connection.execute(
                 insert(t.outbox).values(
                     object_uid=one.uid, peer_id=peer, study_id=study, sha256=one.content.sha256,
@@ -82,21 +91,6 @@ def complete(connection: Connection, study: int, peers: Sequence[int]) -> set[st
     )
 
 
-def _mark_used(connection: Connection, content: Content, now: int) -> None:
-    """Mark content as used."""
-    row = connection.execute(
-        select(t.blob.c.deleted_ms).where(t.blob.c.sha256 == content.sha256)
-    ).first()
-    if row is None:
-        connection.execute(
-            insert(t.blob).values(sha256=content.sha256, size=content.size, created_ms=now)
-        )
-    elif row.deleted_ms is not None:
-        connection.execute(
-            update(t.blob).where(t.blob.c.sha256 == content.sha256).values(deleted_ms=None)
-        )
-
-
 def delete_rows(connection: Connection, which: ColumnElement[bool]) -> list[str]:
     """Delete rows, and mark unreferenced contents as deleted.
 
@@ -105,16 +99,25 @@ def delete_rows(connection: Connection, which: ColumnElement[bool]) -> list[str]
     """
     hashes = set(connection.scalars(select(t.outbox.c.sha256).where(which)))
     connection.execute(delete(t.outbox).where(which))
-    return delete_unused(connection, sorted(hashes))
+    return delete_unused(connection, hashes)
 
 
 def delete_unused(connection: Connection, hashes: Iterable[str]) -> list[str]:
     """Mark unreferenced contents as deleted; the caller unlinks the returned ones."""
-    free = [sha256 for sha256 in hashes if not is_needed(connection, sha256)]
-    if free:
+    wanted, blob, free = sorted(set(hashes)), t.blob.c, []
+    for start in range(0, len(wanted), _CHUNK):
+        # Locked in one order, and before references are looked up: see `contents.mark_used`.
+        rows = connection.scalars(
+            select(blob.sha256)
+            .where(blob.sha256.in_(wanted[start : start + _CHUNK]), blob.deleted_ms.is_(None))
+            .order_by(blob.sha256)
+            .with_for_update()
+        ).all()
+        unneeded = [sha256 for sha256 in rows if not is_needed(connection, sha256)]
         connection.execute(
-            update(t.blob).where(t.blob.c.sha256.in_(free)).values(deleted_ms=now_ms())
+            update(t.blob).where(blob.sha256.in_(unneeded)).values(deleted_ms=now_ms())
         )
+        free += unneeded
     return free
 
 

@@ -13,6 +13,7 @@ from ..report.dicom.objects import Maker
 from . import delivery, outbox, study_objects, worklist
 from . import tables as t
 from .application import Service
+from .contents import ContentGoneError
 from .database import now_ms
 from .outbox import NewObject
 
@@ -101,6 +102,7 @@ def queue_objects(service: Service, study: int) -> int:
     """
     with service.database.read() as connection:
         seen = connection.scalar(select(t.study.c.last_seen_ms).where(t.study.c.id == study))
+        shown = study_objects.shown(connection, study)
         peers = list(connection.scalars(select(t.peer.c.id).where(t.peer.c.send)))
     made = _objects(service, study, peers) if peers else []
 
@@ -112,14 +114,19 @@ def queue_objects(service: Service, study: int) -> int:
         ).first()
         if current is None or current.last_seen_ms != seen or current.stable_ms is not None:
             return []  # a picture has arrived in the meantime, or another process was faster
-        added = outbox.add(connection, study, made, peers)
+        if study_objects.shown(connection, study) != shown:
+            return []  # results of a promoted engine are shown by now
+        added = outbox.add(connection, study, made, peers, service.blobs.exists)
         if added:
             delivery.add_study_event(connection, study)
         connection.execute(update(t.study).where(t.study.c.id == study).values(stable_ms=now_ms()))
         worklist.add_event(connection, "study", study, {})
         return added
 
-    added = service.database.write(write)
+    try:
+        added = service.database.write(write)
+    except ContentGoneError:
+        added = []  # the study remains due
     with service.database.read() as connection:
         unused = [o for o in made if not outbox.is_needed(connection, o.content.sha256)]
     for one in unused:

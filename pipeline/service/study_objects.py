@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, select
+from sqlalchemy import Connection, Row, Select, and_, select
 
 from .. import version
 from ..config import RunConfig
@@ -49,25 +49,34 @@ class Judged:
     row: Json
 
 
+def shown(connection: Connection, study: int) -> set[tuple[str, int | None]]:
+    """Digest of each picture of a study, and the engine whose result is shown for it."""
+    rows = connection.execute(_shown(study))
+    return {(row.sha256, row.engine_id) for row in rows}
+
+
+def _shown(study: int) -> Select[Any]:
+    return (
+        select(t.arrival.c.sha256, t.arrival.c.engine_id)
+        .where(t.arrival.c.study_id == study, t.arrival.c.deleted_ms.is_(None))
+        .distinct()
+    )
+
+
 def judged(connection: Connection, study: int) -> list[Judged]:
     """The current results of the pictures of a study, in a fixed order.
 
     After a promotion, they may be from several engines: pictures that the active engine has not
     judged keep their earlier results.
     """
-    shown = (
-        select(t.arrival.c.sha256, t.arrival.c.engine_id)
-        .where(t.arrival.c.study_id == study, t.arrival.c.deleted_ms.is_(None))
-        .distinct()
-        .subquery()
-    )
+    pictures = _shown(study).subquery()
     result = t.result.c
     rows = connection.execute(
         select(result.sha256, result.engine_id, t.detail.c.outcome, t.detail.c.row)
         .join(t.detail, t.detail.c.result_id == result.id)
         .join(
-            shown,
-            and_(shown.c.sha256 == result.sha256, shown.c.engine_id == result.engine_id),
+            pictures,
+            and_(pictures.c.sha256 == result.sha256, pictures.c.engine_id == result.engine_id),
         )
         .where(result.status == Status.OK)
         .order_by(result.job_id, result.frame)

@@ -18,7 +18,8 @@ _HEALTHY_S = 60.0
 def supervise(words: Sequence[str], line: Callable[[str], None]) -> int:
     """Run ``fxpipe WORDS`` as a child process, and restart it until it exits normally.
 
-    SIGTERM and SIGINT are passed on; the child also ends if this process is killed.
+    SIGTERM and SIGINT are passed on; the child also ends if this process is killed. All children
+    have the same name (``FXPIPE_OWNER``), by which each one finds the jobs of its predecessor.
 
     Args:
         words: Arguments of the program.
@@ -39,12 +40,16 @@ def supervise(words: Sequence[str], line: Callable[[str], None]) -> int:
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, stop)
     delay_s, crashed = _FIRST_S, False
+    owner = os.urandom(8).hex()
     while True:
         started = time.monotonic()
         child = subprocess.Popen(
             [sys.executable, "-m", "pipeline.cli", *words],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env={**os.environ, "FXPIPE_SUPERVISED": "1", "FXPIPE_CRASHED": "1" if crashed else ""},
+            env={
+                **os.environ, "FXPIPE_SUPERVISED": "1", "FXPIPE_OWNER": owner,
+                "FXPIPE_CRASHED": "1" if crashed else "",
+            },
         )  # fmt: skip
         if stopping:
             child.terminate()

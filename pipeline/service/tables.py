@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -39,6 +40,16 @@ def _id() -> Column[int]:
 
 def _reference(name: str, target: str, nullable: bool = False) -> Column[int]:
     return Column(name, _ID, ForeignKey(target), nullable=nullable)
+
+
+def _index(name: str, condition: str, *columns: str) -> Index:
+    """An index of the rows that meet a condition, for :mod:`.pages`.
+
+    Without statistics, SQLite takes the index that has the most columns with a given value: that
+    of the study, then of the region, then of the review.
+    """
+    where = text(condition)
+    return Index(f"ix_{name}", *columns, sqlite_where=where, postgresql_where=where)
 
 
 blob = Table(
@@ -64,7 +75,8 @@ study = Table(
     Column("pictures", Integer, nullable=False, default=0),
     Column("rank", Integer, nullable=False, default=0),
     Index(None, "stable_ms", "last_seen_ms"),
-    Index(None, "rank", "id"),
+    _index("study_urgency", "pictures > 0", "rank", "id"),
+    _index("study_newest", "pictures > 0", "last_seen_ms", "id"),
 )
 """DICOM studies. ``stable_ms`` is set when no picture has arrived for some time.
 
@@ -93,10 +105,12 @@ arrival = Table(
     Column("deleted_ms", BigInteger),
     UniqueConstraint("sender", "key"),
     Index(None, "sha256"),
-    Index(None, "study_id"),
+    Index(None, "study_id", "deleted_ms", "rank", "id"),
     Index(None, "received_ms"),
-    Index(None, "deleted_ms", "rank", "id"),
-    Index(None, "deleted_ms", "state", "rank", "id"),
+    Index(None, "region", "deleted_ms", "rank", "id", "review"),
+    _index("arrival_urgency", "deleted_ms IS NULL", "rank", "id"),
+    _index("arrival_reviewed", "review IS NOT NULL", "deleted_ms", "rank", "id"),
+    _index("arrival_unreviewed", "review IS NULL", "deleted_ms", "rank", "id"),
 )
 """A received picture, a row of the worklist.
 

@@ -1,4 +1,4 @@
-"""Rendered pictures for the page: ``cache/ab/abcd…-FRAME.jpg``. They can be rendered again."""
+"""Rendered pictures for the page: ``cache/ab/abcd…-FRAME.jpg``. Rendered again on demand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ViewCache:
         """Store a JPEG in base64; a full disk is ignored."""
         path = self._path(sha256, frame)
         with suppress(OSError):
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(secrets.token_hex(8))
             partial.write_bytes(base64.b64decode(encoded))
             partial.replace(path)

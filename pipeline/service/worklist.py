@@ -30,6 +30,23 @@ WAITING_RANK = len(URGENCY)
 """Rank of a picture without a result: below all answers."""
 
 
+def ranks(state: str | None, answer: str | None, *, blind: bool) -> Sequence[int]:
+    """All ranks that pictures with a state and an answer can have.
+
+    Args:
+        state: None for any.
+        answer: None for any.
+        blind: Whether unsupported pictures can be shown as *answered*.
+    """
+    if answer is not None:
+        return [URGENCY.index(answer)]
+    if state in ("waiting", "reading"):
+        return [WAITING_RANK]
+    if state == "answered":
+        return range(URGENCY.index(Status.UNSUPPORTED) + blind)
+    return range(WAITING_RANK + 1) if state is None else [URGENCY.index(state)]
+
+
 def update_arrivals(connection: Connection, sha256: str, engine: int) -> list[int]:
     """Copy the most urgent result of an engine to the arrivals of a file; return their numbers."""
     result, arrival = t.result.c, t.arrival

@@ -51,7 +51,7 @@ class ZipStream:
             Parts of the archive.
 
         Raises:
-            OSError: The file cannot be read.
+            OSError: The file cannot be read; the archive must not be completed then.
         """
         with ExitStack() as stack:
             opened = io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")

@@ -130,3 +130,16 @@ def test_signals_in_a_background_suite_are_those_of_the_foreground():
     finally:
         signal.signal(signal.SIGINT, before)
     assert (in_background.strip(), in_foreground.strip()) == ("False", "True")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_killed_command_has_written_all_lines_to_stderr(unbuffered):
+    script = """
+import os, signal, sys
+from pipeline.cli._streams import handle_stream_errors
+with handle_stream_errors():
+    sys.stderr.write("warning: one\\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    result = run_python(script, env={"PYTHONUNBUFFERED": unbuffered})
+    assert (result.returncode, result.stderr) == (-signal.SIGKILL, "warning: one\n")

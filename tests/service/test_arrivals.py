@@ -12,6 +12,7 @@ from stored_pictures import StoredPictures
 from pipeline.service import arrivals, audit_log, job_queue
 from pipeline.service import tables as t
 from pipeline.service.arrivals import HeldError, KeyConflictError
+from pipeline.service.contents import ContentGoneError
 
 
 def test_received_picture_has_job_event_and_audit_entry(opened):
@@ -122,7 +123,7 @@ def test_content_unlinked_before_registration_is_refused(opened):
     number, _ = opened.receive()
     content = opened.blobs.store(b"a")
     opened.remove(number)
-    with pytest.raises(arrivals.ContentGoneError):
+    with pytest.raises(ContentGoneError):
         opened.register(content)
     assert opened.receive()[1]
 

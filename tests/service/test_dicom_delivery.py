@@ -9,15 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from dicom_results import DIGESTS, judged, original
-from dicom_service import fractured, free_port, until
+from dicom_service import fractured, free_port, receiver, until
 from factories import dicom_file
 from pydicom import dcmread
-from pydicom.uid import (
-    DigitalXRayImageStorageForPresentation,
-    ImplicitVRLittleEndian,
-    SecondaryCaptureImageStorage,
-)
-from pynetdicom import AE, DEFAULT_TRANSFER_SYNTAXES, evt
+from pydicom.uid import ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 from service_database import ENGINE
 from sqlalchemy import insert, select, update
 
@@ -64,8 +59,8 @@ def _queue(service, port, **peer):
             )
         )  # fmt: skip
         one = NewObject(str(ds.SOPInstanceUID), "report", "0" * 64, content)
-        assert outbox.add(connection, 1, [one, one], [1]) == [1]
-        assert outbox.add(connection, 1, [one], [1]) == []
+        assert outbox.add(connection, 1, [one, one], [1], service.blobs.exists) == [1]
+        assert outbox.add(connection, 1, [one], [1], service.blobs.exists) == []
 
     service.database.write(write)
     return content.sha256
@@ -74,20 +69,6 @@ def _queue(service, port, **peer):
 def _row(service):
     with service.database.read() as connection:
         return connection.execute(select(t.outbox)).one()
-
-
-@contextmanager
-def _receiver(handle, port=0, classes=(DigitalXRayImageStorageForPresentation,), syntaxes=None):
-    entity = AE(ae_title="ARCHIVE")
-    for one in classes:
-        entity.add_supported_context(one, syntaxes or DEFAULT_TRANSFER_SYNTAXES)
-    server = entity.start_server(
-        ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, handle)]
-    )
-    try:
-        yield server.socket.getsockname()[1]
-    finally:
-        entity.shutdown()
 
 
 @contextmanager
@@ -113,7 +94,7 @@ def _sending(service):
     ],
 )
 def test_outbox_state_follows_from_the_status(opened, status, state, error):
-    with _receiver(lambda _: status) as port:
+    with receiver(lambda _: status) as port:
         sha256 = _queue(opened, port)
         with _sending(opened):
             until(lambda: (_row(opened).state, _row(opened).error) == (state, error), 20)
@@ -123,7 +104,7 @@ def test_outbox_state_follows_from_the_status(opened, status, state, error):
 
 
 def test_receiver_without_the_class(opened):
-    with _receiver(lambda _: 0, classes=(SecondaryCaptureImageStorage,)) as port:
+    with receiver(lambda _: 0, classes=[SecondaryCaptureImageStorage]) as port:
         _queue(opened, port)
         with _sending(opened):
             until(lambda: _row(opened).state == "failed" or _row(opened).error, 20)
@@ -139,7 +120,7 @@ def test_receiver_of_another_transfer_syntax(opened):
         received.append(event.context.transfer_syntax)
         return 0
 
-    with _receiver(handle, syntaxes=[ImplicitVRLittleEndian]) as port:
+    with receiver(handle, syntaxes=[ImplicitVRLittleEndian]) as port:
         _queue(opened, port)
         with _sending(opened):
             until(lambda: _row(opened).state == "sent", 20)
@@ -160,7 +141,7 @@ def test_error_between_response_and_transaction(opened, monkeypatch):
         raise OSError("the disk is full")
 
     monkeypatch.setattr(Sender, "_sent", ends_once)
-    with _receiver(handle) as port:
+    with receiver(handle) as port:
         _queue(opened, port)
         with _sending(opened):
             until(lambda: _row(opened).state == "sent", 20)
@@ -224,7 +205,7 @@ def test_content_is_deleted_when_no_peer_needs_it(opened):
                 send=True, commitment=False, created_ms=now_ms(),
             )
         )  # fmt: skip
-        assert outbox.add(connection, 1, [one], [2]) == [2]
+        assert outbox.add(connection, 1, [one], [2], opened.blobs.exists) == [2]
 
     def forget(peer):
         for free in opened.database.write(

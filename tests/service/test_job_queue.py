@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
-from sqlalchemy import update
+from service_database import ENGINE
+from sqlalchemy import insert, update
+from stored_pictures import RESULT
 
-from pipeline.service import job_queue
+from pipeline.service import job_queue, jobs
 from pipeline.service import tables as t
 from pipeline.service.database import now_ms
 
@@ -90,7 +93,29 @@ def test_job_with_expired_lease_is_claimed_on_postgresql_only(opened):
         assert claims == []
         return
     (claim,) = claims
-    assert (claim.owner, claim.attempt, claim.blame) == ("other", 2, job_queue.CRASHED)
+    assert (claim.owner, claim.attempt, claim.blame) == ("other", 2, job_queue.KILLED)
+
+
+def test_restarted_process_recovers_only_its_own_jobs(opened):
+    for n in range(4):
+        opened.receive(str(n).encode())
+    opened.claim("restarted", 2)
+    opened.claim("other", 2)
+    assert opened.recover(job_queue.CRASHED, "restarted") == 2
+    assert [(job.state, job.owner, job.blame) for job in opened.rows(t.job)] == [
+        ("waiting", None, job_queue.CRASHED), ("waiting", None, job_queue.CRASHED),
+        ("taken", "other", 0), ("taken", "other", 0),
+    ]  # fmt: skip
+
+
+def test_recovered_job_of_a_candidate_keeps_the_state_of_the_picture(opened):
+    candidate = {**ENGINE, "digest": "1" * 64, "state": "candidate"}
+    opened.database.write(lambda c: c.execute(insert(t.engine).values(**candidate)))
+    opened.receive()
+    opened.claim("other")
+    assert opened.database.write(lambda c: job_queue.claim(c, 2, "restarted", 1))
+    assert opened.recover(job_queue.KILLED, "restarted") == 1
+    assert [row.state for row in opened.rows(t.arrival)] == ["reading"]
 
 
 def test_renewed_lease_keeps_the_job(opened):
@@ -151,6 +176,17 @@ def test_fault_of_the_content_adds_blame(opened):
     (claim,) = opened.claim()
     opened.database.write(lambda c: job_queue.give_back(c, claim, "unreadable", job_queue.CRASHED))
     assert opened.claim()[0].blame == job_queue.CRASHED
+
+
+def test_retried_job_has_no_blame(opened):
+    opened.receive()
+    for _ in range(job_queue.MOST_BLAME):
+        opened.claim()
+        opened.recover(job_queue.KILLED)
+    (claim,) = opened.claim()
+    opened.finish(claim, replace(RESULT, status="failed", answer="failed"))
+    opened.database.write(lambda c: jobs.retry(c, claim.job, "admin"))
+    assert opened.claim()[0].blame == 0
 
 
 def test_job_returned_without_blame_is_repeated_without_limit(opened):

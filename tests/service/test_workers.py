@@ -8,22 +8,29 @@ import sys
 import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from bundles import paint
 from click.testing import CliRunner
+from factories import raster
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from processes import family
+from service_process import ServiceProcess
 from sqlalchemy import func, select, update
 from tiny_networks import write_bundles
+from tiny_service import RUN
 
 from pipeline.cli import main
-from pipeline.service import arrivals, engine_state, job_queue, schema
+from pipeline.service import application, arrivals, engine_state, job_queue, schema
 from pipeline.service import tables as t
 from pipeline.service.arrivals import Arrival
 from pipeline.service.blobs import Blobs
 from pipeline.service.database import Database
+from pipeline.service.job_queue import CRASHED, KILLED
+from pipeline.service.settings import ServiceConfig
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 120.0
@@ -127,6 +134,47 @@ def test_three_workers_share_a_queue_and_one_is_killed(request, postgresql_url, 
     assert engines == ["active"]
     assert states == {"done": len(sent)}
     assert {count for _, count in per_job} == {1}
+
+
+@pytest.mark.parametrize(("crashed", "blame"), [("", KILLED), ("1", CRASHED)])
+def test_restarted_worker_judges_its_previous_jobs_at_once(
+    crashed, blame, postgresql_url, weights, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(application.OWNER, "worker")
+    monkeypatch.setenv(application.CRASHED, crashed)
+    data, config = tmp_path / "data", ServiceConfig(run=RUN, reserve_bytes=0)
+    with application.opened(data, weights, config, database=postgresql_url) as service:
+        own = service.engines.owner
+    database = Database(postgresql_url)
+    picture = raster(paint({"hand": 0.9}, {"hand": 0.1}), "PNG")
+    for n, owner in enumerate((own, "another")):
+        arrival = Arrival(Blobs(data, 0).store(picture + bytes(n)), "a.png", "http", "test")
+        database.write(partial(arrivals.receive, arrival=arrival, is_stored=lambda _: True))
+        database.write(partial(job_queue.claim, engine=1, owner=owner, count=1))
+
+    def jobs():
+        with database.read() as connection:
+            rows = connection.execute(select(t.job).order_by(t.job.c.id)).all()
+        return [(row.state, row.owner, row.blame) for row in rows]
+
+    with application.opened(data, weights, config, database=postgresql_url):
+        until(lambda: jobs()[0][0] == "done", "the job is not judged")
+    assert jobs() == [("done", own, blame), ("taken", "another", 0)]
+    database.close()
+
+
+def test_restarted_process_has_the_name_of_the_previous_one(weights, tmp_path):
+    def name():
+        (pid,) = family(service.pid)[1:2]
+        variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        return next(one for one in variables if one.startswith(f"{application.OWNER}="))
+
+    with ServiceProcess(tmp_path / "data", weights) as service:
+        first = name()
+        assert service.kill_service()
+        service.wait_ready()
+        assert name() == first
+    assert len(first) > len(application.OWNER) + 8
 
 
 def store_waiting(database):

@@ -23,7 +23,7 @@ from ..multipart_related import (
     PartData,
     content_type,
 )
-from .pictures import refuse_overload, upload_slot
+from .pictures import upload_slot
 from .problems import ProblemError, Responses, responses
 from .security import allow, service_of
 
@@ -75,9 +75,8 @@ async def store_in_study(
 async def _store(request: Request, principal: Principal, study: str | None) -> JSONResponse:
     service = service_of(request)
     parser = MultipartParser(_boundary(request))
-    await refuse_overload(service, 0)
     parts = _Parts(service, principal, study)
-    async with upload_slot(request):
+    async with upload_slot(request, 0):
         try:
             async for piece in request.stream():
                 for event in parser.feed(piece):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from http import HTTPStatus
+from itertools import chain
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -48,7 +49,7 @@ def export(
     """Results in the format of ``fxpipe run``, or reviews as labels with the pictures.
 
     Blind readers get only pictures that they have reviewed. Auditors get no pictures and no
-    identifiers.
+    identifiers. If an export cannot be completed, the connection ends before the response does.
     """
     service = service_of(request)
     keep = identifiers == "keep"
@@ -59,9 +60,9 @@ def export(
         lambda c: audit_log.append(c, principal.name, "export", kind, {"identifiers": identifiers})
     )
     name, media = _FILES[kind]
-    return StreamingResponse(
-        _stream(service, kind, selection), media_type=media, headers=attachment(name)
-    )
+    parts = _stream(service, kind, selection)
+    first = next(parts, b"")  # an error up to here is a problem; a later one ends the connection
+    return StreamingResponse(chain((first,), parts), media_type=media, headers=attachment(name))
 
 
 def _stream(service: Service, kind: Kind, selection: Selection) -> Iterator[bytes]:

@@ -21,6 +21,8 @@ from ...domain import XrayImage
 from ...errors import ImageError
 from ...io import decode
 from ...outcome import Status
+from ...render import render
+from ...report.page_row import view as jpeg_view
 from ...source import NamedBytes
 from .. import audit_log
 from .. import tables as t
@@ -74,9 +76,11 @@ def view(request: Request, number: Number, frame: Frame, principal: Reader) -> R
     with service.database.read() as connection:
         row = find(connection, number, principal)
         one = _judged(connection, row, frame)
+    if "picture" not in one.row:
+        raise ProblemError(HTTPStatus.NOT_FOUND, "the picture has no view")
     content = service.views.get(row.sha256, one.frame)
     if content is None:
-        raise ProblemError(HTTPStatus.NOT_FOUND, "the picture was not rendered")
+        content = _rendered(service, row, frame, one.frame)
     return Response(content, media_type="image/jpeg", headers=_immutable(row.sha256))
 
 
@@ -183,6 +187,30 @@ def _judged(connection: Connection, arrival: Row[Any], frame: int) -> Row[Any]:
         raise ProblemError(HTTPStatus.NOT_FOUND, f"found no judged frame {frame}")
     judged: Row[Any] = row
     return judged
+
+
+def _rendered(service: Service, arrival: Row[Any], frame: int, stored_frame: int) -> bytes:
+    """A view that is not in the cache, such as after a restoration; it is added to the cache.
+
+    Args:
+        service: An open service.
+        arrival: The picture.
+        frame: Index in its file.
+        stored_frame: That of the result: -1 for a single picture.
+
+    Raises:
+        ProblemError: 404 if the file is gone or cannot be read.
+    """
+    with _DECODING:
+        encoded = jpeg_view(render(_decoded(service, arrival, frame).pixels))
+    service.views.put(arrival.sha256, stored_frame, encoded)
+    with service.database.read() as connection:
+        kept = select(t.blob.c.sha256).where(
+            t.blob.c.sha256 == arrival.sha256, t.blob.c.deleted_ms.is_(None)
+        )
+        if connection.scalar(kept) is None:  # deleted meanwhile, perhaps before the view was added
+            service.views.remove(arrival.sha256)
+    return base64.b64decode(encoded)
 
 
 def _decoded(service: Service, arrival: Row[Any], frame: int) -> XrayImage:

@@ -17,6 +17,7 @@ from .security import allow, service_of
 
 router = APIRouter(prefix="/outbox", tags=["dicom"])
 
+_QUERY = select(t.outbox, t.peer.c.title).join(t.peer, t.peer.c.id == t.outbox.c.peer_id)
 State = Literal["waiting", "sending", "committing", "sent", "failed", "attention"]
 
 
@@ -29,6 +30,7 @@ class Outgoing(BaseModel):
         kind: ``report``, ``overlay`` or ``marks``.
         study: Number of the study.
         peer: Number of the receiver.
+        receiver: Its AE title.
         state: ``waiting``; ``sending``; ``committing`` (received, not yet confirmed); ``sent``;
             ``failed`` (permanently refused); ``attention`` (attempts ended after days).
         tries: Attempts since the last reset.
@@ -41,6 +43,7 @@ class Outgoing(BaseModel):
     kind: str
     study: int
     peer: int
+    receiver: str
     state: State
     tries: int
     next: int | None
@@ -80,7 +83,7 @@ def list_outbox(
         wanted.append(row.study_id == study)
     if after is not None:
         wanted.append(row.id < after)
-    query = select(t.outbox).where(*wanted).order_by(row.id.desc()).limit(limit + 1)
+    query = _QUERY.where(*wanted).order_by(row.id.desc()).limit(limit + 1)
     with service_of(request).database.read() as connection:
         rows = connection.execute(query).all()
     more = len(rows) > limit
@@ -112,7 +115,7 @@ def retry(
 
 
 def _row(connection: Connection, number: int) -> Row[Any]:
-    row = connection.execute(select(t.outbox).where(t.outbox.c.id == number)).first()
+    row = connection.execute(_QUERY.where(t.outbox.c.id == number)).first()
     if row is None:
         raise ProblemError(HTTPStatus.NOT_FOUND, f"found no object {number}")
     return row
@@ -122,5 +125,6 @@ def _to_outgoing(row: Row[Any]) -> Outgoing:
     pending = row.state in ("waiting", "committing")
     return Outgoing(
         id=row.id, uid=row.object_uid, kind=row.kind, study=row.study_id, peer=row.peer_id,
-        state=row.state, tries=row.tries, next=row.next_ms if pending else None, error=row.error,
+        receiver=row.title, state=row.state, tries=row.tries,
+        next=row.next_ms if pending else None, error=row.error,
     )  # fmt: skip

@@ -6,26 +6,24 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from email.message import Message
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
-from urllib.parse import unquote
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
-from sqlalchemy import Connection, Row, and_, not_, or_, select, update
+from sqlalchemy import Connection, Row, and_, func, not_, or_, select, update
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from ...report.record import plain
-from ...source import MAX_NAME_CHARS
-from .. import arrivals, audit_log, engine_state, job_queue
+from .. import arrivals, audit_log, engine_state, job_queue, pages, worklist
 from .. import tables as t
 from ..accounts import Principal
 from ..application import Service
 from ..arrivals import Arrival
 from ..stored_outcome import renamed
 from ..visibility import visible, visible_among
+from .files import file_name
 from .links import links
 from .models import Picture, PicturePage, PictureWithResults, Result
 from .problems import ProblemError, Responses, responses
@@ -72,9 +70,8 @@ async def upload(
     """
     service = service_of(request)
     size = _declared_size(request, service.config.most_bytes)
-    await refuse_overload(service, size)
     name = file_name(content_disposition)
-    async with upload_slot(request), _body(request, service, size) as content:
+    async with upload_slot(request, size), _body(request, service, size) as content:
         arrival = Arrival(content, name, "http", principal.sender, idempotency_key)
         number, is_new = await asyncio.wrap_future(
             service.database.submit(lambda c: arrivals.receive(c, arrival, service.blobs.exists))
@@ -105,7 +102,7 @@ def _declared_size(request: Request, most: int) -> int:
     return int(text)
 
 
-async def refuse_overload(service: Service, size: int) -> None:
+async def _refuse_overload(service: Service, size: int) -> None:
     """Refuse an upload while the disk is full or too many pictures are waiting.
 
     Raises:
@@ -130,11 +127,17 @@ async def refuse_overload(service: Service, size: int) -> None:
 
 
 @asynccontextmanager
-async def upload_slot(request: Request) -> AsyncIterator[None]:
+async def upload_slot(request: Request, size: int) -> AsyncIterator[None]:
     """Limit the number of concurrent uploads; further uploads wait for a slot.
 
+    The limits of queue and disk are checked after the wait, so that few uploads can exceed them.
+
+    Args:
+        request: An upload.
+        size: Bytes of its body, 0 if unknown.
+
     Raises:
-        ProblemError: 429.
+        ProblemError: 429 or 507.
     """
     semaphore: asyncio.Semaphore = request.app.state.bodies
     try:
@@ -144,6 +147,7 @@ async def upload_slot(request: Request) -> AsyncIterator[None]:
             HTTPStatus.TOO_MANY_REQUESTS, "too many concurrent uploads", {"Retry-After": "2"}
         ) from error
     try:
+        await _refuse_overload(service_of(request), size)
         yield
     finally:
         semaphore.release()
@@ -163,21 +167,6 @@ async def _body(request: Request, service: Service, size: int) -> AsyncIterator[
                 HTTPStatus.BAD_REQUEST, f"found {receiving.size} bytes, expected {size}"
             )
         yield await run_in_threadpool(receiving.keep)
-
-
-def file_name(disposition: str | None) -> str:
-    """The file name of a Content-Disposition header (RFC 6266), without folders."""
-    if not disposition:
-        return "picture"
-    message = Message()
-    try:
-        message["content-disposition"] = disposition.encode("latin-1", "replace").decode("latin-1")
-        name = message.get_filename() or ""
-    except (ValueError, LookupError, UnicodeError):
-        name = ""
-    name = re.split(r"[\\/]", unquote(name) if "%" in name else name)[-1]
-    name = "".join(char for char in name if char.isprintable()).strip()
-    return name[:MAX_NAME_CHARS] or "picture"
 
 
 _ON_PICTURES = links(
@@ -207,8 +196,10 @@ def list_pictures(
     """
     arrival = t.arrival.c
     conditions: list[Any] = [arrival.deleted_ms.is_(None), *_state_condition(state, principal)]
+    # The index of a study is better than that of a region, which this expression does not use.
+    in_region = arrival.region if study is None else func.coalesce(arrival.region, "")
     for column, value in (
-        (arrival.answer, answer), (arrival.region, region), (arrival.study_id, study),
+        (arrival.answer, answer), (in_region, region), (arrival.study_id, study),
     ):  # fmt: skip
         if value is not None:
             conditions.append(column == value)
@@ -216,15 +207,14 @@ def list_pictures(
         conditions += visible(principal)
     if reviewed is not None:
         conditions.append(arrival.review.is_not(None) if reviewed else arrival.review.is_(None))
+    ranks = worklist.ranks(state, answer, blind=principal.blind)
     by_rank = order == "urgency" and not principal.blind
-    if after is not None:
-        rank, number = map(int, after.split("-"))
-        older = arrival.id < number
-        conditions.append(
-            or_(arrival.rank > rank, and_(arrival.rank == rank, older)) if by_rank else older
-        )
-    sorting = [arrival.rank, arrival.id.desc()] if by_rank else [arrival.id.desc()]
-    query = select(t.arrival).where(*conditions).order_by(*sorting).limit(limit + 1)
+    rank, number = map(int, after.split("-")) if after else (None, None)
+    query = (
+        pages.by_urgency(t.arrival, conditions, ranks, limit + 1, rank, number)
+        if by_rank
+        else pages.by_number(t.arrival, conditions, ranks, limit + 1, number)
+    )
     with service_of(request).database.read() as connection:
         rows = connection.execute(query).all()
         pictures = to_pictures(connection, rows[:limit], principal)

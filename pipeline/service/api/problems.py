@@ -15,8 +15,9 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from ...errors import BusyError
-from ..arrivals import ContentGoneError, HeldError, KeyConflictError
+from ..arrivals import HeldError, KeyConflictError
 from ..blobs import DiskFullError
+from ..contents import ContentGoneError
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,13 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel
-from sqlalchemy import Connection, Row, and_, or_, select
+from sqlalchemy import Connection, Row, literal_column, select, tuple_
 
 from ...report.page_row import URGENCY
+from .. import pages
 from .. import tables as t
 from ..accounts import Principal
+from ..worklist import WAITING_RANK
 from .links import links
 from .models import Picture
 from .pictures import to_pictures
@@ -24,6 +26,7 @@ router = APIRouter(prefix="/studies", tags=["studies"])
 
 Number = Annotated[int, Path(ge=1, le=2**53)]
 Reader = Annotated[Principal, Depends(allow("reader"))]
+_HAS_PICTURES = t.study.c.pictures > literal_column("0")  # no parameter: as in the index
 _MOST_PICTURES = 1000
 """Numbers of pictures of a study by state."""
 
@@ -102,14 +105,15 @@ def list_studies(
     """
     study = t.study.c
     by_rank = order == "urgency" and not principal.blind
-    query = select(t.study).where(study.pictures > 0)
-    if after is not None:
-        first, number = map(int, after.split("-"))
-        column = study.rank if by_rank else study.last_seen_ms
-        beyond = column > first if by_rank else column < first
-        query = query.where(or_(beyond, and_(column == first, study.id < number)))
-    leading = study.rank if by_rank else study.last_seen_ms.desc()
-    query = query.order_by(leading, study.id.desc()).limit(limit + 1)
+    first, number = map(int, after.split("-")) if after else (None, None)
+    if by_rank:
+        ranks = range(WAITING_RANK + 1)
+        query = pages.by_urgency(t.study, [_HAS_PICTURES], ranks, limit + 1, first, number)
+    else:
+        query = select(t.study).where(_HAS_PICTURES)
+        if after is not None:
+            query = query.where(tuple_(study.last_seen_ms, study.id) < tuple_(first, number))
+        query = query.order_by(study.last_seen_ms.desc(), study.id.desc()).limit(limit + 1)
     with service_of(request).database.read() as connection:
         rows = connection.execute(query).all()
         pictures = _pictures(connection, [row.id for row in rows[:limit]], principal)
@@ -126,7 +130,7 @@ def read_study(request: Request, number: Number, principal: Reader) -> StudyWith
     """A study with its pictures, and the patient if known."""
     with service_of(request).database.read() as connection:
         row = connection.execute(
-            select(t.study).where(t.study.c.id == number, t.study.c.pictures > 0)
+            select(t.study).where(t.study.c.id == number, _HAS_PICTURES)
         ).first()
         if row is None:
             raise ProblemError(HTTPStatus.NOT_FOUND, f"found no study {number}")

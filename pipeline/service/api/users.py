@@ -163,12 +163,18 @@ def change_own(
 ) -> Who:  # fmt: skip
     """Change your own password, which ends all other sessions of the user, or the blind first read.
 
-    403: the current password is wrong, or a token was used.
+    Everyone may switch blind reading on; only an administrator may switch it off. 403: not allowed,
+    the current password is wrong, or a token was used.
     """
     if principal.user is None:
         raise ProblemError(HTTPStatus.FORBIDDEN, "found a token, expected the login of a user")
     service, user = service_of(request), principal.user
-    values: dict[str, Any] = {} if body.blind is None else {"blind": body.blind}
+    blind = principal.blind if body.blind is None else body.blind
+    if principal.blind and not blind and principal.role != "admin":
+        raise ProblemError(
+            HTTPStatus.FORBIDDEN, "only an administrator may switch blind reading off"
+        )
+    values: dict[str, Any] = {} if blind == principal.blind else {"blind": blind}
     if body.password is not None:
         limit: LoginLimit = request.app.state.login_limit
         key = f"name {principal.name}"
@@ -192,7 +198,6 @@ def change_own(
 
     if values:
         service.database.write(change)
-    blind = principal.blind if body.blind is None else body.blind
     return Who(name=principal.name, role=principal.role, blind=blind)
 
 

@@ -78,10 +78,9 @@ function echo(peer) {
 }
 
 export async function outbox(reload) {
-  const [page, nodes] = await Promise.all([get("/outbox", { limit: 200 }), get("/peers")]);
-  const titles = new Map(nodes.map((peer) => [peer.id, peer.title]));
+  const page = await get("/outbox", { limit: 200 });
   const rows = page.objects.map((object) => [element("code", {}, object.uid), word("kind", object.kind),
-    element("bdi", {}, titles.get(object.peer) ?? String(object.peer)),
+    element("bdi", {}, object.receiver),
     element("a", { href: `#/study/${object.study}` }, t("worklist.study", { n: object.study })),
     sentChip(object), String(object.tries), object.next ? dateText(object.next) : null,
     object.error || null, object.state === "sent" ? null : act(t("outbox.retry"), async () => {

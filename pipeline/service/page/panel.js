@@ -113,7 +113,8 @@ export function fileCard(picture, result, size) {
 export function sentCard(objects) {
   if (!objects.length) return null;
   return card(t("panel.sent"), element("ul", { className: "chips" }, ...objects.map((object) =>
-    element("li", {}, sentChip(object), " ", word("kind", object.kind)))));
+    element("li", {}, sentChip(object), ` ${word("kind", object.kind)} · `,
+      element("bdi", {}, object.receiver)))));
 }
 
 export function sentChip(object) {

@@ -13,14 +13,10 @@ export class ProfileView {
     const done = element("p", { role: "status" });
     root.append(element("div", { className: "bar" }, element("h1", {}, t("view.profile"))),
       element("p", {}, element("bdi", {}, who.name), ` · ${word("role", who.role)}`), done);
+    this.done = done;
     if (["reader", "admin"].includes(who.role)) {
-      root.append(card(t("profile.reading"), t("profile.blind.text"),
-        form(t("profile.reading"), [labelled(t("profile.blind"),
-          element("input", { type: "checkbox", name: "blind", checked: who.blind }), "tick")],
-        t("action.save"), async ({ blind }) => {
-          session.who = await patch("/session", { blind });
-          done.textContent = t(session.who.blind ? "profile.blind.on" : "profile.blind.off");
-        })));
+      this.reading = this.#reading();
+      root.append(this.reading);
     }
     const old = element("input", { type: "password", name: "old", required: true,
       autocomplete: "current-password" });
@@ -31,5 +27,26 @@ export class ProfileView {
         made.reset();
         done.textContent = t("profile.changed");
       })));
+  }
+
+  /** The card of blind reading; readers can switch it on only. */
+  #reading() {
+    const { who } = session;
+    const texts = [t("profile.blind.text")];
+    if (who.role !== "admin") texts.push(t("profile.blind.stays"));
+    if (who.blind && who.role !== "admin") {
+      return card(t("profile.reading"), element("p", {}, t("profile.blind.on")),
+        element("p", {}, texts.join(" ")));
+    }
+    return card(t("profile.reading"), texts.join(" "),
+      form(t("profile.reading"), [labelled(t("profile.blind"),
+        element("input", { type: "checkbox", name: "blind", checked: who.blind }), "tick")],
+      t("action.save"), async ({ blind }) => {
+        session.who = await patch("/session", { blind });
+        const next = this.#reading();
+        this.reading.replaceWith(next);
+        this.reading = next;
+        this.done.textContent = t(session.who.blind ? "profile.blind.on" : "profile.blind.off");
+      }));
   }
 }

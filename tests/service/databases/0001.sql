@@ -27,7 +27,7 @@ CREATE TABLE arrival (
 	CONSTRAINT fk_arrival_study_id FOREIGN KEY(study_id) REFERENCES study (id), 
 	CONSTRAINT uq_arrival_sender_key UNIQUE (sender, "key")
 );
-INSERT INTO "arrival" VALUES(1,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','hand.png','http','Ada',NULL,1796065443427,1,1,'answered',0,'positive','hand',0.9,NULL,NULL);
+INSERT INTO "arrival" VALUES(1,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','hand.png','http','Ada',NULL,1796072796347,1,1,'answered',0,'positive','hand',0.9,NULL,NULL);
 CREATE TABLE audit (
 	id INTEGER NOT NULL, 
 	at_ms BIGINT NOT NULL, 
@@ -39,8 +39,8 @@ CREATE TABLE audit (
 	hash VARCHAR(64) NOT NULL, 
 	CONSTRAINT pk_audit PRIMARY KEY (id)
 );
-INSERT INTO "audit" VALUES(1,1796065443440,'Ada','receive','picture/1','{"sha256": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "source": "http"}','0000000000000000000000000000000000000000000000000000000000000000','1b75fa7efbcf38f49cd64fa9906f040bbc165615fdefc46308ec8297cf99e9a8');
-INSERT INTO "audit" VALUES(2,1796065443521,'Ada','review','result/1','{}','1b75fa7efbcf38f49cd64fa9906f040bbc165615fdefc46308ec8297cf99e9a8','2c8090a97f7a535a8c20a1bfc9e348e10a02ca10dfeae3e50d9f95b6336f2fcc');
+INSERT INTO "audit" VALUES(1,1796072796364,'Ada','receive','picture/1','{"sha256": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "source": "http"}','0000000000000000000000000000000000000000000000000000000000000000','f8379048bc478346e806d9d66943ae7bfc7eb6fd56c7b45c23c6730dccd3c66a');
+INSERT INTO "audit" VALUES(2,1796072796495,'Ada','review','result/1','{}','f8379048bc478346e806d9d66943ae7bfc7eb6fd56c7b45c23c6730dccd3c66a','2eb3e9708e7d99ba723b72948a0b8b5c799be056cee4d0139d39fc9b0668c17b');
 CREATE TABLE blob (
 	sha256 VARCHAR(64) NOT NULL, 
 	size BIGINT NOT NULL, 
@@ -49,7 +49,7 @@ CREATE TABLE blob (
 	deleted_ms BIGINT, 
 	CONSTRAINT pk_blob PRIMARY KEY (sha256)
 );
-INSERT INTO "blob" VALUES('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa',1000,1796065443427,0,NULL);
+INSERT INTO "blob" VALUES('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa',1000,1796072796347,0,NULL);
 CREATE TABLE caller (
 	id INTEGER NOT NULL, 
 	title VARCHAR(16) NOT NULL, 
@@ -89,8 +89,8 @@ CREATE TABLE event (
 	at_ms BIGINT NOT NULL, 
 	CONSTRAINT pk_event PRIMARY KEY (id)
 );
-INSERT INTO "event" VALUES(1,'received',1,'{}',1796065443439);
-INSERT INTO "event" VALUES(2,'judged',1,'{}',1796065443505);
+INSERT INTO "event" VALUES(1,'received',1,'{}',1796072796357);
+INSERT INTO "event" VALUES(2,'judged',1,'{}',1796072796429);
 CREATE TABLE instance (
 	id INTEGER NOT NULL, 
 	sha256 VARCHAR(64) NOT NULL, 
@@ -129,7 +129,7 @@ CREATE TABLE job (
 	CONSTRAINT fk_job_sha256 FOREIGN KEY(sha256) REFERENCES blob (sha256), 
 	CONSTRAINT uq_job_sha256_engine_id UNIQUE (sha256, engine_id)
 );
-INSERT INTO "job" VALUES(1,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa',1,'hand.png','done',2,1,0,'process',1796065503451,NULL,1796065443430,1796065443471);
+INSERT INTO "job" VALUES(1,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa',1,'hand.png','done',2,1,0,'process',1796072856373,NULL,1796072796356,1796072796389);
 CREATE TABLE outbox (
 	id INTEGER NOT NULL, 
 	object_uid VARCHAR(64) NOT NULL, 
@@ -180,7 +180,7 @@ CREATE TABLE result (
 	CONSTRAINT fk_result_job_id FOREIGN KEY(job_id) REFERENCES job (id), 
 	CONSTRAINT uq_result_job_id_frame UNIQUE (job_id, frame)
 );
-INSERT INTO "result" VALUES(1,1,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa',1,-1,'ok','positive','hand',0.9,0,1796065443471);
+INSERT INTO "result" VALUES(1,1,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa',1,-1,'ok','positive','hand',0.9,0,1796072796389);
 CREATE TABLE review (
 	id INTEGER NOT NULL, 
 	result_id INTEGER NOT NULL, 
@@ -230,7 +230,7 @@ CREATE TABLE study (
 	CONSTRAINT pk_study PRIMARY KEY (id), 
 	CONSTRAINT uq_study_key UNIQUE ("key")
 );
-INSERT INTO "study" VALUES(1,'dicom/c47f5b18b8a430e6','1.2.3','{"StudyInstanceUID": "1.2.3"}',1796065443474,NULL,1,0);
+INSERT INTO "study" VALUES(1,'dicom/c47f5b18b8a430e6','1.2.3','{"StudyInstanceUID": "1.2.3"}',1796072796400,NULL,1,0);
 CREATE TABLE token (
 	id INTEGER NOT NULL, 
 	hash VARCHAR(64) NOT NULL, 
@@ -260,14 +260,17 @@ CREATE TABLE watched (
 	sha256 VARCHAR(64), 
 	CONSTRAINT pk_watched PRIMARY KEY (path)
 );
-CREATE INDEX ix_study_rank_id ON study (rank, id);
+CREATE INDEX ix_study_newest ON study (last_seen_ms, id) WHERE pictures > 0;
 CREATE INDEX ix_study_stable_ms_last_seen_ms ON study (stable_ms, last_seen_ms);
+CREATE INDEX ix_study_urgency ON study (rank, id) WHERE pictures > 0;
 CREATE INDEX ix_watched_sha256 ON watched (sha256);
-CREATE INDEX ix_arrival_deleted_ms_rank_id ON arrival (deleted_ms, rank, id);
-CREATE INDEX ix_arrival_deleted_ms_state_rank_id ON arrival (deleted_ms, state, rank, id);
 CREATE INDEX ix_arrival_received_ms ON arrival (received_ms);
+CREATE INDEX ix_arrival_region_deleted_ms_rank_id_review ON arrival (region, deleted_ms, rank, id, review);
+CREATE INDEX ix_arrival_reviewed ON arrival (deleted_ms, rank, id) WHERE review IS NOT NULL;
 CREATE INDEX ix_arrival_sha256 ON arrival (sha256);
-CREATE INDEX ix_arrival_study_id ON arrival (study_id);
+CREATE INDEX ix_arrival_study_id_deleted_ms_rank_id ON arrival (study_id, deleted_ms, rank, id);
+CREATE INDEX ix_arrival_unreviewed ON arrival (deleted_ms, rank, id) WHERE review IS NULL;
+CREATE INDEX ix_arrival_urgency ON arrival (rank, id) WHERE deleted_ms IS NULL;
 CREATE INDEX ix_instance_accession ON instance (accession);
 CREATE INDEX ix_instance_patient_id ON instance (patient_id);
 CREATE INDEX ix_instance_series_uid ON instance (series_uid);

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from page_answers import ANSWERS, ATTACK, NO_QUALITY, answer_with
-from page_service import painted
+from page_service import PASSWORD, painted
 
 expect = pytest.importorskip("playwright.sync_api").expect
 
@@ -144,6 +144,8 @@ def test_every_state_is_displayed(opened, served):
     expect(rows.nth(0)).to_contain_text("sent")
     expect(rows.nth(2)).to_contain_text("not sent")
     expect(rows.nth(2)).to_contain_text(ATTACK)
+    window.goto(f"{served.address}#/study/1")
+    expect(window.locator(".chips li").first).to_have_text("sent Report · PACS")
 
 
 def test_quality_warns_of_drift_and_handles_missing_data(opened, served):
@@ -225,3 +227,30 @@ def test_tokens_are_created_and_revoked(opened, served):
     row.get_by_role("button", name="Revoke").click()
     window.get_by_role("dialog").get_by_role("button", name="Revoke").click()
     expect(row).to_contain_text("revoked")
+
+
+def test_a_reader_can_switch_blind_reading_on_but_not_off(opened, served):
+    reader = {"name": "cautious", "role": "reader", "password": PASSWORD}
+    served.request("POST", "/users", reader)
+    window = opened("profile", storage_state=None)
+    window.get_by_label("Name").fill("cautious")
+    window.get_by_label("Password").fill(PASSWORD)
+    window.get_by_role("button", name="Log in").click()
+    form = window.get_by_role("form", name="Reading")
+    form.get_by_label("Blind first read").check()
+    form.get_by_role("button", name="Save").click()
+    expect(window.locator(".view p[role=status]")).to_have_text("Blind first read is on.")
+    expect(form).to_have_count(0)
+    window.reload()
+    expect(window.get_by_text("Only an administrator can switch it off again.")).to_be_visible()
+    expect(form).to_have_count(0)
+
+
+def test_an_administrator_can_switch_blind_reading_off(opened, served):
+    window = opened("profile")
+    form = window.get_by_role("form", name="Reading")
+    for state in ("on", "off"):
+        form.get_by_label("Blind first read").click()
+        form.get_by_role("button", name="Save").click()
+        expect(window.locator(".view p[role=status]")).to_have_text(f"Blind first read is {state}.")
+    expect(form.get_by_label("Blind first read")).not_to_be_checked()

@@ -8,6 +8,7 @@ from tiny_service import PASSWORD, Client, negative, positive, unsupported, unti
 
 from pipeline.service import audit_log
 from pipeline.service import tables as t
+from pipeline.service.database import insert_row
 
 NEW = "another horse battery"
 
@@ -74,6 +75,22 @@ def test_password_change_ends_other_sessions(app, admin):
     assert here.get("/session").json()["blind"]
     assert elsewhere.get("/session").status_code == 401
     assert elsewhere.post("/session", json={"name": "emil", "password": NEW}).is_success
+
+
+def test_only_an_administrator_switches_blind_reading_off(app, admin):
+    number = add_user(admin, "kate")
+    kate = Client(app, "kate")
+    assert not kate.patch("/session", json={"blind": False}).json()["blind"]
+    assert kate.patch("/session", json={"blind": True}).json()["blind"]
+    for change in ({"blind": False}, {"blind": False, "password": {"old": PASSWORD, "new": NEW}}):
+        answer = kate.patch("/session", json=change)
+        assert (answer.status_code, "administrator" in answer.json()["detail"]) == (403, True)
+    assert kate.get("/session").json()["blind"]
+    assert kate.post("/session", json={"name": "kate", "password": PASSWORD}).is_success
+    admin.patch(f"/users/{number}", json={"blind": False})
+    assert not kate.get("/session").json()["blind"]
+    assert admin.patch("/session", json={"blind": True}).json()["blind"]
+    assert not admin.patch("/session", json={"blind": False}).json()["blind"]
 
 
 def test_wrong_old_passwords_are_limited(app, admin):
@@ -189,3 +206,23 @@ def test_quality_without_reviews(reader):
 @pytest.mark.parametrize("path", ["/users", "/rules", "/jobs", "/audit"])
 def test_reader_does_not_administrate(client, path):
     assert client("reader").get(path).status_code == 403
+
+
+def test_readers_see_the_titles_of_receivers_but_not_their_addresses(service, admin, reader):
+    peer = {"title": "PACS", "host": "10.0.0.9", "port": 104, "send": True}
+    number = admin.post("/peers", json=peer).json()["id"]
+
+    def queue(connection):
+        study = insert_row(connection, t.study, key="sent", last_seen_ms=0)
+        values = {"object_uid": "2.25.1", "sha256": "0" * 64, "source": "1" * 64, "kind": "report"}
+        return insert_row(
+            connection, t.outbox, peer_id=number, study_id=study, state="sent", next_ms=0,
+            created_ms=0, **values,
+        )  # fmt: skip
+
+    service.database.write(queue)
+    answer = reader.get("/outbox")
+    (shown,) = answer.json()["objects"]
+    assert (shown["peer"], shown["receiver"]) == (number, "PACS")
+    assert peer["host"] not in answer.text
+    assert reader.get("/peers").status_code == 403

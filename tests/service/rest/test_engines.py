@@ -7,29 +7,12 @@ import zipfile
 from functools import partial
 
 import pytest
-from bundles import spec, standard_specs
 from click.testing import CliRunner
-from tiny_networks import write_bundles
+from tiny_networks import with_threshold, write_bundles
 from tiny_service import Client, hand, positive, tiny_service, until
 
-from pipeline.bundle import Estimate, Kind, StoredPoint
 from pipeline.cli import main
 from pipeline.service import tables as t
-
-
-def with_threshold(folder, threshold):
-    """Tiny weights with another threshold of the specialists."""
-    unknown = Estimate(value=None, note="painted")
-    point = StoredPoint(
-        threshold=threshold, doubt_below=threshold / 2, rule="test", sensitivity=unknown,
-        specificity=unknown,
-    )  # fmt: skip
-    points = {"operating_points": {"balanced": point}}
-    specs = [
-        spec(one.name, Kind.FRACTURE, **points) if one.kind is Kind.FRACTURE else one
-        for one in standard_specs()
-    ]
-    return write_bundles(folder, specs)
 
 
 @pytest.fixture

@@ -141,11 +141,24 @@ def upgrade() -> None:
         sa.UniqueConstraint("key", name=op.f("uq_study_key")),
     )
     with op.batch_alter_table("study", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_study_rank_id"), ["rank", "id"], unique=False)
+        batch_op.create_index(
+            "ix_study_newest",
+            ["last_seen_ms", "id"],
+            unique=False,
+            sqlite_where=sa.text("pictures > 0"),
+            postgresql_where=sa.text("pictures > 0"),
+        )
         batch_op.create_index(
             batch_op.f("ix_study_stable_ms_last_seen_ms"),
             ["stable_ms", "last_seen_ms"],
             unique=False,
+        )
+        batch_op.create_index(
+            "ix_study_urgency",
+            ["rank", "id"],
+            unique=False,
+            sqlite_where=sa.text("pictures > 0"),
+            postgresql_where=sa.text("pictures > 0"),
         )
 
     op.create_table(
@@ -222,17 +235,39 @@ def upgrade() -> None:
         sa.UniqueConstraint("sender", "key", name=op.f("uq_arrival_sender_key")),
     )
     with op.batch_alter_table("arrival", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_arrival_received_ms"), ["received_ms"], unique=False)
         batch_op.create_index(
-            batch_op.f("ix_arrival_deleted_ms_rank_id"), ["deleted_ms", "rank", "id"], unique=False
-        )
-        batch_op.create_index(
-            batch_op.f("ix_arrival_deleted_ms_state_rank_id"),
-            ["deleted_ms", "state", "rank", "id"],
+            batch_op.f("ix_arrival_region_deleted_ms_rank_id_review"),
+            ["region", "deleted_ms", "rank", "id", "review"],
             unique=False,
         )
-        batch_op.create_index(batch_op.f("ix_arrival_received_ms"), ["received_ms"], unique=False)
+        batch_op.create_index(
+            "ix_arrival_reviewed",
+            ["deleted_ms", "rank", "id"],
+            unique=False,
+            sqlite_where=sa.text("review IS NOT NULL"),
+            postgresql_where=sa.text("review IS NOT NULL"),
+        )
         batch_op.create_index(batch_op.f("ix_arrival_sha256"), ["sha256"], unique=False)
-        batch_op.create_index(batch_op.f("ix_arrival_study_id"), ["study_id"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_arrival_study_id_deleted_ms_rank_id"),
+            ["study_id", "deleted_ms", "rank", "id"],
+            unique=False,
+        )
+        batch_op.create_index(
+            "ix_arrival_unreviewed",
+            ["deleted_ms", "rank", "id"],
+            unique=False,
+            sqlite_where=sa.text("review IS NULL"),
+            postgresql_where=sa.text("review IS NULL"),
+        )
+        batch_op.create_index(
+            "ix_arrival_urgency",
+            ["rank", "id"],
+            unique=False,
+            sqlite_where=sa.text("deleted_ms IS NULL"),
+            postgresql_where=sa.text("deleted_ms IS NULL"),
+        )
 
     op.create_table(
         "instance",
