@@ -57,6 +57,12 @@ COMMAND_LINES = {
     ("run", "--input", "in", "--device", "cpu"): "",
     ("run", "--input", "in", "--device", "cpu", "--dicom-out", "objects"): "dicom",
     ("run", "--input", "in", "--device", "cpu", "--parquet"): "parquet",
+    ("run", "--input", "s3://bucket/in", "--device", "cpu"): "remote",
+    ("plan", "--input", "in"): "",
+    ("run", "--plan", "plan.sqlite", "--device", "cpu", "--output", "chunks"): "",
+    ("run", "--plan", "plan.sqlite", "--device", "cpu", "--engine", "ray"): "cluster",
+    ("merge", "--plan", "plan.sqlite", "--output", "chunks"): "",
+    ("merge", "--plan", "plan.sqlite", "--output", "chunks", "--parquet"): "parquet",
     ("index", "--input", "classes", "--parts", "3", "--output", "made.csv"): "evaluate",
     ("audit", *TABLE): "evaluate",
     ("train-stage", "region", *TABLE): "train",
@@ -109,7 +115,19 @@ def modules_of(extras: tuple[str, ...]) -> list[str]:
 def results(tmp_path_factory) -> dict[tuple[str, ...], tuple[int, str, str]]:
     """Exit code, output and unexpected exception of every command line."""
     home = tmp_path_factory.mktemp("bare")
-    hidden = modules_of(("train", "evaluate", "dicom", "parquet", "sign", "serve", "postgresql"))
+    hidden = modules_of(
+        (
+            "train",
+            "evaluate",
+            "dicom",
+            "parquet",
+            "sign",
+            "serve",
+            "postgresql",
+            "cluster",
+            "remote",
+        )
+    )
     assert {
         "torch",
         "sklearn",

@@ -95,7 +95,7 @@ def test_every_operation(schema, log_in, role):
     assert not any(faults), "\n".join(filter(None, faults))
 
 
-@pytest.mark.parametrize("role", ["reader", "admin"])
+@pytest.mark.parametrize("role", ROLES)
 def test_sequences_of_operations(schema, log_in, role):
     base: Any = schema.as_state_machine()
 
