@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dicom_service import ask, until
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, inspect, select, update
 
 from pipeline.service import tables as t
 from pipeline.service.blobs import Blobs
-from pipeline.service.database import Database
+from pipeline.service.database import DATABASE, Database, read_only
 
 _OBJECTS = {"positive": 3, "uncertain": 3, "negative": 1}
 """Objects per picture by answer: a report; with a finding, also an overlay and its marks."""
@@ -52,9 +52,13 @@ def wait_until_sent(url: str, patience_s: float) -> None:
     _none(url, patience_s, lambda c: (c.scalar(unstable) or 0) + (c.scalar(unsent) or 0))
 
 
-def interrupted(url: str) -> Counter[str]:
+def interrupted(data: Path) -> Counter[str]:
     """Work in progress when the only process was killed: ``while judging``, ``while sending``."""
-    with _reading(url) as connection:
+    if not (data / DATABASE).exists():
+        return Counter()
+    with read_only(data / DATABASE) as connection:
+        if not inspect(connection).has_table("outbox"):
+            return Counter()
         judging = connection.scalar(select(t.job.c.id).where(t.job.c.state == "taken").limit(1))
         sending = t.outbox.c.state == "sending"
         being_sent = connection.scalar(select(t.outbox.c.id).where(sending).limit(1))

@@ -136,7 +136,7 @@ def _kill(service: ServiceProcess, task: Task, most_s: float) -> Counter[str]:
             start_s = max(start_s, time.monotonic() - begun)
             time.sleep(rng.random() * most_s)
         _kill_once(service, rng, counts)
-        counts.update(kill_counts.interrupted(sqlite_url(task.data)))
+        counts.update(kill_counts.interrupted(task.data))
     if not service.is_running:
         service.start()
     service.wait_ready()
