@@ -99,6 +99,8 @@ EXTRAS = {
     "train": ("torch", "timm", "lightning", "onnxscript", "safetensors"),
     "dicom": ("highdicom",),
     "parquet": ("pyarrow",),
+    "cluster": ("ray",),
+    "remote": ("fsspec", "s3fs"),
     "notebooks": ("jupyterlab", "ipywidgets"),
     "serve": (
         *("alembic", "argon2", "fastapi", "highdicom", "prometheus_client", "pynetdicom"),

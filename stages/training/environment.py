@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from typing import Any
 
 import torch
@@ -27,8 +28,11 @@ def make_fabric(config: TrainConfig) -> Fabric:
         on_gpu = config.device != "cpu" and torch.cuda.is_available()
         native = torch.cuda.is_bf16_supported() if on_gpu else cpu_has_bf16()
         precision = "bf16-mixed" if native else "32-true"
-    fabric = Fabric(accelerator=config.device, devices=1, precision=precision)
-    fabric.launch()
+    with warnings.catch_warnings():
+        # One process needs no srun, whether Slurm is installed or not.
+        warnings.filterwarnings("ignore", message="The `srun` command is available")
+        fabric = Fabric(accelerator=config.device, devices=1, precision=precision)
+        fabric.launch()
     return fabric
 
 
