@@ -150,7 +150,8 @@ class _Server(uvicorn.Server):
 @contextmanager
 def _listening(options: Options) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    with socket.socket(family) as listener:
+    # asyncio switches delayed sending (Nagle) off only if it knows the protocol; a delay is 40 ms.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((options.host, options.port))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 
+import httpx
 import many_pictures
 import pytest
 import service_load
 from fastapi.testclient import TestClient
+from service_process import ServiceProcess
 from sqlalchemy import event
 from tiny_networks import write_bundles
 
@@ -90,3 +93,19 @@ def test_uploads_at_once_are_all_acknowledged_and_judged(tmp_path):
     assert set(burst.answers) <= {"200", "201", "429"}, burst.answers
     assert burst.answers["429"] > 0
     assert (burst.pictures, burst.judged) == (60, 60)
+
+
+def test_small_answers_are_sent_without_delay(tmp_path):
+    """With Nagle's algorithm, all answers but the first would wait 40 ms for an acknowledgement."""
+    service = ServiceProcess(tmp_path / "data", write_bundles(tmp_path / "weights"))
+    try:
+        service.start().wait_ready()
+        with httpx.Client(base_url=service.url) as client:
+            times = []
+            for _ in range(30):
+                started = time.perf_counter()
+                assert client.get("/livez").status_code == 200
+                times.append(time.perf_counter() - started)
+        assert sorted(times)[5] < 0.03
+    finally:
+        service.stop()
