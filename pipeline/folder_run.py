@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .config import RunConfig
 from .engine import run
 from .errors import UsageError
-from .io.remote import Fetched
 from .lock import exclusive
 from .outcome import Outcome
 from .progress import Progress
@@ -25,6 +24,9 @@ from .report.unfinished import About, begin_or_resume
 from .report.writer import Job, Writer
 from .runtime.session import Weights
 from .studies import Studies
+
+if TYPE_CHECKING:
+    from .io.remote import Fetched
 
 
 class Counter(Protocol):

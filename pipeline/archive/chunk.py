@@ -113,7 +113,7 @@ class Done:
 
 
 @dataclass(slots=True)
-class Tally:
+class AnswerCounts:
     """Counts rows by verdict, or by status without one."""
 
     answers: Counter[str] = field(default_factory=Counter)
@@ -178,18 +178,18 @@ def judge_chunk(
             log.warning("chunk %d is judged again: %s", number, fault)
         states = [state_of(one.path) for one in files]
         _warn_of_changes(number, files, states, plan.root)
-        unfinished, tally = folder / "unfinished", Tally()
+        unfinished, counts = folder / "unfinished", AnswerCounts()
         work.judge(
-            iter([one.path for one in files]), unfinished, about, tally, progress,
+            iter([one.path for one in files]), unfinished, about, counts, progress,
             restart=restart,
         )  # fmt: skip
-        _finish(unfinished, about, states, tally, work.networks)
+        _finish(unfinished, about, states, counts, work.networks)
         with naming_file(results):
             if results.exists():
                 shutil.rmtree(results)
             unfinished.rename(results)
             sync_folder(folder)
-    return tally.answers
+    return counts.answers
 
 
 def fault_of(
@@ -263,14 +263,14 @@ def _warn_of_changes(
 
 
 def _finish(
-    folder: Path, about: About, states: list[State], tally: Tally, networks: Weights
+    folder: Path, about: About, states: list[State], counts: AnswerCounts, networks: Weights
 ) -> None:
     """Write the record of a finished chunk."""
     overlays = folder / OVERLAYS
     done = Done(
         about, states, {name: digest_of(folder / name) or "" for name in FILES},
         sorted(path.name for path in overlays.iterdir()) if overlays.is_dir() else [],
-        dict(tally.answers),
+        dict(counts.answers),
         {name: point_to_json(point) for name, point in networks.study_points.items()},
         networks.has_types,
     )  # fmt: skip

@@ -16,60 +16,33 @@ from io import TextIOWrapper
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
 from typing import Any, Self
 
 from ..atomic import replacing
 from ..domain import ImageRef
-from ..outcome import OperatingPoint, Outcome, Status
+from ..outcome import OperatingPoint, Status
 from ..outcome_json import finding_from_json, finding_to_json
 from ..report.csv_table import BOM, cell
 from ..report.stream import naming_file, write_whole
-from ..report.studies_table import STUDY_COLUMNS, StudyState, study_record
-from ..report.writer import Job, Writer
+from ..report.studies_table import STUDY_COLUMNS, StudyState, StudyStatesWriter, study_record
+from ..report.writer import Job
 
 NAME = "studies.jsonl"
 
 Json = dict[str, Any]
 
 
-class StudyPartsWriter(Writer):
-    """Writes what one chunk contributes to each study, in order of their first pictures.
-
-    Args:
-        path: The file; an older one is removed immediately.
-        root: See :func:`pipeline.report.record.to_record`.
-    """
-
-    def __init__(self, path: Path, root: Path) -> None:
-        self._path, self._root = path, root
-        self._studies: dict[str, StudyState] = {}
-        with naming_file(path):
-            path.unlink(missing_ok=True)
+class StudyPartsWriter(StudyStatesWriter):
+    """Writes what one chunk contributes to each study, in order of their first pictures."""
 
     @classmethod
     def opened(cls, path: Path, job: Job) -> Self:
         """See :meth:`~pipeline.report.writer.Writer.opened`."""
         return cls(path, job.root)
 
-    def write(self, outcome: Outcome) -> None:
-        """Add one picture to its study."""
-        if outcome.study is not None:
-            self._studies.setdefault(outcome.study, StudyState()).add(outcome)
-
-    def recount(self, outcome: Outcome, notes: Any) -> None:
-        """Add one picture to its study."""
-        self.write(outcome)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:
-            lines = (_line(key, study, self._root) for key, study in self._studies.items())
-            write_whole(self._path, "".join(lines).encode("ascii"))
+    def _save(self) -> None:
+        lines = (_line(key, study, self._root) for key, study in self._studies.items())
+        write_whole(self._path, "".join(lines).encode("ascii"))
 
 
 def write_studies(

@@ -2,68 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ..archive.chunk import ChunkTakenError, chunk_about, judge_chunk
+from ..archive.chunk import ChunkTakenError, chunk_about, chunk_outputs, judge_chunk
 from ..archive.merge import ranges
 from ..archive.plan import Plan
-from ..errors import UsageError
+from ..config import RunConfig
+from ..errors import OutputError, UsageError
 from ..folder_run import FolderRun
 from ..outcome import SEVERITY
-from ..progress import Progress
+from ..progress import Progress, on_stderr
+from ..reading.open_reader import open_reader
+from ..studies import studies_by
+from ._extras import needs
+from ._networks import open_networks
+from ._resume import stoppable
+from ._weights_folder import default_weights
 
 if TYPE_CHECKING:
     from ..archive.ray_engine import RayJob
-
-
-def chunk_ranges(
-    ctx: click.Context, param: click.Parameter, value: str | None
-) -> list[range] | None:
-    """Callback of an option for chunks: ``17``, ``17-40`` or ``3,7-9``.
-
-    Raises:
-        BadParameter: It is written in another way.
-    """
-    if value is None:
-        return None
-    found = []
-    for part in value.split(","):
-        match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part.strip())
-        if match is None:
-            raise click.BadParameter(f"found {value!r}, expected 17, 17-40 or 3,7-9", ctx, param)
-        first, last = int(match[1]), int(match[2] or match[1])
-        if last < first:
-            raise click.BadParameter(f"found {part!r}, expected the lower number first", ctx, param)
-        found.append(range(first, last + 1))
-    return found
-
-
-def shard_of(
-    ctx: click.Context, param: click.Parameter, value: str | None
-) -> tuple[int, int] | None:
-    """Callback of an option for one of several processes: ``2/7``.
-
-    Returns:
-        Number of the process from 1, and number of processes.
-
-    Raises:
-        BadParameter: It is written in another way.
-    """
-    if value is None:
-        return None
-    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", value.strip())
-    if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise click.BadParameter(
-            f"found {value!r}, expected i/n with i from 1 to n, such as 2/7", ctx, param
-        )
-    return int(match[1]), int(match[2])
 
 
 def chosen_chunks(
@@ -88,7 +52,7 @@ def chosen_chunks(
 
 
 @dataclass(slots=True)
-class Chunks:
+class ChunkCounts:
     """What a process or a cluster has done.
 
     Attributes:
@@ -127,10 +91,10 @@ class Chunks:
 def judge_here(
     plan: Plan, numbers: Iterable[int], output: Path, work: FolderRun, progress: Progress, *,
     restart: bool, verify: bool,
-) -> Chunks:  # fmt: skip
+) -> ChunkCounts:  # fmt: skip
     """Judge chunks one after the other; those that other processes judge are left to them."""
     about = chunk_about(plan, work.networks, work.config)
-    done = Chunks()
+    done = ChunkCounts()
     for number in numbers:
         try:
             answers = judge_chunk(
@@ -145,7 +109,7 @@ def judge_here(
 
 def judge_on_cluster(
     engine: str, job: RayJob, plan: Plan, numbers: Sequence[int], progress: Progress
-) -> Chunks:
+) -> ChunkCounts:
     """Judge chunks on a Ray cluster.
 
     Args:
@@ -158,7 +122,7 @@ def judge_on_cluster(
     from ..archive.ray_engine import connect, judge_on_ray
 
     connect(engine.partition("://")[2] or None)
-    done = Chunks()
+    done = ChunkCounts()
     for one in judge_on_ray(job, numbers):
         if one.error:
             done.failed[one.number] = one.error
@@ -169,3 +133,37 @@ def judge_on_cluster(
         for _ in range(plan.files_of([one.number])):
             progress.advance()
     return done
+
+
+def run_chunks(
+    ctx: click.Context, plan: Plan, numbers: Sequence[int], output: Path, weights: Path | None,
+    config: RunConfig, engine: str, resume: bool, verify: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Judge chunks of a plan, print what was done, and end the command."""
+    outputs = chunk_outputs(config)
+    folder = weights or default_weights()
+    if engine == "local":
+        reader = ctx.with_resource(open_reader(config))
+        networks = open_networks(folder, config, quiet)
+        studies = studies_by(config.studies, plan.root)
+        work = FolderRun(networks, config, plan.root, studies, outputs, reader)
+        judge = partial(judge_here, plan, numbers, output, work, restart=not resume, verify=verify)
+    else:
+        open_networks(folder, config, quiet)  # errors of the weights are reported before the start
+        with needs("cluster"):
+            from ..archive.ray_engine import RayJob
+        job = RayJob(
+            plan.file.resolve(), plan.root.resolve(), output.resolve(), folder.resolve(), config,
+            not resume, verify,
+        )  # fmt: skip
+        judge = partial(judge_on_cluster, engine, job, plan, numbers)
+    with on_stderr(plan.files_of(numbers), quiet) as progress, stoppable(ctx):
+        done = judge(progress)
+    for line in done.lines(plan, output) if not quiet else ():
+        click.echo(line)
+    if done.failed:
+        raise OutputError(
+            f"{len(done.failed)} of {len(numbers)} chunks failed",
+            "the same command judges them again",
+        )
+    ctx.exit(1 if done.answers["failed"] else 0)

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from itertools import chain, combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import click
 
 from ..config import RunConfig
 from ..errors import UsageError
 from ..io.discover import discover
-from ..io.remote import Fetched, RemoteFolder
 from ._extras import needs
+
+if TYPE_CHECKING:
+    from ..io.remote import Fetched
 
 _FETCH_THREADS = 8
 """An object store answers slowly, but many requests at once."""
@@ -105,6 +108,8 @@ def opened_url(
             f"found {len(sources)} inputs with {urls[0]}, expected a URL alone",
             "run a separate command for each URL",
         )
+    from ..io.remote import Fetched, RemoteFolder
+
     with needs("remote"):
         remote = RemoteFolder(urls[0])
     temporary = TemporaryDirectory(prefix="fxpipe-", ignore_cleanup_errors=True)

@@ -46,7 +46,7 @@ def command(
     ctx: click.Context, /, file: Path, folders: tuple[Path, ...], output: Path, root: Path | None,
     parquet: bool, verify: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    """Combine the chunks of --plan: the results are those of a single run, but for times."""
+    """Combine the chunks of --plan: the results are those of a single run, except for times."""
     plan = open_plan(file, root)
     chunks = find_chunks(plan, folders or (output,))
     if parquet:

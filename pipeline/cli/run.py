@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
 from .. import logging_setup
-from ..archive.chunk import chunk_outputs
-from ..archive.plan import Plan, open_plan
 from ..config import Device, RunConfig, load
-from ..errors import OutputError, UsageError
+from ..errors import UsageError
 from ..folder_run import FolderRun
 from ..io.own_output import TABLE
 from ..progress import on_stderr, visible
@@ -23,13 +19,12 @@ from ..reading.open_reader import open_reader
 from ..report.resume import Kept
 from ..report.summary import Summary
 from ..report.unfinished import about
-from ..runtime.session import Weights, load_bundles
 from ..studies import studies_by
-from ._chunks import chosen_chunks, chunk_ranges, judge_here, judge_on_cluster, shard_of
+from ._chunk_options import chunk_ranges, shard_of
 from ._console import stdout_console
-from ._extras import needs
 from ._inputs import inputs_of, opened_url
 from ._malloc_arenas import limit_malloc_arenas
+from ._networks import open_networks
 from ._output_options import (
     asked_outputs,
     check_apart,
@@ -38,7 +33,7 @@ from ._output_options import (
 )
 from ._paths import InputOption, PathOption
 from ._resume import resume_message, stoppable, tell_stopped
-from ._weights_folder import default_weights, weights_line
+from ._weights_folder import default_weights
 
 _FOLDER = PathOption()
 
@@ -172,27 +167,20 @@ def command(
         )
         _run_folder(ctx, sources, output, weights, config, resume, quiet)
     else:
+        from ..archive.plan import open_plan  # other runs need none of it
+        from ._chunks import chosen_chunks, run_chunks
+
         if sources:
             raise UsageError("found --input and --plan, expected one of them")
         plan = open_plan(plan_file, planned_root)
         numbers = chosen_chunks(plan, chunks, shard)
-        _run_chunks(ctx, plan, numbers, output, weights, config, engine, resume, verify, quiet)
+        run_chunks(ctx, plan, numbers, output, weights, config, engine, resume, verify, quiet)
 
 
 def _check_no_chunks(**given: object) -> None:
     for name, value in given.items():
         if value:
             raise UsageError(f"--{name} needs --plan", "make a plan with `fxpipe plan`")
-
-
-def _opened(folder: Path, config: RunConfig, quiet: bool) -> Weights:
-    """Open all networks, and print where they come from."""
-    networks = load_bundles(folder, config)
-    if not quiet:
-        click.echo(weights_line(folder, networks))
-    if networks.gate_warning:
-        logging.getLogger(__name__).warning("%s", networks.gate_warning)
-    return networks
 
 
 def _run_folder(
@@ -211,7 +199,7 @@ def _run_folder(
     reader = ctx.with_resource(open_reader(config))  # starts while the networks are opened
     # Raises for an empty folder before anything is opened or written.
     paths = fetched.paths() if fetched else inputs.files(output, left_out)
-    networks = _opened(weights or default_weights(), config, quiet)
+    networks = open_networks(weights or default_weights(), config, quiet)
     summary = Summary(root, left_out)
     total = None
     if visible() and not quiet and not fetched:
@@ -234,36 +222,3 @@ def _run_folder(
     if not quiet:
         summary.print_to(stdout_console(), output / TABLE, lines, networks.gate_warning)
     ctx.exit(1 if summary.failed else 0)
-
-
-def _run_chunks(
-    ctx: click.Context, plan: Plan, numbers: Sequence[int], output: Path, weights: Path | None,
-    config: RunConfig, engine: str, resume: bool, verify: bool, quiet: bool,
-) -> None:  # fmt: skip
-    outputs = chunk_outputs(config)
-    folder = weights or default_weights()
-    if engine == "local":
-        reader = ctx.with_resource(open_reader(config))
-        networks = _opened(folder, config, quiet)
-        studies = studies_by(config.studies, plan.root)
-        work = FolderRun(networks, config, plan.root, studies, outputs, reader)
-        judge = partial(judge_here, plan, numbers, output, work, restart=not resume, verify=verify)
-    else:
-        _opened(folder, config, quiet)  # errors of the weights are reported before the start
-        with needs("cluster"):
-            from ..archive.ray_engine import RayJob
-        job = RayJob(
-            plan.file.resolve(), plan.root.resolve(), output.resolve(), folder.resolve(), config,
-            not resume, verify,
-        )  # fmt: skip
-        judge = partial(judge_on_cluster, engine, job, plan, numbers)
-    with on_stderr(plan.files_of(numbers), quiet) as progress, stoppable(ctx):
-        done = judge(progress)
-    for line in done.lines(plan, output) if not quiet else ():
-        click.echo(line)
-    if done.failed:
-        raise OutputError(
-            f"{len(done.failed)} of {len(numbers)} chunks failed",
-            "the same command judges them again",
-        )
-    ctx.exit(1 if done.answers["failed"] else 0)

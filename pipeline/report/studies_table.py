@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -128,7 +129,45 @@ def study_record(
     return record
 
 
-class StudiesWriter(Writer):
+class StudyStatesWriter(Writer):
+    """Keeps what is known about each study until the end of a complete run.
+
+    Args:
+        path: The file to write at the end; an older one is removed immediately.
+        root: See :func:`pipeline.report.record.to_record`.
+    """
+
+    def __init__(self, path: Path, root: Path) -> None:
+        self._path, self._root = path, root
+        self._studies: dict[str, StudyState] = {}
+        with naming_file(path):
+            path.unlink(missing_ok=True)
+
+    def write(self, outcome: Outcome) -> None:
+        """Add one picture to its study."""
+        if outcome.study is not None:
+            self._studies.setdefault(outcome.study, StudyState()).add(outcome)
+
+    def recount(self, outcome: Outcome, notes: Any) -> None:
+        """Add one picture to its study."""
+        self.write(outcome)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # An interrupted run may have seen only a part of a study, so it writes nothing.
+        if error is None:
+            self._save()
+
+    @abstractmethod
+    def _save(self) -> None:
+        """Write the file."""
+
+
+class StudiesWriter(StudyStatesWriter):
     """Writes ``studies.csv`` at the end of a complete run; without a study no file is written.
 
     Args:
@@ -141,27 +180,14 @@ class StudiesWriter(Writer):
     def __init__(
         self, path: Path, root: Path, points: Mapping[str, OperatingPoint], *, bom: bool = False
     ) -> None:
-        self._path = path
+        super().__init__(path, root)
         self._begins = BOM if bom else ""
-        self._root = root
         self._points = points
-        self._studies: dict[str, StudyState] = {}
-        with naming_file(path):
-            path.unlink(missing_ok=True)
 
     @classmethod
     def opened(cls, path: Path, job: Job) -> Self:
         """See :meth:`~.writer.Writer.opened`."""
         return cls(path, job.root, job.weights.study_points, bom=job.config.csv_bom)
-
-    def write(self, outcome: Outcome) -> None:
-        """Add one picture to its study."""
-        if outcome.study is not None:
-            self._studies.setdefault(outcome.study, StudyState()).add(outcome)
-
-    def recount(self, outcome: Outcome, notes: Any) -> None:
-        """Add one picture to its study."""
-        self.write(outcome)
 
     @property
     def summary(self) -> str:
@@ -175,17 +201,9 @@ class StudiesWriter(Writer):
         noun = "study" if counts.total() == 1 else "studies"
         return f"{counts.total()} {noun}: {listed}" if counts else ""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        # An interrupted run may have seen only a part of a study, so it gives no verdicts.
-        if error is None and self._studies:
-            self._save()
-
     def _save(self) -> None:
+        if not self._studies:
+            return
         file = StringIO(newline="")
         file.write(self._begins)
         writer = csv.DictWriter(file, STUDY_COLUMNS, lineterminator="\n")
